@@ -1,0 +1,166 @@
+"""Commit records: a shard exists once its record does.
+
+    shards/000123.r0.json    written LAST and create-only: names its tar, its size and sha256, one entry per clip with byte offsets, and
+                             a row for whatever was left out or failed
+
+The highest revision of a unit counts. `commit` publishes the tar, then creates the record; who loses the race for a revision is done
+if the winner's tar has the same name (the same bytes), else deletes its own tar and goes on from the winner's revision.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from labeler.accounts import Row
+from labeler.sample import SCHEMA, check_schema, to_json
+from labeler.shards import Offsets, WrittenShard, shard_name
+from labeler.storage import Storage
+from teachers import ShardError
+
+RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEntry:
+    """One labelled clip, as its record and `clips.parquet` have it."""
+
+    key: str
+    uri: str
+    source_start: int
+    """Index of the clip's first frame in the source."""
+    stride: int
+    frames: int
+    height: int
+    width: int
+    queries: int
+    kept: int
+    """Queries whose labels are kept."""
+    mean_support: float | None
+    """Mean support over the valid visible frames of kept queries; None if there is none."""
+    decoder: str
+    truncated: bool
+    offsets: Offsets
+    """Suffix -> (offset, size) in the tar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEntry:
+    """One video of the unit that could be read; the others are rows."""
+
+    uri: str
+    sha256: str
+    clips: int
+    """Clips found in it; each is labelled or a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one commit says."""
+
+    schema: int = SCHEMA
+    unit: int
+    revision: int
+    plan: int
+    """Number of the plan file that the unit belongs to."""
+    tar: str | None
+    """Path of the tar in the data set; None if no clip of the unit could be labelled."""
+    size_bytes: int
+    sha256: str | None
+    teachers: dict[str, dict[str, Any]]
+    """`TeacherInfo` by name."""
+    agreement: dict[str, Any]
+    pruned: bool = False
+    """Rejected queries were left out by `relabel --prune`."""
+    videos: list[VideoEntry]
+    clips: list[ClipEntry]
+    rows: list[Row]
+    planned: int
+    """Videos of the unit."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by step."""
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    """Versions and device that the bytes depend on."""
+
+    @property
+    def name(self) -> str:
+        return record_name(self.unit, self.revision)
+
+    def to_bytes(self) -> bytes:
+        return (to_json(asdict(self)) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, what: str) -> Record:
+        """Parse a record; `what` names the file in errors."""
+        try:
+            fields = json.loads(data)
+            check_schema(fields.get("schema"), what)
+            fields["videos"] = [VideoEntry(**entry) for entry in fields["videos"]]
+            fields["clips"] = [
+                ClipEntry(**{**entry, "offsets": {suffix: (start, size) for suffix, (start, size) in entry["offsets"].items()}})
+                for entry in fields["clips"]
+            ]
+            fields["rows"] = [Row(**row) for row in fields["rows"]]
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ShardError(f"{what} is not a commit record ({error}). Run `tapdistill verify`.") from error
+
+
+def record_name(unit: int, revision: int) -> str:
+    return f"shards/{unit:06d}.r{revision}.json"
+
+
+def revisions(storage: Storage) -> dict[int, list[int]]:
+    """Revisions that have a record, ascending, by unit; one listing."""
+    found: dict[int, list[int]] = {}
+    for name in storage.names("shards"):
+        if match := RECORD.fullmatch(name):
+            found.setdefault(int(match[1]), []).append(int(match[2]))
+    return {unit: sorted(numbers) for unit, numbers in sorted(found.items())}
+
+
+def read_record(storage: Storage, unit: int, revision: int) -> Record:
+    name = record_name(unit, revision)
+    return Record.from_bytes(storage.read(name), f"{storage.url}/{name}")
+
+
+def latest(storage: Storage, unit: int) -> Record | None:
+    """The record that counts for `unit`, or None if it is open."""
+    numbers = revisions(storage).get(unit)
+    return read_record(storage, unit, numbers[-1]) if numbers else None
+
+
+def latest_records(storage: Storage) -> list[Record]:
+    """The record that counts for every unit that has one, by unit."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda item: read_record(storage, item[0], item[1][-1]), revisions(storage).items()))
+
+
+def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool:
+    """Publish `shard`, then create `record`, which names it.
+
+    Returns:
+        True if the unit now has this revision with these bytes, ours or an equal one of another writer. False if another writer
+        took the revision with other bytes: our tar is gone again; read its record and go on from there.
+    """
+    if shard is not None:
+        assert record.tar is not None
+        storage.publish(shard.file, record.tar)
+    if storage.create(record.name, record.to_bytes()):
+        return True
+    winner = read_record(storage, record.unit, record.revision)
+    if winner.tar == record.tar:
+        return True
+    if record.tar is not None:
+        storage.remove(record.tar)
+    return False
+
+
+def tar_of(unit: int, revision: int, shard: WrittenShard | None) -> dict[str, Any]:
+    """The fields of a `Record` that describe its tar."""
+    if shard is None:
+        return {"tar": None, "size_bytes": 0, "sha256": None}
+    return {"tar": shard_name(unit, revision, shard.sha256), "size_bytes": shard.size_bytes, "sha256": shard.sha256}

@@ -1,0 +1,161 @@
+"""A sample: one labelled clip, and the members that hold it in a shard.
+
+    <key>.mp4 <key>.queries.npz <key>.<teacher>.npz ... <key>.labels.npz <key>.json
+
+`members` and `from_members` are each other's inverse. Coordinates are float32 rounded to 1/64 px and probabilities float16: `stored`
+applies that rounding, and whatever is derived (labels) is derived from rounded tracks, so that `relabel` finds the same.
+Nothing here writes or reads pickle. Equal samples give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labeler.agreement import Labels
+from teachers import ShardError, TeacherInfo, Tracks, VisibleRule
+
+SCHEMA = 1
+UNIT_PX = 1 / 64
+MAX_MEMBER_BYTES = 1 << 30
+"""No member of an honest sample comes near this; a larger one is refused before it is unpacked."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled clip."""
+
+    key: str
+    mp4: bytes
+    """The stored clip; `labeler.encode.decode_clip` gives uint8 [T, H, W, 3]."""
+    queries: np.ndarray
+    """float32 [N, 3] as (t, x, y), px of the stored clip, pixel centres."""
+    sampler: np.ndarray
+    """unicode [N]: the sampler that drew each query."""
+    tracks: dict[str, Tracks]
+    """Raw tracks by teacher, [N, T, ...] each, px of the stored clip."""
+    labels: Labels
+    meta: dict[str, Any]
+    """schema, source, frame indices and timestamps, fps, size, decoder, teachers (their `info`), and the user's metadata."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the stored clip, px."""
+        return self.meta["height"], self.meta["width"]
+
+    @property
+    def rules(self) -> dict[str, VisibleRule]:
+        """Each teacher's visible rule."""
+        return {name: VisibleRule.parse(info["visible_rule"]) for name, info in self.meta["teachers"].items()}
+
+    def visible(self, teacher: str) -> np.ndarray:
+        """bool [N, T]: the teacher's own visible rule applied to its tracks."""
+        return self.rules[teacher](self.tracks[teacher])
+
+
+def stored(tracks: Tracks) -> Tracks:
+    """`tracks` with the rounding of a shard: xy float32 in steps of 1/64 px, probabilities float16 widened to float32."""
+    return Tracks(
+        (np.rint(tracks.xy / UNIT_PX) * UNIT_PX).astype(np.float32),
+        tracks.visibility.astype(np.float16).astype(np.float32),
+        tracks.confidence.astype(np.float16).astype(np.float32),
+    )
+
+
+def members(sample: Sample) -> dict[str, bytes]:
+    """Suffix -> bytes, in the order in which they stand in the tar. The same sample always gives the same bytes."""
+    labels = sample.labels
+    out = {"mp4": sample.mp4, "queries.npz": npz(queries=sample.queries, sampler=sample.sampler)}
+    for name in sorted(sample.tracks):
+        out[f"{name}.npz"] = tracks_to_npz(sample.tracks[name])
+    out["labels.npz"] = npz(
+        support=labels.support, spread=labels.spread, state=labels.state, valid=labels.valid, keep=labels.keep,
+        settings=np.array(to_json(labels.settings)),
+    )  # fmt: skip
+    out["json"] = to_json(sample.meta).encode()
+    return out
+
+
+def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
+    """The sample of `members`. ShardError if a member is missing, damaged, or of another schema."""
+    try:
+        meta = json.loads(parts["json"])
+    except (KeyError, ValueError) as error:
+        raise ShardError(f"sample {key}: its .json member is missing or not JSON ({error}). Run `tapdistill verify`.") from error
+    check_schema(meta.get("schema"), f"sample {key}")
+    queries, labels = _member(key, parts, "queries.npz"), _member(key, parts, "labels.npz")
+    try:
+        return Sample(
+            key=key,
+            mp4=parts["mp4"],
+            queries=queries["queries"],
+            sampler=queries["sampler"],
+            tracks={name: tracks_from_npz(parts[f"{name}.npz"], f"{key}.{name}.npz") for name in sorted(meta["teachers"])},
+            labels=Labels(**{**labels, "settings": json.loads(str(labels["settings"]))}),
+            meta=meta,
+        )
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"sample {key}: {error} is missing. Run `tapdistill verify`.") from error
+
+
+def info_to_meta(infos: Mapping[str, TeacherInfo]) -> dict[str, dict[str, Any]]:
+    """The `teachers` entry of `meta`."""
+    return {name: infos[name].to_json() for name in sorted(infos)}
+
+
+def check_schema(schema: object, what: str) -> None:
+    """ShardError unless `schema` is the one that this version reads and writes."""
+    if schema != SCHEMA:
+        raise ShardError(
+            f"{what} has schema {schema!r}; this version of tapdistill reads schema {SCHEMA}. Use the version that wrote it."
+        )
+
+
+def tracks_to_npz(tracks: Tracks) -> bytes:
+    """The <teacher>.npz member: xy float32 [N, T, 2], visibility and confidence float16 [N, T]."""
+    return npz(xy=tracks.xy, visibility=tracks.visibility.astype(np.float16), confidence=tracks.confidence.astype(np.float16))
+
+
+def tracks_from_npz(data: bytes, what: str) -> Tracks:
+    """The inverse of `tracks_to_npz`; probabilities come back as float32. `what` names the member in errors."""
+    arrays = read_npz(data, what)
+    return Tracks(arrays["xy"], arrays["visibility"].astype(np.float32), arrays["confidence"].astype(np.float32))
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """Deflated npz of plain arrays; the same arrays give the same bytes (numpy writes no time into it)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_npz(data: bytes, what: str) -> dict[str, np.ndarray]:
+    """Arrays of an npz, none of which may need pickle or unpack to more than `MAX_MEMBER_BYTES`; else a ShardError with `what`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_MEMBER_BYTES:
+            raise ShardError(
+                f"{what} unpacks to {size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that a member may have: refused."
+            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ShardError(f"{what} is not an npz of plain arrays ({error}). Run `tapdistill verify`.") from error
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _member(key: str, parts: Mapping[str, bytes], suffix: str) -> dict[str, np.ndarray]:
+    if suffix not in parts:
+        raise ShardError(f"sample {key}: its {suffix} member is missing. Run `tapdistill verify`.")
+    return read_npz(parts[suffix], f"{key}.{suffix}")

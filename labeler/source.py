@@ -1,0 +1,167 @@
+"""One video -> its clips, inside a process that can be killed.
+
+`VideoSource` is what `labeler.isolate` hosts: it opens a video, finds its shots, plans its clips, and gives one clip after another:
+decoded, resized, encoded, and decoded again, so that teachers see exactly the pixels that are stored. Everything a broken file can do
+to a decoder happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fsspec
+import numpy as np
+
+from labeler.clips import ClipPlan, analysed_ranges, clip_key, plan_clips, reason_to_leave_out
+from labeler.decode import VideoReader, open_video
+from labeler.encode import decode_clip, encode_clip
+from labeler.manifest import Frozen
+from labeler.queries import sample_queries
+from labeler.sample import SCHEMA
+from labeler.shots import find_cuts, shots
+from teachers import VideoError
+
+ANALYSIS_SIDE = 64
+"""Short side of the frames in which shot cuts are looked for, px."""
+
+
+@dataclass(frozen=True)
+class OpenedVideo:
+    """A video that could be opened, and the clips that it will give."""
+
+    uri: str
+    sha256: str
+    clips: list[ClipPlan]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip with its queries, before any teacher saw it."""
+
+    key: str
+    mp4: bytes
+    frames: np.ndarray
+    """uint8 [T, H, W, 3] RGB, decoded from `mp4`."""
+    queries: np.ndarray
+    """float32 [N, 3] as (t, x, y)."""
+    sampler: np.ndarray
+    """unicode [N]."""
+    meta: dict[str, Any]
+    """The sample's json, but for `teachers`."""
+
+
+class VideoSource:
+    """Opens one video at a time; asking for another closes the first."""
+
+    def __init__(self, frozen: Frozen) -> None:
+        cv2.setNumThreads(1)
+        self._frozen = frozen
+        self._reader: VideoReader | None = None
+        self._opened = OpenedVideo("", "", [])
+        self._damaged = False
+
+    def open(self, uri: str) -> OpenedVideo:
+        """Hash, scan, and cut a video into clips.
+
+        Raises:
+            VideoError: the video as a whole gives no clip; its reason is the video's row.
+        """
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        config = self._frozen.clips
+        reader = open_video(uri, decoder=self._frozen.decoder, unsafe=self._frozen.unsafe_decode, limits=self._frozen.limits)
+        self._reader, self._damaged = reader, reader.truncated
+        if len(reader) < config.min_frames:
+            raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
+        if min(reader.size) < config.min_side:
+            raise VideoError("too-small", f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} a side.")
+        digest = content_hash(uri)
+        plans = plan_clips(self._shots(uri, reader), digest, config)
+        if not plans:
+            raise VideoError("too-short", f"{uri}: none of its shots has {config.min_frames} frames.")
+        self._opened = OpenedVideo(uri, digest, plans)
+        return self._opened
+
+    def clip(self, uri: str, number: int) -> Clip:
+        """Clip `number` of `open(uri).clips`.
+
+        Raises:
+            VideoError: "static" or "dark", or a decoding error; its reason is the clip's row.
+        """
+        if self._opened.uri != uri or self._reader is None:
+            self.open(uri)
+        reader, opened, frozen = self._reader, self._opened, self._frozen
+        assert reader is not None
+        plan = opened.clips[number]
+        source_frames = reader.read(plan.indices, short_side=frozen.clips.short_side, multiple=8)
+        unwanted = reason_to_leave_out(source_frames, frozen.clips)
+        if unwanted is not None:
+            raise VideoError(*unwanted)
+        fps = reader.fps / plan.stride
+        mp4 = encode_clip(source_frames, fps, frozen.encode)
+        frames = decode_clip(mp4)
+        key = clip_key(opened.sha256, plan.start, plan.stride)
+        drawn = sample_queries(frames, frozen.queries, seed=seed_of(key))
+        meta = {
+            "schema": SCHEMA,
+            "key": key,
+            "uri": uri,
+            "sha256": opened.sha256,
+            "clip": number,
+            "stride": plan.stride,
+            "source_frames": list(plan.indices),
+            "source_timestamps_s": [round(float(second), 6) for second in reader.timestamps_s[list(plan.indices)]],
+            "source_height": reader.size[0],
+            "source_width": reader.size[1],
+            "source_fps": round(reader.fps, 6),
+            "codec": reader.scan.codec,
+            "decoder": reader.decoder,
+            "decoder_why": reader.why,
+            "truncated": self._damaged,
+            "interlaced": bool(reader.scan.interlaced),
+            "fps": round(fps, 6),
+            "frames": len(frames),
+            "height": frames.shape[1],
+            "width": frames.shape[2],
+        }
+        return Clip(key, mp4, frames, drawn.points, drawn.sampler, meta)
+
+    def _shots(self, uri: str, reader: VideoReader) -> list[range]:
+        """Runs of frames without a cut, within the frames that are analysed. What cannot be decoded ends a shot."""
+        found = []
+        for window in analysed_ranges(len(reader), self._frozen.clips):
+            decoded: list[int] = []
+
+            def frames(window: range = window, decoded: list[int] = decoded) -> Iterator[np.ndarray]:
+                try:
+                    for index, frame in reader.stream(window.start, window.stop, 1, short_side=ANALYSIS_SIDE):
+                        decoded.append(index)
+                        yield frame
+                except VideoError:
+                    self._damaged = True
+
+            cuts = find_cuts(frames())
+            if not decoded and self._damaged and window.start == 0:
+                raise VideoError("decode-error", f"{uri}: no frame decodes.")
+            found += [range(window.start + shot.start, window.start + shot.stop) for shot in shots(cuts, len(decoded))]
+        return found
+
+
+def content_hash(uri: str) -> str:
+    """sha256 of the file's bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with Path(uri).open("rb") if "://" not in uri else fsspec.open(uri, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def seed_of(key: str) -> int:
+    """The seed of everything random about a clip: a hash of its key."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")

@@ -1,0 +1,50 @@
+"""One thread per library, so that the same work gives the same bytes wherever it runs; and the fingerprint of what they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+PINNED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV, BLAS, and torch (if it is loaded) use one thread inside; as before afterwards."""
+    torch = sys.modules.get("torch")
+    before = cv2.getNumThreads(), torch.get_num_threads() if torch else 1
+    cv2.setNumThreads(1)
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        cv2.setNumThreads(before[0])
+        if torch:
+            torch.set_num_threads(before[1])
+
+
+def fingerprint() -> dict[str, str]:
+    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions. Threads are always one."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "threads": "1",
+        **{name: version(name) for name in PINNED if _installed(name)},
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except ModuleNotFoundError:
+        return False
+    return True

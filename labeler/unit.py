@@ -1,0 +1,236 @@
+"""A unit of work: a few videos in, one shard and its commit record out. Both engines run exactly this.
+
+`do_unit` works until the unit's latest record has every wanted teacher: it labels an open unit, or adds what a committed one lacks.
+Plain functions that never heard of Ray. Whatever happens to a process, the same call again goes on from the records.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from labeler import agreement
+from labeler.accounts import Row
+from labeler.agreement import AgreementConfig
+from labeler.decoding_process import DecodingProcess, VideoEnd
+from labeler.encode import decode_clip
+from labeler.manifest import Frozen
+from labeler.plan import Unit
+from labeler.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
+from labeler.revisions import Parts, entry, revise, updated, with_offsets
+from labeler.sample import Sample, info_to_meta, members, stored, tracks_from_npz
+from labeler.shards import ShardWriter
+from labeler.source import Clip, OpenedVideo, seed_of
+from labeler.storage import Storage
+from labeler.threads import fingerprint
+from teachers import ConfigError, TeacherInfo, Tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker must know to do any unit."""
+
+    url: str
+    """The data set."""
+    frozen: Frozen
+    agreement: AgreementConfig
+
+
+class Trackers(Protocol):
+    """The job's teachers, wherever they run."""
+
+    @property
+    def infos(self) -> Mapping[str, TeacherInfo]:
+        """By name, sorted."""
+
+    def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
+        """Tracks by teacher; for a teacher that cannot track this clip, its message instead."""
+
+
+@dataclass(frozen=True)
+class ClipDone:
+    """A clip is labelled (not yet committed)."""
+
+    unit: int
+    key: str
+    tracks: int
+    """Queries times teachers that were run."""
+
+
+@dataclass(frozen=True)
+class VideoDone:
+    """A video of the unit is through, whatever became of it."""
+
+    unit: int
+    uri: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class UnitDone:
+    """The unit has a record with every wanted teacher."""
+
+    unit: int
+    revision: int
+
+
+Event = ClipDone | VideoDone | UnitDone
+Tracked = dict[str, Parts]
+"""key -> teacher -> its npz, as far as this process has computed it: a lost race costs no teacher's work."""
+
+
+def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers) -> Iterator[Event]:
+    """Work on `unit` until its latest record has every wanted teacher; yields what happens.
+
+    Raises:
+        SurroundingsError: the machine or the storage fails; the unit stays open.
+        ConfigError: a teacher of the same name, but with another checkpoint or settings, labelled the unit before.
+    """
+    storage = Storage(job.url)
+    tracked: Tracked = {}
+    while True:
+        record = latest(storage, unit.number)
+        if record is not None:
+            check_same_teachers(record, trackers.infos)
+            if set(trackers.infos) <= set(record.teachers):
+                yield UnitDone(unit.number, record.revision)
+                return
+            done = yield from _add_teachers(storage, record, trackers, tracked)
+        else:
+            done = yield from _label(storage, job, unit, decoding, trackers, tracked)
+        if done:
+            yield UnitDone(unit.number, record.revision + 1 if record else 0)
+            return
+
+
+def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> None:
+    """ConfigError if a teacher labelled this unit under the same name but as another."""
+    for name in sorted(set(record.teachers) & set(infos)):
+        there, here = record.teachers[name], infos[name].to_json()
+        differences = [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        if differences:
+            raise ConfigError(
+                f"teacher {name!r} labelled unit {record.unit} as another ({'; '.join(differences)}): take what was taken before, or "
+                "give it another name."
+            )
+
+
+def _label(
+    storage: Storage, job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers, tracked: Tracked
+) -> Generator[Event, None, bool]:
+    """Decode, track, label, and commit an open unit; False if another writer was faster with other bytes."""
+    videos: list[VideoEntry] = []
+    clips: list[ClipEntry] = []
+    rows: list[Row] = []
+    names = list(trackers.infos)
+    clock = _Stopwatch()
+    with tempfile.TemporaryDirectory(prefix="tapdistill-") as folder:
+        writer = ShardWriter(Path(folder) / "unit.tar")
+        reported = 0
+        for item in decoding.clips(unit.uris):
+            clock.lap("waiting for frames")
+            if isinstance(item, OpenedVideo):
+                videos.append(VideoEntry(uri=item.uri, sha256=item.sha256, clips=len(item.clips)))
+            elif isinstance(item, Row):
+                rows.append(item)
+            elif isinstance(item, VideoEnd):
+                yield VideoDone(unit.number, item.uri, tuple(rows[reported:]))
+                reported = len(rows)
+            else:
+                results = trackers.track(names, item.frames, item.queries, seed_of(item.key))
+                clock.lap("teachers")
+                failures = _rows_of_failures(item.meta["uri"], item.key, results, needed=min(2, len(names)))
+                rows += failures
+                if any(row.what == "clip" for row in failures):
+                    continue
+                sample = _labelled(item, results, trackers.infos, job.agreement)
+                parts = members(sample)
+                writer.write(sample.key, parts)
+                clips.append(entry(sample))
+                tracked[sample.key] = {name: parts[f"{name}.npz"] for name in names}
+                clock.lap("agreement and writing")
+                yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
+        shard = writer.finish()
+        record = Record(
+            unit=unit.number, revision=0, plan=unit.plan, planned=len(unit.uris), **tar_of(unit.number, 0, shard),
+            teachers=info_to_meta(trackers.infos), agreement=asdict(job.agreement), videos=videos,
+            clips=with_offsets(clips, shard), rows=rows, seconds=clock.seconds, fingerprint=fingerprint(),
+        )  # fmt: skip
+        return commit(storage, record, shard)
+
+
+def _add_teachers(storage: Storage, record: Record, trackers: Trackers, tracked: Tracked) -> Generator[Event, None, bool]:
+    """Track the stored clips with the teachers that the unit lacks, and commit the next revision; False as in `_label`."""
+    missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
+    config = AgreementConfig(**record.agreement)
+    rows = list(record.rows)
+    events: list[Event] = []
+
+    def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
+        known = tracked.setdefault(sample.key, {})
+        todo = [name for name in missing if name not in known]
+        new = {name: tracks_from_npz(known[name], f"{sample.key}.{name}.npz") for name in missing if name in known}
+        if todo:
+            results = trackers.track(todo, decode_clip(sample.mp4), sample.queries, seed_of(sample.key))
+            rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, results, needed=0))
+            new |= {name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"]) for name, result in results.items()}
+        meta = {**sample.meta, "teachers": {**sample.meta["teachers"], **info_to_meta(missing)}}
+        changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
+        labels = agreement.label(changed.tracks, changed.rules, changed.queries, changed.size_hw, config)
+        changed = replace(changed, labels=labels)
+        parts = updated(parts, members(replace(changed, tracks=new)))
+        known.update({name: parts[f"{name}.npz"] for name in missing})
+        events.append(ClipDone(record.unit, sample.key, len(sample.queries) * len(todo)))
+        return changed, parts
+
+    done = revise(
+        storage, record, change, teachers={**record.teachers, **info_to_meta(missing)}, rows=rows, fingerprint=fingerprint()
+    )
+    yield from events
+    return done
+
+
+def _labelled(clip: Clip, results: Mapping[str, Tracks | str], infos: Mapping[str, TeacherInfo], config: AgreementConfig) -> Sample:
+    """The sample of a clip that enough teachers could track."""
+    tracks = {name: _tracks_or_nan(result, len(clip.queries), len(clip.frames)) for name, result in results.items()}
+    rules = {name: infos[name].rule for name in tracks}
+    labels = agreement.label(tracks, rules, clip.queries, clip.frames.shape[1:3], config)
+    return Sample(clip.key, clip.mp4, clip.queries, clip.sampler, tracks, labels, {**clip.meta, "teachers": info_to_meta(infos)})
+
+
+def _tracks_or_nan(result: Tracks | str, queries: int, frames: int) -> Tracks:
+    """Tracks with the rounding of a shard; NaN for a teacher that failed."""
+    return Tracks.nan(queries, frames) if isinstance(result, str) else stored(result)
+
+
+def _rows_of_failures(uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int) -> list[Row]:
+    """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers did not."""
+    failed = {name: result for name, result in results.items() if isinstance(result, str)}
+    rows = [
+        Row(uri=uri, what="teacher", stage=f"teacher:{name}", reason="teacher-error", detail=detail, key=key)
+        for name, detail in failed.items()
+    ]
+    able = len(results) - len(failed)
+    if able < needed:
+        detail = f"{able} of {len(results)} teachers could track it"
+        rows.append(Row(uri=uri, what="clip", stage="teachers", reason="teachers", detail=detail, key=key))
+    return rows
+
+
+class _Stopwatch:
+    """Wall time by step: each lap adds the time since the lap before."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._last, 3)
+        self._last = now

@@ -1,0 +1,118 @@
+"""verify: every shard against its commit record. gc: what no record, or only an older one, names is removed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from labeler.manifest import read_manifest
+from labeler.plan import read_plans
+from labeler.records import RECORD, Record, latest_records, read_record, revisions
+from labeler.sample import from_members
+from labeler.shards import read_samples, refuse_odd_member
+from labeler.storage import PART, Storage
+from labeler.tables import accounts
+from teachers import ShardError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as its record says."""
+
+    file: str
+    problem: str
+    harmless: bool = False
+    """Left over, but no reader ever sees it; `gc` removes it."""
+
+
+def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
+    """Compare every shard with its record; yields what is wrong.
+
+    `quick` compares names and sizes only; else every byte is hashed and every sample parsed.
+    """
+    read_manifest(storage)
+    names = storage.names("shards")
+    records: list[Record] = []
+    named: set[str] = set()
+    for unit, numbers in revisions(storage).items():
+        for number in numbers:
+            try:
+                record = read_record(storage, unit, number)
+            except ShardError as error:
+                yield Finding(f"shards/{unit:06d}.r{number}.json", str(error))
+                continue
+            if record.tar:
+                named.add(record.tar.removeprefix("shards/"))
+            if number != numbers[-1]:
+                continue
+            records.append(record)
+            if record.tar:
+                problem = _compare(storage, record, quick)
+                if problem:
+                    yield Finding(record.tar, problem)
+    for name in names:
+        if name.endswith(PART):
+            yield Finding(f"shards/{name}", "was never finished by its writer", harmless=True)
+        elif name.endswith(".tar") and name not in named:
+            yield Finding(f"shards/{name}", "no record names it: its writer was interrupted, or is at work now", harmless=True)
+        elif not name.endswith(".tar") and not RECORD.fullmatch(name):
+            yield Finding(f"shards/{name}", "is neither a shard nor a record")
+    try:
+        accounts(read_plans(storage), records)
+    except (ShardError, KeyError) as error:
+        yield Finding("plan.*.parquet", f"the accounts do not close: {error}")
+
+
+def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
+    """What is wrong with a record's tar, or None."""
+    assert record.tar is not None
+    size = storage.size(record.tar)
+    if size is None:
+        return "is missing"
+    if size != record.size_bytes:
+        return f"has {size:,} bytes, its record says {record.size_bytes:,}"
+    if quick:
+        return None
+    data = storage.read(record.tar)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.sha256:
+        return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                refuse_odd_member(member, record.tar)
+                key, _, suffix = member.name.partition(".")
+                entry = next((entry for entry in record.clips if entry.key == key), None)
+                if entry is None or entry.offsets.get(suffix) != (member.offset_data, member.size):
+                    return f"holds {member.name} elsewhere than its record says"
+        keys = [from_members(key, parts).key for key, parts in read_samples(io.BytesIO(data), record.tar)]
+    except (ShardError, tarfile.TarError) as error:
+        return str(error)
+    if keys != [entry.key for entry in record.clips]:
+        return f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
+    return None
+
+
+def collect_garbage(storage: Storage, *, older_than_s: float = 3600.0, dry_run: bool = False) -> list[str]:
+    """Remove shards and records that a later revision replaces, and tars without a record; returns what was (or would be) removed.
+
+    A tar without a record may belong to a writer at work: it is removed only if it is older than `older_than_s`.
+    """
+    read_manifest(storage)
+    latest = {unit: numbers[-1] for unit, numbers in revisions(storage).items()}
+    counting = {record.tar for record in latest_records(storage)}
+    removed = []
+    for name in (f"shards/{name}" for name in storage.names("shards")):
+        numbers = re.match(r"shards/(\d+)\.r(\d+)\.", name)
+        replaced = numbers is not None and int(numbers[2]) < latest.get(int(numbers[1]), 0)
+        unrecorded = name.endswith((".tar", PART)) and name not in counting
+        if replaced or (unrecorded and time.time() - storage.modified(name) > older_than_s):
+            removed.append(name)
+            if not dry_run:
+                storage.remove(name)
+    return removed

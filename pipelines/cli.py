@@ -1,0 +1,92 @@
+"""tapdistill: the command line.
+
+One command, one module with a config dataclass and `run(config) -> exit code`; imported only when it is called, so that `--help` is
+quick. Flags, their help, and `--config FILE` (TOML) come from the dataclass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from pipelines.console import complain, say
+from teachers.errors import TapdistillError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line."""
+
+    module: str
+    config: str
+    """Name of the config dataclass in the module; its docstring is the help."""
+    function: str
+    """Name of the function in the module that takes the config and returns the exit code."""
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("pipelines.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"),
+    "teachers": Command("pipelines.teachers_list", "TeachersConfig", "run", "what teachers there are, their licences and weights"),
+    "label": Command("pipelines.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"),
+    "relabel": Command("pipelines.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
+    "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
+    "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "synth": Command("pipelines.synth", "SynthCommand", "run", "procedural video with exact tracks"),
+}
+
+USAGE_ERROR = 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        say(overview())
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        say(version("tapdistill"))
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        complain(f"there is no command {name!r}: there are {', '.join(COMMANDS)}. `tapdistill --help` says what they do.")
+        return USAGE_ERROR
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    from pipelines.flags import parse
+
+    try:
+        config = parse(getattr(module, command.config), f"tapdistill {name}", rest)
+        return getattr(module, command.function)(config)
+    except TapdistillError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        complain("interrupted. Nothing committed is lost; the same command goes on from there.")
+        return 130
+
+
+def overview() -> str:
+    """The text of `tapdistill --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "tapdistill: labels real video with several point trackers, keeps what they agree on, and trains a better one.",
+            "",
+            *lines,
+            "",
+            "`tapdistill COMMAND --help` lists a command's flags; each takes --config FILE (TOML) too.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

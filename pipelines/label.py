@@ -1,0 +1,206 @@
+"""tapdistill label: the labelling job, here or on a Ray cluster.
+
+    freeze dataset.json -> plan -> open units -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables -> summary
+
+The same command again goes on where it stopped; with another `--teachers` it adds those that are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Annotated, Literal
+
+import tyro
+
+from labeler import tables
+from labeler.agreement import AgreementConfig
+from labeler.clips import ClipConfig
+from labeler.decode import Decoder
+from labeler.encode import EncodeConfig
+from labeler.manifest import Frozen, freeze
+from labeler.plan import create_plan, cut_into_units, list_sources, read_plans
+from labeler.queries import QueryConfig
+from labeler.records import Record, latest_records
+from labeler.scan import VideoLimits
+from labeler.storage import Storage
+from labeler.unit import Event, Job
+from pipelines.console import say
+from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
+from pipelines.progress import JobProgress
+from teachers import ConfigError, SurroundingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Label real videos with several teachers, and write WebDataset shards.
+
+    The same command again goes on where it stopped; with another --teachers it adds those that are missing.
+    """
+
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Videos, folders of videos, globs in quotes, or URLs."""
+    out: str
+    """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
+    teachers: tuple[str, ...] = ("lk", "flow", "match")
+    """Names from `tapdistill teachers`; at least two, so that there is something to agree on."""
+    checkpoint: tuple[str, ...] = ()
+    """Weights of a teacher, as NAME=FILE; may be given several times."""
+    engine: Literal["ray", "local"] = "ray"
+    """ray: all cores of this machine, or a cluster. local: this process, without Ray."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster; without it Ray is started on this machine for this job."""
+    workers: int | None = None
+    """Units worked on at once by the ray engine; without it one for each CPU."""
+    device: str = "auto"
+    """Where teachers run: auto, cpu, cuda."""
+    videos_per_unit: int = 16
+    """Videos in one shard."""
+    decoder: Decoder = "auto"
+    """auto: decord where a scan of the packets calls the file safe, PyAV elsewhere."""
+    unsafe_decode: bool = False
+    """Let a forced decord read files for which it is known to return wrong frames."""
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    queries: QueryConfig = field(default_factory=QueryConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    limits: VideoLimits = field(default_factory=VideoLimits)
+    decoding: DecodeLimits = field(default_factory=DecodeLimits)
+
+    def __post_init__(self) -> None:
+        if len(set(self.teachers)) != len(self.teachers) or not self.teachers:
+            raise ConfigError(f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once.")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: must be at least 1.")
+        if self.videos_per_unit < 1:
+            raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
+        if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):
+            raise ConfigError("--engine local is one process without Ray: leave --ray-address and --workers out, or use --engine ray.")
+
+    def frozen(self) -> Frozen:
+        """The part that decides which clips, pixels, and queries the data set has."""
+        return Frozen(
+            sources=tuple(video if "://" in video else os.path.abspath(video) for video in self.videos),
+            videos_per_unit=self.videos_per_unit, decoder=self.decoder, unsafe_decode=self.unsafe_decode, limits=self.limits,
+            clips=self.clips, queries=self.queries, encode=self.encode,
+        )  # fmt: skip
+
+    def specs(self) -> list[TeacherSpec]:
+        """How each teacher is made."""
+        files = dict(_name_and_file(text, self.teachers) for text in self.checkpoint)
+        return [TeacherSpec(name=name, checkpoint=files.get(name), device=self.device) for name in self.teachers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelResult:
+    """How a job ended."""
+
+    accounts: tables.Accounts
+    records: list[Record]
+    open_units: list[UnitOpen]
+    seconds: float
+
+
+def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None = None) -> LabelResult:
+    """Run the job until every unit has a record with every teacher, or cannot have one now.
+
+    Args:
+        config: what to label, how, and where to.
+        watch: called with every event, beside the progress bar.
+
+    Raises:
+        ConfigError: settings that cannot be right, or other than those the data set was made with.
+        SurroundingsError: the storage or the cluster fails.
+    """
+    started = time.monotonic()
+    storage = Storage(config.out)
+    job = Job(url=storage.url, frozen=config.frozen(), agreement=config.agreement)
+    plans = read_plans(storage)
+    sources = [] if plans else list_sources(job.frozen.sources)
+    freeze(storage, job.frozen, version("tapdistill"))
+    if not plans:
+        create_plan(storage, 0, cut_into_units(sources, config.videos_per_unit))
+        plans = read_plans(storage)
+    storage.remove_abandoned_parts("shards")
+    records = latest_records(storage)
+    todo = tables.open_units(plans, records, set(config.teachers))
+    say(f"{sum(map(len, plans))} videos in {sum(table['unit'].nunique() for table in plans)} units, {len(todo)} to do -> {storage.url}")
+    _warn_of_other_agreement(records, config.agreement)
+
+    open_units: list[UnitOpen] = []
+    with JobProgress(videos=sum(len(unit.uris) for unit in todo)) as progress:
+        for event in _events(config, job, todo, progress):
+            progress.show(event)
+            if isinstance(event, UnitOpen):
+                open_units.append(event)
+            if watch:
+                watch(event)
+    records = latest_records(storage)
+    tables.compact(storage, records)
+    return LabelResult(
+        accounts=tables.accounts(plans, records), records=records, open_units=open_units, seconds=time.monotonic() - started
+    )
+
+
+def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress) -> Iterator[Event | UnitOpen]:
+    """What happens while the chosen engine does the units."""
+    if not todo:
+        return iter(())
+    if config.engine == "local":
+        from pipelines import engine_local
+
+        return engine_local.run(job, config.specs(), config.decoding, todo)
+    from pipelines import engine_ray
+
+    progress.note("starting Ray")
+    engine_ray.start(config.ray_address, config.workers)
+    layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
+    progress.note(str(layout))
+    return engine_ray.run(job, config.specs(), config.decoding, todo, layout)
+
+
+def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConfig) -> None:
+    from dataclasses import asdict
+
+    other = sum(record.agreement != asdict(agreement) for record in records)
+    if other:
+        say(f"note: the labels of {other} units were made with other agreement settings; `tapdistill relabel` makes them equal.")
+
+
+def _name_and_file(text: str, names: Sequence[str]) -> tuple[str, str]:
+    name, separator, file = text.partition("=")
+    if not separator or name not in names:
+        raise ConfigError(f"--checkpoint {text}: write NAME=FILE with a NAME from --teachers ({', '.join(names)}).")
+    return name, file
+
+
+def run(config: LabelConfig) -> int:
+    """The command: label, print the summary, and return the exit code: 0 if nothing is left open."""
+    result = label(config)
+    print_summary(result, config.out)
+    if result.open_units:
+        raise SurroundingsError(
+            f"{result.accounts.open} videos are still open: {result.open_units[0].why} The same command goes on from here."
+        )
+    return 0
+
+
+def print_summary(result: LabelResult, out: str) -> None:
+    """What went in, what became of it, and where it is."""
+    from pipelines.summary import accounts_table
+
+    say("")
+    say(accounts_table(result.accounts))
+    records = result.records
+    clips = [entry for record in records for entry in record.clips]
+    queries, kept = sum(entry.queries for entry in clips), sum(entry.kept for entry in clips)
+    size = sum(record.size_bytes for record in records)
+    names = sorted({name for record in records for name in record.teachers})
+    say(
+        f"{len(clips)} clips, {queries:,} queries of which {kept:,} kept ({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; "
+        f"{size / 1e6:.1f} MB in {sum(record.tar is not None for record in records)} shards; {result.seconds:.1f} s."
+    )
+    say(f"shards, clips.parquet, and failures.parquet are in {out}")

@@ -1,0 +1,337 @@
+"""The report: one HTML page that holds everything it shows, videos too, and loads nothing.
+
+    write_report("report.html", Report(title="...", subtitle="...", clips=(clip_view(sample),), ...))
+
+A clip becomes a `ClipView`: the stored mp4, the tracks of some of its points for the player, pictures of some of its frames, and
+statistics of ALL its points. Another tracker, such as a student before and after training, is one more entry of `extra`.
+Texts from files are escaped; the page forbids itself every request (Content-Security-Policy).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import cv2
+import jinja2
+import numpy as np
+import pandas as pd
+
+from labeler.accounts import REASONS, Row
+from labeler.agreement import Stack, stack
+from labeler.draw import colour_by, draw_frame, enlargement, rainbow
+from labeler.encode import decode_clip
+from labeler.sample import Sample
+from teachers import Tracks, VisibleRule
+
+UNIT_PX = 1 / 16
+"""Coordinates in the page are int16 in these steps."""
+NOT_TRACKED = -(2**15)
+TRACKER_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#8a8f98")
+"""Okabe and Ito's palette, safe for colour-blind eyes, in an order that parts neighbours; it starts again after the eighth."""
+POINTS_SHOWN, ROWS_SHOWN = 200, 200
+KEY_FRAMES = (1 / 6, 1 / 2, 5 / 6)
+HISTOGRAM_BINS = 10
+PICTURE_WIDTH_PX = 800
+MARKERS_A_WIDTH = 90
+"""Width of a picture in radii of its markers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number at the top of the page."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What went in, and what became of it."""
+
+    what: Literal["video", "clip"]
+    total_name: str
+    """"planned" or "found"."""
+    parts: Mapping[str, int]
+    """Part of the total by name: done or labelled first, then left out, failed, open."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of scores, the best of each column in bold."""
+
+    title: str
+    frame: pd.DataFrame
+    """One row per teacher, student, or policy; floats are printed with `digits`, missing values as a dash."""
+    best: Mapping[str, Literal["max", "min"]] = field(default_factory=dict)
+    """Column -> which of its values is the best."""
+    note: str = ""
+    digits: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A still picture of a clip."""
+
+    caption: str
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """How the trackers of one clip agree, over all of its points."""
+
+    support: np.ndarray
+    """float [T]: mean support."""
+    valid: np.ndarray
+    """float [T]: share of the points whose label is valid."""
+    histogram: np.ndarray
+    """float [HISTOGRAM_BINS]: share of points and frames by support."""
+    names: tuple[str, ...]
+    distance_px: np.ndarray
+    """float [K, K]: median distance, px of the 256 raster, where both see the point; NaN where they never do."""
+    kept: dict[str, tuple[int, int]]
+    """Sampler -> (points kept, points drawn)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipView:
+    """One clip, as the page shows it."""
+
+    key: str
+    mp4: bytes
+    points: int
+    """All points of the clip; `player` holds at most `POINTS_SHOWN` of them."""
+    player: dict[str, Any]
+    """What `player.js` reads, JSON: size, frame times, tracker names, packed arrays."""
+    pictures: tuple[Picture, ...]
+    statistics: Statistics
+    facts: dict[str, str]
+    trackers: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything on the page, in its order."""
+
+    title: str
+    subtitle: str = ""
+    """What was run: one sentence."""
+    figures: tuple[Figure, ...] = ()
+    clips: tuple[ClipView, ...] = ()
+    tables: tuple[Table, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    rows: tuple[Row, ...] = ()
+    """What was left out or failed; all are counted, the first `ROWS_SHOWN` are listed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    """Command lines that give the same again."""
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the page to the local file `path`, UTF-8."""
+    Path(path).write_text(render(report), encoding="utf-8")
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    return _templates().get_template("report.html.j2").render(
+        report=report, reasons=REASONS, reason_counts=_reason_counts(report.rows), rows_shown=ROWS_SHOWN
+    )  # fmt: skip
+
+
+def clip_view(
+    sample: Sample, *, extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None, points_shown: int = POINTS_SHOWN
+) -> ClipView:
+    """What the page needs of one sample.
+
+    Args:
+        sample: N points in T frames.
+        extra: more trackers by name, such as a student or the truth: tracks of the same queries, and when they see a point.
+        points_shown: points in the player and the pictures, evenly chosen in the order of the queries.
+    """
+    extra = dict(extra or {})
+    tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
+    rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
+    trackers = {**sample.meta["teachers"], **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()}}
+    if not tracks:
+        raise ValueError(f"sample {sample.key}: no tracks to show")
+    statistics = _statistics(sample, stack(tracks, rules, sample.size_hw))
+    points = len(sample.queries)
+    shown = np.unique(np.linspace(0, max(points - 1, 0), min(points, points_shown)).round().astype(int))
+    return ClipView(
+        key=sample.key,
+        mp4=sample.mp4,
+        points=points,
+        player=_player(sample, tracks, rules, shown),
+        pictures=_pictures(sample, shown, _most_central(statistics, sample.tracks)),
+        statistics=statistics,
+        facts={name: _short(value) for name, value in sample.meta.items() if name != "teachers"},
+        trackers=trackers,
+    )
+
+
+def _player(sample: Sample, tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], shown: np.ndarray) -> dict[str, Any]:
+    """Arrays of the shown points, n in number, as base64: they are most of the page."""
+    height, width = sample.size_hw
+    labels = sample.labels
+    xy = np.stack([each.xy[shown] for each in tracks.values()])
+    sees = np.stack([rules[name](each)[shown] for name, each in tracks.items()])
+    return {
+        "key": sample.key,
+        "width": width,
+        "height": height,
+        "times": [round(time, 6) for time in frame_times(sample.mp4)],
+        "trackers": list(tracks),
+        "points": len(shown),
+        "xy": _base64(_packed(xy)),  # int16 [K, n, T, 2]
+        "sees": _base64(sees.astype(np.uint8)),  # [K, n, T]
+        "support": _base64(np.rint(labels.support[shown] * 255).astype(np.uint8)),  # [n, T]
+        "label": _base64((labels.valid & labels.keep[:, None])[shown].astype(np.uint8)),  # [n, T]
+        "rainbow": _base64(rainbow(sample.queries)[shown]),  # [n, 3]
+        "ramp": _base64(colour_by(np.linspace(0, 1, 256))),  # [256, 3]: colour of a support
+    }
+
+
+def _packed(xy: np.ndarray) -> np.ndarray:
+    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and what lies 2,048 px away or more is clipped."""
+    steps = np.rint(xy / UNIT_PX).clip(NOT_TRACKED + 1, 2**15 - 1)
+    return np.where(np.isfinite(xy), steps, NOT_TRACKED).astype("<i2")
+
+
+def frame_times(mp4: bytes) -> list[float]:
+    """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown first is at 0."""
+    with av.open(io.BytesIO(mp4), "r") as container:
+        stream = container.streams.video[0]
+        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None)
+    return [time - times[0] for time in times]
+
+
+def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ...]:
+    """Some frames with what was kept of one teacher, then the middle one with all its points, coloured by support."""
+    frames = decode_clip(sample.mp4)
+    radius = enlargement(*sample.size_hw) * sample.size_hw[1] / MARKERS_A_WIDTH
+    labels, xy, sees = sample.labels, sample.tracks[name].xy[shown], sample.visible(name)[shown]
+    label = (labels.valid & labels.keep[:, None])[shown]
+
+    def picture(t: int, xy: np.ndarray, colours: np.ndarray, what: str) -> Picture:
+        return Picture(
+            caption=f"frame {t}: {name}, {what}", jpeg=_jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius))
+        )
+
+    key_frames = [int(part * (len(frames) - 1) + 0.5) for part in KEY_FRAMES]
+    kept, by_place = np.where(label[..., None], xy, np.nan), rainbow(sample.queries)[shown]
+    pictures = [picture(t, kept, by_place, "what became a label") for t in key_frames]
+    middle = key_frames[len(key_frames) // 2]
+    return (*pictures, picture(middle, xy, colour_by(labels.support[shown, middle]), "all points, by support"))
+
+
+def _statistics(sample: Sample, stacked: Stack) -> Statistics:
+    labels = sample.labels
+    counts, _ = np.histogram(labels.support, HISTOGRAM_BINS, (0, 1))
+    drawn = Counter(sample.sampler.tolist())
+    kept = Counter(sample.sampler[labels.keep].tolist())
+    points = max(len(sample.queries), 1)
+    return Statistics(
+        support=labels.support.sum(0) / points,
+        valid=labels.valid.sum(0) / points,
+        histogram=counts / max(counts.sum(), 1),
+        names=stacked.names,
+        distance_px=_median_distances(stacked),
+        kept={name: (kept[name], drawn[name]) for name in sorted(drawn)},
+    )
+
+
+def _median_distances(stacked: Stack) -> np.ndarray:
+    """float [K, K]: median over points and frames that both see; NaN if there is none."""
+    k = len(stacked.names)
+    out = np.full((k, k), np.nan)
+    for i in range(k):
+        for j in range(k):
+            both = stacked.sees[i] & stacked.sees[j]
+            if both.any():
+                out[i, j] = np.median(np.linalg.norm(stacked.xy[i] - stacked.xy[j], axis=-1)[both])
+    return out
+
+
+def _most_central(statistics: Statistics, candidates: Collection[str]) -> str:
+    """Of the candidates, the one nearest to all trackers: least sum of median distances; one without any comes last."""
+    total = dict(zip(statistics.names, np.nan_to_num(statistics.distance_px, nan=1e9).sum(1), strict=True))
+    return min(sorted(candidates), key=total.__getitem__)
+
+
+def _reason_counts(rows: tuple[Row, ...]) -> dict[str, list[tuple[str, int]]]:
+    """What ("video", "clip", "teacher") -> reasons with their number, the most frequent first."""
+    return {what: Counter(row.reason for row in rows if row.what == what).most_common() for what in ("video", "clip", "teacher")}
+
+
+def _cells(table: Table) -> list[list[dict[str, Any]]]:
+    """Rows of {text, number, best} for the template."""
+    best = {name: getattr(table.frame[name], which)() for name, which in table.best.items()}
+    return [
+        [
+            {
+                "text": _text(value, table.digits),
+                "number": isinstance(value, int | float | np.number),
+                "best": name in best and bool(value == best[name]),
+            }
+            for name, value in zip(table.frame.columns, values, strict=True)
+        ]
+        for values in table.frame.itertuples(index=False, name=None)
+    ]
+
+
+def _text(value: Any, digits: int) -> str:
+    if value is None or value != value:  # NaN
+        return "–"
+    if isinstance(value, float | np.floating):
+        return f"{value:.{digits}f}"
+    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
+
+
+def _short(value: Any, most: int = 160) -> str:
+    """A value of the metadata in one line."""
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"{value[0]}, {value[1]}, … {value[-1]} ({len(value)} values)"
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    """JPEG of uint8 [H, W, 3] RGB, at most `PICTURE_WIDTH_PX` wide."""
+    height, width = picture.shape[:2]
+    if width > PICTURE_WIDTH_PX:
+        size = (PICTURE_WIDTH_PX, round(height * PICTURE_WIDTH_PX / width))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 86])
+    assert ok, "OpenCV cannot write a JPEG"
+    return data.tobytes()
+
+
+def _base64(data: bytes | np.ndarray) -> str:
+    return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode("ascii")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"base64": _base64, "cells": _cells}
+    environment.globals["tracker_colour"] = lambda index: TRACKER_COLOURS[index % len(TRACKER_COLOURS)]
+    return environment

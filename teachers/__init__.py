@@ -1,0 +1,38 @@
+"""Point trackers behind one interface: the classical ones, the learnt ones, and yours.
+
+    teacher = teachers.load("lk")
+    tracks = teacher.track(frames, queries)     # uint8 [T, H, W, 3], [N, 3] of (t, x, y)  ->  Tracks
+
+Read `interface.py` first, `registry.py` next; then one file per tracker.
+"""
+
+from teachers.errors import (
+    CheckpointError,
+    ConfigError,
+    ShardError,
+    SurroundingsError,
+    TapdistillError,
+    TeacherError,
+    VideoError,
+)
+from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
+from teachers.registry import TeacherEntry, entries, load, names
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Mode",
+    "ShardError",
+    "SurroundingsError",
+    "TapdistillError",
+    "Teacher",
+    "TeacherEntry",
+    "TeacherError",
+    "TeacherInfo",
+    "Tracks",
+    "VideoError",
+    "VisibleRule",
+    "entries",
+    "load",
+    "names",
+]

@@ -1,0 +1,181 @@
+"""The one interface of every tracker: frames and queries in, tracks out.
+
+In   frames uint8 [T, H, W, 3] RGB, queries [N, 3] as (t, x, y).
+Out  `Tracks`: xy [N, T, 2], visibility [N, T], confidence [N, T].
+
+A point is (x, y) in pixels of the given frames; an integer is a pixel CENTRE, as in OpenCV and CoTracker. A model's own raster,
+range, and order stay inside its adapter. What a teacher does not know is NaN: frames that its mode does not track, a visibility
+or a confidence that the model does not have. `TeacherInfo.visible_rule` says how to turn both into a flag; who reads applies it.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from teachers.errors import ConfigError
+
+Mode = Literal["predictor", "label", "recipe", "benchmark"]
+"""predictor: the official predictor. label: every frame covered, for `tapdistill label`. recipe: the published training script's
+call. benchmark: the TAP-Vid protocol of the CoTracker papers."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+NAME = re.compile(r"[a-z0-9-]+")
+RESERVED_NAMES = frozenset({"queries", "labels"})
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Tracks of N points over T frames."""
+
+    xy: np.ndarray
+    """float32 [N, T, 2], px of the given frames, pixel centres; NaN where not tracked."""
+    visibility: np.ndarray
+    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the model."""
+    confidence: np.ndarray
+    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the model."""
+
+    @classmethod
+    def nan(cls, n: int, t: int) -> Tracks:
+        """Tracks of a teacher that failed: NaN everywhere."""
+        return cls(np.full((n, t, 2), np.nan, np.float32), np.full((n, t), np.nan, np.float32), np.full((n, t), np.nan, np.float32))
+
+
+@dataclass(frozen=True)
+class VisibleRule:
+    """When a point counts as visible: visibility, or visibility times confidence, above a threshold.
+
+    A teacher without visibility (`quantity="none"`) sees every point that it tracks.
+    """
+
+    quantity: Literal["v", "v*c", "none"]
+    threshold: float = 0.0
+
+    def __call__(self, tracks: Tracks) -> np.ndarray:
+        """bool [N, T]: the flag; False where xy is NaN."""
+        tracked = np.isfinite(tracks.xy).all(-1)
+        if self.quantity == "none":
+            return tracked
+        value = tracks.visibility if self.quantity == "v" else tracks.visibility * tracks.confidence
+        return tracked & (value > self.threshold)  # NaN > x is False
+
+    def __str__(self) -> str:
+        return "none" if self.quantity == "none" else f"{self.quantity} > {self.threshold:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> VisibleRule:
+        """The inverse of `str`: "v > 0.9", "v*c > 0.5", or "none"."""
+        match = re.fullmatch(r"(v|v\*c) > ([0-9.]+)", text)
+        if text != "none" and not match:
+            raise ConfigError(f"{text!r} is not a visible rule: write 'v > 0.9', 'v*c > 0.5', or 'none'.")
+        return cls("none") if not match else cls("v*c" if "*" in match[1] else "v", float(match[2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherInfo:
+    """Who made these tracks; stored in every sample."""
+
+    name: str
+    architecture: str
+    mode: Mode
+    visible_rule: str
+    licence: str
+    checkpoint_sha256: str | None = None
+    """None for a teacher without weights; "random" for weights that were never trained."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> VisibleRule:
+        return VisibleRule.parse(self.visible_rule)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Teacher(abc.ABC):
+    """A point tracker. Subclasses give `info` and `_track`; `track` checks what goes in and what comes out."""
+
+    info: TeacherInfo
+
+    def track(self, frames: np.ndarray, queries: np.ndarray, seed: int = 0) -> Tracks:
+        """Tracks of all queries over all frames.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB, T >= 1.
+            queries: [N, 3] as (t, x, y); t is a whole frame index in [0, T), (x, y) lies inside the frame:
+                -0.5 <= x <= W - 0.5, -0.5 <= y <= H - 0.5. N may be 0.
+            seed: of whatever the teacher draws (support points); equal seeds give equal tracks.
+
+        Returns:
+            `Tracks` with N rows and T columns, float32.
+
+        Raises:
+            ConfigError: frames or queries are not as above; the message names the first bad one.
+        """
+        frames = checked_frames(frames)
+        queries = checked_queries(queries, frames.shape)
+        n, t = len(queries), len(frames)
+        if n == 0:
+            return Tracks.nan(0, t)
+        tracks = self._track(frames, queries, seed)
+        if tracks.xy.shape != (n, t, 2) or tracks.visibility.shape != (n, t) or tracks.confidence.shape != (n, t):
+            raise ConfigError(
+                f"teacher {self.info.name!r} returned xy {tracks.xy.shape}, visibility {tracks.visibility.shape}, confidence "
+                f"{tracks.confidence.shape} for {n} queries in {t} frames: it must return [N, T, 2], [N, T], [N, T]."
+            )
+        return Tracks(
+            tracks.xy.astype(np.float32, copy=False),
+            tracks.visibility.astype(np.float32, copy=False),
+            tracks.confidence.astype(np.float32, copy=False),
+        )
+
+    @abc.abstractmethod
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        """`track` for checked input: frames uint8 [T, H, W, 3], queries float32 [N >= 1, 3]."""
+
+
+def checked_frames(frames: np.ndarray) -> np.ndarray:
+    """`frames`, if they are uint8 [T >= 1, H >= 1, W >= 1, 3]; else a ConfigError that says what they are."""
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        what = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise ConfigError(f"frames must be a uint8 array [T, H, W, 3] in RGB, not {what}.")
+    if 0 in frames.shape:
+        raise ConfigError(f"frames {frames.shape} are empty: at least one frame of one pixel is needed.")
+    return frames
+
+
+def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [N, 3], if every query is (t, x, y) with a whole t in the clip and a place in the frame; else a ConfigError."""
+    queries = np.asarray(queries, dtype=np.float64)
+    if queries.size == 0:
+        return np.zeros((0, 3), np.float32)
+    if queries.ndim != 2 or queries.shape[1] != 3:
+        raise ConfigError(f"queries must be an array [N, 3] of (t, x, y), not {queries.shape}.")
+    frames, height, width, _ = frames_shape
+    t, x, y = queries.T
+    with np.errstate(invalid="ignore"):
+        bad = ~(
+            (t == np.floor(t)) & (t >= 0) & (t < frames)
+            & (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+        )  # fmt: skip
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        raise ConfigError(
+            f"query {i} is (t, x, y) = ({t[i]:g}, {x[i]:g}, {y[i]:g}): t must be a whole number in 0..{frames - 1}, x in "
+            f"-0.5..{width - 0.5}, y in -0.5..{height - 0.5} ({int(bad.sum())} of {len(queries)} queries are wrong)."
+        )
+    return queries.astype(np.float32)
+
+
+def checked_name(name: str) -> str:
+    """`name`, if it can be the name of a teacher (and so of a shard member); else a ConfigError."""
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{name!r} cannot be the name of a teacher: use lower-case letters, digits, and '-', and not {sorted(RESERVED_NAMES)}."
+        )
+    return name
