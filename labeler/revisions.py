@@ -1,21 +1,20 @@
 """A new revision of a shard from an old one: members that do not change keep their bytes.
 
-    revise           sample by sample, through a function; adding a teacher (`unit.py`) is such a function
-    relabel          agreement again, from the stored raw tracks; `prune` leaves rejected queries out
+revise           sample by sample, through a function; adding a teacher (`unit.py`) is such a function
+relabel          agreement again, from the stored raw tracks; `prune` leaves rejected queries out
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from labeler import agreement
 from labeler.agreement import AgreementConfig, Labels
 from labeler.records import ClipEntry, Record, commit, tar_of
 from labeler.sample import Sample, from_members, members
+from labeler.scratch import scratch_folder
 from labeler.shards import ShardWriter, WrittenShard, read_samples
 from labeler.storage import Storage
 from teachers import ShardError, Tracks
@@ -34,13 +33,13 @@ def revise(storage: Storage, record: Record, change: Callable[[Sample, Parts], t
     Returns:
         False if another writer was faster with other bytes: read the latest record and go on from there.
     """
-    with tempfile.TemporaryDirectory(prefix="tapdistill-") as folder:
-        entries, writer = [], ShardWriter(Path(folder) / "unit.tar")
+    with scratch_folder() as folder:
+        entries, writer = [], ShardWriter(folder / "unit.tar")
         if record.tar is not None:
             with storage.open(record.tar) as stream:
                 for key, parts in read_samples(stream, f"{storage.url}/{record.tar}"):
                     sample, parts = change(from_members(key, parts), parts)
-                    writer.write(key, in_order(parts))
+                    writer.write(key, parts)
                     entries.append(entry(sample))
         if len(entries) != len(record.clips):
             raise ShardError(
@@ -73,12 +72,6 @@ def relabel(storage: Storage, record: Record, config: AgreementConfig, *, prune:
 def updated(parts: Parts, fresh: Parts) -> Parts:
     """`parts` with labels, json, and new members from `fresh`; every other member keeps its bytes."""
     return {**fresh, **{suffix: data for suffix, data in parts.items() if suffix not in ("labels.npz", "json")}}
-
-
-def in_order(parts: Mapping[str, bytes]) -> Parts:
-    """Members in the order of every shard: mp4, queries, teachers by name, labels, json."""
-    first, last = ("mp4", "queries.npz"), ("labels.npz", "json")
-    return {suffix: parts[suffix] for suffix in (*first, *sorted(set(parts) - {*first, *last}), *last)}
 
 
 def entry(sample: Sample) -> ClipEntry:

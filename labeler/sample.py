@@ -69,7 +69,7 @@ def stored(tracks: Tracks) -> Tracks:
 
 
 def members(sample: Sample) -> dict[str, bytes]:
-    """Suffix -> bytes, in the order in which they stand in the tar. The same sample always gives the same bytes."""
+    """Suffix -> bytes of each member. The same sample always gives the same bytes."""
     labels = sample.labels
     out = {"mp4": sample.mp4, "queries.npz": npz(queries=sample.queries, sampler=sample.sampler)}
     for name in sorted(sample.tracks):

@@ -2,14 +2,14 @@
 
     shards/000123.r0.<hash>.tar     never overwritten; <hash> = first 12 hex digits of its sha256
 
-The same members give the same bytes: fixed times, owners, modes, and order. Whether a shard exists is not decided here but by its
+The same members give the same bytes: webdataset's own writer, with a fixed time. Whether a shard exists is not decided here but by its
 commit record (`records.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,23 +37,25 @@ class ShardWriter:
     """Writes samples into a local tar file, one after another."""
 
     def __init__(self, file: Path) -> None:
+        os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
+        import webdataset  # here, because it imports torch
+
         self.file = file
-        self._tar = tarfile.open(file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  closed by `finish` or `abandon`
+        self._stream = file.open("wb")
+        self._tar = webdataset.TarWriter(self._stream, encoder=False, mtime=0.0)
         self._keys: list[str] = []
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Add one sample: suffix -> bytes, in this order."""
+        """Add one sample: suffix -> bytes; they stand in the tar in the order of their suffixes."""
         if "." in key or "/" in key:
             raise ShardError(f"key {key!r} of a sample holds '.' or '/': WebDataset would cut it there.")
-        for suffix, data in members.items():
-            info = tarfile.TarInfo(f"{key}.{suffix}")
-            info.size, info.mode, info.mtime = len(data), 0o444, 0
-            self._tar.addfile(info, io.BytesIO(data))
+        self._tar.write({"__key__": key, **members})
         self._keys.append(key)
 
     def finish(self) -> WrittenShard | None:
         """Close the tar and describe it; None (and no file) if it holds no sample."""
         self._tar.close()
+        self._stream.close()
         if not self._keys:
             self.file.unlink()
             return None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import fsspec
 import numpy as np
 
 from labeler.clips import ClipPlan, analysed_ranges, clip_key, plan_clips, reason_to_leave_out
@@ -80,8 +79,10 @@ class VideoSource:
         if len(reader) < config.min_frames:
             raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
         if min(reader.size) < config.min_side:
-            raise VideoError("too-small", f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} a side.")
-        digest = content_hash(uri)
+            raise VideoError(
+                "too-small", f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} a side."
+            )
+        digest = content_hash(reader.path)
         plans = plan_clips(self._shots(uri, reader), digest, config)
         if not plans:
             raise VideoError("too-short", f"{uri}: none of its shots has {config.min_frames} frames.")
@@ -153,13 +154,10 @@ class VideoSource:
         return found
 
 
-def content_hash(uri: str) -> str:
+def content_hash(file: Path) -> str:
     """sha256 of the file's bytes, as 64 hex digits."""
-    digest = hashlib.sha256()
-    with Path(uri).open("rb") if "://" not in uri else fsspec.open(uri, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def seed_of(key: str) -> int:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from labeler.scratch import is_alive
 from teachers import ConfigError, ShardError, SurroundingsError
 
 PART = ".part"
@@ -122,7 +123,7 @@ class Storage:
         for name in self.names(folder):
             if name.endswith(PART) and name.split("@")[-1].startswith(f"{socket.gethostname()}-"):
                 pid = name.removesuffix(PART).rsplit("-", 1)[-1]
-                if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+                if pid.isdigit() and not is_alive(int(pid)):
                     self.remove(f"{folder}/{name}")
 
     def _link(self, name: str, data: bytes) -> bool:

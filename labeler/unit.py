@@ -6,11 +6,9 @@ Plain functions that never heard of Ray. Whatever happens to a process, the same
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +23,7 @@ from labeler.plan import Unit
 from labeler.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
 from labeler.revisions import Parts, entry, revise, updated, with_offsets
 from labeler.sample import Sample, info_to_meta, members, stored, tracks_from_npz
+from labeler.scratch import scratch_folder
 from labeler.shards import ShardWriter
 from labeler.source import Clip, OpenedVideo, seed_of
 from labeler.storage import Storage
@@ -130,8 +129,8 @@ def _label(
     rows: list[Row] = []
     names = list(trackers.infos)
     clock = _Stopwatch()
-    with tempfile.TemporaryDirectory(prefix="tapdistill-") as folder:
-        writer = ShardWriter(Path(folder) / "unit.tar")
+    with scratch_folder() as folder:
+        writer = ShardWriter(folder / "unit.tar")
         reported = 0
         for item in decoding.clips(unit.uris):
             clock.lap("waiting for frames")

@@ -28,9 +28,13 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "demo": Command("pipelines.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"),
+    "demo": Command(
+        "pipelines.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"
+    ),
     "teachers": Command("pipelines.teachers_list", "TeachersConfig", "run", "what teachers there are, their licences and weights"),
-    "label": Command("pipelines.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"),
+    "label": Command(
+        "pipelines.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"
+    ),
     "relabel": Command("pipelines.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
     "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
     "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,16 @@ class Layout:
     gpus: float
     """Of each teacher actor."""
 
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return (
+            f"Ray: {self.unit_workers} unit workers of {self.cpus:g} CPU; {self.teachers} teachers x {self.actors_per_teacher} actors of "
+            f"{self.cpus:g} CPU{gpus} each"
+        )
+
 
 def lay_out(cpus: float, gpus: float, teachers: int, workers: int | None) -> Layout:
-    """Share out a cluster: with GPUs every teacher has an actor on each of them, without one beside each unit worker."""
+    """Share a cluster out: with GPUs every teacher has an actor on each of them, without one beside each unit worker."""
     unit_workers = workers or max(1, int(cpus))
     actors = int(gpus) if gpus >= 1 else unit_workers
     share = min(1.0, cpus / (unit_workers + teachers * actors))
@@ -155,34 +162,37 @@ def run(
         ConfigError: a teacher that cannot be made.
     """
     sized: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
-    worker: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus)(UnitWorker)
+    worker: Any = ray.remote(num_cpus=layout.cpus)(UnitWorker)
     actors = [[sized.remote(spec) for spec in specs] for _ in range(layout.actors_per_teacher)]
-    infos = _infos(actors[0], layout)
-    workers = []
-    for number in range(min(layout.unit_workers, len(units))):
-        mine = dict(zip((info.name for info in infos), actors[number % len(actors)], strict=True))
-        by_name = {info.name: info for info in sorted(infos, key=lambda info: info.name)}
-        workers.append(worker.remote(job, limits, mine, by_name))
+    made = _infos(actors[0], layout)
+    infos = {info.name: info for info in sorted(made, key=lambda info: info.name)}
+
+    def new_worker(lane: int) -> Any:
+        """A worker beside the teachers of its lane."""
+        mine = {info.name: actor for info, actor in zip(made, actors[lane % len(actors)], strict=True)}
+        return worker.remote(job, limits, mine, infos)
+
     try:
-        yield from _hand_out(units, workers)
+        yield from _hand_out(units, new_worker, lanes=min(layout.unit_workers, len(units)))
     finally:
-        for actor in [*workers, *(actor for row in actors for actor in row)]:
+        for actor in (actor for row in actors for actor in row):
             ray.kill(actor)
 
 
-def _hand_out(units: Sequence[Unit], workers: list[Any]) -> Iterator[Event | UnitOpen]:
-    """Give each idle worker the next unit; a unit whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
+def _hand_out(units: Sequence[Unit], new_worker: Callable[[int], Any], lanes: int) -> Iterator[Event | UnitOpen]:
+    """Give each idle lane the next unit; a unit whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
     queue = deque(units)
     attempts: dict[int, int] = {}
-    idle, busy = list(workers), dict[Any, tuple[Unit, Any]]()
+    workers = {lane: new_worker(lane) for lane in range(lanes)}
+    idle, busy = list(workers), dict[Any, tuple[Unit, int]]()
     while queue or busy:
         while queue and idle:
-            worker, unit = idle.pop(), queue.popleft()
+            lane, unit = idle.pop(), queue.popleft()
             attempts[unit.number] = attempts.get(unit.number, 0) + 1
-            busy[worker.do.options(num_returns="streaming").remote(unit)] = (unit, worker)
+            busy[workers[lane].do.options(num_returns="streaming").remote(unit)] = (unit, lane)
         ready: list[Any] = ray.wait(list(busy), num_returns=1)[0]
         for stream in ready:
-            unit, worker = busy[stream]
+            unit, lane = busy[stream]
             try:
                 event: Any = ray.get(next(stream))
                 yield event
@@ -190,12 +200,14 @@ def _hand_out(units: Sequence[Unit], workers: list[Any]) -> Iterator[Event | Uni
             except StopIteration:
                 pass
             except (RayActorError, SurroundingsError) as error:
+                if isinstance(error, RayActorError):
+                    workers[lane] = new_worker(lane)
                 if attempts[unit.number] < ATTEMPTS:
                     queue.append(unit)
                 else:
                     yield UnitOpen(unit.number, _first_line(error))
             del busy[stream]
-            idle.append(worker)
+            idle.append(lane)
 
 
 def _infos(actors: list[Any], layout: Layout) -> list[TeacherInfo]:

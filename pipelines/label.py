@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Annotated, Literal
 
@@ -26,12 +26,15 @@ from labeler.plan import create_plan, cut_into_units, list_sources, read_plans
 from labeler.queries import QueryConfig
 from labeler.records import Record, latest_records
 from labeler.scan import VideoLimits
+from labeler.scratch import remove_abandoned
 from labeler.storage import Storage
 from labeler.unit import Event, Job
 from pipelines.console import say
 from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.progress import JobProgress
+from pipelines.summary import accounts_table
 from teachers import ConfigError, SurroundingsError
+from teachers.registry import own_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class LabelConfig:
     The same command again goes on where it stopped; with another --teachers it adds those that are missing.
     """
 
-    videos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
     """Videos, folders of videos, globs in quotes, or URLs."""
     out: str
     """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
@@ -78,7 +81,9 @@ class LabelConfig:
         if self.videos_per_unit < 1:
             raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
         if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):
-            raise ConfigError("--engine local is one process without Ray: leave --ray-address and --workers out, or use --engine ray.")
+            raise ConfigError(
+                "--engine local is one process without Ray: leave --ray-address and --workers out, or use --engine ray."
+            )
 
     def frozen(self) -> Frozen:
         """The part that decides which clips, pixels, and queries the data set has."""
@@ -125,9 +130,12 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
         create_plan(storage, 0, cut_into_units(sources, config.videos_per_unit))
         plans = read_plans(storage)
     storage.remove_abandoned_parts("shards")
+    remove_abandoned()
     records = latest_records(storage)
-    todo = tables.open_units(plans, records, set(config.teachers))
-    say(f"{sum(map(len, plans))} videos in {sum(table['unit'].nunique() for table in plans)} units, {len(todo)} to do -> {storage.url}")
+    todo = tables.open_units(plans, records, {own_name(name) for name in config.teachers})
+    say(
+        f"{sum(map(len, plans))} videos in {sum(table['unit'].nunique() for table in plans)} units, {len(todo)} to do -> {storage.url}"
+    )
     _warn_of_other_agreement(records, config.agreement)
 
     open_units: list[UnitOpen] = []
@@ -163,8 +171,6 @@ def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
 
 
 def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConfig) -> None:
-    from dataclasses import asdict
-
     other = sum(record.agreement != asdict(agreement) for record in records)
     if other:
         say(f"note: the labels of {other} units were made with other agreement settings; `tapdistill relabel` makes them equal.")
@@ -190,8 +196,6 @@ def run(config: LabelConfig) -> int:
 
 def print_summary(result: LabelResult, out: str) -> None:
     """What went in, what became of it, and where it is."""
-    from pipelines.summary import accounts_table
-
     say("")
     say(accounts_table(result.accounts))
     records = result.records

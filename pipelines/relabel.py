@@ -40,7 +40,8 @@ def run(config: RelabelConfig) -> int:
     tables.compact(storage, after)
     say(
         f"{changed} of {len(after)} units have new labels (tau {config.agreement.tau_px:g} px, "
-        f"support >= {config.agreement.min_support:g}): {_kept(before)} -> {_kept(after)}. `tapdistill gc {config.data}` removes the old shards."
+        f"support >= {config.agreement.min_support:g}): {_kept(before)} -> {_kept(after)}. "
+        f"`tapdistill gc {config.data}` removes the old shards."
     )
     return 0
 

@@ -165,8 +165,6 @@ def clip_view(
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
     trackers = {**sample.meta["teachers"], **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()}}
-    if not tracks:
-        raise ValueError(f"sample {sample.key}: no tracks to show")
     statistics = _statistics(sample, stack(tracks, rules, sample.size_hw))
     points = len(sample.queries)
     shown = np.unique(np.linspace(0, max(points - 1, 0), min(points, points_shown)).round().astype(int))
@@ -272,8 +270,8 @@ def _most_central(statistics: Statistics, candidates: Collection[str]) -> str:
 
 
 def _reason_counts(rows: tuple[Row, ...]) -> dict[str, list[tuple[str, int]]]:
-    """What ("video", "clip", "teacher") -> reasons with their number, the most frequent first."""
-    return {what: Counter(row.reason for row in rows if row.what == what).most_common() for what in ("video", "clip", "teacher")}
+    """ "video" and "clip" -> reasons with their number, the most frequent first."""
+    return {what: Counter(row.reason for row in rows if row.what == what).most_common() for what in ("video", "clip")}
 
 
 def _cells(table: Table) -> list[list[dict[str, Any]]]:

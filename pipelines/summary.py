@@ -18,5 +18,7 @@ def accounts_table(accounts: Accounts) -> Table:
     table.add_row("clips", *map(str, (a.clips, a.labelled, a.clips_left_out, a.clips_failed, "-")))
     for (what, reason), count in sorted(a.reasons.items()):
         left_out = reason in LEFT_OUT
-        table.add_row(f"  {what}: {reason}", "", "", str(count) if left_out else "", "" if left_out else str(count), "", style="dim")
+        table.add_row(
+            f"  {what}: {reason}", "", "", str(count) if left_out else "", "" if left_out else str(count), "", style="dim"
+        )
     return table

@@ -45,9 +45,13 @@ def run_verify(config: VerifyConfig) -> int:
     problems = sum(not finding.harmless for finding in findings)
     records = latest_records(storage) if not problems else []
     if problems:
-        raise ShardError(f"{storage.url}: {problems} problems in its shards. Label the units again into another folder, or restore them.")
+        raise ShardError(
+            f"{storage.url}: {problems} problems in its shards. Label the units again into another folder, or restore them."
+        )
     clips = sum(len(record.clips) for record in records)
-    say(f"{storage.url}: {len(records)} shards with {clips} clips are what their records say{' (sizes only)' if config.quick else ''}.")
+    say(
+        f"{storage.url}: {len(records)} shards with {clips} clips are what their records say{' (sizes only)' if config.quick else ''}."
+    )
     return 0
 
 

@@ -1,0 +1,45 @@
+# One command each, the same on every machine.
+#
+#   make demo    sets everything up and runs the whole flow on real clips
+#   make test    sets everything up, then lint, types, and all tests: what CI runs
+#   make bench   the benchmarks, with the machine and the versions beside every number
+#
+# The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for the CPU build:
+#   make demo TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3.11
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_PIP_ARGS ?=
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: setup demo test lint fast bench clean
+.DEFAULT_GOAL := test
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(TORCH_PIP_ARGS) "$(TORCH)"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(VENV)/bin/tapdistill demo
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+fast: setup
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+bench: setup
+	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,74 @@
+"""Fetch: a local file with the bytes of a video, wherever they lie.
+
+A path stays where it is; bytes and URLs are copied to a temporary file. What the storage answers decides whose fault it is: a missing or
+forbidden file is the video's, everything else the surroundings'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+
+from labeler.scan import VideoLimits
+from labeler.scratch import scratch_folder
+from labeler.storage import without_credentials
+from teachers.errors import ConfigError, SurroundingsError, VideoError
+
+BLOCK_BYTES = 8 * 2**20
+"""Of a download."""
+
+
+def shown(source: str | Path | bytes) -> str:
+    """`source` as messages may show it: no credentials, and no query of a web address, which may hold a signature."""
+    if isinstance(source, bytes):
+        return f"video of {len(source)} bytes"
+    url = without_credentials(str(source))
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
+def local_file(source: str | Path | bytes, limits: VideoLimits, stack: contextlib.ExitStack) -> Path:
+    """A local file with the content of `source`, alive as long as `stack`."""
+    if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
+        return Path(source)
+    if isinstance(source, str) and source.startswith("file://"):
+        return Path(source.removeprefix("file://"))
+    try:
+        path = stack.enter_context(scratch_folder()) / "video"
+        with path.open("wb") as file:
+            if isinstance(source, bytes):
+                file.write(source)
+            else:
+                _download(source, file, limits)
+    except OSError as error:
+        raise SurroundingsError(f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}.") from error
+    return path
+
+
+def _download(url: str, file: BinaryIO, limits: VideoLimits) -> None:
+    name = shown(url)
+    try:
+        with fsspec.open(url, "rb") as remote:
+            blocks = iter(lambda: remote.read(BLOCK_BYTES), b"")
+            for i, block in enumerate(blocks):
+                if max(getattr(remote, "size", None) or 0, i * BLOCK_BYTES) > limits.max_gib * 2**30:
+                    raise VideoError("too-large", f"{name}: the file is above the limit of {limits.max_gib:g} GiB (max_gib).")
+                file.write(block)
+    except (VideoError, MemoryError):
+        raise
+    # Every protocol has error classes of its own, and their texts may hold the URL with its credentials: only the class is named.
+    except Exception as failure:
+        error: BaseException = failure
+        while url.startswith("http") and isinstance(error, FileNotFoundError) and error.__cause__:
+            error = error.__cause__  # fsspec calls whatever stops a web request, a refused connection too, a missing file
+        status = getattr(error, "status", None)
+        what = f"{type(error).__name__}, HTTP {status}" if status else type(error).__name__
+        if isinstance(error, FileNotFoundError) or status in (404, 410):
+            raise VideoError("not-found", f"{name}: there is no such file.") from None
+        if isinstance(error, PermissionError) or status in (401, 403):
+            raise VideoError("forbidden", f"{name}: the storage does not let us read it.") from None
+        if isinstance(error, (ImportError, ValueError)):
+            raise ConfigError(f"{name}: cannot be opened ({what}): is the fsspec package of this protocol installed?") from None
+        raise SurroundingsError(f"{name}: reading failed ({what}): try again later.") from None

