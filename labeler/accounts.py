@@ -47,7 +47,7 @@ class Row:
     what: Literal["video", "clip", "teacher"]
     """"teacher" rows say that one teacher is NaN in a clip; they are outside the sums of the accounts."""
     stage: str
-    """Step that said so: "read", "scan", "clips", "decode", or "teacher:<name>"."""
+    """Step that said so: "open" or "clip" of a video, "teachers", or "teacher:<name>"."""
     reason: str
     detail: str = ""
     key: str | None = None

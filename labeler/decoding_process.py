@@ -14,7 +14,7 @@ from labeler.accounts import Row
 from labeler.isolate import Isolated
 from labeler.manifest import Frozen
 from labeler.source import Clip, OpenedVideo
-from teachers import VideoError
+from teachers import TapdistillError, VideoError
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class DecodingProcess:
                 first = first_with.setdefault(opened.sha256, uri)
                 if first != uri:
                     detail = f"same bytes as {first}"
-                    opened = Row(uri=uri, what="video", stage="read", reason="duplicate", detail=detail)
+                    opened = Row(uri=uri, what="video", stage="open", reason="duplicate", detail=detail)
             yield opened
             if isinstance(opened, OpenedVideo):
                 for number in range(len(opened.clips)):
@@ -65,9 +65,11 @@ class DecodingProcess:
                 if error.reason in ("crash", "timeout") and attempt == 1:
                     attempt = 2
                     continue
-                return Row(
-                    uri=uri, what=what, stage=method, reason=error.reason, detail=str(error), attempts=attempt
-                )
+                return Row(uri=uri, what=what, stage=method, reason=error.reason, detail=str(error), attempts=attempt)
+            except (TapdistillError, OSError):  # of the job or the surroundings
+                raise
+            except Exception as error:  # what no decoder is known to raise: one bad video must not stop a job
+                return Row(uri=uri, what=what, stage=method, reason="decode-error", detail=f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

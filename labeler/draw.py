@@ -1,7 +1,7 @@
 """Drawing: tracks on frames, as anti-aliased markers with fading trails.
 
 A filled marker is a visible point, a hollow one an occluded point, no marker a point that is not tracked (NaN). A trail is the
-point's way through the last `trail_frames` frames; it fades with age and breaks where the point is NaN. Small clips are enlarged,
+point's way through the last `trail_frames` frames in which it is visible; it fades with age and breaks where the point is not. Small clips are enlarged,
 so that lines are fine beside the picture. Points are px of the given frames, pixel centres, and drawn at their sub-pixel place.
 
     draw_tracks(frames, xy, visible, rainbow(queries))
@@ -81,8 +81,9 @@ def draw_frame(
     scale = scale or enlargement(height, width)
     picture = cv2.resize(frames[t], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frames[t]
     layer = np.zeros((*picture.shape[:2], 4), np.uint8)
-    at = (xy[:, max(0, t - trail_frames) : t + 1] + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
-    _draw_trails(layer, at, colours, trail_frames, _line_px(point_radius))
+    steps = slice(max(0, t - trail_frames), t + 1)
+    at = (xy[:, steps] + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
+    _draw_trails(layer, np.where(visible[:, steps, None], at, np.nan), colours, trail_frames, _line_px(point_radius))
     ringed = np.zeros(len(xy), bool) if query_frames is None else np.asarray(query_frames) == t
     _draw_markers(layer, at[:, -1], visible[:, t], colours, ringed, point_radius)
     return _over(picture, layer)

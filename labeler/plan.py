@@ -13,10 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 import pandas as pd
 
-from labeler.storage import Storage, refuse_credentials, surroundings
+from labeler.storage import Storage, file_system, surroundings
 from teachers import ConfigError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
@@ -45,24 +44,23 @@ def list_sources(videos: Sequence[str]) -> list[Source]:
     """The videos named by folders, globs, and files or URLs, without opening one; sorted by URI, each once.
 
     A folder gives every file below it that is not hidden, whatever its ending: what is no video becomes a row that says so. Use a glob
-    ('clips/**/*.mp4') to take only some.
+    ('clips/**/*.mp4') to take only some. Links to files are followed, links to folders are not.
 
     Raises:
         ConfigError: a folder or glob without a file, or nothing named at all.
     """
     found: dict[str, Source] = {}
     for pattern in videos:
-        refuse_credentials(pattern)
+        fs, path = file_system(pattern)
         with surroundings(f"list {pattern}"):
-            fs, path = fsspec.core.url_to_fs(pattern)
-            if any(sign in path for sign in "*?["):
+            if any(sign in path for sign in "*?[") and not fs.exists(path):
                 entries = fs.glob(path, detail=True)
             elif fs.isdir(path):
                 below = path.rstrip("/") + "/"
                 entries = {name: info for name, info in fs.find(path, detail=True).items() if not _hidden(name.removeprefix(below))}
             else:  # one file; a missing one becomes a row, so that a list with one wrong name still runs
                 entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
-        files = {name: info for name, info in entries.items() if info["type"] == "file"}
+            files = {name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and fs.isfile(name))}
         if not files:
             raise ConfigError(f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'.")
         for name, info in files.items():

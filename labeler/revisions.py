@@ -33,8 +33,8 @@ def revise(storage: Storage, record: Record, change: Callable[[Sample, Parts], t
     Returns:
         False if another writer was faster with other bytes: read the latest record and go on from there.
     """
-    with scratch_folder() as folder:
-        entries, writer = [], ShardWriter(folder / "unit.tar")
+    entries: list[ClipEntry] = []
+    with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         if record.tar is not None:
             with storage.open(record.tar) as stream:
                 for key, parts in read_samples(stream, f"{storage.url}/{record.tar}"):

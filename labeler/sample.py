@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,9 @@ SCHEMA = 1
 UNIT_PX = 1 / 64
 MAX_MEMBER_BYTES = 1 << 30
 """No member of an honest sample comes near this; a larger one is refused before it is unpacked."""
+
+DAMAGED = (ValueError, OSError, EOFError, RuntimeError, MemoryError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile)
+"""What zipfile and numpy raise on bytes that are no npz; MemoryError where an array claims a size that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
     """The sample of `members`. ShardError if a member is missing, damaged, or of another schema."""
     try:
         meta = json.loads(parts["json"])
-    except (KeyError, ValueError) as error:
-        raise ShardError(f"sample {key}: its .json member is missing or not JSON ({error}). Run `tapdistill verify`.") from error
-    check_schema(meta.get("schema"), f"sample {key}")
+        schema = meta["schema"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ShardError(f"sample {key}: its json member is missing or not a sample's ({error!r}). Run `tapdistill verify`.") from error
+    check_schema(schema, f"sample {key}")
     queries, labels = _member(key, parts, "queries.npz"), _member(key, parts, "labels.npz")
     try:
         return Sample(
@@ -102,6 +108,8 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"sample {key}: {error} is missing. Run `tapdistill verify`.") from error
+    except ValueError as error:
+        raise ShardError(f"sample {key}: the settings of its labels are not JSON ({error}). Run `tapdistill verify`.") from error
 
 
 def info_to_meta(infos: Mapping[str, TeacherInfo]) -> dict[str, dict[str, Any]]:
@@ -146,7 +154,7 @@ def read_npz(data: bytes, what: str) -> dict[str, np.ndarray]:
             )
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ShardError(f"{what} is not an npz of plain arrays ({error}). Run `tapdistill verify`.") from error
 
 

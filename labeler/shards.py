@@ -8,13 +8,14 @@ commit record (`records.py`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from teachers import ShardError
 
@@ -34,7 +35,7 @@ class WrittenShard:
 
 
 class ShardWriter:
-    """Writes samples into a local tar file, one after another."""
+    """Writes samples into a local tar file, one after another; leaving the context closes a tar that was not finished."""
 
     def __init__(self, file: Path) -> None:
         os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
@@ -62,6 +63,16 @@ class ShardWriter:
         with self.file.open("rb") as tar:
             digest = hashlib.file_digest(tar, "sha256").hexdigest()
         return WrittenShard(self.file, self.file.stat().st_size, digest, tar_offsets(self.file))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._stream.closed:  # unfinished: nobody will read it
+            with contextlib.suppress(OSError):
+                self._tar.close()
+            with contextlib.suppress(OSError):
+                self._stream.close()
 
 
 def tar_offsets(file: Path) -> dict[str, Offsets]:

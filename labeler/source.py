@@ -62,7 +62,7 @@ class VideoSource:
         self._frozen = frozen
         self._reader: VideoReader | None = None
         self._opened = OpenedVideo("", "", [])
-        self._damaged = False
+        self._damage = ""
 
     def open(self, uri: str) -> OpenedVideo:
         """Hash, scan, and cut a video into clips.
@@ -75,7 +75,7 @@ class VideoSource:
             self._reader = None
         config = self._frozen.clips
         reader = open_video(uri, decoder=self._frozen.decoder, unsafe=self._frozen.unsafe_decode, limits=self._frozen.limits)
-        self._reader, self._damaged = reader, reader.truncated
+        self._reader, self._damage = reader, reader.scan.truncation
         if len(reader) < config.min_frames:
             raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
         if min(reader.size) < config.min_side:
@@ -84,6 +84,8 @@ class VideoSource:
             )
         digest = content_hash(reader.path)
         plans = plan_clips(self._shots(uri, reader), digest, config)
+        if not plans and self._damage:
+            raise VideoError("decode-error", f"{uri}: no {config.min_frames} frames in a row decode: {self._damage}")
         if not plans:
             raise VideoError("too-short", f"{uri}: none of its shots has {config.min_frames} frames.")
         self._opened = OpenedVideo(uri, digest, plans)
@@ -124,7 +126,7 @@ class VideoSource:
             "codec": reader.scan.codec,
             "decoder": reader.decoder,
             "decoder_why": reader.why,
-            "truncated": self._damaged,
+            "truncated": bool(self._damage),
             "interlaced": bool(reader.scan.interlaced),
             "fps": round(fps, 6),
             "frames": len(frames),
@@ -144,12 +146,10 @@ class VideoSource:
                     for index, frame in reader.stream(window.start, window.stop, 1, short_side=ANALYSIS_SIDE):
                         decoded.append(index)
                         yield frame
-                except VideoError:
-                    self._damaged = True
+                except VideoError as error:
+                    self._damage = str(error)
 
             cuts = find_cuts(frames())
-            if not decoded and self._damaged and window.start == 0:
-                raise VideoError("decode-error", f"{uri}: no frame decodes.")
             found += [range(window.start + shot.start, window.start + shot.stop) for shot in shots(cuts, len(decoded))]
         return found
 

@@ -10,10 +10,11 @@ import contextlib
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import fsspec
@@ -29,12 +30,8 @@ class Storage:
     """A folder on any fsspec file system; paths are relative to it, with '/'."""
 
     def __init__(self, url: str) -> None:
-        refuse_credentials(url)
         self.url = url if "://" in url else os.path.abspath(url)
-        with surroundings(f"open {self.url}"):
-            self.fs, self.root = (
-                fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else fsspec.core.url_to_fs(url)
-            )
+        self.fs, self.root = file_system(self.url)
         self.local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -139,7 +136,7 @@ class Storage:
         """A complete, flushed temporary file beside `name`; what is left of it afterwards is removed."""
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}@{socket.gethostname()}-{os.getpid()}{PART}")
+        part = target.with_name(f".{target.name}@{socket.gethostname()}-{threading.get_ident()}-{os.getpid()}{PART}")
         try:
             with part.open("wb") as out:
                 if isinstance(content, bytes):
@@ -159,6 +156,21 @@ class Storage:
             yield
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL or local path, and the path on it.
+
+    Raises:
+        ConfigError: the URL holds a password, or is of a kind that is unknown or not installed.
+        SurroundingsError: the file system does not answer.
+    """
+    refuse_credentials(url)
+    with surroundings(f"open {url}"):
+        try:
+            return fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{url}: {error}. A URL is a folder or what fsspec knows, such as s3://bucket/folder.") from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Plain functions that never heard of Ray. Whatever happens to a process, the same
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,11 +23,11 @@ from labeler.manifest import Frozen
 from labeler.plan import Unit
 from labeler.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
 from labeler.revisions import Parts, entry, revise, updated, with_offsets
-from labeler.sample import Sample, info_to_meta, members, stored, tracks_from_npz
+from labeler.sample import Sample, info_to_meta, members, stored, to_json, tracks_from_npz, tracks_to_npz
 from labeler.scratch import scratch_folder
 from labeler.shards import ShardWriter
 from labeler.source import Clip, OpenedVideo, seed_of
-from labeler.storage import Storage
+from labeler.storage import Storage, surroundings
 from labeler.threads import fingerprint
 from teachers import ConfigError, TeacherInfo, Tracks
 
@@ -80,8 +81,8 @@ class UnitDone:
 
 
 Event = ClipDone | VideoDone | UnitDone
-Tracked = dict[str, Parts]
-"""key -> teacher -> its npz, as far as this process has computed it: a lost race costs no teacher's work."""
+Tracked = dict[str, dict[str, bytes | str]]
+"""key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs no teacher's work."""
 
 
 def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers) -> Iterator[Event]:
@@ -93,25 +94,26 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
     """
     storage = Storage(job.url)
     tracked: Tracked = {}
-    while True:
-        record = latest(storage, unit.number)
-        if record is not None:
-            check_same_teachers(record, trackers.infos)
-            if set(trackers.infos) <= set(record.teachers):
-                yield UnitDone(unit.number, record.revision)
+    with surroundings(f"do unit {unit.number}"):  # whatever a disk or the network refuses, here or in the decoder's process
+        while True:
+            record = latest(storage, unit.number)
+            if record is not None:
+                check_same_teachers(record, trackers.infos)
+                if set(trackers.infos) <= set(record.teachers):
+                    yield UnitDone(unit.number, record.revision)
+                    return
+                done = yield from _add_teachers(storage, record, trackers, tracked)
+            else:
+                done = yield from _label(storage, job, unit, decoding, trackers, tracked)
+            if done:
+                yield UnitDone(unit.number, record.revision + 1 if record else 0)
                 return
-            done = yield from _add_teachers(storage, record, trackers, tracked)
-        else:
-            done = yield from _label(storage, job, unit, decoding, trackers, tracked)
-        if done:
-            yield UnitDone(unit.number, record.revision + 1 if record else 0)
-            return
 
 
 def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> None:
     """ConfigError if a teacher labelled this unit under the same name but as another."""
     for name in sorted(set(record.teachers) & set(infos)):
-        there, here = record.teachers[name], infos[name].to_json()
+        there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))  # tuples are lists, as in the record
         differences = [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
         if differences:
             raise ConfigError(
@@ -129,8 +131,7 @@ def _label(
     rows: list[Row] = []
     names = list(trackers.infos)
     clock = _Stopwatch()
-    with scratch_folder() as folder:
-        writer = ShardWriter(folder / "unit.tar")
+    with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         reported = 0
         for item in decoding.clips(unit.uris):
             clock.lap("waiting for frames")
@@ -152,7 +153,7 @@ def _label(
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
-                tracked[sample.key] = {name: parts[f"{name}.npz"] for name in names}
+                tracked[sample.key] = {name: _npz_or_why(result) for name, result in results.items()}
                 clock.lap("agreement and writing")
                 yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
         shard = writer.finish()
@@ -174,17 +175,17 @@ def _add_teachers(storage: Storage, record: Record, trackers: Trackers, tracked:
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         known = tracked.setdefault(sample.key, {})
         todo = [name for name in missing if name not in known]
-        new = {name: tracks_from_npz(known[name], f"{sample.key}.{name}.npz") for name in missing if name in known}
         if todo:
             results = trackers.track(todo, decode_clip(sample.mp4), sample.queries, seed_of(sample.key))
-            rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, results, needed=0))
-            new |= {name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"]) for name, result in results.items()}
+            known.update({name: _npz_or_why(result) for name, result in results.items()})
+        found = {name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing}
+        rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, found, needed=0))
+        new = {name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"]) for name, result in found.items()}
         meta = {**sample.meta, "teachers": {**sample.meta["teachers"], **info_to_meta(missing)}}
         changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
         labels = agreement.label(changed.tracks, changed.rules, changed.queries, changed.size_hw, config)
         changed = replace(changed, labels=labels)
         parts = updated(parts, members(replace(changed, tracks=new)))
-        known.update({name: parts[f"{name}.npz"] for name in missing})
         events.append(ClipDone(record.unit, sample.key, len(sample.queries) * len(todo)))
         return changed, parts
 
@@ -206,6 +207,14 @@ def _labelled(clip: Clip, results: Mapping[str, Tracks | str], infos: Mapping[st
 def _tracks_or_nan(result: Tracks | str, queries: int, frames: int) -> Tracks:
     """Tracks with the rounding of a shard; NaN for a teacher that failed."""
     return Tracks.nan(queries, frames) if isinstance(result, str) else stored(result)
+
+
+def _npz_or_why(result: Tracks | str) -> bytes | str:
+    return result if isinstance(result, str) else tracks_to_npz(stored(result))
+
+
+def _from_npz_or_why(known: bytes | str, what: str) -> Tracks | str:
+    return known if isinstance(known, str) else tracks_from_npz(known, what)
 
 
 def _rows_of_failures(uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int) -> list[Row]:

@@ -22,7 +22,7 @@ from rich.progress import Progress
 import teachers
 from labeler.agreement import AgreementConfig
 from labeler.dataset import Dataset, open_dataset
-from labeler.draw import draw_tracks, rainbow, side_by_side
+from labeler.draw import draw_tracks, enlargement, rainbow, side_by_side
 from labeler.encode import decode_clip, encode_clip
 from labeler.queries import QueryConfig
 from labeler.sample import Sample
@@ -43,6 +43,7 @@ FOOTAGE = {
 TEACHERS = ("lk", "flow", "match")
 TEST_CLIPS = 6
 OVERLAY_POINTS = 150
+OVERLAY_WIDTH_PX = 1920
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +147,10 @@ def overlay(sample: Sample) -> bytes:
     frames = decode_clip(sample.mp4)
     shown = slice(None, None, max(1, len(sample.queries) // OVERLAY_POINTS))
     colours = rainbow(sample.queries)[shown]
+    height, width = sample.size_hw
+    scale = max(1, min(enlargement(height, width), OVERLAY_WIDTH_PX // (width * len(sample.tracks))))
     views = [
-        (name, draw_tracks(frames, tracks.xy[shown], sample.visible(name)[shown], colours))
+        (name, draw_tracks(frames, tracks.xy[shown], sample.visible(name)[shown], colours, point_radius=3, scale=scale))
         for name, tracks in sample.tracks.items()
     ]
     return encode_clip(side_by_side(views), sample.meta["fps"])

@@ -79,8 +79,8 @@ def track_or_say_why(teacher: Teacher, frames: np.ndarray, queries: np.ndarray, 
 
 def run(job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit]) -> Iterator[Event | UnitOpen]:
     """Do the units one after another; yields what happens."""
+    trackers = LocalTrackers(specs)  # before `one_thread`, which pins the libraries that are loaded
     with one_thread(), DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib) as decoding:
-        trackers = LocalTrackers(specs)
         for unit in units:
             for attempt in range(1, ATTEMPTS + 1):
                 try:

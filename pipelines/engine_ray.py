@@ -9,6 +9,8 @@ Ray core only. A lost worker costs the clips in flight: whatever was not committ
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 import os
@@ -19,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
 from labeler.unit import Event, Job, do_unit
 from pipelines.engine_local import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from teachers import ConfigError, SurroundingsError, TeacherInfo, Tracks
+from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
 ROOM_S = 300.0
 """How long the cluster may take to start an actor of each kind."""
@@ -69,12 +71,17 @@ def lay_out(cpus: float, gpus: float, teachers: int, workers: int | None) -> Lay
 
 
 class TeacherActor:
-    """One teacher."""
+    """One teacher; made at the first call, so that what goes wrong in it is the error of that call."""
 
     def __init__(self, spec: TeacherSpec) -> None:
+        self._spec = spec
+
+    @functools.cached_property
+    def _teacher(self) -> Teacher:
+        teacher = self._spec.load()  # before `one_thread`, which pins the libraries that are loaded
         self._one_thread = one_thread()
         self._one_thread.__enter__()  # for as long as the actor lives
-        self._teacher = spec.load()
+        return teacher
 
     def info(self) -> TeacherInfo:
         return self._teacher.info
@@ -124,13 +131,17 @@ class UnitWorker:
         yield from do_unit(self._job, unit, self._decoding, self._trackers)
 
 
-def start(address: str | None, workers: int | None) -> None:
-    """Connect to the cluster at `address`, or start one on this machine that ends with this process.
+@contextlib.contextmanager
+def connected(address: str | None, workers: int | None) -> Iterator[None]:
+    """Connected to the cluster at `address`, or to one that is started on this machine and ends afterwards.
+
+    A process that is connected already stays connected to what it is.
 
     Raises:
         SurroundingsError: there is no cluster at that address.
     """
     if ray.is_initialized():
+        yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default; it warns until then
@@ -144,10 +155,14 @@ def start(address: str | None, workers: int | None) -> None:
             ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise SurroundingsError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
-    """The layout for the cluster that `start` connected to."""
+    """The layout for the cluster that this process is connected to."""
     resources = ray.cluster_resources()
     return lay_out(resources.get("CPU", 1), resources.get("GPU", 0), teachers, workers)
 
@@ -199,13 +214,14 @@ def _hand_out(units: Sequence[Unit], new_worker: Callable[[int], Any], lanes: in
                 continue
             except StopIteration:
                 pass
-            except (RayActorError, SurroundingsError) as error:
+            except (RayActorError, RayTaskError) as error:
                 if isinstance(error, RayActorError):
                     workers[lane] = new_worker(lane)
+                why = _as_raised(error)
                 if attempts[unit.number] < ATTEMPTS:
                     queue.append(unit)
                 else:
-                    yield UnitOpen(unit.number, _first_line(error))
+                    yield UnitOpen(unit.number, str(why))
             del busy[stream]
             idle.append(lane)
 
@@ -218,12 +234,20 @@ def _infos(actors: list[Any], layout: Layout) -> list[TeacherInfo]:
             f"the cluster had no room within {ROOM_S:.0f} s for {layout.teachers} teachers of {layout.cpus:g} CPU and {layout.gpus:g} "
             "GPU each: wait for other jobs, or give it fewer --workers."
         ) from error
-    except RayActorError as error:  # a teacher that cannot be made ends its actor
-        raise ConfigError(f"a teacher could not be made on the cluster: {_first_line(error)}") from error
+    except (RayActorError, RayTaskError) as error:
+        raise _as_raised(error) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _as_raised(error: RayError) -> SurroundingsError:
+    """The SurroundingsError that a task raised or a lost actor is; any other error of a task is raised, as the task did."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError):  # a task that waits for another wraps its error once more
+        cause = cause.cause
+    if isinstance(cause, RayActorError):
+        return SurroundingsError(f"a worker of the cluster was lost: {' '.join(str(cause).split())}")
+    if not isinstance(cause, SurroundingsError):
+        raise cause from error
+    return cause
 
 
 def _floor(share: float) -> float:

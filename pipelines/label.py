@@ -29,6 +29,7 @@ from labeler.scan import VideoLimits
 from labeler.scratch import remove_abandoned
 from labeler.storage import Storage
 from labeler.unit import Event, Job
+from pipelines import engine_local
 from pipelines.console import say
 from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.progress import JobProgress
@@ -156,18 +157,17 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
 def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress) -> Iterator[Event | UnitOpen]:
     """What happens while the chosen engine does the units."""
     if not todo:
-        return iter(())
+        return
     if config.engine == "local":
-        from pipelines import engine_local
+        yield from engine_local.run(job, config.specs(), config.decoding, todo)
+        return
+    from pipelines import engine_ray  # here, because it imports ray
 
-        return engine_local.run(job, config.specs(), config.decoding, todo)
-    from pipelines import engine_ray
-
-    progress.note("starting Ray")
-    engine_ray.start(config.ray_address, config.workers)
-    layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
-    progress.note(str(layout))
-    return engine_ray.run(job, config.specs(), config.decoding, todo, layout)
+    progress.note(f"connecting to Ray at {config.ray_address}" if config.ray_address else "starting Ray on this machine")
+    with engine_ray.connected(config.ray_address, config.workers):
+        layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
+        progress.note(str(layout))
+        yield from engine_ray.run(job, config.specs(), config.decoding, todo, layout)
 
 
 def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConfig) -> None:

@@ -68,6 +68,11 @@ def names() -> list[str]:
     return [entry.name for entry in entries()]
 
 
+def own_name(name: str) -> str:
+    """The name that a teacher's tracks are stored under: `name`, or for "module:Class" the class in lower case."""
+    return checked_name(name.rpartition(":")[2].lower().replace("_", "-") if ":" in name else name)
+
+
 def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any) -> Teacher:
     """Make a teacher.
 
@@ -94,9 +99,8 @@ def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode
         factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
-    own_name = name if ":" not in name else checked_name(attribute.lower().replace("_", "-"))
     try:
-        teacher = factory(name=own_name, checkpoint=checkpoint, device=device, mode=mode, **settings)
+        teacher = factory(name=own_name(name), checkpoint=checkpoint, device=device, mode=mode, **settings)
     except TypeError as error:
         raise ConfigError(f"teacher {name!r}: {error}.") from error
     assert isinstance(teacher, Teacher), f"{target} did not make a Teacher"

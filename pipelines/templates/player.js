@@ -125,6 +125,10 @@ class Player {
     return [(this.xy[at] * UNIT_PX + 0.5) * this.canvas.width / this.width, (this.xy[at + 1] * UNIT_PX + 0.5) * this.canvas.height / this.height];
   }
 
+  isSeen(k, i, frame) {
+    return this.sees[(k * this.points + i) * this.times.length + frame];
+  }
+
   ink(k, i) {
     if (this.colour.value === "tracker") return this.colours[k];
     if (this.colour.value === "place") return rgb(this.rainbow, i);
@@ -134,9 +138,10 @@ class Player {
   drawTrail(pen, k, i) {
     pen.strokeStyle = this.ink(k, i);
     pen.lineWidth = 1.6 * this.unit;
-    let to = this.place(k, i, this.frame);
+    const seen = (frame) => (this.isSeen(k, i, frame) ? this.place(k, i, frame) : null);   // guesses leave no trail
+    let to = seen(this.frame);
     for (let age = 1; age <= TRAIL_FRAMES && this.frame >= age; age++) {
-      const from = this.place(k, i, this.frame - age);
+      const from = seen(this.frame - age);
       if (from && to) {
         pen.globalAlpha = 0.85 * (1 - (age - 1) / TRAIL_FRAMES);
         pen.beginPath(); pen.moveTo(...from); pen.lineTo(...to); pen.stroke();
@@ -147,7 +152,7 @@ class Player {
   }
 
   drawMarker(pen, k, i, radius) {
-    const ink = this.ink(k, i), seen = this.sees[(k * this.points + i) * this.times.length + this.frame];
+    const ink = this.ink(k, i), seen = this.isSeen(k, i, this.frame);
     pen.beginPath();
     pen.arc(...this.place(k, i, this.frame), radius * this.unit, 0, 2 * Math.PI);
     pen.lineWidth = (seen ? 1 : 1.8) * this.unit;

@@ -1,0 +1,75 @@
+"""Attention: the pre-norm transformer blocks of the CoTrackers.
+
+Attention is never split over tokens to save memory: every token of the set that is passed in sees every other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a GELU, exact ("none") or approximated by "tanh"."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, approximate: Literal["none", "tanh"]) -> None:
+        super().__init__()
+        self.approximate = approximate
+        self.fc1 = nn.Linear(inputs, hidden)
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+
+
+class Attention(nn.Module):
+    """Multi-head attention from x to a context of the same width; keys and values share one layer, keys first."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # [G, n, width], [G, m, width] -> [G, n, width]
+        key, value = self.to_kv(context).chunk(2, -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(x), key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value)  # [G, heads, n, width / heads]
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+
+class SelfAttentionBlock(nn.Module):
+    """Tokens of a set look at each other."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
+
+    def forward(self, x: Tensor) -> Tensor:  # [G, n, width]
+        normed = _norm(x)
+        x = x + self.attn(normed, normed)
+        return x + self.mlp(_norm(x))
+
+
+class CrossAttentionBlock(nn.Module):
+    """Tokens of a set look at those of another set, the context."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm_context = nn.LayerNorm(width)
+        self.cross_attn = Attention(width, heads)
+        self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # [G, n, width], [G, m, width] -> [G, n, width]
+        x = x + self.cross_attn(_norm(x), self.norm_context(context))
+        return x + self.mlp(_norm(x))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)

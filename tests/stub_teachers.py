@@ -1,0 +1,78 @@
+"""Teachers that do one plain thing each, for tests of everything around teachers: "tests.stub_teachers:Still" and so on.
+
+Each is called as the factory of a teacher is; their tracks are known by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from teachers import Teacher, TeacherError, TeacherInfo, Tracks
+from teachers.interface import Mode
+
+FEW_FRAMES = 12
+"""`NeedsLongClips` cannot track a clip of fewer frames."""
+
+
+class Still(Teacher):
+    """Every point stays where it was asked for, and is always seen."""
+
+    shift_px = 0.0
+
+    def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode, **settings: Any) -> None:
+        self.info = TeacherInfo(
+            name=name, architecture="stub", mode=mode, visible_rule="v > 0.5", licence="none", checkpoint_sha256=checkpoint,
+            settings={"scales": (1, 2), **settings},
+        )  # fmt: skip
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        n, t = len(queries), len(frames)
+        xy = np.repeat(queries[:, None, 1:] + np.float32([self.shift_px, 0]), t, axis=1)
+        return Tracks(xy, np.ones((n, t), np.float32), np.full((n, t), np.nan, np.float32))
+
+
+class Near(Still):
+    """Agrees with `Still`: a quarter of a pixel to its right."""
+
+    shift_px = 0.25
+
+
+class Far(Still):
+    """Never agrees with `Still`."""
+
+    shift_px = 30.0
+
+
+class Drawn(Still):
+    """Moves each point by what it draws from the seed."""
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        still = super()._track(frames, queries, seed)
+        return Tracks(still.xy + np.random.default_rng(seed).normal(size=still.xy.shape), still.visibility, still.confidence)
+
+
+class NeedsLongClips(Still):
+    """Cannot track a clip of fewer than `FEW_FRAMES` frames."""
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        if len(frames) < FEW_FRAMES:
+            raise TeacherError(f"{len(frames)} frames are too few for me.")
+        return super()._track(frames, queries, seed)
+
+
+class Slow(Still):
+    """Takes a third of a second for a clip, so that a job can be interrupted in the middle."""
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        time.sleep(0.3)
+        return super()._track(frames, queries, seed)
+
+
+class Untrained(Still):
+    """Random weights: may never label."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**{**arguments, "checkpoint": "random"})
