@@ -1,7 +1,8 @@
 # One command each, the same on every machine.
 #
 #   make demo    sets everything up and runs the whole flow on real clips
-#   make test    sets everything up, then lint, types, and all tests: what CI runs
+#   make test    sets everything up, then lint, types, and every test that is not slow: what CI runs
+#   make slow    the slow tests: official-size networks, kills and restarts, a real browser
 #   make bench   the benchmarks, with the machine and the versions beside every number
 #
 # The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for the CPU build:
@@ -13,7 +14,7 @@ TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test lint fast bench clean
+.PHONY: setup demo test slow lint bench clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/installed
@@ -33,10 +34,10 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(VENV)/bin/python -m pytest
-
-fast: setup
 	$(VENV)/bin/python -m pytest -m "not slow"
+
+slow: setup
+	$(VENV)/bin/python -m pytest -m slow
 
 bench: setup
 	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done

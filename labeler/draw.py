@@ -1,8 +1,8 @@
 """Drawing: tracks on frames, as anti-aliased markers with fading trails.
 
 A filled marker is a visible point, a hollow one an occluded point, no marker a point that is not tracked (NaN). A trail is the
-point's way through the last `trail_frames` frames in which it is visible; it fades with age and breaks where the point is not. Small clips are enlarged,
-so that lines are fine beside the picture. Points are px of the given frames, pixel centres, and drawn at their sub-pixel place.
+point's way through the last `trail_frames` frames; it fades with age and breaks where the point is not visible. Small clips are
+enlarged, so that lines are fine beside the picture. Points are px of the given frames, pixel centres, drawn at their sub-pixel place.
 
     draw_tracks(frames, xy, visible, rainbow(queries))
 

@@ -61,7 +61,9 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
 def read_manifest(storage: Storage) -> dict[str, Any]:
     """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing, broken, or of another schema."""
     if storage.size(NAME) is None:
-        raise ShardError(f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out {storage.url}` makes one.")
+        raise ShardError(
+            f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out {storage.url}` makes one."
+        )
     try:
         manifest = json.loads(storage.read(NAME))
         schema = manifest["schema"]

@@ -60,9 +60,13 @@ def list_sources(videos: Sequence[str]) -> list[Source]:
                 entries = {name: info for name, info in fs.find(path, detail=True).items() if not _hidden(name.removeprefix(below))}
             else:  # one file; a missing one becomes a row, so that a list with one wrong name still runs
                 entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
-            files = {name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and fs.isfile(name))}
+            files = {
+                name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and fs.isfile(name))
+            }
         if not files:
-            raise ConfigError(f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'.")
+            raise ConfigError(
+                f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'."
+            )
         for name, info in files.items():
             uri = fs.unstrip_protocol(name) if "://" in pattern else name
             tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"

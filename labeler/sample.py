@@ -93,7 +93,9 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
         meta = json.loads(parts["json"])
         schema = meta["schema"]
     except (KeyError, ValueError, TypeError) as error:
-        raise ShardError(f"sample {key}: its json member is missing or not a sample's ({error!r}). Run `tapdistill verify`.") from error
+        raise ShardError(
+            f"sample {key}: its json member is missing or not a sample's ({error!r}). Run `tapdistill verify`."
+        ) from error
     check_schema(schema, f"sample {key}")
     queries, labels = _member(key, parts, "queries.npz"), _member(key, parts, "labels.npz")
     try:

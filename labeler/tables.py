@@ -72,7 +72,13 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean support, teachers, offsets (JSON)."""
-    columns = ["key", "unit", "revision", "tar", *(name for name in ClipEntry.__dataclass_fields__ if name not in ("key", "offsets"))]
+    columns = [
+        "key",
+        "unit",
+        "revision",
+        "tar",
+        *(name for name in ClipEntry.__dataclass_fields__ if name not in ("key", "offsets")),
+    ]
     return pd.DataFrame(
         [
             {

@@ -37,6 +37,7 @@ def fingerprint() -> dict[str, str]:
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "processor": cv2.getCPUFeaturesLine(),  # x264 and OpenCV choose their code by it, and so some of the bits
         "threads": "1",
         **{name: version(name) for name in PINNED if _installed(name)},
     }

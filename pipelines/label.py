@@ -77,6 +77,7 @@ class LabelConfig:
     def __post_init__(self) -> None:
         if len(set(self.teachers)) != len(self.teachers) or not self.teachers:
             raise ConfigError(f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once.")
+        self.specs()
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         if self.videos_per_unit < 1:
@@ -95,7 +96,7 @@ class LabelConfig:
         )  # fmt: skip
 
     def specs(self) -> list[TeacherSpec]:
-        """How each teacher is made."""
+        """How each teacher is made. ConfigError for a --checkpoint that names none of them."""
         files = dict(_name_and_file(text, self.teachers) for text in self.checkpoint)
         return [TeacherSpec(name=name, checkpoint=files.get(name), device=self.device) for name in self.teachers]
 

@@ -1,4 +1,4 @@
-"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere."""
+"""Progress of a long job: a bar in a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,29 @@ from pipelines.engine_local import UnitOpen
 LINE_EVERY_S = 10.0
 
 
+class Lines:
+    """When the next line is due, where no terminal shows a bar."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def due(self) -> bool:
+        """True every ten seconds; never in a terminal."""
+        if console.is_terminal or time.monotonic() - self._said <= LINE_EVERY_S:
+            return False
+        self._said = time.monotonic()
+        return True
+
+    def soon(self) -> None:
+        """Bring the next line forward: something happened."""
+        self._said = min(self._said, time.monotonic() - LINE_EVERY_S / 2)
+
+
+def duration(seconds: float) -> str:
+    """A time span in words: "45 s", "12 min"."""
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+
+
 class JobProgress:
     """Counts events and shows them: videos done of all, clips/s, tracks/s, time left, rows by reason."""
 
@@ -21,7 +44,8 @@ class JobProgress:
         self._videos, self._videos_done = videos, 0
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
-        self._started = self._said = time.monotonic()
+        self._started = time.monotonic()
+        self._lines = Lines()
         self._bar = Progress(
             TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}"),
             TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn(),
@@ -51,10 +75,9 @@ class JobProgress:
         elif isinstance(event, UnitOpen):
             say(f"unit {event.unit} stays open: {event.why}")
         elif isinstance(event, UnitDone):
-            self._said = min(self._said, time.monotonic() - LINE_EVERY_S / 2)
+            self._lines.soon()
         self._bar.update(self._task, completed=self._videos_done, counts=self._counts())
-        if not console.is_terminal and time.monotonic() - self._said > LINE_EVERY_S:
-            self._said = time.monotonic()
+        if self._lines.due():
             say(f"labelling: {self._videos_done}/{self._videos} videos · {self._counts()} · about {self._left()} left")
 
     def _counts(self) -> str:
@@ -67,5 +90,4 @@ class JobProgress:
     def _left(self) -> str:
         if not self._videos_done:
             return "?"
-        seconds = (time.monotonic() - self._started) / self._videos_done * (self._videos - self._videos_done)
-        return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+        return duration((time.monotonic() - self._started) / self._videos_done * (self._videos - self._videos_done))

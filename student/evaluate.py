@@ -1,13 +1,13 @@
 """Evaluation: a tracker against exact tracks, as TAP-Vid counts.
 
-In   a teacher or a student, clips with truth. Out: one table row per clip, and means with bootstrap intervals over clips.
+In   teachers or students, clips with truth. Out: a table row per tracker and clip, and means with bootstrap intervals over clips.
 Label policies are scored with the same figures, over the frames that each policy would train on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,26 @@ from labeler.agreement import RASTER, AgreementConfig
 from student.metrics import score
 from student.policies import Policy, choose
 from student.synth import SynthClip
+from student.testsets import TestClip
 from teachers import Teacher, Tracks, VisibleRule
 
 FIGURES = ("AJ", "delta_avg", "OA")
+Clip = SynthClip | TestClip
 
 
-def track_clips(teacher: Teacher, clips: Sequence[SynthClip], seen: Callable[[], None] | None = None) -> tuple[list[Tracks], float]:
+def compare(trackers: Mapping[str, Teacher], clips: Iterable[TestClip]) -> pd.DataFrame:
+    """A row per tracker and clip: `model`, `clip`, `points`, `frames`, `seconds`, and every figure of `student.metrics.score`."""
+    rows = []
+    for clip in clips:
+        for name, tracker in trackers.items():
+            (found,), seconds = track_clips(tracker, [clip])
+            (figures,) = score_tracks([found], tracker.info.rule, [clip]).to_dict("records")
+            figures |= {"points": len(clip.queries), "frames": len(clip.frames), "seconds": seconds}
+            rows.append({"model": name, "clip": clip.name, **figures})
+    return pd.DataFrame(rows)
+
+
+def track_clips(teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None] | None = None) -> tuple[list[Tracks], float]:
     """A tracker's tracks of every clip, and the wall time in seconds; `seen` is called after each clip."""
     found, started = [], time.perf_counter()
     for clip in clips:
@@ -32,7 +46,7 @@ def track_clips(teacher: Teacher, clips: Sequence[SynthClip], seen: Callable[[],
     return found, time.perf_counter() - started
 
 
-def score_tracks(tracks: Sequence[Tracks], rule: VisibleRule, clips: Sequence[SynthClip]) -> pd.DataFrame:
+def score_tracks(tracks: Sequence[Tracks], rule: VisibleRule, clips: Sequence[Clip]) -> pd.DataFrame:
     """One row per clip: every figure of `student.metrics.score`, query mode "first"."""
     return pd.DataFrame(
         [

@@ -36,10 +36,17 @@ class Attention(nn.Module):
         self.to_kv = nn.Linear(width, 2 * width)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # [G, n, width], [G, m, width] -> [G, n, width]
+    def forward(
+        self,
+        x: Tensor,  # [G, n, width]
+        context: Tensor,  # [G, m, width]
+        bias: Tensor | None = None,  # [G, 1 or heads, 1 or n, 1 or m], added to how much x attends to the context
+    ) -> Tensor:  # [G, n, width]
         key, value = self.to_kv(context).chunk(2, -1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(x), key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value)  # [G, heads, n, width / heads]
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], key.shape[2])
+        mixed = F.scaled_dot_product_attention(query, key, value, bias)  # [G, heads, n, width / heads]
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -66,8 +73,8 @@ class CrossAttentionBlock(nn.Module):
         self.cross_attn = Attention(width, heads)
         self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # [G, n, width], [G, m, width] -> [G, n, width]
-        x = x + self.cross_attn(_norm(x), self.norm_context(context))
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:  # as for `Attention`
+        x = x + self.cross_attn(_norm(x), self.norm_context(context), bias)
         return x + self.mlp(_norm(x))
 
 

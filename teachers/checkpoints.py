@@ -3,18 +3,21 @@
 Reads `.safetensors`, and `.pth` / `.pt` with `weights_only=True`, so a file can hold tensors but no code. The wrappings of training
 scripts are taken off: a dict with the weights under "model" or "state_dict", and the "module." that data-parallel training puts
 in front of every key. Then every key and every shape must be the network's.
+
+A file that this project wrote says in its metadata which teacher it is for and how large the network is, so both need no flag.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,6 +27,15 @@ WRAPPINGS = ("model", "state_dict", "model_state_dict")
 PREFIX = "module."
 SHOWN = 3
 """How many keys an error names."""
+
+Config = TypeVar("Config")
+
+TEACHER = "teacher"
+"""Key of the metadata: name of the teacher that the weights are for."""
+CONFIG = "config"
+"""Key of the metadata: fields of the network's config, as JSON."""
+LICENCE = "licence"
+"""Key of the metadata: licence of the weights."""
 
 
 def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
@@ -85,6 +97,34 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: holds no state dict: a dict of tensors is needed, at the top or under one of {', '.join(WRAPPINGS)}."
         )
     return {str(key).removeprefix(PREFIX): value for key, value in content.items()}
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a `.safetensors` file says of itself; empty for every other file, and for one that does not exist or is damaged."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def stored_config(path: str | Path, default: Config) -> Config:
+    """Sizes of the network whose weights are in a file: what its metadata says, or else `default`; both of one dataclass.
+
+    Raises:
+        CheckpointError: the metadata is of another architecture or version.
+    """
+    stored = read_metadata(path).get(CONFIG)
+    if stored is None:
+        return default
+    try:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(stored).items()}
+        return type(default)(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        network = type(default).__name__.removesuffix("Config")
+        raise CheckpointError(f"{path}: its metadata does not describe a {network} network ({error}).") from error
 
 
 def file_sha256(path: str | Path) -> str:

@@ -46,6 +46,15 @@ TABLE: tuple[TeacherEntry, ...] = (
         name="match", factory="teachers.match:MatchTeacher", architecture="descriptor matching in every frame, sub-pixel",
         licence=_OWN, weights="none needed",
     ),
+    TeacherEntry(
+        name="cotracker3-offline", factory="teachers.cotracker3:CoTracker3OfflineTeacher", architecture="CoTracker3, one window",
+        licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker3 scaled_offline.pth",
+    ),
+    TeacherEntry(
+        name="cotracker3-offline-baseline", factory="teachers.cotracker3:CoTracker3OfflineTeacher",
+        architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
+    ),
 )  # fmt: skip
 
 

@@ -27,7 +27,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") and gpu_is_here():
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: a test marked `gpu` was skipped on a machine with a GPU: {call.excinfo and call.excinfo.value}"
+        report.longrepr = (
+            f"{item.nodeid}: a test marked `gpu` was skipped on a machine with a GPU: {call.excinfo and call.excinfo.value}"
+        )
     return report
 
 

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,37 @@ def flat(tar: bytes) -> Iterator[tuple[str, bytes]]:
 def contents(out: Path | str) -> list[bytes]:
     """The bytes of the tars alone, by unit: equal for equal samples, whatever the revision."""
     return [data for _, data in sorted(tars(out).items())]
+
+
+def children_of(pid: int) -> list[int]:
+    """Every process below `pid`."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        below = [child for child, of in parents.items() if of == parent]
+        found, todo = found + below, todo + below
+    return found
+
+
+def still_running(pids: list[int], within_s: float) -> list[int]:
+    """Those of `pids` that are still there after `within_s`; zombies have ended."""
+    deadline = time.monotonic() + within_s
+    while True:
+        left = [pid for pid in pids if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def wait_for(happened: Callable[[], bool], driver: subprocess.Popen) -> None:
+    """Wait until it happened, or the driver ended."""
+    while driver.poll() is None and not happened():
+        time.sleep(0.02)

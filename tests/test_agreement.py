@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from labeler import agreement
-from labeler.agreement import DISPUTED, OCCLUDED, VISIBLE, AgreementConfig, Labels, agree, agree_plain, agreeing, medoids, run_through
+from labeler.agreement import (
+    DISPUTED,
+    OCCLUDED,
+    VISIBLE,
+    AgreementConfig,
+    Labels,
+    agree,
+    agree_plain,
+    agreeing,
+    medoids,
+    run_through,
+)
 from labeler.sample import stored, tracks_from_npz, tracks_to_npz
 from teachers import ConfigError, Tracks, VisibleRule
 
@@ -189,7 +200,11 @@ def test_labels_of_stored_tracks_are_labels_of_read_tracks():
     queries = np.float32([[int(t), 50, 50] for t in rng.integers(0, 10, 20)])
     tracks = {
         name: stored(
-            Tracks(rng.normal(50, 3, (20, 10, 2)).astype(np.float32), rng.random((20, 10), np.float32), np.full((20, 10), NAN, np.float32))
+            Tracks(
+                rng.normal(50, 3, (20, 10, 2)).astype(np.float32),
+                rng.random((20, 10), np.float32),
+                np.full((20, 10), NAN, np.float32),
+            )
         )
         for name in "abc"
     }
@@ -202,7 +217,9 @@ def test_labels_of_stored_tracks_are_labels_of_read_tracks():
 
 
 def test_a_clip_without_queries_has_labels_without_rows():
-    labels = agree(np.zeros((2, 0, 5, 2), np.float32), np.zeros((2, 0, 5), bool), np.zeros(0, int), AgreementConfig(min_motion_px=1))
+    labels = agree(
+        np.zeros((2, 0, 5, 2), np.float32), np.zeros((2, 0, 5), bool), np.zeros(0, int), AgreementConfig(min_motion_px=1)
+    )
     assert isinstance(labels, Labels)
     assert (labels.support.shape, labels.keep.shape) == ((0, 5), (0,))
 

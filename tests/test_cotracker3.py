@@ -202,7 +202,7 @@ def test_it_runs_in_bfloat16_near_the_float32_result(mini, frames, queries):
 
 @pytest.mark.parametrize(("height", "width"), [(62, 96), (64, 98), (12, 96)])
 def test_sizes_that_do_not_fit_the_pyramid_are_refused(mini, height, width):
-    with pytest.raises(ConfigError, match=rf"frames of {width} x {height} px: CoTracker3 needs multiples of 4, at least 16 a side"):
+    with pytest.raises(ConfigError, match=rf"frames of {width} x {height} px: the network needs multiples of 4, at least 16 a side"):
         mini.encode(torch.zeros(1, 2, 3, height, width))
 
 
@@ -294,7 +294,7 @@ def test_random_weights_are_asked_for_by_name_and_are_always_the_same(frames, qu
     ("settings", "message"),
     [
         ({"iterations": 0}, "iterations = 0: at least 1"),
-        ({"support_points": -1}, "support_points = -1: neither can be negative"),
+        ({"support_points": -1}, "support_points = -1: it cannot be negative"),
         ({"resolution": (100, 130)}, "must be multiples of 4"),
         ({"single": True}, "single tracking belongs to mode 'benchmark', not to 'predictor'"),
         ({"preset": "large"}, "preset = 'large': there are official, mini"),

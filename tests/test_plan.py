@@ -73,7 +73,10 @@ def test_what_gives_no_file_is_refused_by_name(tmp_path):
 
 def test_a_url_keeps_its_protocol_and_may_hold_no_password():
     fsspec.filesystem("memory").pipe({"/plan/a.mp4": b"123", "/plan/sub/b.mp4": b""})
-    assert [(source.uri, source.size) for source in list_sources(["memory://plan"])] == [("memory:///plan/a.mp4", 3), ("memory:///plan/sub/b.mp4", 0)]
+    assert [(source.uri, source.size) for source in list_sources(["memory://plan"])] == [
+        ("memory:///plan/a.mp4", 3),
+        ("memory:///plan/sub/b.mp4", 0),
+    ]
     with pytest.raises(ConfigError, match="must not hold a user or a password"):
         list_sources(["s3://key:secret@bucket/videos"])
     with pytest.raises(ConfigError, match="nowhere"):
@@ -91,7 +94,9 @@ def sources(count: int) -> list[Source]:
     return [Source(f"/v/{i:03d}.mp4", i, f"tag{i}") for i in range(count)]
 
 
-@pytest.mark.parametrize(("count", "per_unit", "sizes"), [(1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (5, 1, [1] * 5), (0, 4, [])])
+@pytest.mark.parametrize(
+    ("count", "per_unit", "sizes"), [(1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (5, 1, [1] * 5), (0, 4, [])]
+)
 def test_consecutive_videos_share_a_unit(count, per_unit, sizes):
     plan = cut_into_units(sources(count), per_unit)
     planned = units([plan])

@@ -119,7 +119,13 @@ def test_the_medoid_is_one_of_the_tracks_frame_by_frame():
 
 @pytest.mark.parametrize(("policy", "x"), [("mean", 101.0), ("median", 100.5)])
 def test_mean_and_median_are_of_the_teachers_that_see(policy, x):
-    tracks = {"a": still(100), "b": still(100.5), "c": still(102.5), "hidden": still(400, visible=0), "failed": Tracks.nan(1, FRAMES)}
+    tracks = {
+        "a": still(100),
+        "b": still(100.5),
+        "c": still(102.5),
+        "hidden": still(400, visible=0),
+        "failed": Tracks.nan(1, FRAMES),
+    }
     np.testing.assert_allclose(chosen(policy, tracks).xy[0, :, 0], x, atol=1e-4)
 
 
@@ -136,7 +142,10 @@ def test_the_oracle_takes_the_teacher_nearest_to_the_truth():
     truth = np.broadcast_to(np.float32([100, 40]), (2, FRAMES, 2)).copy()
     truth[1] = [300, 40]
     target = chosen(
-        "oracle", {"a": still(299, 2), "b": still(104, 2), "c": Tracks.nan(2, FRAMES)}, truth_xy=truth, truth_visible=np.ones((2, FRAMES), bool)
+        "oracle",
+        {"a": still(299, 2), "b": still(104, 2), "c": Tracks.nan(2, FRAMES)},
+        truth_xy=truth,
+        truth_visible=np.ones((2, FRAMES), bool),
     )
     assert target.teacher.tolist() == [1, 0]
     np.testing.assert_allclose(target.xy[:, 0, 0], [104, 299], atol=1e-3)

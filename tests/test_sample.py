@@ -36,7 +36,14 @@ def a_sample(key: str = "0123456789abcdef-f000000-s1", seed: int = 0) -> Sample:
         "broken": Tracks.nan(n, t),
     }
     labels = label(tracks, {name: info.rule for name, info in infos.items()}, queries, size, AgreementConfig())
-    meta = {"schema": 1, "key": key, "height": 48, "width": 64, "uri": "/videos/ein schöner Film.mp4", "teachers": info_to_meta(infos)}
+    meta = {
+        "schema": 1,
+        "key": key,
+        "height": 48,
+        "width": 64,
+        "uri": "/videos/ein schöner Film.mp4",
+        "teachers": info_to_meta(infos),
+    }
     return Sample(key, b"not decoded here", queries, np.array(["sift", "sift", "uniform", "motion", "grid"]), tracks, labels, meta)
 
 
@@ -109,7 +116,10 @@ def npz_that_claims(entry: str, shape: tuple[int, ...]) -> bytes:
 def bomb() -> bytes:
     """1 MB of zip that unpacks to more than a member may have."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("xy.npy", "w", force_zip64=True) as out:
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("xy.npy", "w", force_zip64=True) as out,
+    ):
         for _ in range(MAX_MEMBER_BYTES // (1 << 24) + 1):
             out.write(bytes(1 << 24))
     return buffer.getvalue()

@@ -216,7 +216,9 @@ def test_a_full_disk_is_of_the_surroundings_and_leaves_nothing_half_written(full
         lambda: storage.replace("shards/a.json", big.read_bytes()),
         lambda: storage.publish(big, "shards/a.tar"),
     ):
-        with pytest.raises(SurroundingsError, match=r"could not write .*shards/a\.(json|tar): .*(No space|too large).* run the same command again"):
+        with pytest.raises(
+            SurroundingsError, match=r"could not write .*shards/a\.(json|tar): .*(No space|too large).* run the same command again"
+        ):
             write()
     assert storage.names("shards") == []
     assert storage.create("shards/small.json", b"fits")

@@ -1,0 +1,97 @@
+"""How fast the loader alone reads mini shards, against the pace of a mini student that trains on them.
+
+    .venv/bin/python benchmarks/loader.py
+
+Two procedural videos of 80 frames, 640 x 272 px (the size of the demo's largest clip), are labelled by two classical teachers. Then
+batches of two clips of 24 frames, 192 x 256 px, 64 queries are read, from shards alone and half of them procedural. The trainer's pace is
+a forward and backward pass on such a batch, in the same process, while nothing is read. The goal is a loader 10 times as fast.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from labeler.encode import encode_clip
+from labeler.queries import QueryConfig
+from pipelines.label import LabelConfig, label
+from student.batch import Batch
+from student.mixture import DataConfig, batches
+from student.synth import SynthConfig, generate
+from student.train import TrainConfig, batch_losses, first_network
+
+VIDEOS, BATCHES, STEPS = 2, 12, 2
+GOAL = 10
+
+
+def main() -> None:
+    threads = torch.get_num_threads()
+    print(f"{platform.machine()}, {threads} threads, Python {platform.python_version()}, ", end="")
+    print(", ".join(f"{name} {version(name)}" for name in ("torch", "webdataset", "av", "numpy", "opencv-python-headless")))
+    with tempfile.TemporaryDirectory() as folder:
+        config = DataConfig(
+            data=(str(make_shards(Path(folder))),), procedural=0, frames=24, height=192, width=256, queries=64, batch=2, flip=True
+        )  # fmt: skip
+        train_pace = trainer_pace(config)
+        print(f"trainer        {train_pace:7.2f} clips/s")
+        for share in (0.0, 0.5):
+            for workers in (0, 2):
+                pace = loader_pace(replace(config, procedural=share, workers=workers))
+                ratio = pace / train_pace
+                print(
+                    f"{share:4.0%} procedural, {workers} workers {pace:7.2f} clips/s, {ratio:6.1f} times the trainer (goal {GOAL})"
+                )
+
+
+def make_shards(folder: Path) -> Path:
+    """A data set of one clip from each of `VIDEOS` videos."""
+    videos, shards = folder / "videos", folder / "shards"
+    videos.mkdir()
+    for seed in range(VIDEOS):
+        clip = generate(seed, SynthConfig(frames=80, height=272, width=640, points=0))
+        (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
+    label(
+        LabelConfig(
+            videos=(str(videos),), out=str(shards), teachers=("lk", "flow"), engine="local", queries=QueryConfig(count=128)
+        )
+    )  # fmt: skip
+    return shards
+
+
+def trainer_pace(config: DataConfig) -> float:
+    """Clips a second through forward and backward pass of a mini student."""
+    recipe = TrainConfig.from_scratch(replace(config, procedural=1.0), steps=STEPS)
+    model, batch = first_network(recipe), next(batches(config, seed=0))
+
+    def step() -> None:
+        result = model(batch.frames.permute(0, 1, 4, 2, 3), batch.queries, recipe.iterations)
+        batch_losses(result, batch, recipe.loss).total.backward()
+
+    step()
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return STEPS * config.batch / (time.perf_counter() - started)
+
+
+def loader_pace(config: DataConfig) -> float:
+    """Clips a second once the workers run and their queues, which were filled for nothing, are empty."""
+    stream: Iterator[Batch] = batches(config, seed=0)
+    for _ in islice(stream, 1 + 2 * config.workers):
+        pass
+    started = time.perf_counter()
+    for _ in islice(stream, BATCHES):
+        pass
+    return BATCHES * config.batch / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

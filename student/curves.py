@@ -1,0 +1,38 @@
+"""Curves of a training run, for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from student.train_events import StepDone
+
+
+class Curves:
+    """Scalars for TensorBoard: means over every `every` steps."""
+
+    def __init__(self, out: Path, step: int, every: int) -> None:
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        self._every = every
+        self._events: list[StepDone] = []
+
+    def add(self, event: StepDone) -> None:
+        self._events.append(event)
+        if event.step % self._every:
+            return
+        events, self._events = self._events, []
+        for part in event.losses:
+            self._writer.add_scalar(f"loss/{part}", sum(each.losses[part] for each in events) / len(events), event.step)
+        seconds = sum(each.seconds for each in events)
+        self._writer.add_scalar("learning_rate", event.learning_rate, event.step)
+        self._writer.add_scalar("gradient_norm", sum(each.gradient_norm for each in events) / len(events), event.step)
+        self._writer.add_scalar("speed/steps_per_s", len(events) / seconds, event.step)
+        self._writer.add_scalar("speed/waiting_for_data", sum(each.waited_s for each in events) / seconds, event.step)
+
+    def add_figures(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(f"eval/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()

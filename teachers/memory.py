@@ -1,0 +1,44 @@
+"""Memory: how much a tracker computes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much is computed at once. It changes memory and speed, never the result.
+
+    None is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU blocks that fill it (16, 16384).
+    """
+
+    frames_per_block: int | None = None
+    """Frames that go through the encoder together."""
+    points_per_block: int | None = None
+    """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the official CoTracker3."""
+    recompute: bool = True
+    """In training, correlate again on the way back instead of keeping those 60 KiB for every point, level, and iteration."""
+
+    def frames(self, device: torch.device) -> int:
+        """Frames to encode together on that device."""
+        return self.frames_per_block or (2 if device.type == "cpu" else 16)
+
+    def points(self, device: torch.device) -> int:
+        """Points to correlate together on that device."""
+        return self.points_per_block or (512 if device.type == "cpu" else 16384)
+
+    def in_blocks(self, compute: Callable[..., Tensor], *per_query: Tensor, points_per_query: int) -> Tensor:
+        """`compute(*per_query)` for tensors [B, N, ...] whose queries do not need each other, a block of queries at a time."""
+        queries = max(1, self.points(per_query[0].device) // points_per_query)
+        blocks = zip(*(tensor.split(queries, 1) for tensor in per_query), strict=True)
+        if self.recompute and torch.is_grad_enabled():
+            return torch.cat([checkpoint(compute, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks], 1)
+        return torch.cat([compute(*block) for block in blocks], 1)
+
+
+DEFAULT_MEMORY = Memory()

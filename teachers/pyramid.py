@@ -1,0 +1,36 @@
+"""Pyramid: the feature maps of every frame, each level half as large as the one before."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.encoder import ResidualEncoder
+from teachers.errors import ConfigError
+
+
+def encode_pyramid(
+    encoder: ResidualEncoder,
+    frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
+    levels: int,
+    frames_per_block: int,
+    unit_length: bool,
+) -> list[Tensor]:  # per level [B, T, h, w, C]
+    """Encode frames, a block at a time; with `unit_length` the finest features have length 1, coarser ones are their averages.
+
+    Raises:
+        ConfigError: H or W is not a multiple of the encoder's stride, or too small for the pyramid.
+    """
+    batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
+    least = stride * 2 ** (levels - 1)
+    if height % stride or width % stride or min(height, width) < least:
+        raise ConfigError(f"frames of {width} x {height} px: the network needs multiples of {stride}, at least {least} a side.")
+    dtype = encoder.conv1.weight.dtype
+    blocks = [encoder(2 * (block.to(dtype) / 255) - 1) for block in frames.flatten(0, 1).split(frames_per_block)]
+    maps = torch.cat([F.normalize(block, dim=1, eps=1e-6) for block in blocks] if unit_length else blocks)
+    pyramid = []
+    for level in range(levels):
+        maps = F.avg_pool2d(maps, 2) if level else maps
+        pyramid.append(maps.permute(0, 2, 3, 1).contiguous().unflatten(0, (batch, -1)))
+    return pyramid

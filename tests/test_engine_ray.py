@@ -1,0 +1,160 @@
+"""The Ray engine: the bytes of the local engine, whatever the number of workers and whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from labeler.records import latest_records
+from labeler.storage import Storage
+from labeler.unit import ClipDone
+from labeler.verify import verify
+from pipelines.engine_ray import lay_out
+from pipelines.label import label
+from teachers import ConfigError
+from tests.jobs import NEAR, SLOW, STILL, children_of, config, start_driver, still_running, tars, wait_for
+
+TEACHERS = (STILL, NEAR)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "teachers", "workers", "unit_workers", "actors", "gpu_each"),
+    [
+        (2, 0, 3, None, 2, 2, 0),
+        (2, 0, 3, 1, 1, 1, 0),
+        (16, 1, 4, None, 16, 1, 0.25),
+        (64, 8, 3, 32, 32, 8, 0.3333),
+        (0.5, 0, 1, None, 1, 1, 0),
+    ],
+)
+def test_a_layout_fits_in_its_cluster(cpus, gpus, teachers, workers, unit_workers, actors, gpu_each):
+    layout = lay_out(cpus, gpus, teachers, workers)
+    assert (layout.unit_workers, layout.actors_per_teacher, layout.gpus) == (unit_workers, actors, gpu_each)
+    assert layout.cpus * (unit_workers + teachers * actors) <= cpus
+    assert layout.gpus * teachers * actors <= gpus
+    assert layout.cpus > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_bytes_of_the_local_engine(videos, dataset, tmp_path, ray_cluster, workers):
+    result = label(config(videos, tmp_path, TEACHERS, engine="ray", workers=workers))
+    assert tars(tmp_path) == tars(dataset.folder)
+    assert result.accounts == dataset.result.accounts
+    assert result.open_units == []
+
+
+@pytest.mark.slow
+def test_a_job_begun_by_one_engine_is_ended_by_the_other(videos, dataset, tmp_path, ray_cluster):
+    class Stop(Exception):
+        pass
+
+    def stop_in_the_second_unit(event) -> None:
+        if isinstance(event, ClipDone) and event.unit == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        label(config(videos, tmp_path, TEACHERS), stop_in_the_second_unit)
+    assert len(latest_records(Storage(str(tmp_path)))) == 1
+    label(config(videos, tmp_path, TEACHERS, engine="ray", workers=2))
+    assert tars(tmp_path) == tars(dataset.folder)
+
+
+def title_of(pid: int) -> str:
+    """What a process calls itself: "ray::UnitWorker.do"; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").strip("\0 ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def actors_of_ours(name: str) -> list[int]:
+    """Processes of this session's cluster that host an actor of class `name`."""
+    return [pid for pid in children_of(os.getpid()) if title_of(pid).startswith(f"ray::{name}")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("actor", ["UnitWorker", "TeacherActor"])
+def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(videos, tmp_path, ray_cluster, actor):
+    teachers = (STILL, SLOW)
+    label(config(videos, tmp_path / "calm", teachers))
+    killed: list[int] = []
+
+    def kill_once(event) -> None:
+        if isinstance(event, ClipDone) and not killed:
+            killed.extend(actors_of_ours(actor)[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = label(config(videos, tmp_path / "killed", teachers, engine="ray", workers=2), kill_once)
+    assert killed
+    assert result.open_units == []
+    assert result.accounts.labelled == 7
+    assert tars(tmp_path / "killed") == tars(tmp_path / "calm")
+    assert list(verify(Storage(str(tmp_path / "killed")))) == []
+
+
+@pytest.mark.slow
+def test_teacher_actors_and_workers_end_with_the_job(videos, tmp_path, ray_cluster):
+    label(config(videos, tmp_path, TEACHERS, engine="ray", workers=1))
+    deadline = time.monotonic() + 20
+    while (left := actors_of_ours("UnitWorker") + actors_of_ours("TeacherActor")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("teachers", "changes", "says"),
+    [
+        (("tests.stub_teachers:Untrained", STILL), {}, r"^teacher 'tests\.stub_teachers:Untrained' has random weights"),
+        (("tests.stub_teachers:Nobody", STILL), {}, r"^teacher 'tests\.stub_teachers:Nobody': cannot import"),
+    ],
+)
+def test_a_teacher_that_cannot_be_made_says_why_as_on_the_local_engine(videos, tmp_path, ray_cluster, teachers, changes, says):
+    for engine in ("local", "ray"):
+        with pytest.raises(ConfigError, match=says) as caught:
+            label(config(videos, tmp_path / engine, teachers, engine=engine, **changes))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_refusal_in_a_worker_is_the_same_sentence(videos, tmp_path, ray_cluster):
+    label(config(videos, tmp_path, (STILL,)))
+    with pytest.raises(ConfigError, match=r"^teacher 'still' labelled unit \d as another") as caught:
+        label(config(videos, tmp_path, TEACHERS, engine="ray", checkpoint=(f"{STILL}=w.pth",)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_failing_surroundings_in_a_worker_leave_the_unit_open_with_the_reason(videos, tmp_path, ray_cluster):
+    """A file stands where the folder of shards should be, once the job is planned."""
+    settings = config(videos, tmp_path, TEACHERS, engine="ray", workers=1)
+    (tmp_path / "shards").write_bytes(b"")
+    result = label(settings)
+    assert {event.unit for event in result.open_units} == {0, 1, 2}
+    for event in result.open_units:
+        assert event.why.startswith("could not write")
+        assert "\n" not in event.why
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_ray_driver_killed_leaves_no_process_and_loses_nothing(videos, tmp_path):
+    teachers = (STILL, SLOW)
+    label(config(videos, tmp_path / "calm", teachers))
+    out = tmp_path / "killed"
+    driver = start_driver(videos, out, teachers, "--engine", "ray", "--workers", "1")
+    wait_for(lambda: out.joinpath("shards").exists() and any(out.joinpath("shards").glob("*.json")), driver)
+    below = [pid for pid in children_of(driver.pid) if not title_of(pid).endswith("Agent")]  # Ray's agents take a minute to notice
+    driver.send_signal(signal.SIGKILL)
+    said, _ = driver.communicate()
+    assert driver.returncode == -signal.SIGKILL, f"it had ended before: {said}"
+    assert len(below) > 3
+    assert still_running(below, within_s=30) == []
+    label(config(videos, out, teachers))
+    assert tars(out) == tars(tmp_path / "calm")

@@ -1,0 +1,295 @@
+"""Training: it learns, goes on after a kill with the same numbers, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import student.train
+import teachers
+from pipelines.cli import run as tapdistill
+from student.checkpoint import Checkpoints
+from student.mixture import DataConfig, batches
+from student.schedule import ScheduleConfig
+from student.train import batch_losses, first_network, train
+from student.train_config import TrainConfig
+from student.train_events import Evaluated, Saved, StepDone, StepSkipped
+from teachers.cotracker3 import CoTracker3, CoTracker3Config
+from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
+
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other on a busy machine make these tests slow."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(steps: int = 4, **settings: Any) -> TrainConfig:
+    return TrainConfig.from_scratch(DATA, steps, **{"iterations": 2, "device": "cpu", "checkpoint_every": 2, **settings})
+
+
+class Killed(Exception):
+    pass
+
+
+# --- killed and resumed
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(tmp_path, step):
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            raise Killed
+
+    whole = train(config(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config(), tmp_path / "stopped", watch=stop)
+    resumed = train(config(), tmp_path / "stopped")
+    assert_same_weights(resumed.weights, whole.weights)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path):
+    """`kill -9` at a random moment, twice, then to the end."""
+    command = [
+        sys.executable, "-m", "pipelines.cli", "train", "--procedural", "1", "--frames", "4", "--height", "64", "--width", "64",
+        "--queries", "6", "--steps", "12", "--init", "scratch", "--preset", "mini", "--frozen", "None", "--loss.visibility", "1",
+        "--loss.confidence", "1", "--iterations", "2", "--device", "cpu", "--checkpoint-every", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    moments = np.random.default_rng()
+    for _ in range(2):
+        done = len(list(tmp_path.glob("killed/checkpoints/*.pt")))
+        process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(tmp_path.glob("killed/checkpoints/*.pt"))) <= done:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, "--out", str(tmp_path / folder)], env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert_same_weights(tmp_path / "killed" / "student.safetensors", tmp_path / "whole" / "student.safetensors")
+    assert not list(tmp_path.glob("killed/checkpoints/*.part"))
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    one_weights, other_weights = load_file(one), load_file(other)
+    assert one_weights.keys() == other_weights.keys()
+    assert [key for key, value in one_weights.items() if not torch.equal(value, other_weights[key])] == []
+
+
+def test_a_finished_run_is_done_at_once(tmp_path):
+    train(config(), tmp_path)
+    events: list[object] = []
+    again = train(config(), tmp_path, watch=events.append)
+    assert (events, again.steps) == ([], 4)
+
+
+def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
+    train(config(), tmp_path)
+    train(config(keep=1, log_every=7, checkpoint_every=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, r"step 4 was trained with seed = 0, not 1 \(1 settings differ\)"),
+        ({"data": replace(DATA, queries=7)}, r"trained with data\.queries = 6, not 7"),
+        ({"preset": "official"}, r"trained with preset = 'mini', not 'official'"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
+    train(config(), tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        train(replace(config(), **change), tmp_path)
+
+
+def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
+    train(config(), tmp_path)
+    with pytest.raises(ConfigError, match="has a checkpoint of step 4 already: resume from it, or give another folder"):
+        train(config(), tmp_path, resume=False)
+
+
+# --- learning
+
+
+@pytest.mark.slow
+def test_a_student_from_scratch_learns(tmp_path):
+    """On batches that it never saw, the loss falls: paired, because clips differ more than students do."""
+    learning = config(steps=80, checkpoint_every=100)
+    result = train(learning, tmp_path)
+    before, after = first_network(learning), first_network(learning)
+    after.load_state_dict(load_file(result.weights))
+    losses = []
+    for _, batch in zip(range(8), batches(DATA, seed=1), strict=False):
+        frames = batch.frames.permute(0, 1, 4, 2, 3)
+        with torch.no_grad():
+            losses.append(
+                [batch_losses(model(frames, batch.queries), batch, learning.loss).total.item() for model in (before, after)]
+            )
+    assert np.mean(losses, 0)[1] < 0.9 * np.mean(losses, 0)[0]
+
+
+def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
+    start = tmp_path / "start.safetensors"
+    train(config(steps=1), tmp_path / "scratch").weights.rename(start)
+    data = replace(DATA, data=(str(dataset.folder),), procedural=0.0)
+    tuning = TrainConfig(
+        data=data, init=str(start), schedule=ScheduleConfig.pseudo_label(steps=2), iterations=2, device="cpu", checkpoint_every=2
+    )
+    result = train(tuning, tmp_path / "tuned")
+    before, after = load_file(start), load_file(result.weights)
+    moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert "updateformer.flow_head.weight" in moved
+    assert not any("vis_conf_head" in key for key in moved)
+
+
+def test_visibility_is_learnt_from_exact_clips_alone():
+    batch = next(batches(replace(DATA, batch=2), seed=0))
+    mixed = replace(batch, sources=("shards", "procedural"))
+    model = first_network(config())
+    result = model(batch.frames.permute(0, 1, 4, 2, 3), batch.queries, 2)
+    of = {
+        sources: batch_losses(result, replace(batch, sources=sources), config().loss)
+        for sources in (("procedural",) * 2, ("shards",) * 2)
+    }
+    some, all_exact, none = batch_losses(result, mixed, config().loss), *of.values()
+    assert none.visibility == none.confidence == 0
+    assert 0 < some.visibility < all_exact.visibility
+    torch.testing.assert_close(some.visible, all_exact.visible)
+    other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
+    torch.testing.assert_close(batch_losses(result, other, config().loss).visibility, some.visibility)
+
+
+@pytest.mark.slow
+def test_what_is_evaluated_is_the_exported_student(tmp_path):
+    events: list[object] = []
+    result = train(config(steps=2, eval_every=2, eval_clips=1), tmp_path, watch=events.append)
+    kinds = [type(event) for event in events]
+    assert kinds == [StepDone, StepDone, Evaluated, Saved]
+    assert result.figures == events[2].figures
+    assert result.figures.keys() == {"AJ", "delta_avg", "OA"}
+    assert_same_weights(tmp_path / "best.safetensors", result.weights)
+    with safe_open(result.weights, framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["step"], metadata["licence"]) == ("2", "Apache-2.0")
+    assert json.loads(metadata["figures"]) == result.figures
+
+
+def test_curves_go_on_where_the_checkpoint_was(tmp_path):
+    train(config(steps=4, log_every=2), tmp_path)
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    names = {"loss/total", "loss/visible", "learning_rate", "gradient_norm", "speed/steps_per_s", "speed/waiting_for_data"}
+    assert names <= set(curves.Tags()["scalars"])
+    assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
+
+
+# --- a loss that is not finite
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
+    """Batches with these numbers get a query that is nowhere."""
+
+    def stream(*arguments: Any):
+        for number, batch in enumerate(batches(*arguments)):
+            yield replace(batch, queries=batch.queries * torch.nan) if number in numbers else batch
+
+    monkeypatch.setattr(student.train, "batches", stream)
+
+
+def test_a_step_with_nan_is_skipped_and_its_samples_are_named(tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1})
+    events: list[object] = []
+    result = train(config(steps=2), tmp_path, watch=events.append)
+    assert [type(event) for event in events] == [StepDone, StepSkipped, StepDone, Saved]
+    assert events[1].keys == ("procedural-1",)
+    assert (result.steps, result.steps_skipped) == (2, 1)
+    assert all(value.isfinite().all() for value in load_file(result.weights).values())
+
+
+def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
+    poisoned(monkeypatch, set(range(2, 20)))
+    with pytest.raises(
+        ConfigError, match=r"not finite 5 times in a row after step 2, the last time with procedural-6: .*learning rate"
+    ):
+        train(config(steps=4), tmp_path)
+    assert Checkpoints(tmp_path, keep=1).latest().step == 2
+
+
+# --- what cannot be right
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    with pytest.raises(ShardError, match="empty"):
+        train(replace(config(), data=replace(DATA, procedural=0.5, data=(str(tmp_path / "empty"),))), tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SurroundingsError, match="file"):
+        train(config(steps=1), tmp_path / "file" / "out")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = Checkpoints(tmp_path, keep=1).export("student", CoTracker3(CoTracker3Config.mini()), {})
+    plain = tmp_path / "plain.pth"
+    torch.save(load_file(path), plain)
+    fine_tuning = TrainConfig(data=DATA, init=str(plain), device="cpu")
+    with pytest.raises(CheckpointError, match=r"plain\.pth: not a checkpoint of 'cotracker3-offline': .*have another shape"):
+        train(fine_tuning, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": ScheduleConfig.pseudo_label()}, "init = 'scratch' with a head that does not learn"),
+        ({"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()}, "frozen = 'vis_conf_head', but the loss has"),
+        ({"data": replace(DATA, data=("labels",), procedural=0.0)}, "learns from procedural clips only, and procedural = 0"),
+        ({"keep": 0}, "keep = 0: must be at least 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(config(), **change)
+
+
+# --- the command
+
+
+def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
+    file = tmp_path / "tiny.toml"
+    file.write_text(
+        "init = 'scratch'\npreset = 'mini'\niterations = 2\ndevice = 'cpu'\n"
+        "[data]\nprocedural = 1.0\nframes = 4\nheight = 64\nwidth = 64\nqueries = 6\n"
+        "[schedule]\nsteps = 2\nfrozen = 'None'\n[loss]\nvisibility = 1.0\nconfidence = 1.0\n"
+    )
+    arguments = ["train", "--config", str(file), "--out", str(tmp_path / "out")]
+    assert tapdistill(arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% procedural, beginning with random weights" in said
+    assert "2 steps done" in said
+    assert teachers.load("cotracker3-offline", checkpoint=str(tmp_path / "out" / "student.safetensors"), device="cpu")
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
+    assert tapdistill(["train", "--init", "scratch", "--out", str(tmp_path), "--procedural", "1"]) == 1
+    assert "init = 'scratch' with a head that does not learn" in capsys.readouterr().err
