@@ -23,8 +23,9 @@ UNTRAINED, TRAINED = "student, untrained", "student, trained"
 def training(labels: str) -> TrainConfig:
     """A mini CoTracker3 from random weights: half of its clips from the shards at `labels`, half procedural."""
     data = DataConfig(
-        data=(labels,), policy="random-agreeing", procedural=0.5, frames=FRAMES, height=SIDE_PX, width=SIDE_PX, queries=POINTS
-    )
+        data=(labels,), policy="random-agreeing", procedural=0.5, frames=FRAMES, height=SIDE_PX, width=SIDE_PX, queries=POINTS,
+        workers=1,
+    )  # fmt: skip
     config = TrainConfig.from_scratch(data, STEPS, LEARNING_RATE, iterations=3, recompute=False, checkpoint_every=60)
     return replace(config, schedule=replace(config.schedule, warm_up=0.02))
 

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipelines.console import console, say
 from pipelines.progress import Lines, duration
-from student.train_events import Evaluated, Saved, StepDone, StepSkipped, TrainEvent
+from student.train_events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent
 
 RECENT = 50
 """Steps over which speed and loss are averaged."""
@@ -37,6 +37,11 @@ class TrainProgress:
     def show(self, event: TrainEvent) -> None:
         """Tell what happened."""
         match event:
+            case Started():
+                if event.step:
+                    say(f"going on after step {event.step}")
+                for left_out in event.left_out:
+                    say(f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: {left_out.detail}")
             case StepSkipped():
                 say(f"after step {event.step}: loss not finite, step skipped; samples {', '.join(event.keys)}")
             case Evaluated():

@@ -33,7 +33,7 @@ from student.mixture import batches
 from student.schedule import Optimiser
 from student.testsets import TestClip, procedural_clips
 from student.train_config import SCRATCH, TrainConfig, check_same_settings, plain
-from student.train_events import Evaluated, Saved, StepDone, StepSkipped, TrainEvent, TrainResult
+from student.train_events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent, TrainResult
 from teachers.checkpoints import LICENCE, load_weights, read_metadata
 from teachers.cotracker3 import PRESETS, CoTracker3, CoTracker3Config, CoTracker3OfflineTeacher, config_of_file
 from teachers.device import pick_device
@@ -133,6 +133,7 @@ class _Run:
         started = time.perf_counter()
         config, steps = self.config, self.config.schedule.steps
         stream = batches(config.data, config.seed, self.position, self.rank, self.world)
+        self.watch(Started(step=self.step, left_out=stream.left_out))
         curves = Curves(self.out, self.step, config.log_every) if self.rank == 0 else None
         try:
             while self.step < steps:

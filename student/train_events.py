@@ -6,6 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from student.reader import LeftOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The data sets are open, and the first step begins."""
+
+    step: int
+    """Steps done before, where a run is resumed."""
+    left_out: tuple[LeftOut, ...]
+    """Stored clips that cannot be read, or are too small for the crop."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
@@ -50,7 +62,7 @@ class Saved:
     step: int
 
 
-TrainEvent = StepDone | StepSkipped | Evaluated | Saved
+TrainEvent = Started | StepDone | StepSkipped | Evaluated | Saved
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ NOISE = 1.0
 """Grey levels of noise that smoothing leaves: a patch of less contrast is alike to nothing."""
 
 DAMPING = 0.01
-"""Share of its mean added to the diagonal of the normal equations: what a patch does not show, such as motion along an edge, stays."""
+"""Share of its mean added to the diagonal of the normal equations: what a patch does not show stays."""
 
 LARGEST_STRETCH = 3.0
 """A patch that seems to have grown or shrunk by more was not found."""

@@ -79,7 +79,6 @@ class LucasKanadeTeacher(Teacher):
 
         for before, now, rows in outwards(query_t, t):
             start, seen, speed = xy[rows, before], visibility[rows, before] > 0.5, velocity[rows, before]
-            speed = np.where((query_t[rows] == before)[:, None], 0, speed)  # the other walk may have left its own there
             stepped, error_px = self._step(grey[before], grey[now], start)
             believed = seen & (error_px < settings.error_px) & inside(stepped, height, width)
             guess = np.where(believed[:, None], stepped, start + speed)

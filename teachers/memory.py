@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 class Memory:
     """How much is computed at once. It changes memory and speed, never the result.
 
-    None is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU blocks that fill it (16, 16384).
+    0 is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU blocks that fill it (16, 16384).
     """
 
-    frames_per_block: int | None = None
+    frames_per_block: int = 0
     """Frames that go through the encoder together."""
-    points_per_block: int | None = None
+    points_per_block: int = 0
     """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the official CoTracker3."""
     recompute: bool = True
     """In training, correlate again on the way back instead of keeping those 60 KiB for every point, level, and iteration."""

@@ -55,6 +55,10 @@ TABLE: tuple[TeacherEntry, ...] = (
         architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
     ),
+    TeacherEntry(
+        name="cotracker2", factory="teachers.cotracker2:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
+        licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
+    ),
 )  # fmt: skip
 
 

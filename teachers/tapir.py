@@ -29,6 +29,7 @@ from teachers.checkpoints import LICENCE, load_weights, read_metadata, stored_co
 from teachers.device import pick_device
 from teachers.errors import CheckpointError, ConfigError
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
+from teachers.local_correlation import correlate, correlate_maps
 from teachers.memory import Memory
 from teachers.resnet import ExtraConvolutions, PreActivationResNet, same_padding
 from teachers.sampling import sample_windows
@@ -171,28 +172,6 @@ def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2
     return weights @ centres / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def correlate(
-    grid: Tensor,  # [B, T, h, w, C]
-    features: Tensor,  # [B, N, T, C]
-    xy: Tensor,  # [B, N, T, 2] cells of the grid, corner raster
-    radius: int,
-    x_by_height: bool = False,  # the quirk, see `TapirConfig.official_quirks`
-) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
-    """Products of a point's feature with the cells around it: bilinear, zero outside the grid, x fastest.
-
-    A product with every cell of a frame is one matrix product for all points, and cheaper than gathering the features of few cells.
-    """
-    batch, frames, height, width, _ = grid.shape
-    maps = features.transpose(1, 2) @ grid.flatten(2, 3).mT  # [B, T, N, h * w]
-    steps = torch.arange(-radius, radius + 1, device=xy.device, dtype=xy.dtype)
-    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)  # [rows, columns, 2]
-    at = xy.transpose(1, 2).flatten(0, 2)[:, None, None] + around
-    places = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
-    maps = maps.view(-1, 1, height, width)
-    sampled = F.grid_sample(maps, places.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.view(batch, frames, -1, len(steps) ** 2).transpose(1, 2)
-
-
 class Tapir(nn.Module):
     """The network. Runs on the device and in the precision of its weights; frames and queries must be on that device."""
 
@@ -252,10 +231,7 @@ class Tapir(nn.Module):
         fine, coarse = self.resnet_torch(images)
         if self.config.extra_blocks:
             coarse = self.extra_convs(coarse)
-        grids = [fine, coarse]
-        for index, grid in enumerate(grids):
-            length = grid.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
-            grids[index] = grid / length
+        grids = [grid / grid.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt() for grid in (fine, coarse)]
         for _ in range(self.config.pyramid_levels):
             grids.append(F.avg_pool2d(grids[-1], 2))
         return [grid.permute(0, 2, 3, 1).contiguous() for grid in grids]
@@ -336,13 +312,14 @@ class Tapir(nn.Module):
         batch, _, frames, _ = xy.shape
         move_scale = raster / xy.new_tensor(features.resolution[::-1])
         point = described[:, :, None].expand(-1, -1, frames, -1)  # [B, N, T, fine + coarse channels]
+        correlated = partial(correlate_maps, x_by_height=True) if self.config.official_quirks else correlate
         unused = torch.zeros_like(xy)  # where PIPs had the position
         steps = []
         for iteration in range(self.config.iterations):
             past = None if first is None or second is None else Past(first[0, :, iteration], second[0, :, iteration])
             parts = [point[..., :fine]] + [point[..., fine:]] * (len(features.grids) - 1)
             correlations = [
-                correlate(grid, part, xy / raster * _sides(grid, xy), self.config.radius, self.config.official_quirks)
+                correlated(grid, part, xy / raster * _sides(grid, xy), self.config.radius)
                 for grid, part in zip(features.grids, parts, strict=True)
             ]
             inputs = torch.cat([unused, logits, point, *correlations], -1)

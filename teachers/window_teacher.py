@@ -1,6 +1,6 @@
 """Teachers whose network goes window by window: over a clip, or over a stream of frames that need not end.
 
-A stream gives each frame's tracks once they are final, half a window behind the newest frame at most a whole one. It holds the
+A stream gives the tracks of a frame once they are final: half a window to a whole one behind the newest frame. It holds the
 features of one window, whatever it has seen; `track` holds those of the clip, because a second pass uses them again.
 """
 

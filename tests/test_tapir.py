@@ -19,6 +19,7 @@ from torch import Tensor
 
 from teachers.activations import tanh_gelu
 from teachers.errors import CheckpointError, ConfigError
+from teachers.local_correlation import correlate_cells, correlate_maps
 from teachers.memory import Memory
 from teachers.resnet import InstanceNorm
 from teachers.tapir import (
@@ -28,7 +29,6 @@ from teachers.tapir import (
     Tapir,
     TapirConfig,
     TapirTeacher,
-    correlate,
     default_resolutions,
     overlapping,
 )
@@ -56,7 +56,7 @@ TEACHERS = {"tapir": TapirTeacher, "bootstapir": BootsTapirTeacher, "bootstapir_
 )  # fmt: skip
 def test_every_step_equals_the_official_network(name):
     case = parity.case(name)
-    model = official(case, official_quirks=True)
+    model = official(case, official_quirks="quirk" in name)
     frames, queries = as_batch(case)
     with torch.inference_mode():
         result = model(frames, queries, listed_resolutions(case))
@@ -239,11 +239,13 @@ def test_the_fast_instance_norm_is_that_of_torch():
     torch.testing.assert_close(norm(x).double(), exact, atol=1e-4, rtol=0)
 
 
-def test_correlations_are_products_with_sampled_features():
+@pytest.mark.parametrize("correlate", [correlate_maps, correlate_cells])
+def test_correlations_are_products_with_sampled_features(correlate):
     draw = torch.Generator().manual_seed(0)
     grid = torch.randn(2, 3, 6, 9, 4, generator=draw, dtype=torch.float64)
     features = torch.randn(2, 5, 3, 4, generator=draw, dtype=torch.float64)
     xy = torch.rand(2, 5, 3, 2, generator=draw, dtype=torch.float64) * 14 - 3  # outside too
+    xy[0, 0, 0] = torch.tensor([9.0, 0.5])  # on the border, and on a cell's centre
     ours = correlate(grid, features, xy, radius=2)
     steps = range(-2, 3)
     at = torch.stack([xy + xy.new_tensor([dx, dy]) for dy in steps for dx in steps], -2)  # [2, 5, 3, 25, 2]

@@ -36,6 +36,7 @@ def queries() -> np.ndarray:
 
 
 WITHOUT_WEIGHTS = [entry.name for entry in teachers.entries() if entry.weights == "none needed"]
+EVERY_TEACHER = [n if n in WITHOUT_WEIGHTS else pytest.param(n, marks=pytest.mark.slow) for n in teachers.names()]
 
 
 def load(name: str) -> teachers.Teacher:
@@ -43,7 +44,7 @@ def load(name: str) -> teachers.Teacher:
     return teachers.load(name, device="cpu", **untrained)
 
 
-@pytest.fixture(params=teachers.names(), scope="module")
+@pytest.fixture(params=EVERY_TEACHER, scope="module")
 def teacher(request: pytest.FixtureRequest) -> teachers.Teacher:
     return load(request.param)
 

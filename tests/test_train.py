@@ -27,7 +27,7 @@ from student.mixture import DataConfig, batches
 from student.schedule import ScheduleConfig
 from student.train import batch_losses, first_network, train
 from student.train_config import TrainConfig
-from student.train_events import Evaluated, Saved, StepDone, StepSkipped
+from student.train_events import Evaluated, Saved, Started, StepDone, StepSkipped
 from teachers.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
 
@@ -101,7 +101,7 @@ def test_a_finished_run_is_done_at_once(tmp_path):
     train(config(), tmp_path)
     events: list[object] = []
     again = train(config(), tmp_path, watch=events.append)
-    assert (events, again.steps) == ([], 4)
+    assert (events, again.steps) == ([Started(step=4, left_out=())], 4)
 
 
 def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
@@ -209,19 +209,25 @@ def test_curves_go_on_where_the_checkpoint_was(tmp_path):
 def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
     """Batches with these numbers get a query that is nowhere."""
 
-    def stream(*arguments: Any):
-        for number, batch in enumerate(batches(*arguments)):
-            yield replace(batch, queries=batch.queries * torch.nan) if number in numbers else batch
+    class Poisoned:
+        left_out = ()
 
-    monkeypatch.setattr(student.train, "batches", stream)
+        def __init__(self, *arguments: Any) -> None:
+            self.numbered = enumerate(batches(*arguments))
+
+        def __next__(self):
+            number, batch = next(self.numbered)
+            return replace(batch, queries=batch.queries * torch.nan) if number in numbers else batch
+
+    monkeypatch.setattr(student.train, "batches", Poisoned)
 
 
 def test_a_step_with_nan_is_skipped_and_its_samples_are_named(tmp_path, monkeypatch):
     poisoned(monkeypatch, {1})
     events: list[object] = []
     result = train(config(steps=2), tmp_path, watch=events.append)
-    assert [type(event) for event in events] == [StepDone, StepSkipped, StepDone, Saved]
-    assert events[1].keys == ("procedural-1",)
+    assert [type(event) for event in events] == [Started, StepDone, StepSkipped, StepDone, Saved]
+    assert events[2].keys == ("procedural-1",)
     assert (result.steps, result.steps_skipped) == (2, 1)
     assert all(value.isfinite().all() for value in load_file(result.weights).values())
 

@@ -1,0 +1,61 @@
+"""Local correlation: products of a point's feature with the cells around its present position.
+
+Bilinear between cells, zero outside the grid, rows from the top, x fastest. Positions are in cells of the grid, corner raster: the
+centre of the first cell is (0.5, 0.5).
+
+There are two ways. A product with EVERY cell of a frame is one matrix product for all points, so on a small grid it is cheaper than
+gathering the features of the 64 cells around each point; on a large one gathering is, and its cost doesn't grow with the grid.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.sampling import blend_cells, gather_cells
+
+SMALL = 48 * 48
+"""Cells of the largest grid on which `correlate_maps` is the faster way; measured, for 128 and for 256 channels."""
+
+
+def correlate(
+    grid: Tensor,  # [B, T, h, w, C]
+    features: Tensor,  # [B, N, T, C]
+    xy: Tensor,  # [B, N, T, 2] cells
+    radius: int,
+) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
+    """The faster of the two ways."""
+    small = grid.shape[2] * grid.shape[3] <= SMALL
+    return correlate_maps(grid, features, xy, radius) if small else correlate_cells(grid, features, xy, radius)
+
+
+def correlate_maps(grid: Tensor, features: Tensor, xy: Tensor, radius: int, x_by_height: bool = False) -> Tensor:
+    """Multiply with every cell, then sample the products.
+
+    Args:
+        x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; right on square grids alone.
+    """
+    batch, frames, height, width, _ = grid.shape
+    maps = features.transpose(1, 2) @ grid.flatten(2, 3).mT  # [B, T, N, h * w]
+    steps = torch.arange(-radius, radius + 1, device=xy.device, dtype=xy.dtype)
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)  # [rows, columns, 2]
+    at = xy.transpose(1, 2).flatten(0, 2)[:, None, None] + around
+    places = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
+    maps = maps.view(-1, 1, height, width)
+    sampled = F.grid_sample(maps, places.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.view(batch, frames, -1, len(steps) ** 2).transpose(1, 2)
+
+
+def correlate_cells(grid: Tensor, features: Tensor, xy: Tensor, radius: int) -> Tensor:
+    """Gather the whole cells around, multiply, then blend the products."""
+    frames, height, width = grid.shape[1:4]
+    at = xy - 0.5
+    cells = gather_cells(grid, torch.arange(frames, device=grid.device)[None, None], at, radius)
+    products = (cells @ features[..., None])[..., 0]  # [B, N, T, (2 radius + 2)**2]
+    steps = torch.arange(-radius, radius + 2, device=xy.device)
+    column, row = (at.floor().long()[..., None, :] + steps[:, None]).unbind(-1)
+    inside = ((column >= 0) & (column < width))[..., :, None] & ((row >= 0) & (row < height))[..., None, :]
+    samples = blend_cells((products * inside.flatten(-2))[..., None], at, radius)[..., 0]
+    side = 2 * radius + 1
+    return samples.unflatten(-1, (side, side)).mT.flatten(-2)
