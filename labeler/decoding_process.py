@@ -14,7 +14,7 @@ from labeler.accounts import Row
 from labeler.isolate import Isolated
 from labeler.manifest import Frozen
 from labeler.source import Clip, OpenedVideo
-from teachers import TapdistillError, VideoError
+from teachers import SurroundingsError, TapdistillError, VideoError
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class DecodingProcess:
         self._process = Isolated("labeler.source:VideoSource", frozen, memory_gib=memory_gib)
         self._thread = ThreadPoolExecutor(1, "decode-ahead")
         self._deadline_s = deadline_s
+        self._closed = False
 
     def clips(self, uris: tuple[str, ...]) -> Iterator[Item]:
         """Every video, then its clips, then its end; a `Row` in place of what cannot be had. One item is fetched ahead."""
@@ -59,6 +60,8 @@ class DecodingProcess:
     def _call(self, what: Literal["video", "clip"], uri: str, method: str, *args: int) -> OpenedVideo | Clip | Row:
         attempt = 1
         while True:
+            if self._closed:
+                raise SurroundingsError(f"{uri}: the decoding process was closed.")
             try:
                 return self._process.call(method, uri, *args, timeout_s=self._deadline_s, about=uri)
             except VideoError as error:
@@ -68,11 +71,16 @@ class DecodingProcess:
                 return Row(uri=uri, what=what, stage=method, reason=error.reason, detail=str(error), attempts=attempt)
             except (TapdistillError, OSError):  # of the job or the surroundings
                 raise
+            except MemoryError as error:  # of this process: that of the child is a VideoError
+                raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
             except Exception as error:  # what no decoder is known to raise: one bad video must not stop a job
                 return Row(uri=uri, what=what, stage=method, reason="decode-error", detail=f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True)
+        """End the process, whatever it is doing."""
+        self._closed = True
+        self._process.close()  # ends the request in flight, if there is one
+        self._thread.shutdown(wait=True, cancel_futures=True)
         self._process.close()
 
     def __enter__(self) -> DecodingProcess:

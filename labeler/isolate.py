@@ -35,6 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
+from labeler.scratch import PREFIX
 from teachers.errors import ConfigError, SurroundingsError, TapdistillError, VideoError
 
 START_TIMEOUT_S = 120.0
@@ -100,6 +101,9 @@ class Isolated:
             answer = _receive(child.connection)
         except (EOFError, OSError):
             self._died(child, about)
+        except BaseException:  # half an answer may be left in the socket
+            self.close()
+            raise
         if answer.kind == "memory":
             self.close()
             limit = f" of {self._memory_gib:g} GiB" if self._memory_gib else ""
@@ -154,7 +158,7 @@ class _Child:
 
     def __init__(self, target: str, args: tuple[Any, ...], memory_gib: float | None) -> None:
         self.ready = False
-        self._folder = tempfile.TemporaryDirectory(prefix="tapdistill-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
         self._stderr = Path(self._folder.name) / "stderr"
         here, there = socket.socketpair()
         with there, self._stderr.open("wb") as stderr:

@@ -1,6 +1,6 @@
 """The plan: which videos there are, and which unit of work each belongs to; fixed before the first one is opened.
 
-    plan.0000.parquet    uri, size, etag, unit; create-only. `--retry` adds plan.0001.parquet, ...: a video's latest unit counts
+    plan.0000.parquet    uri, size, etag, unit; create-only. Further plans add units: a video's latest unit counts
 
 Listing costs one look at the storage and opens nothing, so 100,000 videos take seconds. Probing, hashing, and shot cuts happen inside
 the unit.

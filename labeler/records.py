@@ -73,8 +73,6 @@ class Record:
     teachers: dict[str, dict[str, Any]]
     """`TeacherInfo` by name."""
     agreement: dict[str, Any]
-    pruned: bool = False
-    """Rejected queries were left out by `relabel --prune`."""
     videos: list[VideoEntry]
     clips: list[ClipEntry]
     rows: list[Row]
@@ -88,6 +86,10 @@ class Record:
     @property
     def name(self) -> str:
         return record_name(self.unit, self.revision)
+
+    def uris(self) -> set[str]:
+        """Every source that the record speaks of."""
+        return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
 
     def to_bytes(self) -> bytes:
         return (to_json(asdict(self)) + "\n").encode()

@@ -6,7 +6,7 @@ relabel          agreement again, from the stored raw tracks; `prune` leaves rej
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,12 +23,17 @@ Parts = dict[str, bytes]
 """Suffix -> bytes of one sample's members."""
 
 
-def revise(storage: Storage, record: Record, change: Callable[[Sample, Parts], tuple[Sample, Parts]], **fields: Any) -> bool:
+def revise(
+    storage: Storage, record: Record, change: Callable[[Sample, Parts], tuple[Sample, Parts]], **fields: Any
+) -> Generator[ClipEntry, None, bool]:
     """Write and commit the revision after `record`.
 
     Args:
         change: the new sample and its members from the old ones.
-        **fields: of the new record, where they differ; evaluated before the shard is read, so lists may still grow.
+        **fields: of the new record, where they differ; lists may still grow while the shard is read.
+
+    Yields:
+        The entry of each sample, as it is written (still without offsets).
 
     Returns:
         False if another writer was faster with other bytes: read the latest record and go on from there.
@@ -41,6 +46,7 @@ def revise(storage: Storage, record: Record, change: Callable[[Sample, Parts], t
                     sample, parts = change(from_members(key, parts), parts)
                     writer.write(key, parts)
                     entries.append(entry(sample))
+                    yield entries[-1]
         if len(entries) != len(record.clips):
             raise ShardError(
                 f"{storage.url}/{record.tar} has {len(entries)} samples, its record {len(record.clips)}: it is damaged. "
@@ -66,7 +72,12 @@ def relabel(storage: Storage, record: Record, config: AgreementConfig, *, prune:
             return changed, members(changed)
         return changed, updated(parts, members(replace(changed, tracks={})))
 
-    return revise(storage, record, change, agreement=asdict(config), pruned=record.pruned or prune)
+    clips = revise(storage, record, change, agreement=asdict(config))
+    while True:
+        try:
+            next(clips)
+        except StopIteration as end:
+            return end.value
 
 
 def updated(parts: Parts, fresh: Parts) -> Parts:

@@ -51,6 +51,9 @@ class Accounts:
 def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accounts:
     """The accounts of a data set; ShardError if they do not close."""
     counts = unit_that_counts(plans)
+    unplanned = next((uri for record in records for uri in record.uris() if uri not in counts), None)
+    if unplanned is not None:
+        raise ShardError(f"{unplanned} is in a commit record, but in no plan: a plan file was replaced or is missing.")
     rows = [row for record in records for row in record.rows if counts[row.uri] == record.unit]
     videos = [video for record in records for video in record.videos if counts[video.uri] == record.unit]
     entries = [entry for record in records for entry in record.clips if counts[entry.uri] == record.unit]

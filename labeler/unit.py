@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from labeler.shards import ShardWriter
 from labeler.source import Clip, OpenedVideo, seed_of
 from labeler.storage import Storage, surroundings
 from labeler.threads import fingerprint
-from teachers import ConfigError, TeacherInfo, Tracks
+from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,13 @@ class Trackers(Protocol):
 
     def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
         """Tracks by teacher; for a teacher that cannot track this clip, its message instead."""
+
+
+@dataclass(frozen=True)
+class TeachersReady:
+    """The job's teachers are made; the first unit begins."""
+
+    infos: Mapping[str, TeacherInfo]
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class UnitDone:
     revision: int
 
 
-Event = ClipDone | VideoDone | UnitDone
+Event = TeachersReady | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
 """key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs no teacher's work."""
 
@@ -102,7 +109,13 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
                 if set(trackers.infos) <= set(record.teachers):
                     yield UnitDone(unit.number, record.revision)
                     return
-                done = yield from _add_teachers(storage, record, trackers, tracked)
+                try:
+                    done = yield from _add_teachers(storage, record, unit.uris, trackers, tracked)
+                except ShardError:
+                    newest = latest(storage, unit.number)
+                    if newest is None or newest.revision == record.revision:
+                        raise
+                    done = False  # `gc` removed the tar while it was read, because a newer one replaces it
             else:
                 done = yield from _label(storage, job, unit, decoding, trackers, tracked)
             if done:
@@ -110,11 +123,15 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
                 return
 
 
+DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")
+"""Fields of a `TeacherInfo` that make two teachers of one name two teachers."""
+
+
 def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> None:
     """ConfigError if a teacher labelled this unit under the same name but as another."""
     for name in sorted(set(record.teachers) & set(infos)):
         there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))  # tuples are lists, as in the record
-        differences = [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        differences = [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in DECISIVE if there.get(key) != here[key]]
         if differences:
             raise ConfigError(
                 f"teacher {name!r} labelled unit {record.unit} as another ({'; '.join(differences)}): take what was taken before, or "
@@ -165,12 +182,13 @@ def _label(
         return commit(storage, record, shard)
 
 
-def _add_teachers(storage: Storage, record: Record, trackers: Trackers, tracked: Tracked) -> Generator[Event, None, bool]:
+def _add_teachers(
+    storage: Storage, record: Record, uris: Sequence[str], trackers: Trackers, tracked: Tracked
+) -> Generator[Event, None, bool]:
     """Track the stored clips with the teachers that the unit lacks, and commit the next revision; False as in `_label`."""
     missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
     config = AgreementConfig(**record.agreement)
     rows = list(record.rows)
-    events: list[Event] = []
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         known = tracked.setdefault(sample.key, {})
@@ -185,15 +203,17 @@ def _add_teachers(storage: Storage, record: Record, trackers: Trackers, tracked:
         changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
         labels = agreement.label(changed.tracks, changed.rules, changed.queries, changed.size_hw, config)
         changed = replace(changed, labels=labels)
-        parts = updated(parts, members(replace(changed, tracks=new)))
-        events.append(ClipDone(record.unit, sample.key, len(sample.queries) * len(todo)))
-        return changed, parts
+        return changed, updated(parts, members(replace(changed, tracks=new)))
 
-    done = revise(
-        storage, record, change, teachers={**record.teachers, **info_to_meta(missing)}, rows=rows, fingerprint=fingerprint()
-    )
-    yield from events
-    return done
+    fields = {"teachers": {**record.teachers, **info_to_meta(missing)}, "rows": rows, "fingerprint": fingerprint()}
+    clips = revise(storage, record, change, **fields)
+    while True:
+        try:
+            clip = next(clips)
+        except StopIteration as end:
+            yield from (VideoDone(record.unit, uri, ()) for uri in uris)
+            return end.value
+        yield ClipDone(record.unit, clip.key, clip.queries * len(missing))
 
 
 def _labelled(clip: Clip, results: Mapping[str, Tracks | str], infos: Mapping[str, TeacherInfo], config: AgreementConfig) -> Sample:

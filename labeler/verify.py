@@ -16,7 +16,7 @@ from labeler.records import RECORD, Record, latest_records, read_record, revisio
 from labeler.sample import from_members
 from labeler.shards import read_samples, refuse_odd_member
 from labeler.storage import PART, Storage
-from labeler.tables import accounts
+from labeler.tables import accounts, compact
 from teachers import ShardError
 
 
@@ -99,19 +99,24 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
 
 
 def collect_garbage(storage: Storage, *, older_than_s: float = 3600.0, dry_run: bool = False) -> list[str]:
-    """Remove shards and records that a later revision replaces, and tars without a record; returns what was (or would be) removed.
+    """Remove tars that a later revision replaces, and those without a record; returns what was (or would be) removed.
 
-    A tar without a record may belong to a writer at work: it is removed only if it is older than `older_than_s`.
+    Records stay: they are small, and a revision's number must never be free again for a writer that began before it was taken. A tar
+    without a record may belong to a writer at work: it is removed only if it is older than `older_than_s`.
     """
     read_manifest(storage)
-    latest = {unit: numbers[-1] for unit, numbers in revisions(storage).items()}
-    counting = {record.tar for record in latest_records(storage)}
+    records = latest_records(storage)
+    latest = {record.unit: record.revision for record in records}
+    counting = {record.tar for record in records}
+    if not dry_run:
+        compact(storage, records)  # before the old tars go: clips.parquet must not name them
     removed = []
     for name in (f"shards/{name}" for name in storage.names("shards")):
+        if name in counting or not name.endswith((".tar", PART)):
+            continue
         numbers = re.match(r"shards/(\d+)\.r(\d+)\.", name)
         replaced = numbers is not None and int(numbers[2]) < latest.get(int(numbers[1]), 0)
-        unrecorded = name.endswith((".tar", PART)) and name not in counting
-        if replaced or (unrecorded and time.time() - storage.modified(name) > older_than_s):
+        if replaced or time.time() - storage.modified(name) > older_than_s:
             removed.append(name)
             if not dry_run:
                 storage.remove(name)

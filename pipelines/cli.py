@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("interrupted. Nothing committed is lost; the same command goes on from there.")
+        complain("interrupted. A job or a training goes on from here with the same command.")
         return 130
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,17 @@ import teachers
 from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
-from labeler.unit import Event, Job, do_unit
+from labeler.unit import Event, Job, TeachersReady, do_unit
 from teachers import ConfigError, SurroundingsError, Teacher, TeacherInfo, Tracks
 
 ATTEMPTS = 3
 """Times that a unit is tried when the surroundings fail, before it is left open."""
+PAUSE_S = 1.0
+"""Before the second try of a unit; before the third, twice that."""
+
+
+OF_THE_DEVICE = ("OutOfMemoryError", "AcceleratorError")
+"""torch's errors that say nothing about the clip; by name, because teachers without weights do not load torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +37,7 @@ class TeacherSpec:
         """The teacher, in the mode that covers every frame. ConfigError for one with random weights: noise is never a label."""
         teacher = teachers.load(self.name, checkpoint=self.checkpoint, device=self.device, mode="label")
         if teacher.info.checkpoint_sha256 == "random":
-            raise ConfigError(f"teacher {self.name!r} has random weights: it may be tried with `track`, but it never labels.")
+            raise ConfigError(f"teacher {self.name!r} has random weights: noise is never a label. Give it a checkpoint.")
         return teacher
 
 
@@ -74,6 +81,8 @@ def track_or_say_why(teacher: Teacher, frames: np.ndarray, queries: np.ndarray, 
     except MemoryError as error:
         raise SurroundingsError(f"teacher {teacher.info.name!r}: the machine is out of memory.") from error
     except Exception as error:
+        if type(error).__name__ in OF_THE_DEVICE:
+            raise SurroundingsError(f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}") from error
         return f"{type(error).__name__}: {error}"
 
 
@@ -81,6 +90,7 @@ def run(job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Seq
     """Do the units one after another; yields what happens."""
     trackers = LocalTrackers(specs)  # before `one_thread`, which pins the libraries that are loaded
     with one_thread(), DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib) as decoding:
+        yield TeachersReady(trackers.infos)
         for unit in units:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
@@ -89,3 +99,5 @@ def run(job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Seq
                 except SurroundingsError as error:
                     if attempt == ATTEMPTS:
                         yield UnitOpen(unit.number, str(error))
+                    else:
+                        time.sleep(attempt * PAUSE_S)

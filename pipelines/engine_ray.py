@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
-from labeler.unit import Event, Job, do_unit
+from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engine_local import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
 KNOCK_S = 10.0
 """How long a cluster may take to answer at its address."""
 ROOM_S = 300.0
-"""How long the cluster may take to start an actor of each kind."""
+"""How long the cluster may take to start the actors of a kind."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683 are 63 MB."""
 
@@ -113,7 +113,9 @@ class RayTrackers:
             for name, call in calls.items():
                 try:
                     found[name] = ray.get(call)
-                except RayActorError as error:
+                except RayTaskError:
+                    raise
+                except RayError as error:
                     lost = error
             if lost is None:
                 return {name: found[name] for name in names}
@@ -129,6 +131,9 @@ class UnitWorker:
         self._job = job
         self._decoding = DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib)
         self._trackers = RayTrackers(actors, infos)
+
+    def ready(self) -> None:
+        """Returns as soon as the worker runs."""
 
     def do(self, unit: Unit) -> Iterator[Event]:
         yield from do_unit(self._job, unit, self._decoding, self._trackers)
@@ -156,7 +161,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             store = STORE_BYTES_PER_WORKER * (workers or cpus)
-            ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise SurroundingsError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
@@ -183,7 +188,7 @@ def run(
     sized: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
     worker: Any = ray.remote(num_cpus=layout.cpus)(UnitWorker)
     actors = [[sized.remote(spec) for spec in specs] for _ in range(layout.actors_per_teacher)]
-    made = _infos(actors[0], layout)
+    made = _when_ready([actor.info.remote() for row in actors for actor in row], layout)[: len(specs)]
     infos = {info.name: info for info in sorted(made, key=lambda info: info.name)}
 
     def new_worker(lane: int) -> Any:
@@ -191,18 +196,20 @@ def run(
         mine = {info.name: actor for info, actor in zip(made, actors[lane % len(actors)], strict=True)}
         return worker.remote(job, limits, mine, infos)
 
+    yield TeachersReady(infos)
+    workers = {lane: new_worker(lane) for lane in range(min(layout.unit_workers, len(units)))}
     try:
-        yield from _hand_out(units, new_worker, lanes=min(layout.unit_workers, len(units)))
+        _when_ready([worker.ready.remote() for worker in workers.values()], layout)
+        yield from _hand_out(units, workers, new_worker)
     finally:
-        for actor in (actor for row in actors for actor in row):
+        for actor in [*workers.values(), *(actor for row in actors for actor in row)]:
             ray.kill(actor)
 
 
-def _hand_out(units: Sequence[Unit], new_worker: Callable[[int], Any], lanes: int) -> Iterator[Event | UnitOpen]:
+def _hand_out(units: Sequence[Unit], workers: dict[int, Any], new_worker: Callable[[int], Any]) -> Iterator[Event | UnitOpen]:
     """Give each idle lane the next unit; a unit whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
     queue = deque(units)
     attempts: dict[int, int] = {}
-    workers = {lane: new_worker(lane) for lane in range(lanes)}
     idle, busy = list(workers), dict[Any, tuple[Unit, int]]()
     while queue or busy:
         while queue and idle:
@@ -218,8 +225,9 @@ def _hand_out(units: Sequence[Unit], new_worker: Callable[[int], Any], lanes: in
                 continue
             except StopIteration:
                 pass
-            except (RayActorError, RayTaskError) as error:
-                if isinstance(error, RayActorError):
+            except RayError as error:
+                if not isinstance(error, RayTaskError):
+                    ray.kill(workers[lane])
                     workers[lane] = new_worker(lane)
                 why = _as_raised(error)
                 if attempts[unit.number] < ATTEMPTS:
@@ -237,15 +245,15 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
-def _infos(actors: list[Any], layout: Layout) -> list[TeacherInfo]:
+def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
+    """The first answers of new actors; SurroundingsError if the cluster has no room for them."""
     try:
-        return ray.get([actor.info.remote() for actor in actors], timeout=ROOM_S)
+        return ray.get(calls, timeout=ROOM_S)
     except GetTimeoutError as error:
         raise SurroundingsError(
-            f"the cluster had no room within {ROOM_S:.0f} s for {layout.teachers} teachers of {layout.cpus:g} CPU and {layout.gpus:g} "
-            "GPU each: wait for other jobs, or give it fewer --workers."
+            f"the cluster had no room within {ROOM_S:.0f} s for this layout: {layout}. Wait for other jobs, or give fewer --workers."
         ) from error
-    except (RayActorError, RayTaskError) as error:
+    except RayError as error:
         raise _as_raised(error) from error
 
 
@@ -254,8 +262,8 @@ def _as_raised(error: RayError) -> SurroundingsError:
     cause: BaseException = error
     while isinstance(cause, RayTaskError):  # a task that waits for another wraps its error once more
         cause = cause.cause
-    if isinstance(cause, RayActorError):
-        return SurroundingsError(f"a worker of the cluster was lost: {' '.join(str(cause).split())}")
+    if isinstance(cause, RayError):
+        return SurroundingsError(f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}")
     if not isinstance(cause, SurroundingsError):
         raise cause from error
     return cause

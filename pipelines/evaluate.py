@@ -41,7 +41,7 @@ class EvalCommand:
     seed: int = 0
     """Seed of the first procedural clip; each further clip takes the next."""
     mode: Mode = "predictor"
-    """How the trackers are called: see `tapdistill teachers`."""
+    """How the trackers are called: see docs/commands/teachers.md."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
     table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

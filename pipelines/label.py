@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Annotated, Literal
 
+import pandas as pd
 import tyro
 
 from labeler import tables
@@ -22,19 +23,19 @@ from labeler.clips import ClipConfig
 from labeler.decode import Decoder
 from labeler.encode import EncodeConfig
 from labeler.manifest import Frozen, freeze
-from labeler.plan import create_plan, cut_into_units, list_sources, read_plans
+from labeler.plan import Unit, create_plan, cut_into_units, list_sources, read_plans
 from labeler.queries import QueryConfig
 from labeler.records import Record, latest_records
 from labeler.scan import VideoLimits
 from labeler.scratch import remove_abandoned
 from labeler.storage import Storage
-from labeler.unit import Event, Job
+from labeler.unit import Event, Job, TeachersReady, check_same_teachers
 from pipelines import engine_local
 from pipelines.console import say
 from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.progress import JobProgress
 from pipelines.summary import accounts_table
-from teachers import ConfigError, SurroundingsError
+from teachers import ConfigError, SurroundingsError, TapdistillError
 from teachers.registry import own_name
 
 
@@ -50,7 +51,7 @@ class LabelConfig:
     out: str
     """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
     teachers: tuple[str, ...] = ("lk", "flow", "match")
-    """Names from `tapdistill teachers`; at least two, so that there is something to agree on."""
+    """Names from `tapdistill teachers`; two or more, or there is nothing to agree on and every label is kept."""
     checkpoint: tuple[str, ...] = ()
     """Weights of a teacher, as NAME=FILE; may be given several times."""
     engine: Literal["ray", "local"] = "ray"
@@ -75,7 +76,7 @@ class LabelConfig:
     decoding: DecodeLimits = field(default_factory=DecodeLimits)
 
     def __post_init__(self) -> None:
-        if len(set(self.teachers)) != len(self.teachers) or not self.teachers:
+        if len(self.names()) != len(self.teachers) or not self.teachers:
             raise ConfigError(f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once.")
         self.specs()
         if self.workers is not None and self.workers < 1:
@@ -86,6 +87,10 @@ class LabelConfig:
             raise ConfigError(
                 "--engine local is one process without Ray: leave --ray-address and --workers out, or use --engine ray."
             )
+
+    def names(self) -> set[str]:
+        """What the teachers' tracks are stored under."""
+        return {own_name(name) for name in self.teachers}
 
     def frozen(self) -> Frozen:
         """The part that decides which clips, pixels, and queries the data set has."""
@@ -107,7 +112,10 @@ class LabelResult:
 
     accounts: tables.Accounts
     records: list[Record]
-    open_units: list[UnitOpen]
+    open_units: list[Unit]
+    """Units that still have no record, or lack a teacher in it."""
+    troubles: list[UnitOpen]
+    """Why, as far as the engine said."""
     seconds: float
 
 
@@ -134,24 +142,33 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
     storage.remove_abandoned_parts("shards")
     remove_abandoned()
     records = latest_records(storage)
-    todo = tables.open_units(plans, records, {own_name(name) for name in config.teachers})
+    todo = tables.open_units(plans, records, config.names())
     say(
         f"{sum(map(len, plans))} videos in {sum(table['unit'].nunique() for table in plans)} units, {len(todo)} to do -> {storage.url}"
     )
     _warn_of_other_agreement(records, config.agreement)
+    if records:
+        _note_changed_sources(plans, job.frozen.sources)
 
-    open_units: list[UnitOpen] = []
+    troubles: list[UnitOpen] = []
     with JobProgress(videos=sum(len(unit.uris) for unit in todo)) as progress:
         for event in _events(config, job, todo, progress):
             progress.show(event)
+            if isinstance(event, TeachersReady):
+                for record in records:
+                    check_same_teachers(record, event.infos)
             if isinstance(event, UnitOpen):
-                open_units.append(event)
+                troubles.append(event)
             if watch:
                 watch(event)
     records = latest_records(storage)
     tables.compact(storage, records)
     return LabelResult(
-        accounts=tables.accounts(plans, records), records=records, open_units=open_units, seconds=time.monotonic() - started
+        accounts=tables.accounts(plans, records),
+        records=records,
+        open_units=tables.open_units(plans, records, config.names()),
+        troubles=troubles,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -177,6 +194,19 @@ def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConf
         say(f"note: the labels of {other} units were made with other agreement settings; `tapdistill relabel` makes them equal.")
 
 
+def _note_changed_sources(plans: Sequence[pd.DataFrame], patterns: Sequence[str]) -> None:
+    """Say what came or changed since the plan was made: the plan is fixed, so that it stays out must not go unseen."""
+    try:
+        now = {source.uri: source.etag for source in list_sources(patterns)}
+    except TapdistillError:
+        return  # what is labelled already needs its sources no more
+    then = {uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)}
+    new = sum(uri not in then for uri in now)
+    changed = sum(uri in then and then[uri] != etag for uri, etag in now.items())
+    if new or changed:
+        say(f"note: {new} files are new and {changed} changed since this data set was planned; label them into another --out.")
+
+
 def _name_and_file(text: str, names: Sequence[str]) -> tuple[str, str]:
     name, separator, file = text.partition("=")
     if not separator or name not in names:
@@ -189,9 +219,8 @@ def run(config: LabelConfig) -> int:
     result = label(config)
     print_summary(result, config.out)
     if result.open_units:
-        raise SurroundingsError(
-            f"{result.accounts.open} videos are still open: {result.open_units[0].why} The same command goes on from here."
-        )
+        why = result.troubles[0].why if result.troubles else "their workers wrote elsewhere: --out must be one place for all nodes."
+        raise SurroundingsError(f"{len(result.open_units)} units are still open: {why} The same command goes on from here.")
     return 0
 
 

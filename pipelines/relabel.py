@@ -49,7 +49,8 @@ def run(config: RelabelConfig) -> int:
 def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> bool:
     """True if the unit got a new revision; a lost race is run again from the winner's."""
     while record is not None:
-        if record.agreement == asdict(config.agreement) and (record.pruned or not config.prune):
+        nothing_to_prune = not config.prune or all(entry.kept == entry.queries for entry in record.clips)
+        if record.agreement == asdict(config.agreement) and nothing_to_prune:
             return False
         if relabel(storage, record, config.agreement, prune=config.prune):
             return True

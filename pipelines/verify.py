@@ -26,7 +26,7 @@ class VerifyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GcConfig:
-    """Remove shards and records that a later revision replaces, and what interrupted writers left."""
+    """Remove shards that a later revision replaces, and what interrupted writers left."""
 
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
@@ -46,7 +46,8 @@ def run_verify(config: VerifyConfig) -> int:
     records = latest_records(storage) if not problems else []
     if problems:
         raise ShardError(
-            f"{storage.url}: {problems} problems in its shards. Label the units again into another folder, or restore them."
+            f"{storage.url}: {problems} problems in its shards. Restore them; or delete the records of these units "
+            "(shards/<unit>.r*.json), and the same `label` does them again."
         )
     clips = sum(len(record.clips) for record in records)
     say(

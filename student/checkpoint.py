@@ -38,6 +38,8 @@ class Checkpoint:
     step: int
     position: int
     """Where in the data reading goes on: `start` of `student.mixture.batches`."""
+    data: str
+    """`Batches.digest` of the stored clips."""
     network: dict[str, Any]
     """Sizes of the network."""
     config: dict[str, Any]

@@ -14,6 +14,8 @@ webdataset's pipeline splits and maps; places, and so exact restarts, are ours, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import threading
@@ -113,9 +115,11 @@ class Place:
 class Batches(Iterator[Batch]):
     """The endless stream of `batches`."""
 
-    def __init__(self, loader: DataLoader, left_out: Sequence[LeftOut]) -> None:
+    def __init__(self, loader: DataLoader, left_out: Sequence[LeftOut], digest: str) -> None:
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
+        self.digest = digest
+        """sha256 of what the stream is drawn from: the same places give the same clips only where it is the same."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -155,7 +159,8 @@ def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world:
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )
-    return Batches(loader, left_out)
+    places = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
+    return Batches(loader, left_out, hashlib.sha256(json.dumps([places, world]).encode()).hexdigest())
 
 
 def places(config: DataConfig, shards: Sequence[Sequence[int]], seed: int) -> Iterator[Place]:

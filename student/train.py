@@ -37,7 +37,7 @@ from student.train_events import Evaluated, Saved, Started, StepDone, StepSkippe
 from teachers.checkpoints import LICENCE, load_weights, read_metadata
 from teachers.cotracker3 import PRESETS, CoTracker3, CoTracker3Config, CoTracker3OfflineTeacher, config_of_file
 from teachers.device import pick_device
-from teachers.errors import ConfigError
+from teachers.errors import CheckpointError, ConfigError
 from teachers.memory import Memory
 from teachers.refinements import Refinements
 
@@ -121,6 +121,7 @@ class _Run:
         self.model = (CoTracker3(CoTracker3Config(**found.network)) if found else first_network(config)).to(self.device)
         self.optimiser = Optimiser(self.model, config.schedule)
         self.step = self.position = self.steps_skipped = self.skipped_in_a_row = 0
+        self.data = found.data if found else ""
         self.figures: dict[str, float] = {}
         self.best: float | None = None
         if found:
@@ -133,6 +134,12 @@ class _Run:
         started = time.perf_counter()
         config, steps = self.config, self.config.schedule.steps
         stream = batches(config.data, config.seed, self.position, self.rank, self.world)
+        if self.data not in ("", stream.digest):
+            raise CheckpointError(
+                f"{self.out}: the data sets hold other clips or revisions than when its checkpoint of step {self.step} was written, so "
+                "the run cannot go on as it was. Give another --out, with `--init` the weights of this one."
+            )
+        self.data = stream.digest
         self.watch(Started(step=self.step, left_out=stream.left_out))
         curves = Curves(self.out, self.step, config.log_every) if self.rank == 0 else None
         try:
@@ -222,7 +229,7 @@ class _Run:
             return
         self.checkpoints.save(
             Checkpoint(
-                step=self.step, position=self.position, network=asdict(self.model.config), config=plain(self.config),
+                step=self.step, position=self.position, data=self.data, network=asdict(self.model.config), config=plain(self.config),
                 model=self.model.state_dict(), optimiser=self.optimiser.state_dict(), random=random_states(), figures=self.figures,
                 best=self.best,
             )

@@ -71,7 +71,7 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
         ]
         raise CheckpointError(
             f"{path}: not a checkpoint of {name!r}: {'; '.join(differences)}. Give the file that belongs to {name!r}, or name the "
-            "teacher that the file belongs to (`tapdistill teachers list`)."
+            "teacher that the file belongs to (`tapdistill teachers`)."
         )
     model.load_state_dict(weights)
     return file_sha256(path)

@@ -56,6 +56,28 @@ TABLE: tuple[TeacherEntry, ...] = (
         weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
     ),
     TeacherEntry(
+        name="cotracker3-online", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
+        architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/facebook/cotracker3 scaled_online.pth",
+    ),
+    TeacherEntry(
+        name="cotracker3-online-baseline", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
+        architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/facebook/cotracker3 baseline_online.pth",
+    ),
+    TeacherEntry(
+        name="tapir", factory="teachers.tapir:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
+        weights="dm-tapnet tapir_checkpoint_panning.pt",
+    ),
+    TeacherEntry(
+        name="bootstapir", factory="teachers.tapir:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
+        weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt",
+    ),
+    TeacherEntry(
+        name="bootstapir-causal", factory="teachers.tapir_stream:CausalBootsTapirTeacher", architecture="TAPIR, causal",
+        licence="Apache-2.0", weights="dm-tapnet bootstap/causal_bootstapir_checkpoint.pt",
+    ),
+    TeacherEntry(
         name="cotracker2", factory="teachers.cotracker2:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
     ),

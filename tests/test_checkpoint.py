@@ -31,7 +31,7 @@ def network(config: CoTracker3Config = SMALL) -> CoTracker3:
 def checkpoint(step: int) -> Checkpoint:
     model = network()
     return Checkpoint(
-        step=step, position=2 * step, network=asdict(model.config), config={"seed": 0}, model=model.state_dict(),
+        step=step, data="", position=2 * step, network=asdict(model.config), config={"seed": 0}, model=model.state_dict(),
         optimiser={"adamw": {}}, random=random_states(), figures={"delta_avg": 0.5}, best=0.5,
     )  # fmt: skip
 

@@ -136,8 +136,8 @@ def test_failing_surroundings_in_a_worker_leave_the_unit_open_with_the_reason(vi
     settings = config(videos, tmp_path, TEACHERS, engine="ray", workers=1)
     (tmp_path / "shards").write_bytes(b"")
     result = label(settings)
-    assert {event.unit for event in result.open_units} == {0, 1, 2}
-    for event in result.open_units:
+    assert {event.unit for event in result.troubles} == {0, 1, 2}
+    for event in result.troubles:
         assert event.why.startswith("could not write")
         assert "\n" not in event.why
 

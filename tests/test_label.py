@@ -423,8 +423,8 @@ def test_a_full_temporary_disk_leaves_the_unit_open(videos, tmp_path, monkeypatc
         result = label(config(videos, tmp_path / "out"))
     finally:
         subprocess.run(["umount", str(full)], check=True)
-    assert {event.unit for event in result.open_units} == {0, 1, 2}
-    assert "No space left" in result.open_units[0].why
+    assert {event.unit for event in result.troubles} == {0, 1, 2}
+    assert "No space left" in result.troubles[0].why
     assert result.accounts.open == 5
     assert tars(tmp_path / "out") == {}
 
@@ -504,7 +504,7 @@ def test_the_local_engine_leaves_a_unit_open_when_the_surroundings_fail(videos, 
     monkeypatch.setattr("labeler.unit.commit", fail)
     seen: list = []
     result = label(config(videos, tmp_path, decoding=DecodeLimits(deadline_s=60)), seen.append)
-    assert result.open_units == [UnitOpen(unit, "the disk is gone.") for unit in range(3)]
+    assert result.troubles == [UnitOpen(unit, "the disk is gone.") for unit in range(3)]
     assert (result.accounts.open, result.accounts.done) == (5, 0)
     assert sum(isinstance(event, UnitOpen) for event in seen) == 3
 

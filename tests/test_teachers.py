@@ -41,7 +41,7 @@ EVERY_TEACHER = [n if n in WITHOUT_WEIGHTS else pytest.param(n, marks=pytest.mar
 
 def load(name: str) -> teachers.Teacher:
     untrained = {} if name in WITHOUT_WEIGHTS else {"checkpoint": "random", "preset": "mini"}
-    return teachers.load(name, device="cpu", **untrained)
+    return teachers.load(name, device="cpu", mode="label", **untrained)
 
 
 @pytest.fixture(params=EVERY_TEACHER, scope="module")

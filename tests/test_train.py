@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import student.train
 import teachers
+from labeler.agreement import AgreementConfig
 from pipelines.cli import run as tapdistill
+from pipelines.relabel import RelabelConfig
+from pipelines.relabel import run as run_relabel
 from student.checkpoint import Checkpoints
 from student.mixture import DataConfig, batches
 from student.schedule import ScheduleConfig
@@ -211,6 +215,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
 
     class Poisoned:
         left_out = ()
+        digest = "none"
 
         def __init__(self, *arguments: Any) -> None:
             self.numbered = enumerate(batches(*arguments))
@@ -242,6 +247,16 @@ def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
 
 
 # --- what cannot be right
+
+
+def test_a_data_set_that_changed_since_the_checkpoint_is_refused(tmp_path, dataset):
+    """A place of the stream would be another clip: the resumed run would not be the one that was begun."""
+    shutil.copytree(dataset.folder, tmp_path / "labels")
+    settings = replace(config(), data=replace(DATA, data=(str(tmp_path / "labels"),), procedural=0.5))
+    train(settings, tmp_path / "out")
+    run_relabel(RelabelConfig(data=str(tmp_path / "labels"), agreement=AgreementConfig(tau_px=1.0)))
+    with pytest.raises(CheckpointError, match="hold other clips or revisions than when its checkpoint of step 4 was written"):
+        train(settings, tmp_path / "out")
 
 
 def test_an_empty_data_set_is_an_error(tmp_path):

@@ -1,0 +1,52 @@
+"""Clip features: the feature maps of a clip of any length, some frames at a time.
+
+For networks that go through a clip window by window. Frames are encoded when a window first needs them, and forgotten once a window
+has passed them, so a pass forward encodes every frame once and holds no more than a window, however long the clip is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class ClipFeatures:
+    """The feature maps of a clip."""
+
+    def __init__(
+        self,
+        encode: Callable[[np.ndarray], list[Tensor]],  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
+        frames: np.ndarray,  # uint8 [T, H, W, 3]
+    ) -> None:
+        self._encode, self._frames = encode, frames
+        self._first = 0
+        self._maps: list[Tensor] = []
+        """Of the frames from `_first` on."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def window(self, first: int, frames: int) -> list[Tensor]:  # per level [1, frames, h, w, C]
+        """Maps of `frames` frames from `first` on, fewer only at the clip's end."""
+        last, held = min(first + frames, len(self)), self._first + self._held
+        if not self._first <= first < held:
+            self._first, self._maps = first, self._encode(self._frames[first:last])
+        elif last > held:
+            kept = [grid[:, first - self._first :] for grid in self._maps]
+            new = self._encode(self._frames[held:last])
+            self._first, self._maps = first, [torch.cat(grids, 1) for grids in zip(kept, new, strict=True)]
+        return [grid[:, first - self._first : last - self._first] for grid in self._maps]
+
+    def reversed(self) -> ClipFeatures:
+        """Of the reversed clip; nothing is encoded again if this holds the whole clip."""
+        back = ClipFeatures(self._encode, self._frames[::-1])
+        if self._held == len(self):
+            back._maps = [grid.flip(1) for grid in self._maps]
+        return back
+
+    @property
+    def _held(self) -> int:
+        return self._maps[0].shape[1] if self._maps else 0

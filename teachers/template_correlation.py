@@ -1,0 +1,34 @@
+"""Template correlation: products of what a point looked like with the cells around where it may be now.
+
+A point has several templates and moves through frames of its own, so that points whose windows begin in different frames run
+together (PIPs, section 3.2; PIPs++, section 4). Positions are in cells of the grid, an integer is a cell's centre. Bilinear between
+cells, zero outside the grid; the steps of a window move y fastest.
+
+Speed: the whole cells around a point are gathered once for all its templates, and products are blended, not features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from teachers.sampling import blend_cells, gather_cells
+
+
+def correlate_templates(
+    grid: Tensor,  # [B, T, h, w, C]
+    templates: Tensor,  # [B, N, S, M, C]
+    frame: Tensor,  # [B or 1, N or 1, S] integer in [0, T)
+    xy: Tensor,  # [B, N, S, 2] cells
+    radius: int,
+) -> Tensor:  # [B, N, S, M, (2 radius + 1)**2]
+    """Each template times the features at `xy` + (i, j) for i, j in -radius..radius, over the root of C."""
+    height, width, channels = grid.shape[2:]
+    cells = gather_cells(grid, frame, xy, radius)
+    products = cells @ (templates / math.sqrt(channels)).mT  # [B, N, S, (2 radius + 2)**2, M]
+    steps = torch.arange(-radius, radius + 2, device=xy.device)
+    column, row = (xy.floor().long()[..., None, :] + steps[:, None]).unbind(-1)
+    inside = ((column >= 0) & (column < width))[..., :, None] & ((row >= 0) & (row < height))[..., None, :]
+    return blend_cells(products * inside.flatten(-2)[..., None], xy, radius).mT
