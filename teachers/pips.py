@@ -1,6 +1,6 @@
 """PIPs: follow each point through eight frames at a time, alone, behind occluders too.
 
-Paper    Harley et al. 2022, "Particle Video Revisited", arXiv 2204.04153. Names below are the paper's.
+Paper    Harley et al. 2022, "Particle Video Revisited", arXiv 2204.04153, section 3. Names below are the paper's.
 Weights  the reference model of aharley/pips, MIT. This file is written from the paper; the parity tests show equal outputs.
          Attribute names are the keys of that file.
 Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in cells: px / 4, without a half-pixel
@@ -72,6 +72,11 @@ class PipsConfig:
 PRESETS = {"official": PipsConfig.official, "mini": PipsConfig.mini}
 
 
+def mlp(up: nn.Module, down: nn.Module) -> nn.Sequential:
+    """Two layers around a GELU; the official file counts a dropout between them."""
+    return nn.Sequential(up, nn.GELU(), nn.Identity(), down)
+
+
 class Residual(nn.Module):
     """A layer norm and a layer beside a shortcut."""
 
@@ -85,26 +90,23 @@ class Residual(nn.Module):
 
 
 class MeanOverFrames(nn.Module):
+    """A layer without weights that has a place in the official file's numbering."""
+
     def forward(self, x: Tensor) -> Tensor:  # [P, S, width] -> [P, width]
         return x.mean(1)
 
 
 class DeltaBlock(nn.Module):
-    """MLP-mixer: tokens of a point in S frames to corrections of its positions and features (section 3.3)."""
+    """MLP-mixer: tokens of a point in S frames to corrections of its positions and features."""
 
     def __init__(self, config: PipsConfig) -> None:
         super().__init__()
         frames, width, ratio = config.window, config.width, config.mlp_ratio
 
         def mixer_block() -> nn.Sequential:
-            over_frames = (nn.Conv1d(frames, ratio * frames, 1), nn.Conv1d(ratio * frames, frames, 1))
-            over_channels = (nn.Linear(width, ratio * width), nn.Linear(ratio * width, width))
-            return nn.Sequential(
-                *(
-                    Residual(width, nn.Sequential(up, nn.GELU(), nn.Identity(), down))  # the official file has a dropout's place
-                    for up, down in (over_frames, over_channels)
-                )
-            )
+            over_frames = mlp(nn.Conv1d(frames, ratio * frames, 1), nn.Conv1d(ratio * frames, frames, 1))
+            over_channels = mlp(nn.Linear(width, ratio * width), nn.Linear(ratio * width, width))
+            return nn.Sequential(Residual(width, over_frames), Residual(width, over_channels))
 
         last = nn.Linear(width, frames * (2 + config.channels))
         nn.init.normal_(last.weight, std=1e-3)  # an untrained network leaves the points where they are

@@ -73,7 +73,7 @@ PRESETS = {"official": Pips2Config.official, "mini": Pips2Config.mini}
 
 
 class TimeBlock(nn.Module):
-    """Norm over time, ReLU, convolution, twice, beside a shortcut; channels that it gains are zero in the shortcut, half on each side."""
+    """Norm over time, ReLU, convolution, twice, beside a shortcut. What it gains in channels is zero there, half on each side."""
 
     def __init__(self, inputs: int, outputs: int, activated: bool) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def motion(xy: Tensor, frequencies: int) -> Tensor:  # [B, N, S, 2] cells -> [B,
     return torch.cat([torch.cat([angles.sin(), angles.cos()], -1).flatten(3), step], -1)
 
 
-@dataclass
+@dataclass(eq=False)
 class Walk:
     """Points of one query frame on their way through a clip."""
 
@@ -225,9 +225,9 @@ class Walk:
 class Pips2Teacher(ForwardTeacher):
     """PIPs++ over a clip of any length, in windows of `window` frames.
 
-    A window begins in the last frame of the one before, with that position as its query, but keeps the template of the first query
-    frame and begins with the other templates of the last window. The last window is moved back to end with the clip; where it meets frames
-    that are tracked already, it improves them.
+    A window begins in the last frame of the one before, with that position as its query, but keeps the template of the query's
+    frame and begins with the other templates of the last window. The last window is moved back to end with the clip; where it
+    meets frames that are tracked already, it improves them.
 
     Settings, beside those of `ForwardTeacher`:
         window: frames that are refined together; also how many are held as features, 2.1 MB each for frames of 384 x 512 px.

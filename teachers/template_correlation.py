@@ -1,8 +1,8 @@
 """Template correlation: products of what a point looked like with the cells around where it may be now.
 
 A point has several templates and moves through frames of its own, so that points whose windows begin in different frames run
-together (PIPs, section 3.2; PIPs++, section 4). Positions are in cells of the grid, an integer is a cell's centre. Bilinear between
-cells, zero outside the grid; the steps of a window move y fastest.
+together (PIPs, arXiv 2204.04153; PIPs++, arXiv 2307.15055). Positions are in cells of the grid, an integer is a cell's centre.
+Bilinear between cells, zero outside the grid; the steps of a window move y fastest.
 
 Speed: the whole cells around a point are gathered once for all its templates, and products are blended, not features.
 """

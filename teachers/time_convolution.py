@@ -27,6 +27,7 @@ class TimeConvolution(nn.Module):
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
         points, frames = x.shape[:2]
+        assert self.conv.bias is not None
         x = F.pad(x, (0, 0, 1, 1 + frames % 2))  # to whole pairs of outputs
         even, odd = x[:, 0::2], x[:, 1::2]
         a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the inputs of each pair
