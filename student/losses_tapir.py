@@ -65,9 +65,10 @@ def tapir_losses(
     steps: Tensor,  # [S, B, N, T, 4] of `teachers.tapir.Refinements`: x, y, logits of occlusion and distance
     targets: TapirTargets,
     size: tuple[int, int],  # (H, W) of the video
-    config: TapirLossConfig = TapirLossConfig(),
+    config: TapirLossConfig | None = None,
 ) -> TapirLosses:
-    """The sum of each part over the steps of a forward pass."""
+    """The sum of each part over the steps of a forward pass; `config` None is the published one."""
+    config = config or TapirLossConfig()
     xy, occlusion, distance = steps[..., :2], steps[..., 2], steps[..., 3]
     to_raster = RASTER / xy.new_tensor(size[::-1])
     occluded = targets.occluded.to(xy.dtype)
