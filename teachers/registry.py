@@ -81,6 +81,14 @@ TABLE: tuple[TeacherEntry, ...] = (
         name="cotracker2", factory="teachers.cotracker2:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
     ),
+    TeacherEntry(
+        name="pips", factory="teachers.pips:PipsTeacher", architecture="PIPs, chained windows of 8", licence="MIT",
+        weights="https://github.com/aharley/pips reference model",
+    ),
+    TeacherEntry(
+        name="pips2", factory="teachers.pips2:Pips2Teacher", architecture="PIPs++", licence="MIT",
+        weights="https://github.com/aharley/pips2 reference model",
+    ),
 )  # fmt: skip
 
 
