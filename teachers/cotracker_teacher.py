@@ -22,6 +22,7 @@ from teachers.device import pick_device
 from teachers.errors import CheckpointError, ConfigError
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import DEFAULT_MEMORY, Memory
+from teachers.pyramid import least_side
 from teachers.support import frame_grid, grid_points, random_points
 
 STRIDE = 4
@@ -38,7 +39,7 @@ class Call:
     iterations: int
     resolution: tuple[int, int] | None
     """(H, W) px that frames are resized to, multiples of 4; None keeps the clip's own size (sides that are no multiple of 4 are
-    padded by their last row and column)."""
+    padded by their last row and column, and so are clips too small for the network)."""
     support_grid: int
     """Support points a side, in a grid over frame 0."""
     support_points: int = 0
@@ -162,8 +163,9 @@ class CoTrackerTeacher(Teacher):
             if self.call.backward:
                 tracks = self._with_backward_pass(tracks, pyramid, own, support)
         result = self._to_tracks(tracks, scale)
-        if self.call.backward:
-            result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
+        if self.call.backward or self.info.mode == "label":
+            at_query = np.arange(len(queries)), queries[:, 0].astype(int)
+            result.xy[at_query], result.visibility[at_query] = queries[:, 1:], 1
         return result
 
     def _support(self, frames: int, size: torch.Size, seed: int) -> Tensor:  # [M, 3]
@@ -172,14 +174,13 @@ class CoTrackerTeacher(Teacher):
         return torch.cat([grid, random_points(self.call.support_points, frames, height, width, seed)])
 
     def _with_backward_pass(self, tracks: Tensor, pyramid: list[Tensor], own: Tensor, support: Tensor) -> Tensor:
-        """[N, T, 4] `tracks`, with the frames before each query from the reversed clip, and visible in the query's own frame."""
+        """[N, T, 4] `tracks`, with the frames before each query from the reversed clip."""
         frames = tracks.shape[1]
         frame, query_frame = torch.arange(frames, device=self.device), own[:, :1].to(self.device)
         if (query_frame > 0).any():
             there = support if self.call.support_moves else _reversed(support, frames)
             back = self._pass([grid.flip(1) for grid in pyramid], _reversed(own, frames), there)
             tracks = torch.where((frame < query_frame)[..., None], back.flip(1), tracks)
-        tracks[..., 2] = torch.where(frame == query_frame, 1.0, tracks[..., 2])
         return tracks
 
     def _to_raster(self, frames: np.ndarray) -> tuple[Tensor, tuple[float, float]]:
@@ -187,7 +188,8 @@ class CoTrackerTeacher(Teacher):
         video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)  # torch warns of read-only arrays: Ray's are
         height, width = video.shape[-2:]
         if self.call.resolution is None:
-            rest = (0, -width % STRIDE, 0, -height % STRIDE)
+            least = least_side(STRIDE, self.model.config.levels)
+            rest = (0, max(least - width, -width % STRIDE), 0, max(least - height, -height % STRIDE))
             return (F.pad(video.float(), rest, mode="replicate") if any(rest) else video), (1.0, 1.0)
         rows, columns = self.call.resolution
         scale = (columns - 1) / max(1, width - 1), (rows - 1) / max(1, height - 1)

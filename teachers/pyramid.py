@@ -10,6 +10,11 @@ from teachers.encoder import ResidualEncoder
 from teachers.errors import ConfigError
 
 
+def least_side(stride: int, levels: int) -> int:
+    """Px a side of the smallest frame: its coarsest level has a cell, and the encoder's last stage (4 strides) two to normalise over."""
+    return max(8 * stride, stride * 2 ** (levels - 1))
+
+
 def encode_pyramid(
     encoder: ResidualEncoder,
     frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
@@ -23,7 +28,7 @@ def encode_pyramid(
         ConfigError: H or W is not a multiple of the encoder's stride, or too small for the pyramid.
     """
     batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
-    least = stride * 2 ** (levels - 1)
+    least = least_side(stride, levels)
     if height % stride or width % stride or min(height, width) < least:
         raise ConfigError(f"frames of {width} x {height} px: the network needs multiples of {stride}, at least {least} a side.")
     dtype = encoder.conv1.weight.dtype

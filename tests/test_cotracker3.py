@@ -203,7 +203,7 @@ def test_it_runs_in_bfloat16_near_the_float32_result(mini, frames, queries):
 @pytest.mark.parametrize(("height", "width"), [(62, 96), (64, 98), (12, 96)])
 def test_sizes_that_do_not_fit_the_pyramid_are_refused(mini, height, width):
     with pytest.raises(
-        ConfigError, match=rf"frames of {width} x {height} px: the network needs multiples of 4, at least 16 a side"
+        ConfigError, match=rf"frames of {width} x {height} px: the network needs multiples of 4, at least 32 a side"
     ):
         mini.encode(torch.zeros(1, 2, 3, height, width))
 
