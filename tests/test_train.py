@@ -139,7 +139,7 @@ def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
 @pytest.mark.slow
 def test_a_student_from_scratch_learns(tmp_path):
     """On batches that it never saw, the loss falls: paired, because clips differ more than students do."""
-    learning = config(steps=80, checkpoint_every=100)
+    learning = config(steps=200, checkpoint_every=200)
     result = train(learning, tmp_path)
     before, after = first_network(learning), first_network(learning)
     after.load_state_dict(load_file(result.weights))
@@ -189,8 +189,8 @@ def test_what_is_evaluated_is_the_exported_student(tmp_path):
     events: list[object] = []
     result = train(config(steps=2, eval_every=2, eval_clips=1), tmp_path, watch=events.append)
     kinds = [type(event) for event in events]
-    assert kinds == [StepDone, StepDone, Evaluated, Saved]
-    assert result.figures == events[2].figures
+    assert kinds == [Started, StepDone, StepDone, Evaluated, Saved]
+    assert result.figures == events[3].figures
     assert result.figures.keys() == {"AJ", "delta_avg", "OA"}
     assert_same_weights(tmp_path / "best.safetensors", result.weights)
     with safe_open(result.weights, framework="pt") as file:
