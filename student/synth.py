@@ -17,7 +17,6 @@ Photos     lie inside the wheels of scikit-image and scikit-learn (extra `[demo]
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,7 +27,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from teachers.errors import ConfigError, ShardError
+from teachers.errors import ConfigError
 
 Split = Literal["train", "test"]
 
@@ -209,19 +208,6 @@ def save(clip: SynthClip, path: Path) -> Path:
         path, video=clip.frames, points=clip.xy, occluded=~clip.visible, queries=clip.queries, layer=clip.layer
     )  # fmt: skip
     return path
-
-
-def load_npz(path: Path) -> SynthClip:
-    """The clip that `save` wrote.
-
-    Raises:
-        ShardError: the file is missing, not an npz, or lacks an array.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as npz:
-            return SynthClip(npz["video"], npz["queries"], npz["points"], ~npz["occluded"], npz["layer"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ShardError(f"{path}: not a procedural clip: {error}. `tapdistill synth` writes them.") from error
 
 
 # Layers
