@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from labeler.storage import Storage, file_system, surroundings
+from labeler.storage import Storage, file_system, surroundings, tag_of
 from teachers import ConfigError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
@@ -69,8 +69,7 @@ def list_sources(videos: Sequence[str]) -> list[Source]:
             )
         for name, info in files.items():
             uri = fs.unstrip_protocol(name) if "://" in pattern else name
-            tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
-            found[uri] = Source(uri, int(info.get("size") or 0), str(tag).strip('"'))
+            found[uri] = Source(uri, int(info.get("size") or 0), tag_of(info))
     if not found:
         raise ConfigError("no video named: give at least one file, folder, glob, or URL.")
     return [found[uri] for uri in sorted(found)]
@@ -109,9 +108,9 @@ def read_plans(storage: Storage) -> list[pd.DataFrame]:
 def units(plans: Sequence[pd.DataFrame]) -> list[Unit]:
     """Every unit of every plan, by number."""
     return [
-        Unit(number, plan, tuple(rows["uri"]))
+        Unit(int(number), plan, tuple(uris))
         for plan, table in enumerate(plans)
-        for number, rows in ((number, table[table["unit"] == number]) for number in table["unit"].unique().tolist())
+        for number, uris in table.groupby("unit", sort=False)["uri"]
     ]
 
 

@@ -3,17 +3,26 @@
     shards/000123.r0.json    written LAST and create-only: names its tar, its size and sha256, one entry per clip with byte offsets, and
                              a row for whatever was left out or failed
 
-The highest revision of a unit counts. `commit` publishes the tar, then creates the record; who loses the race for a revision is done
-if the winner's tar has the same name (the same bytes), else deletes its own tar and goes on from the winner's revision.
+    records.parquet          copies of the records that counted when a job last ended, so that thousands are read with one request;
+                             a copy is used only while its record's own file is the one that was copied
+
+The highest revision of a unit counts; a unit's revisions have no gap. `commit` publishes the tar, then creates the record; who loses the
+race for a revision is done if the winner's tar has the same name (the same bytes), else deletes its own tar and goes on from the
+winner's revision.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import pandas as pd
+import pyarrow as pa
 
 from labeler.accounts import Row
 from labeler.sample import SCHEMA, check_schema, to_json
@@ -22,6 +31,7 @@ from labeler.storage import Storage
 from teachers import ShardError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
+COPIES = "records.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +140,48 @@ def read_record(storage: Storage, unit: int, revision: int) -> Record:
 
 
 def latest(storage: Storage, unit: int) -> Record | None:
-    """The record that counts for `unit`, or None if it is open."""
-    numbers = revisions(storage).get(unit)
-    return read_record(storage, unit, numbers[-1]) if numbers else None
+    """The record that counts for `unit`, or None if it is open. Looks at its names one by one: a listing would cost every unit's."""
+    revision = 0
+    while storage.size(record_name(unit, revision)) is not None:
+        revision += 1
+    return read_record(storage, unit, revision - 1) if revision else None
 
 
 def latest_records(storage: Storage) -> list[Record]:
-    """The record that counts for every unit that has one, by unit."""
+    """The record that counts for every unit that has one, by unit; from their copies where those are up to date."""
+    counting = [record_name(unit, numbers[-1]) for unit, numbers in revisions(storage).items()]
+    tags = storage.tags("shards") if counting else {}
+    copies = _read_copies(storage) if counting else {}
+
+    def read(name: str) -> Record:
+        copied = copies.get((name, tags.get(name.removeprefix("shards/"), "")))
+        return Record.from_bytes(storage.read(name) if copied is None else copied, f"{storage.url}/{name}")
+
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda item: read_record(storage, item[0], item[1][-1]), revisions(storage).items()))
+        return list(pool.map(read, counting))
+
+
+def copy_records(storage: Storage, records: Sequence[Record]) -> None:
+    """Write records.parquet: a copy of each record, with the tag of its file."""
+    tags = storage.tags("shards")
+    table = pd.DataFrame(
+        [(record.name, tags.get(record.name.removeprefix("shards/"), ""), record.to_bytes()) for record in records],
+        columns=["name", "tag", "record"],
+    )
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    storage.replace(COPIES, buffer.getvalue())
+
+
+def _read_copies(storage: Storage) -> dict[tuple[str, str], bytes]:
+    """(name, tag) -> bytes of each copied record. A damaged file of copies is as good as none: the records are the truth."""
+    if storage.size(COPIES) is None:
+        return {}
+    try:
+        table = pd.read_parquet(io.BytesIO(storage.read(COPIES)))
+        return {(name, tag): data for name, tag, data in zip(table["name"], table["tag"], table["record"], strict=True)}
+    except (pa.ArrowException, KeyError, OSError):
+        return {}
 
 
 def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -71,13 +71,17 @@ class Storage:
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in `folder`, sorted; empty if there is no such folder."""
+        return sorted(self.tags(folder))
+
+    def tags(self, folder: str = "") -> dict[str, str]:
+        """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty if there is no such folder."""
         with surroundings(f"list {self.url}/{folder}"):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
             try:
                 entries = self.fs.ls(self.path(folder), detail=True)
             except FileNotFoundError:
-                return []
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+                return {}
+        return {entry["name"].rsplit("/", 1)[-1]: tag_of(entry) for entry in entries if entry["type"] == "file"}
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -156,6 +160,12 @@ class Storage:
             yield
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
+
+
+def tag_of(info: Mapping[str, Any]) -> str:
+    """What a storage says of a file's content without reading it: its ETag, or size and time of a local file."""
+    tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
+    return str(tag).strip('"')
 
 
 def file_system(url: str) -> tuple[Any, str]:

@@ -1,6 +1,7 @@
 """Tables of a whole data set, from its commit records: clips.parquet, failures.parquet, and the accounts.
 
-Records are the truth; the parquet files are copies for pandas and DuckDB, written again at the end of each job.
+Records are the truth; the parquet files are copies for pandas and DuckDB (and records.parquet for ourselves), written again at the end
+of each job.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pandas as pd
 
 from labeler.accounts import Row
 from labeler.plan import Unit, unit_that_counts, units
-from labeler.records import ClipEntry, Record
+from labeler.records import ClipEntry, Record, copy_records
 from labeler.sample import to_json
 from labeler.storage import Storage
 from teachers import ShardError
@@ -113,11 +114,12 @@ def failures_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def compact(storage: Storage, records: Sequence[Record]) -> None:
-    """Write clips.parquet and failures.parquet from the records."""
+    """Write clips.parquet, failures.parquet, and records.parquet from the records."""
     for name, table in ((CLIPS, clips_table(records)), (FAILURES, failures_table(records))):
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         storage.replace(name, buffer.getvalue())
+    copy_records(storage, records)
 
 
 def open_units(plans: Sequence[pd.DataFrame], records: Sequence[Record], teachers: set[str]) -> list[Unit]:

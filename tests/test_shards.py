@@ -16,7 +16,18 @@ import pytest
 
 from labeler.agreement import AgreementConfig
 from labeler.dataset import open_dataset
-from labeler.records import Record, commit, latest, latest_records, read_record, record_name, revisions, tar_of
+from labeler.records import (
+    COPIES,
+    Record,
+    commit,
+    copy_records,
+    latest,
+    latest_records,
+    read_record,
+    record_name,
+    revisions,
+    tar_of,
+)
 from labeler.revisions import relabel
 from labeler.sample import from_members
 from labeler.shards import ShardWriter, read_samples, shard_name, tar_offsets
@@ -145,12 +156,37 @@ def test_a_record_of_a_later_schema_is_refused_as_such(dataset):
 
 def test_the_highest_revision_counts(tmp_path):
     storage = Storage(str(tmp_path))
-    for revision in (0, 1, 2, 10):
+    for revision in range(11):
         assert commit(storage, record_of(3, revision, None), None)
-    assert revisions(storage) == {3: [0, 1, 2, 10]}
+    assert revisions(storage) == {3: list(range(11))}
     assert latest(storage, 3).revision == 10
     assert latest(storage, 4) is None
     assert [record.revision for record in latest_records(storage)] == [10]
+
+
+def test_copies_of_records_are_used_only_while_their_files_are_the_ones_copied(tmp_path):
+    storage = Storage(str(tmp_path))
+    for unit in range(3):
+        assert commit(storage, record_of(unit, 0, None), None)
+    copy_records(storage, latest_records(storage))
+    read = []
+    storage.read = lambda name, original=storage.read: read.append(name) or original(name)
+
+    assert [record.unit for record in latest_records(storage)] == [0, 1, 2]
+    assert read == [COPIES]
+
+    read.clear()
+    assert commit(storage, record_of(1, 1, None), None)  # a later revision
+    storage.replace(record_name(2, 0), dataclasses.replace(record_of(2, 0, None), planned=7).to_bytes())  # the file, written anew
+    assert [(record.revision, record.planned) for record in latest_records(storage)] == [(0, 1), (1, 1), (0, 7)]
+    assert sorted(read) == [COPIES, record_name(1, 1), record_name(2, 0)]
+
+
+def test_damaged_copies_of_records_are_as_good_as_none(tmp_path):
+    storage = Storage(str(tmp_path))
+    assert commit(storage, record_of(0, 0, None), None)
+    storage.replace(COPIES, b"PAR1 or not")
+    assert [record.unit for record in latest_records(storage)] == [0]
 
 
 def test_of_eight_writers_with_equal_bytes_all_are_done(tmp_path):
