@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 LEFT_OUT: dict[str, str] = {
+    "unwanted": "a filter on its metadata leaves it out",
     "duplicate": "the same content stands in this unit already",
     "too-short": "fewer frames than a clip needs",
     "too-small": "fewer pixels a side than a clip needs",
@@ -47,7 +48,7 @@ class Row:
     what: Literal["video", "clip", "teacher"]
     """"teacher" rows say that one teacher is NaN in a clip; they are outside the sums of the accounts."""
     stage: str
-    """Step that said so: "open" or "clip" of a video, "teachers", or "teacher:<name>"."""
+    """Step that said so: "plan", "open" or "clip" of a video, "teachers", or "teacher:<name>"."""
     reason: str
     detail: str = ""
     key: str | None = None

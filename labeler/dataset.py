@@ -28,7 +28,8 @@ class Dataset:
     def __init__(self, url: str) -> None:
         self.storage = Storage(url)
         self.manifest: dict[str, Any] = read_manifest(self.storage)
-        self.records = latest_records(self.storage)
+        self._plans = read_plans(self.storage)
+        self.records = tables.without_superseded(self._plans, latest_records(self.storage))
         self._places = [(record, entry) for record in self.records for entry in record.clips]
         self._by_key = {entry.key: i for i, (_, entry) in reversed(list(enumerate(self._places)))}
 
@@ -40,12 +41,12 @@ class Dataset:
     @cached_property
     def failures(self) -> pd.DataFrame:
         """One row per video, clip, or teacher that did not become a label, with its reason."""
-        return tables.failures_table(self.records)
+        return tables.failures_table(self._plans, self.records)
 
     @cached_property
     def accounts(self) -> tables.Accounts:
         """What went in, and what became of it."""
-        return tables.accounts(read_plans(self.storage), self.records)
+        return tables.accounts(self._plans, self.records)
 
     @property
     def teachers(self) -> list[str]:

@@ -41,12 +41,18 @@ SEEK_COST_FRAMES = 8
 
 
 def open_video(
-    source: str | Path | bytes, *, decoder: Decoder = "auto", unsafe: bool = False, limits: VideoLimits | None = None
+    source: str | Path | bytes,
+    *,
+    span: tuple[int, int] | None = None,
+    decoder: Decoder = "auto",
+    unsafe: bool = False,
+    limits: VideoLimits | None = None,
 ) -> VideoReader:
     """Open a video; use it as a context manager.
 
     Args:
         source: path; bytes of a file; or fsspec URL, copied to a temporary file that `close` deletes.
+        span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its bytes.
         decoder: "decord" and "pyav" force one.
         unsafe: let a forced decord read files on which it is known to return wrong frames.
         limits: what is too large to open.
@@ -59,7 +65,7 @@ def open_video(
     """
     limits = limits or VideoLimits()
     with contextlib.ExitStack() as stack:
-        name, path = shown(source), local_file(source, limits, stack)
+        name, path = shown(source), local_file(source, limits, stack, span)
         with _named(path, name):
             found = scan(path, limits)
         taken, why = _choose(found, name, decoder, unsafe)

@@ -5,7 +5,7 @@ What crashes or hangs the process is tried a second time in a fresh one, and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -14,6 +14,7 @@ from labeler.accounts import Row
 from labeler.isolate import Isolated
 from labeler.manifest import Frozen
 from labeler.source import Clip, OpenedVideo
+from labeler.sources import Source
 from teachers import SurroundingsError, TapdistillError, VideoError
 
 T = TypeVar("T")
@@ -38,32 +39,32 @@ class DecodingProcess:
         self._deadline_s = deadline_s
         self._closed = False
 
-    def clips(self, uris: tuple[str, ...]) -> Iterator[Item]:
+    def clips(self, videos: Sequence[Source]) -> Iterator[Item]:
         """Every video, then its clips, then its end; a `Row` in place of what cannot be had. One item is fetched ahead."""
-        return _fetched_ahead(self._clips(uris), self._thread)
+        return _fetched_ahead(self._clips(videos), self._thread)
 
-    def _clips(self, uris: tuple[str, ...]) -> Iterator[Item]:
+    def _clips(self, videos: Sequence[Source]) -> Iterator[Item]:
         first_with: dict[str, str] = {}
-        for uri in uris:
-            opened = self._call("video", uri, "open")
+        for video in videos:
+            opened = self._call("video", video, "open")
             if isinstance(opened, OpenedVideo):
-                first = first_with.setdefault(opened.sha256, uri)
-                if first != uri:
+                first = first_with.setdefault(opened.sha256, video.uri)
+                if first != video.uri:
                     detail = f"same bytes as {first}"
-                    opened = Row(uri=uri, what="video", stage="open", reason="duplicate", detail=detail)
+                    opened = Row(uri=video.uri, what="video", stage="open", reason="duplicate", detail=detail)
             yield opened
             if isinstance(opened, OpenedVideo):
                 for number in range(len(opened.clips)):
-                    yield self._call("clip", uri, "clip", number)
-            yield VideoEnd(uri)
+                    yield self._call("clip", video, "clip", number)
+            yield VideoEnd(video.uri)
 
-    def _call(self, what: Literal["video", "clip"], uri: str, method: str, *args: int) -> OpenedVideo | Clip | Row:
-        attempt = 1
+    def _call(self, what: Literal["video", "clip"], video: Source, method: str, *args: int) -> OpenedVideo | Clip | Row:
+        attempt, uri = 1, video.uri
         while True:
             if self._closed:
                 raise SurroundingsError(f"{uri}: the decoding process was closed.")
             try:
-                return self._process.call(method, uri, *args, timeout_s=self._deadline_s, about=uri)
+                return self._process.call(method, video, *args, timeout_s=self._deadline_s, about=uri)
             except VideoError as error:
                 if error.reason in ("crash", "timeout") and attempt == 1:
                     attempt = 2

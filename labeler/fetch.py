@@ -1,7 +1,7 @@
 """Fetch: a local file with the bytes of a video, wherever they lie.
 
-A path stays where it is; bytes and URLs are copied to a temporary file. What the storage answers decides whose fault it is: a missing or
-forbidden file is the video's, everything else the surroundings'.
+A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file. What the storage answers decides whose
+fault it is: a missing or forbidden file is the video's, everything else the surroundings'.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fsspec
 
 from labeler.scan import VideoLimits
 from labeler.scratch import scratch_folder
+from labeler.sources import IN_TAR
 from labeler.storage import without_credentials
 from teachers.errors import ConfigError, SurroundingsError, VideoError
 
@@ -29,8 +30,12 @@ def shown(source: str | Path | bytes) -> str:
     return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
-def local_file(source: str | Path | bytes, limits: VideoLimits, stack: contextlib.ExitStack) -> Path:
-    """A local file with the content of `source`, alive as long as `stack`."""
+def local_file(
+    source: str | Path | bytes, limits: VideoLimits, stack: contextlib.ExitStack, span: tuple[int, int] | None = None
+) -> Path:
+    """A local file with the content of `source`, alive as long as `stack`; with `span`, of that (offset, size) of "archive.tar#member"."""
+    if span is not None:
+        return _member(str(source), span, limits, stack)
     if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
         return Path(source)
     if isinstance(source, str) and source.startswith("file://"):
@@ -47,13 +52,31 @@ def local_file(source: str | Path | bytes, limits: VideoLimits, stack: contextli
     return path
 
 
-def _download(url: str, file: BinaryIO, limits: VideoLimits) -> None:
+def _member(source: str, span: tuple[int, int], limits: VideoLimits, stack: contextlib.ExitStack) -> Path:
+    """A temporary file with one member of a tar, read by its place."""
+    archive, _, _ = source.partition(IN_TAR)
+    path = stack.enter_context(scratch_folder()) / "video"
+    with path.open("wb") as file:
+        _download(archive + IN_TAR.rstrip("#"), file, limits, span)
+    if path.stat().st_size != span[1]:
+        raise VideoError(
+            "decode-error", f"{shown(source)}: the tar ends inside this member ({path.stat().st_size} of {span[1]} bytes)."
+        )
+    return path
+
+
+def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None) -> None:
+    """Copy what is at `url`, or `span` (offset, size) of it, to `file`."""
     name = shown(url)
     try:
         with fsspec.open(url, "rb") as remote:
-            blocks = iter(lambda: remote.read(BLOCK_BYTES), b"")
+            remote.seek(span[0] if span else 0)
+            left = span[1] if span else None
+            claimed = left if left is not None else getattr(remote, "size", None) or 0
+            blocks = iter(lambda: remote.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)), b"")
             for i, block in enumerate(blocks):
-                if max(getattr(remote, "size", None) or 0, i * BLOCK_BYTES) > limits.max_gib * 2**30:
+                left = None if left is None else left - len(block)
+                if max(claimed, i * BLOCK_BYTES) > limits.max_gib * 2**30:
                     raise VideoError("too-large", f"{name}: the file is above the limit of {limits.max_gib:g} GiB (max_gib).")
                 file.write(block)
     except (VideoError, MemoryError):

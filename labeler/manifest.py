@@ -13,6 +13,7 @@ from typing import Any
 from labeler.clips import ClipConfig
 from labeler.decode import Decoder
 from labeler.encode import EncodeConfig
+from labeler.filters import WordFilter
 from labeler.queries import QueryConfig
 from labeler.sample import SCHEMA, check_schema
 from labeler.scan import VideoLimits
@@ -27,6 +28,8 @@ class Frozen:
     """Everything that decides which clips, pixels, and queries a data set has."""
 
     sources: tuple[str, ...]
+    column: str | None = None
+    words: WordFilter = field(default_factory=WordFilter)
     videos_per_unit: int = 16
     decoder: Decoder = "auto"
     unsafe_decode: bool = False

@@ -1,34 +1,27 @@
 """The plan: which videos there are, and which unit of work each belongs to; fixed before the first one is opened.
 
-    plan.0000.parquet    uri, size, etag, unit; create-only. Further plans add units: a video's latest unit counts
+    plan.0000.parquet    one row per video: the fields of its `Source`, its unit, and why a filter leaves it out (then it is in no unit);
+                         create-only. Further plans add units: a video's latest unit counts
 
-Listing costs one look at the storage and opens nothing, so 100,000 videos take seconds. Probing, hashing, and shot cuts happen inside
-the unit.
+Probing, hashing, and shot cuts happen inside the unit, so planning 100,000 videos takes seconds.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from labeler.storage import Storage, file_system, surroundings, tag_of
-from teachers import ConfigError
+from labeler.accounts import Row
+from labeler.sources import Source
+from labeler.storage import Storage
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video as a listing sees it."""
-
-    uri: str
-    size: int
-    etag: str
-    """What the storage says of the content: an ETag, or size and time of a local file."""
+NO_UNIT = -1
+"""Of a video that a filter leaves out."""
 
 
 @dataclass(frozen=True)
@@ -37,57 +30,27 @@ class Unit:
 
     number: int
     plan: int
-    uris: tuple[str, ...]
+    videos: tuple[Source, ...]
 
 
-def list_sources(videos: Sequence[str]) -> list[Source]:
-    """The videos named by folders, globs, and files or URLs, without opening one; sorted by URI, each once.
-
-    A folder gives every file below it that is not hidden, whatever its ending: what is no video becomes a row that says so. Use a glob
-    ('clips/**/*.mp4') to take only some. Links to files are followed, links to folders are not.
-
-    Raises:
-        ConfigError: a folder or glob without a file, or nothing named at all.
-    """
-    found: dict[str, Source] = {}
-    for pattern in videos:
-        fs, path = file_system(pattern)
-        with surroundings(f"list {pattern}"):
-            if any(sign in path for sign in "*?[") and not fs.exists(path):
-                entries = fs.glob(path, detail=True)
-            elif fs.isdir(path):
-                below = path.rstrip("/") + "/"
-                entries = {name: info for name, info in fs.find(path, detail=True).items() if not _hidden(name.removeprefix(below))}
-            else:  # one file; a missing one becomes a row, so that a list with one wrong name still runs
-                entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
-            files = {
-                name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and fs.isfile(name))
-            }
-        if not files:
-            raise ConfigError(
-                f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'."
-            )
-        for name, info in files.items():
-            uri = fs.unstrip_protocol(name) if "://" in pattern else name
-            found[uri] = Source(uri, int(info.get("size") or 0), tag_of(info))
-    if not found:
-        raise ConfigError("no video named: give at least one file, folder, glob, or URL.")
-    return [found[uri] for uri in sorted(found)]
-
-
-def _hidden(path: str) -> bool:
-    """True for a path below a folder of which a part begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
-
-
-def cut_into_units(sources: Sequence[Source], videos_per_unit: int, *, first_unit: int = 0) -> pd.DataFrame:
-    """The plan as a table (uri, size, etag, unit): consecutive sources share a unit."""
+def cut_into_units(
+    sources: Sequence[Source], videos_per_unit: int, *, first_unit: int = 0, why_not: Callable[[Source], str] = lambda source: ""
+) -> pd.DataFrame:
+    """The plan as a table: consecutive sources share a unit; one of which `why_not` says something is in none, and that is kept."""
+    reasons = [why_not(source) for source in sources]
+    numbers, wanted = [], 0
+    for reason in reasons:
+        numbers.append(NO_UNIT if reason else first_unit + wanted // videos_per_unit)
+        wanted += not reason
     return pd.DataFrame(
         {
             "uri": pd.Series([source.uri for source in sources], dtype=object),
             "size": pd.Series([source.size for source in sources], dtype="int64"),
             "etag": pd.Series([source.etag for source in sources], dtype=object),
-            "unit": pd.Series([first_unit + i // videos_per_unit for i in range(len(sources))], dtype="int64"),
+            "offset": pd.Series([source.offset for source in sources], dtype="Int64"),
+            "metadata": pd.Series([source.metadata for source in sources], dtype=object),
+            "unit": pd.Series(numbers, dtype="int64"),
+            "left_out": pd.Series(reasons, dtype=object),
         }
     )
 
@@ -108,12 +71,37 @@ def read_plans(storage: Storage) -> list[pd.DataFrame]:
 def units(plans: Sequence[pd.DataFrame]) -> list[Unit]:
     """Every unit of every plan, by number."""
     return [
-        Unit(int(number), plan, tuple(uris))
+        Unit(int(str(number)), plan, tuple(sources_of(rows)))
         for plan, table in enumerate(plans)
-        for number, uris in table.groupby("unit", sort=False)["uri"]
+        for number, rows in table[table["unit"] != NO_UNIT].groupby("unit", sort=False)
+    ]
+
+
+def sources_of(table: pd.DataFrame) -> list[Source]:
+    """The videos of (a part of) a plan."""
+    columns = zip(table["uri"], table["size"], table["etag"], table["offset"], table["metadata"], strict=True)
+    return [
+        Source(uri, int(size), etag, None if pd.isna(offset) else int(offset), metadata)
+        for uri, size, etag, offset, metadata in columns
     ]
 
 
 def unit_that_counts(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
-    """uri -> the latest unit it was planned in."""
+    """uri -> the latest unit it was planned in; `NO_UNIT` for a video that a filter leaves out."""
     return {uri: int(unit) for table in plans for uri, unit in zip(table["uri"], table["unit"], strict=True)}
+
+
+def left_out_by_filters(plans: Sequence[pd.DataFrame]) -> list[Row]:
+    """A row for each video that a filter leaves out."""
+    return [
+        Row(uri=uri, what="video", stage="plan", reason="unwanted", detail=detail)
+        for table in plans
+        for uri, detail in table.loc[table["unit"] == NO_UNIT, ["uri", "left_out"]].itertuples(index=False)
+    ]
+
+
+def plan_again(plans: Sequence[pd.DataFrame], uris: Collection[str], videos_per_unit: int) -> pd.DataFrame:
+    """A further plan with only `uris`, in new units."""
+    known = {source.uri: source for table in plans for source in sources_of(table[table["uri"].isin(uris)])}
+    first = 1 + max(int(table["unit"].max()) for table in plans)
+    return cut_into_units([known[uri] for uri in sorted(known)], videos_per_unit, first_unit=first)

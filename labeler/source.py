@@ -8,6 +8,7 @@ to a decoder happens here and nowhere else.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from labeler.manifest import Frozen
 from labeler.queries import sample_queries
 from labeler.sample import SCHEMA
 from labeler.shots import find_cuts, shots
+from labeler.sources import Source
 from teachers import VideoError
 
 ANALYSIS_SIDE = 64
@@ -64,7 +66,7 @@ class VideoSource:
         self._opened = OpenedVideo("", "", [])
         self._damage = ""
 
-    def open(self, uri: str) -> OpenedVideo:
+    def open(self, source: Source) -> OpenedVideo:
         """Hash, scan, and cut a video into clips.
 
         Raises:
@@ -73,8 +75,10 @@ class VideoSource:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        config = self._frozen.clips
-        reader = open_video(uri, decoder=self._frozen.decoder, unsafe=self._frozen.unsafe_decode, limits=self._frozen.limits)
+        config, uri = self._frozen.clips, source.uri
+        reader = open_video(
+            uri, span=source.span, decoder=self._frozen.decoder, unsafe=self._frozen.unsafe_decode, limits=self._frozen.limits
+        )
         self._reader, self._damage = reader, reader.scan.truncation
         if len(reader) < config.min_frames:
             raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
@@ -91,14 +95,14 @@ class VideoSource:
         self._opened = OpenedVideo(uri, digest, plans)
         return self._opened
 
-    def clip(self, uri: str, number: int) -> Clip:
-        """Clip `number` of `open(uri).clips`.
+    def clip(self, source: Source, number: int) -> Clip:
+        """Clip `number` of `open(source).clips`.
 
         Raises:
             VideoError: "static" or "dark", or a decoding error; its reason is the clip's row.
         """
-        if self._opened.uri != uri or self._reader is None:
-            self.open(uri)
+        if self._opened.uri != source.uri or self._reader is None:
+            self.open(source)
         reader, opened, frozen = self._reader, self._opened, self._frozen
         assert reader is not None
         plan = opened.clips[number]
@@ -114,7 +118,7 @@ class VideoSource:
         meta = {
             "schema": SCHEMA,
             "key": key,
-            "uri": uri,
+            "uri": source.uri,
             "sha256": opened.sha256,
             "clip": number,
             "stride": plan.stride,
@@ -132,6 +136,7 @@ class VideoSource:
             "frames": len(frames),
             "height": frames.shape[1],
             "width": frames.shape[2],
+            "metadata": json.loads(source.metadata) if source.metadata else {},
         }
         return Clip(key, mp4, frames, drawn.points, drawn.sampler, meta)
 

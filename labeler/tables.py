@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pandas as pd
 
 from labeler.accounts import Row
-from labeler.plan import Unit, unit_that_counts, units
-from labeler.records import ClipEntry, Record, copy_records
+from labeler.plan import NO_UNIT, Unit, left_out_by_filters, read_plans, unit_that_counts, units
+from labeler.records import ClipEntry, Record, VideoEntry, copy_records
 from labeler.sample import to_json
 from labeler.storage import Storage
 from teachers import ShardError
+
+T = TypeVar("T", VideoEntry, ClipEntry, Row)
 
 CLIPS, FAILURES = "clips.parquet", "failures.parquet"
 
@@ -55,10 +58,11 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
     unplanned = next((uri for record in records for uri in record.uris() if uri not in counts), None)
     if unplanned is not None:
         raise ShardError(f"{unplanned} is in a commit record, but in no plan: a plan file was replaced or is missing.")
-    rows = [row for record in records for row in record.rows if counts[row.uri] == record.unit]
-    videos = [video for record in records for video in record.videos if counts[video.uri] == record.unit]
-    entries = [entry for record in records for entry in record.clips if counts[entry.uri] == record.unit]
-    closed = {record.unit for record in records}
+    current = without_superseded(plans, records)
+    rows = [*left_out_by_filters(plans), *(row for record in current for row in record.rows)]
+    videos = [video for record in current for video in record.videos]
+    entries = [entry for record in current for entry in record.clips]
+    closed = {NO_UNIT, *(record.unit for record in records)}
     by = Counter((row.what, row.status) for row in rows)
     return Accounts(
         videos=len(counts),
@@ -72,6 +76,23 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
         clips_failed=by["clip", "failed"],
         reasons=Counter((row.what, row.reason) for row in rows),
     )
+
+
+def without_superseded(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> list[Record]:
+    """The records without what they say of videos that a later plan gave to another unit: there they are done again."""
+    if len(plans) < 2:
+        return list(records)
+    counts = unit_that_counts(plans)
+
+    def current(record: Record, part: list[T]) -> list[T]:
+        return [one for one in part if counts.get(one.uri) == record.unit]
+
+    return [
+        replace(
+            record, videos=current(record, record.videos), clips=current(record, record.clips), rows=current(record, record.rows)
+        )
+        for record in records
+    ]
 
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -100,14 +121,17 @@ def clips_table(records: Sequence[Record]) -> pd.DataFrame:
     )
 
 
-def failures_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per video, clip, or teacher's part of a clip that did not become a label: unit, uri, what, status, stage, reason, detail."""
+def failures_table(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> pd.DataFrame:
+    """One row per video, clip, or teacher's part of a clip that did not become a label: unit, uri, what, status, stage, reason, detail.
+
+    Videos that a filter leaves out come first; they are in no unit (-1).
+    """
     columns = ["unit", "uri", "what", "status", "stage", "reason", "detail", "key", "attempts"]
     return pd.DataFrame(
         [
-            {**{name: getattr(row, name) for name in Row.__dataclass_fields__}, "status": row.status, "unit": record.unit}
-            for record in records
-            for row in record.rows
+            {**{name: getattr(row, name) for name in Row.__dataclass_fields__}, "status": row.status, "unit": unit}
+            for unit, rows in [(NO_UNIT, left_out_by_filters(plans)), *((record.unit, record.rows) for record in records)]
+            for row in rows
         ],
         columns=columns,
     )
@@ -115,7 +139,9 @@ def failures_table(records: Sequence[Record]) -> pd.DataFrame:
 
 def compact(storage: Storage, records: Sequence[Record]) -> None:
     """Write clips.parquet, failures.parquet, and records.parquet from the records."""
-    for name, table in ((CLIPS, clips_table(records)), (FAILURES, failures_table(records))):
+    plans = read_plans(storage)
+    current = without_superseded(plans, records)
+    for name, table in ((CLIPS, clips_table(current)), (FAILURES, failures_table(plans, current))):
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         storage.replace(name, buffer.getvalue())

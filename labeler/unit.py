@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +61,15 @@ class TeachersReady:
 
 
 @dataclass(frozen=True)
+class ClipStarted:
+    """A clip's frames are there; the teachers begin."""
+
+    unit: int
+    uri: str
+    key: str
+
+
+@dataclass(frozen=True)
 class ClipDone:
     """A clip is labelled (not yet committed)."""
 
@@ -77,6 +86,8 @@ class VideoDone:
     unit: int
     uri: str
     rows: tuple[Row, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time that the unit has taken so far, by step."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class UnitDone:
     revision: int
 
 
-Event = TeachersReady | ClipDone | VideoDone | UnitDone
+Event = TeachersReady | ClipStarted | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
 """key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs no teacher's work."""
 
@@ -97,8 +108,10 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
 
     Raises:
         SurroundingsError: the machine or the storage fails; the unit stays open.
-        ConfigError: a teacher of the same name, but with another checkpoint or settings, labelled the unit before.
+        ConfigError: a teacher has random weights; or one of the same name, but with another checkpoint or settings, labelled the unit
+            before.
     """
+    refuse_untrained(trackers.infos)
     storage = Storage(job.url)
     tracked: Tracked = {}
     with surroundings(f"do unit {unit.number}"):  # whatever a disk or the network refuses, here or in the decoder's process
@@ -110,7 +123,7 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
                     yield UnitDone(unit.number, record.revision)
                     return
                 try:
-                    done = yield from _add_teachers(storage, record, unit.uris, trackers, tracked)
+                    done = yield from _add_teachers(storage, record, unit, trackers, tracked)
                 except ShardError:
                     newest = latest(storage, unit.number)
                     if newest is None or newest.revision == record.revision:
@@ -121,6 +134,13 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
             if done:
                 yield UnitDone(unit.number, record.revision + 1 if record else 0)
                 return
+
+
+def refuse_untrained(infos: Mapping[str, TeacherInfo]) -> None:
+    """ConfigError if a teacher's weights were never trained: noise is never a label."""
+    untrained = [name for name, info in infos.items() if info.checkpoint_sha256 == "random"]
+    if untrained:
+        raise ConfigError(f"teacher {untrained[0]!r} has random weights: noise is never a label. Give it a checkpoint.")
 
 
 DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")
@@ -150,16 +170,17 @@ def _label(
     clock = _Stopwatch()
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         reported = 0
-        for item in decoding.clips(unit.uris):
+        for item in decoding.clips(unit.videos):
             clock.lap("waiting for frames")
             if isinstance(item, OpenedVideo):
                 videos.append(VideoEntry(uri=item.uri, sha256=item.sha256, clips=len(item.clips)))
             elif isinstance(item, Row):
                 rows.append(item)
             elif isinstance(item, VideoEnd):
-                yield VideoDone(unit.number, item.uri, tuple(rows[reported:]))
+                yield VideoDone(unit.number, item.uri, tuple(rows[reported:]), dict(clock.seconds))
                 reported = len(rows)
             else:
+                yield ClipStarted(unit.number, item.meta["uri"], item.key)
                 results = trackers.track(names, item.frames, item.queries, seed_of(item.key))
                 clock.lap("teachers")
                 failures = _rows_of_failures(item.meta["uri"], item.key, results, needed=min(2, len(names)))
@@ -175,7 +196,7 @@ def _label(
                 yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
         shard = writer.finish()
         record = Record(
-            unit=unit.number, revision=0, plan=unit.plan, planned=len(unit.uris), **tar_of(unit.number, 0, shard),
+            unit=unit.number, revision=0, plan=unit.plan, planned=len(unit.videos), **tar_of(unit.number, 0, shard),
             teachers=info_to_meta(trackers.infos), agreement=asdict(job.agreement), videos=videos,
             clips=with_offsets(clips, shard), rows=rows, seconds=clock.seconds, fingerprint=fingerprint(),
         )  # fmt: skip
@@ -183,7 +204,7 @@ def _label(
 
 
 def _add_teachers(
-    storage: Storage, record: Record, uris: Sequence[str], trackers: Trackers, tracked: Tracked
+    storage: Storage, record: Record, unit: Unit, trackers: Trackers, tracked: Tracked
 ) -> Generator[Event, None, bool]:
     """Track the stored clips with the teachers that the unit lacks, and commit the next revision; False as in `_label`."""
     missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
@@ -211,7 +232,7 @@ def _add_teachers(
         try:
             clip = next(clips)
         except StopIteration as end:
-            yield from (VideoDone(record.unit, uri, ()) for uri in uris)
+            yield from (VideoDone(unit.number, video.uri, ()) for video in unit.videos)
             return end.value
         yield ClipDone(record.unit, clip.key, clip.queries * len(missing))
 

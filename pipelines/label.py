@@ -2,41 +2,51 @@
 
     freeze dataset.json -> plan -> open units -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables -> summary
 
-The same command again goes on where it stopped; with another `--teachers` it adds those that are missing.
+The same command again goes on where it stopped; with another `--teachers` it adds those that are missing. Several drivers may work on
+one data set: `--shards i/N` gives each its share, and those that overlap do no harm.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
 import tyro
 
 from labeler import tables
+from labeler.accounts import REASONS
 from labeler.agreement import AgreementConfig
 from labeler.clips import ClipConfig
 from labeler.decode import Decoder
 from labeler.encode import EncodeConfig
+from labeler.filters import WordFilter
 from labeler.manifest import Frozen, freeze
-from labeler.plan import Unit, create_plan, cut_into_units, list_sources, read_plans
+from labeler.plan import NO_UNIT, Unit, create_plan, cut_into_units, plan_again, read_plans, unit_that_counts
 from labeler.queries import QueryConfig
 from labeler.records import Record, latest_records
 from labeler.scan import VideoLimits
 from labeler.scratch import remove_abandoned
+from labeler.sources import list_sources
 from labeler.storage import Storage
-from labeler.unit import Event, Job, TeachersReady, check_same_teachers
+from labeler.unit import Event, Job, TeachersReady, VideoDone, check_same_teachers
 from pipelines import engine_local
 from pipelines.console import say
 from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
+from pipelines.heartbeat import Heartbeat
 from pipelines.progress import JobProgress
 from pipelines.summary import accounts_table
 from teachers import ConfigError, SurroundingsError, TapdistillError
 from teachers.registry import own_name
+
+FEWEST_VIDEOS = 20
+"""Fewer videos than that say nothing about the share that fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +57,13 @@ class LabelConfig:
     """
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
-    """Videos, folders of videos, globs in quotes, or URLs."""
+    """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, a line each), tables (.csv or .parquet, whose other
+    columns travel into the shards), and WebDataset tars of videos."""
     out: str
     """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
+    column: str | None = None
+    """Column of a table that holds the paths or URLs; without it the first of uri, url, path, video, file."""
+    words: WordFilter = field(default_factory=WordFilter)
     teachers: tuple[str, ...] = ("lk", "flow", "match")
     """Names from `tapdistill teachers`; two or more, or there is nothing to agree on and every label is kept."""
     checkpoint: tuple[str, ...] = ()
@@ -62,6 +76,16 @@ class LabelConfig:
     """Units worked on at once by the ray engine; without it one for each CPU."""
     device: str = "auto"
     """Where teachers run: auto, cpu, cuda."""
+    shards: str = "0/1"
+    """i/N: do only every N-th unit, from unit i (0 to N - 1) on; for job arrays without one Ray cluster."""
+    retry: str | None = None
+    """Plan the videos again that have this reason in failures.parquet, such as timeout, and label them."""
+    max_failed_fraction: float = 0.5
+    """Stop when more of the videos fail, from the 20th on: something is wrong with all of them."""
+    dry_run: bool = False
+    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and thrown away; write nothing."""
+    metrics: Path | None = None
+    """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the oldest clip in flight, reasons."""
     videos_per_unit: int = 16
     """Videos in one shard."""
     decoder: Decoder = "auto"
@@ -81,6 +105,11 @@ class LabelConfig:
         self.specs()
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
+        self.share()
+        if self.retry is not None and self.retry not in REASONS:
+            raise ConfigError(f"--retry {self.retry}: there are the reasons {', '.join(REASONS)}.")
+        if not 0 < self.max_failed_fraction <= 1:
+            raise ConfigError(f"--max-failed-fraction {self.max_failed_fraction:g}: must be above 0 and at most 1 (never stop).")
         if self.videos_per_unit < 1:
             raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
         if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):
@@ -92,10 +121,18 @@ class LabelConfig:
         """What the teachers' tracks are stored under."""
         return {own_name(name) for name in self.teachers}
 
+    def share(self) -> tuple[int, int]:
+        """(i, N) of --shards; ConfigError if it is none."""
+        i, _, n = self.shards.partition("/")
+        if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
+            raise ConfigError(f"--shards {self.shards}: write i/N with i from 0 to N - 1, such as 0/8.")
+        return int(i), int(n)
+
     def frozen(self) -> Frozen:
         """The part that decides which clips, pixels, and queries the data set has."""
         return Frozen(
-            sources=tuple(video if "://" in video else os.path.abspath(video) for video in self.videos),
+            sources=tuple(video if "://" in video else os.path.abspath(video) for video in self.videos), column=self.column,
+            words=self.words,
             videos_per_unit=self.videos_per_unit, decoder=self.decoder, unsafe_decode=self.unsafe_decode, limits=self.limits,
             clips=self.clips, queries=self.queries, encode=self.encode,
         )  # fmt: skip
@@ -106,6 +143,10 @@ class LabelConfig:
         return [TeacherSpec(name=name, checkpoint=files.get(name), device=self.device) for name in self.teachers]
 
 
+class TooManyFailures(TapdistillError):
+    """More videos fail than `--max-failed-fraction` allows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelResult:
     """How a job ended."""
@@ -113,7 +154,7 @@ class LabelResult:
     accounts: tables.Accounts
     records: list[Record]
     open_units: list[Unit]
-    """Units that still have no record, or lack a teacher in it."""
+    """Units of this job's share that still have no record, or lack a teacher in it."""
     troubles: list[UnitOpen]
     """Why, as far as the engine said."""
     seconds: float
@@ -129,47 +170,113 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
     Raises:
         ConfigError: settings that cannot be right, or other than those the data set was made with.
         SurroundingsError: the storage or the cluster fails.
+        TooManyFailures: see `LabelConfig.max_failed_fraction`; what was committed stays.
     """
     started = time.monotonic()
     storage = Storage(config.out)
     job = Job(url=storage.url, frozen=config.frozen(), agreement=config.agreement)
-    plans = read_plans(storage)
-    sources = [] if plans else list_sources(job.frozen.sources)
-    freeze(storage, job.frozen, version("tapdistill"))
-    if not plans:
-        create_plan(storage, 0, cut_into_units(sources, config.videos_per_unit))
-        plans = read_plans(storage)
+    plans = _planned(storage, config, job.frozen)
     storage.remove_abandoned_parts("shards")
     remove_abandoned()
     records = latest_records(storage)
-    todo = tables.open_units(plans, records, config.names())
-    say(
-        f"{sum(map(len, plans))} videos in {sum(table['unit'].nunique() for table in plans)} units, {len(todo)} to do -> {storage.url}"
-    )
+    if config.retry:
+        plans = _planned_again(storage, config, plans, records)
+    todo = _share(tables.open_units(plans, records, config.names()), config.share())
+    _say_what_is_to_do(config, plans, todo, storage.url)
     _warn_of_other_agreement(records, config.agreement)
     if records:
-        _note_changed_sources(plans, job.frozen.sources)
+        _note_changed_sources(plans, config)
 
     troubles: list[UnitOpen] = []
-    with JobProgress(videos=sum(len(unit.uris) for unit in todo)) as progress:
+    failures = _Failures(config.max_failed_fraction)
+    with JobProgress(videos=sum(len(unit.videos) for unit in todo), report=Heartbeat(storage, config.metrics)) as progress:
         for event in _events(config, job, todo, progress):
             progress.show(event)
             if isinstance(event, TeachersReady):
                 for record in records:
                     check_same_teachers(record, event.infos)
-            if isinstance(event, UnitOpen):
+            elif isinstance(event, UnitOpen):
                 troubles.append(event)
+            elif isinstance(event, VideoDone):
+                failures.count(event)
             if watch:
                 watch(event)
-    records = latest_records(storage)
-    tables.compact(storage, records)
+    records = _compacted(storage)
     return LabelResult(
         accounts=tables.accounts(plans, records),
         records=records,
-        open_units=tables.open_units(plans, records, config.names()),
+        open_units=_share(tables.open_units(plans, records, config.names()), config.share()),
         troubles=troubles,
         seconds=time.monotonic() - started,
     )
+
+
+def _planned(storage: Storage, config: LabelConfig, frozen: Frozen) -> list[pd.DataFrame]:
+    """The plans of the data set; made, if it has none, and settings held against those it was made with."""
+    plans = read_plans(storage)
+    sources = [] if plans else list_sources(frozen.sources, frozen.column)
+    freeze(storage, frozen, version("tapdistill"))
+    if not plans:
+        create_plan(storage, 0, cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not))
+        plans = read_plans(storage)
+    return plans
+
+
+def _planned_again(
+    storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Sequence[Record]
+) -> list[pd.DataFrame]:
+    """The plans, and one more with the videos that have a row with `config.retry`; none more if there is no such row."""
+    rows = [row for record in tables.without_superseded(plans, records) for row in record.rows if row.reason == config.retry]
+    uris = {row.uri for row in rows}
+    if not uris:
+        say(f"no video has the reason {config.retry!r}: nothing is planned again.")
+        return plans
+    if not create_plan(storage, len(plans), plan_again(plans, uris, config.videos_per_unit)):
+        raise SurroundingsError(f"another job planned videos of {storage.url} again at this moment: look with `tapdistill status`.")
+    say(f"{len(uris)} videos with the reason {config.retry!r} are planned again.")
+    return read_plans(storage)
+
+
+def _share(units: list[Unit], share: tuple[int, int]) -> list[Unit]:
+    return [unit for unit in units if unit.number % share[1] == share[0]]
+
+
+def _say_what_is_to_do(config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Sequence[Unit], url: str) -> None:
+    units = sum(table.loc[table["unit"] != NO_UNIT, "unit"].nunique() for table in plans)
+    unwanted = sum(int((table["unit"] == NO_UNIT).sum()) for table in plans)
+    videos = len(unit_that_counts(plans))
+    of_share = f" of share {config.shards}" if config.share() != (0, 1) else ""
+    filtered = f" ({unwanted} left out by their words)" if unwanted else ""
+    say(f"{videos} videos{filtered} in {units} units, {len(todo)}{of_share} to do -> {url}")
+
+
+def _compacted(storage: Storage) -> list[Record]:
+    """Write the tables again, until no other job committed meanwhile; the records that they hold."""
+    while True:
+        records = latest_records(storage)
+        tables.compact(storage, records)
+        if [record.name for record in records] == [record.name for record in latest_records(storage)]:
+            return records
+
+
+class _Failures:
+    """Counts videos that failed, and stops the job when they are too many."""
+
+    def __init__(self, most: float) -> None:
+        self._most, self._videos = most, 0
+        self._reasons = Counter[str]()
+
+    def count(self, event: VideoDone) -> None:
+        self._videos += 1
+        self._reasons.update(row.reason for row in event.rows if row.what == "video" and row.status == "failed")
+        failed = self._reasons.total()
+        if self._videos >= FEWEST_VIDEOS and failed > self._most * self._videos:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common(3))
+            raise TooManyFailures(
+                f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because something may be wrong with all of them. "
+                "What is committed stays, and failures.parquet of the last ended job says more. Mend it and run the same command, "
+                "or let it go on with --max-failed-fraction 1."
+            )
 
 
 def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress) -> Iterator[Event | UnitOpen]:
@@ -194,10 +301,10 @@ def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConf
         say(f"note: the labels of {other} units were made with other agreement settings; `tapdistill relabel` makes them equal.")
 
 
-def _note_changed_sources(plans: Sequence[pd.DataFrame], patterns: Sequence[str]) -> None:
+def _note_changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> None:
     """Say what came or changed since the plan was made: the plan is fixed, so that it stays out must not go unseen."""
     try:
-        now = {source.uri: source.etag for source in list_sources(patterns)}
+        now = {source.uri: source.etag for source in list_sources(config.frozen().sources, config.column)}
     except TapdistillError:
         return  # what is labelled already needs its sources no more
     then = {uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)}
@@ -216,6 +323,11 @@ def _name_and_file(text: str, names: Sequence[str]) -> tuple[str, str]:
 
 def run(config: LabelConfig) -> int:
     """The command: label, print the summary, and return the exit code: 0 if nothing is left open."""
+    if config.dry_run:
+        from pipelines.estimate import print_estimate
+
+        print_estimate(config)
+        return 0
     result = label(config)
     print_summary(result, config.out)
     if result.open_units:

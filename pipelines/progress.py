@@ -1,17 +1,29 @@
-"""Progress of a long job: a bar in a terminal, a line every ten seconds elsewhere."""
+"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere, and a heartbeat that `tapdistill status` reads.
+
+A thread keeps them going while nothing happens, so that the last slow video of a job is seen for what it is.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from labeler.unit import ClipDone, Event, UnitDone, VideoDone
+from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
 from pipelines.console import console, say
 from pipelines.engine_local import UnitOpen
 
 LINE_EVERY_S = 10.0
+SLOW_S = 60.0
+"""A clip that is in flight for longer is named."""
 
 
 class Lines:
@@ -33,19 +45,70 @@ class Lines:
 
 
 def duration(seconds: float) -> str:
-    """A time span in words: "45 s", "12 min"."""
-    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    """A time span in words: "45 s", "12 min", "7.5 h", "3.2 days"."""
+    if seconds <= 90:
+        return f"{seconds:.0f} s"
+    if seconds <= 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds <= 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a job looks like at a moment, as `status`, the JSON lines of --metrics, and Ray's metrics have it."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since 1970."""
+    now: float
+    videos: int
+    """To do by this job."""
+    videos_done: int
+    clips: int
+    clips_per_s: float
+    tracks_per_s: float
+    teachers_busy: float | None
+    """Share of the unit workers' time in which teachers work; None before the first video is through."""
+    waiting_for_frames: float | None
+    """Share of it in which they wait for the decoder."""
+    oldest_s: float
+    """How long the oldest clip in flight, or the longest wait for frames, takes already."""
+    oldest: str
+    """Its video, and what is done with it; "" if nothing is in flight."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Rows by reason."""
+    ended: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Snapshot:
+        """ValueError or TypeError if it is none."""
+        return cls(**json.loads(text))
 
 
 class JobProgress:
-    """Counts events and shows them: videos done of all, clips/s, tracks/s, time left, rows by reason."""
+    """Counts events and shows them: videos done of all, clips/s, tracks/s, shares of time, time left, rows by reason.
 
-    def __init__(self, videos: int) -> None:
+    Args:
+        videos: to do.
+        report: called with a `Snapshot` every ten seconds, and at the end.
+    """
+
+    def __init__(self, videos: int, report: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
         self._videos, self._videos_done = videos, 0
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
-        self._started = time.monotonic()
+        self._seconds: dict[int, dict[str, float]] = {}
+        self._doing: dict[int, tuple[float, str]] = {}
+        self._started, self._started_at = time.monotonic(), time.time()
         self._lines = Lines()
+        self._report = report
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
         self._bar = Progress(
             TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}"),
             TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn(),
@@ -55,10 +118,14 @@ class JobProgress:
 
     def __enter__(self) -> JobProgress:
         self._bar.start()
+        self._thread.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
         self._bar.stop()
+        self._report(self.snapshot(ended=True))
 
     def note(self, text: str) -> None:
         """A line above the bar."""
@@ -66,28 +133,71 @@ class JobProgress:
 
     def show(self, event: Event | UnitOpen) -> None:
         """Count one event."""
-        if isinstance(event, ClipDone):
-            self._clips += 1
-            self._tracks += event.tracks
-        elif isinstance(event, VideoDone):
-            self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
-            self._reasons.update(row.reason for row in event.rows)
-        elif isinstance(event, UnitOpen):
-            say(f"unit {event.unit} stays open: {event.why}")
-        elif isinstance(event, UnitDone):
-            self._lines.soon()
-        self._bar.update(self._task, completed=self._videos_done, counts=self._counts())
+        with self._lock:
+            if isinstance(event, ClipStarted):
+                self._doing[event.unit] = (time.monotonic(), f"{event.uri}: teachers")
+            elif isinstance(event, ClipDone):
+                self._clips += 1
+                self._tracks += event.tracks
+                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+            elif isinstance(event, VideoDone):
+                self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
+                self._reasons.update(row.reason for row in event.rows)
+                self._seconds[event.unit] = dict(event.seconds)
+                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+            elif isinstance(event, UnitOpen):
+                say(f"unit {event.unit} stays open: {event.why}")
+                self._doing.pop(event.unit, None)
+            elif isinstance(event, UnitDone):
+                self._lines.soon()
+                self._doing.pop(event.unit, None)
+        self._refresh()
+
+    def snapshot(self, *, ended: bool = False) -> Snapshot:
+        """What has happened so far."""
+        with self._lock:
+            now = time.monotonic()
+            elapsed = max(now - self._started, 1e-9)
+            spent: Counter[str] = Counter()
+            for seconds in self._seconds.values():
+                spent.update(seconds)
+            total = sum(spent.values())
+            since, what = min(self._doing.values(), default=(now, ""))
+            return Snapshot(
+                host=socket.gethostname(), pid=os.getpid(), started=self._started_at, now=time.time(), videos=self._videos,
+                videos_done=self._videos_done, clips=self._clips, clips_per_s=self._clips / elapsed,
+                tracks_per_s=self._tracks / elapsed, teachers_busy=spent["teachers"] / total if total else None,
+                waiting_for_frames=spent["waiting for frames"] / total if total else None, oldest_s=now - since,
+                oldest="" if ended else what, reasons=dict(self._reasons), ended=ended,
+            )  # fmt: skip
+
+    def _keep_going(self) -> None:
+        while not self._over.wait(LINE_EVERY_S):
+            self._report(self.snapshot())
+            self._refresh()
+
+    def _refresh(self) -> None:
+        snapshot = self.snapshot()
+        self._bar.update(self._task, completed=snapshot.videos_done, counts=counts(snapshot))
         if self._lines.due():
-            say(f"labelling: {self._videos_done}/{self._videos} videos · {self._counts()} · about {self._left()} left")
+            say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)} · about {left(snapshot)} left")
 
-    def _counts(self) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rows = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common(3))
-        return f"{self._clips} clips, {self._clips / seconds:.2f} clips/s, {self._tracks / seconds:,.0f} tracks/s" + (
-            f" · {rows}" if rows else ""
-        )
 
-    def _left(self) -> str:
-        if not self._videos_done:
-            return "?"
-        return duration((time.monotonic() - self._started) / self._videos_done * (self._videos - self._videos_done))
+def counts(snapshot: Snapshot) -> str:
+    """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3 static"."""
+    parts = [f"{snapshot.clips} clips", f"{snapshot.clips_per_s:.2f} clips/s", f"{snapshot.tracks_per_s:,.0f} tracks/s"]
+    if snapshot.teachers_busy is not None and snapshot.waiting_for_frames is not None:
+        parts += [f"teachers {snapshot.teachers_busy:.0%}", f"waiting for frames {snapshot.waiting_for_frames:.0%}"]
+    text = ", ".join(parts)
+    if snapshot.reasons:
+        text += " · " + ", ".join(f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3))
+    if snapshot.oldest and snapshot.oldest_s > SLOW_S:
+        text += f" · slow: {snapshot.oldest} for {duration(snapshot.oldest_s)}"
+    return text
+
+
+def left(snapshot: Snapshot) -> str:
+    """The time that is left, from the pace so far."""
+    if not snapshot.videos_done:
+        return "?"
+    return duration((snapshot.now - snapshot.started) / snapshot.videos_done * (snapshot.videos - snapshot.videos_done))

@@ -322,7 +322,8 @@ class DyingStorage(Storage):
 def only_unit(videos: Path, out: Path) -> tuple[Job, list]:
     """A planned but untouched job of one unit with all videos."""
     from labeler.manifest import freeze
-    from labeler.plan import create_plan, cut_into_units, list_sources
+    from labeler.plan import create_plan, cut_into_units
+    from labeler.sources import list_sources
 
     settings = config(videos, out)
     storage = Storage(str(out))
@@ -434,7 +435,9 @@ def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(videos, tmp_pat
     monkeypatch.setattr(
         decoding._process,
         "call",
-        lambda method, uri, *rest, **more: call(*(("no_such_method",) if uri.endswith("1.mp4") else (method,)), uri, *rest, **more),
+        lambda method, video, *rest, **more: call(
+            "no_such_method" if video.uri.endswith("1.mp4") else method, video, *rest, **more
+        ),
     )
     job, (unit,) = only_unit(videos, tmp_path)
     list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))

@@ -8,7 +8,8 @@ import fsspec
 import pandas as pd
 import pytest
 
-from labeler.plan import Source, create_plan, cut_into_units, list_sources, read_plans, unit_that_counts, units
+from labeler.plan import create_plan, cut_into_units, read_plans, unit_that_counts, units
+from labeler.sources import Source, list_sources
 from labeler.storage import Storage
 from teachers import ConfigError, SurroundingsError
 
@@ -100,8 +101,8 @@ def sources(count: int) -> list[Source]:
 def test_consecutive_videos_share_a_unit(count, per_unit, sizes):
     plan = cut_into_units(sources(count), per_unit)
     planned = units([plan])
-    assert [len(unit.uris) for unit in planned] == sizes
-    assert [uri for unit in planned for uri in unit.uris] == [source.uri for source in sources(count)]
+    assert [len(unit.videos) for unit in planned] == sizes
+    assert [video.uri for unit in planned for video in unit.videos] == [source.uri for source in sources(count)]
 
 
 def test_a_plan_comes_back_as_it_was_written(tmp_path):

@@ -1,0 +1,148 @@
+"""Sources beyond folders: lists, tables, tars of videos; what travels with them, and which are refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pandas as pd
+import pytest
+
+from labeler.dataset import open_dataset
+from labeler.decode import open_video
+from labeler.filters import WordFilter
+from labeler.sources import Source, list_sources
+from pipelines.label import label
+from teachers import ConfigError, VideoError
+from tests.jobs import config, write_moving
+
+
+def uris(*named) -> list[str]:
+    return [source.uri for source in list_sources([str(one) for one in named])]
+
+
+def test_a_list_names_one_video_a_line(tmp_path):
+    (tmp_path / "some.txt").write_text("b.mp4\n\n# a comment\n/elsewhere/a.mp4\ns3://bucket/c d.mp4\n")
+    assert uris(tmp_path / "some.txt") == ["/elsewhere/a.mp4", f"{tmp_path}/b.mp4", "s3://bucket/c d.mp4"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("column", ["url", "clip"])
+def test_the_other_columns_of_a_table_are_metadata(tmp_path, suffix, column):
+    file = tmp_path / f"table.{suffix}"
+    table = pd.DataFrame({"caption": ["a dog, running", None], column: ["b.mp4", "a.mp4"], "year": [2001, 2002]})
+    table.to_csv(file, index=False) if suffix == "csv" else table.to_parquet(file)
+    found = list_sources([str(file)], column="clip" if column == "clip" else None)
+    assert [source.uri for source in found] == [f"{tmp_path}/a.mp4", f"{tmp_path}/b.mp4"]
+    assert [json.loads(source.metadata) for source in found] == [{"year": 2002}, {"caption": "a dog, running", "year": 2001}]
+
+
+def test_a_table_without_a_column_of_paths_says_which_it_has(tmp_path):
+    pd.DataFrame({"name": ["a.mp4"], "year": [1]}).to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ConfigError, match=r"none of the columns uri, url, .* it has name, year. Name one with --column"):
+        uris(tmp_path / "table.csv")
+    with pytest.raises(ConfigError, match="no column 'path'"):
+        list_sources([str(tmp_path / "table.csv")], column="path")
+
+
+def test_what_is_no_table_or_list_is_refused_by_name(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"a\.parquet is not a table"):
+        uris(tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"b\.txt is not a list"):
+        uris(tmp_path / "b.txt")
+
+
+def write_tar(path, members: dict[str, bytes]):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A WebDataset tar of two videos, one with metadata."""
+    videos = [write_moving(tmp_path / f"{i}.mp4", seed=i).read_bytes() for i in range(2)]
+    members = {"a/x.mp4": videos[0], "a/x.json": b'{"caption": "a cat"}', "y.mp4": videos[1], "y.cls": b"7"}
+    return write_tar(tmp_path / "videos.tar", members), videos
+
+
+def test_a_member_of_a_tar_is_read_by_its_place(archive):
+    path, videos = archive
+    found = list_sources([str(path)])
+    assert [source.uri for source in found] == [f"{path}#a/x.mp4", f"{path}#y.mp4"]
+    assert [source.metadata for source in found] == ['{"caption": "a cat"}', ""]
+    for source, video in zip(found, videos, strict=True):
+        assert path.read_bytes()[source.offset : source.offset + source.size] == video
+        with open_video(source.uri, span=source.span) as reader:
+            assert reader.path.read_bytes() == video
+
+
+def test_a_tar_that_ends_inside_a_member_is_an_error_of_that_member(archive):
+    path, _ = archive
+    last = list_sources([str(path)])[-1]
+    path.write_bytes(path.read_bytes()[: last.offset + 100])
+    with pytest.raises(VideoError, match=r"the tar ends inside this member \(100 of"):
+        open_video(last.uri, span=last.span)
+
+
+def test_a_tar_without_videos_or_that_is_none_is_refused(tmp_path):
+    (tmp_path / "no.tar").write_bytes(b"text" * 300)
+    with pytest.raises(ConfigError, match="is not a whole tar"):
+        uris(tmp_path / "no.tar")
+    with pytest.raises(ConfigError, match="no member of this tar is a video"):
+        uris(write_tar(tmp_path / "text.tar", {"a.txt": b"x"}))
+
+
+def test_names_that_point_out_of_a_tar_are_only_names(tmp_path, archive):
+    _, videos = archive
+    path = write_tar(tmp_path / "odd.tar", {"../../up.mp4": videos[0], "/etc/abs.mp4": videos[1]})
+    for source in list_sources([str(path)]):
+        with open_video(source.uri, span=source.span) as reader:
+            assert len(reader) == 16
+    assert not (tmp_path.parent.parent / "up.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:topsecret@bucket/a.mp4", "https://host/a.mp4?X-Amz-Signature=topsecret", "https://host/a.mp4?token=topsecret"]
+)
+def test_an_address_that_holds_a_secret_is_refused_without_showing_it(tmp_path, url):
+    (tmp_path / "list.txt").write_text(f"ok.mp4\n{url}\n")
+    for named in (url, str(tmp_path / "list.txt")):
+        with pytest.raises(ConfigError) as caught:
+            list_sources([named])
+        assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (WordFilter(need=("dog", "cat")), ""),
+        (WordFilter(need=("horse",)), "none of the words horse"),
+        (WordFilter(refuse=("CAT",)), "the word 'CAT'"),
+        (WordFilter(refuse=("at",)), ""),
+        (WordFilter(need=("cat",), columns=("title",)), "none of the words cat"),
+        (WordFilter(need=("home movie",), columns=("title",)), ""),
+        (WordFilter(), ""),
+    ],
+)
+def test_whole_words_decide_which_videos_are_wanted(words, why):
+    source = Source("a.mp4", 1, "", metadata=json.dumps({"caption": "A cat.", "title": "Home movie"}))
+    assert why in words.why_not(source)
+    assert bool(why) == bool(words.why_not(source))
+
+
+def test_metadata_travels_into_the_shards_and_unwanted_videos_into_the_accounts(tmp_path, archive):
+    path, _ = archive
+    result = label(config(path, tmp_path / "out", words=WordFilter(need=("cat",))))
+    assert (result.accounts.videos, result.accounts.done, result.accounts.videos_left_out) == (2, 1, 1)
+    dataset = open_dataset(str(tmp_path / "out"))
+    assert {sample.meta["metadata"]["caption"] for sample in dataset} == {"a cat"}
+    assert {sample.meta["uri"] for sample in dataset} == {f"{path}#a/x.mp4"}
+    row = dataset.failures.iloc[0]
+    assert (row["reason"], row["status"], row["stage"], row["unit"]) == ("unwanted", "left out", "plan", -1)
