@@ -56,10 +56,11 @@ def cut_into_units(
 
 
 def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
-    """Write plan file `number`; False if another job wrote it first (then that one counts)."""
+    """Write plan file `number`; False if another job wrote another one first (then that one counts)."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    return storage.create(f"plan.{number:04d}.parquet", buffer.getvalue())
+    name = f"plan.{number:04d}.parquet"
+    return storage.create(name, buffer.getvalue()) or storage.read(name) == buffer.getvalue()
 
 
 def read_plans(storage: Storage) -> list[pd.DataFrame]:

@@ -20,10 +20,17 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from labeler import s3
 from labeler.scratch import is_alive
 from teachers import ConfigError, ShardError, SurroundingsError
 
 PART = ".part"
+CONFLICTS = 5
+"""Times that S3 may answer a create-only write with "conflict", which is neither won nor lost, before it is an error."""
+OF_THE_NETWORK = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
+"""Packages whose errors are the network's, though not all of them are OSErrors."""
+
+s3.prepare()
 
 
 class Storage:
@@ -88,11 +95,17 @@ class Storage:
         with surroundings(f"write {self.url}/{name}"):
             if self.local:
                 return self._link(name, data)
-            try:
-                self.fs.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            for _ in range(CONFLICTS):
+                try:
+                    self.fs.pipe_file(self.path(name), data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if "ConditionalRequestConflict" in str(error.__cause__ or error):
+                        continue  # another writer is at it in this moment; who won shows at the next try
+                    raise
+                return True
+            raise OSError(f"another writer was at {name} {CONFLICTS} times")
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole, over an old one if there is one; readers see the old or the new."""
@@ -190,7 +203,9 @@ def surroundings(doing: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK:
+            raise
         raise SurroundingsError(
             f"could not {doing}: {error}. Nothing committed is lost; mend it and run the same command again."
         ) from error

@@ -24,6 +24,7 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from labeler import s3
 from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
@@ -157,7 +158,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     try:
         if address:
             _knock(address)
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env={"env_vars": s3.variables()}, **quiet)
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             store = STORE_BYTES_PER_WORKER * (workers or cpus)

@@ -1,0 +1,59 @@
+"""S3: how this project sets s3fs, in every process.
+
+Endpoint, profile, and anonymous access are those of s3fs, by its own ways (`FSSPEC_S3_ENDPOINT_URL` and the like, a file in
+~/.config/fsspec, AWS_* variables) or by `use`. Credentials are never taken as an argument here, printed, or stored.
+
+Retries    429, 5xx, SlowDown, timeouts, and broken connections are tried again: by botocore up to `ATTEMPTS` times with exponential
+           backoff and jitter (its "standard" mode), and around that five times by s3fs, which also reads a broken body again. Then the
+           error is one of the surroundings: the unit is tried again twice, and stays open after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import fsspec
+
+ATTEMPTS = 6
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+VARIABLE = "FSSPEC_S3"
+"""What child processes and Ray workers read the settings of `use` from."""
+
+DEFAULTS: dict[str, Any] = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+    }
+}
+
+
+def prepare() -> None:
+    """Give s3fs our retries and timeouts, unless the user's own configuration has some."""
+    settings = fsspec.config.conf.setdefault("s3", {})
+    for name, value in DEFAULTS.items():
+        settings.setdefault(name, value)
+
+
+def use(*, endpoint: str | None = None, profile: str | None = None, anon: bool = False) -> None:
+    """Set the endpoint, the profile, or anonymous access for this process and those that it starts."""
+    given = {"endpoint_url": endpoint, "profile": profile, "anon": anon or None}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if settings:
+        before = json.loads(os.environ.get(VARIABLE, "{}"))
+        os.environ[VARIABLE] = json.dumps({**before, **settings})
+        fsspec.config.conf.setdefault("s3", {}).update(settings)
+
+
+def variables() -> dict[str, str]:
+    """The environment variables that a worker on another machine needs to reach the same storage: settings, no credentials."""
+    settings = {
+        name: value for name, value in fsspec.config.conf.get("s3", {}).items() if name in ("endpoint_url", "profile", "anon")
+    }
+    regional = {
+        name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3") if name in os.environ
+    }
+    return regional | ({VARIABLE: json.dumps(settings)} if settings else {})
