@@ -1,10 +1,13 @@
-"""The Ray engine: unit workers that decode and commit, teacher actors that track; as many as the cluster has room for.
+"""The Ray engine: groups of actors, as many as the cluster has room for, now and later.
 
     driver          hands out units, gathers events, hands a unit out again when its worker is lost
+    group           a placement group on one node: one actor of each teacher, and the unit workers that share them
     UnitWorker      runs `labeler.unit.do_unit`; its decoder is a process of its own that can be killed
     TeacherActor    one teacher; every teacher of a clip reads the same frames from the object store
 
-Ray core only. A lost worker costs the clips in flight: whatever was not committed is done again, by the records.
+A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node that leaves costs the clips that were
+in flight on it, and nobody waits for what is not there. One group more than runs is always asked for: a node that joins late is used.
+Ray core only. Whatever was not committed is done again, by the records.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from labeler import s3
 from labeler.decoding_process import DecodingProcess
@@ -42,36 +47,74 @@ STORE_BYTES_PER_WORKER = 400 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How many actors of each kind, and what each takes."""
+    """The resource table of a job: what a group holds, and what each of its actors takes."""
 
-    unit_workers: int
-    actors_per_teacher: int
+    groups: int
+    """That fit into the cluster now."""
+    workers: int
+    """Unit workers of a group."""
     teachers: int
-    cpus: float
-    """Of each actor."""
-    gpus: float
-    """Of each teacher actor."""
+    """Teacher actors of a group, one of each."""
+    group_cpus: float
+    group_gpus: float
+    limit: int | None
+    """Most unit workers that the user wants."""
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of each actor."""
+        return _floor(min(1.0, self.group_cpus / (self.workers + self.teachers)))
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of each teacher actor."""
+        return _floor(self.group_gpus / self.teachers)
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What a group asks for."""
+        return {"CPU": self.group_cpus} | ({"GPU": self.group_gpus} if self.group_gpus else {})
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return (
-            f"Ray: {self.unit_workers} unit workers of {self.cpus:g} CPU; {self.teachers} teachers x {self.actors_per_teacher} actors of "
-            f"{self.cpus:g} CPU{gpus} each"
+            f"Ray: {self.groups} groups of {self.group_cpus:g} CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
+            f"{self.workers} unit workers of {self.cpus:g} CPU and {self.teachers} teachers of {self.cpus:g} CPU{gpus}"
         )
 
 
-def lay_out(cpus: float, gpus: float, teachers: int, workers: int | None) -> Layout:
-    """Share a cluster out: with GPUs every teacher has an actor on each of them, without one beside each unit worker."""
-    unit_workers = workers or max(1, int(cpus))
-    actors = int(gpus) if gpus >= 1 else unit_workers
-    share = min(1.0, cpus / (unit_workers + teachers * actors))
-    return Layout(
-        unit_workers=unit_workers,
-        actors_per_teacher=actors,
-        teachers=teachers,
-        cpus=_floor(share),
-        gpus=_floor(1 / teachers) if gpus >= 1 else 0.0,
-    )
+def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | None) -> Layout:
+    """Share a cluster out.
+
+    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those; without, it is one CPU, or more where
+    few `workers` are wanted, and one unit worker.
+
+    Args:
+        nodes: (CPUs, GPUs) of each.
+        teachers: of the job.
+        workers: most unit workers, over all groups; None is as many as fit.
+    """
+    with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1]
+    if with_gpu:
+        group_cpus = _floor(min(cpus / int(gpus) for cpus, gpus in with_gpu))
+        groups = sum(int(gpus) for _, gpus in with_gpu)
+        each = max(1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus)))
+        return Layout(groups=groups, workers=each, teachers=teachers, group_cpus=group_cpus, group_gpus=1.0, limit=workers)
+    sizes = [cpus for cpus, _ in nodes]
+    wanted = workers or max(1, int(sum(sizes)))
+    group_cpus = _floor(min(_largest_share(sizes, wanted), 1.0 + teachers))
+    groups = min(wanted, _parts(sizes, group_cpus))
+    return Layout(groups=groups, workers=1, teachers=teachers, group_cpus=group_cpus, group_gpus=0.0, limit=workers)
+
+
+def _largest_share(sizes: Sequence[float], wanted: int) -> float:
+    """The largest number of CPUs of which the nodes hold `wanted`, each on one node."""
+    candidates = {size / k for size in set(sizes) for k in range(1, wanted + 1)}
+    return max(share for share in candidates if _parts(sizes, share) >= wanted)
+
+
+def _parts(sizes: Sequence[float], share: float) -> int:
+    return sum(int(size / share + 1e-9) for size in sizes)
 
 
 class TeacherActor:
@@ -173,8 +216,35 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
     """The layout for the cluster that this process is connected to."""
-    resources = ray.cluster_resources()
-    return lay_out(resources.get("CPU", 1), resources.get("GPU", 0), teachers, workers)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
+
+
+class Group:
+    """One actor of each teacher on one node, and room for the unit workers that share them; removed with `close`."""
+
+    def __init__(self, specs: Sequence[TeacherSpec], layout: Layout) -> None:
+        self._placement = placement_group([layout.bundle], strategy="STRICT_PACK")
+        self._cpus = layout.cpus
+        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
+        self._teachers = [teacher.options(scheduling_strategy=self._here()).remote(spec) for spec in specs]
+
+    def infos(self) -> list[Any]:
+        """A call to each teacher, in the order of the specs."""
+        return [teacher.info.remote() for teacher in self._teachers]
+
+    def worker(self, job: Job, limits: DecodeLimits, infos: Sequence[TeacherInfo]) -> Any:
+        """A new unit worker beside the teachers; `infos` in the order of the specs."""
+        mine = {info.name: actor for info, actor in zip(infos, self._teachers, strict=True)}
+        by_name = {info.name: info for info in sorted(infos, key=lambda info: info.name)}
+        made: Any = ray.remote(num_cpus=self._cpus)(UnitWorker)
+        return made.options(scheduling_strategy=self._here()).remote(job, limits, mine, by_name)
+
+    def close(self) -> None:
+        remove_placement_group(self._placement)  # its actors end with it
+
+    def _here(self) -> PlacementGroupSchedulingStrategy:
+        return PlacementGroupSchedulingStrategy(placement_group=self._placement)
 
 
 def run(
@@ -183,60 +253,113 @@ def run(
     """Do the units on the cluster; yields what happens, as it happens.
 
     Raises:
-        SurroundingsError: the cluster has no room for the actors.
+        SurroundingsError: the cluster has no room for one group.
         ConfigError: a teacher that cannot be made.
     """
-    sized: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
-    worker: Any = ray.remote(num_cpus=layout.cpus)(UnitWorker)
-    actors = [[sized.remote(spec) for spec in specs] for _ in range(layout.actors_per_teacher)]
-    made = _when_ready([actor.info.remote() for row in actors for actor in row], layout)[: len(specs)]
-    infos = {info.name: info for info in sorted(made, key=lambda info: info.name)}
-
-    def new_worker(lane: int) -> Any:
-        """A worker beside the teachers of its lane."""
-        mine = {info.name: actor for info, actor in zip(made, actors[lane % len(actors)], strict=True)}
-        return worker.remote(job, limits, mine, infos)
-
-    yield TeachersReady(infos)
-    workers = {lane: new_worker(lane) for lane in range(min(layout.unit_workers, len(units)))}
+    first = Group(specs, layout)
+    groups = [first]
     try:
-        _when_ready([worker.ready.remote() for worker in workers.values()], layout)
-        yield from _hand_out(units, workers, new_worker)
+        infos = _when_ready(first.infos(), layout)
+        yield TeachersReady({info.name: info for info in sorted(infos, key=lambda info: info.name)})
+        yield from _Handout(
+            units, layout, groups, lambda: Group(specs, layout), lambda group: group.worker(job, limits, infos)
+        ).run()
     finally:
-        for actor in [*workers.values(), *(actor for row in actors for actor in row)]:
-            ray.kill(actor)
+        for group in groups:
+            group.close()
 
 
-def _hand_out(units: Sequence[Unit], workers: dict[int, Any], new_worker: Callable[[int], Any]) -> Iterator[Event | UnitOpen]:
-    """Give each idle lane the next unit; a unit whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
-    queue = deque(units)
-    attempts: dict[int, int] = {}
-    idle, busy = list(workers), dict[Any, tuple[Unit, int]]()
-    while queue or busy:
-        while queue and idle:
-            lane, unit = idle.pop(), queue.popleft()
-            attempts[unit.number] = attempts.get(unit.number, 0) + 1
-            busy[workers[lane].do.options(num_returns="streaming").remote(unit)] = (unit, lane)
-        ready: list[Any] = ray.wait(list(busy), num_returns=1)[0]
-        for stream in ready:
-            unit, lane = busy[stream]
-            try:
-                event: Any = ray.get(next(stream))
-                yield event
-                continue
-            except StopIteration:
-                pass
-            except RayError as error:
-                if not isinstance(error, RayTaskError):
-                    ray.kill(workers[lane])
-                    workers[lane] = new_worker(lane)
-                why = _as_raised(error)
-                if attempts[unit.number] < ATTEMPTS:
-                    queue.append(unit)
+class _Handout:
+    """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        layout: Layout,
+        groups: list[Group],
+        new_group: Callable[[], Group],
+        new_worker: Callable[[Group], Any],
+    ) -> None:
+        self._queue = deque(units)
+        self._attempts: dict[int, int] = {}
+        self._layout, self._groups = layout, groups
+        self._new_group, self._new_worker = new_group, new_worker
+        self._starting: dict[Any, tuple[Any, Group]] = {}
+        """Call that returns when a worker is up -> the worker, its group."""
+        self._idle: list[tuple[Any, Group]] = []
+        self._busy: dict[Any, tuple[Unit, Any, Group]] = {}
+        """Stream of events -> its unit, worker, group."""
+        self._most = min(len(units), layout.limit or len(units))
+        """Workers that are of use."""
+
+    def run(self) -> Iterator[Event | UnitOpen]:
+        for group in self._groups:
+            self._start_workers(group)
+        while len(self._groups) < self._layout.groups and self._workers() < self._most:
+            self._start_group()
+        while self._queue or self._busy:
+            while self._queue and self._idle:
+                self._give(*self._idle.pop())
+            if not self._starting and self._queue and self._workers() < self._most:
+                self._start_group()  # for a node that joins late; waits until there is room
+            ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1)[0]
+            for call in ready:
+                if call in self._starting:
+                    self._is_up(call)
                 else:
-                    yield UnitOpen(unit.number, str(why))
-            del busy[stream]
-            idle.append(lane)
+                    yield from self._next_event(call)
+
+    def _workers(self) -> int:
+        return len(self._idle) + len(self._busy) + len(self._starting)
+
+    def _start_group(self) -> None:
+        group = self._new_group()
+        self._groups.append(group)
+        self._start_workers(group)
+
+    def _start_workers(self, group: Group) -> None:
+        for _ in range(min(self._layout.workers, self._most - self._workers())):
+            self._start_worker(group)
+
+    def _start_worker(self, group: Group) -> None:
+        worker = self._new_worker(group)
+        self._starting[worker.ready.remote()] = (worker, group)
+
+    def _give(self, worker: Any, group: Group) -> None:
+        unit = self._queue.popleft()
+        self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
+        self._busy[worker.do.options(num_returns="streaming").remote(unit)] = (unit, worker, group)
+
+    def _is_up(self, call: Any) -> None:
+        worker, group = self._starting.pop(call)
+        try:
+            ray.get(call)
+            self._idle.append((worker, group))
+        except RayError as error:
+            _as_raised(error)  # what is not the cluster's fault is raised
+            self._start_worker(group)
+
+    def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
+        unit, worker, group = self._busy[stream]
+        lost = False
+        try:
+            yield ray.get(next(stream))
+            return
+        except StopIteration:
+            pass
+        except RayError as error:
+            lost = not isinstance(error, RayTaskError)
+            why = _as_raised(error)
+            if self._attempts[unit.number] < ATTEMPTS:
+                self._queue.append(unit)
+            else:
+                yield UnitOpen(unit.number, str(why))
+        del self._busy[stream]
+        if lost:
+            ray.kill(worker)
+            self._start_worker(group)
+        else:
+            self._idle.append((worker, group))
 
 
 def _knock(address: str) -> None:
