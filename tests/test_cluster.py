@@ -1,0 +1,98 @@
+"""A Ray cluster of several nodes on this machine: one that leaves costs its clips in flight, one that joins late is used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from labeler.storage import Storage
+from labeler.verify import verify
+from pipelines.label import label
+from tests.jobs import SLOW, STILL, children_of, config, start_driver, tars, wait_for, write_moving
+from tests.test_engine_ray import title_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc"),
+]
+TEACHERS = (STILL, SLOW)
+
+
+@pytest.fixture
+def cluster():
+    """A head with one CPU, so with room for one group; add_node and remove_node change it."""
+    from ray.cluster_utils import Cluster
+
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield running
+    running.shutdown()
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for i in range(16):
+        write_moving(folder / f"{i:02d}.mp4", seed=i)
+    return folder
+
+
+def workers_at_work() -> int:
+    """Unit workers of this session's clusters that do a unit now."""
+    return sum(title_of(pid).startswith("ray::UnitWorker") for pid in children_of(os.getpid()))
+
+
+def committed(out: Path) -> int:
+    return len(list(out.glob("shards/*.json")))
+
+
+def wait_until(happened, driver, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    wait_for(lambda: happened() or time.monotonic() > deadline, driver)
+
+
+def test_a_node_that_joins_late_is_used(videos, cluster, tmp_path):
+    out = tmp_path / "out"
+    driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
+    wait_until(lambda: committed(out) > 0, driver)
+    assert workers_at_work() == 1
+    cluster.add_node(num_cpus=1)
+    wait_until(lambda: workers_at_work() == 2, driver)
+    assert workers_at_work() == 2
+    said, _ = driver.communicate()
+    assert driver.returncode == 0, said
+    label(config(videos, tmp_path / "alone", TEACHERS))
+    assert tars(out) == tars(tmp_path / "alone")
+
+
+def test_a_node_that_leaves_costs_no_clip_and_no_byte(videos, cluster, tmp_path):
+    out = tmp_path / "out"
+    node = cluster.add_node(num_cpus=1)
+    driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
+    wait_until(lambda: committed(out) > 0 and workers_at_work() == 2, driver)
+    cluster.remove_node(node, allow_graceful=False)
+    said, _ = driver.communicate()
+    assert driver.returncode == 0, said
+    assert list(verify(Storage(str(out)))) == []
+    label(config(videos, tmp_path / "alone", TEACHERS))
+    assert tars(out) == tars(tmp_path / "alone")
+
+
+def test_a_driver_killed_on_a_cluster_leaves_the_cluster_and_nothing_else(videos, cluster, tmp_path):
+    out = tmp_path / "out"
+    flags = ("--engine", "ray", "--ray-address", cluster.address)
+    driver = start_driver(videos, out, TEACHERS, *flags)
+    wait_until(lambda: committed(out) > 0, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    deadline = time.monotonic() + 60
+    while workers_at_work() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert workers_at_work() == 0
+    again = start_driver(videos, out, TEACHERS, *flags)
+    said, _ = again.communicate()
+    assert again.returncode == 0, said
