@@ -1,0 +1,83 @@
+"""deploy/: what can be checked without a cluster, a Docker daemon, or Slurm. docs/clusters.md says that no more was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.jobs import ROOT, STILL, write_moving
+
+DEPLOY = ROOT / "deploy"
+SCRIPTS = sorted(DEPLOY.glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_bash_that_parses(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing(script):
+    subprocess.run(["shellcheck", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_without_its_variables_says_which(script):
+    done = subprocess.run(["bash", str(script)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "set VIDEOS to what is to be labelled" in done.stderr
+
+
+def test_no_script_ends_other_peoples_ray():
+    for file in DEPLOY.iterdir():
+        assert "ray stop" not in file.read_text()
+
+
+@pytest.mark.slow
+def test_the_tasks_of_an_array_label_everything(tmp_path):
+    """The script itself, with `tapdistill` and Slurm's variables as a node has them."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    for i in range(3):
+        write_moving(videos / f"{i}.mp4", seed=i)
+    command = tmp_path / "tapdistill"
+    command.write_text(
+        f'#!/bin/bash\ncd {ROOT} && exec {sys.executable} -m pipelines.cli "$@" --engine local --videos-per-unit 1\n'
+    )
+    command.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "VIDEOS": str(videos),
+        "OUT": str(out),
+        "TEACHERS": STILL,
+    }
+    for task in range(2):
+        variables = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
+        subprocess.run(["bash", str(DEPLOY / "slurm-array.sh")], env=environment | variables, check=True, capture_output=True)
+    assert len(list(out.glob("shards/*.tar"))) == 3
+
+
+def test_the_cluster_file_follows_rays_own_schema():
+    jsonschema = pytest.importorskip("jsonschema")
+    import json
+
+    import ray
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    config = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
+    jsonschema.validate(config, schema)
+    assert config["head_node_type"] in config["available_node_types"]
+
+
+def test_the_image_copies_what_the_package_needs():
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = [word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"labeler", "teachers", "student", "pipelines", "pyproject.toml", "constraints.txt"} <= set(copied)
