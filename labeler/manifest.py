@@ -71,7 +71,7 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         manifest = json.loads(storage.read(NAME))
         schema = manifest["schema"]
         manifest["frozen"]["sources"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ShardError(f"{storage.url}/{NAME} is unreadable ({error!r}): restore it, or label into a new folder.") from error
     check_schema(schema, f"{storage.url}/{NAME}")
     return manifest

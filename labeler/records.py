@@ -25,12 +25,13 @@ import pandas as pd
 import pyarrow as pa
 
 from labeler.accounts import Row
-from labeler.sample import SCHEMA, check_schema, to_json
+from labeler.sample import MAX_MEMBER_BYTES, SCHEMA, check_schema, to_json
 from labeler.shards import Offsets, WrittenShard, shard_name
 from labeler.storage import Storage
 from teachers import ShardError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
+TAR = re.compile(r"shards/\d{6,}\.r\d+\.[0-9a-f]{12}\.tar")
 COPIES = "records.parquet"
 
 
@@ -116,9 +117,19 @@ class Record:
                 for entry in fields["clips"]
             ]
             fields["rows"] = [Row(**row) for row in fields["rows"]]
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            record = cls(**fields)
+            record._check_places()
+            return record
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ShardError(f"{what} is not a commit record ({error}). Run `tapdistill verify`.") from error
+
+    def _check_places(self) -> None:
+        """ValueError for a place that no record of ours names: records come with data sets of other people."""
+        if self.tar is not None and not TAR.fullmatch(self.tar):
+            raise ValueError(f"{self.tar!r} is no name of a shard")
+        places = [place for entry in self.clips for place in entry.offsets.values()]
+        if any(not (type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES) for at, size in places):
+            raise ValueError("it names a place that cannot be in a shard")
 
 
 def record_name(unit: int, revision: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from labeler.sample import MAX_MEMBER_BYTES
 from teachers import ShardError
 
 Offsets = dict[str, tuple[int, int]]
@@ -112,6 +113,8 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
 
 
 def refuse_odd_member(member: tarfile.TarInfo, what: str) -> None:
-    """ShardError for a member that no shard of ours has: a link, a folder, a path."""
+    """ShardError for a member that no shard of ours has: a link, a folder, a path, a gigabyte."""
+    if member.size > MAX_MEMBER_BYTES:
+        raise ShardError(f"{what} holds {member.name!r} of {member.size:,} bytes; a member may have {MAX_MEMBER_BYTES:,}: refused.")
     if not member.isfile() or "/" in member.name or "\\" in member.name or member.name.startswith("."):
         raise ShardError(f"{what} holds {member.name!r}, which is not a plain file with a plain name: refused.")

@@ -9,9 +9,14 @@ console = Console(stderr=False, highlight=False)
 
 def say(what: RenderableType) -> None:
     """Print to standard output."""
-    console.print(what, markup=False, soft_wrap=isinstance(what, str))
+    console.print(harmless(what) if isinstance(what, str) else what, markup=False, soft_wrap=isinstance(what, str))
 
 
 def complain(message: str) -> None:
     """Print to standard error, as one plain sentence."""
-    Console(stderr=True, highlight=False).print(f"tapdistill: {message}", markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(harmless(f"tapdistill: {message}"), markup=False, soft_wrap=True)
+
+
+def harmless(text: str) -> str:
+    """`text` with '?' for what a file's name could tell a terminal to do."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from labeler.accounts import FAILED, LEFT_OUT, REASONS, Row
-from labeler.plan import Source, cut_into_units
+from labeler.plan import cut_into_units
 from labeler.records import ClipEntry, Record, VideoEntry
+from labeler.sources import Source
 from labeler.storage import Storage
 from labeler.tables import accounts, clips_table, compact, failures_table, open_units
 from teachers import ShardError
@@ -109,7 +110,7 @@ def test_tables_without_rows_have_their_columns(tmp_path):
 
 def test_the_tables_say_what_the_records_say():
     records = [record(3, {"a": 2}, [clip("a")], [clip_row("a", "dark")])]
-    clips, failures = clips_table(records), failures_table(records)
+    clips, failures = clips_table(records), failures_table([], records)
     assert clips[["key", "unit", "kept", "teachers"]].values.tolist() == [["a-0", 3, 3, "a,b"]]
     assert json.loads(clips["offsets"][0]) == {"mp4": [512, 10]}
     assert failures[["unit", "uri", "what", "status", "reason"]].values.tolist() == [[3, "a", "clip", "left out", "dark"]]
