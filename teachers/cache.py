@@ -1,0 +1,36 @@
+"""The cache of checkpoints: one file for each teacher, `<folder>/<teacher>.<suffix>`, and a receipt, `<folder>/<teacher>.json`.
+
+The folder is `$TAPDISTILL_HOME/weights`, or else `tapdistill/weights` in the user's cache (`$XDG_CACHE_HOME`, `~/.cache`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+"""Of the files that can be checkpoints."""
+
+
+def weights_folder() -> Path:
+    """Where `tapdistill teachers pull` puts checkpoints; need not exist yet."""
+    home = os.environ.get("TAPDISTILL_HOME")
+    if home:
+        return Path(home).expanduser() / "weights"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapdistill" / "weights"
+
+
+def checkpoint_place(name: str, suffix: str) -> Path:
+    """Where the checkpoint of teacher `name` belongs; one of `SUFFIXES`."""
+    return weights_folder() / f"{name}{suffix}"
+
+
+def receipt_place(name: str) -> Path:
+    """Where it is written down what was pulled for teacher `name`, and from where."""
+    return weights_folder() / f"{name}.json"
+
+
+def cached_checkpoint(name: str) -> Path | None:
+    """The checkpoint of teacher `name` that was pulled, or None."""
+    files = (checkpoint_place(name, suffix) for suffix in SUFFIXES)
+    return next((file for file in files if file.is_file()), None)

@@ -1,0 +1,165 @@
+"""Download: a file from the web, whole or not at all, going on where an interrupted download stopped.
+
+What has arrived lies in `<file>.part`, and in `<file>.part.json` where it came from and the server's mark of that version (its ETag,
+or else the date). Another attempt, of this process or a later one, asks for the rest under the condition that the version is still
+the same (`Range` with `If-Range`); a server that says otherwise, or knows no ranges, sends the whole file, which then starts anew.
+The file gets its name when all bytes that the server announced are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from teachers.errors import CheckpointError, SurroundingsError
+
+BLOCK_BYTES = 2**20
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP answers that may be other ones in a moment."""
+
+Watch = Callable[[int, int | None], None]
+"""Called with the bytes that are there, and with all there will be, if the server says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to try."""
+
+    attempts: int = 4
+    """In a row that bring no byte."""
+    pause_s: float = 1.0
+    """Before the second attempt; doubled each time."""
+    timeout_s: float = 30.0
+    """Longest time without a byte."""
+
+
+PATIENCE = Patience()
+
+
+class _Cut(Exception):
+    """This attempt ended early; another may bring more."""
+
+
+def download(url: str, path: Path, watch: Watch | None = None, patience: Patience = PATIENCE) -> None:
+    """Put the content of `url` (http or https) at `path`, whose folder must exist.
+
+    Raises:
+        CheckpointError: the server has no such file, or does not give it to us.
+        SurroundingsError: no network, a server that fails or hangs, a full disk, or another process that downloads the same file.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _attempts(url, file, part, watch or (lambda done, total: None), patience)
+            part.replace(path)
+        _note(part).unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise SurroundingsError(f"{part}: another process downloads it already: wait for that one.") from error
+    except OSError as error:
+        raise SurroundingsError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+def _attempts(url: str, file: BinaryIO, part: Path, watch: Watch, patience: Patience) -> None:
+    most, fruitless = file.tell(), 0
+    while True:
+        try:
+            return _attempt(url, file, part, watch, patience.timeout_s)
+        except _Cut as cut:
+            fruitless = 0 if file.tell() > most else fruitless + 1
+            most = max(most, file.tell())
+            if fruitless == patience.attempts:
+                kept = f" {file.tell()} bytes are kept: the same command goes on from there." if file.tell() else ""
+                raise SurroundingsError(f"{shown(url)}: {cut}, {fruitless} times in a row.{kept}") from cut
+            time.sleep(patience.pause_s * 2 ** max(0, fruitless - 1))
+
+
+def _attempt(url: str, file: BinaryIO, part: Path, watch: Watch, timeout_s: float) -> None:
+    """Append the rest of `url` to `file`; returns when it is complete."""
+    version = _stored_version(part, url) if file.tell() else None
+    headers = {"Range": f"bytes={file.tell()}-", "If-Range": version} if version else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s) as answer:
+            total = _begin(url, answer.status, answer.headers, file, part, version)
+            while block := answer.read1(BLOCK_BYTES):  # what has come, so that a hang loses nothing
+                _write(file, block)
+                watch(file.tell(), total)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _note(part).unlink(missing_ok=True)
+            raise _Cut("the server has no more bytes than are here") from error
+        if error.code in BUSY:
+            raise _Cut(f"the server answers {error.code} {error.reason}") from error
+        raise CheckpointError(
+            f"{shown(url)}: the server answers {error.code} {error.reason}: the file is not there, or not for us."
+        ) from error
+    except urllib.error.URLError as error:
+        raise _Cut(f"cannot be reached ({error.reason})") from error
+    except TimeoutError as error:
+        raise _Cut(f"no byte came for {timeout_s:g} s") from error
+    except (http.client.HTTPException, OSError) as error:
+        raise _Cut(f"the connection broke ({type(error).__name__})") from error
+    if total is not None and file.tell() < total:
+        raise _Cut(f"the connection ended after {file.tell()} of {total} bytes")
+
+
+def _begin(url: str, status: int | None, headers: Message, file: BinaryIO, part: Path, version: str | None) -> int | None:
+    """Make `file` ready for the body of this answer; returns how long the whole will be, if the server says."""
+    here = _version(headers)
+    content = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+    if status == http.HTTPStatus.PARTIAL_CONTENT:
+        if content and int(content[1]) == file.tell() and here in (version, None):
+            return int(content[2])
+        _note(part).unlink(missing_ok=True)
+        raise _Cut("the server sent another part than was asked for")
+    file.seek(0)
+    file.truncate()
+    _note(part).write_text(json.dumps({"url": url, "version": here}))
+    length = headers.get("Content-Length")
+    return int(length) if length else None
+
+
+def _write(file: BinaryIO, block: bytes) -> None:
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as error:
+        raise SurroundingsError(f"{file.name}: cannot be written: {error.strerror}.") from error
+
+
+def _version(headers: Message) -> str | None:
+    """What `If-Range` takes: a strong ETag, or else the date of the last change."""
+    etag = headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _note(part: Path) -> Path:
+    """Where it is written down what `part` is a part of."""
+    return part.with_name(part.name + ".json")
+
+
+def _stored_version(part: Path, url: str) -> str | None:
+    """The version of what has arrived; None if it came from elsewhere, or nobody knows."""
+    try:
+        note = json.loads(_note(part).read_text())
+        return note["version"] if note["url"] == url else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def shown(url: str) -> str:
+    """`url` as messages may show it: without a query, which may hold a signature, and without credentials."""
+    address = urlsplit(url)
+    return address._replace(query="", fragment="", netloc=address.netloc.rpartition("@")[2]).geturl()
