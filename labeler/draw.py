@@ -1,16 +1,20 @@
 """Drawing: tracks on frames, as anti-aliased markers with fading trails.
 
-A filled marker is a visible point, a hollow one an occluded point, no marker a point that is not tracked (NaN). A trail is the
-point's way through the last `trail_frames` frames; it fades with age and breaks where the point is not visible. Small clips are
-enlarged, so that lines are fine beside the picture. Points are px of the given frames, pixel centres, drawn at their sub-pixel place.
+A filled marker is a visible point, a hollow one an occluded point (paler if it was out of sight as long as trails go back), no
+marker a point that is not tracked (NaN). A trail is the
+point's way through the last `trail_frames` frames, as a smooth curve through its places; it fades and thins with age, and breaks
+where the point is not visible. Small clips are enlarged, so that lines are fine beside the picture. Points are px of the given
+frames, pixel centres, drawn at their sub-pixel place.
 
-    draw_tracks(frames, xy, visible, rainbow(queries))
+    draw_tracks(frames, xy, visible, rainbow(queries))      a clip that lies in memory
+    draw_picture(frame, xy, visible, rainbow(queries))      a frame with the last places of its points: all that a stream holds
 
 Everything returns new arrays; nothing that is passed in is changed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -23,8 +27,12 @@ SHIFT = 4
 COMFORTABLE_SIDE_PX = 360
 """`enlargement` multiplies frames whose short side is below this."""
 MAX_ENLARGEMENT = 4
+PIECES = 4
+"""Straight pieces of a trail's curve from one frame to the next."""
 OPAQUE = 255
 FRESH_TRAIL_ALPHA, OLD_TRAIL_ALPHA = 0.85, 0.05
+LOST_ALPHA = 0.35
+"""Of the ring of a point that was not seen for as long as trails go back."""
 TITLE_HEIGHT_PX, TITLE_BACKGROUND, TITLE_INK = 32, (24, 26, 30), (236, 238, 242)
 
 
@@ -77,15 +85,36 @@ def draw_frame(
         ConfigError: tracks, flags, or colours do not fit the frames.
     """
     _check(frames, xy, visible, colours)
-    height, width = frames.shape[1:3]
-    scale = scale or enlargement(height, width)
-    picture = cv2.resize(frames[t], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frames[t]
-    layer = np.zeros((*picture.shape[:2], 4), np.uint8)
     steps = slice(max(0, t - trail_frames), t + 1)
-    at = (xy[:, steps] + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
-    _draw_trails(layer, np.where(visible[:, steps, None], at, np.nan), colours, trail_frames, _line_px(point_radius))
-    ringed = np.zeros(len(xy), bool) if query_frames is None else np.asarray(query_frames) == t
-    _draw_markers(layer, at[:, -1], visible[:, t], colours, ringed, point_radius)
+    ringed = None if query_frames is None else np.asarray(query_frames) == t
+    return draw_picture(
+        frames[t], xy[:, steps], visible[:, steps], colours,
+        trail_frames=trail_frames, point_radius=point_radius, ringed=ringed, scale=scale,
+    )  # fmt: skip
+
+
+def draw_picture(
+    frame: np.ndarray,  # [H, W, 3]   uint8 RGB
+    xy: np.ndarray,  # [N, S, 2]   px of the frame, NaN where not tracked: the last S frames, this one last
+    visible: np.ndarray,  # [N, S]      bool
+    colours: np.ndarray,  # [N, 3]      uint8 RGB
+    *,
+    trail_frames: int = 12,
+    point_radius: float = 4.0,
+    ringed: np.ndarray | None = None,  # [N] bool: markers with a white ring
+    scale: int | None = None,
+) -> np.ndarray:  # [scale * H, scale * W, 3] uint8 RGB
+    """A frame with its tracks; S is at most trail_frames + 1. Arguments as in `draw_frame`."""
+    scale = scale or enlargement(*frame.shape[:2])
+    picture = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+    layer = np.zeros((*picture.shape[:2], 4), np.uint8)
+    at = (xy + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
+    beside = ~(np.hypot(*np.moveaxis(at - at[:, -1:], -1, 0)) <= point_radius).all(1)  # others lie below their own marker
+    trails = np.where(visible[..., None], at, np.nan)[beside]
+    _draw_trails(layer, trails, colours[beside], trail_frames, _line_px(point_radius))
+    ringed = np.zeros(len(xy), bool) if ringed is None else ringed
+    lost = ~visible.any(1) & (visible.shape[1] > trail_frames)
+    _draw_markers(layer, at[:, -1], visible[:, -1], colours, np.where(lost, LOST_ALPHA, 1.0), ringed, point_radius)
     return _over(picture, layer)
 
 
@@ -97,10 +126,11 @@ def enlargement(height: int, width: int) -> int:
 def rainbow(
     queries: np.ndarray,  # [N, 3] (t, x, y)
 ) -> np.ndarray:  # [N, 3] uint8 RGB
-    """Colour by place: from the highest query (blue) to the lowest (red), so that neighbours look alike and motion is seen."""
-    y = queries[:, 2].astype(np.float64)
-    span = float(np.ptp(y)) if len(y) else 0.0
-    place = (y - y.min()) / span if span else np.full(len(y), 0.5)
+    """Colour by place: along the diagonal, from the upper left (blue) to the lower right (red), so that neighbours look alike and
+    motion is seen."""
+    along = queries[:, 1:].astype(np.float64).sum(1)
+    span = float(np.ptp(along)) if len(along) else 0.0
+    place = (along - along.min()) / span if span else np.full(len(along), 0.5)
     return _colormap(0.08 + 0.84 * place, cv2.COLORMAP_TURBO)  # the map's ends are too dark to be seen on video
 
 
@@ -129,15 +159,36 @@ def side_by_side(
 
 
 def _draw_trails(layer: np.ndarray, at: np.ndarray, colours: np.ndarray, trail_frames: int, line_px: int) -> None:
-    """Segments from the oldest to the newest, so that the newer lies on top. `at` [N, steps + 1, 2]."""
+    """Pieces from the oldest to the newest, so that the newer lies on top. `at` [N, steps + 1, 2]."""
     steps = at.shape[1] - 1
+    if steps < 1:
+        return
+    curves = _fixed(_curves(at))
+    there = np.isfinite(at).all(-1)
     for step in range(steps):
         age = (steps - 1 - step) / trail_frames
         alpha = FRESH_TRAIL_ALPHA + (OLD_TRAIL_ALPHA - FRESH_TRAIL_ALPHA) * age
-        both = np.isfinite(at[:, step : step + 2]).all((1, 2))
-        for i in np.flatnonzero(both):
-            a, b = _fixed(at[i, step]), _fixed(at[i, step + 1])
-            cv2.line(layer, a, b, _ink(colours[i], alpha), line_px, cv2.LINE_AA, SHIFT)
+        thickness = math.ceil(line_px * (1 - age))
+        drawn = there[:, step] & there[:, step + 1]
+        for curve, ink in zip(curves[drawn, step], _inks(colours[drawn], alpha), strict=True):
+            cv2.polylines(layer, [curve], False, ink, thickness, cv2.LINE_AA, SHIFT)
+
+
+def _curves(
+    at: np.ndarray,  # [N, S, 2], NaN where there is no place
+) -> np.ndarray:  # [N, S - 1, PIECES + 1, 2]
+    """A smooth way from each place to the next: Catmull-Rom splines, which go through every place.
+
+    At the ends of a trail, and beside a gap, the curve goes on as if the point had kept its way.
+    """
+    here, there = at[:, :-1], at[:, 1:]
+    mirrored = 2 * here - there, 2 * there - here
+    before = np.concatenate([mirrored[0][:, :1], at[:, :-2]], 1)
+    after = np.concatenate([at[:, 2:], mirrored[1][:, -1:]], 1)
+    before, after = np.where(np.isfinite(before), before, mirrored[0]), np.where(np.isfinite(after), after, mirrored[1])
+    u = np.linspace(0, 1, PIECES + 1)[:, None]
+    a, b, c, d = (place[:, :, None] for place in (before, here, there, after))
+    return b + u / 2 * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
 
 
 def _draw_markers(
@@ -145,21 +196,24 @@ def _draw_markers(
     at: np.ndarray,  # [N, 2]
     visible: np.ndarray,  # [N]
     colours: np.ndarray,  # [N, 3]
+    alphas: np.ndarray,  # [N]
     ringed: np.ndarray,  # [N]
     point_radius: float,
 ) -> None:
-    """A disc with a dark rim where visible, a ring where not: the ring's inside shows the frame, not the trail."""
+    """A disc with a dark rim where visible, a thin ring where not: the ring's inside shows the frame, not the trail."""
     radius = round(point_radius * 2**SHIFT)
     pixel, line_px = 2**SHIFT, _line_px(point_radius)
-    nothing, rim, white = (0, 0, 0, 0), _ink(np.zeros(3, np.uint8), 0.55), (OPAQUE,) * 4
+    thin_px = max(1, int(point_radius // 2))
+    nothing, rim, white = (0, 0, 0, 0), (0, 0, 0, 0.55 * OPAQUE), (OPAQUE,) * 4
+    centres, inks = _fixed(at).tolist(), _inks(colours, alphas[:, None])
     for i in np.flatnonzero(np.isfinite(at).all(-1)):
-        centre, ink = _fixed(at[i]), _ink(colours[i], 1.0)
+        centre, ink = centres[i], inks[i]
         if visible[i]:
             cv2.circle(layer, centre, radius + pixel, rim, cv2.FILLED, cv2.LINE_AA, SHIFT)
             cv2.circle(layer, centre, radius, ink, cv2.FILLED, cv2.LINE_AA, SHIFT)
         else:
             cv2.circle(layer, centre, radius, nothing, cv2.FILLED, cv2.LINE_AA, SHIFT)
-            cv2.circle(layer, centre, radius, ink, line_px, cv2.LINE_AA, SHIFT)
+            cv2.circle(layer, centre, radius, ink, thin_px, cv2.LINE_AA, SHIFT)
         if ringed[i]:
             cv2.circle(layer, centre, radius + 2 * pixel, white, line_px, cv2.LINE_AA, SHIFT)
 
@@ -168,21 +222,21 @@ def _line_px(point_radius: float) -> int:
     return max(1, round(point_radius / 2))
 
 
-def _fixed(point: np.ndarray) -> tuple[int, int]:
-    """A point as OpenCV's fixed-point numbers; far outside the picture it is clipped, as OpenCV's integers overflow."""
-    x, y = np.clip(np.rint(point * 2**SHIFT), -(2**20), 2**20)
-    return int(x), int(y)
+def _fixed(points: np.ndarray) -> np.ndarray:  # [..., 2] -> int32 [..., 2]
+    """Points as OpenCV's fixed-point numbers; far outside the picture they are clipped, as OpenCV's integers overflow."""
+    return np.clip(np.rint(np.nan_to_num(points) * 2**SHIFT), -(2**20), 2**20).astype(np.int32)
 
 
-def _ink(colour: np.ndarray, alpha: float) -> tuple[float, ...]:
-    """RGBA with the colour multiplied by alpha: anti-aliasing mixes all four channels, so edges are right without a second mask."""
-    return (*(float(c) * alpha for c in colour), OPAQUE * alpha)
+def _inks(colours: np.ndarray, alpha: float | np.ndarray) -> list[list[float]]:
+    """RGBA with the colours multiplied by alpha: anti-aliasing mixes all four channels, so edges are right without a second mask."""
+    opaque = np.pad(colours.astype(float), ((0, 0), (0, 1)), constant_values=OPAQUE)
+    return (opaque * alpha).tolist()
 
 
 def _over(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
     """The layer on the picture."""
-    ink, alpha = layer[..., :3].astype(np.float32), layer[..., 3:].astype(np.float32) / OPAQUE
-    return np.rint(ink + picture * (1 - alpha)).clip(0, 255).astype(np.uint8)
+    through = cv2.cvtColor(OPAQUE - layer[..., 3], cv2.COLOR_GRAY2RGB)
+    return cv2.add(cv2.multiply(picture, through, scale=1 / OPAQUE), layer[..., :3])
 
 
 def _colormap(values: np.ndarray, which: int) -> np.ndarray:

@@ -81,30 +81,48 @@ def encode_clip(
         raise ConfigError(f"a clip of {width} x {height} px cannot be encoded: both sides must be even. Resize or crop it first.")
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"fps = {fps}: a clip needs a positive number of frames a second.")
-    rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)  # 30000 / 1001 stays itself
     with tempfile.TemporaryDirectory() as folder:  # "faststart" reads the file again by its name, so memory will not do
         path = Path(folder, "clip.mp4")
         with av.open(path, "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-            options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
-            stream = container.add_stream("libx264", rate=rate, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            codec = stream.codec_context
-            codec.thread_count = 1
-            codec.gop_size = config.key_frame_distance
-            codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
-            codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            stream = add_h264(container, (height, width), fps, config)
             for index, rgb in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU709,
-                    dst_color_range=ColorRange.MPEG,
-                    interpolation=_BIT_EXACT,
-                    threads=1,
-                )
-                frame.pts, frame.time_base = index, 1 / rate
-                container.mux(stream.encode(frame))
+                container.mux(stream.encode(h264_frame(stream, rgb, index)))
             container.mux(stream.encode())
         return path.read_bytes()
+
+
+def add_h264(
+    container: av.container.OutputContainer, size: tuple[int, int], fps: float, config: EncodeConfig = DEFAULT
+) -> av.VideoStream:
+    """A stream of frames of `size` (H, W) px in the container, encoded as the page above says."""
+    rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)  # 30000 / 1001 stays itself
+    options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
+    stream = container.add_stream("libx264", rate=rate, options=options)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    codec = stream.codec_context
+    codec.thread_count = 1
+    codec.gop_size = config.key_frame_distance
+    codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+    codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    return stream
+
+
+def h264_frame(
+    stream: av.VideoStream,
+    rgb: np.ndarray,  # uint8 [H, W, 3]
+    index: int,
+) -> av.VideoFrame:
+    """Frame `index` of a stream of `add_h264`, ready to be encoded."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_BIT_EXACT,
+        threads=1,
+    )
+    frame.pts, frame.time_base = index, 1 / stream.codec_context.framerate
+    return frame
 
 
 def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:

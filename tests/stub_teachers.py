@@ -12,9 +12,12 @@ import numpy as np
 
 from teachers import Teacher, TeacherError, TeacherInfo, Tracks
 from teachers.interface import Mode
+from teachers.stream import Stream
 
 FEW_FRAMES = 12
 """`NeedsLongClips` cannot track a clip of fewer frames."""
+LATE_FRAMES = 5
+"""`Live` holds so many frames back."""
 
 
 class Still(Teacher):
@@ -76,3 +79,27 @@ class Untrained(Still):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**{**arguments, "checkpoint": "random"})
+
+
+class Live(Still):
+    """Can stream, and answers `LATE_FRAMES` frames late."""
+
+    def stream(self, queries: np.ndarray) -> Stream:
+        return _LateStream(self, queries)
+
+
+class _LateStream(Stream):
+    def __init__(self, teacher: Live, queries: np.ndarray) -> None:
+        super().__init__(queries)
+        self._teacher, self._unanswered = teacher, np.zeros((0, 1, 1, 3), np.uint8)
+
+    def _advance(self, frames: np.ndarray) -> Tracks:
+        self._unanswered = np.concatenate([self._unanswered, frames]) if len(self._unanswered) else frames
+        return self._answer(max(0, len(self._unanswered) - LATE_FRAMES))
+
+    def _rest(self) -> Tracks:
+        return self._answer(len(self._unanswered))
+
+    def _answer(self, count: int) -> Tracks:
+        answered, self._unanswered = self._unanswered[:count], self._unanswered[count:]
+        return self._teacher._track(answered, self._queries, 0)

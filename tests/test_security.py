@@ -153,4 +153,4 @@ def test_a_video_that_claims_to_be_enormous_is_refused_before_anything_is_alloca
     path.write_bytes(data)
     with pytest.raises(VideoError, match="no frame size that libav accepts") as caught:
         open_video(path)
-    assert caught.value.reason == "too-large"
+    assert caught.value.reason == "decode-error"

@@ -1,0 +1,88 @@
+"""Track files: the tracks of one teacher on one video, as an npz that plain numpy reads.
+
+    queries [N, 3]  xy [N, T, 2]  visibility [N, T]  confidence [N, T]     float32, px and frames of the tracked frames, NaN as in `Tracks`
+    info            a JSON string: the teacher's `TeacherInfo`, and under "clip" what was tracked
+
+`TrackWriter` writes tracks that come bit by bit: they lie in a temporary file, not in memory, and the npz is renewed now and then, so
+that it is valid whenever the process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from teachers import SurroundingsError, Tracks
+
+SAVE_EVERY_S = 10.0
+"""The npz is renewed at most that often, and so that it takes a twentieth of the time."""
+SAVING_SHARE = 1 / 20
+
+
+@dataclass(frozen=True)
+class TrackFile:
+    """A file to be written."""
+
+    path: Path
+    info: dict[str, Any]
+
+
+def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
+    """Write the npz; it is there whole or not at all. A file that exists is replaced."""
+    part = file.path.with_name(f"{file.path.name}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(
+                stream, queries=queries, xy=tracks.xy, visibility=tracks.visibility, confidence=tracks.confidence,
+                info=np.array(json.dumps(file.info)),
+            )  # fmt: skip
+        os.replace(part, file.path)
+    except OSError as error:
+        raise SurroundingsError(f"{file.path}: cannot be written: {error.strerror}.") from error
+
+
+class TrackWriter:
+    """Tracks into an npz as they come; use it as a context manager. Memory does not grow with the frames."""
+
+    def __init__(self, file: TrackFile, queries: np.ndarray) -> None:
+        self._file, self._queries = file, queries  # N >= 1
+        self._rows = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
+        self._saved_at, self._saving_s = time.monotonic(), 0.0
+
+    def append(self, tracks: Tracks) -> None:
+        """Tracks [N, t] of the next t frames."""
+        values = np.concatenate([tracks.xy, tracks.visibility[..., None], tracks.confidence[..., None]], -1, dtype=np.float32)
+        self._rows.write(values.swapaxes(0, 1).tobytes())  # by frames, so that the file only grows
+        if time.monotonic() - self._saved_at > max(SAVE_EVERY_S, self._saving_s / SAVING_SHARE):
+            self.save()
+
+    def save(self) -> None:
+        """The npz of everything so far; none before the first tracks."""
+        begun = time.monotonic()
+        self._rows.flush()
+        if not self._rows.tell():
+            return
+        rows = np.memmap(self._rows, np.float32, "r").reshape(-1, len(self._queries), 4)
+        values = rows.swapaxes(0, 1)  # [N, T, 4], still in the temporary file
+        save_tracks(self._file, self._queries, Tracks(values[..., :2], values[..., 2], values[..., 3]))
+        self._saved_at = time.monotonic()
+        self._saving_s = self._saved_at - begun
+
+    def close(self) -> None:
+        """The last `save`."""
+        with self._rows:
+            self.save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
