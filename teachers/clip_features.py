@@ -1,7 +1,8 @@
 """Clip features: the feature maps of a clip of any length, some frames at a time.
 
 For networks that go through a clip window by window. Frames are encoded when a window first needs them, and forgotten once a window
-has passed them, so a pass forward encodes every frame once and holds no more than a window, however long the clip is.
+has passed them, so a pass forward encodes every frame once and holds no more than a window, however long the clip is. A window of the
+whole clip holds all of it for good.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ class ClipFeatures:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width of the frames in px."""
+        return self._frames.shape[1], self._frames.shape[2]
 
     def window(self, first: int, frames: int) -> list[Tensor]:  # per level [1, frames, h, w, C]
         """Maps of `frames` frames from `first` on, fewer only at the clip's end."""

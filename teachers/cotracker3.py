@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +27,12 @@ from torch import Tensor, nn
 
 from teachers.attention import Mlp
 from teachers.checkpoints import stored_config
-from teachers.cotracker_teacher import STRIDE, Call, CoTrackerTeacher, Preset
+from teachers.clip_features import ClipFeatures
+from teachers.cotracker_teacher import MAX_FRAMES, STRIDE, Call, CoTrackerTeacher, Group, Preset
 from teachers.encoder import ResidualEncoder
+from teachers.errors import ConfigError
 from teachers.interface import Mode, VisibleRule
+from teachers.long_clips import Entry, walk_both_ways
 from teachers.memory import DEFAULT_MEMORY, Memory
 from teachers.pyramid import encode_pyramid
 from teachers.refinements import Refinements
@@ -74,10 +79,10 @@ class CoTracker3Config:
 
     @classmethod
     def mini(cls) -> CoTracker3Config:
-        """0.9 M parameters; trains on two CPU cores."""
+        """1.3 M parameters; trains on a CPU core."""
         return cls(
-            window=24, resolution=(192, 256), stages=(16, 24, 32, 32), channels=32, levels=3, correlation_hidden=64,
-            correlation_channels=32, width=96, heads=4, layers=2, mlp_ratio=2, virtual_tracks=16,
+            window=24, resolution=(256, 256), stages=(16, 24, 32, 32), channels=32, radius=2, correlation_hidden=96,
+            correlation_channels=48, width=128, heads=4, layers=2, mlp_ratio=2, virtual_tracks=16,
         )  # fmt: skip
 
     @property
@@ -113,6 +118,7 @@ class UpdateTransformer(TrackTransformer):
 class CoTracker3Network(nn.Module):
     """What the offline and the online model have in common. Runs on the device of its weights; its input must be there too."""
 
+    BF16_PARTS = ("fnet", "updateformer", "corr_mlp")
     time_emb: Tensor  # [1, window, token_channels]
 
     def __init__(self, config: CoTracker3Config) -> None:
@@ -132,7 +138,7 @@ class CoTracker3Network(nn.Module):
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of unit-length features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory.frames(frames.device), unit_length=True)
+        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=True)
 
     def query_windows(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:  # [B, N, 3] -> per level [B, N, W, C]
         """What each query looks like in its frame; W = (2 radius + 1)**2."""
@@ -222,12 +228,20 @@ class CoTracker3(CoTracker3Network):
         """Tracks over all T frames, those before the query included. Sizes that `encode` refuses are a ConfigError."""
         return self.track(self.encode(frames, memory), queries, iterations, memory)
 
-    def track(self, pyramid: list[Tensor], queries: Tensor, iterations: int, memory: Memory = DEFAULT_MEMORY) -> Refinements:
-        """`forward` for frames that are encoded already."""
+    def track(
+        self,
+        pyramid: list[Tensor],  # per level [B, T, h, w, C]
+        queries: Tensor,  # [B, N, 3]
+        iterations: int,
+        memory: Memory = DEFAULT_MEMORY,
+        looks: list[Tensor] | None = None,  # per level [B, N, W, C]
+    ) -> Refinements:
+        """`forward` for frames that are encoded already, and perhaps for queries whose looks are known from elsewhere."""
         frames = pyramid[0].shape[1]
         xy = queries[:, :, None, 1:].expand(-1, -1, frames, -1)
         unknown = torch.zeros_like(xy[..., 0])
-        return self.refine(pyramid, self.query_windows(pyramid, queries), xy, unknown, unknown, iterations, memory)
+        looks = self.query_windows(pyramid, queries) if looks is None else looks
+        return self.refine(pyramid, looks, xy, unknown, unknown, iterations, memory)
 
 
 def time_embedding(frames: int, channels: int) -> Tensor:  # [1, frames, channels]
@@ -241,14 +255,26 @@ def time_embedding(frames: int, channels: int) -> Tensor:  # [1, frames, channel
 class CoTracker3OfflineTeacher(CoTrackerTeacher):
     """CoTracker3 over a whole clip at once.
 
-    Any number of frames runs, with memory in proportion. The time embedding is made for 60 and is stretched to other lengths, so
-    clips that are much longer are outside what the weights were trained for. Settings: see `CoTrackerTeacher`.
+    The time embedding is made for 60 frames and is stretched to other numbers, as the official code does. A clip of more than
+    `max_frames` goes in overlapping windows, as `long_clips.py` says; how surely a point is seen is visibility x confidence, 0 where it
+    is not visible by the mode's rule. Each window has support points of its own, in every mode anew for the reversed clip.
+
+    Settings, beside those of `CoTrackerTeacher`:
+        max_frames: the longest clip that is tracked at once.
+        overlap: frames that neighbouring windows share at least; None is half a window.
     """
 
     architecture = "CoTracker3 offline"
     weights_at = WEIGHTS_AT
     presets = PRESETS
     network = CoTracker3
+
+    def __init__(self, *, max_frames: int = MAX_FRAMES, overlap: int | None = None, **settings: Any) -> None:
+        super().__init__(max_frames=max_frames, **settings)
+        self.overlap = max_frames // 2 if overlap is None else overlap
+        if not 1 <= self.overlap < max_frames:
+            raise ConfigError(f"overlap = {self.overlap}: must be in 1..{max_frames - 1}, as a window has {max_frames} frames.")
+        self.info = replace(self.info, settings=self.info.settings | {"max_frames": max_frames, "overlap": self.overlap})
 
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
         """`label` is the recipe's call, because that already covers the frames before a query."""
@@ -261,6 +287,35 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule("v*c", 0.6) if mode == "benchmark" else VisibleRule("v", 0.9)
 
-    def _pass(self, pyramid: list[Tensor], own: Tensor, support: Tensor) -> Tensor:
-        queries = torch.cat([own, support])[None].to(self.device)
-        return self.model.track(pyramid, queries, self.call.iterations, self.memory).answer(len(own))
+    def _clip(self, features: ClipFeatures, own: Tensor, seed: int) -> Tensor:
+        if len(features) <= self.max_frames:
+            return super()._clip(features, own, seed)
+        ahead, back = (partial(self._window, clip, seed) for clip in (features, features.reversed()))
+        return walk_both_ways(ahead, back, self._sureness, own, len(features), self.max_frames, self.overlap)
+
+    def _window(self, features: ClipFeatures, seed: int, first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
+        pyramid = features.window(first, self.max_frames)
+        looks = self.model.query_windows(pyramid, entry.queries[None])
+        if entry.hidden.any():
+            for new, kept in zip(looks, entry.looks, strict=True):
+                new[0, entry.hidden] = kept
+        tracks, start = [], 0
+        for group in self._groups(entry.queries, self.max_frames, features.size, seed):
+            own = slice(start, start + len(group.own))
+            tracks.append(self._together(pyramid, group, [level[:, own] for level in looks]))
+            start = own.stop
+        return torch.cat(tracks), [level[0] for level in looks]
+
+    def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:
+        pyramid = features.window(0, len(features))
+        return torch.cat([self._together(pyramid, group, self.model.query_windows(pyramid, group.own[None])) for group in groups])
+
+    def _together(self, pyramid: list[Tensor], group: Group, looks: list[Tensor]) -> Tensor:  # -> [n, T, 4]
+        """Tracks of a group's own points, which look like `looks`, per level [1, n, W, C]."""
+        support = self.model.query_windows(pyramid, group.support[None])
+        every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
+        return self.model.track(pyramid, group.points, self.call.iterations, self.memory, every).answer(len(group.own))
+
+    def _sureness(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
+        rule, sure = self._rule(self.info.mode), tracks[..., 2] * tracks[..., 3]
+        return torch.where((sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0)

@@ -2,7 +2,7 @@
 
 What a network does with the points of one pass is its own; how the passes are made, and what becomes of them, is the same for all.
 
-    frames --to raster--> encode once --> pass with the queries and their support --> [pass over the reversed clip] --> px of the clip
+    frames --to raster--> features --> pass with the queries and their support --> [pass over the reversed clip] --> px of the clip
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints import LICENCE, load_weights, read_metadata, stored_config
+from teachers.checkpoints import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.clip_features import ClipFeatures
 from teachers.device import pick_device
-from teachers.errors import CheckpointError, ConfigError
+from teachers.errors import ConfigError
+from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import DEFAULT_MEMORY, Memory
+from teachers.precision import compute_in_bf16
 from teachers.pyramid import least_side
 from teachers.support import frame_grid, grid_points, random_points
 
 STRIDE = 4
+MAX_FRAMES = 256
 LOCAL_EXTENT_PX = 50.0
 """Side of the square around a query that is tracked alone; its support points lie in it, always at frame 0."""
 
 Preset = Literal["official", "mini"]
+Size = tuple[int, int]
+"""Height, width in px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,20 @@ class Call:
             raise ConfigError(f"resolution = {self.resolution}: height and width must be multiples of {STRIDE}.")
 
 
+@dataclass(frozen=True)
+class Group:
+    """Points that see each other; all are (t, x, y) in px of the raster."""
+
+    own: Tensor
+    """[n, 3] queries"""
+    support: Tensor
+    """[m, 3] points that nobody asked for, see `support.py`"""
+
+    @property
+    def points(self) -> Tensor:  # [1, n + m, 3]
+        return torch.cat([self.own, self.support])[None]
+
+
 class CoTrackerTeacher(Teacher):
     """A subclass says which network, how each mode calls it, and when a point counts as visible.
 
@@ -71,7 +91,9 @@ class CoTrackerTeacher(Teacher):
         preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
         iterations, support_grid, support_points, local_grid, resolution: see `Call`; None keeps what the mode does.
         single: in mode "benchmark", track each query alone.
+        max_frames: how many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px (official network).
         memory: see `Memory`.
+        bf16: see `precision.py`.
     """
 
     architecture: ClassVar[str]
@@ -95,12 +117,16 @@ class CoTrackerTeacher(Teacher):
         resolution: tuple[int, int] | None = None,
         single: bool = False,
         local_grid: int | None = None,
+        max_frames: int = MAX_FRAMES,
         memory: Memory = DEFAULT_MEMORY,
+        bf16: bool = False,
     ) -> None:
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
         if single and mode != "benchmark":
             raise ConfigError(f"single tracking belongs to mode 'benchmark', not to {mode!r}.")
+        if max_frames < 2:
+            raise ConfigError(f"max_frames = {max_frames}: at least 2 are needed.")
         config = self.presets[preset]()
         if checkpoint is not None:
             config = stored_config(checkpoint, config)
@@ -112,7 +138,7 @@ class CoTrackerTeacher(Teacher):
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self.call: Call = replace(self._published_call(mode, config.resolution), single=single, **changed)
         self.device = pick_device(device)
-        self.memory = memory
+        self.max_frames, self.memory = max_frames, memory
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = self.network(config).eval().requires_grad_(False)
@@ -124,9 +150,11 @@ class CoTrackerTeacher(Teacher):
             visible_rule=str(self._rule(mode)),
             licence=_licence(checkpoint, official),
             checkpoint_sha256=self._load(checkpoint, name),
-            settings=asdict(self.call),
+            settings=asdict(self.call) | {"bf16": bf16},
         )
         self.model.to(self.device)
+        if bf16:
+            compute_in_bf16(self.model)
 
     @abc.abstractmethod
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
@@ -136,78 +164,90 @@ class CoTrackerTeacher(Teacher):
     def _rule(self, mode: Mode) -> VisibleRule: ...
 
     @abc.abstractmethod
-    def _pass(self, pyramid: list[Tensor], own: Tensor, support: Tensor) -> Tensor:  # [N, 3], [M, 3] -> [N, T, 4]
-        """(x, y, visibility, confidence) of the own queries, which are tracked together with the support points."""
+    def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:  # -> [N, T, 4]
+        """(x, y, visibility, confidence) of the own points of all groups."""
 
     def _load(self, checkpoint: str | None, name: str) -> str:
         """sha256 of the weights that went into the network, or "random"."""
         if checkpoint is None:
-            raise CheckpointError(
-                f"teacher {name!r} has no weights: get its file from {self.weights_at} (CC-BY-NC 4.0) and give it as "
-                "`--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
-            )
+            raise no_weights(name, self.weights_at, "CC-BY-NC 4.0")
         return "random" if checkpoint == "random" else load_weights(self.model, checkpoint, name)
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
-            video, scale = self._to_raster(frames)
-            own = torch.from_numpy(queries) * torch.tensor([1.0, *scale])
-            support = self._support(len(frames), video.shape[-2:], seed)
-            pyramid = self.model.encode(video[None], self.memory)
-            if self.call.single:
-                local = (_local_grid(query, self.call.local_grid) for query in own.split(1))
-                passes = zip(own.split(1), local, strict=True)
-                tracks = torch.cat([self._pass(pyramid, query, torch.cat([grid, support])) for query, grid in passes])
-            else:
-                tracks = self._pass(pyramid, own, support)
-            if self.call.backward:
-                tracks = self._with_backward_pass(tracks, pyramid, own, support)
+            features = ClipFeatures(self._encode, frames)
+            if len(frames) <= self.max_frames:
+                features.window(0, len(frames))  # held from now on, so a pass back need not encode them again
+            scale = self._scale(features.size)
+            tracks = self._clip(features, self._to_own_raster(queries, scale), seed)
         result = self._to_tracks(tracks, scale)
         if self.call.backward or self.info.mode == "label":
             at_query = np.arange(len(queries)), queries[:, 0].astype(int)
             result.xy[at_query], result.visibility[at_query] = queries[:, 1:], 1
         return result
 
-    def _support(self, frames: int, size: torch.Size, seed: int) -> Tensor:  # [M, 3]
-        height, width = size
-        grid = frame_grid(self.call.support_grid, height, width)
-        return torch.cat([grid, random_points(self.call.support_points, frames, height, width, seed)])
-
-    def _with_backward_pass(self, tracks: Tensor, pyramid: list[Tensor], own: Tensor, support: Tensor) -> Tensor:
-        """[N, T, 4] `tracks`, with the frames before each query from the reversed clip."""
-        frames = tracks.shape[1]
-        frame, query_frame = torch.arange(frames, device=self.device), own[:, :1].to(self.device)
-        if (query_frame > 0).any():
-            there = support if self.call.support_moves else _reversed(support, frames)
-            back = self._pass([grid.flip(1) for grid in pyramid], _reversed(own, frames), there)
-            tracks = torch.where((frame < query_frame)[..., None], back.flip(1), tracks)
+    def _clip(self, features: ClipFeatures, own: Tensor, seed: int) -> Tensor:  # [N, 3] -> [N, T, 4]
+        """Tracks over all frames; if the mode says so, those before a query from the reversed clip."""
+        frames = len(features)
+        groups = self._groups(own, frames, features.size, seed)
+        tracks = self._pass(features, groups)
+        before = torch.arange(frames, device=self.device) < own[:, :1]  # [N, T]
+        if self.call.backward and before.any():
+            back = self._pass(features.reversed(), [self._reversed(group, frames) for group in groups])
+            tracks = torch.where(before[..., None], back.flip(1), tracks)
         return tracks
 
-    def _to_raster(self, frames: np.ndarray) -> tuple[Tensor, tuple[float, float]]:
-        """[T, 3, h, w] in 0..255 as the network takes them, and the factors (x, y) from px of the clip to px of these."""
+    def _groups(self, own: Tensor, frames: int, size: Size, seed: int) -> list[Group]:
+        """The own points [N, 3] in groups that are tracked together, each with the support that the mode gives it."""
+        height, width = self._raster(size)
+        grid = frame_grid(self.call.support_grid, height, width)
+        support = torch.cat([grid, random_points(self.call.support_points, frames, height, width, seed)]).to(self.device)
+        if not self.call.single:
+            return [Group(own, support)]
+        return [Group(point, torch.cat([_local_grid(point, self.call.local_grid), support])) for point in own.split(1)]
+
+    def _reversed(self, group: Group, frames: int) -> Group:
+        """A group in the reversed clip."""
+
+        def reversed_points(points: Tensor) -> Tensor:
+            return torch.cat([frames - 1 - points[:, :1], points[:, 1:]], 1)
+
+        return Group(reversed_points(group.own), group.support if self.call.support_moves else reversed_points(group.support))
+
+    def _encode(self, frames: np.ndarray) -> list[Tensor]:  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
         video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)  # torch warns of read-only arrays: Ray's are
-        height, width = video.shape[-2:]
+        size, raster = video.shape[-2:], self._raster((video.shape[-2], video.shape[-1]))
+        if self.call.resolution:
+            video = F.interpolate(video.float(), raster, mode="bilinear", align_corners=True)
+        elif size != raster:
+            video = F.pad(video.float(), (0, raster[1] - size[1], 0, raster[0] - size[0]), mode="replicate")
+        return self.model.encode(video[None], self.memory)
+
+    def _raster(self, size: Size) -> Size:
+        """(H, W) px of the frames as the network takes them, for frames of that size."""
+        least = least_side(STRIDE, self.model.config.levels)
+        height, width = (max(least, side + -side % STRIDE) for side in size)
+        return self.call.resolution or (height, width)
+
+    def _scale(self, size: Size) -> tuple[float, float]:
+        """The factors (x, y) from px of frames of that size to px of the raster."""
         if self.call.resolution is None:
-            least = least_side(STRIDE, self.model.config.levels)
-            rest = (0, max(least - width, -width % STRIDE), 0, max(least - height, -height % STRIDE))
-            return (F.pad(video.float(), rest, mode="replicate") if any(rest) else video), (1.0, 1.0)
-        rows, columns = self.call.resolution
-        scale = (columns - 1) / max(1, width - 1), (rows - 1) / max(1, height - 1)
-        return F.interpolate(video.float(), (rows, columns), mode="bilinear", align_corners=True), scale
+            return 1.0, 1.0
+        (height, width), (rows, columns) = size, self.call.resolution
+        return (columns - 1) / max(1, width - 1), (rows - 1) / max(1, height - 1)
+
+    def _to_own_raster(self, queries: np.ndarray, scale: tuple[float, float]) -> Tensor:  # [N, 3] -> [N, 3]
+        return (torch.from_numpy(queries) * torch.tensor([1.0, *scale])).to(self.device)
 
     def _to_tracks(self, values: Tensor, scale: tuple[float, float]) -> Tracks:  # [N, T, 4] px of the raster
+        require_finite(values[..., :3], self.info.name)  # CoTracker 2.1 knows no confidence
         xy, visibility, confidence = (part.cpu().numpy() for part in values.split((2, 1, 1), -1))
         return Tracks(xy / np.array(scale, np.float32), visibility[..., 0], confidence[..., 0])
 
 
 def _local_grid(query: Tensor, side: int) -> Tensor:  # [1, 3] -> [side**2, 3]
     x, y = query[0, 1:].tolist()
-    return grid_points(side, (LOCAL_EXTENT_PX, LOCAL_EXTENT_PX), (x, y))
-
-
-def _reversed(points: Tensor, frames: int) -> Tensor:  # [N, 3] -> [N, 3]
-    """Queries of a clip as queries of the reversed clip."""
-    return torch.cat([frames - 1 - points[:, :1], points[:, 1:]], 1)
+    return grid_points(side, (LOCAL_EXTENT_PX, LOCAL_EXTENT_PX), (x, y)).to(query.device)
 
 
 def _licence(checkpoint: str | None, official: bool) -> str:

@@ -24,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints import LICENCE, load_weights, read_metadata, stored_config
+from teachers.checkpoints import LICENCE, load_weights, no_weights, read_metadata, stored_config
 from teachers.clip_features import ClipFeatures
 from teachers.device import pick_device
-from teachers.errors import CheckpointError, ConfigError
+from teachers.errors import ConfigError
+from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import Memory
+from teachers.precision import compute_in_bf16
 
 Preset = Literal["official", "mini"]
 
@@ -42,6 +44,7 @@ class ForwardTeacher(Teacher):
         iterations: refinements in each window.
         backward: take the frames before a query from a pass over the reversed clip; None is what the mode does.
         memory: see `Memory`.
+        bf16: see `precision.py`.
     """
 
     architecture: ClassVar[str]
@@ -64,6 +67,7 @@ class ForwardTeacher(Teacher):
         backward: bool | None,
         max_frames: int,
         memory: Memory,
+        bf16: bool,
         settings: dict[str, Any],
     ) -> None:
         """Args:
@@ -71,10 +75,7 @@ class ForwardTeacher(Teacher):
         settings: of the subclass.
         """
         if checkpoint is None:
-            raise CheckpointError(
-                f"teacher {name!r} has no weights: get its file from {self.weights_at} (MIT) and give it as `--checkpoint FILE`. "
-                "`--checkpoint random` takes untrained weights, for tests only."
-            )
+            raise no_weights(name, self.weights_at, "MIT")
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
         if iterations < 1:
@@ -95,9 +96,11 @@ class ForwardTeacher(Teacher):
             visible_rule=str(self.rule),
             licence=read_metadata(checkpoint).get(LICENCE, "MIT"),
             checkpoint_sha256="random" if checkpoint == "random" else load_weights(self.model, checkpoint, name),
-            settings={"iterations": iterations, "backward": self.backward} | settings,
+            settings={"iterations": iterations, "backward": self.backward, "bf16": bf16} | settings,
         )
         self.model.to(self.device)
+        if bf16:
+            compute_in_bf16(self.model)
 
     @abc.abstractmethod
     def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:  # [N, 3] -> [N, T, 3]
@@ -109,10 +112,12 @@ class ForwardTeacher(Teacher):
             if len(frames) <= self.max_frames:
                 features.window(0, len(frames))
             tracks = self._pass(features, points)
-            if self.backward and (points[:, 0] > 0).any():
+            before = torch.arange(len(frames), device=self.device) < points[:, :1]  # [N, T]
+            if self.backward and before.any():
                 back = self._pass(features.reversed(), torch.cat([len(frames) - 1 - points[:, :1], points[:, 1:]], 1))
-                before = torch.arange(len(frames), device=self.device) < points[:, :1]  # [N, T]
                 tracks = torch.where(before[..., None], back.flip(1), tracks)
+            known = tracks if self.rule.quantity == "v" else tracks[..., :2]
+            require_finite(known if self.backward else known[~before], self.info.name)
         xy, visibility = (part.cpu().numpy() for part in tracks.split((2, 1), -1))
         return Tracks(xy, visibility[..., 0], np.full(xy.shape[:2], np.nan, np.float32))
 

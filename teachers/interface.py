@@ -13,11 +13,14 @@ from __future__ import annotations
 import abc
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from teachers.errors import ConfigError
+from teachers.errors import ConfigError, TeacherError
+
+if TYPE_CHECKING:
+    from teachers.stream import Stream
 
 Mode = Literal["predictor", "label", "recipe", "benchmark"]
 """predictor: the official predictor. label: every frame covered, for `tapdistill label`. recipe: the published training script's
@@ -116,22 +119,27 @@ class Teacher(abc.ABC):
 
         Raises:
             ConfigError: frames or queries are not as above; the message names the first bad one.
+            TeacherError: the answer cannot be right, see `checked_answer`.
         """
         frames = checked_frames(frames)
         queries = checked_queries(queries, frames.shape)
         n, t = len(queries), len(frames)
         if n == 0:
             return Tracks.nan(0, t)
-        tracks = self._track(frames, queries, seed)
-        if tracks.xy.shape != (n, t, 2) or tracks.visibility.shape != (n, t) or tracks.confidence.shape != (n, t):
-            raise ConfigError(
-                f"teacher {self.info.name!r} returned xy {tracks.xy.shape}, visibility {tracks.visibility.shape}, confidence "
-                f"{tracks.confidence.shape} for {n} queries in {t} frames: it must return [N, T, 2], [N, T], [N, T]."
-            )
-        return Tracks(
-            tracks.xy.astype(np.float32, copy=False),
-            tracks.visibility.astype(np.float32, copy=False),
-            tracks.confidence.astype(np.float32, copy=False),
+        return checked_answer(self._track(frames, queries, seed), n, t, self.info.name)
+
+    def stream(self, queries: np.ndarray) -> Stream:
+        """Track points through frames that come bit by bit; see `Stream`. Only online teachers can, in modes without a way back.
+
+        Args:
+            queries: [N >= 1, 3] as for `track`; frames count from the first that is pushed.
+
+        Raises:
+            ConfigError: queries that `track` refuses, or a teacher or mode that needs the whole clip.
+        """
+        raise ConfigError(
+            f"teacher {self.info.name!r} needs the whole clip: `track` it, or stream with an online teacher such as "
+            "'cotracker3-online' or 'bootstapir-causal'."
         )
 
     @abc.abstractmethod
@@ -170,6 +178,30 @@ def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.nd
             f"-0.5..{width - 0.5}, y in -0.5..{height - 0.5} ({int(bad.sum())} of {len(queries)} queries are wrong)."
         )
     return queries.astype(np.float32)
+
+
+def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
+    """`tracks` as float32, if a reader can rely on them: [N, T], places finite or NaN in both x and y, probabilities in [0, 1], and NaN
+    where the place is; else a TeacherError that names the teacher."""
+    if tracks.xy.shape != (n, t, 2) or tracks.visibility.shape != (n, t) or tracks.confidence.shape != (n, t):
+        raise TeacherError(
+            f"teacher {name!r} returned xy {tracks.xy.shape}, visibility {tracks.visibility.shape}, confidence "
+            f"{tracks.confidence.shape} for {n} queries in {t} frames: it must return [N, T, 2], [N, T], [N, T]."
+        )
+    placed, nowhere = np.isfinite(tracks.xy).all(-1), np.isnan(tracks.xy).all(-1)
+    wrong = {"place that is infinite, or NaN in one of x and y": ~placed & ~nowhere}
+    for what, value in (("visibility", tracks.visibility), ("confidence", tracks.confidence)):
+        known = ~np.isnan(value)
+        wrong[f"{what} outside 0..1"] = known & ~((value >= 0) & (value <= 1))
+        wrong[f"{what} of a point without a place"] = known & ~placed
+    for what, where in wrong.items():
+        if where.any():
+            row, frame = np.argwhere(where)[0]
+            raise TeacherError(
+                f"teacher {name!r} gave a {what}, to query {row} in frame {frame} ({int(where.sum())} of {where.size} points): its answer "
+                "cannot be used."
+            )
+    return Tracks(*(value.astype(np.float32, copy=False) for value in (tracks.xy, tracks.visibility, tracks.confidence)))
 
 
 def checked_name(name: str) -> str:

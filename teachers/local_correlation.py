@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.sampling import blend_cells, gather_cells
+from teachers.template_correlation import correlate_templates
 
 SMALL = 48 * 48
 """Cells of the largest grid on which `correlate_maps` is the faster way; measured, for 128 and for 256 channels."""
@@ -49,13 +49,7 @@ def correlate_maps(grid: Tensor, features: Tensor, xy: Tensor, radius: int, x_by
 
 def correlate_cells(grid: Tensor, features: Tensor, xy: Tensor, radius: int) -> Tensor:
     """Gather the whole cells around, multiply, then blend the products."""
-    frames, height, width = grid.shape[1:4]
-    at = xy - 0.5
-    cells = gather_cells(grid, torch.arange(frames, device=grid.device)[None, None], at, radius)
-    products = (cells @ features[..., None])[..., 0]  # [B, N, T, (2 radius + 2)**2]
-    steps = torch.arange(-radius, radius + 2, device=xy.device)
-    column, row = (at.floor().long()[..., None, :] + steps[:, None]).unbind(-1)
-    inside = ((column >= 0) & (column < width))[..., :, None] & ((row >= 0) & (row < height))[..., None, :]
-    samples = blend_cells((products * inside.flatten(-2))[..., None], at, radius)[..., 0]
+    frame = torch.arange(grid.shape[1], device=grid.device)[None, None]
+    products = correlate_templates(grid, features[..., None, :], frame, xy - 0.5, radius)[..., 0, :]
     side = 2 * radius + 1
-    return samples.unflatten(-1, (side, side)).mT.flatten(-2)
+    return products.unflatten(-1, (side, side)).mT.flatten(-2)  # from y fastest to x fastest

@@ -22,7 +22,8 @@ class Memory:
     points_per_block: int = 0
     """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the official CoTracker3."""
     recompute: bool = True
-    """In training, correlate again on the way back instead of keeping those 60 KiB for every point, level, and iteration."""
+    """In training, encode and correlate again on the way back, instead of keeping the encoder's maps of all frames, and those 60 KiB for
+    every point, level, and iteration."""
 
     def frames(self, device: torch.device) -> int:
         """Frames to encode together on that device."""
@@ -36,9 +37,13 @@ class Memory:
         """`compute(*per_query)` for tensors [B, N, ...] whose queries do not need each other, a block of queries at a time."""
         queries = max(1, self.points(per_query[0].device) // points_per_query)
         blocks = zip(*(tensor.split(queries, 1) for tensor in per_query), strict=True)
+        return torch.cat([self.run(compute, *block) for block in blocks], 1)
+
+    def run(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`compute(*inputs)`, which must draw nothing at random; in training kept, or computed again, as `recompute` says."""
         if self.recompute and torch.is_grad_enabled():
-            return torch.cat([checkpoint(compute, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks], 1)
-        return torch.cat([compute(*block) for block in blocks], 1)
+            return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return compute(*inputs)
 
 
 DEFAULT_MEMORY = Memory()

@@ -14,6 +14,7 @@ was sure to see the point, and keeps the feature of the first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -126,6 +127,8 @@ class DeltaBlock(nn.Module):
 class Pips(nn.Module):
     """The network. Runs on the device and in the precision of its weights; its input must be on that device."""
 
+    BF16_PARTS = ("fnet", "delta_block")
+
     def __init__(self, config: PipsConfig) -> None:
         super().__init__()
         self.config = config
@@ -149,7 +152,7 @@ class Pips(nn.Module):
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory.frames(frames.device), unit_length=False)
+        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
 
     def query_features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:
         """[B or 1, N or 1, 1] frames and [B, N, 2] px to [B, N, C]: what each query looks like."""
@@ -179,7 +182,7 @@ class Pips(nn.Module):
 
     def _correlation(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, features: Tensor) -> Tensor:
         """[B, N, S, levels * (2 radius + 1)**2]"""
-        templates, radius = features[..., None, :], self.config.radius
+        templates, radius = features[..., None, :] / math.sqrt(self.config.channels), self.config.radius
         levels = [
             correlate_templates(grid, templates, frame, xy / 2**level, radius).flatten(3) for level, grid in enumerate(pyramid)
         ]
@@ -234,10 +237,11 @@ class PipsTeacher(ForwardTeacher):
         backward: bool | None = None,
         max_frames: int = 96,
         memory: Memory = DEFAULT_MEMORY,
+        bf16: bool = False,
     ) -> None:
         super().__init__(
             name=name, checkpoint=checkpoint, device=device, mode=mode, preset=preset, iterations=iterations, backward=backward,
-            max_frames=max_frames, memory=memory, settings={},
+            max_frames=max_frames, memory=memory, bf16=bf16, settings={},
         )  # fmt: skip
         if max_frames < self.config.window:
             raise ConfigError(f"max_frames = {max_frames}: a window has {self.config.window} frames.")

@@ -13,6 +13,7 @@ positions. It knows nothing of visibility. `Pips2Teacher` chains windows over lo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -128,6 +129,8 @@ class Window:
 class Pips2(nn.Module):
     """The network. Runs on the device and in the precision of its weights; its input must be on that device."""
 
+    BF16_PARTS = ("fnet", "delta_block")
+
     def __init__(self, config: Pips2Config) -> None:
         super().__init__()
         self.config = config
@@ -149,7 +152,7 @@ class Pips2(nn.Module):
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory.frames(frames.device), unit_length=False)
+        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
 
     def first_templates(self, pyramid: list[Tensor], start: Tensor) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
         """What the queries look like, in place of all templates."""
@@ -196,6 +199,7 @@ class Pips2(nn.Module):
     def _correlation(self, pyramid: list[Tensor], xy: Tensor, templates: Tensor) -> Tensor:
         """[B, N, S, TEMPLATES * levels * (2 radius + 1)**2], template by template."""
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
+        templates = templates / math.sqrt(self.config.channels)
         levels = [
             correlate_templates(grid, templates, frame, xy / 2**level, self.config.radius) for level, grid in enumerate(pyramid)
         ]
@@ -253,12 +257,13 @@ class Pips2Teacher(ForwardTeacher):
         window: int = 128,
         beautify: bool = True,
         memory: Memory = DEFAULT_MEMORY,
+        bf16: bool = False,
     ) -> None:
         if window < 2:
             raise ConfigError(f"window = {window}: at least 2 frames are needed.")
         super().__init__(
             name=name, checkpoint=checkpoint, device=device, mode=mode, preset=preset, iterations=iterations, backward=backward,
-            max_frames=window, memory=memory, settings={"window": window, "beautify": beautify},
+            max_frames=window, memory=memory, bf16=bf16, settings={"window": window, "beautify": beautify},
         )  # fmt: skip
         self.beautify = beautify
 

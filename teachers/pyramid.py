@@ -8,6 +8,7 @@ from torch import Tensor
 
 from teachers.encoder import ResidualEncoder
 from teachers.errors import ConfigError
+from teachers.memory import Memory
 
 
 def least_side(stride: int, levels: int) -> int:
@@ -19,7 +20,7 @@ def encode_pyramid(
     encoder: ResidualEncoder,
     frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
     levels: int,
-    frames_per_block: int,
+    memory: Memory,
     unit_length: bool,
 ) -> list[Tensor]:  # per level [B, T, h, w, C]
     """Encode frames, a block at a time; with `unit_length` the finest features have length 1, coarser ones are their averages.
@@ -32,7 +33,8 @@ def encode_pyramid(
     if height % stride or width % stride or min(height, width) < least:
         raise ConfigError(f"frames of {width} x {height} px: the network needs multiples of {stride}, at least {least} a side.")
     dtype = encoder.conv1.weight.dtype
-    blocks = [encoder(2 * (block.to(dtype) / 255) - 1) for block in frames.flatten(0, 1).split(frames_per_block)]
+    parts = frames.flatten(0, 1).split(memory.frames(frames.device))
+    blocks = [memory.run(encoder, 2 * (part.to(dtype) / 255) - 1) for part in parts]
     maps = torch.cat([F.normalize(block, dim=1, eps=1e-6) for block in blocks] if unit_length else blocks)
     pyramid = []
     for level in range(levels):

@@ -4,7 +4,8 @@ Groups of residual blocks; norms and rectifiers come before the convolutions (TA
 statistics from one frame, so frames can be encoded in blocks of any size. Convolutions with a stride are padded as "SAME" does for
 even sizes: more to the right and below.
 
-Speed: everything runs channels-last.
+Speed: everything runs channels-last. BootsTAPIR's wide extra convolutions are Winograd's on a CPU; they take all frames of a clip, since
+preparing them costs as much as half a frame, but few at once, so that what is wide between them stays in the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.activations import tanh_gelu
+from teachers.winograd import fast_convolution
 
 STRIDES = (1, 2, 2, 1)
 """Of the groups; the first convolution has stride 2 before them."""
@@ -106,9 +108,10 @@ class ExtraBlock(nn.Module):
         self.conv = nn.Conv2d(channels, ratio * channels, 3, padding=1)
         self.conv_1 = nn.Conv2d(ratio * channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:  # [F, C, h, w], channels-last
+    def forward(self, x: Tensor, frames_per_block: int) -> Tensor:  # [F, C, h, w], channels-last
         x = self.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.conv_1(tanh_gelu(self.conv(x))).add_(x)
+        widen, narrow = fast_convolution(self.conv, x), fast_convolution(self.conv_1, x)
+        return torch.cat([narrow(tanh_gelu(widen(frames))).add_(frames) for frames in x.split(frames_per_block)])
 
 
 class ExtraConvolutions(nn.Module):
@@ -116,7 +119,9 @@ class ExtraConvolutions(nn.Module):
 
     def __init__(self, channels: int, ratio: int, blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(ExtraBlock(channels, ratio) for _ in range(blocks)))
+        self.blocks = nn.ModuleList(ExtraBlock(channels, ratio) for _ in range(blocks))
 
-    def forward(self, x: Tensor) -> Tensor:  # [F, C, h, w], channels-last
-        return self.blocks(x)
+    def forward(self, x: Tensor, frames_per_block: int) -> Tensor:  # [F, C, h, w], channels-last
+        for block in self.blocks:
+            x = block(x, frames_per_block)
+        return x

@@ -4,7 +4,7 @@ Paper    Doersch et al. 2023, arXiv 2306.08637; BootsTAPIR (extra convolutions, 
 Weights  dm-tapnet `tapir_checkpoint_panning.pt`, `bootstapir_checkpoint_v2.pt`, `causal_bootstapir_checkpoint.pt`, Apache-2.0. This file
          is written from the papers; the parity tests show equal outputs. Attribute names are the keys of those files.
 Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the top-left pixel, and going to a grid of
-         another size is a multiplication. Only the teacher at the end knows of pixel centres.
+         another size is a multiplication. Only `tapir_teacher.py` knows of pixel centres.
 
 Matching: a query's feature times the features of every cell of a frame gives a cost map; two convolutions and a soft argmax turn it
 into a position, an occlusion logit, and a logit of "farther than 6 px off". Refinement: products with the 7 x 7 cells around the
@@ -15,20 +15,16 @@ again on finer grids for large frames. Tracks never see each other, so queries a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.checkpoints import LICENCE, load_weights, read_metadata, stored_config
-from teachers.device import pick_device
-from teachers.errors import CheckpointError, ConfigError
-from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
+from teachers.errors import ConfigError
 from teachers.local_correlation import correlate, correlate_maps
 from teachers.memory import Memory
 from teachers.resnet import ExtraConvolutions, PreActivationResNet, same_padding
@@ -39,7 +35,6 @@ STRIDE = 8
 """Of the coarse grid; the fine one has half of it."""
 Size = tuple[int, int]
 """Height, width in px."""
-Preset = Literal["official", "mini"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +75,10 @@ class TapirConfig:
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
-        """0.4 M parameters; trains on two CPU cores."""
+        """0.4 M parameters; trains on a CPU core."""
         sizes: dict[str, Any] = dict(
-            raster=128, groups=(16, 24, 32, 48), blocks_per_group=1, extra_ratio=2, matching_channels=(8, 16, 8),
-            iterations=3, mixer_width=96, mixer_blocks=4,
+            groups=(16, 32, 48, 64), blocks_per_group=1, extra_ratio=2, matching_channels=(8, 16, 8),
+            iterations=3, mixer_width=128, mixer_ratio=2, mixer_blocks=4,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -175,6 +170,8 @@ def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2
 class Tapir(nn.Module):
     """The network. Runs on the device and in the precision of its weights; frames and queries must be on that device."""
 
+    BF16_PARTS = ("torch_pips_mixer",)
+
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
         self.config = config
@@ -220,21 +217,21 @@ class Tapir(nn.Module):
         least = STRIDE * 2**self.config.pyramid_levels
         if any(side % STRIDE or side < least for side in resolution):
             raise ConfigError(f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least {least}.")
-        batch, clip = frames.shape[0], frames.flatten(0, 1)
-        blocks = [self._encode_block(block, resolution) for block in clip.split(memory.frames_per_block)]
-        return Features(resolution, [torch.cat(grids).unflatten(0, (batch, -1)) for grids in zip(*blocks, strict=True)])
+        blocks = [self._encode_block(block, resolution) for block in frames.flatten(0, 1).split(memory.frames_per_block)]
+        fine, coarse = (torch.cat(maps) for maps in zip(*blocks, strict=True))
+        if self.config.extra_blocks:
+            coarse = self.extra_convs(coarse, memory.frames_per_block)
+        grids = [fine, _unit_length(coarse)]
+        for _ in range(self.config.pyramid_levels):
+            grids.append(F.avg_pool2d(grids[-1], 2))
+        return Features(resolution, [grid.permute(0, 2, 3, 1).contiguous().unflatten(0, (len(frames), -1)) for grid in grids])
 
-    def _encode_block(self, frames: Tensor, resolution: Size) -> list[Tensor]:  # [F, 3, H, W] -> [F, h, w, C] each
+    def _encode_block(self, frames: Tensor, resolution: Size) -> tuple[Tensor, Tensor]:  # [F, 3, H, W] -> [F, C, h, w] each
         images = frames.to(self.resnet_torch.initial_conv.weight.dtype) / 255 * 2 - 1
         if images.shape[-2:] != resolution:
             images = F.interpolate(images, resolution, mode="bilinear", align_corners=False)
         fine, coarse = self.resnet_torch(images)
-        if self.config.extra_blocks:
-            coarse = self.extra_convs(coarse)
-        grids = [grid / grid.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt() for grid in (fine, coarse)]
-        for _ in range(self.config.pyramid_levels):
-            grids.append(F.avg_pool2d(grids[-1], 2))
-        return [grid.permute(0, 2, 3, 1).contiguous() for grid in grids]
+        return _unit_length(fine), coarse
 
     def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> list[Tensor]:
         """What each query looks like in its frame: for each of `features` [B, N, fine + coarse channels]."""
@@ -358,192 +355,5 @@ def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]
     return like.new_tensor([grid.shape[3], grid.shape[2]])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """How a mode calls the network."""
-
-    resolutions: tuple[Size, ...] | None
-    """(H, W) px of the frames that positions are refined on; None grows to the clip's own size, see `default_resolutions`."""
-    backward: bool = False
-    """Take the frames before a query from a pass over the reversed clip."""
-    half_pixel: bool = True
-    """Shift by half a pixel between our pixel centres and the network's corner raster; the published recipe forgets it."""
-    through_query: bool = False
-    """Put each track through its query, as a label should go; the network's own answer in that frame is near, not equal."""
-
-
-RULE = VisibleRule("v*c", 0.5)
-
-
-def call_of(mode: Mode, config: TapirConfig) -> Call:
-    """The published call of each mode; in `label`, a causal network also goes backwards."""
-    own = ((config.raster, config.raster),)
-    if mode == "predictor":
-        return Call(resolutions=None)
-    if mode == "label":
-        return Call(resolutions=own, backward=config.causal, through_query=True)
-    return Call(resolutions=own, half_pixel=mode != "recipe")
-
-
-class TapirTeacher(Teacher):
-    """TAPIR over a whole clip.
-
-    A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`.
-
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolutions, backward, half_pixel, through_query: see `Call`; None keeps what the mode does.
-        official_quirks: see `TapirConfig`.
-        max_frames: how many frames are held as features at once, 3.5 MB each for frames of 256 x 256 px.
-        memory: see `Memory`; None takes what suits the device.
-    """
-
-    architecture: ClassVar[str] = "TAPIR"
-    variant: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `TapirConfig` in which this model differs."""
-    weights_at: ClassVar[str] = "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        resolutions: Sequence[Size] | None = None,
-        backward: bool | None = None,
-        half_pixel: bool | None = None,
-        through_query: bool | None = None,
-        official_quirks: bool = False,
-        max_frames: int = 480,
-        memory: Memory | None = None,
-    ) -> None:
-        if checkpoint is None:
-            raise CheckpointError(
-                f"teacher {name!r} has no weights: get its file from {self.weights_at} (Apache-2.0) and give it as "
-                "`--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
-            )
-        if preset not in PRESETS:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        if max_frames < 1:
-            raise ConfigError(f"max_frames = {max_frames}: at least 1 is needed.")
-        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
-        official = config == TapirConfig.official(**self.variant)
-        config = replace(config, official_quirks=official_quirks)
-        given = {
-            "resolutions": None if resolutions is None else tuple((int(height), int(width)) for height, width in resolutions),
-            "backward": backward, "half_pixel": half_pixel, "through_query": through_query,
-        }  # fmt: skip
-        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self.call: Call = replace(call_of(mode, config), **changed)
-        self.max_frames = max_frames
-        self.device = pick_device(device)
-        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = Tapir(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture if official else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(RULE),
-            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random" if checkpoint == "random" else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call) | {"official_quirks": official_quirks, "max_frames": max_frames},
-        )
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
-        with torch.inference_mode():
-            result = self.to_tracks(self._clip(frames, self.to_corners(queries)))
-        if self.call.through_query:
-            result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
-        return result
-
-    def _clip(self, frames: np.ndarray, queries: Tensor) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
-        size = (frames.shape[1], frames.shape[2])
-        resolutions = self.resolutions(size)
-        if len(frames) <= self.max_frames:
-            features = self.model.encode(self.to_video(frames), resolutions, self.memory)
-            return self._window(features, self.model.describe(features, queries, size), size, queries)
-        described = self._describe(frames, queries, resolutions)
-        parts = []
-        for window, kept in overlapping(len(frames), self.max_frames, self.model.config.reach * len(resolutions)):
-            features = self.model.encode(self.to_video(frames[window]), resolutions, self.memory)
-            moved = queries - queries.new_tensor([window.start, 0, 0])
-            parts.append(self._window(features, described, size, moved)[:, :, kept])
-        return torch.cat(parts, 2)
-
-    def _window(self, features: Sequence[Features], described: Sequence[Tensor], size: Size, queries: Tensor) -> Tensor:
-        """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query from the reversed clip."""
-        tracks = self.model.track(features, described, size, queries, memory=self.memory).answer
-        frames = tracks.shape[2]
-        before = torch.arange(frames, device=self.device) < queries[..., :1]  # [1, N, T]
-        if not (self.call.backward and before.any()):
-            return tracks
-        reversed_features = [replace(level, grids=[grid.flip(1) for grid in level.grids]) for level in features]
-        reversed_queries = torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
-        back = self.model.track(reversed_features, described, size, reversed_queries, memory=self.memory).answer
-        return torch.where(before[..., None], back.flip(2), tracks)
-
-    def _describe(self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]) -> list[Tensor]:
-        """`Tapir.describe` for a clip whose features are too many to hold."""
-        size = (frames.shape[1], frames.shape[2])
-        described = [queries.new_zeros(1)] * (1 + len(resolutions))
-        for first in range(0, len(frames), self.max_frames):
-            block = self.to_video(frames[first : first + self.max_frames])
-            moved = queries - queries.new_tensor([first, 0, 0])
-            here = (moved[..., 0] >= 0) & (moved[..., 0] < block.shape[1])
-            if here.any():
-                inside = torch.where(here[..., None], moved, 0)
-                seen = self.model.describe(self.model.encode(block, resolutions, self.memory), inside, size)
-                described = [torch.where(here[..., None], new, old) for new, old in zip(seen, described, strict=True)]
-        return described
-
-    def resolutions(self, size: Size) -> Sequence[Size]:
-        """What positions are refined on for frames of (H, W) px."""
-        return self.call.resolutions or default_resolutions(size, self.model.config)
-
-    def to_video(self, frames: np.ndarray) -> Tensor:  # [T, H, W, 3] -> [1, T, 3, H, W]
-        """Frames as the network takes them."""
-        return (
-            torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)[None]
-        )  # torch warns of read-only arrays: Ray's are
-
-    def to_corners(self, queries: np.ndarray) -> Tensor:  # [N, 3] -> [1, N, 3]
-        """Queries (t, x, y) from pixel centres to the corner raster."""
-        return torch.from_numpy(queries + np.array([0, self._shift, self._shift], np.float32))[None].to(self.device)
-
-    def to_tracks(self, values: Tensor) -> Tracks:  # [1, N, T, 4]
-        """What the network says, from the corner raster to pixel centres, from logits of what is wrong to probabilities."""
-        xy, occlusion, distance = (part[0].cpu().numpy() for part in (values[..., :2], *torch.sigmoid(-values[..., 2:]).unbind(-1)))
-        return Tracks(xy - np.float32(self._shift), occlusion, distance)
-
-    @property
-    def _shift(self) -> float:
-        return 0.5 if self.call.half_pixel else 0.0
-
-
-class BootsTapirTeacher(TapirTeacher):
-    """BootsTAPIR over a whole clip."""
-
-    architecture = "BootsTAPIR"
-    variant = BOOTSTAPIR
-    weights_at = "https://storage.googleapis.com/dm-tapnet/bootstap/bootstapir_checkpoint_v2.pt"
-
-
-def overlapping(frames: int, window: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """Windows over a long clip, and which of its frames each window answers for (counted in the window).
-
-    A window does not answer for frames that see less than `reach` frames on a side where the clip goes on, nor, if that is more, for
-    the quarter of it on that side. So the answer is that of the whole clip if `window` is at least four times `reach`.
-    """
-    margin = min(reach, window // 4)
-    first = 0
-    while first < frames:
-        begin = max(0, min(first - margin, frames - window))
-        end = begin + window if begin + window >= frames else begin + window - margin
-        yield slice(begin, begin + window), slice(first - begin, end - begin)
-        first = end
+def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]
+    return grid / grid.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()

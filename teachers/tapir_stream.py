@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from teachers.errors import ConfigError
-from teachers.interface import Tracks, checked_frames, checked_queries
-from teachers.tapir import CAUSAL_BOOTSTAPIR, BootsTapirTeacher, Size
+from teachers.interface import Tracks, checked_queries
+from teachers.stream import ENDLESS, Stream
+from teachers.tapir import CAUSAL_BOOTSTAPIR
+from teachers.tapir_teacher import BootsTapirTeacher
 from teachers.temporal_mixer import Past
 
-ENDLESS = 2**24
-"""More frames than a stream has, and more px than a frame; float32 counts so far."""
 FRAMES_PER_RUN = 8
 """Frames whose features a stream holds at once."""
 
@@ -37,14 +37,7 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
     weights_at = "https://storage.googleapis.com/dm-tapnet/bootstap/causal_bootstapir_checkpoint.pt"
 
     def stream(self, queries: np.ndarray) -> TapirStream:
-        """Track points through frames that come bit by bit.
-
-        Args:
-            queries: [N >= 1, 3] as for `track`; frames count from the first that is pushed.
-
-        Raises:
-            ConfigError: queries that `track` refuses, or a mode that needs the whole clip.
-        """
+        """See `Teacher.stream`."""
         if self.call.backward:
             raise ConfigError(
                 f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it also tracks backward: stream with mode "
@@ -53,37 +46,19 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
         return TapirStream(self, queries)
 
 
-class TapirStream:
-    """Tracks of N points; memory does not grow with the frames.
-
-    Before its own frame a point's track is NaN. In it the answer is what the network sees, not the query itself. How frames are
-    grouped into pushes does not change the tracks.
-    """
+class TapirStream(Stream):
+    """Frames are final at once. Before its own frame a point's track is NaN. In it the answer is what the network sees, not the query."""
 
     def __init__(self, teacher: CausalBootsTapirTeacher, queries: np.ndarray) -> None:
+        super().__init__(queries)
         self._teacher = teacher
-        self._queries = checked_queries(queries, (ENDLESS, ENDLESS, ENDLESS, 3))
-        if len(self._queries) == 0:
-            raise ConfigError("a stream needs at least one query.")
-        self._size: Size | None = None
-        self._frames = 0
-        self._finished = False
         self._points = torch.zeros(0, dtype=torch.long)
         """Rows of the queries whose frame has come, in that order; what follows is of these points."""
         self._described: list[Tensor] = []
         self._pasts: list[Past] = []
 
-    def push(self, frames: np.ndarray) -> Tracks:  # uint8 [T, H, W, 3]
-        """Tracks [N, T] in these frames.
-
-        Raises:
-            ConfigError: frames or queries that `track` refuses, frames of another size than before, or a stream that has finished.
-        """
-        if self._finished:
-            raise ConfigError("the stream has finished: start another one for more frames.")
-        frames = checked_frames(frames)
-        self._begin_or_go_on((frames.shape[1], frames.shape[2]))
-        return _joined([self._run(frames[first:end]) for first, end in self._runs(len(frames))])
+    def _advance(self, frames: np.ndarray) -> Tracks:
+        return _joined([self._run(frames[first:end], self._frames + first) for first, end in self._runs(len(frames))])
 
     def replace(self, index: int, x: float, y: float) -> None:
         """Drop point `index` and follow (x, y) of the next frame in its row instead."""
@@ -95,27 +70,8 @@ class TapirStream:
         self._described = [level[:, rest] for level in self._described]
         self._pasts = [Past(past.first[:, rest], past.second[:, rest]) for past in self._pasts]
 
-    def finish(self) -> Tracks:
-        """No more tracks: every frame has had its own.
-
-        Raises:
-            ConfigError: the frame of a query never came.
-        """
-        self._finished = True
-        late = np.flatnonzero(self._queries[:, 0] >= self._frames)
-        if len(late):
-            raise ConfigError(
-                f"query {late[0]} is in frame {self._queries[late[0], 0]:g}, but the stream ended after {self._frames} frames "
-                f"({len(late)} of {len(self._queries)} queries came too late)."
-            )
-        return Tracks.nan(len(self._queries), 0)
-
-    def _begin_or_go_on(self, size: Size) -> None:
-        if self._size is None:
-            self._queries = checked_queries(self._queries, (ENDLESS, *size, 3))
-            self._size = size
-        if size != self._size:
-            raise ConfigError(f"frames of {size[1]} x {size[0]} px in a stream of {self._size[1]} x {self._size[0]} px.")
+    def _rest(self) -> Tracks:
+        return Tracks.nan(len(self._queries), 0)  # every frame has had its answer
 
     def _runs(self, frames: int) -> Sequence[tuple[int, int]]:
         """Parts of the next frames: a point can join only in the first frame of a part, and a part bounds the memory."""
@@ -124,11 +80,12 @@ class TapirStream:
         return list(pairwise(cuts))
 
     @torch.inference_mode()
-    def _run(self, frames: np.ndarray) -> Tracks:
+    def _run(self, frames: np.ndarray, first: int) -> Tracks:
+        """Tracks in the next frames, which begin with frame `first` of the stream."""
         assert self._size is not None
         teacher, network = self._teacher, self._teacher.model
         features = network.encode(teacher.to_video(frames), teacher.resolutions(self._size), teacher.memory)
-        new = torch.from_numpy(np.flatnonzero(self._queries[:, 0] == self._frames))
+        new = torch.from_numpy(np.flatnonzero(self._queries[:, 0] == first))
         if len(new):
             own = teacher.to_corners(self._queries[new.numpy()] * np.array([0, 1, 1], np.float32))
             self._join(new, network.describe(features, own, self._size))
@@ -137,7 +94,6 @@ class TapirStream:
             steps = network.track(features, self._described, self._size, pasts=self._pasts, memory=teacher.memory).steps
             tracks, rows = teacher.to_tracks(steps[-1]), self._points.numpy()
             result.xy[rows], result.visibility[rows], result.confidence[rows] = tracks.xy, tracks.visibility, tracks.confidence
-        self._frames += len(frames)
         return result
 
     def _join(self, points: Tensor, described: list[Tensor]) -> None:

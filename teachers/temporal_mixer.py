@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.activations import tanh_gelu
@@ -64,21 +63,11 @@ class MixerBlock(nn.Module):
         self.conv_channels_mixer = ChannelMixer(width, ratio)
 
     def forward(self, x: Tensor, past: Past | None) -> Tensor:  # [N, T, C] -> [N, T, C]
-        h = self._padded(self.layer_norm(x)[:, :, None], None if past is None else past.first)
-        h = tanh_gelu(over_time(h, self.mlp1_up))
-        h = self._padded(h, None if past is None else past.second)
-        x = x + over_time(h, self.mlp1_up_1).sum(2)
+        first, second = (None, None) if past is None else (past.first, past.second)
+        back = REACH if self.causal else 1
+        h = tanh_gelu(over_time(self.layer_norm(x)[:, :, None], self.mlp1_up, back, first))
+        x = x + over_time(h, self.mlp1_up_1, back, second).sum(2)
         return x + self.conv_channels_mixer(self.layer_norm_1(x))
-
-    def _padded(self, x: Tensor, past: Tensor | None) -> Tensor:  # [N, T, M, C], [N, 2, M, C] -> [N, T + 2, M, C]
-        """`x` with two more frames, zeros or the past; the past becomes the last two of all."""
-        if not self.causal:
-            return F.pad(x, (0, 0, 0, 0, 1, 1))
-        if past is None:
-            return F.pad(x, (0, 0, 0, 0, REACH, 0))
-        x = torch.cat([past, x], 1)
-        past.copy_(x[:, -REACH:])
-        return x
 
 
 class ChannelMixer(nn.Module):
@@ -94,15 +83,25 @@ class ChannelMixer(nn.Module):
 
 
 def over_time(
-    x: Tensor,  # [N, T + 2, 1 or M, C]
+    x: Tensor,  # [N, T, 1 or M, C]
     convolution: nn.Conv1d,  # depthwise, C or M * C inputs, M * C outputs
+    back: int,  # frames that it looks back; the others of `REACH` it looks ahead
+    past: Tensor | None = None,  # [N, back, 1 or M, C]: the frames before, which become those before the next; None is zeros
 ) -> Tensor:  # [N, T, M, C]
-    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m."""
-    frames, channels = x.shape[1] - REACH, x.shape[-1]
+    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero beyond the ends."""
+    frames, channels = x.shape[1], x.shape[-1]
     assert convolution.bias is not None
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
     bias = convolution.bias.view(channels, -1).T.contiguous()
-    y = torch.addcmul(bias, x[:, :frames], taps[0])
-    for k in range(1, KERNEL):
-        y = y.addcmul_(x[:, k : k + frames], taps[k])
+    y = torch.addcmul(bias, x, taps[back])
+    for tap, shift in zip(taps, range(back, back - KERNEL, -1), strict=True):
+        if shift > 0:
+            y[:, shift:].addcmul_(x[:, :-shift], tap)
+        elif shift < 0:
+            y[:, :shift].addcmul_(x[:, -shift:], tap)
+        if shift > 0 and past is not None:
+            before = past[:, back - shift :][:, :frames]
+            y[:, : before.shape[1]].addcmul_(before, tap)
+    if past is not None:
+        past.copy_(torch.cat([past, x[:, -back:]], 1)[:, -back:])
     return y

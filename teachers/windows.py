@@ -100,9 +100,14 @@ class WindowChain:
 
 def windows(pyramid: list[Tensor], window: int) -> Iterator[list[Tensor]]:
     """The frames of every window: as many windows as cover the clip, at least one."""
-    frames, half = pyramid[0].shape[1], window // 2
-    for first in range(0, max(1, frames - half), half):
+    for first in first_frames(pyramid[0].shape[1], window):
         yield [grid[:, first : first + window] for grid in pyramid]
+
+
+def first_frames(frames: int, window: int) -> range:
+    """Where the windows of a clip begin."""
+    half = window // 2
+    return range(0, max(1, frames - half), half)
 
 
 def joined(parts: list[Tensor], window: int) -> Tensor:  # [N, S, ...] each -> [N, T, ...]

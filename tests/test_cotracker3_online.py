@@ -15,7 +15,6 @@ from teachers.cotracker3_online import PRESETS, CoTracker3Online, CoTracker3Onli
 from teachers.errors import CheckpointError, ConfigError
 from teachers.interface import Tracks
 from teachers.memory import DEFAULT_MEMORY
-from teachers.window_teacher import TrackStream
 from teachers.windows import WindowChain, windows
 from tests import parity
 from tests.official import answers, check, check_predictor, file_of, inputs, model_of
@@ -226,40 +225,6 @@ def test_a_stream_may_end_anywhere(mini, tmp_path, frames, queries, length):
     np.testing.assert_allclose(streamed.xy, teacher.track(frames[:length], queries).xy, atol=NOISE_PX)
 
 
-def test_a_stream_holds_no_more_after_many_frames_than_after_a_few(mini, tmp_path, frames, queries):
-    stream = mini_teacher(mini, tmp_path, mode="recipe").stream(queries)
-    held = []
-    for _ in range(6):
-        stream.push(frames[:8])
-        held.append(bytes_held(stream))
-    assert held[1:] == [held[1]] * 5
-
-
-def bytes_held(stream: TrackStream) -> int:
-    """Bytes of every tensor that can be reached from a stream, those of the network left out."""
-    tensors: dict[int, int] = {}
-    seen: set[int] = set()
-
-    def visit(thing: Any) -> None:
-        if id(thing) in seen or isinstance(thing, torch.nn.Module | CoTracker3OnlineTeacher):
-            return
-        seen.add(id(thing))
-        if isinstance(thing, Tensor):
-            storage = thing.untyped_storage()
-            tensors[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(thing, np.ndarray):
-            tensors[id(thing)] = thing.nbytes
-        elif isinstance(thing, list | tuple):
-            for part in thing:
-                visit(part)
-        elif hasattr(thing, "__dict__"):
-            for part in vars(thing).values():
-                visit(part)
-
-    visit(stream)
-    return sum(tensors.values())
-
-
 def test_label_mode_takes_the_frames_before_a_query_from_the_reversed_clip(mini, tmp_path, frames):
     label, recipe = mini_teacher(mini, tmp_path, mode="label"), mini_teacher(mini, tmp_path, mode="recipe")
     query = np.array([[20, 40, 30]])
@@ -293,22 +258,6 @@ def test_modes_that_need_the_whole_clip_cannot_stream(mode, settings):
     teacher = CoTracker3OnlineTeacher(name="mini", checkpoint="random", device="cpu", preset="mini", mode=mode, **settings)
     with pytest.raises(ConfigError, match=f"mode '{mode}' of 'mini' needs the whole clip"):
         teacher.stream(np.array([[0, 1, 1]]))
-
-
-def test_what_a_stream_cannot_take_is_refused(mini, tmp_path, frames):
-    teacher = mini_teacher(mini, tmp_path, mode="recipe")
-    with pytest.raises(ConfigError, match="a stream needs at least one query"):
-        teacher.stream(np.zeros((0, 3)))
-    with pytest.raises(ConfigError, match=r"query 0 is \(t, x, y\) = \(0, 64, 1\)"):
-        teacher.stream(np.array([[0, 64, 1]])).push(frames[:2])
-    stream = teacher.stream(np.array([[0, 1, 1], [9, 1, 1]]))
-    stream.push(frames[:4])
-    with pytest.raises(ConfigError, match="frames of 32 x 48 px in a stream of 64 x 48 px"):
-        stream.push(frames[:4, :, :32])
-    with pytest.raises(ConfigError, match=r"query 1 is in frame 9, but the stream ended after 4 frames \(1 of 2 queries"):
-        stream.finish()
-    with pytest.raises(ConfigError, match="the stream has finished"):
-        stream.push(frames[:1])
 
 
 def test_a_teacher_without_weights_refuses():

@@ -103,7 +103,7 @@ def test_correlations_are_products_with_sampled_features():
     at = torch.stack([xy + xy.new_tensor([dx, dy]) for dx in steps for dy in steps], -2).flatten(0, 2)  # [70, 25, 2]
     maps = grid[torch.arange(2)[:, None, None], frame].flatten(0, 2).permute(0, 3, 1, 2)  # [70, 4, 6, 9]
     sampled = F.grid_sample(maps, (at / at.new_tensor([4, 2.5]) - 1)[:, None], align_corners=True)[:, :, 0]
-    torch.testing.assert_close(ours.flatten(0, 2), templates.flatten(0, 2) @ sampled / 2)
+    torch.testing.assert_close(ours.flatten(0, 2), templates.flatten(0, 2) @ sampled)
 
 
 def test_the_position_code_alternates_sines_and_cosines():

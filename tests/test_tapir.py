@@ -22,17 +22,9 @@ from teachers.errors import CheckpointError, ConfigError
 from teachers.local_correlation import correlate_cells, correlate_maps
 from teachers.memory import Memory
 from teachers.resnet import InstanceNorm
-from teachers.tapir import (
-    BOOTSTAPIR,
-    CAUSAL_BOOTSTAPIR,
-    BootsTapirTeacher,
-    Tapir,
-    TapirConfig,
-    TapirTeacher,
-    default_resolutions,
-    overlapping,
-)
+from teachers.tapir import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, Tapir, TapirConfig, default_resolutions
 from teachers.tapir_stream import CausalBootsTapirTeacher
+from teachers.tapir_teacher import BootsTapirTeacher, TapirTeacher, overlapping
 from teachers.temporal_mixer import over_time
 from tests import parity
 
@@ -209,18 +201,28 @@ def test_large_frames_are_refined_at_growing_resolutions(size, resolutions):
 # --- fast ways, and the plain ones
 
 
-def test_a_depthwise_convolution_over_time_is_that_of_torch():
+@pytest.mark.parametrize("back", [1, 2])
+def test_a_depthwise_convolution_over_time_is_that_of_torch(back):
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(3, 9, 1, 5, generator=draw, dtype=torch.float64)
     up, mix = torch.nn.Conv1d(5, 20, 3, groups=5).double(), torch.nn.Conv1d(20, 20, 3, groups=20).double()
 
     def theirs(x: Tensor, convolution: torch.nn.Conv1d) -> Tensor:  # channel m of c is c * M + m there
-        y = convolution(x.transpose(2, 3).flatten(2).transpose(1, 2))
+        y = convolution(F.pad(x.transpose(2, 3).flatten(2).transpose(1, 2), (back, 2 - back)))
         return y.transpose(1, 2).unflatten(2, (5, 4)).transpose(2, 3)
 
-    wide = over_time(x, up)
+    wide = over_time(x, up, back)
     torch.testing.assert_close(wide, theirs(x, up))
-    torch.testing.assert_close(over_time(wide, mix), theirs(wide, mix))
+    torch.testing.assert_close(over_time(wide, mix, back), theirs(wide, mix))
+
+
+@pytest.mark.parametrize("parts", [(9,), (1, 1, 7), (2, 4, 3)])
+def test_a_causal_convolution_that_knows_the_past_can_take_a_clip_in_parts(parts):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 9, 4, 5, generator=draw, dtype=torch.float64)
+    mix, past = torch.nn.Conv1d(20, 20, 3, groups=20).double(), torch.zeros(3, 2, 4, 5, dtype=torch.float64)
+    in_parts = torch.cat([over_time(part, mix, 2, past) for part in x.split(parts, 1)], 1)
+    torch.testing.assert_close(in_parts, over_time(x, mix, 2))
 
 
 def test_the_fast_gelu_is_that_of_torch():
@@ -277,8 +279,8 @@ def mini(**changes: Any) -> Tapir:
 
 
 def test_mini_is_small_and_every_weight_learns(frames, queries):
-    model = mini(**BOOTSTAPIR)
-    assert sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
+    assert sum(parameter.numel() for parameter in mini().parameters()) < 500_000
+    model = mini(**BOOTSTAPIR, raster=128)
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)
     result = model(torch.stack([video, video.flip(0)]), torch.from_numpy(queries).expand(2, -1, -1))
     assert result.steps.shape == (1 + 3, 2, 6, 10, 4)
@@ -325,10 +327,10 @@ def test_block_sizes_do_not_change_the_result(kind, frames, queries):
 def test_windows_of_a_long_clip_give_what_the_whole_clip_does(kind):
     clip = parity.video(**CLIP | {"T": 45, "H": 32, "W": 40})
     queries = parity.queries(5, 7, 45, 32, 40)
-    settings = {"mode": "label", "through_query": False}
+    settings = {"mode": "label", "through_query": False, "resolutions": ((64, 64),)}
     whole, parts = teacher_of(kind, **settings), teacher_of(kind, **settings, max_frames=16)
     for teacher in (whole, parts):  # a network that looks only a few frames far
-        shallow = TapirConfig.mini(**teacher.variant, mixer_blocks=1, iterations=1)
+        shallow = TapirConfig.mini(**teacher.variant, raster=64, mixer_blocks=1, iterations=1)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             teacher.model = Tapir(shallow).eval().requires_grad_(False)
@@ -353,7 +355,7 @@ def test_label_mode_works_at_the_raster_and_goes_through_the_query(frames, queri
     tracks = teacher.track(frames, queries)
     assert np.isfinite(tracks.xy).all()
     np.testing.assert_array_equal(tracks.xy[np.arange(6), queries[:, 0].astype(int)], queries[:, 1:])
-    assert teacher.info.settings["resolutions"] == ((128, 128),)
+    assert teacher.info.settings["resolutions"] == ((256, 256),)
 
 
 def test_label_mode_of_the_causal_network_takes_earlier_frames_from_the_reversed_clip(frames):
@@ -372,8 +374,8 @@ def test_recipe_mode_forgets_the_half_pixel(frames, queries):
 
 def test_a_clip_twice_as_large_has_tracks_twice_as_large():
     """Every pixel four times: resized to the raster the two clips are the same, and a pixel's centre x has become 2 x + 0.5."""
-    clip = parity.video(**CLIP | {"H": 128, "W": 128, "T": 4})
-    queries = parity.queries(4, 5, 4, 128, 128)
+    clip = parity.video(**CLIP | {"H": 256, "W": 256, "T": 2})
+    queries = parity.queries(4, 5, 2, 256, 256)
     teacher = teacher_of(TapirTeacher, mode="benchmark")
     small = teacher.track(clip, queries)
     large = teacher.track(clip.repeat(2, axis=1).repeat(2, axis=2), queries * [1, 2, 2] + [0, 0.5, 0.5])
