@@ -10,6 +10,7 @@ a forward and backward pass on such a batch, in the same process, while nothing 
 from __future__ import annotations
 
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,13 +21,19 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
+
 from labeler.encode import encode_clip
 from labeler.queries import QueryConfig
 from pipelines.label import LabelConfig, label
 from student.batch import Batch
-from student.mixture import DataConfig, batches
+from student.data_config import DataConfig
+from student.mixture import batches
+from student.step import add_gradient
+from student.students import STUDENTS
 from student.synth import SynthConfig, generate
-from student.train import TrainConfig, batch_losses, first_network
+from student.train import first_network
+from student.train_config import TrainConfig
 
 VIDEOS, BATCHES, STEPS = 2, 12, 2
 GOAL = 10
@@ -38,16 +45,16 @@ def main() -> None:
     print(", ".join(f"{name} {version(name)}" for name in ("torch", "webdataset", "av", "numpy", "opencv-python-headless")))
     with tempfile.TemporaryDirectory() as folder:
         config = DataConfig(
-            data=(str(make_shards(Path(folder))),), procedural=0, frames=24, height=192, width=256, queries=64, batch=2, flip=True
+            data=(str(make_shards(Path(folder))),), procedural=0, frames=24, height=192, width=256, queries=64, batch=2, at_once=2
         )  # fmt: skip
         train_pace = trainer_pace(config)
         print(f"trainer        {train_pace:7.2f} clips/s")
         for share in (0.0, 0.5):
-            for workers in (0, 2):
-                pace = loader_pace(replace(config, procedural=share, workers=workers))
+            for readers in (0, 2):
+                pace = loader_pace(replace(config, procedural=share, readers=readers))
                 ratio = pace / train_pace
                 print(
-                    f"{share:4.0%} procedural, {workers} workers {pace:7.2f} clips/s, {ratio:6.1f} times the trainer (goal {GOAL})"
+                    f"{share:4.0%} procedural, {readers} readers {pace:7.2f} clips/s, {ratio:6.1f} times the trainer (goal {GOAL})"
                 )
 
 
@@ -69,11 +76,10 @@ def make_shards(folder: Path) -> Path:
 def trainer_pace(config: DataConfig) -> float:
     """Clips a second through forward and backward pass of a mini student."""
     recipe = TrainConfig.from_scratch(replace(config, procedural=1.0), steps=STEPS)
-    model, batch = first_network(recipe), next(batches(config, seed=0))
+    student, model, batch = STUDENTS[recipe.student], first_network(recipe), next(batches(config, seed=0))
 
     def step() -> None:
-        result = model(batch.frames.permute(0, 1, 4, 2, 3), batch.queries, recipe.iterations)
-        batch_losses(result, batch, recipe.loss).total.backward()
+        add_gradient(student, model, batch, recipe, parts=1, progress=0.0)
 
     step()
     started = time.perf_counter()
@@ -83,9 +89,9 @@ def trainer_pace(config: DataConfig) -> float:
 
 
 def loader_pace(config: DataConfig) -> float:
-    """Clips a second once the workers run and their queues, which were filled for nothing, are empty."""
+    """Clips a second once the readers run and their queues, which were filled for nothing, are empty."""
     stream: Iterator[Batch] = batches(config, seed=0)
-    for _ in islice(stream, 1 + 2 * config.workers):
+    for _ in islice(stream, 1 + 2 * config.readers):
         pass
     started = time.perf_counter()
     for _ in islice(stream, BATCHES):

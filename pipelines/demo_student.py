@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labeler.threads import one_thread
 from pipelines.train import run_training
-from student.mixture import DataConfig
+from student.data_config import DataConfig
 from student.train_config import TrainConfig
 from teachers import Teacher
 from teachers.cotracker3 import CoTracker3OfflineTeacher
@@ -25,7 +25,7 @@ def training(labels: str) -> TrainConfig:
     """A mini CoTracker3 from random weights: a quarter of its clips from the shards at `labels`, the rest procedural."""
     data = DataConfig(
         data=(labels,), policy="random-agreeing", procedural=0.75, frames=FRAMES, height=SIDE_PX, width=SIDE_PX, queries=POINTS,
-        workers=1,
+        batch=1, readers=1,
     )  # fmt: skip
     config = TrainConfig.from_scratch(data, STEPS, LEARNING_RATE, iterations=3, recompute=False, checkpoint_every=60)
     return replace(config, schedule=replace(config.schedule, warm_up=0.02))

@@ -1,5 +1,7 @@
 """Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the command line beats the file.
 
+A config that has `RECIPES`, a folder of such files, also takes `--recipe NAME`, which is `--config RECIPES/NAME.toml`.
+
 TOML has no null: "None" stands for it, as on the command line.
 """
 
@@ -27,22 +29,57 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
         ConfigError: the file is missing, not TOML, or names a field that does not exist; or the values cannot be right.
         SystemExit: `--help`, or flags that do not parse (exit code 2, as every command line does).
     """
-    arguments, file = _without_config_flag(arguments)
+    arguments, file = _without_flag("--config", arguments)
+    recipes: Path | None = getattr(config, "RECIPES", None)
+    if recipes:
+        arguments, recipe = _without_flag("--recipe", arguments)
+        if recipe and file:
+            raise ConfigError("--recipe and --config: give one of them.")
+        file = _recipe(recipes, str(recipe)) if recipe else file
+    arguments = _gathered(config, arguments)
     default: Any = _from_toml(config, file, arguments) if file else tyro.MISSING_NONPROP
     return tyro.cli(
         config, prog=program, args=arguments, default=default, config=(tyro.conf.FlagCreatePairsOff,), console_outputs=True
     )
 
 
-def _without_config_flag(arguments: list[str]) -> tuple[list[str], Path | None]:
+def _without_flag(flag: str, arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `flag`, and its value."""
     for i, argument in enumerate(arguments):
-        if argument == "--config":
+        if argument == flag:
             if i + 1 == len(arguments):
-                raise ConfigError("--config needs a file name.")
+                raise ConfigError(f"{flag} needs a {'file' if flag == '--config' else 'recipe'} name.")
             return arguments[:i] + arguments[i + 2 :], Path(arguments[i + 1])
-        if argument.startswith("--config="):
-            return arguments[:i] + arguments[i + 1 :], Path(argument.removeprefix("--config="))
+        if argument.startswith(f"{flag}="):
+            return arguments[:i] + arguments[i + 1 :], Path(argument.removeprefix(f"{flag}="))
     return arguments, None
+
+
+def _recipe(folder: Path, name: str) -> Path:
+    there = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in there:
+        raise ConfigError(f"--recipe {name}: there are {', '.join(there)}; for a file of your own give --config FILE.")
+    return folder / f"{name}.toml"
+
+
+def _gathered(config: type, arguments: list[str]) -> list[str]:
+    """Arguments in which a flag of a tuple that is given several times is given once, with all values; tyro would take the last."""
+    kinds = typing.get_type_hints(config)
+    tuples = {f"--{name.replace('_', '-')}" for name, kind in kinds.items() if typing.get_args(kind)[1:] == (Ellipsis,)}
+    gathered: dict[str, list[str]] = {}
+    rest: list[str] = []
+    values = rest
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            values = gathered.setdefault(flag, []) if flag in tuples else rest
+            if values is rest:
+                rest.append(argument)
+            elif equals:
+                values.append(value)
+        else:
+            values.append(argument)
+    return rest + [part for flag, given in gathered.items() for part in (flag, *given)]
 
 
 def _from_toml(config: type, file: Path, arguments: list[str]) -> Any:

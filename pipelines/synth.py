@@ -46,6 +46,11 @@ def run(command: SynthCommand) -> int:
             file.with_suffix(".mp4").write_bytes(encode_clip(drawn, fps=12))
     say(
         f"{command.clips} clips of {command.scene.frames} x {command.scene.height} x {command.scene.width} px with {command.scene.points} "
-        f"points each, from the {command.scene.split} photographs, in {command.out}"
+        f"points each, {drawn_from(command.scene)}, in {command.out}"
     )
     return 0
+
+
+def drawn_from(scene: SynthConfig) -> str:
+    """Where the textures come from, in words."""
+    return f"from the {scene.split} photographs" if scene.domain == "photos" else f"with {scene.domain} for photographs"

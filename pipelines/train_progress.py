@@ -40,6 +40,8 @@ class TrainProgress:
             case Started():
                 if event.step:
                     say(f"going on after step {event.step}")
+                if event.parts > 1:
+                    say(f"each process adds up the gradients of {event.parts} batches a step")
                 for left_out in event.left_out:
                     say(f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: {left_out.detail}")
             case StepSkipped():

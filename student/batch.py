@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Source = Literal["shards", "procedural"]
+Source = Literal["shards", "procedural", "kubric"]
+EXACT: tuple[Source, ...] = ("procedural", "kubric")
+"""Sources whose tracks and visibility are the truth."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Which teacher labels a clip inside the training step (`--labels inline`), and the seed of what it draws."""
+
+    teacher: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class TrainClip:
     """bool [N, T]: frames that enter the loss."""
     occluded_too: bool
     """False: the teacher does not know where a hidden point is, so only visible frames may enter the loss."""
+    ask: Ask | None = None
+    """Labels are still to be made; until then no frame is used."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,9 @@ class Batch:
     keys: tuple[str, ...]
     sources: tuple[Source, ...]
     position: int
-    """The `start` with which reading goes on after this batch, on every rank."""
+    """The `start` with which reading goes on after the step that this batch belongs to, on every rank."""
+    asks: tuple[Ask | None, ...]
+    """See `TrainClip`."""
     skipped: Counter[str]
     """Samples whose place another one took, by reason: "corrupt", "no-labels"."""
 
@@ -83,5 +97,6 @@ def collate(clips: Sequence[TrainClip], position: int, skipped: Counter[str]) ->
     return Batch(
         frames=stacked("frames"), queries=stacked("queries"), xy=stacked("xy"), visible=stacked("visible"), used=stacked("used"),
         occluded_too=torch.tensor([clip.occluded_too for clip in clips]), keys=tuple(clip.key for clip in clips),
-        sources=tuple(clip.source for clip in clips), position=position, skipped=skipped,
+        sources=tuple(clip.source for clip in clips), position=position,
+        asks=tuple(clip.ask for clip in clips), skipped=skipped,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from labeler.storage import Storage
 from teachers.checkpoints import CONFIG, TEACHER
-from teachers.cotracker3 import CoTracker3
+from teachers.cotracker3 import CoTracker3Network
 from teachers.errors import CheckpointError
 
 FOLDER = "checkpoints"
@@ -47,8 +47,8 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimiser: dict[str, Any]
     """Of `student.schedule.Optimiser`: moments, and place in the learning rate's cycle."""
-    random: dict[str, Any]
-    """Of `random_states`."""
+    random: list[dict[str, Any]]
+    """Of `random_states`, by rank."""
     figures: dict[str, float]
     """Of the last evaluation; empty before the first."""
     best: float | None
@@ -94,14 +94,17 @@ class Checkpoints:
                 "goes on from the one before; or give another --out."
             ) from error
 
-    def export(self, name: str, model: CoTracker3, notes: Mapping[str, str]) -> Path:
+    def export(self, name: str, model: CoTracker3Network, teacher: str, notes: Mapping[str, str]) -> Path:
         """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and `--checkpoint FILE` take it.
+
+        Args:
+            teacher: the name of the teacher that they are for.
 
         Raises:
             SurroundingsError: it cannot be written; the file of that name before it stays.
         """
         weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        metadata = {TEACHER: "cotracker3-offline", CONFIG: json.dumps(asdict(model.config)), **notes}
+        metadata = {TEACHER: teacher, CONFIG: json.dumps(asdict(model.config)), **notes}
         self._storage.replace(f"{name}.safetensors", safetensors.torch.save(weights, metadata))
         return self.folder / f"{name}.safetensors"
 
@@ -109,13 +112,13 @@ class Checkpoints:
         return [name for name in self._storage.names(FOLDER) if name.startswith("step-") and name.endswith(".pt")]
 
 
-def random_states() -> dict[str, Any]:
-    """State of torch's own generators, on the CPU and on every GPU."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+def random_states(device: torch.device) -> dict[str, Any]:
+    """State of torch's own generators of this process: on the CPU, and on its GPU."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Go on drawing from `states`; GPUs that this machine lacks are left out."""
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Go on drawing from `states`; a GPU that was not there then, or is not now, is left as it is."""
     torch.set_rng_state(states["cpu"])
-    for index, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, index)
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

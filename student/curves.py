@@ -1,16 +1,17 @@
-"""Curves of a training run, for TensorBoard."""
+"""Curves and pictures of a training run, for TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from student.train_events import StepDone
 
 
 class Curves:
-    """Scalars for TensorBoard: means over every `every` steps."""
+    """Scalars are means over every `every` steps."""
 
     def __init__(self, out: Path, step: int, every: int) -> None:
         self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
@@ -33,6 +34,9 @@ class Curves:
     def add_figures(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(f"eval/{name}", value, step)
+
+    def add_picture(self, step: int, picture: np.ndarray) -> None:  # uint8 [H, W, 3]
+        self._writer.add_image("labels_above_predictions", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from labeler.agreement import RASTER, AgreementConfig
-from student.metrics import score
+from student.metrics import QueryMode, score
 from student.policies import Policy, choose
 from student.synth import SynthClip
 from student.testsets import TestClip
@@ -24,13 +24,16 @@ FIGURES = ("AJ", "delta_avg", "OA")
 Clip = SynthClip | TestClip
 
 
-def compare(trackers: Mapping[str, Teacher], clips: Iterable[TestClip]) -> pd.DataFrame:
-    """A row per tracker and clip: `model`, `clip`, `points`, `frames`, `seconds`, and every figure of `student.metrics.score`."""
+def compare(trackers: Mapping[str, Teacher], clips: Iterable[TestClip], query_mode: QueryMode = "first") -> pd.DataFrame:
+    """A row per tracker and clip: `model`, `clip`, every figure of `student.metrics.score`, `points`, `frames`, `seconds`.
+
+    `query_mode` says which frames count; the queries are the clips' own. One clip at a time is in memory.
+    """
     rows = []
     for clip in clips:
         for name, tracker in trackers.items():
             (found,), seconds = track_clips(tracker, [clip])
-            (figures,) = score_tracks([found], tracker.info.rule, [clip]).to_dict("records")
+            (figures,) = score_tracks([found], tracker.info.rule, [clip], query_mode).to_dict("records")
             figures |= {"points": len(clip.queries), "frames": len(clip.frames), "seconds": seconds}
             rows.append({"model": name, "clip": clip.name, **figures})
     return pd.DataFrame(rows)
@@ -46,11 +49,13 @@ def track_clips(teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None
     return found, time.perf_counter() - started
 
 
-def score_tracks(tracks: Sequence[Tracks], rule: VisibleRule, clips: Sequence[Clip]) -> pd.DataFrame:
-    """One row per clip: every figure of `student.metrics.score`, query mode "first"."""
+def score_tracks(
+    tracks: Sequence[Tracks], rule: VisibleRule, clips: Sequence[Clip], query_mode: QueryMode = "first"
+) -> pd.DataFrame:
+    """One row per clip: every figure of `student.metrics.score`."""
     return pd.DataFrame(
         [
-            score(clip.queries, clip.xy, clip.visible, found.xy, rule(found), clip.frames.shape[1:3])
+            score(clip.queries, clip.xy, clip.visible, found.xy, rule(found), clip.frames.shape[1:3], query_mode)
             for found, clip in zip(tracks, clips, strict=True)
         ]
     )

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.cotracker3 import Refinements
+from teachers.errors import ConfigError
+from teachers.refinements import Refinements
 
 GAMMA = 0.8
 """An iteration weighs this factor less than the next one; the last weighs 1."""
@@ -38,6 +39,8 @@ class Targets:
     """[B, N, T] 0 or 1: where positions count. For a model that goes window by window `from_query_on` belongs in it."""
     occluded_too: Tensor | None = None
     """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all of them do."""
+    clip_weight: Tensor | None = None
+    """[B]: how much each clip counts. None: 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,18 @@ class LossConfig:
     occluded: float = 0.01
     """L1 loss of positions where it is not."""
     visibility: float = 0.0
+    """Cross entropy of visibility, on clips with exact tracks."""
     confidence: float = 0.0
+    """Cross entropy of confidence, on clips with exact tracks."""
+    real: tuple[float, float] = (1.0, 1.0)
+    """How much a labelled clip counts in the first step and in the last; linear between. Track-On-R: 1 2."""
+    synthetic: tuple[float, float] = (1.0, 1.0)
+    """How much a clip with exact tracks counts in the first step and in the last. Track-On-R: 1 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("real", "synthetic"):
+            if min(getattr(self, name)) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: weights in the first and the last step, none below 0.")
 
     @classmethod
     def pseudo_label(cls) -> LossConfig:
@@ -82,8 +96,8 @@ def student_losses(windows: Sequence[Refinements], targets: Targets, config: Los
     if targets.occluded_too is not None:
         unseen = unseen & targets.occluded_too[:, None, None]
     return Losses(
-        visible=config.visible * position_loss(windows, targets.xy, targets.weight * targets.visible, huber),
-        occluded=config.occluded * position_loss(windows, targets.xy, targets.weight * unseen, torch.abs),
+        visible=config.visible * position_loss(windows, targets.xy, targets.weight * targets.visible, huber, targets.clip_weight),
+        occluded=config.occluded * position_loss(windows, targets.xy, targets.weight * unseen, torch.abs, targets.clip_weight),
         visibility=config.visibility * visibility_loss(windows, targets.visible),
         confidence=config.confidence * confidence_loss(windows, targets.xy, targets.visible),
     )
@@ -94,10 +108,12 @@ def position_loss(
     xy: Tensor,  # [B, N, T, 2] px
     weight: Tensor,  # [B, N, T]
     error: Callable[[Tensor], Tensor],  # px to loss, element by element
+    clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
     """Weighted mean error of every iteration, the later ones counting more; summed and divided by the number of iterations."""
     weight = weight * xy.isfinite().all(-1)
     xy = xy.nan_to_num()
+    clips = xy.new_ones(len(xy)) if clip_weight is None else clip_weight
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)
@@ -106,7 +122,7 @@ def position_loss(
         share = weight[:, :, frames].to(each.dtype)
         mean = (share * each).sum((2, 3)) / (1e-6 + share.sum((1, 2)))  # [I, B]
         gamma = GAMMA ** torch.arange(iterations - 1, -1, -1, dtype=each.dtype, device=each.device)
-        return (gamma[:, None] * mean).sum(0).mean() / iterations
+        return (clips * (gamma[:, None] * mean).sum(0)).mean() / iterations
 
     return _mean_over(windows, of_window)
 

@@ -78,6 +78,7 @@ def score(
         **{name: float(official[name]) for d in THRESHOLDS_PX for name in (f"pts_within_{d}", f"jaccard_{d}")},
         "median_error_px": float(np.median(error[counted])) if counted.any() else float("nan"),
         "survival": float(_ratio(alive[from_query].sum(), from_query.sum())),
+        "AJ_RD": redetection_metrics(*_by_time(raster, visible), *_by_time(gt_raster, gt_visible)).figures["AJ_RD"],
     }
 
 
@@ -261,6 +262,11 @@ def _record_gaps(visible: np.ndarray) -> np.ndarray:
 def _sum_to_end(mask: np.ndarray) -> np.ndarray:
     """The sum over the frames t, t + 1, ... for every t; frames are axis 1."""
     return mask[:, ::-1].cumsum(1)[:, ::-1]
+
+
+def _by_time(xy: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[N, T, 2], [N, T] -> [1, T, N, 2], [1, T, N], as `redetection_metrics` takes them."""
+    return xy.swapaxes(0, 1)[None], visible.swapaxes(0, 1)[None]
 
 
 def _to_256(size_hw: tuple[int, int]) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Mixture: an endless stream of batches from shards and procedural video, a function of (config, seed, start) alone.
+"""Mixture: an endless stream of batches from shards and synthetic video, a function of (config, seed, start) alone.
 
-    stream = batches(config, seed=0)                        # or start=batch.position of the last batch that was trained on
+    stream = batches(config, seed=0)                        # or start=batch.position of the last step that was taken
     for batch in stream: ...
 
-Places   The stream is a sequence of numbered places. A place is a stored clip or a procedural one; everything random about it is drawn
-         from a generator seeded with (seed, number). Stored clips come epoch by epoch, each once.
-Splits   A batch of all ranks is a run of `batch` x `world` places; each rank has its part of it, and each worker makes whole batches
-         in turn. So neither the number of workers nor a restart changes a batch, and all ranks are always at the same position.
+Places   The stream is a sequence of numbered places. A place is a stored clip, a procedural one, or one of Kubric; everything random
+         about it is drawn from a generator seeded with (seed, number). Stored clips come epoch by epoch, each once; with weights, each
+         data set has its own epochs.
+Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part of them, and gets them `at_once` by
+         `at_once`. Each reader makes whole parts in turn. So neither ranks, readers, nor a restart change what a step learns from; all
+         ranks are always at the same position; and as places never end, no rank waits for one whose shards ran out.
 Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip: a place always gives one.
 
 webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in the middle of an epoch.
@@ -20,10 +22,9 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
 from multiprocessing.context import BaseContext
 
 import cv2
@@ -31,85 +32,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from labeler.agreement import AgreementConfig
 from student.augment import Unusable, augment
-from student.batch import Batch, TrainClip, collate
-from student.policies import POLICIES, Policy
-from student.reader import LeftOut, StoredClip, open_clips, read_clip
-from student.synth import SynthConfig, generate
+from student.batch import Ask, Batch, TrainClip, collate
+from student.data_config import DataConfig
+from student.kubric import KubricSequence, sequences, training_clip
+from student.photometric import photometric
+from student.places import PLACE, Part, Place, own_parts, parts_of_step, places, pools_of
+from student.reader import LeftOut, StoredClip, open_clips, read_clip, read_unlabelled
+from student.synth import generate
 from teachers import ConfigError, ShardError, TapdistillError
 
 MOST_TRIES = 100
 """So many unusable clips in a row for one place are no accident."""
-
-_ORDER, _KIND, _PLACE = range(3)
-"""What a generator is for: no two share a seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What a student learns from. The defaults are CoTracker3's pseudo-label training."""
-
-    data: tuple[str, ...] = ()
-    """Data sets that `tapdistill label` wrote: folders or URLs."""
-    policy: Policy = "random"
-    """Whose track is the label. random: one teacher's, drawn anew each time a clip is read. random-agreeing: for each query one of the
-    teachers that agree, where it agrees. medoid, mean, median: ablations."""
-    agreement: AgreementConfig | None = None
-    """Thresholds of policies that need agreement; None takes those of the stored labels."""
-    procedural: float = 0.0
-    """Share of procedural clips, in [0, 1]."""
-    frames: int = 64
-    """Frames of a clip; shorter clips are extended by their reverse."""
-    height: int = 384
-    """Px of the crop."""
-    width: int = 512
-    """Px of the crop."""
-    queries: int = 384
-    """Points of a clip."""
-    batch: int = 1
-    """Clips of a batch, on each rank."""
-    flip: bool = True
-    """Mirror half of the stored clips."""
-    shards_at_once: int = 16
-    """Clips are shuffled within so many shards, themselves in random order, so that reads stay near each other."""
-    workers: int = 0
-    """Processes that read and decode; 0 does it in the trainer's own. Changes no batch. A script that uses them needs the usual
-    `if __name__ == "__main__":`."""
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "height", "width", "queries", "batch", "shards_at_once"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
-        if self.workers < 0:
-            raise ConfigError(f"workers = {self.workers}: must be 0 (none) or more.")
-        if self.policy not in POLICIES or self.policy == "oracle":
-            names = ", ".join(policy for policy in POLICIES if policy != "oracle")
-            raise ConfigError(f"policy = {self.policy!r}: stored clips have {names} ('oracle' needs exact tracks).")
-        if not 0 <= self.procedural <= 1:
-            raise ConfigError(f"procedural = {self.procedural}: is the share of procedural clips, in [0, 1].")
-        if not self.data and self.procedural < 1:
-            raise ConfigError(
-                f"procedural = {self.procedural} and no data: name a data set of `tapdistill label`, or train on procedural video "
-                "alone with procedural = 1."
-            )
-        if self.procedural > 0:
-            self.synth()
-
-    def synth(self) -> SynthConfig:
-        """What the procedural clips are like."""
-        return SynthConfig(
-            frames=self.frames, height=self.height, width=self.width, points=self.queries, query_frame="random", split="train"
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Place:
-    """One clip of the stream."""
-
-    number: int
-    clip: int | None
-    """Index of a stored clip, or None for a procedural one."""
 
 
 class Batches(Iterator[Batch]):
@@ -133,101 +67,110 @@ def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world:
     """Batches for one of `world` ranks, for ever.
 
     Args:
-        start: 0, or the `position` of the last batch that was trained on, with the same config, seed, and `world`.
+        start: 0, or the `position` of the last step that was taken, with the same config and seed; `world` may be another.
 
     Raises:
-        ConfigError: `start` or `rank` cannot be right, or the photographs for procedural video are not installed.
+        ConfigError: `start` or `rank` cannot be right, `world` does not divide the batch, or the photographs for procedural video are not
+            installed.
         ShardError: at once, if a data set is missing, empty, or of another schema; later, from the iterator, if a shard disappears or
             nearly no clip can be used.
     """
     if seed < 0 or start < 0 or not 0 <= rank < world:
         raise ConfigError(f"seed = {seed}, start = {start}, rank = {rank} of {world}: none is negative, and rank is below world.")
+    config.check_complete()
+    parts_of_step(config, world)
     os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
     import webdataset
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
+    kubric = sequences(config.kubric) if config.kubric else []
+    stream = partial(places, config, pools_of(config, clips), len(kubric), seed)
     pipeline = webdataset.DataPipeline(
-        partial(_own_places, config, _by_shard(clips), seed, start, rank, world),
+        partial(own_parts, config, stream, seed, start, rank, world),
         webdataset.split_by_worker,
-        webdataset.map(_Load(config, clips, seed)),
+        webdataset.map(_Load(config, clips, kubric, seed)),
     )
     loader: DataLoader = DataLoader(
         pipeline,
         batch_size=None,
-        num_workers=config.workers,
-        multiprocessing_context=_fork_server() if config.workers else None,
+        num_workers=config.readers,
+        multiprocessing_context=_fork_server() if config.readers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
+        worker_init_fn=_start_reader,
     )
-    places = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
-    return Batches(loader, left_out, hashlib.sha256(json.dumps([places, world]).encode()).hexdigest())
-
-
-def places(config: DataConfig, shards: Sequence[Sequence[int]], seed: int) -> Iterator[Place]:
-    """The stream of places from number 0, for ever; `shards` are the indices of stored clips by shard."""
-    kind = np.random.default_rng((seed, _KIND))
-    stored = _shuffled(shards, config.shards_at_once, seed)
-    for number in count():
-        yield Place(number, None if kind.random() < config.procedural else next(stored))
-
-
-def _shuffled(shards: Sequence[Sequence[int]], at_once: int, seed: int) -> Iterator[int]:
-    """Every stored clip once an epoch, for ever."""
-    for epoch in count():
-        rng = np.random.default_rng((seed, _ORDER, epoch))
-        order = rng.permutation(len(shards))
-        for first in range(0, len(order), at_once):
-            group = [clip for shard in order[first : first + at_once] for clip in shards[shard]]
-            yield from rng.permutation(group).tolist()
-
-
-def _own_places(
-    config: DataConfig, shards: Sequence[Sequence[int]], seed: int, start: int, rank: int, world: int
-) -> Iterator[tuple[list[Place], int]]:
-    """The rank's places of each batch from `start` on, and the position after that batch."""
-    stream = islice(places(config, shards, seed), start, None)
-    for position in count(start + config.batch * world, config.batch * world):
-        yield list(islice(stream, config.batch * world))[rank::world], position
+    stored = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
+    drawn_from = [stored, [sequence.name for sequence in kubric]]
+    return Batches(loader, left_out, hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
 class _Load:
-    """Places to a batch. An expected error is returned, for the trainer to raise: a worker could only pass on its traceback."""
+    """Places to a batch. An expected error is returned, for the trainer to raise: a reader could only pass on its traceback."""
 
     config: DataConfig
     clips: Sequence[StoredClip]
+    kubric: Sequence[KubricSequence]
     seed: int
 
-    def __call__(self, item: tuple[list[Place], int]) -> Batch | TapdistillError:
-        own, position = item
+    def __call__(self, part: Part) -> Batch | TapdistillError:
         skipped = Counter[str]()
         try:
-            return collate([self.clip(place, skipped) for place in own], position, skipped)
+            return collate([self.clip(place, part.frames, skipped) for place in part.places], part.position, skipped)
         except TapdistillError as error:
             return error
 
-    def clip(self, place: Place, skipped: Counter[str]) -> TrainClip:
-        rng = np.random.default_rng((self.seed, _PLACE, place.number))
-        return self.procedural(place, rng) if place.clip is None else self.stored(place.clip, rng, skipped)
+    def clip(self, place: Place, frames: int, skipped: Counter[str]) -> TrainClip:
+        rng = np.random.default_rng((self.seed, PLACE, place.number))
+        if place.source == "procedural":
+            clip = self.procedural(place, frames, rng)
+        else:
+            assert place.clip is not None
+            make = self.stored if place.source == "shards" else self.of_kubric
+            clip = self.usable(place.clip, frames, make, rng, skipped)
+        return photometric(clip, self.config.photometric, rng)
 
-    def procedural(self, place: Place, rng: np.random.Generator) -> TrainClip:
-        made = generate(int(rng.integers(2**62)), self.config.synth())
+    def procedural(self, place: Place, frames: int, rng: np.random.Generator) -> TrainClip:
+        made = generate(int(rng.integers(2**62)), self.config.synth(frames))
         key = f"procedural-{place.number}"
         return TrainClip(key, "procedural", made.frames, made.queries, made.xy, made.visible, np.ones_like(made.visible), True)
 
-    def stored(self, index: int, rng: np.random.Generator, skipped: Counter[str]) -> TrainClip:
+    def of_kubric(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
+        config, sequence = self.config, self.kubric[index % len(self.kubric)]
+        try:
+            return training_clip(sequence, frames, (config.height, config.width), config.queries, config.flip, rng)
+        except ShardError as error:
+            raise Unusable("corrupt") from error
+
+    def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
+        config, clip = self.config, self.clips[index % len(self.clips)]
+        ask = None
+        if config.labels == "inline":
+            whole, hidden = read_unlabelled(clip), False
+            ask = Ask(config.teachers[rng.integers(len(config.teachers))], int(rng.integers(2**31)))
+        else:
+            whole, hidden = read_clip(clip, config.policy, rng, config.agreement)
+        part = augment(whole, frames, (config.height, config.width), config.queries, config.flip, rng)
+        return TrainClip(clip.entry.key, "shards", part.frames, part.queries, part.xy, part.visible, part.used, hidden, ask)
+
+    def usable(
+        self,
+        index: int,
+        frames: int,
+        make: Callable[[int, int, np.random.Generator], TrainClip],
+        rng: np.random.Generator,
+        skipped: Counter[str],
+    ) -> TrainClip:
+        """The clip of that index, or if it is unusable another one of its source; why is counted."""
         config, tried = self.config, Counter[str]()
         for _ in range(MOST_TRIES):
-            clip = self.clips[index]
             try:
-                whole, hidden = read_clip(clip, config.policy, rng, config.agreement)
-                part = augment(whole, config.frames, (config.height, config.width), config.queries, config.flip, rng)
+                clip = make(index, frames, rng)
             except Unusable as why:
                 tried[why.reason] += 1
-                index = int(rng.integers(len(self.clips)))
+                index = int(rng.integers(2**31))
                 continue
             skipped += tried
-            return TrainClip(clip.entry.key, "shards", part.frames, part.queries, part.xy, part.visible, part.used, hidden)
+            return clip
         counts = ", ".join(f"{number} {reason}" for reason, number in tried.items())
         raise ShardError(
             f"{', '.join(config.data)}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run `tapdistill verify`. "
@@ -235,22 +178,15 @@ class _Load:
         )
 
 
-def _by_shard(clips: Sequence[StoredClip]) -> list[list[int]]:
-    shards: dict[tuple[str, str], list[int]] = {}
-    for index, clip in enumerate(clips):
-        shards.setdefault((clip.shard.url, clip.shard.tar), []).append(index)
-    return list(shards.values())
-
-
 def _fork_server() -> BaseContext:
-    """Where workers come from. OpenCV hangs in a plain fork of a process that has used its threads; a spawned worker takes seconds."""
+    """Where readers come from. OpenCV hangs in a plain fork of a process that has used its threads; a spawned reader takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
 
 
-def _start_worker(worker: int) -> None:
-    """One thread, as the workers share the cores; and no worker outlives a trainer that was killed, as those of a fork server would."""
+def _start_reader(reader: int) -> None:
+    """One thread, as the readers share the cores; and no reader outlives a trainer that was killed, as those of a fork server would."""
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_trainer, daemon=True).start()
 

@@ -26,6 +26,7 @@ from labeler.records import ClipEntry, Record
 from labeler.sample import read_npz, tracks_from_npz
 from labeler.storage import Storage
 from student.augment import LARGEST_SCALE, Labelled, Unusable, scale_to_fill
+from student.data_config import AS_STORED, AgreementOverride
 from student.policies import Policy, choose
 from teachers import ShardError, VisibleRule
 
@@ -104,13 +105,13 @@ def open_clips(urls: Sequence[str], crop_hw: tuple[int, int]) -> tuple[list[Stor
 
 
 def read_clip(
-    clip: StoredClip, policy: Policy, rng: np.random.Generator, agreement: AgreementConfig | None = None
+    clip: StoredClip, policy: Policy, rng: np.random.Generator, agreement: AgreementOverride = AS_STORED
 ) -> tuple[Labelled, bool]:
     """The whole clip with the labels of `policy`, and whether any of its teachers knows where hidden points are.
 
     Args:
         policy: "random" draws one teacher for the clip, as the published training does for each step.
-        agreement: thresholds of the policies that need them; None takes those of the stored labels.
+        agreement: thresholds of the policies that need them, where they differ from those of the stored labels.
 
     Raises:
         Unusable: its bytes are damaged, or no teacher could track it.
@@ -135,10 +136,33 @@ def read_clip(
     if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(t.xy.shape != expected for t in tracks.values()):
         raise Unusable("corrupt")
     rules = {name: VisibleRule.parse(shard.teachers[name]["visible_rule"]) for name in names}
-    target = choose(policy, tracks, rules, queries, (entry.height, entry.width), rng, agreement or shard.agreement)
-    knows = np.array([shard.teachers[name]["architecture"].partition(" ")[0] in KNOW_HIDDEN_POINTS for name in names])
+    target = choose(policy, tracks, rules, queries, (entry.height, entry.width), rng, agreement.over(shard.agreement))
+    knows = np.array([knows_hidden_points(shard.teachers[name]["architecture"]) for name in names])
     used = target.used & (target.visible | knows[target.teacher][:, None])
     return Labelled(frames, queries, target.xy, target.visible, used), bool(knows.any())
+
+
+def knows_hidden_points(architecture: str) -> bool:
+    """Whether a teacher of that architecture is trained to say where a hidden point is."""
+    return architecture.partition(" ")[0] in KNOW_HIDDEN_POINTS
+
+
+def read_unlabelled(clip: StoredClip) -> Labelled:
+    """The whole clip with its queries, for a teacher that is yet to track them: each is used in its own frame alone.
+
+    Raises:
+        Unusable: its bytes are damaged.
+        ShardError: its tar is gone.
+    """
+    entry = clip.entry
+    members = _read_members(clip.shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz")})
+    try:
+        frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
+        queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
+    except (ShardError, KeyError) as error:
+        raise Unusable("corrupt") from error
+    asked = queries[:, :1].astype(int) == np.arange(len(frames))
+    return Labelled(frames, queries, np.repeat(queries[:, None, 1:], len(frames), 1), asked, asked)
 
 
 def _clips_of(

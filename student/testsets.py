@@ -1,19 +1,23 @@
 """Test sets: clips with exact tracks to evaluate on, one at a time, so that a set may be larger than memory.
 
-Every clip is in our own units: px of the clip, pixel centres, queries as (t, x, y).
+Every clip is in our own units: px of the clip, pixel centres, queries as (t, x, y). Our own sets are here; published ones are in
+`tapvid` and `kubric`.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from student.files import matching, opened
+from student.metrics import RASTER_PX, QueryMode, sample_queries, to_tapvid_raster
 from student.synth import SynthConfig, generate
-from teachers.errors import ConfigError, ShardError
+from teachers.errors import ShardError
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,16 @@ def procedural_clips(count: int, seed: int = 0) -> Iterator[TestClip]:
         yield TestClip(f"procedural-{number}", clip.frames, clip.queries, clip.xy, clip.visible)
 
 
-def npz_files(root: Path, count: int | None = None) -> list[Path]:
-    """The first `count` npz files of a folder, by name.
+def npz_clips(root: str) -> Iterator[TestClip]:
+    """The clip of each npz in a folder, or of one npz, in the order of the names.
 
     Raises:
-        ConfigError: no such folder, or none of its files is an npz.
+        ShardError: at once, if there is none; later, if one is not a test clip.
     """
-    if not root.is_dir():
-        raise ConfigError(f"{root}: no such folder; give the one with the npz files of the test set as --root.")
-    files = sorted(root.glob("*.npz"))
-    if not files:
-        raise ConfigError(
-            f"{root}: holds no npz file. `tapdistill synth` writes some, or see docs/commands/eval.md for the arrays."
-        )
-    return files[:count]
+    return map(read_npz, matching(root, "*.npz"))
 
 
-def read_npz(path: Path) -> TestClip:
+def read_npz(url: str | Path) -> TestClip:
     """A clip from `video` uint8 [T, H, W, 3], `points` [N, T, 2] px, `occluded` bool [N, T], and, if it is there, `queries` [N, 3].
 
     Without `queries` each point is queried in its first visible frame; a point that is never visible is left out.
@@ -64,21 +61,59 @@ def read_npz(path: Path) -> TestClip:
     Raises:
         ShardError: not such a file; the message says what is wrong with it.
     """
+    name = str(url)
     try:
-        with np.load(path, allow_pickle=False) as npz:
+        with opened(name) as file, np.load(file, allow_pickle=False) as npz:
             frames, xy, occluded = npz["video"], npz["points"], npz["occluded"]
             queries = npz.get("queries")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ShardError(f"{path}: not a test clip: {error}. It needs video, points, and occluded.") from error
-    shape = occluded.shape
-    fits = frames.ndim == 4 and frames.dtype == np.uint8 and len(shape) == 2 and shape[1] == len(frames)
-    if not fits or xy.shape != (*shape, 2) or (queries is not None and queries.shape != (shape[0], 3)):
-        arrays = f"video {frames.dtype} {frames.shape}, points {xy.shape}, occluded {shape}"
-        raise ShardError(f"{path}: not a test clip: {arrays} are not uint8 [T, H, W, 3], [N, T, 2], [N, T].")
-    visible = ~occluded.astype(bool)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ShardError(f"{name}: not a test clip: {error}. It needs video, points, and occluded.") from error
+    check_arrays(name, frames, xy, occluded)
     if queries is None:
-        seen = visible.any(1)
-        xy, visible = xy[seen], visible[seen]
-        first = visible.argmax(1)
-        queries = np.column_stack([first, xy[np.arange(len(xy)), first]])
-    return TestClip(path.stem, frames, queries.astype(np.float32), xy.astype(np.float32), visible)
+        return queried(Path(name).stem, frames, xy, ~occluded.astype(bool))
+    if queries.shape != (len(xy), 3):
+        raise ShardError(f"{name}: not a test clip: queries {queries.shape} are not [N, 3] for {len(xy)} points.")
+    return TestClip(Path(name).stem, frames, queries.astype(np.float32), xy.astype(np.float32), ~occluded.astype(bool))
+
+
+def check_arrays(name: str, frames: np.ndarray, xy: np.ndarray, occluded: np.ndarray) -> None:
+    """A ShardError if these are not uint8 [T, H, W, 3], [N, T, 2], and [N, T], or if a visible point has no place."""
+    shape = occluded.shape
+    fits = frames.ndim == 4 and frames.shape[-1] == 3 and frames.size and frames.dtype == np.uint8
+    if not fits or len(shape) != 2 or shape[1] != len(frames) or xy.shape != (*shape, 2):
+        arrays = f"video {frames.dtype} {list(frames.shape)}, points {list(xy.shape)}, occluded {list(shape)}"
+        raise ShardError(f"{name}: not a test clip: {arrays} are not uint8 [T, H, W, 3], [N, T, 2], [N, T].")
+    lost = np.argwhere(~occluded.astype(bool) & ~np.isfinite(xy).all(-1))
+    if len(lost):
+        point, frame = lost[0]
+        raise ShardError(f"{name}: not a test clip: point {point} is visible in frame {frame} and has no finite place there.")
+
+
+def queried(name: str, frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, mode: QueryMode = "first") -> TestClip:
+    """A clip with the queries that TAP-Vid takes from its tracks: see `student.metrics.sample_queries`.
+
+    A query of a point that is said to be visible outside the frame lies on the frame's edge: no tracker looks outside.
+    """
+    sampled = sample_queries(~visible, xy, mode)
+    t, y, x = sampled.query_points.T
+    height, width = frames.shape[1:3]
+    queries = np.column_stack([t, np.clip(x, -0.5, width - 0.5), np.clip(y, -0.5, height - 0.5)])
+    return TestClip(name, frames, queries.astype(np.float32), sampled.target_points.astype(np.float32), ~sampled.occluded)
+
+
+def strided(clip: TestClip) -> TestClip:
+    """The same points, each queried in all of every fifth frame that show it."""
+    return queried(clip.name, clip.frames, clip.xy, clip.visible, "strided")
+
+
+def on_tapvid_raster(clip: TestClip) -> TestClip:
+    """The clip as TAP-Vid shows it to a tracker: 256 x 256 px, whatever its shape, by Pillow's Lanczos filter as in the official code."""
+    size = clip.frames.shape[1:3]
+    if size == (RASTER_PX, RASTER_PX):
+        return clip
+    frames = np.stack([
+        np.asarray(Image.fromarray(frame).resize((RASTER_PX, RASTER_PX), Image.Resampling.LANCZOS)) for frame in clip.frames
+    ])  # fmt: skip
+    places = to_tapvid_raster(clip.queries[:, 1:], size) - 0.5
+    queries = np.column_stack([clip.queries[:, 0], places]).astype(np.float32)
+    return replace(clip, frames=frames, queries=queries, xy=(to_tapvid_raster(clip.xy, size) - 0.5).astype(np.float32))

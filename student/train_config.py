@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from student.checkpoint import Checkpoint
+from student.data_config import DataConfig
 from student.losses import LossConfig
-from student.mixture import DataConfig
 from student.schedule import ScheduleConfig
+from student.students import STUDENTS, Kind
 from teachers.cotracker3 import PRESETS
 from teachers.cotracker_teacher import Preset
 from teachers.errors import CheckpointError, ConfigError
 
 SCRATCH = "scratch"
-FREE = ("device", "log_every", "checkpoint_every", "keep", "eval_every", "eval_clips", "recompute", "data.workers")
-"""Settings that change no weight: a resumed run may have others."""
+FREE = (
+    *("device", "log_every", "picture_every", "checkpoint_every", "keep", "eval_every", "eval_clips", "recompute", "most_skipped"),
+    *("data.readers", "data.at_once"),
+)
+"""Settings that a resumed run may have otherwise. They change no weight; `at_once`, like the number of processes, but for rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +33,25 @@ class TrainConfig:
     """File with the weights to begin with (official, or a student's); "scratch" begins with random ones."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig.pseudo_label)
     loss: LossConfig = field(default_factory=LossConfig.pseudo_label)
+    student: Kind = "offline"
+    """offline: one window over the whole clip. online: windows of 16 frames, for streams. Weights of either kind can begin it."""
     preset: Preset = "official"
     """Sizes of the network, where the file does not say them itself. From scratch, "mini" is made for the clips' own size and length."""
     iterations: int = 4
     """Refinements of a track, all of which enter the loss."""
-    bf16: bool = True
-    """Compute in bfloat16 where that is faster; on GPUs only. Weights and losses stay float32."""
+    bf16: bool | None = None
+    """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster."""
     recompute: bool = True
-    """Correlate again on the way back: less memory, more time."""
+    """Compute activations again on the way back: less memory, more time."""
+    most_skipped: int = 5
+    """After so many steps in a row without a finite loss, training stops."""
     seed: int = 0
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1."""
     log_every: int = 10
     """Steps between points of the TensorBoard curves."""
+    picture_every: int = 500
+    """Steps between TensorBoard's pictures of predictions beside labels."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 3
@@ -52,24 +62,27 @@ class TrainConfig:
     """Clips of an evaluation."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "log_every", "checkpoint_every", "keep", "eval_clips"):
+        for name in ("iterations", "log_every", "picture_every", "checkpoint_every", "keep", "eval_clips", "most_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
+        if self.student not in STUDENTS:
+            raise ConfigError(f"student = {self.student!r}: there are {', '.join(STUDENTS)}.")
         if self.preset not in PRESETS:
             raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(PRESETS)}.")
         if self.init == SCRATCH and (self.schedule.frozen or not self.loss.visibility or not self.loss.confidence):
             raise ConfigError(
                 "init = 'scratch' with a head that does not learn: visibility would stay random. Set frozen to None, visibility and "
-                "confidence of the loss above 0 (1 is usual), and procedural above 0, or begin with the weights of a file."
+                "confidence of the loss above 0 (1 is usual), and procedural or kubric_share above 0, or begin with the weights of a file."
             )
         if self.schedule.frozen and (self.loss.visibility or self.loss.confidence):
             raise ConfigError(
                 f"frozen = {self.schedule.frozen!r}, but the loss has visibility = {self.loss.visibility:g} and confidence = "
                 f"{self.loss.confidence:g}: set both to 0, or frozen to None."
             )
-        if (self.loss.visibility or self.loss.confidence) and not self.data.procedural:
+        if (self.loss.visibility or self.loss.confidence) and not self.data.synthetic:
             raise ConfigError(
-                "the visibility and confidence head learns from procedural clips only, and procedural = 0: give a share above 0."
+                "the visibility and confidence head learns from exact tracks only, and procedural = kubric_share = 0: give one of them a "
+                "share above 0."
             )
 
     @classmethod

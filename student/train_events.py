@@ -1,4 +1,4 @@
-"""What a training run tells while it runs, and at its end."""
+"""What a training run tells while it runs, and at its end. All of it can be pickled: with several processes it comes from rank 0."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Started:
 
     step: int
     """Steps done before, where a run is resumed."""
+    parts: int
+    """Batches of each process in a step."""
     left_out: tuple[LeftOut, ...]
     """Stored clips that cannot be read, or are too small for the crop."""
 
@@ -41,7 +43,7 @@ class StepSkipped:
 
     step: int
     keys: tuple[str, ...]
-    """The samples of the batch."""
+    """The samples without a finite answer; all of the step where only the gradient is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,9 @@ class TrainResult:
     figures: dict[str, float]
     """Of the last evaluation; empty if there was none."""
     samples_skipped: Counter[str]
-    """Samples of this run whose place another one took, by reason."""
+    """Samples of this run whose place another one took, by reason; of all processes."""
+    left_out: int
+    """Stored clips that were not read at all: see `Started`."""
     steps_skipped: int
     seconds: float
     waited_s: float

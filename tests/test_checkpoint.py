@@ -19,6 +19,7 @@ from teachers.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, SurroundingsError
 from tests import parity
 
+CPU = torch.device("cpu")
 SMALL = replace(CoTracker3Config.mini(), window=8, resolution=(48, 64), width=32, stages=(8, 8, 8, 8))
 
 
@@ -32,7 +33,7 @@ def checkpoint(step: int) -> Checkpoint:
     model = network()
     return Checkpoint(
         step=step, data="", position=2 * step, network=asdict(model.config), config={"seed": 0}, model=model.state_dict(),
-        optimiser={"adamw": {}}, random=random_states(), figures={"delta_avg": 0.5}, best=0.5,
+        optimiser={"adamw": {}}, random=[random_states(CPU)], figures={"delta_avg": 0.5}, best=0.5,
     )  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_is(tmp_path):
         ):
             checkpoints.save(checkpoint(2))
         with pytest.raises(SurroundingsError, match=r"could not write .*student\.safetensors"):
-            checkpoints.export("student", network(), {})
+            checkpoints.export("student", network(), "cotracker3-offline", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -92,9 +93,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
 
 def test_random_numbers_go_on_where_they_were():
     with torch.random.fork_rng():
-        states = random_states()
+        states = random_states(CPU)
         first = torch.rand(3)
-        restore_random_states(states)
+        restore_random_states(states, CPU)
         assert torch.equal(torch.rand(3), first)
 
 
@@ -104,7 +105,7 @@ def test_random_numbers_go_on_where_they_were():
 def test_an_exported_file_needs_no_preset(tmp_path):
     """Its metadata says how large the network is; the teacher tracks at the network's own resolution."""
     model = network()
-    path = Checkpoints(tmp_path, keep=1).export("student", model, {LICENCE: "mine"})
+    path = Checkpoints(tmp_path, keep=1).export("student", model, "cotracker3-offline", {LICENCE: "mine"})
     teacher = teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")
     assert teacher.model.config == SMALL
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in teacher.model.state_dict().items())
@@ -112,13 +113,13 @@ def test_an_exported_file_needs_no_preset(tmp_path):
 
 
 def test_an_exported_official_network_has_the_official_keys_and_shapes(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", network(CoTracker3Config.official()), {})
+    path = Checkpoints(tmp_path, keep=1).export("student", network(CoTracker3Config.official()), "cotracker3-offline", {})
     own = {key: list(value.shape) for key, value in load_file(path).items()}
     assert own == {entry["key"]: entry["shape"] for entry in parity.key_list("cotracker3_offline")}
     assert teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu").info.architecture == "CoTracker3 offline"
 
 
 def test_metadata_of_another_network_is_refused(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", network(), {"config": json.dumps({"pyramid": 3})})
+    path = Checkpoints(tmp_path, keep=1).export("student", network(), "cotracker3-offline", {"config": json.dumps({"pyramid": 3})})
     with pytest.raises(CheckpointError, match=r"student\.safetensors: its metadata does not describe a CoTracker3 network"):
         teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")

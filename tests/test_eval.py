@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 import teachers
 from pipelines.cli import run as tapdistill
-from pipelines.evaluate import load_tracker
+from pipelines.evaluate import EvalCommand, by_tracker, clips_of
+from pipelines.trackers import load_tracker
 from student.checkpoint import Checkpoints
 from student.evaluate import compare, with_interval
 from student.metrics import score
 from student.synth import SynthConfig, generate, save
 from student.testsets import procedural_clips, read_npz
+from teachers import CheckpointError, ConfigError, ShardError, Teacher, TeacherInfo, Tracks
 from teachers.cotracker3 import CoTracker3, CoTracker3Config
-from teachers.errors import CheckpointError, ConfigError, ShardError
 
 SCENE = SynthConfig(frames=6, height=64, width=96, points=12, split="test")
 
@@ -36,21 +39,39 @@ def folder(tmp_path_factory) -> Path:
 def student(tmp_path) -> str:
     """An exported student that was never trained."""
     config = replace(CoTracker3Config.mini(), resolution=(64, 96), window=6)
-    return str(Checkpoints(tmp_path, keep=1).export("student", CoTracker3(config), {}))
+    return str(Checkpoints(tmp_path, keep=1).export("student", CoTracker3(config), "cotracker3-offline", {}))
 
 
 def test_every_tracker_has_a_row_for_every_clip(folder, student, tmp_path, capsys):
     table = tmp_path / "scores.parquet"
-    assert tapdistill(["eval", "--model", "lk", student, "--dataset", "npz", "--root", str(folder), "--table", str(table)]) == 0
+    assert tapdistill(["eval", "--model", "lk", student, "--dataset", "npz", "--root", str(folder), "--out", str(table)]) == 0
     rows = pd.read_parquet(table)
     assert list(zip(rows["model"], rows["clip"], strict=True)) == [
         ("lk", "test-00000"), (student, "test-00000"), ("lk", "test-00001"), (student, "test-00001"),
     ]  # fmt: skip
     said = capsys.readouterr().out
-    for word in ("lk", "AJ", "delta_avg", "OA", "within 1 px", "within 16 px", "survival", "median error", "query mode first"):
+    for word in ("lk", "AJ", "delta_avg", "OA", "<1 px", "<16 px", "survival", "AJ_RD", "median", "npz: 2 clips, 24 queries"):
         assert word in said
+    for column in (
+        "dataset",
+        "query_mode",
+        "jaccard_4",
+        "pts_within_8",
+        "median_error_px",
+        "survival",
+        "AJ_RD",
+        "points",
+        "seconds",
+    ):
+        assert column in rows
     mean, low, high = with_interval(100 * rows[rows["model"] == "lk"]["AJ"])
     assert f"{mean:.1f} ({low:.1f}-{high:.1f})" in said
+    assert [line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "student "))] == ["lk", "student"] * 2
+
+
+def test_files_of_one_name_keep_their_folders_in_the_table():
+    scores = pd.DataFrame({"model": ["a/student.pt", "b/student.pt", "c/other.pt", "tests.stubs:Near"], "AJ": 0.5})
+    assert list(by_tracker(scores)) == ["a/student.pt", "b/student.pt", "other", "tests.stubs:Near"]
 
 
 def test_the_figures_are_those_of_the_metrics(folder):
@@ -87,7 +108,7 @@ def test_a_file_of_three_arrays_has_its_queries_where_points_are_first_seen(tmp_
 def test_a_model_is_a_name_a_file_or_both(student):
     assert load_tracker("lk").info.name == "lk"
     for text in (student, f"cotracker3-offline={student}"):
-        assert load_tracker(text, device="cpu").info.architecture == "CoTracker3 offline, 0.9 M parameters"
+        assert load_tracker(text, device="cpu").info.architecture.startswith("CoTracker3 offline, ")
 
 
 @pytest.mark.parametrize(
@@ -104,21 +125,115 @@ def test_a_model_that_is_not_there_is_refused(text, error, message):
         load_tracker(text, device="cpu")
 
 
-def test_a_file_that_does_not_say_what_it_is_needs_a_name(tmp_path):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"whatever")
-    with pytest.raises(CheckpointError, match=r"does not say which network it is of: write NAME=.*weights\.pth"):
-        load_tracker(str(path))
+def test_a_checkpoint_of_another_architecture_is_a_clear_error(student, capsys):
+    assert tapdistill(["eval", "--model", f"tapir={student}"]) == 1
+    assert "its metadata does not describe a Tapir network" in capsys.readouterr().err
+
+
+# --- the protocol
+
+
+def test_the_protocol_is_stated_for_a_cotracker(student, folder, capsys):
+    npz = ["--dataset", "npz", "--root", str(folder), "--clips", "1"]
+    assert tapdistill(["eval", "--model", student, *npz, "--points", "single", "--global-grid", "2", "--local-grid", "3"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "query mode first, frames at 256 x 256 px" in said
+    assert "mode benchmark, points each alone with a local 3 x 3 grid, global grid 2 x 2, 6 iterations; visible: v*c > 0.6" in said
+    assert tapdistill(["eval", "--model", student, "lk", *npz, "--query-mode", "strided", "--raster", "own"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "query mode strided, frames at their own size" in said
+    assert "points all together, global grid 5 x 5, 6 iterations" in said
+
+
+class Recorder(Teacher):
+    """Keeps what it was shown, and answers with every query's own place."""
+
+    info = TeacherInfo(name="recorder", architecture="", mode="benchmark", visible_rule="none", licence="")
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def _track(self, frames, queries, seed):
+        self.shown.append((frames, queries))
+        still = np.repeat(queries[:, None, 1:], len(frames), axis=1)
+        unknown = np.full(still.shape[:2], np.nan, np.float32)
+        return Tracks(still, unknown, unknown)
+
+
+@pytest.mark.parametrize("mode", ["first", "strided"])
+def test_trackers_see_the_raster_and_the_queries_of_the_protocol(folder, mode):
+    command = EvalCommand(model=("lk",), dataset="npz", root=str(folder), query_mode=mode)
+    clips, _ = clips_of(command)
+    recorder = Recorder()
+    rows = compare({"recorder": recorder}, clips, mode)
+    for (frames, queries), row, path in zip(recorder.shown, rows.itertuples(), sorted(folder.glob("*.npz")), strict=True):
+        with np.load(path) as npz:
+            visible = ~npz["occluded"]
+        assert frames.shape == (6, 256, 256, 3)
+        asked = visible[:, ::5].sum() if mode == "strided" else visible.any(1).sum()
+        assert len(queries) == row.points == asked
+
+
+def test_own_size_leaves_clips_as_they_are(folder):
+    clips, _ = clips_of(EvalCommand(model=("lk",), dataset="npz", root=str(folder), raster="own"))
+    assert {clip.frames.shape for clip in clips} == {(6, 64, 96, 3)}
+
+
+def test_every_published_data_set_can_be_named(tmp_path):
+    clip = generate(1, SCENE)
+    size = clip.frames.shape[2:0:-1]
+    video = {"video": clip.frames, "points": (clip.xy + 0.5) / size, "occluded": ~clip.visible}
+    for dataset, file, content in (
+        ("tapvid-davis", "tapvid_davis.pkl", {"goat": video}),
+        ("tapvid-rgb-stacking", "tapvid_rgb_stacking.pkl", [video]),
+        ("tapvid-kinetics", "0000_of_0010.pkl", [video]),
+        ("robotap", "robotap_split0.pkl", {"arm": video}),
+    ):
+        (tmp_path / dataset).mkdir()
+        (tmp_path / dataset / file).write_bytes(pickle.dumps(content))
+        clips, _ = clips_of(EvalCommand(model=("lk",), dataset=dataset, root=str(tmp_path / dataset), raster="own"))
+        np.testing.assert_allclose(next(clips).xy, clip.xy, atol=1e-3)
+    (tmp_path / "kubric" / "0" / "frames").mkdir(parents=True)
+    for number, frame in enumerate(clip.frames):
+        cv2.imwrite(str(tmp_path / "kubric" / "0" / "frames" / f"{number}.png"), frame[..., ::-1])
+    np.save(tmp_path / "kubric" / "0" / "0.npy", {"coords": clip.xy, "visibility": ~clip.visible}, allow_pickle=True)
+    clips, _ = clips_of(EvalCommand(model=("lk",), dataset="kubric", root=str(tmp_path / "kubric"), raster="own"))
+    np.testing.assert_array_equal(next(clips).xy, clip.xy)
+
+
+def test_videos_without_a_query_are_no_figure_and_leave_the_mean_alone(tmp_path, capsys):
+    clip = generate(1, SCENE)
+    size = clip.frames.shape[2:0:-1]
+    video = {"video": clip.frames, "points": (clip.xy + 0.5) / size, "occluded": ~clip.visible}
+    unseen = video | {"occluded": np.ones_like(clip.visible)}
+    for name, content in (("some", {"a": video, "b": unseen}), ("none", {"b": unseen})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tapvid_davis.pkl").write_bytes(pickle.dumps(content))
+    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "some")]) == 0
+    assert "tapvid-davis: 2 clips, 12 queries" in capsys.readouterr().out
+    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "none")]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("lk ")][:1]
+    assert row == ["lk", "-", "-", "-"]
+
+
+def test_a_flag_of_several_values_may_be_repeated(folder, capsys):
+    npz = ["--dataset", "npz", "--root", str(folder), "--clips", "1"]
+    assert tapdistill(["eval", "--model", "lk", *npz, "--model=flow"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "flow "))] == ["lk", "flow"] * 2
 
 
 # --- what cannot be right
 
 
-def test_an_empty_folder_is_an_error(tmp_path, capsys):
+def test_an_empty_data_set_is_an_error(tmp_path, capsys):
     assert tapdistill(["eval", "--model", "lk", "--dataset", "npz", "--root", str(tmp_path)]) == 1
-    assert "holds no npz file" in capsys.readouterr().err
+    assert "holds no file *.npz" in capsys.readouterr().err
     assert tapdistill(["eval", "--model", "lk", "--dataset", "npz", "--root", str(tmp_path / "nowhere")]) == 1
-    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert "nowhere: no such file or folder" in capsys.readouterr().err
+    (tmp_path / "tapvid_davis.pkl").write_bytes(pickle.dumps({}))
+    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path)]) == 1
+    assert f"--root {tmp_path}: the data set holds no video" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -141,8 +256,12 @@ def test_a_file_without_the_right_arrays_is_refused(tmp_path, arrays):
     [
         (["--model", "lk", "lk"], "name at least one tracker, each once"),
         (["--model", "lk", "--clips", "0"], "--clips 0: must be at least 1"),
-        (["--model", "lk", "--dataset", "npz"], "--root FOLDER belongs to --dataset npz"),
-        (["--model", "lk", "--root", "clips"], "--root FOLDER belongs to --dataset npz"),
+        (["--model", "lk", "--seed", "-1"], "--seed -1: must be 0 or more"),
+        (["--model", "lk", "--dataset", "npz"], "--dataset npz: every data set but procedural is read from --root"),
+        (["--model", "lk", "--root", "clips"], "--dataset procedural: every data set but procedural is read from --root"),
+        (["--model", "lk", "--points", "single", "--mode", "predictor"], "--points single belongs to --mode benchmark"),
+        (["--model", "lk", "--out", "nowhere/table.parquet"], "--out nowhere/table.parquet: there is no folder nowhere"),
+        (["--model", "lk", "--local-grid", "4"], "--local-grid belongs to --points single"),
     ],
 )
 def test_flags_that_cannot_be_right_are_refused(arguments, message, capsys):

@@ -150,6 +150,20 @@ def test_survival_of_a_clip_is_that_of_pips2_when_every_query_is_in_frame_0(trut
     assert 100 * metrics.score(queries, xy, visible, drifting, visible, SIZE_HW)["survival"] == pytest.approx(published)
 
 
+def test_redetection_of_a_clip_is_the_published_one_on_the_corner_raster(truth):
+    queries, xy, visible = truth
+    rng = np.random.default_rng(5)
+    found, seen = xy + rng.normal(0, 2, xy.shape), rng.random(visible.shape) < 0.8
+
+    def by_time(array: np.ndarray) -> np.ndarray:
+        return array.swapaxes(0, 1)[None]
+
+    predicted, true = (by_time(metrics.to_tapvid_raster(places, SIZE_HW)) for places in (found, xy))
+    published = metrics.redetection_metrics(predicted, by_time(seen), true, by_time(visible)).figures["AJ_RD"]
+    assert 0 < published < 1
+    assert metrics.score(queries, xy, visible, found, seen, SIZE_HW)["AJ_RD"] == pytest.approx(published)
+
+
 def test_no_query_gives_nan_not_a_number_that_looks_good():
     figures = metrics.score(
         np.zeros((0, 3)), np.zeros((0, 5, 2)), np.zeros((0, 5), bool), np.zeros((0, 5, 2)), np.zeros((0, 5), bool), SIZE_HW

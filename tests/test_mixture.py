@@ -17,10 +17,14 @@ import torch
 from labeler.agreement import AgreementConfig
 from labeler.scratch import is_alive
 from student.batch import Batch
-from student.mixture import Batches, DataConfig, batches, places
+from student.data_config import AgreementOverride, DataConfig
+from student.mixture import Batches, batches
+from student.places import places, pools_of
 from student.policies import POLICIES
 from student.reader import open_clips
+from student.synth import generate
 from teachers import ConfigError, ShardError
+from tests.test_kubric import SCENE, write
 
 TENSORS = "frames", "queries", "xy", "visible", "used", "occluded_too"
 
@@ -34,7 +38,9 @@ def copy(dataset, tmp_path) -> Path:
 def small(folder: Path, **changes) -> DataConfig:
     """Stored and procedural clips, two a batch."""
     return replace(
-        DataConfig(data=(str(folder),), procedural=0.3, frames=10, height=64, width=64, queries=12, batch=2, shards_at_once=2),
+        DataConfig(
+            data=(str(folder),), procedural=0.3, frames=10, height=64, width=64, queries=12, batch=2, at_once=2, shards_at_once=2
+        ),
         **changes,
     )
 
@@ -73,9 +79,9 @@ def test_a_batch_has_the_shapes_and_types_that_it_promises(first_eight):
     assert {source for batch in first_eight for source in batch.sources} == {"shards", "procedural"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_no_batch(dataset, first_eight, workers):
-    assert_same(take(batches(small(dataset.folder, workers=workers), seed=5), 8), first_eight)
+@pytest.mark.parametrize("readers", [1, 2])
+def test_the_number_of_readers_changes_no_batch(dataset, first_eight, readers):
+    assert_same(take(batches(small(dataset.folder, readers=readers), seed=5), 8), first_eight)
 
 
 @pytest.mark.parametrize("after", range(1, 8))
@@ -84,8 +90,8 @@ def test_reading_goes_on_after_any_batch_as_if_it_had_never_stopped(dataset, fir
     assert_same(take(batches(small(dataset.folder), seed=5, start=start), 8 - after), first_eight[after:])
 
 
-def test_reading_goes_on_with_another_number_of_workers(dataset, first_eight):
-    stream = batches(small(dataset.folder, workers=2), seed=5, start=first_eight[2].position)
+def test_reading_goes_on_with_another_number_of_readers(dataset, first_eight):
+    stream = batches(small(dataset.folder, readers=2), seed=5, start=first_eight[2].position)
     assert_same(take(stream, 3), first_eight[3:6])
 
 
@@ -95,8 +101,11 @@ def test_another_seed_gives_other_batches(dataset, first_eight):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_the_places_of_each_batch(dataset, world):
-    alone = take(batches(small(dataset.folder, batch=4), seed=5), 3)
-    ranks = [take(batches(small(dataset.folder, batch=4 // world), seed=5, rank=rank, world=world), 3) for rank in range(world)]
+    alone = take(batches(small(dataset.folder, batch=4, at_once=4), seed=5), 3)
+    ranks = [
+        take(batches(small(dataset.folder, batch=4, at_once=4 // world), seed=5, rank=rank, world=world), 3)
+        for rank in range(world)
+    ]
     for number, whole in enumerate(alone):
         parts = [rank[number] for rank in ranks]
         assert {part.position for part in parts} == {whole.position}
@@ -107,7 +116,89 @@ def test_ranks_share_the_places_of_each_batch(dataset, world):
 
 
 def stored_order(config: DataConfig, shards: list[list[int]], number: int, seed: int = 0) -> list[int]:
-    return [place.clip for place in islice(places(config, shards, seed), number) if place.clip is not None]
+    return [place.clip for place in islice(places(config, [shards], 0, seed), number) if place.clip is not None]
+
+
+def test_a_step_takes_the_same_places_in_one_part_or_in_several(dataset):
+    whole = take(batches(small(dataset.folder, batch=4, at_once=4), seed=5), 2)
+    parts = take(batches(small(dataset.folder, batch=4, at_once=2), seed=5), 4)
+    assert [part.keys for part in parts] == [step.keys[half] for step in whole for half in (slice(0, 2), slice(2, 4))]
+    assert [part.position for part in parts] == [4, 4, 8, 8]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(dataset):
+    with pytest.raises(ConfigError, match=r"batch = 4 cannot be shared by 3 processes with at_once = 1: .* a multiple of 3"):
+        batches(small(dataset.folder, batch=4, at_once=1), seed=0, world=3)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_all_clips_of_a_step_have_one_length_drawn_anew_for_each_step(dataset, world):
+    config = small(dataset.folder, batch=2, at_once=1, least_frames=5)
+    ranks = [take(batches(config, seed=5, rank=rank, world=world), 16 // world) for rank in range(world)]
+    lengths = [[part.frames.shape[1] for part in rank] for rank in ranks]
+    parts = 2 // world
+    steps = [[n for rank in lengths for n in rank[step * parts : (step + 1) * parts]] for step in range(8)]
+    assert all(len(set(step)) == 1 for step in steps)
+    assert {step[0] for step in steps} <= set(range(5, 11))
+    assert len({step[0] for step in steps}) > 2
+
+
+def test_data_sets_with_weights_come_in_their_shares(tmp_path):
+    config = replace(small(tmp_path, procedural=0), data=("a", "b"), data_weights=(1, 3))
+    pools = [[[0, 1]], [[2, 3, 4], [5]]]
+    drawn = [place.clip for place in islice(places(config, pools, 0, 0), 4000)]
+    share = sum(clip < 2 for clip in drawn) / len(drawn)
+    assert abs(share - 0.25) < 0.035  # five standard deviations
+    first = [clip for clip in drawn if clip < 2]
+    assert {tuple(sorted(first[i : i + 2])) for i in range(0, 200, 2)} == {(0, 1)}  # each has its own epochs
+
+
+def test_a_data_set_is_a_pool_of_its_own_only_where_it_has_a_weight(dataset, copy):
+    both = (str(dataset.folder), str(copy))
+    clips, _ = open_clips(both, (64, 64))
+    together = pools_of(replace(small(copy), data=both), clips)
+    apart = pools_of(replace(small(copy), data=both, data_weights=(1, 1)), clips)
+    assert len(together) == 1
+    assert [sum(map(len, pool)) for pool in apart] == [len(clips) // 2] * 2
+    for pools in (together, apart):
+        assert sorted(clip for pool in pools for shard in pool for clip in shard) == list(range(len(clips)))
+
+
+def test_thresholds_that_are_given_replace_the_stored_ones():
+    stored = AgreementConfig(tau_px=3.0, min_support=0.7)
+    assert AgreementOverride(tau_px=1.0).over(stored) == AgreementConfig(tau_px=1.0, min_support=0.7)
+    assert AgreementOverride().over(stored) == stored
+    with pytest.raises(ConfigError, match="min_support = 2"):
+        AgreementOverride(min_support=2.0)
+
+
+def test_nothing_to_learn_from_is_refused_when_it_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="no data: name a data set"):
+        batches(replace(small(tmp_path), data=()), seed=0)
+
+
+def test_kubric_is_a_source_with_its_share(tmp_path):
+    for number in range(3):
+        write(tmp_path, f"{number:04d}", generate(number, SCENE))
+    config = DataConfig(kubric=str(tmp_path), kubric_share=1.0, frames=5, height=64, width=64, queries=6, batch=3, at_once=3)
+    (batch,) = take(batches(config, seed=0), 1)
+    assert set(batch.sources) == {"kubric"}
+    assert sorted(batch.keys) == ["kubric-0000", "kubric-0001", "kubric-0002"]  # an epoch
+    assert batch.occluded_too.all()
+    (tmp_path / "0001" / "0001.npy").write_bytes(b"damaged")
+    (batch,) = take(batches(config, seed=0), 1)
+    assert set(batch.keys) == {"kubric-0000", "kubric-0002"}
+    assert batch.skipped["corrupt"] >= 1
+
+
+def test_the_students_frames_change_and_its_labels_do_not(dataset):
+    clean, changed = (take(batches(small(dataset.folder, photometric=strength), seed=5), 4) for strength in (0.0, 1.0))
+    assert any(not torch.equal(one.frames, other.frames) for one, other in zip(clean, changed, strict=True))
+    for one, other in zip(clean, changed, strict=True):
+        assert (one.keys, one.position) == (other.keys, other.position)
+        for name in ("queries", "xy", "used"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert not (other.visible & ~one.visible).any()
 
 
 SHARDS = [list(range(first, first + 5)) for first in range(0, 60, 5)]
@@ -130,14 +221,14 @@ def test_clips_are_shuffled_within_a_few_shards(tmp_path):
 
 def test_procedural_clips_come_in_their_share_and_cost_no_stored_clip(tmp_path):
     n, share = 4000, 0.3
-    kinds = [place.clip is None for place in islice(places(small(tmp_path, procedural=share), SHARDS, 1), n)]
+    kinds = [place.clip is None for place in islice(places(small(tmp_path, procedural=share), [SHARDS], 0, 1), n)]
     assert abs(sum(kinds) - n * share) < 5 * np.sqrt(n * share * (1 - share))  # five standard deviations
     order = stored_order(small(tmp_path, procedural=share), SHARDS, 200)
     assert sorted(order[:60]) == list(range(60))
 
 
 def test_procedural_clips_alone_need_no_data():
-    config = DataConfig(procedural=1, frames=6, height=64, width=64, queries=5, batch=2)
+    config = DataConfig(procedural=1, frames=6, height=64, width=64, queries=5, batch=2, at_once=2)
     (batch,) = take(batches(config, seed=0), 1)
     assert batch.sources == ("procedural", "procedural")
     assert batch.used.all()
@@ -155,9 +246,9 @@ def damage(folder: Path, keys: set[str]) -> None:
                 tar.write(bytes(size))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_another_clip_takes_the_place_of_a_corrupt_one_which_is_counted(copy, workers):
-    config = small(copy, procedural=0, workers=workers)
+@pytest.mark.parametrize("readers", [0, 2])
+def test_another_clip_takes_the_place_of_a_corrupt_one_which_is_counted(copy, readers):
+    config = small(copy, procedural=0, readers=readers)
     before = take(batches(config, seed=5), 4)
     bad = {before[1].keys[0]}
     damage(copy, bad)
@@ -174,9 +265,9 @@ def test_another_clip_takes_the_place_of_a_corrupt_one_which_is_counted(copy, wo
     assert_same(take(batches(config, seed=5, start=after[0].position), 3), after[1:])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_shard_that_disappears_ends_the_stream_with_its_name(copy, workers):
-    stream = batches(small(copy, procedural=0, workers=workers), seed=5)
+@pytest.mark.parametrize("readers", [0, 1])
+def test_a_shard_that_disappears_ends_the_stream_with_its_name(copy, readers):
+    stream = batches(small(copy, procedural=0, readers=readers), seed=5)
     next(stream)
     for tar in (copy / "shards").glob("*.tar"):
         tar.unlink()
@@ -192,10 +283,10 @@ def test_a_truncated_shard_is_told_at_the_start_and_the_rest_is_read(copy):
     assert len(take(stream, 3)) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_policy_that_finds_no_label_says_so(dataset, workers):
+@pytest.mark.parametrize("readers", [0, 1])
+def test_a_policy_that_finds_no_label_says_so(dataset, readers):
     config = small(
-        dataset.folder, procedural=0, policy="random-agreeing", agreement=AgreementConfig(min_visible_frames=99), workers=workers
+        dataset.folder, procedural=0, policy="random-agreeing", agreement=AgreementOverride(min_visible_frames=99), readers=readers
     )
     with pytest.raises(ShardError, match=r"clips in a row cannot be used \(100 no-labels\).*lower thresholds"):
         next(batches(config, seed=0))
@@ -210,10 +301,11 @@ def test_every_policy_gives_batches(dataset, policy):
 TRAINER = """
 from multiprocessing import active_children
 
-from student.mixture import DataConfig, batches
+from student.data_config import DataConfig
+from student.mixture import batches
 
 if __name__ == "__main__":
-    config = DataConfig(procedural=1, frames=4, height=64, width=64, queries=2, workers=2)
+    config = DataConfig(procedural=1, frames=4, height=64, width=64, queries=2, batch=1, readers=2)
     for batch in batches(config, seed=0):
         print(*(child.pid for child in active_children()), flush=True)
 """
@@ -239,11 +331,19 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
     [
         ({"frames": 0}, "frames = 0: must be at least 1"),
         ({"batch": 0}, "batch = 0"),
-        ({"workers": -1}, "workers = -1"),
+        ({"readers": -1}, "readers = -1"),
         ({"policy": "best"}, "policy = 'best': stored clips have random, random-agreeing"),
         ({"policy": "oracle"}, "needs exact tracks"),
         ({"procedural": 1.5}, "procedural = 1.5"),
-        ({"data": ()}, "no data: name a data set"),
+        ({"least_frames": 11}, "least_frames = 11: must be between 1 and frames = 10"),
+        ({"batch": 3}, "batch = 3 cannot be taken at_once = 2"),
+        ({"photometric": -1}, "photometric = -1"),
+        ({"kubric_share": 0.5}, "kubric = None with kubric_share = 0.5: give both"),
+        ({"kubric": "k", "kubric_share": 0.8}, "procedural = 0.3 and kubric_share = 0.8: together at most 1"),
+        ({"data_weights": (1, 2)}, r"one above 0 for each of the 1 data sets"),
+        ({"labels": "inline"}, "inline labels need teachers"),
+        ({"teachers": ("lk",)}, "stored ones take none"),
+        ({"labels": "inline", "teachers": ("lk",), "photometric": 1}, "would see the changed frames"),
         ({"height": 32}, "at least 64 px"),
     ],
 )

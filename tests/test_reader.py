@@ -19,6 +19,7 @@ from labeler.manifest import freeze
 from labeler.records import latest_records
 from labeler.storage import Storage
 from student.augment import Unusable
+from student.data_config import AgreementOverride
 from student.reader import NEIGHBOUR_BYTES, open_clips, read_clip
 from teachers import ShardError
 from tests.jobs import config
@@ -118,7 +119,7 @@ def test_thresholds_are_those_of_the_stored_labels_unless_others_are_given(datas
     assert stored == AgreementConfig()
     whole, _ = read_clip(clips[0], "random-agreeing", rng())
     assert whole.used.any()
-    strict, _ = read_clip(clips[0], "random-agreeing", rng(), AgreementConfig(min_visible_frames=whole.used.shape[1] + 1))
+    strict, _ = read_clip(clips[0], "random-agreeing", rng(), AgreementOverride(min_visible_frames=whole.used.shape[1] + 1))
     assert not strict.used.any()
 
 

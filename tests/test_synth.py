@@ -9,14 +9,22 @@ import cv2
 import numpy as np
 import pytest
 
-from student import synth
+from student import synth, synth_textures
 from student.synth import Layer, Points, SynthConfig
+from student.synth_motion import draw_bending
 from student.testsets import read_npz
 from teachers.errors import ConfigError, ShardError
 from teachers.interface import checked_queries
 
 SEEDS = range(4)
 WAVE_PX = 32
+WORLDS = {
+    "rigid": SynthConfig(),
+    "bent": SynthConfig(bend=1, camera=1, frames=8),
+    "unseen": SynthConfig.unseen(blur=0, frames=8),  # what the tests below paint on the layers is to be read sharp
+}
+SCENES = [(0, "rigid"), (1, "rigid"), (2, "rigid"), (3, "rigid"), (0, "bent"), (1, "bent"), (0, "unseen"), (1, "unseen")]
+every_scene = pytest.mark.parametrize(("seed", "config"), [pytest.param(n, WORLDS[w], id=f"{w}-{n}") for n, w in SCENES])
 SMALL = SynthConfig(frames=8, height=96, width=128, points=40)
 
 
@@ -42,10 +50,9 @@ def ids(scene, config):
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_visible_point_shows_its_own_place_on_the_texture(seed, axis):
+@every_scene
+def test_a_visible_point_shows_its_own_place_on_the_texture(seed, axis, config):
     # textures are waves whose phase is the coordinate: 8-bit colours then tell it to a few hundredths of a pixel, modulo 32 px
-    config = SynthConfig()
     scene = synth.draw_scene(seed, config)
 
     def waves(number, *xy):
@@ -73,10 +80,9 @@ def test_a_visible_point_shows_its_own_place_on_the_texture(seed, axis):
     assert np.median(errors) < 0.02
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_visible_point_shows_the_right_wave_too(seed):
+@every_scene
+def test_a_visible_point_shows_the_right_wave_too(seed, config):
     # the waves above repeat every 32 px; a ramp over the whole texture does not
-    config = SynthConfig()
     scene = synth.draw_scene(seed, config)
     layers = repainted(scene, lambda _, x, y: np.dstack([255 * x / x.max(), 255 * y / y.max(), 0 * x]))
     frames = synth.render(layers, config.height, config.width)
@@ -87,9 +93,8 @@ def test_a_visible_point_shows_the_right_wave_too(seed):
         np.testing.assert_allclose(ramp / 255 * (sizes[n] - 1), scene.points.place[n], atol=6)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_point_is_visible_where_its_layer_is_in_front(seed):
-    config = SynthConfig()
+@every_scene
+def test_a_point_is_visible_where_its_layer_is_in_front(seed, config):
     scene = synth.draw_scene(seed, config)
     layer_ids = ids(scene, config)
     xy, visible = synth.track(scene.layers, scene.points, config.height, config.width)
@@ -105,16 +110,17 @@ def test_a_point_is_visible_where_its_layer_is_in_front(seed):
     assert decided > 0.9 * visible.size
 
 
+@every_scene
 @pytest.mark.parametrize("query_frame", ["first", "random"])
-def test_no_query_lies_on_an_edge(query_frame):
-    config = SynthConfig(query_frame=query_frame)
-    for seed in SEEDS:
-        scene = synth.draw_scene(seed, config)
-        clip, layer_ids = synth.generate(seed, config), ids(scene, config)
-        for (t, x, y), layer in zip(clip.queries, clip.layer, strict=True):
-            x, y = int(np.rint(x)), int(np.rint(y))
-            around = layer_ids[int(t), max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
-            assert (around == 40 * layer).all()
+def test_no_query_lies_on_an_edge(query_frame, seed, config):
+    config = replace(config, query_frame=query_frame)
+    scene = synth.draw_scene(seed, config)
+    xy, _ = synth.track(scene.layers, scene.points, config.height, config.width)
+    layer_ids = ids(scene, config)
+    for n, (t, layer) in enumerate(zip(scene.points.query_t, scene.points.layer, strict=True)):
+        x, y = np.rint(xy[n, t]).astype(int)
+        around = layer_ids[t, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+        assert (around == 40 * layer).all()
 
 
 def test_a_point_on_a_layer_that_is_shifted_by_hand_is_where_the_hand_put_it():
@@ -204,10 +210,11 @@ def test_a_clip_has_the_asked_for_shapes_and_types():
     assert np.isfinite(clip.xy).all()
 
 
+@pytest.mark.parametrize("more", [{}, {"bend": 1, "camera": 1, "blur": 1}], ids=["rigid", "bent"])
 @pytest.mark.parametrize("motion", [0.0, 2.0])
-def test_the_background_fills_every_frame_however_much_moves(motion):
-    config = replace(SMALL, frames=24, motion=motion, cutouts=(0, 0))
-    for seed in range(20):
+def test_the_background_fills_every_frame_however_much_moves(motion, more):
+    config = replace(SMALL, frames=24, motion=motion, cutouts=(0, 0), **more)
+    for seed in range(20 if not more else 4):
         scene = synth.draw_scene(seed, config)
         white = repainted(scene, lambda number, x, y: np.full((*x.shape, 3), 255))
         assert (synth.render(white, config.height, config.width) == 255).all()
@@ -219,11 +226,90 @@ def test_without_motion_nothing_moves():
     assert (clip.xy == clip.xy[:, :1]).all()
 
 
+def test_a_bend_and_its_inverse_cancel_and_nothing_folds_over():
+    t = np.arange(6)
+    bend = draw_bending(np.random.default_rng(0), frames=6, amount=1, size_px=40).at(t)
+    y, x = np.mgrid[:60, :80].astype(float)
+    texture = np.stack([x, y], -1)[..., None, :]  # [60, 80, 1, 2]
+    plane = bend.to_plane(texture, t)
+    np.testing.assert_allclose(bend.to_texture(plane, t), np.broadcast_to(texture, plane.shape), atol=1e-6)
+    across, down = np.diff(plane, axis=1)[:-1], np.diff(plane, axis=0)[:, :-1]
+    assert (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0] > 0).all()
+    assert np.abs(plane - texture).max() > 2
+    assert np.abs(bend.to_texture(plane, t) - plane).max() <= bend.reach_px
+
+
+def test_layers_bend_more_than_a_homography_could():
+    def left_over(config):  # px that the best homography of each layer and frame leaves
+        clip = synth.generate(0, config)
+        own = clip.layer == 0
+        places = synth.draw_scene(0, config).points.place[own].astype(np.float32)
+        homography, _ = cv2.findHomography(places, clip.xy[own, 5])
+        return np.median(np.linalg.norm(cv2.perspectiveTransform(places[None], homography)[0] - clip.xy[own, 5], axis=1))
+
+    assert left_over(SynthConfig()) < 0.01
+    assert left_over(SynthConfig(bend=1)) > 0.5
+
+
+def test_a_camera_moves_background_and_cutouts_alike():
+    filmed = synth.draw_scene(0, replace(SMALL, motion=0, camera=1))
+    middle = np.array([60.0, 45.0])
+    seen = [layer.frame_xy(layer.place(middle, np.int64(0)), np.arange(8)) for layer in filmed.layers]
+    for track in seen[1:]:
+        np.testing.assert_allclose(track, seen[0], atol=1e-6)
+    assert np.ptp(seen[0], axis=0).max() > 1
+
+
+def test_blur_light_and_noise_leave_tracks_as_they_are():
+    plain, changed = (synth.generate(2, replace(SMALL, **more)) for more in ({}, {"blur": 1, "light": 1, "noise": 9}))
+    np.testing.assert_allclose(plain.xy, changed.xy, atol=1e-3)
+    np.testing.assert_array_equal(plain.visible, changed.visible)
+    assert not np.array_equal(plain.frames, changed.frames)
+
+
+def test_blur_spreads_a_dot_along_its_way_and_the_track_is_its_middle():
+    # a white dot on black goes 6 px to the right in each frame
+    dot = np.zeros((33, 33, 3), np.float32)
+    dot[16, 16] = 255
+
+    def at(t):
+        return np.array([[[1.0, 0, 6 * s], [0, 1, 20], [0, 0, 1]] for s in t]), None
+
+    t = np.arange(4)
+    layer = Layer(
+        dot, np.ones((33, 33), np.float32), *at(t), instants=tuple(at(t + part) for part in (-0.375, -0.125, 0.125, 0.375))
+    )
+    frames = synth.render([layer], 64, 64)[..., 0].astype(float)
+    xy, _ = synth.track([layer], Points(np.zeros(1, int), np.array([[16.0, 16.0]]), np.zeros(1, int)), 64, 64)
+    for frame, (x, y) in zip(frames, xy[0], strict=True):
+        lit = np.flatnonzero(frame.sum(0))
+        assert np.ptp(lit) >= 4
+        assert np.ptp(np.flatnonzero(frame.sum(1))) == 0
+        assert abs((frame.sum(0) @ np.arange(64)) / frame.sum() - x) < 0.1
+        assert frame[int(y)].sum() == frame.sum()
+
+
+def test_light_changes_over_time_and_noise_is_as_strong_as_asked_for():
+    flat = np.full((8, 96, 128, 3), 100, np.uint8)
+    noisy = synth.develop(0, flat, replace(SMALL, noise=5.0)).astype(float)
+    assert abs(noisy.std() - 5) < 0.2
+    assert abs(noisy.mean() - 100) < 0.1
+    lit = synth.develop(0, flat, replace(SMALL, light=1.0)).astype(float)
+    assert lit.mean((1, 2, 3)).std() > 5
+    assert np.abs(np.diff(lit.mean((1, 2, 3)))).max() < 40
+
+
+def test_the_unseen_world_has_no_photograph_in_it(monkeypatch):
+    monkeypatch.setattr(synth, "read_photo", lambda name: pytest.fail("a photograph was read"))
+    clip = synth.generate(0, SynthConfig.unseen(frames=4, height=96, width=128, points=10))
+    assert clip.frames.std() > 10
+
+
 def test_no_photograph_is_in_both_splits_and_all_can_be_read():
-    train, test = (set(synth.PHOTOS[split]) for split in ("train", "test"))
+    train, test = (set(synth_textures.PHOTOS[split]) for split in ("train", "test"))
     assert not train & test
     assert not {name for name in train if "right" in name}  # motorcycle_right shows the scene of motorcycle_left
-    pictures = [synth._photo(name) for name in train | test]
+    pictures = [synth_textures.read_photo(name) for name in train | test]
     assert len({picture.tobytes() for picture in pictures}) == len(train | test)
 
 
@@ -247,19 +333,21 @@ def test_a_saved_clip_comes_back(tmp_path):
 def test_a_file_that_is_no_clip_is_named(tmp_path):
     (tmp_path / "text.npz").write_text("not a zip")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    for name in ("text.npz", "other.npz", "missing.npz"):
+    for name in ("text.npz", "other.npz"):
         with pytest.raises(ShardError, match=f"{name}: not a test clip"):
             read_npz(tmp_path / name)
+    with pytest.raises(ShardError, match=r"missing\.npz does not exist"):
+        read_npz(tmp_path / "missing.npz")
 
 
 def test_a_missing_package_names_the_extra():
     with pytest.raises(ConfigError, match=r"'no_such_package' is not installed: pip install 'tapdistill\[demo\]'"):
-        synth._photo("no_such_package/data/photo.png")
+        synth_textures.read_photo("no_such_package/data/photo.png")
 
 
 def test_a_missing_photograph_is_named():
     with pytest.raises(ConfigError, match=r"gone\.png: the photograph is missing or broken"):
-        synth._photo(f"{Path(synth.PHOTOS['train'][0]).parent}/gone.png")
+        synth_textures.read_photo(f"{Path(synth_textures.PHOTOS['train'][0]).parent}/gone.png")
 
 
 @pytest.mark.parametrize(
@@ -269,6 +357,10 @@ def test_a_missing_photograph_is_named():
         ({"height": 32}, "height = 32, width = 256: each must be at least 64 px"),
         ({"cutouts": (3, 2)}, r"cutouts = \(3, 2\)"),
         ({"motion": 3.0}, r"motion = 3.0: must be in \[0, 2\]"),
+        ({"bend": 1.5}, r"bend = 1.5: must be in \[0, 1\]"),
+        ({"blur": -0.1}, r"blur = -0.1: must be in \[0, 1\]"),
+        ({"noise": 100.0}, r"noise = 100.0: must be in \[0, 64\]"),
+        ({"domain": "moon"}, "domain = 'moon': there are 'photos' and 'patterns'"),
         ({"query_frame": "last"}, "query_frame = 'last': there are 'first' and 'random'"),
         ({"split": "val"}, "split = 'val': there are train, test"),
     ],

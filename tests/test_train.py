@@ -26,16 +26,22 @@ from labeler.agreement import AgreementConfig
 from pipelines.cli import run as tapdistill
 from pipelines.relabel import RelabelConfig
 from pipelines.relabel import run as run_relabel
+from student.batch import Batch
 from student.checkpoint import Checkpoints
-from student.mixture import DataConfig, batches
+from student.data_config import DataConfig
+from student.mixture import batches
 from student.schedule import ScheduleConfig
-from student.train import batch_losses, first_network, train
+from student.step import batch_losses
+from student.students import STUDENTS
+from student.train import first_network, train
 from student.train_config import TrainConfig
 from student.train_events import Evaluated, Saved, Started, StepDone, StepSkipped
 from teachers.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
+from teachers.memory import Memory
 
-DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6)
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
+OFFLINE = STUDENTS["offline"]
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,8 @@ def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path
     """`kill -9` at a random moment, twice, then to the end."""
     command = [
         sys.executable, "-m", "pipelines.cli", "train", "--procedural", "1", "--frames", "4", "--height", "64", "--width", "64",
-        "--queries", "6", "--steps", "12", "--init", "scratch", "--preset", "mini", "--frozen", "None", "--loss.visibility", "1",
+        "--queries", "6", "--batch", "1", "--steps", "12", "--init", "scratch", "--preset", "mini",
+        "--frozen", "None", "--loss.visibility", "1",
         "--loss.confidence", "1", "--iterations", "2", "--device", "cpu", "--checkpoint-every", "1",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -105,7 +112,7 @@ def test_a_finished_run_is_done_at_once(tmp_path):
     train(config(), tmp_path)
     events: list[object] = []
     again = train(config(), tmp_path, watch=events.append)
-    assert (events, again.steps) == ([Started(step=4, left_out=())], 4)
+    assert (events, again.steps) == ([Started(step=4, parts=1, left_out=())], 4)
 
 
 def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
@@ -145,12 +152,14 @@ def test_a_student_from_scratch_learns(tmp_path):
     after.load_state_dict(load_file(result.weights))
     losses = []
     for _, batch in zip(range(8), batches(DATA, seed=1), strict=False):
-        frames = batch.frames.permute(0, 1, 4, 2, 3)
         with torch.no_grad():
-            losses.append(
-                [batch_losses(model(frames, batch.queries), batch, learning.loss).total.item() for model in (before, after)]
-            )
+            losses.append([loss_of(model, batch, learning) for model in (before, after)])
     assert np.mean(losses, 0)[1] < 0.9 * np.mean(losses, 0)[0]
+
+
+def loss_of(model: CoTracker3, batch: Batch, config: TrainConfig) -> float:
+    windows = OFFLINE.track(model, batch.frames, batch.queries, config.iterations, Memory())
+    return batch_losses(OFFLINE, windows, batch, config.loss).total.item()
 
 
 def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
@@ -168,20 +177,20 @@ def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
 
 
 def test_visibility_is_learnt_from_exact_clips_alone():
-    batch = next(batches(replace(DATA, batch=2), seed=0))
+    batch = next(batches(replace(DATA, batch=2, at_once=2), seed=0))
     mixed = replace(batch, sources=("shards", "procedural"))
     model = first_network(config())
-    result = model(batch.frames.permute(0, 1, 4, 2, 3), batch.queries, 2)
+    windows = OFFLINE.track(model, batch.frames, batch.queries, 2, Memory())
     of = {
-        sources: batch_losses(result, replace(batch, sources=sources), config().loss)
+        sources: batch_losses(OFFLINE, windows, replace(batch, sources=sources), config().loss)
         for sources in (("procedural",) * 2, ("shards",) * 2)
     }
-    some, all_exact, none = batch_losses(result, mixed, config().loss), *of.values()
+    some, all_exact, none = batch_losses(OFFLINE, windows, mixed, config().loss), *of.values()
     assert none.visibility == none.confidence == 0
     assert 0 < some.visibility < all_exact.visibility
     torch.testing.assert_close(some.visible, all_exact.visible)
     other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
-    torch.testing.assert_close(batch_losses(result, other, config().loss).visibility, some.visibility)
+    torch.testing.assert_close(batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility)
 
 
 @pytest.mark.slow
@@ -207,11 +216,33 @@ def test_curves_go_on_where_the_checkpoint_was(tmp_path):
     assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
 
 
+def test_pictures_show_labels_above_predictions(tmp_path):
+    train(config(steps=3, picture_every=2), tmp_path)
+    pictures = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("labels_above_predictions")
+    assert [picture.step for picture in pictures] == [2, 3]  # and the last step's
+    assert pictures[0].height == 2 * pictures[0].width / 4  # two rows of four square frames
+
+
+def test_activations_that_are_computed_again_change_no_weight(tmp_path):
+    kept, again = (train(config(steps=2, recompute=recompute), tmp_path / str(recompute)) for recompute in (False, True))
+    assert_same_weights(kept.weights, again.weights)
+
+
+def test_bfloat16_is_near_float32_and_leaves_weights_in_float32(tmp_path):
+    events: dict[bool, list[Any]] = {False: [], True: []}
+    for bf16, told in events.items():
+        result = train(config(steps=1, bf16=bf16), tmp_path / str(bf16), watch=told.append)
+        assert {value.dtype for value in load_file(result.weights).values()} == {torch.float32}
+    exact, rough = (told[1].losses["total"] for told in events.values())
+    assert exact != rough
+    assert abs(rough / exact - 1) < 0.05
+
+
 # --- a loss that is not finite
 
 
-def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
-    """Batches with these numbers get a query that is nowhere."""
+def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int], clip: int | None = None) -> None:
+    """Batches with these numbers get queries that are nowhere, in one of their clips or in all."""
 
     class Poisoned:
         left_out = ()
@@ -222,7 +253,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
 
         def __next__(self):
             number, batch = next(self.numbered)
-            return replace(batch, queries=batch.queries * torch.nan) if number in numbers else batch
+            if number in numbers:
+                batch.queries[slice(None) if clip is None else clip] = torch.nan
+            return batch
 
     monkeypatch.setattr(student.train, "batches", Poisoned)
 
@@ -235,6 +268,21 @@ def test_a_step_with_nan_is_skipped_and_its_samples_are_named(tmp_path, monkeypa
     assert events[2].keys == ("procedural-1",)
     assert (result.steps, result.steps_skipped) == (2, 1)
     assert all(value.isfinite().all() for value in load_file(result.weights).values())
+
+
+def test_only_the_sample_without_a_finite_answer_is_named(tmp_path, monkeypatch):
+    """Of a step of four clips in two parts, the third clip's query is nowhere."""
+    poisoned(monkeypatch, {1}, clip=0)
+    events: list[Any] = []
+    four = replace(config(steps=1), data=replace(DATA, batch=4, at_once=2))
+    train(four, tmp_path, watch=events.append)
+    assert events[1] == StepSkipped(step=0, keys=("procedural-2",))
+
+
+def test_how_many_steps_with_nan_stop_the_training_is_a_setting(tmp_path, monkeypatch):
+    poisoned(monkeypatch, set(range(20)))
+    with pytest.raises(ConfigError, match="not finite 2 times in a row after step 0"):
+        train(config(most_skipped=2), tmp_path)
 
 
 def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
@@ -271,7 +319,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", CoTracker3(CoTracker3Config.mini()), {})
+    path = Checkpoints(tmp_path, keep=1).export("student", CoTracker3(CoTracker3Config.mini()), "cotracker3-offline", {})
     plain = tmp_path / "plain.pth"
     torch.save(load_file(path), plain)
     fine_tuning = TrainConfig(data=DATA, init=str(plain), device="cpu")
@@ -284,7 +332,10 @@ def test_weights_of_another_network_are_refused(tmp_path):
     [
         ({"schedule": ScheduleConfig.pseudo_label()}, "init = 'scratch' with a head that does not learn"),
         ({"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()}, "frozen = 'vis_conf_head', but the loss has"),
-        ({"data": replace(DATA, data=("labels",), procedural=0.0)}, "learns from procedural clips only, and procedural = 0"),
+        (
+            {"data": replace(DATA, data=("labels",), procedural=0.0)},
+            "learns from exact tracks only, and procedural = kubric_share = 0",
+        ),
         ({"keep": 0}, "keep = 0: must be at least 1"),
     ],
 )
@@ -300,13 +351,16 @@ def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
     file = tmp_path / "tiny.toml"
     file.write_text(
         "init = 'scratch'\npreset = 'mini'\niterations = 2\ndevice = 'cpu'\n"
-        "[data]\nprocedural = 1.0\nframes = 4\nheight = 64\nwidth = 64\nqueries = 6\n"
+        "[data]\nprocedural = 1.0\nframes = 4\nheight = 64\nwidth = 64\nqueries = 6\nbatch = 1\n"
         "[schedule]\nsteps = 2\nfrozen = 'None'\n[loss]\nvisibility = 1.0\nconfidence = 1.0\n"
     )
     arguments = ["train", "--config", str(file), "--out", str(tmp_path / "out")]
     assert tapdistill(arguments) == 0
     said = capsys.readouterr().out
-    assert "2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% procedural, beginning with random weights" in said
+    assert (
+        "offline student: 2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% procedural, beginning with random weights"
+        in said
+    )
     assert "2 steps done" in said
     assert teachers.load("cotracker3-offline", checkpoint=str(tmp_path / "out" / "student.safetensors"), device="cpu")
 

@@ -1,0 +1,123 @@
+"""A training step with stored labels against the same step with a teacher inside it.
+
+    .venv/bin/python benchmarks/inline_labels.py
+
+Procedural videos are labelled once by a mini CoTracker3 (random weights: its time is that of trained ones; classical teachers would be
+quicker than any network). Then the same student takes the same number of steps on the same clips, first with the teacher inside the step
+(`--labels inline`), then from the stored tracks. Saved is what the step gets shorter by, as a share of the teacher's own time inside it;
+reading the stored tracks is what is paid for it. Steps of the two ways alternate, so that a busy machine slows both. The goal is 90 %.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
+
+from labeler.encode import encode_clip
+from labeler.queries import QueryConfig
+from labeler.threads import one_thread
+from pipelines.label import LabelConfig, label
+from student.batch import Batch
+from student.checkpoint import Checkpoints
+from student.data_config import DataConfig
+from student.inline import InlineLabels
+from student.mixture import batches
+from student.schedule import Optimiser
+from student.step import add_gradient
+from student.students import STUDENTS
+from student.synth import SynthConfig, generate
+from student.train import first_network
+from student.train_config import TrainConfig
+
+TEACHER = "cotracker3-offline"
+VIDEOS, STEPS = 2, 8
+GOAL = 0.9
+
+
+def main() -> None:
+    print(f"{platform.machine()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        weights = teacher_file(Path(folder))
+        stored = DataConfig(
+            data=(str(make_shards(Path(folder), weights)),), frames=24, height=192, width=256, queries=64, batch=1
+        )  # fmt: skip
+        inline = replace(stored, labels="inline", teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",))
+        ways = {"inline": Way(inline, weights), "stored": Way(stored, weights)}
+        for way in ways.values():
+            way.step()  # the first one starts everything
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        teacher: list[float] = []
+        for _ in range(STEPS):
+            before = ways["inline"].teacher_s
+            for name, way in ways.items():
+                seconds[name].append(way.step())
+            teacher.append(ways["inline"].teacher_s - before)
+    step = {name: median(times) for name, times in seconds.items()}
+    saved = median(one - other for one, other in zip(seconds["inline"], seconds["stored"], strict=True))
+    print(
+        f"step with the teacher inside   {step['inline']:6.2f} s, of which the teacher {median(teacher):6.2f} s (medians of {STEPS})"
+    )
+    print(f"step with stored labels        {step['stored']:6.2f} s")
+    print(f"saved {saved:.2f} s: {saved / median(teacher):.0%} of the teacher's time (goal {GOAL:.0%})")
+
+
+def teacher_file(folder: Path) -> Path:
+    """A mini CoTracker3's file."""
+    student = STUDENTS["offline"]
+    torch.manual_seed(0)
+    return Checkpoints(folder, keep=1).export("teacher", student.network(student.presets["mini"]()), student.teacher, {})
+
+
+def make_shards(folder: Path, weights: Path) -> Path:
+    """Procedural videos, labelled by the teacher."""
+    videos, shards = folder / "videos", folder / "shards"
+    videos.mkdir()
+    for seed in range(VIDEOS):
+        clip = generate(seed, SynthConfig(frames=40, height=192, width=256, points=0))
+        (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
+    label(
+        LabelConfig(
+            videos=(str(videos),), out=str(shards), teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",), engine="local",
+            device="cpu", queries=QueryConfig(count=128),
+        )
+    )  # fmt: skip
+    return shards
+
+
+class Way:
+    """Training with one kind of labels."""
+
+    def __init__(self, data: DataConfig, weights: Path) -> None:
+        self.config = TrainConfig(data=data, init=str(weights), device="cpu")
+        self.student = STUDENTS["offline"]
+        self.model = first_network(self.config)
+        self.optimiser = Optimiser(self.model, self.config.schedule)
+        self.inline = InlineLabels.of(data, torch.device("cpu")) if data.labels == "inline" else None
+        self.stream: Iterator[Batch] = batches(data, seed=0)
+
+    @property
+    def teacher_s(self) -> float:
+        return self.inline.seconds if self.inline else 0.0
+
+    def step(self) -> float:
+        """Read a batch, learn from it; the seconds that took."""
+        began = time.perf_counter()
+        batch = next(self.stream)
+        batch = self.inline.label(batch) if self.inline else batch
+        add_gradient(self.student, self.model, batch, self.config, parts=1, progress=0.0)
+        self.optimiser.step()
+        return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

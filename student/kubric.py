@@ -1,0 +1,115 @@
+"""Kubric: the synthetic clips on which CoTracker3 is trained before it sees real video, as its authors release them.
+
+    <root>/<name>/frames/*.png    the frames, in the order of their names
+    <root>/<name>/<name>.npy      a pickled dict: coords [N, T, 2] px (x, y), and visibility [N, T], which in truth says "occluded"
+
+    for sequence in sequences(root):
+        clip = read_sequence(sequence)                                            # to evaluate on
+        part = training_clip(sequence, frames=24, size_hw=(384, 512), queries=384, flip=True, rng=rng)
+
+The root is a folder or any fsspec URL; a sequence is read when it is asked for. Points outside the frame count as not visible.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from student.augment import LARGEST_SCALE, Labelled, augment, inside, scale_to_fill
+from student.batch import TrainClip
+from student.files import join, listed, opened
+from student.image_files import decode_image, stacked
+from student.restricted_pickle import load_npy
+from student.testsets import TestClip, check_arrays, queried
+from teachers.errors import ConfigError, ShardError
+
+READERS = 8
+"""Frames that are fetched at once."""
+
+
+@dataclass(frozen=True)
+class KubricSequence:
+    """Where a sequence lies."""
+
+    url: str
+    name: str
+
+
+def sequences(root: str) -> list[KubricSequence]:
+    """The sequences in a folder, by name; nothing is opened.
+
+    Raises:
+        ShardError: no such folder, or no folder in it.
+    """
+    names = listed(root, "directory")
+    if not names:
+        raise ShardError(f"{root}: holds no folder: Kubric has NAME/frames/*.png and NAME/NAME.npy there.")
+    return [KubricSequence(join(root, name), name) for name in names]
+
+
+def read_sequence(sequence: KubricSequence) -> TestClip:
+    """The whole clip, each point that is ever visible queried in its first visible frame.
+
+    Raises:
+        ShardError: files are missing or damaged, refused because their pickle holds more than arrays, or do not fit each other.
+    """
+    frames, xy, visible = _read(sequence)
+    return queried(sequence.name, frames, xy, visible)
+
+
+def training_clip(
+    sequence: KubricSequence, frames: int, size_hw: tuple[int, int], queries: int, flip: bool, rng: np.random.Generator
+) -> TrainClip:
+    """A random part of a sequence, as the procedural generator's clips are: exact tracks, each queried in a random visible frame.
+
+    Args:
+        frames, size_hw: of the part; a shorter sequence goes on backwards, a smaller one is enlarged.
+        queries: points of the part, drawn from those that are ever visible in it.
+        flip: mirror half of the parts.
+
+    Raises:
+        Unusable: no point is visible in the part.
+        ShardError: as `read_sequence`. ConfigError: the sequence is far too small for `size_hw`.
+    """
+    pictures, xy, visible = _read(sequence)
+    if scale_to_fill(pictures.shape[1:3], size_hw) > LARGEST_SCALE:
+        height, width = pictures.shape[1:3]
+        raise ConfigError(
+            f"{sequence.url}: {width} x {height} px are too small for a crop of {size_hw[1]} x {size_hw[0]} px even "
+            f"when enlarged {LARGEST_SCALE:g} times: take a smaller crop."
+        )
+    nowhere = np.full((len(xy), 3), (0, np.nan, np.nan), np.float32)  # so that each query is based anew, in a random frame
+    part = augment(Labelled(pictures, nowhere, xy, visible, np.ones_like(visible)), frames, size_hw, queries, flip, rng)
+    return TrainClip(f"kubric-{sequence.name}", "kubric", part.frames, part.queries, part.xy, part.visible, part.used, True)
+
+
+def _read(sequence: KubricSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """frames uint8 [T, H, W, 3], xy float32 [N, T, 2] px, visible bool [N, T]"""
+    xy, occluded = _tracks(join(sequence.url, f"{sequence.name}.npy"))
+    frames = _frames(join(sequence.url, "frames"))
+    check_arrays(sequence.url, frames, xy, occluded)
+    return frames, xy, ~occluded & inside(xy, (frames.shape[1], frames.shape[2]))
+
+
+def _tracks(url: str) -> tuple[np.ndarray, np.ndarray]:
+    with opened(url) as file:
+        content = load_npy(file, url)
+    try:
+        fields = content.item()
+        xy, occluded = np.asarray(fields["coords"], np.float32), np.asarray(fields["visibility"], bool)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ShardError(f"{url}: not a dict with arrays 'coords' and 'visibility' ({type(error).__name__}: {error}).") from error
+    return xy, occluded
+
+
+def _frames(folder: str) -> np.ndarray:
+    def read(name: str) -> np.ndarray:
+        url = join(folder, name)
+        with opened(url) as file:
+            return decode_image(file.read(), url)
+
+    names = [name for name in listed(folder, "file") if name.endswith(".png")]
+    with ThreadPoolExecutor(READERS) as pool:
+        return stacked(list(pool.map(read, names)), folder)
