@@ -1,7 +1,7 @@
 """Video -> labelled clip: decoding, clips, queries, agreement, shards, drawing. Plain functions that never heard of Ray.
 
     dataset = labeler.open_dataset("labels")       # a folder or any fsspec URL
-    sample = dataset[0]                            # Sample: mp4, queries, tracks by teacher, labels
+    clip = dataset[0]                              # Clip: frames, queries, tracks by teacher, labels; show(), plot()
 
 The way of a video: `plan` -> `source` (`scan`, `decode`, `shots`, `clips`, `encode`, `queries`) -> teachers -> `agreement` -> `sample` ->
 `shards` -> `records`; `unit` runs it. Names below are imported when they are first used.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labeler.agreement import AgreementConfig, Labels
+    from labeler.clip_view import Clip
     from labeler.dataset import Dataset, open_dataset
     from labeler.decode import VideoReader, open_video
     from labeler.draw import draw_tracks
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AgreementConfig": "agreement",
+    "Clip": "clip_view",
     "Dataset": "dataset",
     "Labels": "agreement",
     "Sample": "sample",
@@ -35,6 +37,7 @@ _MODULES = {
 
 __all__ = [
     "AgreementConfig",
+    "Clip",
     "Dataset",
     "Labels",
     "Sample",

@@ -95,8 +95,19 @@ def agree(
     config: AgreementConfig,
 ) -> Labels:
     """Labels of one clip. See `agree_plain` for the rule in a few lines."""
+    return judge(xy, sees, query_frames, *medoids(xy, sees), config)
+
+
+def judge(
+    xy: np.ndarray,  # [K, N, T, 2] px of the 256 raster
+    sees: np.ndarray,  # [K, N, T]  bool
+    query_frames: np.ndarray,  # [N] int
+    medoid: np.ndarray,  # [N, T] int
+    distance: np.ndarray,  # [K, N, T] px of the 256 raster
+    config: AgreementConfig,
+) -> Labels:
+    """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be tried at the price of one."""
     finite = np.isfinite(xy).all(-1)
-    medoid, distance = medoids(xy, sees)
     count = finite.sum(0)
     support = (sees & (distance <= config.tau_px)).sum(0) / np.maximum(count, 1)
     spread = _median_over_teachers(np.where(sees, distance, np.nan))
@@ -107,7 +118,7 @@ def agree(
     shown = valid & (state == VISIBLE)
     keep = shown.sum(-1) >= config.min_visible_frames
     if config.min_motion_px > 0:
-        keep &= _extent(xy, medoid, shown) >= config.min_motion_px
+        keep &= extent(xy, medoid, shown) >= config.min_motion_px
     return Labels(support.astype(np.float32), spread, state, valid, keep)
 
 
@@ -170,6 +181,14 @@ def run_through(good: np.ndarray, query_frames: np.ndarray) -> np.ndarray:
     return (frame > before[:, None]) & (frame < after[:, None])
 
 
+def extent(xy: np.ndarray, medoid: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """float [N]: diagonal of the box around each medoid track, over the frames that are `shown` [N, T]; 0 if none is."""
+    centre = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
+    low = np.where(shown[..., None], centre, np.inf).min(1)
+    high = np.where(shown[..., None], centre, -np.inf).max(1)
+    return np.where(shown.any(1), np.hypot(*(high - low).T), 0.0)
+
+
 def agree_plain(xy: np.ndarray, sees: np.ndarray, query_frames: Sequence[int], config: AgreementConfig) -> Labels:
     """`agree`, one point and frame at a time."""
     k, n, t = sees.shape
@@ -223,11 +242,3 @@ def _median_over_teachers(distance: np.ndarray) -> np.ndarray:
     low, high = np.maximum(count - 1, 0) // 2, count // 2
     pick = [np.take_along_axis(ordered, index[None], axis=0)[0] for index in (low, high)]
     return ((pick[0] + pick[1]) / 2).astype(np.float32)
-
-
-def _extent(xy: np.ndarray, medoid: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """float [N]: diagonal of the box around each medoid track, over the frames that are `shown` [N, T]; 0 if none is."""
-    centre = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
-    low = np.where(shown[..., None], centre, np.inf).min(1)
-    high = np.where(shown[..., None], centre, -np.inf).max(1)
-    return np.where(shown.any(1), np.hypot(*(high - low).T), 0.0)

@@ -97,7 +97,8 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
             f"sample {key}: its json member is missing or not a sample's ({error!r}). Run `tapdistill verify`."
         ) from error
     check_schema(schema, f"sample {key}")
-    queries, labels = _member(key, parts, "queries.npz"), _member(key, parts, "labels.npz")
+    queries = read_npz(_member(key, parts, "queries.npz"), f"{key}.queries.npz")
+    labels = labels_from_npz(_member(key, parts, "labels.npz"), f"{key}.labels.npz")
     try:
         return Sample(
             key=key,
@@ -105,13 +106,11 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
             queries=queries["queries"],
             sampler=queries["sampler"],
             tracks={name: tracks_from_npz(parts[f"{name}.npz"], f"{key}.{name}.npz") for name in sorted(meta["teachers"])},
-            labels=Labels(**{**labels, "settings": json.loads(str(labels["settings"]))}),
+            labels=labels,
             meta=meta,
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"sample {key}: {error} is missing. Run `tapdistill verify`.") from error
-    except ValueError as error:
-        raise ShardError(f"sample {key}: the settings of its labels are not JSON ({error}). Run `tapdistill verify`.") from error
 
 
 def info_to_meta(infos: Mapping[str, TeacherInfo]) -> dict[str, dict[str, Any]]:
@@ -136,6 +135,15 @@ def tracks_from_npz(data: bytes, what: str) -> Tracks:
     """The inverse of `tracks_to_npz`; probabilities come back as float32. `what` names the member in errors."""
     arrays = read_npz(data, what)
     return Tracks(arrays["xy"], arrays["visibility"].astype(np.float32), arrays["confidence"].astype(np.float32))
+
+
+def labels_from_npz(data: bytes, what: str) -> Labels:
+    """The labels.npz member; `what` names it in errors."""
+    arrays = read_npz(data, what)
+    try:
+        return Labels(**{**arrays, "settings": json.loads(str(arrays["settings"]))})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{what} does not hold labels ({error}). Run `tapdistill verify`.") from error
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -165,7 +173,7 @@ def to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _member(key: str, parts: Mapping[str, bytes], suffix: str) -> dict[str, np.ndarray]:
+def _member(key: str, parts: Mapping[str, bytes], suffix: str) -> bytes:
     if suffix not in parts:
         raise ShardError(f"sample {key}: its {suffix} member is missing. Run `tapdistill verify`.")
-    return read_npz(parts[suffix], f"{key}.{suffix}")
+    return parts[suffix]

@@ -9,8 +9,6 @@ Texts from files are escaped; the page forbids itself every request (Content-Sec
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import av
 import cv2
 import jinja2
 import numpy as np
 import pandas as pd
 
+from labeler import player
 from labeler.accounts import REASONS, Row
 from labeler.agreement import Stack, stack
 from labeler.draw import colour_by, draw_frame, enlargement, rainbow
@@ -31,12 +29,7 @@ from labeler.encode import decode_clip
 from labeler.sample import Sample
 from teachers import Tracks, VisibleRule
 
-UNIT_PX = 1 / 16
-"""Coordinates in the page are int16 in these steps."""
-NOT_TRACKED = -(2**15)
-TRACKER_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#8a8f98")
-"""Okabe and Ito's palette, safe for colour-blind eyes, in an order that parts neighbours; it starts again after the eighth."""
-POINTS_SHOWN, ROWS_SHOWN = 200, 200
+ROWS_SHOWN = 200
 KEY_FRAMES = (1 / 6, 1 / 2, 5 / 6)
 HISTOGRAM_BINS = 10
 PICTURE_WIDTH_PX = 800
@@ -112,9 +105,9 @@ class ClipView:
     key: str
     mp4: bytes
     points: int
-    """All points of the clip; `player` holds at most `POINTS_SHOWN` of them."""
+    """All points of the clip; `player` holds at most `labeler.player.POINTS_SHOWN` of them."""
     player: dict[str, Any]
-    """What `player.js` reads, JSON: size, frame times, tracker names, packed arrays."""
+    """What the player reads: see `labeler.player.payload_of`."""
     pictures: tuple[Picture, ...]
     statistics: Statistics
     facts: dict[str, str]
@@ -152,7 +145,7 @@ def render(report: Report) -> str:
 
 
 def clip_view(
-    sample: Sample, *, extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None, points_shown: int = POINTS_SHOWN
+    sample: Sample, *, extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None, points_shown: int = player.POINTS_SHOWN
 ) -> ClipView:
     """What the page needs of one sample.
 
@@ -167,53 +160,17 @@ def clip_view(
     trackers = {**sample.meta["teachers"], **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()}}
     statistics = _statistics(sample, stack(tracks, rules, sample.size_hw))
     points = len(sample.queries)
-    shown = np.unique(np.linspace(0, max(points - 1, 0), min(points, points_shown)).round().astype(int))
+    shown = player.evenly(points, points_shown)
     return ClipView(
         key=sample.key,
         mp4=sample.mp4,
         points=points,
-        player=_player(sample, tracks, rules, shown),
+        player=player.payload_of(sample, extra=extra, points_shown=points_shown),
         pictures=_pictures(sample, shown, _most_central(statistics, sample.tracks)),
         statistics=statistics,
         facts={name: _short(value) for name, value in sample.meta.items() if name != "teachers"},
         trackers=trackers,
     )
-
-
-def _player(sample: Sample, tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], shown: np.ndarray) -> dict[str, Any]:
-    """Arrays of the shown points, n in number, as base64: they are most of the page."""
-    height, width = sample.size_hw
-    labels = sample.labels
-    xy = np.stack([each.xy[shown] for each in tracks.values()])
-    sees = np.stack([rules[name](each)[shown] for name, each in tracks.items()])
-    return {
-        "key": sample.key,
-        "width": width,
-        "height": height,
-        "times": [round(time, 6) for time in frame_times(sample.mp4)],
-        "trackers": list(tracks),
-        "points": len(shown),
-        "xy": _base64(_packed(xy)),  # int16 [K, n, T, 2]
-        "sees": _base64(sees.astype(np.uint8)),  # [K, n, T]
-        "support": _base64(np.rint(labels.support[shown] * 255).astype(np.uint8)),  # [n, T]
-        "label": _base64((labels.valid & labels.keep[:, None])[shown].astype(np.uint8)),  # [n, T]
-        "rainbow": _base64(rainbow(sample.queries)[shown]),  # [n, 3]
-        "ramp": _base64(colour_by(np.linspace(0, 1, 256))),  # [256, 3]: colour of a support
-    }
-
-
-def _packed(xy: np.ndarray) -> np.ndarray:
-    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and what lies 2,048 px away or more is clipped."""
-    steps = np.rint(xy / UNIT_PX).clip(NOT_TRACKED + 1, 2**15 - 1)
-    return np.where(np.isfinite(xy), steps, NOT_TRACKED).astype("<i2")
-
-
-def frame_times(mp4: bytes) -> list[float]:
-    """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown first is at 0."""
-    with av.open(io.BytesIO(mp4), "r") as container:
-        stream = container.streams.video[0]
-        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None)
-    return [time - times[0] for time in times]
 
 
 def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ...]:
@@ -317,19 +274,15 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _base64(data: bytes | np.ndarray) -> str:
-    return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode("ascii")
-
-
 @cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", player.FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": _base64, "cells": _cells}
-    environment.globals["tracker_colour"] = lambda index: TRACKER_COLOURS[index % len(TRACKER_COLOURS)]
+    environment.filters |= {"base64": player.to_base64, "cells": _cells}
+    environment.globals["tracker_colour"] = player.tracker_colour
     return environment

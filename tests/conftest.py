@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.label import LabelResult, label
+from tests import browser
 from tests.jobs import config, write_moving
 
 pytest_plugins = ["pytester"]
@@ -31,6 +32,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
             f"{item.nodeid}: a test marked `gpu` was skipped on a machine with a GPU: {call.excinfo and call.excinfo.value}"
         )
     return report
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    return browser.chromium() or pytest.skip("no Chromium on this machine")
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def test_a_command_that_does_not_exist_is_wrong_usage(capsys):
     assert exit_code("lable", "videos") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("tapdistill: there is no command 'lable': there are demo, teachers, label")
+    assert err.startswith("tapdistill: there is no command 'lable': there are demo, teachers, track, label")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
 """The report: what the file holds, and what a real browser makes of it."""
 
 import base64
-import json
-import os
 import re
-import shutil
 import subprocess
-import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,9 +12,11 @@ import pytest
 from labeler.accounts import Row
 from labeler.agreement import AgreementConfig, label
 from labeler.encode import encode_clip
+from labeler.player import frame_times
 from labeler.sample import Sample
-from pipelines.report import Account, Figure, Report, Table, clip_view, frame_times, render, write_report
+from pipelines.report import Account, Figure, Report, Table, clip_view, render, write_report
 from teachers import Tracks, VisibleRule
+from tests.browser import FLAGS, Browser
 
 HOSTILE = "</script><script>alert(1)</script>"
 T, HEIGHT, WIDTH, FPS = 24, 96, 128, 30000 / 1001
@@ -181,18 +179,6 @@ def test_a_frame_is_shown_at_its_number_over_fps(sample):
     np.testing.assert_allclose(frame_times(sample.mp4), np.arange(T) / FPS, atol=1e-4)
 
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    return found or pytest.skip("no Chromium on this machine")
-
-
 def attribute(dom, name):
     found = re.search(rf'{name}="([^"]*)"', dom)
     return found and found[1]
@@ -206,57 +192,8 @@ def test_a_browser_draws_every_tracked_point_of_the_frame_in_the_address(tmp_pat
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert attribute(dom, "data-error") is None
     assert attribute(dom, "data-frame") == "12"
-    assert attribute(dom, "data-drawn") == "8"
+    assert attribute(dom, "data-drawn") == "24"
     assert "frame 12 of 23" in dom
-
-
-class Browser:
-    """A page in headless Chromium, in real time, spoken to through two pipes (Chrome DevTools Protocol)."""
-
-    def __init__(self, chromium, page, profile):
-        there_in, self._out = os.pipe()
-        self._in, there_out = os.pipe()
-        argv = [
-            chromium,
-            *FLAGS,
-            f"--user-data-dir={profile}",
-            "--autoplay-policy=no-user-gesture-required",
-            "--remote-debugging-pipe",
-        ]
-        spots = [
-            (os.POSIX_SPAWN_DUP2, there_in, 3),
-            (os.POSIX_SPAWN_DUP2, there_out, 4),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-        ]
-        self._pid = os.posix_spawn(chromium, argv, os.environ, file_actions=spots)
-        os.close(there_in)
-        os.close(there_out)
-        self._sent, self._session = 0, {}
-        target = self._ask("Target.createTarget", url=page.as_uri())["targetId"]
-        self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-        while self.evaluate("location.protocol + document.readyState") != "file:complete":
-            time.sleep(0.05)
-
-    def evaluate(self, script):
-        """The value that the promise `script` gives."""
-        answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def close(self):
-        self._session = {}
-        self._ask("Browser.close")
-        os.waitpid(self._pid, 0)
-        os.close(self._out)
-        os.close(self._in)
-
-    def _ask(self, method, **params):
-        self._sent += 1
-        os.write(self._out, json.dumps({"id": self._sent, "method": method, "params": params, **self._session}).encode() + b"\0")
-        while True:
-            answer = json.loads(b"".join(iter(lambda: os.read(self._in, 1), b"\0")))
-            if answer.get("id") == self._sent:
-                return answer["result"]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +268,7 @@ def test_switches_choose_what_is_drawn(browser):
         f"""(async () => {{ {HELPERS}
         const click = (name, i = 0) => {{ player.root.querySelectorAll(name)[i].click(); return Number(player.root.dataset.drawn); }};
         player.seek(22);
-        return [click(".tracker", 1), click(".tracker", 2), click(".tracker", 0), click(".labels"), document.documentElement.dataset.error];
+        return [click(".tracker", 1), click(".tracker", 1), click(".tracker", 0), click(".labels"), document.documentElement.dataset.error];
         }})()"""
     )
     assert drawn == [16, 24, 16, 0, None]  # in frame 22 a says occluded, and b and c disagree: nothing becomes a label

@@ -1,0 +1,92 @@
+"""How long it takes to open a data set of 10,000 clips and print its summary, from its records alone.
+
+    .venv/bin/python benchmarks/dataset.py
+
+625 commit records of 16 clips are written by hand, without tars: opening needs none. Measured with and without records.parquet, the file
+of their copies that a finished job leaves; while a job runs there are more records than copies. The goal is below 2 s.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
+
+from labeler.agreement import AgreementConfig
+from labeler.dataset import open_dataset
+from labeler.manifest import Frozen, freeze
+from labeler.plan import create_plan, cut_into_units
+from labeler.records import ClipEntry, Record, VideoEntry, copy_records, latest_records
+from labeler.sources import Source
+from labeler.storage import Storage
+
+UNITS, CLIPS = 625, 16
+GOAL_S = 2.0
+SUFFIXES = (
+    "bootstapir.npz",
+    "cotracker3-offline.npz",
+    "cotracker3-online.npz",
+    "json",
+    "labels.npz",
+    "mp4",
+    "queries.npz",
+    "tapir.npz",
+)
+
+
+def main() -> None:
+    print(f"{platform.machine()}, Python {platform.python_version()}, pandas {version('pandas')}, pyarrow {version('pyarrow')}")
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Storage(folder)
+        write_records(storage)
+        for what in ("each record's own file", "records.parquet"):
+            started = time.perf_counter()
+            dataset = open_dataset(folder)
+            opened = time.perf_counter()
+            text = repr(dataset)
+            printed = time.perf_counter()
+            clips = len(dataset.clips)
+            tabled = time.perf_counter()
+            print(
+                f"{what:<24} open {opened - started:.2f} s, summary {printed - opened:.2f} s, together {printed - started:.2f} s "
+                f"(goal {GOAL_S:g}); `clips`, {clips:,} rows: {tabled - printed:.2f} s"
+            )
+            copy_records(storage, latest_records(storage))
+        print(text)
+
+
+def write_records(storage: Storage) -> None:
+    """A data set of `UNITS` units that is done: manifest, plan, records."""
+    freeze(storage, Frozen(sources=("videos",), videos_per_unit=CLIPS), "benchmark")
+    sources = [Source(f"videos/{number:05d}.mp4", 1_000_000, str(number)) for number in range(UNITS * CLIPS)]
+    create_plan(storage, 0, cut_into_units(sources, CLIPS))
+    info = {"architecture": "network", "licence": "Apache-2.0", "mode": "label", "visible_rule": "v > 0.5", "settings": {}}
+    teachers = {
+        suffix.removesuffix(".npz"): info for suffix in SUFFIXES if suffix not in ("json", "labels.npz", "mp4", "queries.npz")
+    }
+    for unit in range(UNITS):
+        uris = [source.uri for source in sources[unit * CLIPS : (unit + 1) * CLIPS]]
+        record = Record(
+            unit=unit, revision=0, plan=0, tar=f"shards/{unit:06d}.r0.0123456789ab.tar", size_bytes=48_000_000, sha256="0" * 64,
+            teachers=teachers, agreement=vars(AgreementConfig()), rows=[], planned=CLIPS,
+            videos=[VideoEntry(uri=uri, sha256="0" * 64, clips=1) for uri in uris],
+            clips=[entry(uri, unit * CLIPS + number) for number, uri in enumerate(uris)],
+        )  # fmt: skip
+        storage.create(record.name, record.to_bytes())
+
+
+def entry(uri: str, number: int) -> ClipEntry:
+    return ClipEntry(
+        key=f"{number:016x}-f000000-s1", uri=uri, source_start=0, stride=1, frames=80, height=384, width=680, queries=1024,
+        kept=700 + number % 200, mean_support=0.9, decoder="decord", truncated=False,
+        offsets={suffix: (512 * i, 400_000) for i, suffix in enumerate(SUFFIXES)},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"use strict";
+// Draws the tracks of a clip over its video. Frames are counted as stored; a point is px of the stored clip, pixel centres.
+// <div class="player"> says in its attributes which frame is shown (data-frame) and how many points are drawn (data-drawn).
+
+addEventListener("error", (event) => { document.documentElement.dataset.error = event.message; });
+
+const TRAIL_FRAMES = 12, UNIT_PX = 1 / 16, NOT_TRACKED = -32768, UNKNOWN = 255, ONE = 250, REACH_PX = 14;
+const STATES = ["disputed", "visible", "occluded"], OCCLUDED = 2, AGREED_OCCLUDED = "rgb(214 219 227 / .5)";   // most say so: support would mean nothing
+const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
+const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
+
+class Player {
+  constructor(root) {
+    const find = (name) => root.querySelector(name);
+    const clip = JSON.parse(find("script").textContent);
+    Object.assign(this, clip, { root, frame: 0, video: find("video"), canvas: find("canvas"), scrub: find(".scrub"), clock: find(".clock") });
+    this.colour = find(".colour"); this.labelsOnly = find(".labels"); this.trails = find(".trails");
+    this.playButton = find(".play"); this.numbers = find(".numbers");
+    this.switches = [...root.querySelectorAll(".tracker")];
+    this.colours = this.switches.map((box) => getComputedStyle(box.nextElementSibling).backgroundColor);
+    this.xy = new Int16Array(bytes(clip.xy).buffer);      // [K, N, T, 2] in steps of UNIT_PX
+    for (const name of ["sees", "visibility", "confidence"]) this[name] = bytes(clip[name]);   // [K, N, T]; 1, ONE is 1
+    for (const name of ["support", "state", "label"]) this[name] = bytes(clip[name]);          // [N, T]; ONE is 1, STATES, 1
+    this.rainbow = bytes(clip.rainbow);                   // [N, 3]
+    this.ramp = bytes(clip.ramp);                         // [ONE + 1, 3]
+    this.pointed = null;                                  // the point under the mouse
+    this.paintRamp(find(".ramp"));
+    this.listen();
+    this.seek(0);
+  }
+
+  listen() {
+    const { video, root, canvas } = this;
+    root.addEventListener("change", () => this.draw());
+    root.addEventListener("keydown", (event) => this.pressed(event));
+    this.scrub.addEventListener("input", () => this.seek(Number(this.scrub.value)));
+    root.querySelector(".speed").addEventListener("change", (event) => { video.playbackRate = Number(event.target.value); });
+    this.playButton.addEventListener("click", () => this.toggle());
+    canvas.addEventListener("click", () => { root.focus({ preventScroll: true }); this.toggle(); });
+    canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
+    canvas.addEventListener("pointerleave", () => { this.pointed = null; this.draw(); });
+    video.addEventListener("error", () => { root.querySelector(".no-video").hidden = false; });
+    for (const name of ["play", "pause"]) video.addEventListener(name, () => { this.playButton.textContent = video.paused ? "▶" : "❚❚"; });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    this.follow();
+  }
+
+  // While the video runs, show the tracks of the frame that the browser presents. While it stands, `seek` says which frame that is:
+  // a browser may still report an earlier one.
+  follow() {
+    const { video } = this;
+    if (video.requestVideoFrameCallback) {
+      const presented = (now, { mediaTime }) => {
+        if (!video.paused && !video.seeking) this.show(this.frameAt(mediaTime + 0.001));
+        video.requestVideoFrameCallback(presented);
+      };
+      video.requestVideoFrameCallback(presented);
+    } else {
+      const tick = () => {
+        if (!video.paused) this.show(this.frameAt(video.currentTime));
+        requestAnimationFrame(tick);
+      };
+      tick();
+    }
+  }
+
+  frameAt(seconds) { return Math.max(0, this.times.findLastIndex((time) => time <= seconds)); }
+
+  // The middle of a frame's time, so that no rounding shows its neighbour.
+  middle(frame) {
+    const { times } = this, last = times.length - 1, step = last ? times[last] / last : 0.04;
+    return (times[frame] + (times[frame + 1] ?? times[frame] + step)) / 2;
+  }
+
+  seek(frame) {
+    frame = Math.min(Math.max(frame, 0), this.times.length - 1);
+    this.video.pause();
+    this.video.loop = false;   // with it, Chromium may answer a seek to the last frame with the first
+    this.video.currentTime = this.middle(frame);
+    this.show(frame);
+  }
+
+  toggle() {
+    if (!this.video.paused) return this.seek(this.frame);
+    this.video.loop = true;
+    this.video.play().catch(() => {});
+  }
+
+  pressed(event) {
+    const typing = event.target.matches?.("select, input:not(.scrub):not([type=checkbox])");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { frame } = this, onButton = event.target.matches?.("button, [type=checkbox]");
+    const action = {
+      " ": onButton ? null : () => this.toggle(), ArrowLeft: () => this.seek(frame - 1), ArrowRight: () => this.seek(frame + 1),
+      Home: () => this.seek(0), End: () => this.seek(this.times.length - 1),
+    }[event.key] ?? (/^[1-9]$/.test(event.key) && this.switches[event.key - 1] && (() => this.switches[event.key - 1].click()));
+    if (action) { event.preventDefault(); action(); }
+  }
+
+  show(frame) {
+    this.frame = frame;
+    const last = this.times.length - 1;
+    this.scrub.value = frame;
+    this.clock.textContent = `frame ${frame} of ${last} · ${this.times[frame].toFixed(2)} s`;
+    this.draw();
+    this.root.dispatchEvent(new CustomEvent("frame", { bubbles: true, detail: { frame, last } }));
+  }
+
+  draw() {
+    const { canvas, root, frame } = this, pen = canvas.getContext("2d");
+    const size = canvas.getBoundingClientRect(), density = devicePixelRatio || 1;
+    canvas.width = Math.round(size.width * density); canvas.height = Math.round(size.height * density);
+    this.unit = density * Math.min(1.25, Math.max(0.7, size.width / 640));   // canvas px of one line width
+    root.querySelector(".ramp").hidden = this.colour.value !== "support";
+    const on = this.switches.flatMap((box, k) => (box.checked ? [k] : []));
+    this.at = [];
+    for (const k of on) for (let i = 0; i < this.points; i++) if (this.place(k, i, frame)) this.at.push([k, i]);
+    if (this.trails.checked) for (const [k, i] of this.at) this.drawTrail(pen, k, i, TRAIL_FRAMES);
+    // The first tracker's markers are the largest: where trackers agree, they lie in each other as the rings of a target.
+    for (const [k, i] of this.at) this.drawMarker(pen, k, i, 2.6 + 1.3 * (on.length - 1 - on.indexOf(k)));
+    this.drawPointed(pen, on);
+    root.dataset.frame = frame;
+    root.dataset.drawn = this.at.length;
+  }
+
+  // Canvas px of a point in a frame, or null where it is not tracked or not to be shown.
+  place(k, i, frame) {
+    const frames = this.times.length, at = 2 * this.index(k, i, frame);
+    if (this.xy[at] === NOT_TRACKED || (this.labelsOnly.checked && !this.label[i * frames + frame])) return null;
+    return [(this.xy[at] * UNIT_PX + 0.5) * this.canvas.width / this.width, (this.xy[at + 1] * UNIT_PX + 0.5) * this.canvas.height / this.height];
+  }
+
+  index(k, i, frame) { return (k * this.points + i) * this.times.length + frame; }
+
+  isSeen(k, i, frame) { return this.sees[this.index(k, i, frame)]; }
+
+  ink(k, i, frame) {
+    if (this.colour.value === "tracker") return this.colours[k];
+    if (this.colour.value === "place") return rgb(this.rainbow, i);
+    const at = i * this.times.length + frame;
+    return this.state[at] === OCCLUDED ? AGREED_OCCLUDED : rgb(this.ramp, this.support[at]);
+  }
+
+  drawTrail(pen, k, i, frames) {
+    pen.lineWidth = 1.6 * this.unit;
+    const seen = (frame) => (this.isSeen(k, i, frame) ? this.place(k, i, frame) : null);   // guesses leave no trail
+    let to = seen(this.frame);
+    for (let age = 1; age <= frames && this.frame >= age; age++) {
+      const from = seen(this.frame - age);
+      if (from && to) {
+        pen.strokeStyle = this.ink(k, i, this.frame - age);
+        pen.globalAlpha = 0.85 * (1 - (age - 1) / frames);
+        pen.beginPath(); pen.moveTo(...from); pen.lineTo(...to); pen.stroke();
+      }
+      to = from;
+    }
+    pen.globalAlpha = 1;
+  }
+
+  drawMarker(pen, k, i, radius) {
+    const ink = this.ink(k, i, this.frame), seen = this.isSeen(k, i, this.frame);
+    pen.beginPath();
+    pen.arc(...this.place(k, i, this.frame), radius * this.unit, 0, 2 * Math.PI);
+    pen.lineWidth = (seen ? 1 : 1.6) * this.unit;
+    pen.fillStyle = ink;
+    pen.strokeStyle = seen ? "rgb(0 0 0 / .55)" : ink;
+    if (seen) pen.fill();
+    pen.stroke();
+  }
+
+  // The nearest point in reach of the mouse, x and y in CSS px of the canvas.
+  point(x, y) {
+    const scale = this.canvas.width / this.canvas.clientWidth;
+    let nearest = REACH_PX * scale, found = null;
+    for (const [k, i] of this.at) {
+      const [px, py] = this.place(k, i, this.frame), distance = Math.hypot(px - x * scale, py - y * scale);
+      if (distance < nearest) { nearest = distance; found = i; }
+    }
+    this.pointed = found;
+    this.draw();
+  }
+
+  // The whole way of the pointed point by each tracker, and its numbers beside it.
+  drawPointed(pen, on) {
+    const i = this.pointed, here = i === null ? [] : on.filter((k) => this.place(k, i, this.frame));
+    this.numbers.hidden = !here.length;
+    if (!here.length) return;
+    for (const k of here) {
+      pen.lineWidth = 1.4 * this.unit; pen.strokeStyle = this.colours[k]; pen.globalAlpha = 0.9;
+      pen.beginPath();
+      let joined = false;
+      for (let frame = 0; frame < this.times.length; frame++) {
+        const at = this.isSeen(k, i, frame) && this.place(k, i, frame);
+        if (at && joined) pen.lineTo(...at); else if (at) pen.moveTo(...at);
+        joined = Boolean(at);
+      }
+      pen.stroke(); pen.globalAlpha = 1;
+      pen.beginPath(); pen.arc(...this.place(k, i, this.frame), 8 * this.unit, 0, 2 * Math.PI);
+      pen.lineWidth = 1.6 * this.unit; pen.strokeStyle = "#fff"; pen.stroke();
+    }
+    this.writeNumbers(i, here);
+  }
+
+  writeNumbers(i, here) {
+    const cell = (text) => Object.assign(document.createElement("td"), { textContent: text });
+    const row = (...cells) => { const line = document.createElement("tr"); line.append(...cells); return line; };
+    const at = i * this.times.length + this.frame, table = document.createElement("table");
+    table.append(row(...["", "x", "y", "seen", "visibility", "confidence"].map(cell)));
+    for (const k of here) {
+      const there = this.index(k, i, this.frame), name = cell(this.trackers[k]), dot = document.createElement("i");
+      dot.style.setProperty("--c", this.colours[k]);
+      name.prepend(dot);
+      const px = [0, 1].map((axis) => (this.xy[2 * there + axis] * UNIT_PX).toFixed(1));
+      table.append(row(name, ...[...px, this.sees[there] ? "yes" : "no", share(this.visibility[there]), share(this.confidence[there])].map(cell)));
+    }
+    const title = document.createElement("b");
+    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · ${this.label[at] ? "a label" : "no label"}`;
+    this.numbers.replaceChildren(title, table);
+    // Beside the point, on the side where there is more room.
+    const scale = this.canvas.clientWidth / this.canvas.width, [x, y] = this.place(here[0], i, this.frame).map((px) => px * scale);
+    const { style } = this.numbers, right = x > this.canvas.clientWidth / 2, low = y > this.canvas.clientHeight / 2;
+    style.left = right ? "" : `${x + 16}px`; style.right = right ? `${this.canvas.clientWidth - x + 16}px` : "";
+    style.top = low ? "" : `${y + 12}px`; style.bottom = low ? `${this.canvas.clientHeight - y + 12}px` : "";
+  }
+
+  paintRamp(ramp) {
+    const stops = Array.from({ length: 9 }, (_, i) => rgb(this.ramp, Math.round(i * ONE / 8)));
+    ramp.querySelector("i").style.background = `linear-gradient(to right, ${stops})`;
+  }
+}
+
+// Starts every player under `root` that does not run yet, and returns those that it started.
+function startPlayers(root = document) {
+  return [...root.querySelectorAll(".player:not([data-frame])")].map((each) => new Player(each));
+}

@@ -1,0 +1,18 @@
+// The chart beside a player shows where it is.
+addEventListener("frame", ({ target, detail: { frame, last } }) => {
+  const playhead = target.parentElement.querySelector(".playhead"), x = last ? 300 * frame / last : 0;
+  playhead.setAttribute("x1", x); playhead.setAttribute("x2", x);
+});
+
+// report.html#KEY@FRAME opens the page at a clip and a frame.
+function openAtHash(players) {
+  const [key, frame] = decodeURIComponent(location.hash.slice(1)).split("@");
+  const player = players.find((each) => each.key === key);
+  if (!player) return;
+  player.root.scrollIntoView({ block: "center" });
+  if (/^\d+$/.test(frame)) player.seek(Number(frame));
+}
+
+const players = startPlayers();
+addEventListener("hashchange", () => openAtHash(players));
+openAtHash(players);

@@ -1,0 +1,67 @@
+"""A real headless Chromium, for pages that the project writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
+)  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The program, or None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Browser:
+    """A page in headless Chromium, in real time, spoken to through two pipes (Chrome DevTools Protocol)."""
+
+    def __init__(self, chromium, page, profile):
+        there_in, self._out = os.pipe()
+        self._in, there_out = os.pipe()
+        argv = [
+            chromium,
+            *FLAGS,
+            f"--user-data-dir={profile}",
+            "--autoplay-policy=no-user-gesture-required",
+            "--remote-debugging-pipe",
+        ]
+        spots = [
+            (os.POSIX_SPAWN_DUP2, there_in, 3),
+            (os.POSIX_SPAWN_DUP2, there_out, 4),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ]
+        self._pid = os.posix_spawn(chromium, argv, os.environ, file_actions=spots)
+        os.close(there_in)
+        os.close(there_out)
+        self._sent, self._session = 0, {}
+        target = self._ask("Target.createTarget", url=page.as_uri())["targetId"]
+        self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        while self.evaluate("location.protocol + document.readyState") != "file:complete":
+            time.sleep(0.05)
+
+    def evaluate(self, script):
+        """The value that the promise `script` gives."""
+        answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def close(self):
+        self._session = {}
+        self._ask("Browser.close")
+        os.waitpid(self._pid, 0)
+        os.close(self._out)
+        os.close(self._in)
+
+    def _ask(self, method, **params):
+        self._sent += 1
+        os.write(self._out, json.dumps({"id": self._sent, "method": method, "params": params, **self._session}).encode() + b"\0")
+        while True:
+            answer = json.loads(b"".join(iter(lambda: os.read(self._in, 1), b"\0")))
+            if answer.get("id") == self._sent:
+                return answer["result"]
