@@ -3,6 +3,7 @@
 #   make demo    sets everything up and runs the whole flow on real clips
 #   make test    sets everything up, then lint, types, and every test that is not slow: what CI runs
 #   make slow    the slow tests: official-size networks, kills and restarts, a real browser
+#   make docs    the documentation, into site/; a dead link stops it
 #   make bench   the benchmarks, with the machine and the versions beside every number
 #
 # The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for the CPU build:
@@ -14,7 +15,7 @@ TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test slow lint bench clean
+.PHONY: setup demo test slow lint docs bench clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/installed
@@ -39,8 +40,11 @@ test: lint
 slow: setup
 	$(VENV)/bin/python -m pytest -m slow
 
+docs: setup
+	$(VENV)/bin/zensical build --strict
+
 bench: setup
 	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from pipelines import storage_flags
 from pipelines.console import complain, say
 from teachers.errors import TapdistillError
 
@@ -32,13 +33,21 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(
         "pipelines.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"
     ),
-    "teachers": Command("pipelines.teachers_list", "TeachersConfig", "run", "what teachers there are, their licences and weights"),
+    "teachers": Command(
+        "pipelines.teachers", "TeachersConfig", "run", "what teachers there are, their licences; pull and check their weights"
+    ),
+    "track": Command(
+        "pipelines.track", "TrackCommand", "run", "any teacher or student over one video, folder of frames, or camera"
+    ),
     "label": Command(
         "pipelines.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"
     ),
     "relabel": Command("pipelines.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
+    "scan": Command("pipelines.scan", "ScanConfig", "run", "exact duplicates among videos, by their content"),
+    "status": Command("pipelines.status", "StatusConfig", "run", "what is done of a data set, and which jobs work on it"),
     "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
     "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "export": Command("pipelines.export", "ExportConfig", "run", "labels for other tools: TAP-Vid, parquet, Rerun"),
     "train": Command("pipelines.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"),
     "eval": Command(
         "pipelines.evaluate", "EvalCommand", "run", "TAP-Vid figures of trackers on clips with exact tracks, side by side"
@@ -75,7 +84,7 @@ def run(arguments: list[str]) -> int:
     from pipelines.flags import parse
 
     try:
-        config = parse(getattr(module, command.config), f"tapdistill {name}", rest)
+        config = parse(getattr(module, command.config), f"tapdistill {name}", storage_flags.take(rest))
         return getattr(module, command.function)(config)
     except TapdistillError as error:
         complain(str(error))
@@ -96,6 +105,7 @@ def overview() -> str:
             *lines,
             "",
             "`tapdistill COMMAND --help` lists a command's flags; each takes --config FILE (TOML) too.",
+            storage_flags.HELP,
         ]
     )
 

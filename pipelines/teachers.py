@@ -11,6 +11,7 @@ import tyro
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from labeler.licences import commercial_use
 from pipelines.console import console, say
 from pipelines.progress import Lines
 from teachers import ConfigError, TeacherEntry, entries
@@ -69,9 +70,15 @@ def _list() -> None:
     for column in ("what it is", "licence", "weights"):
         table.add_column(column)
     for entry in entries():
-        table.add_row(entry.name, entry.architecture, entry.file.licence if entry.file else entry.licence, _state(entry))
+        table.add_row(entry.name, entry.architecture, _licence(entry), _state(entry))
     say(table)
     say(f"\nThe licence is that of the weights. `tapdistill teachers pull NAME` gets those of one, into {weights_folder()}.")
+    say(commercial_use({entry.name: _licence(entry) for entry in entries()}))
+
+
+def _licence(entry: TeacherEntry) -> str:
+    """That of the weights, where there are any."""
+    return entry.file.licence if entry.file else entry.licence
 
 
 def _state(entry: TeacherEntry) -> str:
