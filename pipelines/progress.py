@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
@@ -22,6 +22,8 @@ from pipelines.console import console, say
 from pipelines.engine_local import UnitOpen
 
 LINE_EVERY_S = 10.0
+REFRESH_S = 0.2
+"""Between two looks of the bar."""
 SLOW_S = 60.0
 """A clip that is in flight for longer is named."""
 
@@ -101,10 +103,13 @@ class JobProgress:
         self._videos, self._videos_done = videos, 0
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
-        self._seconds: dict[int, dict[str, float]] = {}
+        self._seconds: dict[int, Mapping[str, float]] = {}
+        """Of the units at work, so far."""
+        self._spent: Counter[str] = Counter()
+        """By all units, so far."""
         self._doing: dict[int, tuple[float, str]] = {}
         self._started, self._started_at = time.monotonic(), time.time()
-        self._lines = Lines()
+        self._lines, self._refreshed = Lines(), 0.0
         self._report = report
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -143,7 +148,9 @@ class JobProgress:
             elif isinstance(event, VideoDone):
                 self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
                 self._reasons.update(row.reason for row in event.rows)
-                self._seconds[event.unit] = dict(event.seconds)
+                before = self._seconds.get(event.unit, {})
+                self._spent.update({step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()})
+                self._seconds[event.unit] = event.seconds
                 self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
             elif isinstance(event, UnitOpen):
                 say(f"unit {event.unit} stays open: {event.why}")
@@ -151,17 +158,16 @@ class JobProgress:
             elif isinstance(event, UnitDone):
                 self._lines.soon()
                 self._doing.pop(event.unit, None)
-        self._refresh()
+                self._seconds.pop(event.unit, None)
+        if time.monotonic() - self._refreshed >= REFRESH_S:
+            self._refresh()
 
     def snapshot(self, *, ended: bool = False) -> Snapshot:
         """What has happened so far."""
         with self._lock:
             now = time.monotonic()
             elapsed = max(now - self._started, 1e-9)
-            spent: Counter[str] = Counter()
-            for seconds in self._seconds.values():
-                spent.update(seconds)
-            total = sum(spent.values())
+            spent, total = self._spent, sum(self._spent.values())
             since, what = min(self._doing.values(), default=(now, ""))
             return Snapshot(
                 host=socket.gethostname(), pid=os.getpid(), started=self._started_at, now=time.time(), videos=self._videos,
@@ -177,6 +183,7 @@ class JobProgress:
             self._refresh()
 
     def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
         snapshot = self.snapshot()
         self._bar.update(self._task, completed=snapshot.videos_done, counts=counts(snapshot))
         if self._lines.due():

@@ -74,6 +74,14 @@ class Slow(Still):
         return super()._track(frames, queries, seed)
 
 
+class Uneven(Still):
+    """Takes eighty times as long for a clip of fewer than `FEW_FRAMES` frames."""
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        time.sleep(8.0 if len(frames) < FEW_FRAMES else 0.1)
+        return super()._track(frames, queries, seed)
+
+
 class Untrained(Still):
     """Random weights: may never label."""
 

@@ -11,12 +11,13 @@ import pytest
 
 from labeler.records import latest_records
 from labeler.storage import Storage
-from labeler.unit import ClipDone
+from labeler.unit import ClipDone, UnitDone
 from labeler.verify import verify
 from pipelines.engine_ray import lay_out
 from pipelines.label import label
 from teachers import ConfigError
-from tests.jobs import NEAR, SLOW, STILL, children_of, config, start_driver, still_running, tars, wait_for
+from tests.jobs import FRAMES, NEAR, SLOW, STILL, children_of, config, start_driver, still_running, tars, wait_for, write_moving
+from tests.stub_teachers import FEW_FRAMES
 
 TEACHERS = (STILL, NEAR)
 
@@ -101,6 +102,26 @@ def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(videos, tmp_pat
     assert result.accounts.labelled == 7
     assert tars(tmp_path / "killed") == tars(tmp_path / "calm")
     assert list(verify(Storage(str(tmp_path / "killed")))) == []
+
+
+@pytest.mark.slow
+def test_a_video_that_takes_fifty_times_as_long_holds_up_no_other(tmp_path, ray_cluster):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    slow = 5
+    for i in range(12):
+        write_moving(folder / f"{i:02d}.mp4", seed=i, frames=FEW_FRAMES - 2 if i == slow else FRAMES)
+    ended: list[int] = []
+
+    def watch(event) -> None:
+        if isinstance(event, UnitDone):
+            ended.append(event.unit)
+
+    teachers = ("tests.stub_teachers:Uneven", STILL)
+    result = label(config(folder, tmp_path / "out", teachers, engine="ray", workers=2, videos_per_unit=1), watch)
+    assert result.accounts.labelled == 12
+    assert sorted(ended) == list(range(12))
+    assert ended.index(slow) > ended.index(slow + 1), "the others went on meanwhile"
 
 
 @pytest.mark.slow
