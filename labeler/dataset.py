@@ -91,7 +91,11 @@ class Dataset:
         return summary_rows(self.records, self.accounts, len(units), self.teacher_infos)
 
     def sample(self, which: Which, n: int = 4, seed: int = 0) -> list[Clip]:
-        """`n` clips worth a look, or all if there are fewer.
+        """`n` clips worth a look, or all if there are fewer; arguments as in `chosen`."""
+        return list(self.read(self.chosen(which, n, seed)))
+
+    def chosen(self, which: Which, n: int, seed: int = 0) -> list[int]:
+        """Numbers of `n` clips worth a look, or of all if there are fewer.
 
         Args:
             which: "random"; "hardest": those of whose queries the smallest share is kept, by the records of all clips; "most
@@ -104,18 +108,17 @@ class Dataset:
         if n < 1:
             raise ConfigError(f"n = {n}: must be at least 1.")
         if which == "random":
-            chosen = self.drawn(n, seed)
-        elif which == "hardest":
+            return self.drawn(n, seed)
+        if which == "hardest":
             entries = [entry for _, entry in self._places]
-            chosen = sorted(
+            by_share = sorted(
                 range(len(self)), key=lambda i: (entries[i].kept / max(entries[i].queries, 1), entries[i].mean_support or 0)
             )
-        else:
-            pool = self.drawn(max(LOOKED_AT, n), seed)
-            with ThreadPoolExecutor(READERS) as readers:
-                amount = dict(zip(pool, readers.map(self._disagreement, pool), strict=True))
-            chosen = sorted(pool, key=lambda i: (-amount[i], i))
-        return list(self.read(chosen[:n]))
+            return by_share[:n]
+        pool = self.drawn(max(LOOKED_AT, n), seed)
+        with ThreadPoolExecutor(READERS) as readers:
+            amount = dict(zip(pool, readers.map(self._disagreement, pool), strict=True))
+        return sorted(pool, key=lambda i: (-amount[i], i))[:n]
 
     def distances(self, clips: int = CLIPS, seed: int = 0) -> pd.DataFrame:
         """Median distance of each two teachers, px of the 256 raster, where both see the point; over at most `clips` drawn clips."""

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import csv
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import cv2
 import numpy as np
@@ -232,12 +233,14 @@ def read_queries(path: str | Path) -> np.ndarray:  # float32 [N, 3]
 
 
 def _from_npz(path: Path) -> np.ndarray:
+    if not is_zipfile(path):
+        raise ConfigError(f"{path}: not a readable npz.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "queries" not in arrays:
                 raise ConfigError(f"{path}: has no array `queries`, only {', '.join(arrays.files) or 'nothing'}.")
             points = np.asarray(arrays["queries"], np.float64)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path}: not a readable npz of numbers ({error}).") from error
     if points.ndim != 2 or points.shape[1] != 3:
         raise ConfigError(f"{path}: `queries` has the shape {points.shape}: it must be [N, 3], rows of (t, x, y).")
@@ -245,22 +248,25 @@ def _from_npz(path: Path) -> np.ndarray:
 
 
 def _from_csv(path: Path) -> np.ndarray:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        missing = [name for name in ("t", "x", "y") if name not in (rows.fieldnames or ())]
-        if missing:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable csv ({error}).") from error
+    rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    missing = [name for name in ("t", "x", "y") if name not in (rows.fieldnames or ())]
+    if missing:
+        raise ConfigError(
+            f"{path}: has no column {', '.join(missing)}: its first line must name the columns t, x, y, but is "
+            f"{','.join(rows.fieldnames or ())!r}."
+        )
+    points = []
+    for row in rows:
+        try:
+            points.append([float(row[name]) for name in ("t", "x", "y")])
+        except (TypeError, ValueError):
             raise ConfigError(
-                f"{path}: has no column {', '.join(missing)}: its first line must name the columns t, x, y, but is "
-                f"{','.join(rows.fieldnames or ())!r}."
-            )
-        points = []
-        for row in rows:
-            try:
-                points.append([float(row[name]) for name in ("t", "x", "y")])
-            except (TypeError, ValueError):
-                raise ConfigError(
-                    f"{path}, line {rows.line_num}: t, x, y are {[row[name] for name in ('t', 'x', 'y')]}: they must be three numbers."
-                ) from None
+                f"{path}, line {rows.line_num}: t, x, y are {[row[name] for name in ('t', 'x', 'y')]}: they must be three numbers."
+            ) from None
     return np.array(points, np.float64).reshape(-1, 3)
 
 

@@ -47,6 +47,9 @@ COMMANDS: dict[str, Command] = {
     "status": Command("pipelines.status", "StatusConfig", "run", "what is done of a data set, and which jobs work on it"),
     "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
     "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "inspect": Command(
+        "pipelines.inspect_command", "InspectConfig", "run", "look at the labels: a summary, and an HTML report with players"
+    ),
     "export": Command("pipelines.export", "ExportConfig", "run", "labels for other tools: TAP-Vid, parquet, Rerun"),
     "train": Command("pipelines.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"),
     "eval": Command(

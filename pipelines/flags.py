@@ -21,6 +21,9 @@ from teachers.errors import ConfigError
 
 C = TypeVar("C")
 
+UNPREFIXED = tyro.conf.arg(name="")
+"""Notes a config inside another one whose flags go without its name."""
+
 
 def parse(config: type[C], program: str, arguments: list[str]) -> C:
     """An instance of the dataclass `config` from flags, and from the TOML file that `--config` names.
@@ -64,13 +67,13 @@ def _recipe(folder: Path, name: str) -> Path:
 
 def _gathered(config: type, arguments: list[str]) -> list[str]:
     """Arguments in which a flag of a tuple that is given several times is given once, with all values; tyro would take the last."""
-    kinds = typing.get_type_hints(config)
-    tuples = {f"--{name.replace('_', '-')}" for name, kind in kinds.items() if typing.get_args(kind)[1:] == (Ellipsis,)}
+    tuples = _tuple_flags(config)
     gathered: dict[str, list[str]] = {}
     rest: list[str] = []
     values = rest
     for argument in arguments:
         flag, equals, value = argument.partition("=")
+        flag = flag.replace("_", "-")
         if argument.startswith("--"):
             values = gathered.setdefault(flag, []) if flag in tuples else rest
             if values is rest:
@@ -80,6 +83,18 @@ def _gathered(config: type, arguments: list[str]) -> list[str]:
         else:
             values.append(argument)
     return rest + [part for flag, given in gathered.items() for part in (flag, *given)]
+
+
+def _tuple_flags(config: type, prefix: str = "") -> set[str]:
+    """The flags, of this dataclass and of those in it, that take any number of values."""
+    flags: set[str] = set()
+    for name, noted in typing.get_type_hints(config, include_extras=True).items():
+        kind, *notes = typing.get_args(noted) if typing.get_origin(noted) is typing.Annotated else (noted,)
+        if dataclasses.is_dataclass(kind):
+            flags |= _tuple_flags(typing.cast(type, kind), prefix if UNPREFIXED in notes else f"{prefix}{name}.")
+        elif typing.get_args(kind)[1:] == (Ellipsis,):
+            flags.add(f"--{prefix}{name}".replace("_", "-"))
+    return flags
 
 
 def _from_toml(config: type, file: Path, arguments: list[str]) -> Any:

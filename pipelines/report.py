@@ -27,6 +27,7 @@ from labeler.agreement import Stack, stack
 from labeler.draw import colour_by, draw_frame, enlargement, rainbow
 from labeler.encode import decode_clip
 from labeler.sample import Sample
+from labeler.tables import Accounts
 from teachers import Tracks, VisibleRule
 
 ROWS_SHOWN = 200
@@ -58,6 +59,17 @@ class Account:
     @property
     def total(self) -> int:
         return sum(self.parts.values())
+
+
+def accounts_of(accounts: Accounts) -> tuple[Account, Account]:
+    """Those of the videos and of the clips of a data set."""
+    a = accounts
+    videos = {"done": a.done, "left out": a.videos_left_out, "failed": a.videos_failed, "open": a.open}
+    clips = {"labelled": a.labelled, "left out": a.clips_left_out, "failed": a.clips_failed}
+    return (
+        Account(what="video", total_name="planned", parts=videos),
+        Account(what="clip", total_name="found", parts=clips),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +151,7 @@ def write_report(path: str | Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    return _templates().get_template("report.html.j2").render(
+    return templates().get_template("report.html.j2").render(
         report=report, reasons=REASONS, reason_counts=_reason_counts(report.rows), rows_shown=ROWS_SHOWN
     )  # fmt: skip
 
@@ -158,7 +170,7 @@ def clip_view(
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
     trackers = {**sample.meta["teachers"], **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()}}
-    statistics = _statistics(sample, stack(tracks, rules, sample.size_hw))
+    statistics = statistics_of(sample, stack(tracks, rules, sample.size_hw))
     points = len(sample.queries)
     shown = player.evenly(points, points_shown)
     return ClipView(
@@ -166,9 +178,9 @@ def clip_view(
         mp4=sample.mp4,
         points=points,
         player=player.payload_of(sample, extra=extra, points_shown=points_shown),
-        pictures=_pictures(sample, shown, _most_central(statistics, sample.tracks)),
+        pictures=_pictures(sample, shown, most_central(statistics, sample.tracks)),
         statistics=statistics,
-        facts={name: _short(value) for name, value in sample.meta.items() if name != "teachers"},
+        facts={name: short(value) for name, value in sample.meta.items() if name != "teachers"},
         trackers=trackers,
     )
 
@@ -182,7 +194,7 @@ def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ..
 
     def picture(t: int, xy: np.ndarray, colours: np.ndarray, what: str) -> Picture:
         return Picture(
-            caption=f"frame {t}: {name}, {what}", jpeg=_jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius))
+            caption=f"frame {t}: {name}, {what}", jpeg=jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius))
         )
 
     key_frames = [int(part * (len(frames) - 1) + 0.5) for part in KEY_FRAMES]
@@ -192,7 +204,8 @@ def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ..
     return (*pictures, picture(middle, xy, colour_by(labels.support[shown, middle]), "all points, by support"))
 
 
-def _statistics(sample: Sample, stacked: Stack) -> Statistics:
+def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
+    """How the stacked trackers agree on the sample, over all of its points."""
     labels = sample.labels
     counts, _ = np.histogram(labels.support, HISTOGRAM_BINS, (0, 1))
     drawn = Counter(sample.sampler.tolist())
@@ -220,7 +233,7 @@ def _median_distances(stacked: Stack) -> np.ndarray:
     return out
 
 
-def _most_central(statistics: Statistics, candidates: Collection[str]) -> str:
+def most_central(statistics: Statistics, candidates: Collection[str]) -> str:
     """Of the candidates, the one nearest to all trackers: least sum of median distances; one without any comes last."""
     total = dict(zip(statistics.names, np.nan_to_num(statistics.distance_px, nan=1e9).sum(1), strict=True))
     return min(sorted(candidates), key=total.__getitem__)
@@ -255,7 +268,7 @@ def _text(value: Any, digits: int) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
-def _short(value: Any, most: int = 160) -> str:
+def short(value: Any, most: int = 160) -> str:
     """A value of the metadata in one line."""
     if isinstance(value, list | tuple) and len(value) > 4:
         return f"{value[0]}, {value[1]}, … {value[-1]} ({len(value)} values)"
@@ -263,11 +276,11 @@ def _short(value: Any, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
-    """JPEG of uint8 [H, W, 3] RGB, at most `PICTURE_WIDTH_PX` wide."""
+def jpeg(picture: np.ndarray, most_wide_px: int = PICTURE_WIDTH_PX) -> bytes:
+    """JPEG of uint8 [H, W, 3] RGB, at most `most_wide_px` wide."""
     height, width = picture.shape[:2]
-    if width > PICTURE_WIDTH_PX:
-        size = (PICTURE_WIDTH_PX, round(height * PICTURE_WIDTH_PX / width))
+    if width > most_wide_px:
+        size = (most_wide_px, max(1, round(height * most_wide_px / width)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 86])
     assert ok, "OpenCV cannot write a JPEG"
@@ -275,7 +288,8 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The templates of the reports and of the player."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", player.FOLDER]),
         autoescape=True,

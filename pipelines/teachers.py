@@ -102,7 +102,11 @@ def _pull(name: str, from_file: Path | None, url: str | None) -> None:
     say(
         f"{pulled.path}\n  a checkpoint of {name}, preset {checked.preset}, {checked.parameters / MB:.1f} M parameters\n"
         f"  sha256 {checked.sha256} ({pulled.hash_known})\n  {f'from {pulled.source}' if pulled.source else 'was here already'}\n"
-        f"The name {name} finds it from now on: no --checkpoint is needed."
+        + (
+            f"It is a small network, not the official one: take it with `--checkpoint {pulled.path} --setting preset=mini`."
+            if checked.preset == "mini"
+            else f"The name {name} finds it from now on: no --checkpoint is needed."
+        )
     )
 
 

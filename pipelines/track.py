@@ -111,8 +111,9 @@ class TrackCommand(FramePart):
 def run(command: TrackCommand) -> int:
     """The command: track, write, and say what was written."""
     begun = time.monotonic()
-    _check_output("--overlay", command.overlay, ".mp4", command.video)
-    _check_output("--tracks", command.tracks, ".npz", command.video)
+    for flag, path, suffix in (("--overlay", command.overlay, ".mp4"), ("--tracks", command.tracks, ".npz")):
+        if path is not None:
+            _check_output(flag, path, suffix, {"the video itself": Path(command.video), "the file of --queries": command.queries})
     with open_frames(command.video, command) as source:
         queries = queries_of(command, source)
         trackers = load_trackers(command)
@@ -168,8 +169,9 @@ def queries_of(command: TrackCommand, source: FrameSource) -> np.ndarray:  # flo
         cell = max(height, width) / LONGER_SIDE
         rows, columns = (command.grid,) * 2 if command.grid else (max(1, round(height / cell)), max(1, round(width / cell)))
         return grid(rows, columns, source.size)
+    queries = read_queries(command.queries)
     try:
-        return checked_queries(read_queries(command.queries), (source.length or ENDLESS, height, width, 3))
+        return checked_queries(queries, (source.length or ENDLESS, height, width, 3))
     except ConfigError as error:
         raise ConfigError(f"--queries {command.queries}: {error}") from error
 
@@ -188,10 +190,15 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
     texts = [f"{names[0]}={command.checkpoint}"] if command.checkpoint else names
     loaded = [load_tracker(text, command.device, command.mode, command.settings, flag="--teacher") for text in texts]
     uses = Counter(teacher.info.name for teacher in loaded)
-    return {
-        name if uses[name := teacher.info.name] == 1 else f"{name}-{Path(text.rpartition('=')[2]).stem}": teacher
+    titles = [
+        name if uses[name := teacher.info.name] == 1 else f"{name}-{Path(text.rpartition('=')[2]).stem}"
         for text, teacher in zip(texts, loaded, strict=True)
-    }
+    ]
+    if len(set(titles)) < len(titles):
+        raise ConfigError(
+            f"--teacher {' '.join(texts)}: would be called {', '.join(titles)}: give files of one teacher different names."
+        )
+    return dict(zip(titles, loaded, strict=True))
 
 
 def track_files(command: TrackCommand, source: FrameSource, trackers: Mapping[str, Teacher]) -> dict[str, TrackFile]:
@@ -210,14 +217,15 @@ def track_files(command: TrackCommand, source: FrameSource, trackers: Mapping[st
     }
 
 
-def _check_output(flag: str, path: Path | None, suffix: str, video: str) -> None:
-    """Refuse at once what could not be written at the end."""
-    if path is None:
-        return
+def _check_output(flag: str, path: Path, suffix: str, inputs: Mapping[str, Path | None]) -> None:
+    """Refuse at once what could not be written at the end, and what would replace one of the `inputs`."""
     if path.suffix != suffix:
         raise ConfigError(f"{flag} {path}: must end in {suffix}.")
-    if path.is_dir() or (path.exists() and path.resolve() == Path(video).resolve()):
-        raise ConfigError(f"{flag} {path}: is {'a folder' if path.is_dir() else 'the video itself'}: name another file.")
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a folder: name a file.")
+    for what, file in inputs.items():
+        if file is not None and path.exists() and path.resolve() == file.resolve():
+            raise ConfigError(f"{flag} {path}: is {what}: name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

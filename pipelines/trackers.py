@@ -30,13 +30,15 @@ def load_tracker(
 
 def name_and_checkpoint(text: str, flag: str = "--model") -> tuple[str, str | None]:
     """What "NAME", "NAME=CHECKPOINT", or a file whose network can be recognised stands for."""
+    if text in teachers.names():
+        return text, None
+    if Path(text).is_file():  # before what follows, as its path may hold a "="
+        return recognise(text), text
     name, separator, file = text.partition("=")
     if separator:
         return name, file
-    if name in teachers.names() or ":" in name:
+    if ":" in name:
         return name, None
     if not Path(text).suffix:
         raise ConfigError(f"{flag} {text}: there are {', '.join(teachers.names())}; or give a file, or NAME=CHECKPOINT.")
-    if not Path(text).is_file():
-        raise CheckpointError(f"{flag} {text}: no such checkpoint file.")
-    return recognise(text), text
+    raise CheckpointError(f"{flag} {text}: no such checkpoint file.")

@@ -18,17 +18,17 @@ import tyro
 
 import student
 from pipelines.console import say
+from pipelines.flags import UNPREFIXED
 from pipelines.progress import duration
 from pipelines.train_progress import TrainProgress
 from student.data_config import DataConfig
+from student.places import parts_of_step
 from student.processes import ALONE, joined_by_torchrun, under_torchrun
 from student.schedule import ScheduleConfig
 from student.train import training
 from student.train_config import SCRATCH, TrainConfig
 from student.train_events import TrainEvent, TrainResult
 from teachers.errors import ConfigError
-
-Unprefixed = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class TrainCommand(TrainConfig):
 
     out: Path
     """Folder for checkpoints, TensorBoard curves, and student.safetensors."""
-    data: Annotated[DataConfig, Unprefixed, tyro.conf.AvoidSubcommands]
-    schedule: Annotated[ScheduleConfig, Unprefixed] = field(default_factory=ScheduleConfig.pseudo_label)
+    data: Annotated[DataConfig, UNPREFIXED, tyro.conf.AvoidSubcommands]
+    schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(default_factory=ScheduleConfig.pseudo_label)
     resume: bool = True
     """Go on from the newest checkpoint in --out; otherwise a folder that has one is refused."""
     workers: int = 1
@@ -74,6 +74,7 @@ def run(command: TrainCommand) -> int:
     else:
         from pipelines.train_workers import trained_on_ray  # here, because it imports ray
 
+        parts_of_step(config.data, command.workers)  # before a cluster is started for nothing
         with trained_on_ray(config, command.out, command.resume, command.workers, command.ray_address) as events:
             result = shown(config, command.out, events, command.workers)
     _say_what_next(result, command.out)

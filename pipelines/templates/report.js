@@ -1,9 +1,3 @@
-// The chart beside a player shows where it is.
-addEventListener("frame", ({ target, detail: { frame, last } }) => {
-  const playhead = target.parentElement.querySelector(".playhead"), x = last ? 300 * frame / last : 0;
-  playhead.setAttribute("x1", x); playhead.setAttribute("x2", x);
-});
-
 // report.html#KEY@FRAME opens the page at a clip and a frame.
 function openAtHash(players) {
   const [key, frame] = decodeURIComponent(location.hash.slice(1)).split("@");
