@@ -12,12 +12,13 @@ The root is a folder or any fsspec URL; a sequence is read when it is asked for.
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from student.augment import LARGEST_SCALE, Labelled, augment, inside, scale_to_fill
+from student.augment import LARGEST_SCALE, Labelled, Unusable, augment, inside, scale_to_fill
 from student.batch import TrainClip
 from student.files import join, listed, opened
 from student.image_files import decode_image, stacked
@@ -55,7 +56,7 @@ def read_sequence(sequence: KubricSequence) -> TestClip:
     Raises:
         ShardError: files are missing or damaged, refused because their pickle holds more than arrays, or do not fit each other.
     """
-    frames, xy, visible = _read(sequence)
+    frames, xy, visible = _decoded(sequence, _fetched(sequence))
     return queried(sequence.name, frames, xy, visible)
 
 
@@ -70,10 +71,14 @@ def training_clip(
         flip: mirror half of the parts.
 
     Raises:
-        Unusable: no point is visible in the part.
-        ShardError: as `read_sequence`. ConfigError: the sequence is far too small for `size_hw`.
+        Unusable: no point is visible in the part, or what the files hold is damaged.
+        ShardError: files are missing. ConfigError: the sequence is far too small for `size_hw`.
     """
-    pictures, xy, visible = _read(sequence)
+    files = _fetched(sequence)
+    try:
+        pictures, xy, visible = _decoded(sequence, files)
+    except ShardError as error:
+        raise Unusable("corrupt") from error
     if scale_to_fill(pictures.shape[1:3], size_hw) > LARGEST_SCALE:
         height, width = pictures.shape[1:3]
         raise ConfigError(
@@ -85,31 +90,45 @@ def training_clip(
     return TrainClip(f"kubric-{sequence.name}", "kubric", part.frames, part.queries, part.xy, part.visible, part.used, True)
 
 
-def _read(sequence: KubricSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class _Files:
+    """What the files of a sequence hold, as it was read."""
+
+    tracks: bytes
+    frames: dict[str, bytes]
+    """By URL, in the order of the names."""
+
+
+def _fetched(sequence: KubricSequence) -> _Files:
+    folder = join(sequence.url, "frames")
+    urls = [join(folder, name) for name in listed(folder, "file") if name.endswith(".png")]
+    with ThreadPoolExecutor(READERS) as pool:
+        return _Files(_content(_tracks_url(sequence)), dict(zip(urls, pool.map(_content, urls), strict=True)))
+
+
+def _content(url: str) -> bytes:
+    with opened(url) as file:
+        return file.read()
+
+
+def _tracks_url(sequence: KubricSequence) -> str:
+    return join(sequence.url, f"{sequence.name}.npy")
+
+
+def _decoded(sequence: KubricSequence, files: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """frames uint8 [T, H, W, 3], xy float32 [N, T, 2] px, visible bool [N, T]"""
-    xy, occluded = _tracks(join(sequence.url, f"{sequence.name}.npy"))
-    frames = _frames(join(sequence.url, "frames"))
+    xy, occluded = _tracks(files.tracks, _tracks_url(sequence))
+    with ThreadPoolExecutor(READERS) as pool:
+        frames = stacked(list(pool.map(decode_image, files.frames.values(), files.frames)), join(sequence.url, "frames"))
     check_arrays(sequence.url, frames, xy, occluded)
     return frames, xy, ~occluded & inside(xy, (frames.shape[1], frames.shape[2]))
 
 
-def _tracks(url: str) -> tuple[np.ndarray, np.ndarray]:
-    with opened(url) as file:
-        content = load_npy(file, url)
+def _tracks(file: bytes, url: str) -> tuple[np.ndarray, np.ndarray]:
+    content = load_npy(io.BytesIO(file), url)
     try:
         fields = content.item()
         xy, occluded = np.asarray(fields["coords"], np.float32), np.asarray(fields["visibility"], bool)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ShardError(f"{url}: not a dict with arrays 'coords' and 'visibility' ({type(error).__name__}: {error}).") from error
     return xy, occluded
-
-
-def _frames(folder: str) -> np.ndarray:
-    def read(name: str) -> np.ndarray:
-        url = join(folder, name)
-        with opened(url) as file:
-            return decode_image(file.read(), url)
-
-    names = [name for name in listed(folder, "file") if name.endswith(".png")]
-    with ThreadPoolExecutor(READERS) as pool:
-        return stacked(list(pool.map(read, names)), folder)

@@ -127,23 +127,25 @@ def position_loss(
     return _mean_over(windows, of_window)
 
 
-def visibility_loss(windows: Sequence[Refinements], visible: Tensor) -> Tensor:
-    """Cross entropy over all points and iterations alike, those before the query and the invalid ones included."""
+def visibility_loss(windows: Sequence[Refinements], visible: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Cross entropy over all points and iterations alike, those before the query included; of [B, N, T] `counted`, if it is given."""
 
     def of_window(window: Refinements) -> Tensor:
-        target = visible[:, :, _frames(window)].to(window.xy.dtype)
-        return _cross_entropy(window.visibility, target).mean()
+        frames = _frames(window)
+        target = visible[:, :, frames].to(window.xy.dtype)
+        return _mean_of(_cross_entropy(window.visibility, target), None if counted is None else counted[:, :, frames])
 
     return _mean_over(windows, of_window)
 
 
-def confidence_loss(windows: Sequence[Refinements], xy: Tensor, visible: Tensor) -> Tensor:
-    """Cross entropy with "within 12 px of the target", where visible; the mean is over all points, as for visibility."""
+def confidence_loss(windows: Sequence[Refinements], xy: Tensor, visible: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Cross entropy with "within 12 px of the target", where visible; the mean is over the same points as for visibility."""
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)
         near = (window.xy.detach() - xy[:, :, frames]).square().sum(-1) <= CONFIDENT_PX**2
-        return (_cross_entropy(window.confidence, near.to(window.xy.dtype)) * visible[:, :, frames]).mean()
+        each = _cross_entropy(window.confidence, near.to(window.xy.dtype)) * visible[:, :, frames]
+        return _mean_of(each, None if counted is None else counted[:, :, frames])
 
     return _mean_over(windows, of_window)
 
@@ -162,6 +164,13 @@ def from_query_on(query_frames: Tensor, frames: int) -> Tensor:
 def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(probability.device.type, enabled=False):  # torch refuses this function in half precision
         return F.binary_cross_entropy(probability.to(target.dtype), target.expand_as(probability), reduction="none")
+
+
+def _mean_of(each: Tensor, counted: Tensor | None) -> Tensor:  # [I, B, N, S], [B, N, S] bool
+    """The mean over iterations and clips of each clip's mean over what counts in it; None: everything does."""
+    if counted is None:
+        return each.mean()
+    return ((each * counted).sum((2, 3)) / counted.sum((1, 2)).clamp(min=1)).mean()
 
 
 def _frames(window: Refinements) -> slice:

@@ -9,7 +9,7 @@ Places   The stream is a sequence of numbered places. A place is a stored clip, 
 Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part of them, and gets them `at_once` by
          `at_once`. Each reader makes whole parts in turn. So neither ranks, readers, nor a restart change what a step learns from; all
          ranks are always at the same position; and as places never end, no rank waits for one whose shards ran out.
-Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip: a place always gives one.
+Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip of its pool: a place always gives one.
 
 webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in the middle of an epoch.
 """
@@ -22,7 +22,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -84,11 +84,13 @@ def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world:
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
     kubric = sequences(config.kubric) if config.kubric else []
-    stream = partial(places, config, pools_of(config, clips), len(kubric), seed)
+    pools = pools_of(config, clips)
+    members = [[clip for shard in pool for clip in shard] for pool in pools]
+    stream = partial(places, config, pools, len(kubric), seed)
     pipeline = webdataset.DataPipeline(
         partial(own_parts, config, stream, seed, start, rank, world),
         webdataset.split_by_worker,
-        webdataset.map(_Load(config, clips, kubric, seed)),
+        webdataset.map(_Load(config, clips, members, kubric, seed)),
     )
     loader: DataLoader = DataLoader(
         pipeline,
@@ -109,6 +111,8 @@ class _Load:
 
     config: DataConfig
     clips: Sequence[StoredClip]
+    pools: Sequence[Sequence[int]]
+    """Indices of stored clips by pool."""
     kubric: Sequence[KubricSequence]
     seed: int
 
@@ -121,12 +125,7 @@ class _Load:
 
     def clip(self, place: Place, frames: int, skipped: Counter[str]) -> TrainClip:
         rng = np.random.default_rng((self.seed, PLACE, place.number))
-        if place.source == "procedural":
-            clip = self.procedural(place, frames, rng)
-        else:
-            assert place.clip is not None
-            make = self.stored if place.source == "shards" else self.of_kubric
-            clip = self.usable(place.clip, frames, make, rng, skipped)
+        clip = self.procedural(place, frames, rng) if place.source == "procedural" else self.usable(place, frames, rng, skipped)
         return photometric(clip, self.config.photometric, rng)
 
     def procedural(self, place: Place, frames: int, rng: np.random.Generator) -> TrainClip:
@@ -135,14 +134,11 @@ class _Load:
         return TrainClip(key, "procedural", made.frames, made.queries, made.xy, made.visible, np.ones_like(made.visible), True)
 
     def of_kubric(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
-        config, sequence = self.config, self.kubric[index % len(self.kubric)]
-        try:
-            return training_clip(sequence, frames, (config.height, config.width), config.queries, config.flip, rng)
-        except ShardError as error:
-            raise Unusable("corrupt") from error
+        config = self.config
+        return training_clip(self.kubric[index], frames, (config.height, config.width), config.queries, config.flip, rng)
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
-        config, clip = self.config, self.clips[index % len(self.clips)]
+        config, clip = self.config, self.clips[index]
         ask = None
         if config.labels == "inline":
             whole, hidden = read_unlabelled(clip), False
@@ -152,29 +148,27 @@ class _Load:
         part = augment(whole, frames, (config.height, config.width), config.queries, config.flip, rng)
         return TrainClip(clip.entry.key, "shards", part.frames, part.queries, part.xy, part.visible, part.used, hidden, ask)
 
-    def usable(
-        self,
-        index: int,
-        frames: int,
-        make: Callable[[int, int, np.random.Generator], TrainClip],
-        rng: np.random.Generator,
-        skipped: Counter[str],
-    ) -> TrainClip:
-        """The clip of that index, or if it is unusable another one of its source; why is counted."""
-        config, tried = self.config, Counter[str]()
+    def usable(self, place: Place, frames: int, rng: np.random.Generator, skipped: Counter[str]) -> TrainClip:
+        """The clip of a place, or if it is unusable another one of its pool, or of Kubric; why is counted."""
+        of_kubric, tried = place.source == "kubric", Counter[str]()
+        make = self.of_kubric if of_kubric else self.stored
+        others = range(len(self.kubric)) if of_kubric else self.pools[place.pool]
+        index = place.clip
+        assert index is not None
         for _ in range(MOST_TRIES):
             try:
                 clip = make(index, frames, rng)
             except Unusable as why:
                 tried[why.reason] += 1
-                index = int(rng.integers(2**31))
+                index = others[int(rng.integers(len(others)))]
                 continue
             skipped += tried
             return clip
         counts = ", ".join(f"{number} {reason}" for reason, number in tried.items())
+        where = self.config.kubric if of_kubric else ", ".join(dict.fromkeys(self.clips[other].shard.url for other in others))
         raise ShardError(
-            f"{', '.join(config.data)}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run `tapdistill verify`. "
-            f"'no-labels': policy {config.policy!r} finds too little to learn from; take more teachers, lower thresholds, or 'random'."
+            f"{where}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run `tapdistill verify`. 'no-labels': policy "
+            f"{self.config.policy!r} finds too little to learn from; take more teachers, lower thresholds, or 'random'."
         )
 
 

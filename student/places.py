@@ -30,6 +30,8 @@ class Place:
     source: Source
     clip: int | None = None
     """Index of a clip in the shards or in Kubric."""
+    pool: int = 0
+    """Of a stored clip: the pool that it is of, from which another one takes its place if it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def parts_of_step(config: DataConfig, world: int) -> int:
     if rest:
         raise ConfigError(
             f"batch = {config.batch} cannot be shared by {world} processes with at_once = {config.at_once}: it must be a multiple of "
-            f"{world * config.at_once}."
+            f"{world * config.at_once}. Take a smaller at_once, or another batch."
         )
     return parts
 
@@ -75,8 +77,8 @@ def places(
         elif draw < config.synthetic:
             yield Place(number, "kubric", next(sequence))
         else:
-            pool = kind.choice(len(stored), p=_shares(config.data_weights)) if config.data_weights else 0
-            yield Place(number, "shards", next(stored[pool]))
+            pool = int(kind.choice(len(stored), p=_shares(config.data_weights))) if config.data_weights else 0
+            yield Place(number, "shards", next(stored[pool]), pool)
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Processes: the ranks that train one student together, and the little that they say to each other.
 
     all ranks   read their share of every batch and add up its gradients
-    then        one small message: were all answers finite, and what were the losses?
+    then        one small message: did all get their clips, were all answers finite, and what were the losses?
     then        one large message: the mean gradient, so all ranks take the same step
 
 This is data-parallel training without `DistributedDataParallel`: see docs/decisions/0007-own-gradient-exchange.md. A single process sends

@@ -78,7 +78,7 @@ def batch_losses(
     if not exact or not (config.visibility or config.confidence):
         return losses
     share = weight[exact[0]] * len(exact) / len(batch.sources)
-    visible, xy = batch.visible[exact], batch.xy[exact]
+    visible, xy, counted = batch.visible[exact], batch.xy[exact], batch.used[exact]
     of_exact = [
         replace(
             window,
@@ -90,8 +90,8 @@ def batch_losses(
     ]
     return replace(
         losses,
-        visibility=config.visibility * share * visibility_loss(of_exact, visible),
-        confidence=config.confidence * share * confidence_loss(of_exact, xy, visible),
+        visibility=config.visibility * share * visibility_loss(of_exact, visible, counted),
+        confidence=config.confidence * share * confidence_loss(of_exact, xy, visible, counted),
     )
 
 

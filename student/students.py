@@ -23,6 +23,7 @@ from teachers.checkpoints import TEACHER, load_weights, read_metadata, read_weig
 from teachers.cotracker3 import CoTracker3, CoTracker3Config, CoTracker3Network, CoTracker3OfflineTeacher
 from teachers.cotracker3_online import WINDOW, CoTracker3Online, CoTracker3OnlineTeacher
 from teachers.cotracker_teacher import CoTrackerTeacher, Preset
+from teachers.errors import CheckpointError
 from teachers.memory import Memory
 from teachers.refinements import Refinements
 
@@ -99,9 +100,17 @@ STUDENTS: dict[Kind, Student] = {
 
 
 def kind_of_file(path: str | Path) -> Kind:
-    """Which kind of student a file's weights are of: what it says itself, or else what the length of its time embedding says."""
+    """Which kind of student a file's weights are of: what it says itself, or else what the length of its time embedding says.
+
+    Raises:
+        CheckpointError: no such file, or it says that it is of another network.
+    """
     stored = read_metadata(path).get(TEACHER)
     if stored is not None:
-        return "online" if stored.startswith(STUDENTS["online"].teacher) else "offline"
+        for kind, student in STUDENTS.items():
+            if stored.startswith(student.teacher):
+                return kind
+        names = " or ".join(student.teacher for student in STUDENTS.values())
+        raise CheckpointError(f"{path}: weights of {stored}, and a student begins with those of {names}.")
     time = read_weights(path).get(TIME)
     return "online" if time is not None and time.shape[1:2] == (WINDOW,) else "offline"

@@ -44,7 +44,7 @@ from student.train_events import Evaluated, Saved, Started, StepDone, StepSkippe
 from teachers.checkpoints import LICENCE, read_metadata
 from teachers.cotracker3 import CoTracker3Config, CoTracker3Network
 from teachers.device import pick_device
-from teachers.errors import CheckpointError, ConfigError
+from teachers.errors import CheckpointError, ConfigError, TapdistillError
 
 STUDENT, BEST = "student", "best"
 LOSSES = tuple(field.name for field in fields(Losses))
@@ -156,19 +156,28 @@ class _Run:
         return stream
 
     def _one_step(self, stream: Batches) -> tuple[StepDone | StepSkipped, Batch, Part]:
-        """Take a step, or skip it where an answer or the gradient of any process is not finite. With the last batch, and its answer."""
+        """Take a step, or skip it where an answer or the gradient of any process is not finite. With the last batch, and its answer.
+
+        An error of one process, such as a shard that has gone, is raised by all of them.
+        """
         began, waited_before = time.perf_counter(), self.waited_s
         progress = self.step / max(1, self.config.schedule.steps - 1)
-        keys, unfit = list[str](), list[str]()
+        keys, unfit, error = list[str](), list[str](), None
         losses = torch.zeros(len(LOSSES), device=self.device)
-        for _ in range(self.parts):
-            batch = self._next(stream)
-            part = add_gradient(self.student, self.model, batch, self.config, self.parts, progress)
-            keys += batch.keys
-            unfit += part.unfit
-            if part.losses:
-                losses += torch.stack([getattr(part.losses, name) for name in LOSSES]).detach() / self.parts
-        missing, *means = self.processes.mean(torch.cat([losses.new_tensor([bool(unfit)]), losses])).tolist()
+        try:
+            for _ in range(self.parts):
+                batch = self._next(stream)
+                part = add_gradient(self.student, self.model, batch, self.config, self.parts, progress)
+                keys += batch.keys
+                unfit += part.unfit
+                if part.losses:
+                    losses += torch.stack([getattr(part.losses, name) for name in LOSSES]).detach() / self.parts
+        except TapdistillError as caught:
+            error = caught
+        flags = losses.new_tensor([error is not None, bool(unfit)])
+        failed, missing, *means = self.processes.mean(torch.cat([flags, losses])).tolist()
+        if failed:
+            raise next(error for error in self.processes.gather(error) if error is not None)
         if missing:
             return self._skip(unfit), batch, part
         self.processes.mean_gradients(self.optimiser.parameters)

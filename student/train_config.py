@@ -104,7 +104,7 @@ def check_same_settings(config: TrainConfig, found: Checkpoint, out: Path) -> No
         name = changed[0]
         raise CheckpointError(
             f"{out}: its checkpoint of step {found.step} was trained with {name} = {then.get(name)!r}, not {now.get(name)!r} "
-            f"({len(changed)} settings differ). Give those settings to go on with it, or another --out to start anew."
+            f"({len(changed)} in all). Give those settings to go on with it, or another --out to start anew."
         )
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.evaluate import EvalCommand
 from pipelines.flags import parse
 from pipelines.label import LabelConfig
 from pipelines.relabel import RelabelConfig
+from pipelines.train import TrainCommand
 from pipelines.verify import GcConfig
 from teachers import ConfigError
 from tests.jobs import FLAGS, NEAR, ROOT, STILL
@@ -160,6 +162,50 @@ def test_a_file_works_for_every_kind_of_flag(tmp_path):
     assert repr(config) == "GcConfig(data='data', older_than_s=60.0, dry_run=True)"
     quiet = parse(LabelConfig, "label", ["v", "--config", toml(tmp_path, 'out = "o"\nengine = "local"\nworkers = 1')])
     assert (quiet.engine, quiet.workers, quiet.ray_address) == ("local", 1, None)
+
+
+# --- flags that take several values
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--data", "a", "b", "--data-weights", "1", "3"),
+        ("--data", "a", "--data", "b", "--data-weights", "1", "--data-weights", "3"),
+        ("--data=a", "--data-weights=1", "--data=b", "--data-weights=3"),
+        ("--data_weights", "1", "--data", "a", "b", "--data-weights", "3"),
+    ],
+)
+def test_values_of_a_flag_may_come_together_or_one_by_one(flags):
+    data = parse(TrainCommand, "train", ["--recipe", "mini", "--out", "o", *flags]).data
+    assert (data.data, data.data_weights, data.policy) == (("a", "b"), (1.0, 3.0), "random-agreeing")
+
+
+def test_values_of_a_repeated_flag_leave_other_flags_and_arguments_alone():
+    flags = (
+        "--teachers",
+        "lk",
+        "--out",
+        "o",
+        "v.mp4",
+        "--clips.strides",
+        "1",
+        "--teachers=match",
+        "--clips.strides",
+        "2",
+        "--unsafe-decode",
+    )
+    config = parse(LabelConfig, "label", [*flags, "--checkpoint", "lk=1", "--checkpoint", "match=2"])
+    assert (config.videos, config.out, config.unsafe_decode) == (("v.mp4",), "o", True)
+    assert (config.teachers, config.clips.strides, config.checkpoint) == (("lk", "match"), (1, 2), ("lk=1", "match=2"))
+    assert parse(EvalCommand, "eval", ["--model", "a", "--seed", "3", "--model", "b=c.pth"]).model == ("a", "b=c.pth")
+
+
+def test_of_a_flag_with_one_value_the_last_counts_and_a_file_is_still_beaten(tmp_path):
+    file = toml(tmp_path, 'out = "o"\nteachers = ["lk"]\nworkers = 1\n')
+    flags = ["v.mp4", "--config", file, "--teachers", "flow", "--workers", "2", "--teachers", "match", "--workers", "3"]
+    config = parse(LabelConfig, "label", flags)
+    assert (config.teachers, config.workers) == (("flow", "match"), 3)
 
 
 # --- whole commands

@@ -105,10 +105,12 @@ def test_a_file_of_three_arrays_has_its_queries_where_points_are_first_seen(tmp_
 # --- what a --model can be
 
 
-def test_a_model_is_a_name_a_file_or_both(student):
+def test_a_model_is_a_name_a_file_or_both(student, tmp_path):
     assert load_tracker("lk").info.name == "lk"
-    for text in (student, f"cotracker3-offline={student}"):
-        assert load_tracker(text, device="cpu").info.architecture.startswith("CoTracker3 offline, ")
+    swept = tmp_path / "lr=1e-4.safetensors"
+    swept.symlink_to(student)
+    for text in (student, f"cotracker3-offline={student}", swept, f"cotracker3-offline={swept}"):
+        assert load_tracker(str(text), device="cpu").info.architecture.startswith("CoTracker3 offline, ")
 
 
 @pytest.mark.parametrize(

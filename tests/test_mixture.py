@@ -191,6 +191,16 @@ def test_kubric_is_a_source_with_its_share(tmp_path):
     assert batch.skipped["corrupt"] >= 1
 
 
+def test_a_sequence_of_kubric_that_disappears_ends_the_stream_with_its_name(tmp_path):
+    for number in range(2):
+        write(tmp_path, f"{number:04d}", generate(number, SCENE))
+    config = DataConfig(kubric=str(tmp_path), kubric_share=1.0, frames=5, height=64, width=64, queries=6, batch=2, at_once=2)
+    stream = batches(config, seed=0)
+    shutil.rmtree(tmp_path / "0001")
+    with pytest.raises(ShardError, match=r"0001/frames: no such file or folder"):
+        next(stream)
+
+
 def test_the_students_frames_change_and_its_labels_do_not(dataset):
     clean, changed = (take(batches(small(dataset.folder, photometric=strength), seed=5), 4) for strength in (0.0, 1.0))
     assert any(not torch.equal(one.frames, other.frames) for one, other in zip(clean, changed, strict=True))
@@ -263,6 +273,15 @@ def test_another_clip_takes_the_place_of_a_corrupt_one_which_is_counted(copy, re
                 assert new.keys[place] == key
                 assert torch.equal(new.frames[place], old.frames[place])
     assert_same(take(batches(config, seed=5, start=after[0].position), 3), after[1:])
+
+
+def test_the_place_of_a_corrupt_clip_is_taken_by_one_of_the_same_data_set_where_these_have_weights(dataset, copy):
+    stored, _ = open_clips((str(copy),), (64, 64))
+    good = stored[0].entry.key
+    damage(copy, {clip.entry.key for clip in stored} - {good})
+    config = small(dataset.folder, data=(str(dataset.folder), str(copy)), data_weights=(1, 1e9), procedural=0)
+    for batch in take(batches(config, seed=5), 3):
+        assert set(batch.keys) == {good}
 
 
 @pytest.mark.parametrize("readers", [0, 1])

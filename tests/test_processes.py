@@ -169,6 +169,16 @@ def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def script_under_torchrun(text: str, folder: Path) -> subprocess.CompletedProcess:
+    """A program as two processes, with an output folder as its argument."""
+    script = folder / "script.py"
+    script.write_text(text)
+    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script), str(folder / "out")]
+    root = str(Path(__file__).parent.parent)
+    command = [sys.executable, *program]
+    return subprocess.run(command, env={**environment(), "PYTHONPATH": root}, capture_output=True, text=True, check=False)
+
+
 POISONED = """
 import sys
 from pathlib import Path
@@ -202,23 +212,49 @@ with joined_by_torchrun("cpu") as processes:
 
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path):
-    script = tmp_path / "poisoned.py"
-    script.write_text(POISONED)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        str(script),
-        str(tmp_path / "out"),
-    ]
-    root = str(Path(__file__).parent.parent)
-    done = subprocess.run(command, env={**environment(), "PYTHONPATH": root}, capture_output=True, text=True, check=False)
+    done = script_under_torchrun(POISONED, tmp_path)
     assert done.returncode == 0, done.stderr
     said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
     assert said == [f"rank {rank} skipped [('procedural-3',)]" for rank in range(2)]
+
+
+WITHOUT_SHARD = """
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from student.mixture import Batches
+from student.processes import joined_by_torchrun
+from student.train import training
+from teachers.errors import ShardError
+from tests.test_processes import config
+
+torch.set_num_threads(1)
+with joined_by_torchrun("cpu") as processes:
+    next_batch, numbers = Batches.__next__, iter(range(99))
+
+    def gone(stream):
+        if next(numbers) == 1 and processes.rank == 1:
+            raise ShardError("labels/7.tar does not exist.")
+        return next_batch(stream)
+
+    with mock.patch.object(Batches, "__next__", gone):
+        try:
+            for _ in training(config(3), Path(sys.argv[1]), True, processes):
+                pass
+        except ShardError as error:
+            print(f"rank {processes.rank}: {error}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_raised_by_all(tmp_path):
+    done = script_under_torchrun(WITHOUT_SHARD, tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert said == [f"rank {rank}: labels/7.tar does not exist." for rank in range(2)]
 
 
 @pytest.mark.slow

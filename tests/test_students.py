@@ -181,3 +181,9 @@ def test_the_weights_of_sources_go_from_the_first_value_to_the_last(batch):
 def test_a_negative_weight_is_refused():
     with pytest.raises(ConfigError, match=r"real = \(1.0, -1.0\)"):
         LossConfig(real=(1.0, -1.0))
+
+
+def test_weights_of_another_architecture_are_refused_by_their_name():
+    other = Path(teachers.__file__).parent / "weights" / "tapir-mini.safetensors"
+    with pytest.raises(CheckpointError, match=r"tapir-mini\.safetensors: weights of tapir.*, and a student begins with those of"):
+        first_network(TrainConfig(data=DATA, init=str(other), device="cpu"))

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 import student.train
 import teachers
@@ -123,7 +124,7 @@ def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, r"step 4 was trained with seed = 0, not 1 \(1 settings differ\)"),
+        ({"seed": 1}, r"step 4 was trained with seed = 0, not 1 \(1 in all\)"),
         ({"data": replace(DATA, queries=7)}, r"trained with data\.queries = 6, not 7"),
         ({"preset": "official"}, r"trained with preset = 'mini', not 'official'"),
     ],
@@ -191,6 +192,22 @@ def test_visibility_is_learnt_from_exact_clips_alone():
     torch.testing.assert_close(some.visible, all_exact.visible)
     other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
     torch.testing.assert_close(batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility)
+
+
+def test_points_that_only_fill_a_batch_change_no_loss():
+    """A part of Kubric may show fewer points than are asked for: the rest has no used frame, and its flags mean nothing."""
+    batch = next(batches(DATA, seed=0))
+    (window,) = OFFLINE.track(first_network(config()), batch.frames, batch.queries, 2, Memory())
+
+    def losses(points: list[int]) -> list[Tensor]:
+        given = {name: getattr(batch, name)[:, points] for name in ("queries", "xy", "visible", "used")}
+        given["used"] = given["used"] & (torch.arange(len(points)) < batch.used.shape[1])[:, None]
+        answers = {name: getattr(window, name)[:, :, points] for name in ("xy", "visibility_logit", "confidence_logit")}
+        found = batch_losses(OFFLINE, [replace(window, **answers)], replace(batch, **given), config().loss)
+        return [found.visible, found.occluded, found.visibility, found.confidence]
+
+    points = list(range(batch.used.shape[1]))
+    torch.testing.assert_close(losses([*points, 0, 0, 1]), losses(points))
 
 
 @pytest.mark.slow
@@ -316,6 +333,12 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SurroundingsError, match="file"):
         train(config(steps=1), tmp_path / "file" / "out")
+
+
+def test_curves_that_cannot_be_written_are_an_error_with_their_place(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    with pytest.raises(SurroundingsError, match=r"could not write curves in .*tensorboard: .*run the same command again"):
+        train(config(steps=1), tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
