@@ -4,6 +4,7 @@
 #   make test    sets everything up, then lint, types, and every test that is not slow: what CI runs
 #   make slow    the slow tests: official-size networks, kills and restarts, a real browser
 #   make docs    the documentation, into site/; a dead link stops it
+#   make notebooks    runs the notebooks again and stores their outputs
 #   make bench   the benchmarks, with the machine and the versions beside every number
 #
 # The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for the CPU build:
@@ -15,7 +16,7 @@ TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test slow lint docs bench clean
+.PHONY: setup demo test slow lint docs notebooks bench clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/installed
@@ -42,6 +43,9 @@ slow: setup
 
 docs: setup
 	$(VENV)/bin/zensical build --strict
+
+notebooks: setup
+	$(VENV)/bin/python notebooks/make_notebooks.py
 
 bench: setup
 	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done

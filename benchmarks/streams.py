@@ -48,7 +48,7 @@ def measure(name: str, frames: int) -> None:
     times = np.where(np.arange(POINTS) % 10, 0, rng.integers(frames, size=POINTS))
     stream = teacher.stream(np.column_stack([times, places]))
     texture = rng.integers(256, size=(HEIGHT, WIDTH, 3), dtype=np.uint8)
-    print(f"{name}, {frames} frames\n  frame  RSS MiB  frames/CPU s")
+    print(f"{name} {TEACHERS[name] or ''}, {frames} frames\n  frame  RSS MiB  frames/CPU s")
     step, answered, first_rss = max(PUSH, frames // CHECKPOINTS), 0, 0.0
     before, cpu_s = 0, time.process_time()
     for first in range(0, frames, PUSH):

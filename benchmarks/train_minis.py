@@ -144,8 +144,8 @@ class CoTracker3Recipe:
         Stage(450, PAIRS, pretraining=True),
         Stage(250, ViewConfig(batch=2, frames=8, size=128, points=32, stride=1)),
         Stage(350, ViewConfig(batch=2, frames=8, size=128, points=48), start="near"),
-        Stage(900, ViewConfig(batch=1, frames=16, size=128, points=48), start="between"),
-        Stage(60, ViewConfig(batch=1, frames=24, size=192, points=48)),
+        Stage(950, ViewConfig(batch=1, frames=16, size=128, points=48), start="between"),
+        Stage(80, ViewConfig(batch=1, frames=24, size=160, points=48)),
     )
     iterations = 3
 

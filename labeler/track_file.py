@@ -46,6 +46,7 @@ def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
             )  # fmt: skip
         os.replace(part, file.path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise SurroundingsError(f"{file.path}: cannot be written: {error.strerror}.") from error
 
 

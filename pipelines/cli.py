@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("interrupted. A job or a training goes on from here with the same command.")
+        complain("interrupted. `label` and `train` go on from here with the same command.")
         return 130
 
 

@@ -91,9 +91,14 @@ def differences(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str
 def wrong_network(path: str | Path, name: str, weights: Mapping[str, Tensor], wrong: str) -> CheckpointError:
     """The error for a file whose keys are not those of teacher `name`: `wrong` says how, and it says whose they are."""
     likely = teachers_with({key: tuple(value.shape) for key, value in weights.items()})
-    whose = f"It looks like a file of {' or '.join(likely)}: name that teacher" if likely else "No teacher here has such keys"
+    if repr(name) in likely:
+        whose = f"It looks like a file of {name!r} that was changed or is incomplete: "
+    elif likely:
+        whose = f"It looks like a file of {' or '.join(likely)}: name that teacher, or "
+    else:
+        whose = "No teacher here has such keys: "
     return CheckpointError(
-        f"{path}: not a checkpoint of {name!r}: {wrong}. {whose}, or get the file that belongs to {name!r} "
+        f"{path}: not a checkpoint of {name!r}: {wrong}. {whose}get the file that belongs to {name!r} "
         f"(`tapdistill teachers pull {name}`)."
     )
 

@@ -37,6 +37,7 @@ from teachers.memory import DEFAULT_MEMORY, Memory
 from teachers.pyramid import encode_pyramid
 from teachers.refinements import Refinements
 from teachers.sampling import blend_cells, gather_cells, sample_windows
+from teachers.settings import require_whole
 from teachers.track_transformer import TrackTransformer
 
 WEIGHTS_AT = "https://huggingface.co/facebook/cotracker3"
@@ -272,7 +273,8 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     def __init__(self, *, max_frames: int = MAX_FRAMES, overlap: int | None = None, **settings: Any) -> None:
         super().__init__(max_frames=max_frames, **settings)
         self.overlap = max_frames // 2 if overlap is None else overlap
-        if not 1 <= self.overlap < max_frames:
+        require_whole(1, overlap=self.overlap)
+        if self.overlap >= max_frames:
             raise ConfigError(f"overlap = {self.overlap}: must be in 1..{max_frames - 1}, as a window has {max_frames} frames.")
         self.info = replace(self.info, settings=self.info.settings | {"max_frames": max_frames, "overlap": self.overlap})
 

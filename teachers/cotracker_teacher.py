@@ -26,6 +26,7 @@ from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import DEFAULT_MEMORY, Memory
 from teachers.precision import compute_in_bf16
 from teachers.pyramid import least_side
+from teachers.settings import require_switch, require_whole
 from teachers.support import frame_grid, grid_points, random_points
 
 STRIDE = 4
@@ -61,13 +62,13 @@ class Call:
     """Points a side of that local grid."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ConfigError(f"iterations = {self.iterations}: at least 1 is needed; the official predictor makes 6.")
-        for name in ("support_grid", "support_points", "local_grid"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it cannot be negative; 0 is none.")
-        if self.resolution and any(side % STRIDE for side in self.resolution):
-            raise ConfigError(f"resolution = {self.resolution}: height and width must be multiples of {STRIDE}.")
+        require_whole(1, iterations=self.iterations)
+        require_whole(0, support_grid=self.support_grid, support_points=self.support_points, local_grid=self.local_grid)
+        require_switch(single=self.single)
+        if self.resolution is None:
+            return
+        if len(self.resolution) != 2 or any(side % STRIDE or side < STRIDE for side in self.resolution):
+            raise ConfigError(f"resolution = {self.resolution}: must be height and width, multiples of {STRIDE}.")
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,15 @@ class CoTrackerTeacher(Teacher):
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
         if single and mode != "benchmark":
             raise ConfigError(f"single tracking belongs to mode 'benchmark', not to {mode!r}.")
-        if max_frames < 2:
-            raise ConfigError(f"max_frames = {max_frames}: at least 2 are needed.")
+        require_whole(2, max_frames=max_frames)
+        require_switch(bf16=bf16)
         config = self.presets[preset]()
         if checkpoint is not None:
             config = stored_config(checkpoint, config)
         official = config == self.presets["official"]()
         given = {
-            "iterations": iterations, "support_grid": support_grid, "support_points": support_points, "resolution": resolution,
-            "local_grid": local_grid,
+            "iterations": iterations, "support_grid": support_grid, "support_points": support_points, "local_grid": local_grid,
+            "resolution": None if resolution is None else tuple(resolution),
         }  # fmt: skip
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self.call: Call = replace(self._published_call(mode, config.resolution), single=single, **changed)

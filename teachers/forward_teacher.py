@@ -8,9 +8,9 @@
 | `label` | from a pass over the reversed clip |
 | `recipe`, `benchmark` | as `label`; no published recipe has these teachers, and strided TAP-Vid asks for every frame |
 
-In every mode frames keep their size. Sides that are no multiple of the network's stride, or that leave less than two cells at the
-coarsest level of its pyramid (where the official code gives NaN), are continued by the last row and column. A track goes through
-its query exactly.
+In every mode frames keep their size. Sides that leave less than two cells at the coarsest level of the network's pyramid (where the
+official code gives NaN) are continued by the last row and column. So are those that are no multiple of its stride, but in `predictor`:
+the official code squeezes such a frame into the cells that are whole, by up to a cell. A track goes through its query exactly.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import Memory
 from teachers.precision import compute_in_bf16
+from teachers.settings import require_switch, require_whole
 
 Preset = Literal["official", "mini"]
 
@@ -78,11 +79,11 @@ class ForwardTeacher(Teacher):
             raise no_weights(name, self.weights_at, "MIT")
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
-        if iterations < 1:
-            raise ConfigError(f"iterations = {iterations}: at least 1 is needed.")
+        require_whole(1, iterations=iterations)
         self.config = stored_config(checkpoint, self.presets[preset]())
         self.iterations, self.max_frames, self.memory = iterations, max_frames, memory
         self.backward = mode != "predictor" if backward is None else backward
+        require_switch(backward=self.backward, bf16=bf16)
         self.device = pick_device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -124,7 +125,8 @@ class ForwardTeacher(Teacher):
     def _encode(self, frames: np.ndarray) -> list[Tensor]:  # [t, H, W, 3] -> per level [1, t, h, w, C]
         video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)  # torch warns of read-only arrays: Ray's are
         stride, least = self.config.stride, self.config.stride * 2**self.config.levels
-        below, right = (max(least, side + -side % stride) - side for side in video.shape[-2:])
+        multiple = 1 if self.info.mode == "predictor" else stride
+        below, right = (max(least, side + -side % multiple) - side for side in video.shape[-2:])
         if below or right:
             video = F.pad(video.float(), (0, right, 0, below), mode="replicate")
         return self.model.encode(video[None], self.memory)

@@ -28,6 +28,7 @@ from teachers.interface import Mode, VisibleRule
 from teachers.memory import DEFAULT_MEMORY, Memory
 from teachers.pyramid import encode_pyramid
 from teachers.sampling import sample_windows
+from teachers.settings import require_whole
 from teachers.template_correlation import correlate_templates
 
 
@@ -152,7 +153,7 @@ class Pips(nn.Module):
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
+        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False)
 
     def query_features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:
         """[B or 1, N or 1, 1] frames and [B, N, 2] px to [B, N, C]: what each query looks like."""
@@ -239,6 +240,7 @@ class PipsTeacher(ForwardTeacher):
         memory: Memory = DEFAULT_MEMORY,
         bf16: bool = False,
     ) -> None:
+        require_whole(1, max_frames=max_frames)
         super().__init__(
             name=name, checkpoint=checkpoint, device=device, mode=mode, preset=preset, iterations=iterations, backward=backward,
             max_frames=max_frames, memory=memory, bf16=bf16, settings={},

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from teachers.clip_features import ClipFeatures
 from teachers.encoder import ResidualEncoder
-from teachers.errors import ConfigError
 from teachers.forward_teacher import ForwardTeacher, Preset
 from teachers.interface import Mode, VisibleRule
 from teachers.memory import DEFAULT_MEMORY, Memory
 from teachers.pyramid import encode_pyramid
 from teachers.sampling import sample_windows
+from teachers.settings import require_switch, require_whole
 from teachers.template_correlation import correlate_templates
 from teachers.time_convolution import TimeConvolution, norm_over_time
 
@@ -152,7 +152,7 @@ class Pips2(nn.Module):
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
+        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False)
 
     def first_templates(self, pyramid: list[Tensor], start: Tensor) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
         """What the queries look like, in place of all templates."""
@@ -259,8 +259,8 @@ class Pips2Teacher(ForwardTeacher):
         memory: Memory = DEFAULT_MEMORY,
         bf16: bool = False,
     ) -> None:
-        if window < 2:
-            raise ConfigError(f"window = {window}: at least 2 frames are needed.")
+        require_whole(2, window=window)
+        require_switch(beautify=beautify)
         super().__init__(
             name=name, checkpoint=checkpoint, device=device, mode=mode, preset=preset, iterations=iterations, backward=backward,
             max_frames=window, memory=memory, bf16=bf16, settings={"window": window, "beautify": beautify},

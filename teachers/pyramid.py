@@ -22,15 +22,17 @@ def encode_pyramid(
     levels: int,
     memory: Memory,
     unit_length: bool,
+    whole_cells: bool = True,
 ) -> list[Tensor]:  # per level [B, T, h, w, C]
-    """Encode frames, a block at a time; with `unit_length` the finest features have length 1, coarser ones are their averages.
+    """Encode frames, a block at a time; with `unit_length` the finest features have length 1, coarser ones are their averages. Without
+    `whole_cells` any size goes; the encoder then squeezes its maps into the cells that are whole, as the official PIPs do.
 
     Raises:
-        ConfigError: H or W is not a multiple of the encoder's stride, or too small for the pyramid.
+        ConfigError: H or W is too small for the pyramid, or no multiple of the encoder's stride though `whole_cells` asks for it.
     """
     batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
     least = least_side(stride, levels)
-    if height % stride or width % stride or min(height, width) < least:
+    if (whole_cells and (height % stride or width % stride)) or min(height, width) < least:
         raise ConfigError(f"frames of {width} x {height} px: the network needs multiples of {stride}, at least {least} a side.")
     dtype = encoder.conv1.weight.dtype
     parts = frames.flatten(0, 1).split(memory.frames(frames.device))

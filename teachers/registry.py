@@ -11,6 +11,7 @@ minis lie in this package.
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -161,6 +162,10 @@ TABLE: tuple[TeacherEntry, ...] = (
         name="tapir-mini", factory="teachers.tapir_teacher:TapirTeacher", architecture="TAPIR, small", licence=_OWN,
         weights="in this package", shipped=True,
     ),
+    TeacherEntry(
+        name="cotracker3-offline-mini", factory="teachers.cotracker3:CoTracker3OfflineTeacher",
+        architecture="CoTracker3, one window, small", licence=_OWN, weights="in this package", shipped=True,
+    ),
 )  # fmt: skip
 
 
@@ -221,7 +226,7 @@ def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode
         **settings: of the architecture, such as `window_px` of "lk".
 
     Raises:
-        ConfigError: no such teacher, mode, or setting; the message lists those there are.
+        ConfigError: no such teacher or mode (the message lists those there are), or no such setting.
         CheckpointError: no weights, or not those of this architecture; the message says where to get them.
     """
     if mode not in MODES:
@@ -236,7 +241,8 @@ def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode
     try:
         teacher = factory(name=own_name(name), checkpoint=checkpoint, device=device, mode=mode, **settings)
     except TypeError as error:
-        raise ConfigError(f"teacher {name!r}: {error}.") from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        raise ConfigError(f"teacher {name!r}: {f'it has no setting {unknown[1]!r}' if unknown else error}.") from error
     if not isinstance(teacher, Teacher):
         raise ConfigError(f"teacher {name!r}: {factory!r} did not make a Teacher: see docs/add-a-teacher.md.")
     return teacher

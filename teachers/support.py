@@ -18,9 +18,11 @@ def grid_points(
     size: tuple[float, float],  # height, width in px
     centre: tuple[float, float],  # x, y
 ) -> Tensor:  # [side**2, 3]
-    """`side` x `side` points at frame 0, rows from the top, x fastest, over a rectangle around `centre`."""
+    """`side` x `side` points at frame 0, rows from the top, x fastest, over a rectangle around `centre`; a single one at `centre`."""
     (height, width), (x, y) = size, centre
     margin = width * MARGIN
+    if side == 1:
+        return torch.tensor([[0.0, x, y]])
     xs = torch.linspace(x - width / 2 + margin, x + width / 2 - margin, side)
     ys = torch.linspace(y - height / 2 + margin, y + height / 2 - margin, side)
     rows, columns = torch.meshgrid(ys, xs, indexing="ij")

@@ -25,6 +25,7 @@ from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
 from teachers.memory import Memory
 from teachers.precision import compute_in_bf16
+from teachers.settings import require_switch, require_whole
 from teachers.tapir import BOOTSTAPIR, CPU_MEMORY, GPU_MEMORY, PRESETS, Features, Size, Tapir, TapirConfig, default_resolutions
 
 Preset = Literal["official", "mini"]
@@ -42,6 +43,9 @@ class Call:
     """Shift by half a pixel between our pixel centres and the network's corner raster; the published recipe forgets it."""
     through_query: bool = False
     """Put each track through its query, as a label should go; the network's own answer in that frame is near, not equal."""
+
+    def __post_init__(self) -> None:
+        require_switch(backward=self.backward, half_pixel=self.half_pixel, through_query=self.through_query)
 
 
 RULE = VisibleRule("v*c", 0.5)
@@ -100,8 +104,8 @@ class TapirTeacher(Teacher):
             raise no_weights(name, self.weights_at, "Apache-2.0")
         if preset not in PRESETS:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        if max_frames < 1:
-            raise ConfigError(f"max_frames = {max_frames}: at least 1 is needed.")
+        require_whole(1, max_frames=max_frames)
+        require_switch(official_quirks=official_quirks, bf16=bf16)
         config = stored_config(checkpoint, PRESETS[preset](**self.variant))
         official = config == TapirConfig.official(**self.variant)
         config = replace(config, official_quirks=official_quirks)

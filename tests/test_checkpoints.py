@@ -214,7 +214,10 @@ def test_the_file_of_another_teacher_is_named_for_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("norm.weight"), r"1 of 200 keys are missing \(first: norm\.weight\)\. It looks like a file of 'pips'"),
+        (
+            lambda w: w.pop("norm.weight"),
+            r"1 of 200 keys are missing \(first: norm\.weight\)\. It looks like a file of 'pips' that was changed",
+        ),
         (lambda w: w.update(extra=torch.zeros(1)), r"1 of 201 keys are unexpected \(first: extra\)"),
         (
             lambda w: w.update({"norm.weight": torch.zeros(7)}),

@@ -75,6 +75,11 @@ def test_predictor_mode_without_support_equals_the_official_grid(tmp_path):
     check_predictor(case, teacher, grid)
 
 
+def test_a_grid_of_one_point_is_in_the_middle():
+    assert frame_grid(1, 384, 512).tolist() == [[0, 256, 192]]
+    assert frame_grid(0, 384, 512).shape == (0, 3)
+
+
 def test_benchmark_mode_equals_the_official_evaluation(tmp_path):
     case = parity.case("ct3_eval_offline_joint")
     call = case.meta["constructor"]
@@ -295,9 +300,14 @@ def test_random_weights_are_asked_for_by_name_and_are_always_the_same(frames, qu
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"iterations": 0}, "iterations = 0: at least 1"),
-        ({"support_points": -1}, "support_points = -1: it cannot be negative"),
-        ({"resolution": (100, 130)}, "must be multiples of 4"),
+        ({"iterations": 0}, "iterations = 0: must be a whole number, at least 1"),
+        ({"iterations": 1.5}, "iterations = 1.5: must be a whole number, at least 1"),
+        ({"support_points": -1}, "support_points = -1: must be a whole number, at least 0"),
+        ({"support_grid": "6"}, "support_grid = 6: must be a whole number"),
+        ({"overlap": 300}, r"overlap = 300: must be in 1\.\.255"),
+        ({"resolution": (100, 130)}, "must be height and width, multiples of 4"),
+        ({"resolution": [64]}, "must be height and width, multiples of 4"),
+        ({"bf16": "no"}, "bf16 = no: must be true or false"),
         ({"single": True}, "single tracking belongs to mode 'benchmark', not to 'predictor'"),
         ({"preset": "large"}, "preset = 'large': there are official, mini"),
         ({"device": "abacus"}, "device 'abacus' cannot be used here"),

@@ -17,7 +17,7 @@ from teachers.errors import CheckpointError, ConfigError
 from teachers.memory import Memory
 from teachers.pips import Pips, PipsConfig, PipsTeacher, next_start, position_code
 from teachers.template_correlation import correlate_templates
-from tests import parity
+from tests import parity, waves
 from tests.official import check, file_of, model_of
 
 KEYS = "pips"
@@ -239,11 +239,25 @@ def test_weights_of_another_network_are_refused(tmp_path):
         mini_teacher(name="pips", checkpoint=str(tmp_path / "other.safetensors"))
 
 
+def test_sides_that_are_no_multiple_of_the_stride_are_squeezed_as_the_official_code_does_or_continued():
+    clip = waves.translating(frames=8, height=50, width=67, velocity=(1.0, 0.5))
+    queries = np.array([[0, 20.0, 30.0], [0, 50.5, 10.0]])
+    continued = np.pad(clip, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
+    for mode, seen in (("predictor", clip), ("label", continued)):
+        teacher = mini_teacher(mode=mode)
+        frames = torch.from_numpy(seen).permute(0, 3, 1, 2)[None]
+        start = torch.from_numpy(queries[None, :, None, 1:]).float().expand(-1, -1, 8, -1)
+        with torch.inference_mode():
+            direct = teacher.model(frames, start, teacher.iterations)[0, :, -1, :, :2]
+        answer = teacher.track(clip, queries).xy
+        np.testing.assert_allclose(answer[:, :3], direct[:, :3], atol=1e-4)  # another window may begin in frame 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"iterations": 0}, "iterations = 0: at least 1"),
+        ({"iterations": 0}, "iterations = 0: must be a whole number, at least 1"),
         ({"max_frames": 7}, "max_frames = 7: a window has 8 frames"),
     ],
 )

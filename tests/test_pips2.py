@@ -180,8 +180,9 @@ def test_a_teacher_without_weights_refuses():
     ("settings", "message"),
     [
         ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"iterations": 0}, "iterations = 0: at least 1"),
-        ({"window": 1}, "window = 1: at least 2 frames"),
+        ({"iterations": 0}, "iterations = 0: must be a whole number, at least 1"),
+        ({"window": 1}, "window = 1: must be a whole number, at least 2"),
+        ({"beautify": "off"}, "beautify = off: must be true or false"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(settings, message):

@@ -341,6 +341,7 @@ def test_the_command_pulls_and_then_lists_it_as_here(site, cache, weights, capsy
     assert code == 0
     assert f"{cache}/pips.pth" in text
     assert "preset mini" in text
+    assert f"take it with `--checkpoint {cache}/pips.pth --setting preset=mini`" in text
     assert f"sha256 {hashlib.sha256(weights).hexdigest()} (none is published: not checked)" in text
     code, text = said(capsys, "list", "--json")
     rows = {row["name"]: row for row in json.loads(text)}

@@ -231,9 +231,14 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "q.npz").write_bytes(b"no zip")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "q.txt").write_text("0 1 2")
-    for name in ("q.npz", "cut.npz"):
+    (tmp_path / "q.csv").write_bytes(b"\x89PNG")
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 3)))
+    for name in ("q.npz", "cut.npz", "one.npz"):
         with pytest.raises(ConfigError, match="not a readable npz"):
             read_queries(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"q\.csv: not a readable csv"):
+        read_queries(tmp_path / "q.csv")
     with pytest.raises(ConfigError, match=r"from \.npz or \.csv, not '\.txt'"):
         read_queries(tmp_path / "q.txt")
     with pytest.raises(ConfigError, match="no such file"):

@@ -446,7 +446,9 @@ def test_weights_of_the_other_variant_are_refused(tmp_path):
     ("settings", "message"),
     [
         ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"max_frames": 0}, "max_frames = 0: at least 1"),
+        ({"max_frames": 0}, "max_frames = 0: must be a whole number, at least 1"),
+        ({"max_frames": 2.5}, "max_frames = 2.5: must be a whole number, at least 1"),
+        ({"half_pixel": "False"}, "half_pixel = False: must be true or false"),
         ({"resolutions": [(100, 128)]}, r"resolution = \(100, 128\): both sides must be multiples of 8, at least 8"),
     ],
 )

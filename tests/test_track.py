@@ -372,6 +372,14 @@ class Interrupted(io.BytesIO):
         (["{video}", "--teacher", "lk,lk", "--tracks", "{tmp}/o.npz"], "name at least one tracker, each once"),
         (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.csv"], "o.csv: must end in .npz"),
         (["{video}", "--teacher", "lk", "--overlay", "{video}"], "v.mp4: is the video itself: name another file"),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/q.npz", "--queries", "{tmp}/q.npz"],
+            "q.npz: is the file of --queries: name another",
+        ),
+        (
+            ["{video}", "--teacher", f"{STILL}=a/best.pth", f"{STILL}=b/best.pth", "--tracks", "{tmp}/o.npz"],
+            "would be called still-best, still-best: give files",
+        ),
         (["{video}", "--teacher", "lk", "--overlay", "{video}/o.mp4"], "o.mp4: cannot be written: "),
         (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--grid", "0"], "--grid 0: must be at least 1"),
         (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/q.csv"], "q.csv: query 1 is (t, x, y) = (0, 64, 9)"),
@@ -388,8 +396,9 @@ class Interrupted(io.BytesIO):
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(arguments, message, video, tmp_path, capsys):
     (tmp_path / "q.csv").write_text("t,x,y\n3,5,5\n0,64,9\n")
+    np.savez(tmp_path / "q.npz", queries=np.zeros((1, 3)))
     assert track(*(argument.format(tmp=tmp_path, video=video) for argument in arguments)) == 1
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("tapdistill: ")
     assert message in sentence
-    assert [path.name for path in tmp_path.iterdir()] == ["q.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["q.csv", "q.npz"]
