@@ -20,7 +20,7 @@ from teachers.registry import entry_of
 START = "cotracker3-offline-mini"
 BEFORE, AFTER = "student, before", "student, after"
 HEIGHT, WIDTH, FRAMES, POINTS = 128, 160, 16, 64
-STEPS, LEARNING_RATE = 30, 5e-5
+STEPS, LEARNING_RATE = 20, 5e-5
 
 
 def training(labels: str) -> TrainConfig:
