@@ -16,6 +16,8 @@ TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
 # chaos, policies, streams, and train_minis take longer, or need a folder: run them by hand.
 BENCHMARKS = teachers loader inline_labels training_memory generator dataset overhead memory scale
+# One thread: on a machine that does other things too, threads that wait for each other make tests take ten times as long.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: setup demo test slow lint docs notebooks bench clean
@@ -38,10 +40,10 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: setup
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 docs: setup
 	$(VENV)/bin/zensical build --strict
