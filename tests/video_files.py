@@ -94,6 +94,8 @@ def write_video(
         for stream in streams:
             for packet in stream.encode():
                 out.mux(packet)
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # run by root, it makes this thread a real-time one
     return path
 
 
