@@ -71,6 +71,14 @@ def tars(out: Path | str) -> dict[str, bytes]:
     return {record.tar: storage.read(record.tar) for record in latest_records(storage) if record.tar}
 
 
+def findings(out: Path | str) -> list[str]:
+    """What `verify` finds in a data set, in words; empty where all is well."""
+    from labeler.storage import Storage
+    from labeler.verify import verify
+
+    return [f"{finding.file}: {finding.problem}" for finding in verify(Storage(str(out)))]
+
+
 def differences(there: Path | str, here: Path | str) -> list[str]:
     """Members that are not the same in two data sets, by unit: empty for equal samples, whatever the revision."""
     found: list[str] = []

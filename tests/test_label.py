@@ -1,17 +1,13 @@
-"""Whole jobs on the local engine: what goes in comes out, whatever is killed on the way, and never other bytes."""
+"""Whole jobs on the local engine: what goes in comes out, what is refused, and teachers that are added later."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import subprocess
 import tarfile
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,38 +18,27 @@ from labeler import tables
 from labeler.agreement import AgreementConfig
 from labeler.clips import ClipConfig
 from labeler.dataset import open_dataset
-from labeler.decoding_process import DecodingProcess
 from labeler.encode import decode_clip
-from labeler.plan import Unit, read_plans, units
-from labeler.records import latest_records, read_record, record_name
+from labeler.plan import read_plans
+from labeler.records import latest_records, read_record
 from labeler.shards import read_samples
 from labeler.storage import Storage
-from labeler.unit import ClipDone, Job, UnitDone, do_unit
-from labeler.verify import verify
-from pipelines.engine_local import DecodeLimits, LocalTrackers, TeacherSpec, UnitOpen
 from pipelines.label import label
-from teachers import ConfigError, SurroundingsError
+from teachers import ConfigError
 from tests.jobs import (
     FAR,
     NEAR,
     SLOW,
     STILL,
-    children_of,
     config,
     differences,
-    start_driver,
-    still_running,
+    findings,
     tars,
-    wait_for,
     write_moving,
 )
 from tests.video_files import cut, write_audio, write_video
 
 FEW = "tests.stub_teachers:NeedsLongClips"
-
-
-def findings(out: Path) -> list[str]:
-    return [f"{finding.file}: {finding.problem}" for finding in verify(Storage(str(out)))]
 
 
 # --- what comes out
@@ -285,212 +270,6 @@ def test_two_jobs_at_once_with_other_teachers_end_with_all(videos, tmp_path):
     )
 
 
-# --- a unit, step by step
-
-
-@pytest.fixture(scope="module")
-def decoding(videos) -> Iterator[DecodingProcess]:
-    with DecodingProcess(config(videos, "unused").frozen(), deadline_s=60, memory_gib=8) as process:
-        yield process
-
-
-class Killed(BaseException):
-    """Stands for a kill -9: nobody may catch it."""
-
-
-class DyingStorage(Storage):
-    """Dies at the n-th write: before it, or once it is done."""
-
-    writes_left, after = 0, False
-
-    def _write(self, write, *args):
-        if DyingStorage.writes_left == 0 and not DyingStorage.after:
-            raise Killed
-        result = write(*args)
-        if DyingStorage.writes_left == 0:
-            raise Killed
-        DyingStorage.writes_left -= 1
-        return result
-
-    def create(self, *args):
-        return self._write(super().create, *args)
-
-    def publish(self, *args):
-        return self._write(super().publish, *args)
-
-
-def only_unit(videos: Path, out: Path) -> tuple[Job, list]:
-    """A planned but untouched job of one unit with all videos."""
-    from labeler.manifest import freeze
-    from labeler.plan import create_plan, cut_into_units
-    from labeler.sources import list_sources
-
-    settings = config(videos, out)
-    storage = Storage(str(out))
-    freeze(storage, settings.frozen(), "test")
-    create_plan(storage, 0, cut_into_units(list_sources([str(videos)]), 99))
-    return Job(url=str(out), frozen=settings.frozen(), agreement=settings.agreement), units(read_plans(storage))
-
-
-def trackers(*names: str) -> LocalTrackers:
-    return LocalTrackers([TeacherSpec(name=name) for name in names])
-
-
-def label_twice(job: Job, unit: Unit, decoding: DecodingProcess) -> None:
-    """By two teachers, then by a third."""
-    for names in ((STILL, NEAR), (STILL, NEAR, FAR)):
-        list(do_unit(job, unit, decoding, trackers(*names)))
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("writes", range(4))
-def test_a_unit_killed_at_any_write_ends_with_the_same_bytes(videos, tmp_path, decoding, monkeypatch, writes, after):
-    """Two teachers, then a third: tar, record, tar, record are its four writes."""
-    job, (unit,) = only_unit(videos, tmp_path / "killed")
-    calm, (same,) = only_unit(videos, tmp_path / "calm")
-    label_twice(calm, same, decoding)
-    DyingStorage.writes_left, DyingStorage.after = writes, after
-    with monkeypatch.context() as patch:
-        patch.setattr("labeler.unit.Storage", DyingStorage)
-        with pytest.raises(Killed):
-            label_twice(job, unit, decoding)
-    label_twice(job, unit, decoding)
-    assert differences(tmp_path / "calm", tmp_path / "killed") == []
-    assert findings(tmp_path / "killed") == []
-
-
-def test_the_events_of_a_unit_tell_every_clip_and_video(videos, tmp_path, decoding):
-    job, (unit,) = only_unit(videos, tmp_path)
-    events = list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
-    assert sum(isinstance(event, ClipDone) for event in events) == 7
-    assert events[-1] == UnitDone(0, 0)
-    assert sum(event.tracks for event in events if isinstance(event, ClipDone)) == 7 * 24 * 2
-    assert list(do_unit(job, unit, decoding, trackers(NEAR))) == [UnitDone(0, 0)]
-
-
-class Overtaken(Storage):
-    """Just before the first record is created, another job commits the unit with a teacher of its own."""
-
-    rival = None
-
-    def create(self, name, data):
-        if name.startswith("shards/") and Overtaken.rival:
-            rival, Overtaken.rival = Overtaken.rival, None
-            rival()
-        return super().create(name, data)
-
-
-def test_who_loses_the_race_adds_its_teachers_without_running_them_again_and_keeps_its_rows(tmp_path, decoding, monkeypatch):
-    write_moving(tmp_path / "v.mp4", seed=1, frames=9)
-    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
-    job = replace(job, frozen=config(tmp_path, "unused").frozen())
-    ours, runs = trackers(STILL, NEAR, FEW), []
-    track = ours.track
-    monkeypatch.setattr(ours, "track", lambda names, *rest: runs.append(names) or track(names, *rest))
-    Overtaken.rival = lambda: list(do_unit(job, unit, second, trackers(FAR)))
-    with DecodingProcess(job.frozen, deadline_s=60, memory_gib=8) as second, monkeypatch.context() as patch:
-        patch.setattr("labeler.unit.Storage", Overtaken)
-        list(do_unit(job, unit, decoding, ours))
-    record = latest_records(Storage(str(tmp_path / "out")))[0]
-    assert (record.revision, sorted(record.teachers)) == (1, ["far", "near", "needslongclips", "still"])
-    assert [row.stage for row in record.rows] == ["teacher:needslongclips"]
-    assert runs == [["near", "needslongclips", "still"]]
-    assert findings(tmp_path / "out") == []
-
-
-def test_settings_that_json_changes_are_the_same_settings(videos, tmp_path, decoding):
-    """The stub has a tuple in its settings, which comes back from a record as a list."""
-    job, (unit,) = only_unit(videos, tmp_path)
-    list(do_unit(job, unit, decoding, trackers(STILL)))
-    assert list(do_unit(job, unit, decoding, trackers(STILL))) == [UnitDone(0, 0)]
-
-
-def test_a_damaged_record_stops_the_unit_with_its_name(videos, tmp_path, decoding):
-    job, (unit,) = only_unit(videos, tmp_path)
-    (tmp_path / "shards").mkdir()
-    (tmp_path / record_name(0, 0)).write_bytes(b'{"schema":1,')
-    with pytest.raises(Exception, match=r"000000\.r0\.json is not a commit record"):
-        list(do_unit(job, unit, decoding, trackers(STILL)))
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_full_temporary_disk_leaves_the_unit_open(videos, tmp_path, monkeypatch):
-    full = tmp_path / "full"
-    full.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(full)], capture_output=True, check=False).returncode:
-        pytest.skip("may not mount here")
-    try:
-        monkeypatch.setattr("tempfile.tempdir", str(full))
-        result = label(config(videos, tmp_path / "out"))
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
-    assert {event.unit for event in result.troubles} == {0, 1, 2}
-    assert "No space left" in result.troubles[0].why
-    assert result.accounts.open == 5
-    assert tars(tmp_path / "out") == {}
-
-
-def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(videos, tmp_path, decoding, monkeypatch):
-    call = decoding._process.call
-    monkeypatch.setattr(
-        decoding._process,
-        "call",
-        lambda method, video, *rest, **more: call(
-            "no_such_method" if video.uri.endswith("1.mp4") else method, video, *rest, **more
-        ),
-    )
-    job, (unit,) = only_unit(videos, tmp_path)
-    list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
-    (row,) = latest_records(Storage(str(tmp_path)))[0].rows
-    assert (Path(row.uri).name, row.reason) == ("1.mp4", "decode-error")
-    assert "AttributeError" in row.detail
-
-
-# --- kill -9
-
-
-MOMENTS = {
-    "as soon as the plan is there": lambda out: (out / "plan.0000.parquet").exists(),
-    "in the first unit": lambda out: (
-        (out / "shards").exists() or ((out / "plan.0000.parquet").exists() and time.sleep(1.5) is None)
-    ),
-    "after the first commit": lambda out: (out / record_name(0, 0)).exists(),
-    "after the second commit": lambda out: (out / record_name(1, 0)).exists(),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_driver_killed_and_started_again_ends_with_the_same_bytes(videos, tmp_path, moment):
-    teachers = (STILL, NEAR, SLOW)
-    label(config(videos, tmp_path / "calm", teachers))
-    out = tmp_path / "killed"
-    driver = start_driver(videos, out, teachers)
-    wait_for(lambda: MOMENTS[moment](out), driver)
-    below = children_of(driver.pid)
-    driver.send_signal(signal.SIGKILL)
-    said, _ = driver.communicate()
-    assert driver.returncode == -signal.SIGKILL, f"it had ended before: {said}"
-    assert still_running(below, within_s=15) == []
-    label(config(videos, out, teachers))
-    assert tars(out) == tars(tmp_path / "calm")
-    assert findings(out) == []
-    assert [name for name in os.listdir(out / "shards") if name.startswith(".")] == []
-
-
-@pytest.mark.slow
-def test_an_interrupted_driver_says_so_and_goes_on(videos, tmp_path):
-    driver = start_driver(videos, tmp_path, (STILL, SLOW))
-    wait_for(lambda: (tmp_path / record_name(0, 0)).exists(), driver)
-    driver.send_signal(signal.SIGINT)
-    said, _ = driver.communicate(timeout=60)
-    assert driver.returncode == 130, said
-    assert "goes on from here with the same command" in said
-    assert "Traceback" not in said
-    assert label(config(videos, tmp_path, (STILL, SLOW))).accounts.labelled == 7
-
-
 def test_agreement_settings_are_in_the_labels_and_in_the_record(videos, tmp_path):
     settings = AgreementConfig(tau_px=0.5)
     result = label(config(videos / "0.mp4", tmp_path, (STILL, NEAR), agreement=settings))
@@ -498,18 +277,6 @@ def test_agreement_settings_are_in_the_labels_and_in_the_record(videos, tmp_path
     sample = open_dataset(str(tmp_path))[0]
     assert sample.labels.settings["tau_px"] == 0.5
     assert not sample.labels.keep.any()  # a quarter of a pixel of 64 is one of 256
-
-
-def test_the_local_engine_leaves_a_unit_open_when_the_surroundings_fail(videos, tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
-        raise SurroundingsError("the disk is gone.")
-
-    monkeypatch.setattr("labeler.unit.commit", fail)
-    seen: list = []
-    result = label(config(videos, tmp_path, decoding=DecodeLimits(deadline_s=60)), seen.append)
-    assert result.troubles == [UnitOpen(unit, "the disk is gone.") for unit in range(3)]
-    assert (result.accounts.open, result.accounts.done) == (5, 0)
-    assert sum(isinstance(event, UnitOpen) for event in seen) == 3
 
 
 def test_a_tar_holds_plain_files_with_fixed_times_in_one_order(dataset):

@@ -55,7 +55,7 @@ def test_nothing_stored_names_a_path_of_the_machine_it_was_run_on(notebook):
 
 
 def test_the_search_for_paths_finds_them():
-    found = OF_A_MACHINE.findall("at /home/someone/x, '/tmp/abc', file:///root/y; not labels/tmp/x or https://a.org/work/z")
+    found = OF_A_MACHINE.findall("at /home/someone/x, '/tmp/abc', file:///root/y; not labels/tmp/x or https://a.org/home/z")
     assert found == ["/home/someone", "/tmp/abc", "/root/y"]
 
 
