@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -138,8 +138,12 @@ def record_name(unit: int, revision: int) -> str:
 
 def revisions(storage: Storage) -> dict[int, list[int]]:
     """Revisions that have a record, ascending, by unit; one listing."""
+    return _by_unit(storage.names("shards"))
+
+
+def _by_unit(names: Iterable[str]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
-    for name in storage.names("shards"):
+    for name in names:
         if match := RECORD.fullmatch(name):
             found.setdefault(int(match[1]), []).append(int(match[2]))
     return {unit: sorted(numbers) for unit, numbers in sorted(found.items())}
@@ -160,12 +164,12 @@ def latest(storage: Storage, unit: int) -> Record | None:
 
 def latest_records(storage: Storage) -> list[Record]:
     """The record that counts for every unit that has one, by unit; from their copies where those are up to date."""
-    counting = [record_name(unit, numbers[-1]) for unit, numbers in revisions(storage).items()]
-    tags = storage.tags("shards") if counting else {}
+    tags = storage.tags("shards")
+    counting = [record_name(unit, numbers[-1]) for unit, numbers in _by_unit(tags).items()]
     copies = _read_copies(storage) if counting else {}
 
     def read(name: str) -> Record:
-        copied = copies.get((name, tags.get(name.removeprefix("shards/"), "")))
+        copied = copies.get((name, tags[name.removeprefix("shards/")]))
         return Record.from_bytes(storage.read(name) if copied is None else copied, f"{storage.url}/{name}")
 
     with ThreadPoolExecutor(16) as pool:

@@ -60,8 +60,8 @@ class DemoConfig:
     """Folder for everything; run again, it goes on where it stopped."""
     queries: int = 256
     """Queries per clip."""
-    workers: int | None = None
-    """Units worked on at once; without it one for each CPU."""
+    workers: int = 1
+    """Units worked on at once; each takes about 2 GiB for the processes of its teachers, which work on a clip side by side."""
 
 
 def run(config: DemoConfig) -> int:
