@@ -1,14 +1,17 @@
 """The decoding of a worker: one killable process, and a thread that asks it for the next clip while teachers work on this one.
 
-What crashes or hangs the process is tried a second time in a fresh one, and is then a row: it costs its video, not the job.
+After a unit's last clip that is the first clip of the next unit, so teachers do not wait between units either. What crashes or hangs the
+process is tried a second time in a fresh one, and is then a row: it costs its video, not the job.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from queue import SimpleQueue
+from typing import Literal
 
 from labeler.accounts import Row
 from labeler.isolate import Isolated
@@ -16,8 +19,6 @@ from labeler.manifest import Frozen
 from labeler.source import Clip, OpenedVideo
 from labeler.sources import Source
 from teachers import SurroundingsError, TapdistillError, VideoError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,29 @@ class DecodingProcess:
         self._process = Isolated("labeler.source:VideoSource", frozen, memory_gib=memory_gib)
         self._thread = ThreadPoolExecutor(1, "decode-ahead")
         self._deadline_s = deadline_s
+        self._now: _Fetch | None = None
+        self._foretold: _Fetch | None = None
         self._closed = False
 
-    def clips(self, videos: Sequence[Source]) -> Iterator[Item]:
-        """Every video, then its clips, then its end; a `Row` in place of what cannot be had. One item is fetched ahead."""
-        return _fetched_ahead(self._clips(videos), self._thread)
+    def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
+        """Every video, then its clips, then its end; a `Row` in place of what cannot be had.
+
+        One clip is fetched ahead; after the last one the first of `then`, the videos of the next call as far as one knows. A call ends
+        the one before.
+        """
+        if self._now is not None:
+            self._now.cancel()
+        if self._foretold is not None and self._foretold.videos == videos:
+            self._now = self._foretold
+        else:
+            if self._foretold is not None:
+                self._foretold.cancel()
+            self._now = self._fetch(videos)
+        self._foretold = self._fetch(then) if then else None
+        return iter(self._now)
+
+    def _fetch(self, videos: Sequence[Source]) -> _Fetch:
+        return _Fetch(videos, self._clips(videos), self._thread)
 
     def _clips(self, videos: Sequence[Source]) -> Iterator[Item]:
         first_with: dict[str, str] = {}
@@ -80,6 +99,9 @@ class DecodingProcess:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._closed = True
+        for fetch in (self._now, self._foretold):
+            if fetch is not None:
+                fetch.cancel()
         self._process.close()  # ends the request in flight, if there is one
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._process.close()
@@ -91,10 +113,37 @@ class DecodingProcess:
         self.close()
 
 
-def _fetched_ahead(items: Iterator[T], thread: ThreadPoolExecutor) -> Iterator[T]:
-    """The same items; the next one is being fetched in `thread` while the caller works on this one."""
-    end = object()
-    coming = thread.submit(next, items, end)
-    while (item := coming.result()) is not end:
-        coming = thread.submit(next, items, end)
-        yield item  # type: ignore[misc]
+class _Fetch:
+    """The items of `videos`, fetched in `thread`, which after each clip waits until that clip is taken. Iterate over it once."""
+
+    def __init__(self, videos: Sequence[Source], items: Iterator[Item], thread: ThreadPoolExecutor) -> None:
+        self.videos = videos
+        self._items: SimpleQueue[Item | None] = SimpleQueue()
+        """What is fetched; None is the end."""
+        self._clip_taken = threading.Semaphore(0)
+        self._cancelled = False
+        self._job = thread.submit(self._run, items)
+
+    def _run(self, items: Iterator[Item]) -> None:
+        try:
+            for item in items:
+                self._items.put(item)
+                if isinstance(item, Clip):
+                    self._clip_taken.acquire()
+                if self._cancelled:
+                    return
+        finally:
+            self._items.put(None)
+
+    def __iter__(self) -> Iterator[Item]:
+        while (item := self._items.get()) is not None:
+            if isinstance(item, Clip):
+                self._clip_taken.release()
+            yield item
+        self._job.result()  # raises what the job raised
+
+    def cancel(self) -> None:
+        """Fetch no more than the item that is being fetched."""
+        self._cancelled = True
+        self._job.cancel()  # if it has not begun
+        self._clip_taken.release()

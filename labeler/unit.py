@@ -17,7 +17,7 @@ import numpy as np
 from labeler import agreement
 from labeler.accounts import Row
 from labeler.agreement import AgreementConfig
-from labeler.decoding_process import DecodingProcess, VideoEnd
+from labeler.decoding_process import DecodingProcess, Item, VideoEnd
 from labeler.encode import decode_clip
 from labeler.manifest import Frozen
 from labeler.plan import Unit
@@ -103,8 +103,10 @@ Tracked = dict[str, dict[str, bytes | str]]
 """key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs no teacher's work."""
 
 
-def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers) -> Iterator[Event]:
+def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers, *, then: Unit | None = None) -> Iterator[Event]:
     """Work on `unit` until its latest record has every wanted teacher; yields what happens.
+
+    `then` is probably the next unit: its first clip is decoded while the teachers work on the last one of this unit.
 
     Raises:
         SurroundingsError: the machine or the storage fails; the unit stays open.
@@ -130,7 +132,8 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers)
                         raise
                     done = False  # `gc` removed the tar while it was read, because a newer one replaces it
             else:
-                done = yield from _label(storage, job, unit, decoding, trackers, tracked)
+                items = decoding.clips(unit.videos, then.videos if then else ())
+                done = yield from _label(storage, job, unit, items, trackers, tracked)
             if done:
                 yield UnitDone(unit.number, record.revision + 1 if record else 0)
                 return
@@ -160,9 +163,9 @@ def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> Non
 
 
 def _label(
-    storage: Storage, job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers, tracked: Tracked
+    storage: Storage, job: Job, unit: Unit, items: Iterator[Item], trackers: Trackers, tracked: Tracked
 ) -> Generator[Event, None, bool]:
-    """Decode, track, label, and commit an open unit; False if another writer was faster with other bytes."""
+    """Track, label, and commit an open unit, whose decoded `items` come in; False if another writer was faster with other bytes."""
     videos: list[VideoEntry] = []
     clips: list[ClipEntry] = []
     rows: list[Row] = []
@@ -170,7 +173,7 @@ def _label(
     clock = _Stopwatch()
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         reported = 0
-        for item in decoding.clips(unit.videos):
+        for item in items:
             clock.lap("waiting for frames")
             if isinstance(item, OpenedVideo):
                 videos.append(VideoEntry(uri=item.uri, sha256=item.sha256, clips=len(item.clips)))

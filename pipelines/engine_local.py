@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,10 @@ def run(job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Seq
     trackers = LocalTrackers(specs)  # before `one_thread`, which pins the libraries that are loaded
     with one_thread(), DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib) as decoding:
         yield TeachersReady(trackers.infos)
-        for unit in units:
+        for unit, then in itertools.zip_longest(units, units[1:]):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    yield from do_unit(job, unit, decoding, trackers)
+                    yield from do_unit(job, unit, decoding, trackers, then=then)
                     break
                 except SurroundingsError as error:
                     if attempt == ATTEMPTS:

@@ -179,8 +179,8 @@ class UnitWorker:
     def ready(self) -> None:
         """Returns as soon as the worker runs."""
 
-    def do(self, unit: Unit) -> Iterator[Event]:
-        yield from do_unit(self._job, unit, self._decoding, self._trackers)
+    def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
+        yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)
 
 
 @contextlib.contextmanager
@@ -269,6 +269,15 @@ def run(
             group.close()
 
 
+@dataclass(eq=False)
+class _Worker:
+    """A unit worker, its group, and the unit that it was told to expect next."""
+
+    actor: Any
+    group: Group
+    expects: Unit | None = None
+
+
 class _Handout:
     """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
 
@@ -284,11 +293,11 @@ class _Handout:
         self._attempts: dict[int, int] = {}
         self._layout, self._groups = layout, groups
         self._new_group, self._new_worker = new_group, new_worker
-        self._starting: dict[Any, tuple[Any, Group]] = {}
-        """Call that returns when a worker is up -> the worker, its group."""
-        self._idle: list[tuple[Any, Group]] = []
-        self._busy: dict[Any, tuple[Unit, Any, Group]] = {}
-        """Stream of events -> its unit, worker, group."""
+        self._starting: dict[Any, _Worker] = {}
+        """Call that returns when a worker is up -> the worker."""
+        self._idle: list[_Worker] = []
+        self._busy: dict[Any, tuple[Unit, _Worker]] = {}
+        """Stream of events -> its unit, its worker."""
         self._most = min(len(units), layout.limit or len(units))
         """Workers that are of use."""
 
@@ -299,7 +308,7 @@ class _Handout:
             self._start_group()
         while self._queue or self._busy:
             while self._queue and self._idle:
-                self._give(*self._idle.pop())
+                self._give(self._idle.pop())
             if not self._starting and self._queue and self._workers() < self._most:
                 self._start_group()  # for a node that joins late; waits until there is room
             ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1)[0]
@@ -322,25 +331,33 @@ class _Handout:
             self._start_worker(group)
 
     def _start_worker(self, group: Group) -> None:
-        worker = self._new_worker(group)
-        self._starting[worker.ready.remote()] = (worker, group)
+        actor = self._new_worker(group)
+        self._starting[actor.ready.remote()] = _Worker(actor, group)
 
-    def _give(self, worker: Any, group: Group) -> None:
-        unit = self._queue.popleft()
+    def _give(self, worker: _Worker) -> None:
+        foretold = worker.expects if worker.expects and worker.expects in self._queue else None
+        unit = foretold or self._unexpected() or self._queue[0]
+        self._queue.remove(unit)
         self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
-        self._busy[worker.do.options(num_returns="streaming").remote(unit)] = (unit, worker, group)
+        worker.expects = self._unexpected()
+        self._busy[worker.actor.do.options(num_returns="streaming").remote(unit, worker.expects)] = (unit, worker)
+
+    def _unexpected(self) -> Unit | None:
+        """The next unit that no busy worker was told to expect; what one was told is taken all the same where nothing else is left."""
+        expected = {worker.expects.number for _, worker in self._busy.values() if worker.expects}
+        return next((unit for unit in self._queue if unit.number not in expected), None)
 
     def _is_up(self, call: Any) -> None:
-        worker, group = self._starting.pop(call)
+        worker = self._starting.pop(call)
         try:
             ray.get(call)
-            self._idle.append((worker, group))
+            self._idle.append(worker)
         except RayError as error:
             _as_raised(error)  # what is not the cluster's fault is raised
-            self._start_worker(group)
+            self._start_worker(worker.group)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
-        unit, worker, group = self._busy[stream]
+        unit, worker = self._busy[stream]
         lost = False
         try:
             yield ray.get(next(stream))
@@ -356,10 +373,10 @@ class _Handout:
                 yield UnitOpen(unit.number, str(why))
         del self._busy[stream]
         if lost:
-            ray.kill(worker)
-            self._start_worker(group)
+            ray.kill(worker.actor)
+            self._start_worker(worker.group)
         else:
-            self._idle.append((worker, group))
+            self._idle.append(worker)
 
 
 def _knock(address: str) -> None:

@@ -1,0 +1,77 @@
+"""Decoding ahead: the same items whatever was foretold, and no wait between units that were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from labeler.decoding_process import DecodingProcess, Item, VideoEnd
+from labeler.isolate import Isolated
+from labeler.source import Clip, OpenedVideo
+from labeler.sources import Source
+from tests.jobs import FRAMES, config, write_moving
+
+PATIENCE_S = 30
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> list[Source]:
+    """Three videos of one clip, one of two."""
+    folder = tmp_path_factory.mktemp("ahead")
+    return [Source(str(write_moving(folder / f"{i}.mp4", i, FRAMES * (1 + (i == 3)))), 0, "") for i in range(4)]
+
+
+@pytest.fixture
+def decoding(sources) -> Iterator[DecodingProcess]:
+    with DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8) as process:
+        yield process
+
+
+def named(items: Iterator[Item]) -> list[tuple[str, str]]:
+    return [(type(item).__name__, item.key if isinstance(item, Clip) else item.uri) for item in items]
+
+
+def test_what_was_foretold_changes_no_item(sources, decoding):
+    first, second = sources[:2], sources[2:]
+    calm = [named(decoding.clips(first)), named(decoding.clips(second))]
+    assert [kind for kind, _ in calm[1]] == ["OpenedVideo", "Clip", "VideoEnd", "OpenedVideo", "Clip", "Clip", "VideoEnd"]
+    for foretold in (second, [sources[3]], [Source("nowhere.mp4", 0, "")]):
+        assert [named(decoding.clips(first, foretold)), named(decoding.clips(second))] == calm
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_a_unit_left_half_way_is_given_whole_at_the_next_call(sources, decoding, taken):
+    whole = named(decoding.clips(sources[:2]))
+    list(islice(decoding.clips(sources[:2], sources[2:]), taken))
+    assert named(decoding.clips(sources[:2])) == whole
+
+
+def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(sources, decoding, monkeypatch):
+    decoded = threading.Event()
+    call = Isolated.call
+
+    def spy(self, method, video, *args, **keywords):
+        answer = call(self, method, video, *args, **keywords)
+        if (method, video) == ("clip", sources[1]):
+            decoded.set()
+        return answer
+
+    monkeypatch.setattr(Isolated, "call", spy)
+    items = decoding.clips(sources[:1], sources[1:2])
+    assert isinstance(next(items), OpenedVideo)
+    assert isinstance(next(items), Clip)
+    assert decoded.wait(PATIENCE_S), "nobody asked for another item meanwhile"
+    assert list(items) == [VideoEnd(sources[0].uri)]
+
+
+def test_closing_ends_a_fetch_that_waits(sources):
+    decoding = DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8)
+    next(decoding.clips(sources[:2], sources[2:]))
+    closing = threading.Thread(target=decoding.close)
+    closing.start()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
