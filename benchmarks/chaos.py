@@ -2,9 +2,10 @@
 
     python benchmarks/chaos.py --videos 100 --every 20 30 --seed 0
 
-A calm run labels the same videos first. Then the killer ends one of these with SIGKILL, again and again: the driver, a unit worker, a
-teacher, a decoder, the second node; and a proxy fails 5 % of the S3 requests. A driver that ended is started again until the job is done.
-At the end the bytes must equal the calm run's, the accounts must close, `verify` must find nothing, and no process may be left.
+A calm run labels the same videos first, with teachers that do not wait. Then the killer ends one of these with SIGKILL, again and again:
+the driver, a unit worker, a teacher, a decoder, the second node; and a proxy fails 5 % of the S3 requests. A driver that ended is started
+again until the job is done. At the end the bytes must equal the calm run's, the accounts must close, `verify` must find nothing, and no
+process may be left.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,8 +32,22 @@ from labeler.plan import read_plans  # noqa: E402
 from labeler.records import latest_records  # noqa: E402
 from labeler.storage import Storage  # noqa: E402
 from labeler.verify import verify  # noqa: E402
-from tests.jobs import FLAGS, SLOW, STILL, children_of, start_driver, still_running, tars, write_moving  # noqa: E402
+from teachers import Tracks  # noqa: E402
+from tests.jobs import FLAGS, STILL, children_of, start_driver, still_running, tars, write_moving  # noqa: E402
 from tests.s3_server import Faults, proxy, s3_server  # noqa: E402
+from tests.stub_teachers import Still  # noqa: E402
+
+CLIP_S = "CHAOS_CLIP_S"
+"""Environment variable: seconds that `Patient` takes for a clip. No setting of the teacher, which would be in the bytes."""
+
+
+class Patient(Still):
+    """Takes its time, as a learnt teacher does, so that there is something to kill."""
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        time.sleep(float(os.environ[CLIP_S]))
+        return super()._track(frames, queries, seed)
+
 
 VICTIMS = ("UnitWorker", "TeacherActor", "decoder")
 """Beside the driver and the second node."""
@@ -41,11 +59,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="videos to take instead")
     parser.add_argument("--every", type=float, nargs=2, default=(20.0, 30.0), help="seconds between kills, at least and at most")
     parser.add_argument("--faults", type=float, default=0.05, help="share of the S3 requests that fail")
-    parser.add_argument("--teachers", nargs="+", default=[STILL, SLOW])
+    parser.add_argument("--teachers", nargs="+", default=[STILL, f"benchmarks.chaos:{Patient.__name__}"])
+    parser.add_argument("--clip-s", type=float, default=8.0, help="seconds that the slower of these teachers takes for a clip")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {CLIP_S: "0", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, s3_server() as port:
         folder = arguments.folder or _videos(Path(scratch) / "videos", arguments.videos)
         share = arguments.faults / 4
@@ -60,12 +79,18 @@ def _videos(folder: Path, count: int) -> Path:
     return folder
 
 
+def _two_nodes() -> tuple[Any, Any]:
+    """A cluster, and its second node."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    return cluster, cluster.add_node(num_cpus=1)
+
+
 class Chaos:
     """One run."""
 
     def __init__(self, videos: Path, scratch: Path, flaky: object, arguments: argparse.Namespace) -> None:
-        from ray.cluster_utils import Cluster
-
         self.videos, self.scratch, self.flaky, self.arguments = videos, scratch, flaky, arguments
         self.random = random.Random(arguments.seed)
         self.killed: Counter[str] = Counter()
@@ -73,8 +98,6 @@ class Chaos:
         s3.use(endpoint=flaky.url)
         self.url = "s3://chaos/labels"
         Storage("s3://chaos").fs.mkdir("chaos")
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        self.node = self.cluster.add_node(num_cpus=1)
 
     def run(self) -> int:
         calm = self.scratch / "calm"
@@ -83,6 +106,8 @@ class Chaos:
         said, _ = driver.communicate()
         assert driver.returncode == 0, said
         print(f"calm run: {time.monotonic() - started:.0f} s", flush=True)
+        os.environ[CLIP_S] = str(self.arguments.clip_s)
+        self.cluster, self.node = _two_nodes()
 
         started, starts = time.monotonic(), 0
         while True:

@@ -30,7 +30,7 @@ from labeler.filters import WordFilter
 from labeler.manifest import Frozen, freeze
 from labeler.plan import NO_UNIT, Unit, create_plan, cut_into_units, plan_again, read_plans, unit_that_counts
 from labeler.queries import QueryConfig
-from labeler.records import Record, latest_records
+from labeler.records import Record, latest_names, latest_records
 from labeler.scan import VideoLimits
 from labeler.scratch import remove_abandoned
 from labeler.sources import list_sources
@@ -255,7 +255,7 @@ def _compacted(storage: Storage) -> list[Record]:
     while True:
         records = latest_records(storage)
         tables.compact(storage, records)
-        if [record.name for record in records] == [record.name for record in latest_records(storage)]:
+        if [record.name for record in records] == latest_names(storage):
             return records
 
 
