@@ -93,6 +93,8 @@ class DecodingProcess:
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError
                 raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
+            except ImportError as error:  # of an installation that is broken, or changes at this moment
+                raise SurroundingsError(f"{uri}: the decoding process cannot be started: {error}") from error
             except Exception as error:  # what no decoder is known to raise: one bad video must not stop a job
                 return Row(uri=uri, what=what, stage=method, reason="decode-error", detail=f"{type(error).__name__}: {error}")
 

@@ -86,7 +86,7 @@ class Isolated:
 
         Raises:
             VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a signal ended it).
-            SurroundingsError: the child did not start, or somebody else killed it: the machine may be out of memory.
+            SurroundingsError: the child did not start, whatever the reason, or somebody else killed it: the machine may be out of memory.
             Exception: what the method raised; TapdistillErrors as they are, others with the child's traceback as a note.
         """
         if self._about is None or self._child is None:
@@ -144,6 +144,8 @@ class Isolated:
         self._child = None
         code, said = child.end(grace_s=5)  # a dying process closes its socket before it is dead
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if not child.ready:
+            raise SurroundingsError(f"{about}: the process for it did not start ({name}{f': {said}' if said else ''}).")
         if name in ("SIGKILL", "SIGTERM"):
             raise SurroundingsError(
                 f"{about}: somebody ended its process ({name}): the machine may be out of memory; try again later."

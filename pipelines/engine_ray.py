@@ -215,8 +215,10 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
-    """The layout for the cluster that this process is connected to."""
+    """The layout for the cluster that this process is connected to. SurroundingsError if it has no CPUs yet."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not alive:
+        raise SurroundingsError("the Ray cluster has no node with CPUs yet: start one, then run the same command again.")
     return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
 
 

@@ -189,7 +189,7 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
 
     troubles: list[UnitOpen] = []
     failures = _Failures(config.max_failed_fraction)
-    with JobProgress(videos=sum(len(unit.videos) for unit in todo), report=Heartbeat(storage, config.metrics)) as progress:
+    with JobProgress(sum(len(unit.videos) for unit in todo), Heartbeat(storage, config.metrics)) as progress:
         for event in _events(config, job, todo, progress):
             progress.show(event)
             if isinstance(event, TeachersReady):
@@ -286,12 +286,13 @@ def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
     if config.engine == "local":
         yield from engine_local.run(job, config.specs(), config.decoding, todo)
         return
-    from pipelines import engine_ray  # here, because it imports ray
+    from pipelines import engine_ray, ray_metrics  # here, because they import ray
 
     progress.note(f"connecting to Ray at {config.ray_address}" if config.ray_address else "starting Ray on this machine")
     with engine_ray.connected(config.ray_address, config.workers):
         layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
         progress.note(str(layout))
+        progress.also_report(ray_metrics.RayMetrics(job.url))
         yield from engine_ray.run(job, config.specs(), config.decoding, todo, layout)
 
 

@@ -96,10 +96,10 @@ class JobProgress:
 
     Args:
         videos: to do.
-        report: called with a `Snapshot` every ten seconds, and at the end.
+        reports: called with a `Snapshot` every ten seconds, and at the end.
     """
 
-    def __init__(self, videos: int, report: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+    def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
         self._videos, self._videos_done = videos, 0
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
@@ -110,7 +110,7 @@ class JobProgress:
         self._doing: dict[int, tuple[float, str]] = {}
         self._started, self._started_at = time.monotonic(), time.time()
         self._lines, self._refreshed = Lines(), 0.0
-        self._report = report
+        self._reports = [*reports]
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
@@ -130,7 +130,11 @@ class JobProgress:
         self._over.set()
         self._thread.join()
         self._bar.stop()
-        self._report(self.snapshot(ended=True))
+        self._report(ended=True)
+
+    def also_report(self, report: Callable[[Snapshot], None]) -> None:
+        """One more that is called from now on."""
+        self._reports.append(report)
 
     def note(self, text: str) -> None:
         """A line above the bar."""
@@ -177,9 +181,14 @@ class JobProgress:
                 oldest="" if ended else what, reasons=dict(self._reasons), ended=ended,
             )  # fmt: skip
 
+    def _report(self, *, ended: bool = False) -> None:
+        snapshot = self.snapshot(ended=ended)
+        for report in self._reports:
+            report(snapshot)
+
     def _keep_going(self) -> None:
         while not self._over.wait(LINE_EVERY_S):
-            self._report(self.snapshot())
+            self._report()
             self._refresh()
 
     def _refresh(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from labeler.storage import Storage
 from labeler.verify import verify
 from pipelines.label import label
-from tests.jobs import SLOW, STILL, children_of, config, start_driver, tars, wait_for, write_moving
+from tests.jobs import ROOT, SLOW, STILL, children_of, config, start_driver, tars, wait_for, write_moving
 from tests.test_engine_ray import title_of
 
 pytestmark = [
@@ -96,3 +98,26 @@ def test_a_driver_killed_on_a_cluster_leaves_the_cluster_and_nothing_else(videos
     again = start_driver(videos, out, TEACHERS, *flags)
     said, _ = again.communicate()
     assert again.returncode == 0, said
+
+
+def test_a_cluster_without_a_worker_yet_says_so(videos, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        driver = start_driver(videos, tmp_path / "out", TEACHERS, "--engine", "ray", "--ray-address", head.address)
+        said, _ = driver.communicate(timeout=120)
+    finally:
+        head.shutdown()
+    assert driver.returncode == 1
+    assert "the Ray cluster has no node with CPUs yet" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.timeout(900)
+def test_chaos_changes_no_byte():
+    """The short form of `benchmarks/chaos.py`, which checks bytes, accounts, `verify`, and processes itself."""
+    command = ["benchmarks/chaos.py", "--videos", "8", "--clip-s", "4", "--every", "10", "16", "--seed", "3"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "killed:" in done.stdout

@@ -13,6 +13,7 @@ from labeler.decoding_process import DecodingProcess, Item, VideoEnd
 from labeler.isolate import Isolated
 from labeler.source import Clip, OpenedVideo
 from labeler.sources import Source
+from teachers import SurroundingsError
 from tests.jobs import FRAMES, config, write_moving
 
 PATIENCE_S = 30
@@ -75,3 +76,11 @@ def test_closing_ends_a_fetch_that_waits(sources):
     closing.start()
     closing.join(PATIENCE_S)
     assert not closing.is_alive()
+
+
+def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding, monkeypatch):
+    monkeypatch.setattr(decoding._process, "_target", "labeler.sauce:VideoSource")
+    with pytest.raises(
+        SurroundingsError, match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'"
+    ):
+        list(decoding.clips(sources))

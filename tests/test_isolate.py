@@ -136,6 +136,12 @@ def test_a_child_that_somebody_else_killed_is_no_fault_of_the_video(guest):
         guest.call("die", signal.SIGKILL)
 
 
+def test_a_child_that_dies_before_it_is_up_is_no_fault_of_the_video(monkeypatch):
+    monkeypatch.setattr("labeler.isolate.CHILD", "import sys; sys.exit('no module named labeler')")
+    with Isolated(GUEST) as isolated, pytest.raises(SurroundingsError, match=r"a\.mp4: .* did not start \(exit code 1: no module"):
+        isolated.call("add", 1, about="a.mp4")
+
+
 def test_a_child_that_dies_between_requests_is_noticed(guest):
     os.kill(guest.call("pid"), signal.SIGABRT)
     with pytest.raises(VideoError, match="SIGABRT"):
