@@ -6,7 +6,8 @@
     TeacherActor    one teacher; every teacher of a clip reads the same frames from the object store
 
 A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node that leaves costs the clips that were
-in flight on it, and nobody waits for what is not there. One group more than runs is always asked for: a node that joins late is used.
+in flight on it, and nobody waits for what is not there. One group more than runs is always asked for: a node that joins late is used. A
+group whose node has left is given up: Ray (2.60, its issue 65007) would look for another place for it without a pause, on a whole core.
 Ray core only. Whatever was not committed is done again, by the records.
 """
 
@@ -18,6 +19,7 @@ import logging
 import math
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from labeler import s3
@@ -41,6 +43,8 @@ KNOCK_S = 10.0
 """How long a cluster may take to answer at its address."""
 ROOM_S = 300.0
 """How long the cluster may take to start the actors of a kind."""
+LOOK_EVERY_S = 5.0
+"""Between two looks for groups whose node has left."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683 are 63 MB."""
 
@@ -242,6 +246,9 @@ class Group:
         made: Any = ray.remote(num_cpus=self._cpus)(UnitWorker)
         return made.options(scheduling_strategy=self._here()).remote(job, limits, mine, by_name)
 
+    def has_lost_its_node(self) -> bool:
+        return placement_group_table(self._placement)["state"] == "RESCHEDULING"
+
     def close(self) -> None:
         remove_placement_group(self._placement)  # its actors end with it
 
@@ -302,6 +309,7 @@ class _Handout:
         """Stream of events -> its unit, its worker."""
         self._most = min(len(units), layout.limit or len(units))
         """Workers that are of use."""
+        self._looked = time.monotonic()
 
     def run(self) -> Iterator[Event | UnitOpen]:
         for group in self._groups:
@@ -313,7 +321,8 @@ class _Handout:
                 self._give(self._idle.pop())
             if not self._starting and self._queue and self._workers() < self._most:
                 self._start_group()  # for a node that joins late; waits until there is room
-            ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1)[0]
+            ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S)[0]
+            self._give_up_lost_groups()
             for call in ready:
                 if call in self._starting:
                     self._is_up(call)
@@ -336,6 +345,21 @@ class _Handout:
         actor = self._new_worker(group)
         self._starting[actor.ready.remote()] = _Worker(actor, group)
 
+    def _replace(self, worker: _Worker) -> None:
+        """Start another in the place of a lost worker, unless its group was given up."""
+        if worker.group in self._groups:
+            self._start_worker(worker.group)
+
+    def _give_up_lost_groups(self) -> None:
+        """Close the groups whose node has left; what is busy or starting in them ends with an error."""
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for group in [group for group in self._groups if group.has_lost_its_node()]:
+            self._groups.remove(group)
+            self._idle = [worker for worker in self._idle if worker.group is not group]
+            group.close()
+
     def _give(self, worker: _Worker) -> None:
         foretold = worker.expects if worker.expects and worker.expects in self._queue else None
         unit = foretold or self._unexpected() or self._queue[0]
@@ -356,7 +380,7 @@ class _Handout:
             self._idle.append(worker)
         except RayError as error:
             _as_raised(error)  # what is not the cluster's fault is raised
-            self._start_worker(worker.group)
+            self._replace(worker)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
         unit, worker = self._busy[stream]
@@ -376,7 +400,7 @@ class _Handout:
         del self._busy[stream]
         if lost:
             ray.kill(worker.actor)
-            self._start_worker(worker.group)
+            self._replace(worker)
         else:
             self._idle.append(worker)
 

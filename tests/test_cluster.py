@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
+from ray.util.placement_group import placement_group_table
 
 from labeler.storage import Storage
 from labeler.verify import verify
@@ -48,6 +50,10 @@ def workers_at_work() -> int:
     return sum(title_of(pid).startswith("ray::UnitWorker") for pid in children_of(os.getpid()))
 
 
+def states_of_groups() -> list[str]:
+    return [group["state"] for group in placement_group_table().values()]
+
+
 def committed(out: Path) -> int:
     return len(list(out.glob("shards/*.json")))
 
@@ -77,6 +83,14 @@ def test_a_node_that_leaves_costs_no_clip_and_no_byte(videos, cluster, tmp_path)
     driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
     wait_until(lambda: committed(out) > 0 and workers_at_work() == 2, driver)
     cluster.remove_node(node, allow_graceful=False)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        wait_until(lambda: "REMOVED" in states_of_groups(), driver)
+        states = states_of_groups()
+    finally:
+        ray.shutdown()
+    assert "REMOVED" in states, "its group was given up"
+    assert "RESCHEDULING" not in states, "Ray busies itself with such a group"
     said, _ = driver.communicate()
     assert driver.returncode == 0, said
     assert list(verify(Storage(str(out)))) == []
