@@ -21,9 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
 
 from labeler.dataset import open_dataset
-from labeler.manifest import MANIFEST
+from labeler.manifest import NAME
 from labeler.plan import create_plan, cut_into_units
-from labeler.records import Record
+from labeler.records import ClipEntry, Record
 from labeler.sources import Source
 from labeler.storage import Storage
 from pipelines import cli
@@ -60,7 +60,7 @@ def main() -> int:
 def multiply(labels: Path, out: Path, clips: int) -> None:
     """A data set at `out` of `clips` clips: those of `labels`, listed so often; its tars are links."""
     old, new = open_dataset(str(labels)), Storage(str(out))
-    new.create(MANIFEST, old.storage.read(MANIFEST))
+    new.create(NAME, old.storage.read(NAME))
     places = [(record, entry) for record in old.records for entry in record.clips]
     (out / "shards").mkdir()
     for tar in {record.tar for record, _ in places if record.tar}:
@@ -74,7 +74,7 @@ def multiply(labels: Path, out: Path, clips: int) -> None:
         new.create(copy.name, copy.to_bytes())
 
 
-def many(places: list, count: int) -> list:
+def many(places: list[tuple[Record, ClipEntry]], count: int) -> list[tuple[Record, ClipEntry]]:
     return [places[number % len(places)] for number in range(count)]
 
 

@@ -3,7 +3,7 @@
     ds = open_dataset("labels")            # a folder or any fsspec URL, while it is still being written too
     ds                                     # printed: a summary
     ds.clips, ds.failures                  # pandas: one row per labelled clip; one per what did not become a label, with its reason
-    ds[0], ds["<key>"]                     # Clip: frames, queries, tracks by teacher, labels; show(), plot()
+    ds[0], ds["<key>"], ds[:3]             # Clip: frames, queries, tracks by teacher, labels; show(), plot()
     ds.sample("hardest", 4)                # clips worth a look
     ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a sample of clips
     ds.what_if(tau_px=(1, 2, 4))           # what other thresholds would keep
@@ -14,10 +14,11 @@ Tables and summary come from the commit records alone. What is measured on a sam
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -155,9 +156,20 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, which: int | str) -> Clip:
-        """A clip by number or key, from one ranged read of its tar. IndexError or KeyError if there is none."""
-        record, entry = self._places[self._by_key[which] if isinstance(which, str) else which]
+    @overload
+    def __getitem__(self, which: int | str) -> Clip: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[Clip]: ...
+
+    def __getitem__(self, which: int | str | slice) -> Clip | list[Clip]:
+        """A clip by number or key, from one ranged read of its tar; a list of clips by slice. IndexError or KeyError if there is none."""
+        if isinstance(which, slice):
+            return list(self.read(range(len(self))[which]))
+        try:
+            record, entry = self._places[self._by_key[which] if isinstance(which, str) else which]
+        except (IndexError, KeyError) as error:
+            raise type(error)(f"no clip {which!r}: {self.storage.url} has {len(self):,}.") from None
         return Clip.of(read_sample(self.storage, record, entry))
 
     def __iter__(self) -> Iterator[Clip]:
@@ -170,10 +182,15 @@ class Dataset:
         return sorted(random.Random(seed).sample(range(len(self)), min(most, len(self))))
 
     def read(self, numbers: Sequence[int]) -> Iterator[Clip]:
-        """The clips, in that order, a few of them at once."""
+        """The clips, in that order; a few more are read while one is looked at."""
+        ahead: deque[Future[Clip]] = deque()
         with ThreadPoolExecutor(READERS) as readers:
-            for start in range(0, len(numbers), READERS):
-                yield from readers.map(self.__getitem__, numbers[start : start + READERS])
+            for number in numbers:
+                ahead.append(readers.submit(self.__getitem__, number))
+                if len(ahead) > READERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def __repr__(self) -> str:
         return as_text(f"Dataset {self.storage.url}", self.summary)

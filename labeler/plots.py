@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_NAME = 18
 """Letters of a teacher's name in a plot."""
+TICKS_PX = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def plot_clip(sample: Sample) -> Figure:
@@ -69,7 +70,9 @@ def _distances(axes: Axes, sample: Sample) -> None:
         axes.annotate(f"tau {tau:g} px", (0, tau), fontsize=7, color="#888", va="bottom")
     axes.set(title="mean distance to the medoid, where seen", xlabel="frame", ylabel="px of 256")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, top)
+    axes.set_yticks([tick for tick in TICKS_PX if tick <= top])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

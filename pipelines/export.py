@@ -145,7 +145,11 @@ class _Count:
 
 def _check(config: ExportConfig, dataset: Dataset) -> None:
     if not len(dataset):
-        raise ShardError(f"{dataset.storage.url} holds no labelled clip yet.")
+        a, url = dataset.accounts, dataset.storage.url
+        raise ShardError(
+            f"{url} has no labelled clip: of {a.videos:,} videos {a.open:,} are open and {a.videos_failed:,} failed. "
+            f"`tapdistill status {url}` says more."
+        )
     if config.policy is not None and config.policy not in [*WITHOUT_TRUTH, *dataset.teachers]:
         raise ConfigError(
             f"--policy {config.policy}: there are the policies {', '.join(WITHOUT_TRUTH)} and the teachers {', '.join(dataset.teachers)}."

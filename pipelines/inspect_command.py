@@ -5,6 +5,8 @@ Not named `inspect.py`: that would hide the standard library's module from a scr
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,12 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
+from labeler.clip_view import Clip
 from labeler.dataset import Dataset, Which, open_dataset
 from pipelines.console import console, harmless, say
 from pipelines.inspect_measures import MEASURED, Measures, measure, with_teachers
 from pipelines.inspect_report import write_report
+from pipelines.progress import Lines, duration
 from pipelines.summary import accounts_table
 from teachers import ConfigError
 
@@ -59,14 +63,13 @@ def run(config: InspectConfig) -> int:
     measures = None
     if len(dataset):
         drawn = dataset.drawn(min(config.clips, MEASURED), config.seed)
-        measures = measure(list(with_teachers(dataset.read(drawn), shown)), dataset)
+        with console.status(f"measuring {len(drawn)} clips"):
+            measures = measure(list(with_teachers(dataset.read(drawn), shown)), dataset)
         _say_measures(measures, len(dataset))
     if config.out is None:
         return 0
     numbers = dataset.chosen(config.which, config.clips, config.seed)
-    clips = track(
-        dataset.read(numbers), "drawing", total=len(numbers), console=console, transient=True, disable=not console.is_terminal
-    )
+    clips = _watched(dataset.read(numbers), len(numbers))
     index = config.out if config.out.suffix == ".html" else config.out / "index.html"
     how = _how(config, len(numbers), len(dataset))
     written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
@@ -83,6 +86,17 @@ def _shown_teachers(config: InspectConfig, dataset: Dataset) -> list[str]:
             f"--teachers {unknown[0]}: labelled nothing in {config.url}; there are {', '.join(dataset.teachers) or 'none yet'}."
         )
     return [name for name in dataset.teachers if name in config.teachers or not config.teachers]
+
+
+def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
+    """The same clips; a bar in a terminal, a line every ten seconds elsewhere."""
+    lines, begun = Lines(), time.monotonic()
+    bar = track(clips, "drawing", total=total, console=console, transient=True, disable=not console.is_terminal)
+    for done, clip in enumerate(bar):
+        if lines.due():
+            left = duration((time.monotonic() - begun) / max(done, 1) * (total - done))
+            say(f"drawing: {done:,}/{total:,} clips · about {left} left")
+        yield clip
 
 
 def _how(config: InspectConfig, shown: int, there: int) -> str:
@@ -107,7 +121,8 @@ def _say_measures(measures: Measures, clips: int) -> None:
         ("median distance, px of the 256 raster", measures.distances),
         ("kept with another tau, px", thresholds),
     ):
-        say(_table(title, frame))
+        if frame is not measures.distances or len(frame) > 1:
+            say(_table(title, frame))
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:
@@ -117,9 +132,14 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
     for name in frame.columns:
         table.add_column(harmless(str(name)), justify="right")
     for name, *values in frame.itertuples(name=None):
-        cells = (
-            f"{value:.0%}" if column.endswith("share") else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
-            for column, value in zip(frame.columns, values, strict=True)
-        )  # fmt: skip
+        cells = (_cell(value, str(column)) for column, value in zip(frame.columns, values, strict=True))
         table.add_row(harmless(str(name)), *cells)
     return table
+
+
+def _cell(value: float, column: str) -> str:
+    if value != value:  # NaN: there is nothing to measure
+        return "–"
+    if column.endswith("share"):
+        return f"{value:.0%}"
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"

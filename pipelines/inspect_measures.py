@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from labeler import disagreement
-from labeler.agreement import AgreementConfig
+from labeler.agreement import OCCLUDED, AgreementConfig
 from labeler.clip_view import Clip
 from labeler.dataset import Dataset
 
@@ -32,7 +32,7 @@ class Measures:
     agreement: AgreementConfig
     """The settings of the stored labels: of the latest unit, if they differ."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share of points and frames by stored support."""
+    """float [HISTOGRAM_BINS]: share by stored support of the points and frames that are not agreed to be occluded."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
     distances: pd.DataFrame
@@ -61,7 +61,9 @@ def with_teachers(clips: Iterable[Clip], names: Collection[str]) -> Iterator[Cli
 def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
     """The measures of these clips of the data set."""
     base = AgreementConfig(**dataset.records[-1].agreement)
-    counts = sum((np.histogram(clip.labels.support, HISTOGRAM_BINS, (0, 1))[0] for clip in clips), np.zeros(HISTOGRAM_BINS))
+    counts = np.zeros(HISTOGRAM_BINS)
+    for clip in clips:
+        counts += np.histogram(clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1))[0]
     return Measures(
         clips=len(clips),
         agreement=base,

@@ -15,25 +15,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from labeler import player
 from labeler.accounts import REASONS
 from labeler.agreement import VISIBLE, stack
 from labeler.clip_view import Clip
 from labeler.dataset import Dataset
 from labeler.disagreement import disagreement
-from labeler.draw import colour_by, draw_frame, enlargement
 from labeler.licences import licence_note
 from pipelines.inspect_measures import Measures
-from pipelines.report import ROWS_SHOWN, Figure, Statistics, accounts_of, jpeg, most_central, short, statistics_of, templates
+from pipelines.report import ROWS_SHOWN, Figure, Statistics, accounts_of, most_central, short, statistics_of, templates
+from pipelines.thumbnail import thumbnail
 from teachers import SurroundingsError
 
 ONE_FILE_BYTES = 30_000_000
 """Players of more bytes leave the page for files of their own."""
-THUMBNAIL_WIDTH_PX = 240
-MARKERS_A_WIDTH = 70
-"""Width of a thumbnail in radii of its markers."""
 NAMES_APART = 0.14
 """Of the height of a chart, between the names of two curves."""
 
@@ -88,8 +83,8 @@ def write_report(
         rows = []
         for number, clip in enumerate(clips):
             statistics = statistics_of(clip, stack(clip.tracks, clip.rules, clip.size_hw))
-            players.add(number, _fragment(clip, statistics))
             rows.append(_row(number, clip, most_central(statistics, clip.tracks)))
+            players.add(number, _fragment(clip, statistics))
         page = _page(dataset, rows, players, teachers, measures, how)
         index.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -125,15 +120,11 @@ class Players:
 
 
 def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
-    """Its thumbnail shows the kept tracks of `teacher` in the middle frame, coloured by support."""
-    labels, middle = clip.labels, clip.labels.support.shape[1] // 2
+    """Its thumbnail shows the tracks of `teacher`."""
+    labels = clip.labels
     label = labels.valid & labels.keep[:, None]
     counted = labels.support[label & (labels.state == VISIBLE)]
     height, width = clip.size_hw
-    xy = np.where(label[..., None], clip.tracks[teacher].xy, np.nan)
-    radius = enlargement(height, width) * width / MARKERS_A_WIDTH
-    colours = colour_by(labels.support[:, middle])
-    picture = draw_frame(clip.frames, middle, xy, clip.visible(teacher), colours, point_radius=radius)
     return ClipRow(
         number=number,
         key=clip.key,
@@ -144,7 +135,7 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
         kept=float(labels.keep.mean()) if len(clip.queries) else 0.0,
         support=float(counted.mean()) if counted.size else None,
         disagreement=disagreement(labels),
-        thumbnail=jpeg(picture, THUMBNAIL_WIDTH_PX),
+        thumbnail=thumbnail(clip, teacher),
     )
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +24,12 @@ import pandas as pd
 
 from labeler import player
 from labeler.accounts import REASONS, Row
-from labeler.agreement import Stack, stack
+from labeler.agreement import OCCLUDED, Stack, stack
 from labeler.draw import colour_by, draw_frame, enlargement, rainbow
 from labeler.encode import decode_clip
 from labeler.sample import Sample
 from labeler.tables import Accounts
+from pipelines.console import harmless
 from teachers import Tracks, VisibleRule
 
 ROWS_SHOWN = 200
@@ -98,11 +100,11 @@ class Statistics:
     """How the trackers of one clip agree, over all of its points."""
 
     support: np.ndarray
-    """float [T]: mean support."""
+    """float [T]: mean support, of the points that are not agreed to be occluded; NaN where all are."""
     valid: np.ndarray
     """float [T]: share of the points whose label is valid."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share of points and frames by support."""
+    """float [HISTOGRAM_BINS]: share by support of the points and frames that are not agreed to be occluded."""
     names: tuple[str, ...]
     distance_px: np.ndarray
     """float [K, K]: median distance, px of the 256 raster, where both see the point; NaN where they never do."""
@@ -207,12 +209,13 @@ def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ..
 def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
     """How the stacked trackers agree on the sample, over all of its points."""
     labels = sample.labels
-    counts, _ = np.histogram(labels.support, HISTOGRAM_BINS, (0, 1))
+    counted = labels.state != OCCLUDED
+    counts, _ = np.histogram(labels.support[counted], HISTOGRAM_BINS, (0, 1))
     drawn = Counter(sample.sampler.tolist())
     kept = Counter(sample.sampler[labels.keep].tolist())
     points = max(len(sample.queries), 1)
     return Statistics(
-        support=labels.support.sum(0) / points,
+        support=np.where(counted, labels.support, 0).sum(0) / np.where(counted.any(0), counted.sum(0), np.nan),
         valid=labels.valid.sum(0) / points,
         histogram=counts / max(counts.sum(), 1),
         names=stacked.names,
@@ -223,13 +226,11 @@ def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
 
 def _median_distances(stacked: Stack) -> np.ndarray:
     """float [K, K]: median over points and frames that both see; NaN if there is none."""
-    k = len(stacked.names)
-    out = np.full((k, k), np.nan)
-    for i in range(k):
-        for j in range(k):
-            both = stacked.sees[i] & stacked.sees[j]
-            if both.any():
-                out[i, j] = np.median(np.linalg.norm(stacked.xy[i] - stacked.xy[j], axis=-1)[both])
+    sees = stacked.sees
+    out = np.diag(np.where(sees.any((1, 2)), 0.0, np.nan))
+    for i, j in combinations(range(len(sees)), 2):
+        both = sees[i] & sees[j]
+        out[i, j] = out[j, i] = np.median(np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)) if both.any() else np.nan
     return out
 
 
@@ -289,7 +290,7 @@ def jpeg(picture: np.ndarray, most_wide_px: int = PICTURE_WIDTH_PX) -> bytes:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates of the reports and of the player."""
+    """The templates of the reports and of the player; `harmless` is for names from files, which could turn the text around them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", player.FOLDER]),
         autoescape=True,
@@ -297,6 +298,6 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": player.to_base64, "cells": _cells}
+    environment.filters |= {"base64": player.to_base64, "cells": _cells, "harmless": harmless}
     environment.globals["tracker_colour"] = player.tracker_colour
     return environment

@@ -123,10 +123,17 @@ def test_a_clip_is_the_same_by_number_and_by_key(opened):
 
 
 def test_there_is_no_clip_beyond_the_last_and_none_of_another_key(opened):
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"no clip 7: .* has 7"):
         opened[7]
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no clip 'no-such-key'"):
         opened["no-such-key"]
+
+
+def test_a_slice_is_a_list_of_clips(opened):
+    keys = list(opened.clips["key"])
+    assert [clip.key for clip in opened[:3]] == keys[:3]
+    assert [clip.key for clip in opened[-1:2:-2]] == keys[-1:2:-2]
+    assert opened[7:] == []
 
 
 def test_a_clip_holds_arrays(opened):

@@ -13,11 +13,13 @@ import pytest
 
 from labeler import open_dataset
 from pipelines import cli, export
+from pipelines.label import label
 from student.metrics import score
 from student.tapvid import tapvid_clips
 from student.tapvid_export import labels_as_truth
 from student.testsets import npz_clips
 from teachers import Tracks
+from tests.jobs import NEAR, STILL, config
 
 T = 16
 
@@ -181,6 +183,14 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(dataset, tmp_path, capsys
     assert len(err.splitlines()) == 1
     assert re.search(says, err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_without_a_clip_says_what_became_of_its_videos(tmp_path, capsys):
+    video = tmp_path / "no-video.mp4"
+    video.write_text("not a video")
+    label(config(video, tmp_path / "labels", (STILL, NEAR)))
+    assert cli.run(["export", str(tmp_path / "labels"), "--to", "parquet", "--out", str(tmp_path / "out")]) == 1
+    assert "no labelled clip: of 1 videos 0 are open and 1 failed. `tapdistill status" in capsys.readouterr().err
 
 
 def test_a_file_is_not_taken_for_a_folder_nor_a_folder_for_a_file(dataset, tmp_path, capsys):

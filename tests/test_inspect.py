@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from labeler import open_dataset
+from labeler.agreement import OCCLUDED, stack
+from labeler.encode import EncodeConfig, decode_clip, encode_clip
 from pipelines import cli, inspect_report
+from pipelines.inspect_measures import measure
 from pipelines.label import label
+from pipelines.report import statistics_of, templates
+from pipelines.thumbnail import WIDTH_PX, key_frame, thumbnail
+from teachers import ShardError
 from tests.browser import Browser
 from tests.jobs import FAR, NEAR, STILL, config, write_moving
 
-HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE = "<img src=x onerror=alert(1)> \"' \u202e"
+"""With a mark that turns round the text behind it, where it is not replaced."""
+SHOWN = HOSTILE.replace("\u202e", "?")
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +89,9 @@ def test_one_file_holds_all_of_a_small_report(page):
 def test_names_from_files_are_text_and_never_tags(page):
     seen = Page(page.read_text())
     assert seen.tags.count("script") == 1 + 4  # ours, and the data of each player
-    assert f"{HOSTILE}.mp4" in seen.text
-    assert f"{HOSTILE} broken.mp4" in seen.text
+    assert f"{SHOWN}.mp4" in seen.text
+    assert f"{SHOWN} broken.mp4" in seen.text
+    assert "\u202e" not in seen.text
 
 
 def test_the_page_says_what_failed_and_what_the_licences_allow(page):
@@ -123,7 +134,14 @@ def test_without_a_report_the_terminal_has_the_summary(folder, tmp_path, monkeyp
     said = capsys.readouterr().out
     for part in ("4 with 64 frames", "video: not-a-video", "kept, by sampler", "kept, by motion", "median distance"):
         assert part in said
+    assert "nan" not in said
     assert not any(tmp_path.iterdir())
+
+
+def test_without_a_terminal_a_line_says_how_far_the_report_is(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.progress.LINE_EVERY_S", -1)  # always due
+    assert inspect(folder, "--out", tmp_path) == 0
+    assert re.search(r"drawing: 3/4 clips · about \d+ s left", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +164,28 @@ def test_a_data_set_with_failures_only_has_a_report_too(tmp_path, capsys):
     label(config(tmp_path / "videos", tmp_path / "labels"))
     assert inspect(tmp_path, "--out", tmp_path / "report") == 0
     text = Page((tmp_path / "report" / "index.html").read_text()).text
-    assert "No clip is labelled yet" in text
+    assert "No clip is labelled yet; the reasons are below" in text
     assert "not-a-video" in text
+
+
+def test_a_data_set_in_which_nothing_is_done_yet_has_a_report_too(dataset, tmp_path, capsys):
+    (tmp_path / "labels").mkdir()
+    for name in ("dataset.json", "plan.0000.parquet"):
+        shutil.copy(dataset.folder / name, tmp_path / "labels")
+    assert inspect(tmp_path, "--out", tmp_path / "report") == 0
+    text = Page((tmp_path / "report" / "index.html").read_text()).text
+    assert "No teacher has labelled anything yet" in text
+    assert "No clip is labelled yet." in text
+    assert "0 of 0 clips" in capsys.readouterr().out
+
+
+def test_one_teacher_has_no_distances(folder, tmp_path, capsys):
+    assert inspect(folder, "--out", tmp_path, "--teachers", "near") == 0
+    page, said = (tmp_path / "index.html").read_text(), capsys.readouterr().out
+    overview = page[: page.index('id="clips"')]
+    assert "Points kept, by sampler" in overview
+    assert "Median distance" not in overview
+    assert "median distance" not in said
 
 
 def test_a_data_set_that_is_still_being_written_has_one_of_what_is_there(dataset, tmp_path):
@@ -157,6 +195,7 @@ def test_a_data_set_that_is_still_being_written_has_one_of_what_is_there(dataset
     assert inspect(tmp_path, "--out", tmp_path / "report.html") == 0
     text = Page((tmp_path / "report.html").read_text()).text
     assert "2 of 3 units are written" in text
+    assert "videos are still open" in text
     assert "All 4 clips" in text
 
 
@@ -172,6 +211,70 @@ def test_clips_of_other_teachers_are_left_out(folder, tmp_path):
     assert 0 < by_far < len(dataset)
     assert inspect(tmp_path, "--out", tmp_path / "report", "--teachers", "far") == 0
     assert (tmp_path / "report" / "index.html").read_text().count("<video") == by_far
+
+
+# --- the small pictures
+
+
+@pytest.fixture
+def growing_light():
+    """30 frames, each lighter than the one before; key frames are 0, 12, and 24."""
+    return np.repeat(np.linspace(40, 220, 30, dtype=np.uint8), 48 * 64 * 3).reshape(30, 48, 64, 3)
+
+
+def test_a_thumbnail_shows_the_key_frame_nearest_the_middle(growing_light):
+    mp4 = encode_clip(growing_light, fps=24, config=EncodeConfig(key_frame_distance=12))
+    number, picture = key_frame(mp4, (48, 64), "clip.mp4")
+    assert number == 12
+    assert picture.shape == (WIDTH_PX * 48 // 64, WIDTH_PX, 3)
+    np.testing.assert_allclose(picture.mean((0, 1)), decode_clip(mp4)[12].mean((0, 1)), atol=2.5)  # frames are 6 apart
+
+
+def test_a_clip_of_one_frame_has_a_thumbnail(growing_light):
+    assert key_frame(encode_clip(growing_light[:1], fps=24), (48, 64), "clip.mp4")[0] == 0
+
+
+@pytest.mark.parametrize("damage", [lambda mp4: b"no video", lambda mp4: mp4[: len(mp4) // 3]])
+def test_a_damaged_clip_is_named(growing_light, damage):
+    mp4 = encode_clip(growing_light, fps=24)
+    with pytest.raises(ShardError, match=r"clip\.mp4: not a readable mp4 .* `tapdistill verify`"):
+        key_frame(damage(mp4), (48, 64), "clip.mp4")
+
+
+def test_only_labels_are_drawn_on_a_thumbnail(folder):
+    clip = open_dataset(str(folder / "labels"))[0]
+    nothing = replace(clip, labels=replace(clip.labels, keep=np.zeros_like(clip.labels.keep)))
+    occluded = replace(clip, labels=replace(clip.labels, state=np.full_like(clip.labels.state, OCCLUDED)))
+    assert thumbnail(nothing, "near") == thumbnail(occluded, "near") != thumbnail(clip, "near")
+
+
+# --- what is measured
+
+
+def test_agreed_occlusions_are_no_disagreement(folder):
+    """Their support is low, as hardly any teacher sees the point."""
+    dataset = open_dataset(str(folder / "labels"))
+    clip = dataset[0]
+    state, support = clip.labels.state.copy(), clip.labels.support.copy()
+    for some in (np.s_[:, 2], np.s_[:9, 4:8]):
+        state[some], support[some] = OCCLUDED, 0.25
+    hidden = replace(clip, labels=replace(clip.labels, state=state, support=support))
+    np.testing.assert_array_equal(measure([hidden], dataset).histogram, measure([clip], dataset).histogram)
+    stacked = stack(clip.tracks, clip.rules, clip.size_hw)
+    expected = statistics_of(clip, stacked).support
+    expected[2] = np.nan
+    np.testing.assert_array_equal(statistics_of(hidden, stacked).support, expected)
+
+
+def test_a_curve_has_no_place_where_there_is_nothing_to_measure():
+    line = templates().get_template("charts.html.j2").module.line([0.5, float("nan"), 1.0], "support")
+    assert re.search(r'points="([^"]*)"', line)[1].split() == ["0.0,40.0", "300.0,0.0"]
+
+
+def test_a_sample_without_one_clip_of_the_teachers_has_a_report(folder, tmp_path):
+    dataset = open_dataset(str(folder / "labels"))
+    written = inspect_report.write_report(tmp_path / "index.html", dataset, [], ["near", "still"], measure([], dataset), "none")
+    assert written.clips == 0
 
 
 # --- many clips
@@ -305,6 +408,30 @@ def test_keys_go_through_the_clips_and_closing_leaves_nothing_playing(browser):
         press("/");
         return [first !== second, videos, location.hash, back, document.activeElement.id];""")  # fmt: skip
     assert told == [True, 0, "", "open", "words"]
+
+
+@pytest.mark.slow
+def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
+    focus = """(() => { const at = document.activeElement; return [at.id || at.className,
+        getComputedStyle(at.matches(".player") ? at.querySelector(".stage") : at).outlineStyle !== "none"]; })()"""
+    ask(browser, "document.querySelector('dialog').close(); await wait(50); scrollTo(0, 0); document.activeElement.blur();")
+    browser.press("/")
+    seen = [browser.evaluate(focus)]
+    for _ in range(8):
+        browser.press("Tab")
+        seen.append(browser.evaluate(focus))
+    assert seen == [["words", True], ["band", True], *[["sort", True]] * 6, ["open", True]]
+    browser.press("Enter")
+    ask(browser, "await until(() => player()?.dataset.frame)")
+    assert browser.evaluate(focus) == ["player", True]
+    browser.press("ArrowRight")
+    browser.press("ArrowRight")
+    assert ask(browser, "return player().dataset.frame") == "2"
+    browser.press(" ")
+    assert ask(browser, "await wait(50); return player().querySelector('video').paused") is False
+    browser.press("Escape")
+    ask(browser, "await until(() => !player())")
+    assert browser.evaluate(focus) == ["open", True]
 
 
 @pytest.mark.slow

@@ -152,5 +152,34 @@ def test_the_mouse_over_a_point_shows_its_numbers(browser, clip):
 
 
 @pytest.mark.slow
+def test_occluded_points_can_be_hidden(browser):
+    told = ask(browser, """
+        const occluded = root.querySelector(".occluded"), drawn = [];
+        for (const key of ["Home", "End"]) {
+          occluded.click(); drawn.push(Number(press(key).drawn));
+          occluded.click(); drawn.push(Number(root.dataset.drawn));
+        }
+        return drawn;""")  # fmt: skip
+    assert told == [48, 48, 24, 48]  # `still` says from frame 8 on that its 24 points are occluded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_numbers_of_a_point_stay_inside_the_picture(browser, width):
+    outside = ask(browser, f"""
+        document.body.style.width = "{width}px";
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        const seen = [], {{ left, right, top, bottom }} = canvas.getBoundingClientRect();
+        for (let x = left; x < right; x += 12) for (let y = top; y < bottom; y += 12) {{
+          canvas.dispatchEvent(new PointerEvent("pointermove", {{ clientX: x, clientY: y }}));
+          const box = numbers.getBoundingClientRect();
+          if (!numbers.hidden) seen.push(box.left < left - 1 || box.right > right + 1);
+        }}
+        document.body.style.width = "";
+        return [seen.length > 0, seen.filter(Boolean).length];""")  # fmt: skip
+    assert outside == [True, 0]
+
+
+@pytest.mark.slow
 def test_the_page_has_no_error(browser):
     assert browser.evaluate("document.documentElement.dataset.error ?? null") is None

@@ -15,7 +15,7 @@ class Player {
     const find = (name) => root.querySelector(name);
     const clip = JSON.parse(find("script").textContent);
     Object.assign(this, clip, { root, frame: 0, video: find("video"), canvas: find("canvas"), scrub: find(".scrub"), clock: find(".clock") });
-    this.colour = find(".colour"); this.labelsOnly = find(".labels"); this.trails = find(".trails");
+    this.colour = find(".colour"); this.labelsOnly = find(".labels"); this.occluded = find(".occluded"); this.trails = find(".trails");
     this.playButton = find(".play"); this.numbers = find(".numbers");
     this.switches = [...root.querySelectorAll(".tracker")];
     this.colours = this.switches.map((box) => getComputedStyle(box.nextElementSibling).backgroundColor);
@@ -128,6 +128,7 @@ class Player {
   place(k, i, frame) {
     const frames = this.times.length, at = 2 * this.index(k, i, frame);
     if (this.xy[at] === NOT_TRACKED || (this.labelsOnly.checked && !this.label[i * frames + frame])) return null;
+    if (!this.occluded.checked && !this.isSeen(k, i, frame)) return null;
     return [(this.xy[at] * UNIT_PX + 0.5) * this.canvas.width / this.width, (this.xy[at + 1] * UNIT_PX + 0.5) * this.canvas.height / this.height];
   }
 
@@ -217,11 +218,12 @@ class Player {
     const title = document.createElement("b");
     title.textContent = `point ${this.number[i]} · ${this.sampler[i]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · ${this.label[at] ? "a label" : "no label"}`;
     this.numbers.replaceChildren(title, table);
-    // Beside the point, on the side where there is more room.
-    const scale = this.canvas.clientWidth / this.canvas.width, [x, y] = this.place(here[0], i, this.frame).map((px) => px * scale);
-    const { style } = this.numbers, right = x > this.canvas.clientWidth / 2, low = y > this.canvas.clientHeight / 2;
-    style.left = right ? "" : `${x + 16}px`; style.right = right ? `${this.canvas.clientWidth - x + 16}px` : "";
-    style.top = low ? "" : `${y + 12}px`; style.bottom = low ? `${this.canvas.clientHeight - y + 12}px` : "";
+    // Beside the point, on the side where there is more room, and inside the picture from left to right.
+    const { clientWidth: width, clientHeight: height } = this.canvas, scale = width / this.canvas.width;
+    const [x, y] = this.place(here[0], i, this.frame).map((px) => px * scale), { style, offsetWidth: own } = this.numbers;
+    const left = x > width / 2 ? x - 16 - own : x + 16, low = y > height / 2;
+    style.left = `${Math.max(0, Math.min(left, width - own))}px`;
+    style.top = low ? "" : `${y + 12}px`; style.bottom = low ? `${height - y + 12}px` : "";
   }
 
   paintRamp(ramp) {
