@@ -12,21 +12,24 @@ from typing import BinaryIO
 
 import fsspec
 
+from labeler.addresses import without_secrets
 from labeler.scan import VideoLimits
 from labeler.scratch import scratch_folder
 from labeler.sources import IN_TAR
-from labeler.storage import without_credentials
-from teachers.errors import ConfigError, SurroundingsError, VideoError
+from labeler.storage import check_protocol
+from teachers.errors import SurroundingsError, VideoError
 
 BLOCK_BYTES = 8 * 2**20
 """Of a download."""
+TRY_AGAIN = (408, 425, 429)
+"""HTTP answers of the 400s that blame the moment, not the request."""
 
 
 def shown(source: str | Path | bytes) -> str:
     """`source` as messages may show it: no credentials, and no query of a web address, which may hold a signature."""
     if isinstance(source, bytes):
         return f"video of {len(source)} bytes"
-    url = without_credentials(str(source))
+    url = without_secrets(str(source))
     return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
@@ -68,6 +71,7 @@ def _member(source: str, span: tuple[int, int], limits: VideoLimits, stack: cont
 def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None) -> None:
     """Copy what is at `url`, or `span` (offset, size) of it, to `file`."""
     name = shown(url)
+    check_protocol(url)
     try:
         with fsspec.open(url, "rb") as remote:
             remote.seek(span[0] if span else 0)
@@ -90,8 +94,10 @@ def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, in
         what = f"{type(error).__name__}, HTTP {status}" if status else type(error).__name__
         if isinstance(error, FileNotFoundError) or status in (404, 410):
             raise VideoError("not-found", f"{name}: there is no such file.") from None
-        if isinstance(error, PermissionError) or status in (401, 403):
+        if isinstance(error, PermissionError) or status in (401, 403, 451):
             raise VideoError("forbidden", f"{name}: the storage does not let us read it.") from None
-        if isinstance(error, (ImportError, ValueError)):
-            raise ConfigError(f"{name}: cannot be opened ({what}): is the fsspec package of this protocol installed?") from None
+        if isinstance(error, ValueError):
+            raise VideoError("not-found", f"{name}: no address that can be read ({what}).") from None
+        if status is not None and 400 <= status < 500 and status not in TRY_AGAIN:
+            raise VideoError("not-found", f"{name}: the server answers HTTP {status}.") from None
         raise SurroundingsError(f"{name}: reading failed ({what}): try again later.") from None

@@ -30,6 +30,8 @@ class WordFilter:
     def __post_init__(self) -> None:
         if self.columns and not (self.need or self.refuse):
             raise ConfigError("words.columns without words: give words.need or words.refuse.")
+        if not all(word.strip() for word in (*self.need, *self.refuse)):
+            raise ConfigError("words.need and words.refuse: an empty word is in every text; leave it out.")
 
     def why_not(self, source: Source) -> str:
         """Why `source` is left out; "" if it is wanted."""
@@ -46,4 +48,4 @@ class WordFilter:
 
 
 def _has(text: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+    return re.search(rf"(?<!\w){re.escape(word.strip().casefold())}(?!\w)", text.casefold()) is not None

@@ -35,7 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
-from labeler.scratch import PREFIX
+from labeler.scratch import prefix
 from teachers.errors import ConfigError, SurroundingsError, TapdistillError, VideoError
 
 START_TIMEOUT_S = 120.0
@@ -160,7 +160,7 @@ class _Child:
 
     def __init__(self, target: str, args: tuple[Any, ...], memory_gib: float | None) -> None:
         self.ready = False
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
+        self._folder = tempfile.TemporaryDirectory(prefix=prefix())
         self._stderr = Path(self._folder.name) / "stderr"
         here, there = socket.socketpair()
         with there, self._stderr.open("wb") as stderr:

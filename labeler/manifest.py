@@ -21,6 +21,8 @@ from labeler.storage import Storage
 from teachers import ConfigError, ShardError
 
 NAME = "dataset.json"
+MAX_BYTES = 64 << 20
+"""Of it: the names of a million sources."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +65,13 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
     """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing, broken, or of another schema."""
-    if storage.size(NAME) is None:
+    size = storage.size(NAME)
+    if size is None:
         raise ShardError(
             f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out {storage.url}` makes one."
         )
+    if size > MAX_BYTES:
+        raise ShardError(f"{storage.url}/{NAME} has {size:,} bytes, and may have {MAX_BYTES:,}: it is none of ours.")
     try:
         manifest = json.loads(storage.read(NAME))
         schema = manifest["schema"]

@@ -14,14 +14,26 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import pyarrow as pa
 
 from labeler.accounts import Row
 from labeler.sources import Source
 from labeler.storage import Storage
+from teachers import ShardError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
 NO_UNIT = -1
 """Of a video that a filter leaves out."""
+COLUMNS = {
+    "uri": "object",
+    "size": "int64",
+    "etag": "object",
+    "offset": "Int64",
+    "metadata": "object",
+    "unit": "int64",
+    "left_out": "object",
+}
+"""Of a plan; an "object" is a text."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +56,15 @@ def cut_into_units(
         wanted += not reason
     return pd.DataFrame(
         {
-            "uri": pd.Series([source.uri for source in sources], dtype=object),
-            "size": pd.Series([source.size for source in sources], dtype="int64"),
-            "etag": pd.Series([source.etag for source in sources], dtype=object),
-            "offset": pd.Series([source.offset for source in sources], dtype="Int64"),
-            "metadata": pd.Series([source.metadata for source in sources], dtype=object),
-            "unit": pd.Series(numbers, dtype="int64"),
-            "left_out": pd.Series(reasons, dtype=object),
-        }
-    )
+            "uri": [source.uri for source in sources],
+            "size": [source.size for source in sources],
+            "etag": [source.etag for source in sources],
+            "offset": [source.offset for source in sources],
+            "metadata": [source.metadata for source in sources],
+            "unit": numbers,
+            "left_out": reasons,
+        },
+    ).astype(COLUMNS)
 
 
 def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
@@ -64,9 +76,20 @@ def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
 
 
 def read_plans(storage: Storage) -> list[pd.DataFrame]:
-    """Every plan file, in order; empty before a job was planned."""
+    """Every plan file, in order; empty before a job was planned. ShardError for one that is damaged."""
     names = [name for name in storage.names() if PLAN.fullmatch(name)]
-    return [pd.read_parquet(io.BytesIO(storage.read(name))) for name in names]
+    return [_parsed(storage.read(name), f"{storage.url}/{name}") for name in names]
+
+
+def _parsed(data: bytes, what: str) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(io.BytesIO(data))[list(COLUMNS)].astype(COLUMNS)
+        texts = table.select_dtypes(object)
+        if not all(isinstance(value, str) for name in texts for value in texts[name]) or (table["unit"] < NO_UNIT).any():
+            raise ValueError("a column holds something else than it should")
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+        raise ShardError(f"{what} is not a plan ({error}): restore it, or label into a new folder.") from error
+    return table
 
 
 def units(plans: Sequence[pd.DataFrame]) -> list[Unit]:

@@ -28,6 +28,7 @@ from labeler.accounts import Row
 from labeler.sample import MAX_MEMBER_BYTES, SCHEMA, check_schema, to_json
 from labeler.shards import Offsets, WrittenShard, shard_name
 from labeler.storage import Storage
+from labeler.typed import check_types
 from teachers import ShardError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
@@ -119,6 +120,8 @@ class Record:
             ]
             fields["rows"] = [Row(**row) for row in fields["rows"]]
             record = cls(**fields)
+            for one in (record, *record.videos, *record.clips, *record.rows):
+                check_types(one)
             record._check_places()
             return record
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -152,7 +155,17 @@ def _by_unit(names: Iterable[str]) -> dict[int, list[int]]:
 
 def read_record(storage: Storage, unit: int, revision: int) -> Record:
     name = record_name(unit, revision)
-    return Record.from_bytes(storage.read(name), f"{storage.url}/{name}")
+    return _parsed(storage, name, storage.read(name))
+
+
+def _parsed(storage: Storage, name: str, data: bytes) -> Record:
+    """The record of that name; ShardError if it is none, or one of another unit or revision."""
+    record = Record.from_bytes(data, f"{storage.url}/{name}")
+    if record.name != name:
+        raise ShardError(
+            f"{storage.url}/{name} is not a commit record (it says that it is {record.name}). Run `tapdistill verify`."
+        )
+    return record
 
 
 def latest(storage: Storage, unit: int) -> Record | None:
@@ -180,7 +193,7 @@ def latest_records(storage: Storage) -> list[Record]:
 
     def read(name: str) -> Record:
         copied = copies.get((name, tags[name.removeprefix("shards/")]))
-        return Record.from_bytes(storage.read(name) if copied is None else copied, f"{storage.url}/{name}")
+        return _parsed(storage, name, storage.read(name) if copied is None else copied)
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(read, counting))
@@ -205,7 +218,7 @@ def _read_copies(storage: Storage) -> dict[tuple[str, str], bytes]:
     try:
         table = pd.read_parquet(io.BytesIO(storage.read(COPIES)))
         return {(name, tag): data for name, tag, data in zip(table["name"], table["tag"], table["record"], strict=True)}
-    except (pa.ArrowException, KeyError, OSError):
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
         return {}
 
 

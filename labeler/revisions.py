@@ -16,7 +16,7 @@ from labeler.records import ClipEntry, Record, commit, tar_of
 from labeler.sample import Sample, from_members, members
 from labeler.scratch import scratch_folder
 from labeler.shards import ShardWriter, WrittenShard, read_samples
-from labeler.storage import Storage
+from labeler.storage import Storage, surroundings
 from teachers import ShardError, Tracks
 
 Parts = dict[str, bytes]
@@ -73,11 +73,12 @@ def relabel(storage: Storage, record: Record, config: AgreementConfig, *, prune:
         return changed, updated(parts, members(replace(changed, tracks={})))
 
     clips = revise(storage, record, change, agreement=asdict(config))
-    while True:
-        try:
-            next(clips)
-        except StopIteration as end:
-            return end.value
+    with surroundings(f"relabel unit {record.unit}"):
+        while True:
+            try:
+                next(clips)
+            except StopIteration as end:
+                return end.value
 
 
 def updated(parts: Parts, fresh: Parts) -> Parts:

@@ -7,6 +7,7 @@ to a decoder happens here and nowhere else.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ class VideoSource:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+            _return_freed_memory()
         config, uri = self._frozen.clips, source.uri
         reader = open_video(
             uri, span=source.span, decoder=self._frozen.decoder, unsafe=self._frozen.unsafe_decode, limits=self._frozen.limits
@@ -157,6 +159,13 @@ class VideoSource:
             cuts = find_cuts(frames())
             found += [range(window.start + shot.start, window.start + shot.stop) for shot in shots(cuts, len(decoded))]
         return found
+
+
+def _return_freed_memory() -> None:
+    """Give the system back what the last video's frames took: otherwise this process grows by a third over its first dozen videos."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
 
 
 def content_hash(file: Path) -> str:

@@ -6,33 +6,29 @@
     *.csv, *.parquet             a column of paths or URLs; the other columns are metadata, and travel into the shards
 
 Listing costs one look at the storage, or one at each tar's headers, so 100,000 videos take seconds. What a list or table names is not
-looked up: a missing file becomes a row of the job, as any broken video does.
+looked up: a missing file, or an empty entry, becomes a row of the job, as any broken video does. A tar that was cut, or that holds more
+than plain files with plain names, is refused: what is behind its damage would be missing from the counts.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-import pandas as pd
-import pyarrow as pa
-
-from labeler.storage import file_system, refuse_credentials, surroundings, tag_of, without_credentials
+from labeler.addresses import refuse_secrets
+from labeler.lists import LISTS, TABLES, read_entries
+from labeler.metadata import to_metadata
+from labeler.storage import check_protocol, file_system, surroundings, tag_of
 from teachers import ConfigError
 
-LISTS, TABLES, TARS = (".txt", ".list"), (".csv", ".parquet"), (".tar",)
-URI_COLUMNS = ("uri", "url", "path", "video", "file")
-"""Names by which the column of a table is found, in this order."""
+TARS = (".tar",)
 VIDEO_SUFFIXES = frozenset({"mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv", "3gp", "wmv"})
 """Of a tar's members, which are videos."""
-SECRETS = frozenset({"signature", "sig", "token", "access_token", "x-amz-signature", "x-amz-security-token", "x-goog-signature"})
-"""Parts of a web address that let who reads it in."""
 IN_TAR = ".tar#"
 MAX_METADATA_BYTES = 1 << 20
 """Of a json or txt member; a longer one is not metadata."""
@@ -67,25 +63,33 @@ def list_sources(videos: Sequence[str], column: str | None = None) -> list[Sourc
 
     Args:
         videos: as above.
-        column: of a table, which holds the paths; without it the first of `URI_COLUMNS` that is there.
+        column: of a table, which holds the paths; without it the first of `labeler.lists.URI_COLUMNS` that is there.
 
     Raises:
-        ConfigError: a folder or glob without a file, nothing named at all, a list or table that cannot be read, an address that holds a
-            password or a signature.
+        ConfigError: a folder or glob without a file, nothing named at all, a list, table, or tar that cannot be read whole, an address
+            that holds a password or a signature, a name that no file of a data set can hold.
     """
     found: dict[str, Source] = {}
     for pattern in videos:
+        if not pattern:
+            raise ConfigError("a video is named by an empty text: is a variable of the shell not set?")
         for source in _named_by(pattern, column):
+            _refuse_odd_name(source.uri)
             found.setdefault(source.uri, source)
     if not found:
         raise ConfigError("no video named: give at least one file, folder, glob, list, table, or URL.")
     return [found[uri] for uri in sorted(found)]
 
 
+def _refuse_odd_name(uri: str) -> None:
+    """ConfigError for a name that no file of a data set can hold."""
+    if not uri.isascii() and uri != uri.encode(errors="replace").decode():
+        raise ConfigError(f"{uri!r}: this name is not UTF-8, and cannot stand in a plan or a shard: rename it.")
+
+
 def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
-    refuse_secrets(pattern)
     fs, path = file_system(pattern)
-    with surroundings(f"list {without_credentials(pattern)}"):
+    with surroundings(f"list {pattern}"):
         if path.endswith(LISTS + TABLES) and fs.isfile(path):
             yield from _listed(pattern, fs.cat_file(path), column)
             return
@@ -96,7 +100,10 @@ def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
             entries = {name: info for name, info in fs.find(path, detail=True).items() if not _hidden(name.removeprefix(below))}
         else:  # one file; a missing one becomes a row, so that a list with one wrong name still runs
             entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
-        files = {name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and fs.isfile(name))}
+        # A link that leads nowhere becomes a row, as a missing file does.
+        files = {
+            name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and not fs.isdir(name))
+        }
         if not files:
             raise ConfigError(
                 f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'."
@@ -116,27 +123,55 @@ def _hidden(path: str) -> bool:
 
 
 def _members(archive: Source, opened: Any) -> Iterator[Source]:
-    """The videos of a tar. Names are names only: nothing is unpacked, so where they point does not matter."""
-    videos: dict[str, tarfile.TarInfo] = {}
+    """The videos of a tar, each with what the json and txt members of its key say."""
+    videos: list[tarfile.TarInfo] = []
     metadata: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(fileobj=opened, mode="r:") as tar:
             for member in tar:
-                key, _, suffix = member.name.rpartition(".")
+                _refuse_odd_member(member, archive.uri)
+                stem, _, suffix = member.name.rpartition(".")
                 if not member.isfile():
                     continue
                 if suffix.lower() in VIDEO_SUFFIXES:
-                    videos[member.name] = member
-                elif suffix in ("json", "txt") and member.size <= MAX_METADATA_BYTES:
+                    videos.append(member)
+                elif suffix.lower() in ("json", "txt") and member.size <= MAX_METADATA_BYTES:
                     text = tar.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
-                    metadata.setdefault(key, {}).update(_as_metadata(suffix, text))
+                    metadata.setdefault(stem, {}).update(_as_metadata(suffix.lower(), text))
+            _refuse_cut(opened, tar.offset)
     except tarfile.TarError as error:
         raise ConfigError(f"{archive.uri} is not a whole tar ({error}): nothing of it is planned.") from error
     if not videos:
         raise ConfigError(f"{archive.uri}: no member of this tar is a video (mp4, mkv, webm, ...).")
-    for name, member in videos.items():
-        said = metadata.get(name.rpartition(".")[0], {})
-        yield Source(f"{archive.uri}#{name}", member.size, archive.etag, member.offset_data, _to_json(said))
+    name, times = Counter(member.name for member in videos).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(f"{archive.uri} holds {times} members named {name!r}: nothing of it is planned.")
+    for member in videos:
+        stem = member.name.rpartition(".")[0]
+        said = metadata.get(stem) or metadata.get(_key(member.name), {})
+        yield Source(f"{archive.uri}#{member.name}", member.size, archive.etag, member.offset_data, to_metadata(said))
+
+
+def _key(name: str) -> str:
+    """The key that WebDataset gives a member: its name up to the first dot of its last part."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
+
+
+def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
+    """ConfigError for what no tar of videos needs, and who unpacks one may be led astray by."""
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        kind = "a sparse file" if member.issparse() else "a link" if member.islnk() or member.issym() else "a device"
+        raise ConfigError(f"{archive} holds {member.name!r}, {kind}: refused. Write a tar of plain files.")
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise ConfigError(f"{archive} holds {member.name!r}, a name that points out of it: refused. Write a tar of plain names.")
+
+
+def _refuse_cut(opened: Any, end: int) -> None:
+    """TarError if no mark of its end stands at `end`, where its members do: `tarfile` takes what it can't read for the end."""
+    opened.seek(end)
+    if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"its members end at byte {end:,}, and no mark of the end is there")
 
 
 def _as_metadata(suffix: str, text: str) -> dict[str, Any]:
@@ -145,7 +180,7 @@ def _as_metadata(suffix: str, text: str) -> dict[str, Any]:
         return {"txt": text.strip()}
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {"json": value}
 
@@ -153,54 +188,8 @@ def _as_metadata(suffix: str, text: str) -> dict[str, Any]:
 def _listed(name: str, data: bytes, column: str | None) -> Iterator[Source]:
     """What a list or table names; relative paths are relative to its own folder."""
     folder = name.rpartition("/")[0] if "://" in name else os.path.dirname(os.path.abspath(name))
-    for i, (uri, metadata) in enumerate(_rows(name, data, column)):
+    for i, entry in enumerate(read_entries(name, data, column)):
+        uri = entry.uri or f"{name}#entry {i} is empty"  # so that it becomes a row, as every entry without a video does
         refuse_secrets(uri, f"{name}, entry {i}")
-        yield Source(uri if "://" in uri or os.path.isabs(uri) else f"{folder}/{uri}", 0, "", metadata=metadata)
-
-
-def _rows(name: str, data: bytes, column: str | None) -> Iterator[tuple[str, str]]:
-    """(path or URL, metadata) of each entry of a list or table."""
-    if name.endswith(LISTS):
-        try:
-            lines = data.decode().splitlines()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name} is not a list of paths: it is not text ({error}).") from error
-        yield from ((line.strip(), "") for line in lines if line.strip() and not line.lstrip().startswith("#"))
-        return
-    try:
-        table = pd.read_parquet(io.BytesIO(data)) if name.endswith(".parquet") else pd.read_csv(io.BytesIO(data))
-    except (ValueError, pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{name} is not a table ({error}).") from error
-    taken = column if column is not None else next((one for one in URI_COLUMNS if one in table), None)
-    if taken not in table:
-        wanted = f"no column {column!r}" if column else f"none of the columns {', '.join(URI_COLUMNS)}"
-        raise ConfigError(f"{name} has {wanted}: it has {', '.join(map(str, table))}. Name one with --column.")
-    table = table.dropna(subset=[taken])
-    others = [(str(one), table[one].tolist()) for one in table if one != taken]
-    for i, uri in enumerate(table[taken].astype(str)):
-        yield uri.strip(), _to_json({one: values[i] for one, values in others if _is_known(values[i])})
-
-
-def _is_known(value: Any) -> bool:
-    return not (value is None or value is pd.NaT or (isinstance(value, float) and value != value))
-
-
-def _to_json(metadata: Mapping[str, Any]) -> str:
-    """ "" for no metadata; what JSON does not know (a date) as text."""
-    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False, default=str) if metadata else ""
-
-
-def refuse_secrets(url: str, where: str = "") -> None:
-    """ConfigError for an address that holds a password or a signature: it would stand in plans, records, and shards.
-
-    The message does not show it; `where` says which entry it is.
-    """
-    if "://" not in url:
-        return
-    refuse_credentials(url)
-    secret = next((key for key, _ in parse_qsl(urlsplit(url).query) if key.lower() in SECRETS), None)
-    if secret:
-        raise ConfigError(
-            f"{where or url.partition('?')[0]}: the address holds a {secret!r}, which would be stored with the labels. Give addresses that "
-            "need none, and credentials through the environment."
-        )
+        check_protocol(uri)
+        yield Source(uri if "://" in uri or os.path.isabs(uri) else f"{folder}/{uri}", 0, "", metadata=entry.metadata)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import threading
@@ -21,6 +22,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from labeler import s3
+from labeler.addresses import refuse_secrets, without_secrets
 from labeler.scratch import is_alive
 from teachers import ConfigError, ShardError, SurroundingsError
 
@@ -37,6 +39,9 @@ class Storage:
     """A folder on any fsspec file system; paths are relative to it, with '/'."""
 
     def __init__(self, url: str) -> None:
+        """ConfigError for an address that cannot be one: see `file_system`."""
+        if not url:
+            raise ConfigError("a folder or URL is named by an empty text: is a variable of the shell not set?")
         self.url = url if "://" in url else os.path.abspath(url)
         self.fs, self.root = file_system(self.url)
         self.local = isinstance(self.fs, LocalFileSystem)
@@ -134,11 +139,11 @@ class Storage:
         """Remove half-written files that a killed process of this host left in a local `folder`."""
         if not self.local:
             return
+        ours = re.compile(rf".*@{re.escape(socket.gethostname())}-\d+-(\d+){re.escape(PART)}")
         for name in self.names(folder):
-            if name.endswith(PART) and name.split("@")[-1].startswith(f"{socket.gethostname()}-"):
-                pid = name.removesuffix(PART).rsplit("-", 1)[-1]
-                if pid.isdigit() and not is_alive(int(pid)):
-                    self.remove(f"{folder}/{name}")
+            part = ours.fullmatch(name)
+            if part and not is_alive(int(part[1])):
+                self.remove(f"{folder}/{name}")
 
     def _link(self, name: str, data: bytes) -> bool:
         with self._part(name, data) as part:
@@ -185,15 +190,17 @@ def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL or local path, and the path on it.
 
     Raises:
-        ConfigError: the URL holds a password, or is of a kind that is unknown or not installed.
+        ConfigError: the URL holds a secret, or is of a kind that is unknown or not installed.
         SurroundingsError: the file system does not answer.
     """
-    refuse_credentials(url)
+    refuse_secrets(url)
+    check_protocol(url)
     with surroundings(f"open {url}"):
         try:
+            urlsplit(url)
             return fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"{url}: {error}. A URL is a folder or what fsspec knows, such as s3://bucket/folder.") from error
+        except ValueError as error:
+            raise ConfigError(f"{url}: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -207,20 +214,18 @@ def surroundings(doing: str) -> Iterator[None]:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK:
             raise
         raise SurroundingsError(
-            f"could not {doing}: {error}. Nothing committed is lost; mend it and run the same command again."
+            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it and run the same command again."
         ) from error
 
 
-def without_credentials(url: str) -> str:
-    """`url` with what stands before an '@' in its host part replaced by '***', for messages."""
-    netloc = urlsplit(url).netloc if "://" in url else ""
-    return url.replace(netloc.rsplit("@", 1)[0], "***", 1) if "@" in netloc else url
-
-
-def refuse_credentials(url: str) -> None:
-    """ConfigError for a URL that holds a user or a password: it would end up in plans, records, and messages."""
-    if without_credentials(url) != url:
+def check_protocol(url: str) -> None:
+    """ConfigError if `url` is of a kind that fsspec does not know, or whose package is not installed; asks no server."""
+    if "://" not in url:
+        return
+    try:
+        for protocol in re.findall(r"([A-Za-z][\w+.-]*)(?=://|::)", url):
+            fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError) as error:
         raise ConfigError(
-            f"{without_credentials(url)}: a URL must not hold a user or a password. Give them through the environment or a profile of "
-            "the storage."
-        )
+            f"{without_secrets(url)}: {error}. A URL is a folder or what fsspec knows, such as s3://bucket/folder."
+        ) from error

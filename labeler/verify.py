@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tarfile
 import time
@@ -15,7 +14,7 @@ from labeler.plan import read_plans
 from labeler.records import RECORD, Record, latest_records, read_record, revisions
 from labeler.sample import from_members
 from labeler.shards import read_samples, refuse_odd_member
-from labeler.storage import PART, Storage
+from labeler.storage import PART, Storage, surroundings
 from labeler.tables import accounts, compact
 from teachers import ShardError
 
@@ -78,20 +77,24 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
         return f"has {size:,} bytes, its record says {record.size_bytes:,}"
     if quick:
         return None
-    data = storage.read(record.tar)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != record.sha256:
-        return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
+    entries = {entry.key: entry for entry in record.clips}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            for member in tar:
-                refuse_odd_member(member, record.tar)
-                key, _, suffix = member.name.partition(".")
-                entry = next((entry for entry in record.clips if entry.key == key), None)
-                if entry is None or entry.offsets.get(suffix) != (member.offset_data, member.size):
-                    return f"holds {member.name} elsewhere than its record says"
-        keys = [from_members(key, parts).key for key, parts in read_samples(io.BytesIO(data), record.tar)]
-    except (ShardError, tarfile.TarError) as error:
+        with surroundings(f"read {storage.url}/{record.tar}"), storage.open(record.tar) as file:
+            with tarfile.open(fileobj=file, mode="r:") as tar:  # headers first: a member may be larger than the memory
+                for member in tar:
+                    refuse_odd_member(member, record.tar)
+                    key, _, suffix = member.name.partition(".")
+                    if key not in entries or entries[key].offsets.get(suffix) != (member.offset_data, member.size):
+                        return f"holds {member.name} elsewhere than its record says"
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if digest != record.sha256:
+                return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
+            file.seek(0)
+            keys = [from_members(key, parts).key for key, parts in read_samples(file, record.tar)]
+    except tarfile.TarError as error:
+        return f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
+    except ShardError as error:
         return str(error)
     if keys != [entry.key for entry in record.clips]:
         return f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"

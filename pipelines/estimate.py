@@ -65,8 +65,9 @@ def print_estimate(config: LabelConfig) -> None:
     plan = plans[0] if plans else cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not)
     wanted = sources_of(plan[plan["unit"] != NO_UNIT])
     known = sum(source.size for source in wanted)
+    units = plan.loc[plan["unit"] != NO_UNIT, "unit"].nunique()
     say(
-        f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; {plan['unit'].nunique()} units of "
+        f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; {units} units of "
         f"{config.videos_per_unit} videos; {known / 1e9:.2f} GB to read" + (", sizes of a list not counted." if not known else ".")
     )
     if not wanted:

@@ -7,6 +7,7 @@ It is news, not truth: what is done stands in the commit records, and a job that
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Heartbeat:
 
     def __call__(self, snapshot: Snapshot) -> None:
         if self._metrics is not None:
-            with self._metrics.open("a") as file:
+            with contextlib.suppress(OSError), self._metrics.open("a") as file:  # a full disk stops no job for its news
                 file.write(snapshot.to_json() + "\n")
         if snapshot.ended or time.monotonic() - self._beat >= EVERY_S:
             self._beat = time.monotonic()

@@ -22,6 +22,7 @@ import tyro
 
 from labeler import tables
 from labeler.accounts import REASONS
+from labeler.addresses import refuse_secrets
 from labeler.agreement import AgreementConfig
 from labeler.clips import ClipConfig
 from labeler.decode import Decoder
@@ -102,14 +103,18 @@ class LabelConfig:
     def __post_init__(self) -> None:
         if len(self.names()) != len(self.teachers) or not self.teachers:
             raise ConfigError(f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once.")
+        for address in (*self.checkpoint, self.ray_address or ""):
+            refuse_secrets(address)
         self.specs()
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         self.share()
         if self.retry is not None and self.retry not in REASONS:
             raise ConfigError(f"--retry {self.retry}: there are the reasons {', '.join(REASONS)}.")
-        if not 0 < self.max_failed_fraction <= 1:
-            raise ConfigError(f"--max-failed-fraction {self.max_failed_fraction:g}: must be above 0 and at most 1 (never stop).")
+        if self.retry == "unwanted":
+            raise ConfigError("--retry unwanted: the words of a data set are frozen; label with others into another --out.")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ConfigError(f"--max-failed-fraction {self.max_failed_fraction:g}: must be from 0 to 1 (never stop).")
         if self.videos_per_unit < 1:
             raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
         if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):

@@ -17,8 +17,9 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from labeler.typed import check_types
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
-from pipelines.console import console, say
+from pipelines.console import console, harmless, say
 from pipelines.engine_local import UnitOpen
 
 LINE_EVERY_S = 10.0
@@ -88,7 +89,9 @@ class Snapshot:
     @classmethod
     def from_json(cls, text: str | bytes) -> Snapshot:
         """ValueError or TypeError if it is none."""
-        return cls(**json.loads(text))
+        snapshot = cls(**json.loads(text))
+        check_types(snapshot)
+        return snapshot
 
 
 class JobProgress:
@@ -115,7 +118,7 @@ class JobProgress:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
         self._bar = Progress(
-            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}"),
+            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}", markup=False),
             TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
@@ -194,7 +197,7 @@ class JobProgress:
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
         snapshot = self.snapshot()
-        self._bar.update(self._task, completed=snapshot.videos_done, counts=counts(snapshot))
+        self._bar.update(self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot)))
         if self._lines.due():
             say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)} · about {left(snapshot)} left")
 

@@ -22,7 +22,7 @@ from labeler.source import content_hash
 from labeler.sources import Source, list_sources
 from pipelines.console import say
 from pipelines.progress import Lines
-from teachers import ConfigError, VideoError
+from teachers import ConfigError, SurroundingsError, VideoError
 
 THREADS = 8
 
@@ -64,6 +64,9 @@ def run(config: ScanConfig) -> int:
     again = {source.uri for group in found.groups for source in group[1:]}
     say(f"{len(sources)} videos, {len(again)} of them duplicates in {len(found.groups)} groups, {len(found.unread)} not read.")
     if config.unique is not None:
+        odd = next((source.uri for source in sources if "\n" in source.uri or source.uri != source.uri.strip()), None)
+        if odd is not None:
+            raise ConfigError(f"--unique {config.unique}: {odd!r} cannot stand in a list of one video a line: rename it.")
         try:
             config.unique.write_text("".join(f"{source.uri}\n" for source in sources if source.uri not in again))
         except OSError as error:
@@ -102,7 +105,7 @@ def _hashes(sources: Sequence[Source]) -> Iterator[tuple[Source, str, str]]:
             with ExitStack() as stack:
                 file = local_file(source.uri, VideoLimits(), stack, source.span)
                 return source, content_hash(file), ""
-        except (VideoError, OSError) as error:
+        except (VideoError, SurroundingsError, OSError) as error:
             return source, "", str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:

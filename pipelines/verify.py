@@ -38,7 +38,7 @@ class GcConfig:
 
 def run_verify(config: VerifyConfig) -> int:
     storage = Storage(config.data)
-    with console.status(f"verifying {storage.url}"):
+    with console.status("verifying"):
         findings = list(verify(storage, quick=config.quick))
     for finding in findings:
         say(f"{'note' if finding.harmless else 'PROBLEM'}: {finding.file} {finding.problem}")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import time
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from labeler.dataset import open_dataset
+from labeler.filters import WordFilter
 from labeler.plan import read_plans
 from labeler.sources import list_sources
 from labeler.storage import Storage
 from labeler.unit import ClipStarted
+from pipelines import progress as progress_module
 from pipelines.cli import run
 from pipelines.heartbeat import FOLDER, Heartbeat, jobs
 from pipelines.label import TooManyFailures, label
+from pipelines.label import run as run_label
 from pipelines.progress import JobProgress, counts, duration
 from pipelines.scan import scan
 from teachers import ConfigError
@@ -92,6 +98,24 @@ def test_a_job_stops_when_too_many_videos_fail(videos, tmp_path):
     assert label(config(videos, tmp_path / "out", max_failed_fraction=1.0)).accounts.open == 0
 
 
+@pytest.mark.parametrize("most", [-0.1, 1.1, float("nan")])
+def test_a_share_of_failures_that_cannot_be_is_refused(videos, tmp_path, most):
+    with pytest.raises(ConfigError, match="must be from 0 to 1"):
+        config(videos, tmp_path / "out", max_failed_fraction=most)
+
+
+def test_what_the_words_leave_out_is_not_retried(videos, tmp_path):
+    with pytest.raises(ConfigError, match="the words of a data set are frozen"):
+        config(videos, tmp_path / "out", retry="unwanted")
+
+
+def test_a_dry_run_counts_no_unit_of_videos_left_out(videos, tmp_path, capsys):
+    rows = [f"{path},{caption}\n" for path, caption in zip(videos.iterdir(), ["dog", "cat", "cat", "cat"], strict=True)]
+    (tmp_path / "t.csv").write_text("url,caption\n" + "".join(rows))
+    run_label(config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",)), dry_run=True))
+    assert "; 1 units of 2 videos" in capsys.readouterr().out
+
+
 def test_a_dry_run_writes_nothing_and_estimates(videos, tmp_path, capsys):
     assert run(["label", str(videos), "--out", str(tmp_path / "out"), "--teachers", STILL, NEAR, *FLAGS, "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -139,6 +163,19 @@ def test_metrics_that_cannot_be_written_are_refused_before_the_work(tmp_path):
         Heartbeat(Storage(str(tmp_path)), tmp_path)
 
 
+def test_a_full_disk_for_the_metrics_stops_no_job(videos, tmp_path):
+    assert label(config(videos, tmp_path / "out", metrics=Path("/dev/full"))).accounts.open == 0
+
+
+def test_the_bar_shows_a_name_as_it_is_and_obeys_nothing_in_it(monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(progress_module, "console", terminal)
+    monkeypatch.setattr(progress_module, "SLOW_S", 0.0)
+    with JobProgress(1) as shown:
+        shown.show(ClipStarted(0, "/v/[/red]\x1b]0;owned\x07.mp4", "key"))
+    assert "/v/[/red]?]0;owned?.mp4" in terminal.file.getvalue()
+
+
 def test_a_clip_that_takes_long_is_named():
     with JobProgress(videos=2) as progress:
         progress.show(ClipStarted(0, "slow.mp4", "key"))
@@ -162,3 +199,18 @@ def test_equal_videos_are_found_whatever_their_names(videos, tmp_path, capsys):
     assert "6 videos, 1 of them duplicates in 1 groups, 1 not read" in said
     assert str(videos / "copy.mkv") not in (tmp_path / "unique.txt").read_text()
     assert len((tmp_path / "unique.txt").read_text().splitlines()) == 5
+
+
+def test_a_scan_goes_on_where_a_server_does_not_answer(videos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"http://127.0.0.1:9/a.mp4\n{videos}/0.mp4\n")
+    found = scan(list_sources([str(tmp_path / "list.txt")]))
+    assert [source.uri for source, _ in found.unread] == ["http://127.0.0.1:9/a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "a.mp4 "])
+def test_names_that_a_list_cannot_hold_are_not_written_into_one(tmp_path, capsys, name):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / name).write_bytes(b"x")
+    assert run(["scan", str(tmp_path / "videos"), "--unique", str(tmp_path / "unique.txt")]) == 1
+    assert "cannot stand in a list" in capsys.readouterr().err
+    assert not (tmp_path / "unique.txt").exists()

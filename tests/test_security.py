@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import tarfile
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_a_tar_with_odd_members_is_named_by_verify_and_never_unpacked(copy, odd)
     assert "refused" in problems or "elsewhere than its record says" in problems, problems
     assert not (copy.parent / "owned.mp4").exists()
     assert not Path("/tmp/owned.mp4").exists()
+
+
+def test_a_member_of_ten_gigabytes_of_zeros_is_refused_unread(copy):
+    path, _ = one_tar(copy)
+    extra = tarfile.TarInfo("zeros.mp4")
+    extra.size = 10 << 30
+    path.write_bytes(extra.tobuf())
+    os.truncate(path, extra.size + 512)  # sparse: it takes no room on the disk
+    change_record(copy, size_bytes=path.stat().st_size, sha256="0" * 64)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    problems = " ".join(finding.problem for finding in verify(Storage(str(copy))))
+    assert "'zeros.mp4' of 10,737,418,240 bytes" in problems
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 def _sha256(path: Path) -> str:

@@ -99,13 +99,63 @@ def test_a_tar_without_videos_or_that_is_none_is_refused(tmp_path):
         uris(write_tar(tmp_path / "text.tar", {"a.txt": b"x"}))
 
 
-def test_names_that_point_out_of_a_tar_are_only_names(tmp_path, archive):
-    _, videos = archive
-    path = write_tar(tmp_path / "odd.tar", {"../../up.mp4": videos[0], "/etc/abs.mp4": videos[1]})
-    for source in list_sources([str(path)]):
-        with open_video(source.uri, span=source.span) as reader:
-            assert len(reader) == 16
-    assert not (tmp_path.parent.parent / "up.mp4").exists()
+@pytest.mark.parametrize("name", ["../../up.mp4", "/etc/abs.mp4", "a/../../b.mp4", "../x.json"])
+def test_a_tar_with_names_that_point_out_of_it_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="a name that points out of it"):
+        uris(write_tar(tmp_path / "odd.tar", {"a.mp4": b"video", name: b"video"}))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_tar_with_more_than_plain_files_is_refused(tmp_path, kind):
+    path = write_tar(tmp_path / "odd.tar", {"a.mp4": b"video"})
+    with tarfile.open(path, "a") as tar:
+        odd = tarfile.TarInfo("b.mp4")
+        odd.type, odd.linkname = kind, "/etc/passwd"
+        tar.addfile(odd)
+    with pytest.raises(ConfigError, match=r"holds 'b\.mp4', a .*: refused"):
+        uris(path)
+
+
+@pytest.mark.parametrize("end", [1536, 1536 + 100, 1536 + 700])
+def test_a_tar_that_was_cut_is_refused_wherever_it_was_cut(tmp_path, end):
+    """After a member, in a header, and in a member of 1,000 bytes, which with its header takes 1,536."""
+    path = write_tar(tmp_path / "cut.tar", {"a.mp4": b"x" * 1000, "b.mp4": b"y" * 1000})
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(ConfigError, match="is not a whole tar"):
+        uris(path)
+
+
+def test_a_tar_with_a_broken_header_is_refused(tmp_path):
+    path = write_tar(tmp_path / "broken.tar", {"a.mp4": b"x" * 1000, "b.mp4": b"y" * 1000})
+    data = path.read_bytes()
+    path.write_bytes(data[:1536] + b"?" * 512 + data[2048:])
+    with pytest.raises(ConfigError, match="its members end at byte 1,536"):
+        uris(path)
+
+
+def test_two_members_of_one_name_are_refused(tmp_path):
+    path = write_tar(tmp_path / "twice.tar", {"a.mp4": b"x"})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("a.mp4"))
+    with pytest.raises(ConfigError, match="2 members named"):
+        uris(path)
+
+
+def test_metadata_of_a_tar_belong_to_the_videos_of_their_key(tmp_path):
+    members = {
+        "x/a.left.mp4": b"1",
+        "x/a.json": b'{"n": 1}',
+        "b.1.mp4": b"2",
+        "b.1.json": b'{"n": 2}',
+        "C.MP4": b"3",
+        "C.TXT": b" c ",
+    }
+    found = list_sources([str(write_tar(tmp_path / "keys.tar", members))])
+    assert [(source.uri.rpartition("#")[2], source.metadata) for source in found] == [
+        ("C.MP4", '{"txt": "c"}'),
+        ("b.1.mp4", '{"n": 2}'),
+        ("x/a.left.mp4", '{"n": 1}'),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,13 +178,26 @@ def test_an_address_that_holds_a_secret_is_refused_without_showing_it(tmp_path, 
         (WordFilter(refuse=("at",)), ""),
         (WordFilter(need=("cat",), columns=("title",)), "none of the words cat"),
         (WordFilter(need=("home movie",), columns=("title",)), ""),
+        (WordFilter(need=("c++",)), ""),
+        (WordFilter(need=("#fun",)), ""),
+        (WordFilter(need=("fun",)), ""),
+        (WordFilter(refuse=("STRASSE",)), "the word 'STRASSE'"),
+        (WordFilter(need=("cats",)), "none of the words cats"),
         (WordFilter(), ""),
     ],
 )
 def test_whole_words_decide_which_videos_are_wanted(words, why):
-    source = Source("a.mp4", 1, "", metadata=json.dumps({"caption": "A cat.", "title": "Home movie"}))
+    source = Source(
+        "a.mp4", 1, "", metadata=json.dumps({"caption": "A cat.", "title": "Home movie", "tags": ["C++", "#fun", "Straße"]})
+    )
     assert why in words.why_not(source)
     assert bool(why) == bool(words.why_not(source))
+
+
+@pytest.mark.parametrize("word", ["", " "])
+def test_an_empty_word_is_refused(word):
+    with pytest.raises(ConfigError, match="an empty word"):
+        WordFilter(refuse=("cat", word))
 
 
 def test_metadata_travels_into_the_shards_and_unwanted_videos_into_the_accounts(tmp_path, archive):
