@@ -32,7 +32,7 @@ class Frozen:
     sources: tuple[str, ...]
     column: str | None = None
     words: WordFilter = field(default_factory=WordFilter)
-    videos_per_unit: int = 16
+    videos_per_unit: int | None = None
     decoder: Decoder = "auto"
     unsafe_decode: bool = False
     limits: VideoLimits = field(default_factory=VideoLimits)

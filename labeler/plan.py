@@ -22,6 +22,8 @@ from labeler.storage import Storage
 from teachers import ShardError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
+VIDEOS_PER_UNIT, UNITS = 16, 32
+"""A unit has so many videos, or fewer where that would make fewer units than a machine has workers for."""
 NO_UNIT = -1
 """Of a video that a filter leaves out."""
 COLUMNS = {
@@ -46,10 +48,19 @@ class Unit:
 
 
 def cut_into_units(
-    sources: Sequence[Source], videos_per_unit: int, *, first_unit: int = 0, why_not: Callable[[Source], str] = lambda source: ""
+    sources: Sequence[Source],
+    videos_per_unit: int | None = None,
+    *,
+    first_unit: int = 0,
+    why_not: Callable[[Source], str] = lambda source: "",
 ) -> pd.DataFrame:
-    """The plan as a table: consecutive sources share a unit; one of which `why_not` says something is in none, and that is kept."""
+    """The plan as a table: consecutive sources share a unit; one of which `why_not` says something is in none, and that is kept.
+
+    Without `videos_per_unit` it is chosen by the number of videos alone, so that it is the same on every machine.
+    """
     reasons = [why_not(source) for source in sources]
+    if videos_per_unit is None:
+        videos_per_unit = min(VIDEOS_PER_UNIT, max(1, reasons.count("") // UNITS))
     numbers, wanted = [], 0
     for reason in reasons:
         numbers.append(NO_UNIT if reason else first_unit + wanted // videos_per_unit)
@@ -124,7 +135,7 @@ def left_out_by_filters(plans: Sequence[pd.DataFrame]) -> list[Row]:
     ]
 
 
-def plan_again(plans: Sequence[pd.DataFrame], uris: Collection[str], videos_per_unit: int) -> pd.DataFrame:
+def plan_again(plans: Sequence[pd.DataFrame], uris: Collection[str], videos_per_unit: int | None = None) -> pd.DataFrame:
     """A further plan with only `uris`, in new units."""
     known = {source.uri: source for table in plans for source in sources_of(table[table["uri"].isin(uris)])}
     first = 1 + max(int(table["unit"].max()) for table in plans)

@@ -36,6 +36,7 @@ from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
 from labeler.unit import Event, Job, TeachersReady, do_unit
+from pipelines.console import counted
 from pipelines.engine_local import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
@@ -82,8 +83,9 @@ class Layout:
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return (
-            f"Ray: {self.groups} groups of {self.group_cpus:g} CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
-            f"{self.workers} unit workers of {self.cpus:g} CPU and {self.teachers} teachers of {self.cpus:g} CPU{gpus}"
+            f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; "
+            f"in each {counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and {counted(self.teachers, 'teacher')} of {self.cpus:g} "
+            f"CPU{gpus}"
         )
 
 

@@ -23,7 +23,7 @@ from labeler.source import Clip, OpenedVideo, seed_of
 from labeler.sources import Source, list_sources
 from labeler.storage import Storage
 from labeler.threads import one_thread
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.engine_local import LocalTrackers
 from pipelines.progress import duration
 from teachers import Tracks
@@ -67,8 +67,8 @@ def print_estimate(config: LabelConfig) -> None:
     known = sum(source.size for source in wanted)
     units = plan.loc[plan["unit"] != NO_UNIT, "unit"].nunique()
     say(
-        f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; {units} units of "
-        f"{config.videos_per_unit} videos; {known / 1e9:.2f} GB to read" + (", sizes of a list not counted." if not known else ".")
+        f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; "
+        f"{counted(units, 'unit')}; {known / 1e9:.2f} GB to read" + (", sizes of a list not counted." if not known else ".")
     )
     if not wanted:
         return

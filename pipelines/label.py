@@ -38,7 +38,7 @@ from labeler.sources import list_sources
 from labeler.storage import Storage
 from labeler.unit import Event, Job, TeachersReady, VideoDone, check_same_teachers
 from pipelines import engine_local
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.engine_local import DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.heartbeat import Heartbeat
 from pipelines.progress import JobProgress
@@ -87,8 +87,8 @@ class LabelConfig:
     """Print the plan, and an estimate of time and bytes from a few clips that are labelled and thrown away; write nothing."""
     metrics: Path | None = None
     """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the oldest clip in flight, reasons."""
-    videos_per_unit: int = 16
-    """Videos in one shard."""
+    videos_per_unit: int | None = None
+    """Videos in one shard; without it 16, and fewer where there are less than 512, so that every worker of a machine gets some."""
     decoder: Decoder = "auto"
     """auto: decord where a scan of the packets calls the file safe, PyAV elsewhere."""
     unsafe_decode: bool = False
@@ -115,7 +115,7 @@ class LabelConfig:
             raise ConfigError("--retry unwanted: the words of a data set are frozen; label with others into another --out.")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"--max-failed-fraction {self.max_failed_fraction:g}: must be from 0 to 1 (never stop).")
-        if self.videos_per_unit < 1:
+        if self.videos_per_unit is not None and self.videos_per_unit < 1:
             raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
         if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):
             raise ConfigError(
@@ -252,7 +252,7 @@ def _say_what_is_to_do(config: LabelConfig, plans: Sequence[pd.DataFrame], todo:
     videos = len(unit_that_counts(plans))
     of_share = f" of share {config.shards}" if config.share() != (0, 1) else ""
     filtered = f" ({unwanted} left out by their words)" if unwanted else ""
-    say(f"{videos} videos{filtered} in {units} units, {len(todo)}{of_share} to do -> {url}")
+    say(f"{counted(videos, 'video')}{filtered} in {counted(units, 'unit')}, {len(todo)}{of_share} to do -> {url}")
 
 
 def _compacted(storage: Storage) -> list[Record]:
@@ -351,8 +351,9 @@ def print_summary(result: LabelResult, out: str) -> None:
     queries, kept = sum(entry.queries for entry in clips), sum(entry.kept for entry in clips)
     size = sum(record.size_bytes for record in records)
     names = sorted({name for record in records for name in record.teachers})
+    shards = sum(record.tar is not None for record in records)
     say(
-        f"{len(clips)} clips, {queries:,} queries of which {kept:,} kept ({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; "
-        f"{size / 1e6:.1f} MB in {sum(record.tar is not None for record in records)} shards; {result.seconds:.1f} s."
+        f"{counted(len(clips), 'clip')}, {queries:,} queries of which {kept:,} kept ({kept / max(queries, 1):.0%}), "
+        f"teachers {', '.join(names)}; {size / 1e6:.1f} MB in {counted(shards, 'shard')}; {result.seconds:.1f} s."
     )
-    say(f"shards, clips.parquet, and failures.parquet are in {out}")
+    say(f"shards, clips.parquet, and failures.parquet are in {out}; look at them with `tapdistill inspect {out}`")

@@ -199,7 +199,7 @@ class JobProgress:
         snapshot = self.snapshot()
         self._bar.update(self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot)))
         if self._lines.due():
-            say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)} · about {left(snapshot)} left")
+            say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}{left(snapshot)}")
 
 
 def counts(snapshot: Snapshot) -> str:
@@ -216,7 +216,8 @@ def counts(snapshot: Snapshot) -> str:
 
 
 def left(snapshot: Snapshot) -> str:
-    """The time that is left, from the pace so far."""
+    """ " · about 12 min left", from the pace so far; "" before the first video is through."""
     if not snapshot.videos_done:
-        return "?"
-    return duration((snapshot.now - snapshot.started) / snapshot.videos_done * (snapshot.videos - snapshot.videos_done))
+        return ""
+    seconds = (snapshot.now - snapshot.started) / snapshot.videos_done * (snapshot.videos - snapshot.videos_done)
+    return f" · about {duration(seconds)} left"

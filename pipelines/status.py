@@ -64,4 +64,4 @@ def _line(snapshot: Snapshot, now: float) -> str:
         return f"{name} ended {duration(now - snapshot.now)} ago: {done}"
     if is_silent(snapshot, now):
         return f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: {done}"
-    return f"{name} at work: {done} · about {left(snapshot)} left"
+    return f"{name} at work: {done}{left(snapshot)}"

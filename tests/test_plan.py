@@ -125,3 +125,8 @@ def test_a_video_planned_again_counts_in_its_latest_unit():
     first, again = cut_into_units(sources(3), 2), cut_into_units(sources(2)[1:], 2, first_unit=2)
     assert unit_that_counts([first, again]) == {"/v/000.mp4": 0, "/v/001.mp4": 2, "/v/002.mp4": 1}
     assert [(unit.number, unit.plan) for unit in units([first, again])] == [(0, 0), (1, 0), (2, 1)]
+
+
+@pytest.mark.parametrize(("videos", "units"), [(1, 1), (10, 10), (63, 63), (64, 32), (100, 34), (512, 32), (1600, 100)])
+def test_few_videos_make_small_units_so_that_all_workers_get_some(videos, units):
+    assert cut_into_units(sources(videos))["unit"].nunique() == units
