@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from teachers import ConfigError, Tracks, VisibleRule
+from teachers.interface import has_place
 
 RASTER = 256
 DISPUTED, VISIBLE, OCCLUDED = 0, 1, 2
@@ -107,7 +108,7 @@ def judge(
     config: AgreementConfig,
 ) -> Labels:
     """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be tried at the price of one."""
-    finite = np.isfinite(xy).all(-1)
+    finite = has_place(xy)
     count = finite.sum(0)
     support = (sees & (distance <= config.tau_px)).sum(0) / np.maximum(count, 1)
     spread = _median_over_teachers(np.where(sees, distance, np.nan))
@@ -150,7 +151,7 @@ def agreeing(
 ) -> np.ndarray:  # bool [K, N, T]
     """Where each teacher agrees itself: it sees the point within tau of the medoid, or says occluded where `state` is occluded."""
     _, distance = medoids(xy, sees)
-    finite = np.isfinite(xy).all(-1)
+    finite = has_place(xy)
     return (sees & (distance <= tau_px)) | (finite & ~sees & (state == OCCLUDED))
 
 
