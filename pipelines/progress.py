@@ -10,9 +10,10 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,8 +26,10 @@ from pipelines.engine_local import UnitOpen
 LINE_EVERY_S = 10.0
 REFRESH_S = 0.2
 """Between two looks of the bar."""
-SLOW_S = 60.0
-"""A clip that is in flight for longer is named."""
+SLOW_S, SLOW_TIMES, QUICK_S = 60.0, 10.0, 5.0
+"""A clip that is in flight for a minute is named, and one for ten times the median, if that is more than some seconds."""
+LATEST = 256
+"""Clips of which the median is taken."""
 
 
 class Lines:
@@ -79,6 +82,8 @@ class Snapshot:
     """How long the oldest clip in flight, or the longest wait for frames, takes already."""
     oldest: str
     """Its video, and what is done with it; "" if nothing is in flight."""
+    median_s: float | None = None
+    """How long a clip takes its teachers: the median of the latest; None before the first one is done."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Rows by reason."""
     ended: bool = False
@@ -111,6 +116,10 @@ class JobProgress:
         self._spent: Counter[str] = Counter()
         """By all units, so far."""
         self._doing: dict[int, tuple[float, str]] = {}
+        self._tracking: dict[int, float] = {}
+        """When teachers began with a unit's clip."""
+        self._took: deque[float] = deque(maxlen=LATEST)
+        """Seconds that teachers took for the latest clips."""
         self._started, self._started_at = time.monotonic(), time.time()
         self._lines, self._refreshed = Lines(), 0.0
         self._reports = [*reports]
@@ -147,10 +156,13 @@ class JobProgress:
         """Count one event."""
         with self._lock:
             if isinstance(event, ClipStarted):
+                self._tracking[event.unit] = time.monotonic()
                 self._doing[event.unit] = (time.monotonic(), f"{event.uri}: teachers")
             elif isinstance(event, ClipDone):
                 self._clips += 1
                 self._tracks += event.tracks
+                if event.unit in self._tracking:
+                    self._took.append(time.monotonic() - self._tracking.pop(event.unit))
                 self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
             elif isinstance(event, VideoDone):
                 self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
@@ -181,7 +193,7 @@ class JobProgress:
                 videos_done=self._videos_done, clips=self._clips, clips_per_s=self._clips / elapsed,
                 tracks_per_s=self._tracks / elapsed, teachers_busy=spent["teachers"] / total if total else None,
                 waiting_for_frames=spent["waiting for frames"] / total if total else None, oldest_s=now - since,
-                oldest="" if ended else what, reasons=dict(self._reasons), ended=ended,
+                oldest="" if ended else what, median_s=median(self._took) if self._took else None, reasons=dict(self._reasons), ended=ended,
             )  # fmt: skip
 
     def _report(self, *, ended: bool = False) -> None:
@@ -210,9 +222,15 @@ def counts(snapshot: Snapshot) -> str:
     text = ", ".join(parts)
     if snapshot.reasons:
         text += " · " + ", ".join(f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3))
-    if snapshot.oldest and snapshot.oldest_s > SLOW_S:
+    if snapshot.oldest and is_slow(snapshot):
         text += f" · slow: {snapshot.oldest} for {duration(snapshot.oldest_s)}"
     return text
+
+
+def is_slow(snapshot: Snapshot) -> bool:
+    """Whether the oldest clip in flight takes strikingly long."""
+    much = SLOW_S if snapshot.median_s is None else min(SLOW_S, max(QUICK_S, SLOW_TIMES * snapshot.median_s))
+    return snapshot.oldest_s > much
 
 
 def left(snapshot: Snapshot) -> str:

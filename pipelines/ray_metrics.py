@@ -17,6 +17,7 @@ NUMBERS = {
     "tracks_per_s": "Queries times teachers a second, since the job began.",
     "teachers_busy": "Share of the unit workers' time in which teachers work.",
     "waiting_for_frames": "Share of the unit workers' time in which they wait for the decoder.",
+    "median_s": "How long a clip takes its teachers, the median of the latest.",
     "oldest_s": "How long the oldest clip in flight takes already.",
 }
 """Fields of a `Snapshot`."""

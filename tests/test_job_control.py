@@ -16,7 +16,7 @@ from labeler.filters import WordFilter
 from labeler.plan import read_plans
 from labeler.sources import list_sources
 from labeler.storage import Storage
-from labeler.unit import ClipStarted
+from labeler.unit import ClipDone, ClipStarted
 from pipelines import progress as progress_module
 from pipelines.cli import run
 from pipelines.heartbeat import FOLDER, Heartbeat, jobs
@@ -181,6 +181,27 @@ def test_a_clip_that_takes_long_is_named():
         progress.show(ClipStarted(0, "slow.mp4", "key"))
         snapshot = dataclasses.replace(progress.snapshot(), oldest_s=4000.0)
     assert "slow: slow.mp4: teachers for 67 min" in counts(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("oldest_s", "median_s", "named"),
+    [(61, None, True), (59, None, False), (6, 0.1, True), (4, 0.1, False), (50, 1.0, True), (59, 8.0, False), (61, 8.0, True)],
+)
+def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s, median_s, named):
+    with JobProgress(2) as progress:
+        progress.show(ClipStarted(0, "a.mp4", "key"))
+        snapshot = dataclasses.replace(progress.snapshot(), oldest_s=oldest_s, median_s=median_s)
+    assert ("slow: a.mp4" in counts(snapshot)) == named
+
+
+def test_the_median_is_of_the_time_with_the_teachers():
+    with JobProgress(2) as progress:
+        progress.show(ClipDone(7, "stored before", 1))  # of a unit that gets another teacher: nobody said when it began
+        assert progress.snapshot().median_s is None
+        for _ in range(3):
+            progress.show(ClipStarted(0, "a.mp4", "key"))
+            progress.show(ClipDone(0, "key", 1))
+        assert 0 <= progress.snapshot().median_s < 1
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (600, "10 min"), (9000, "2.5 h"), (260_000, "3.0 days")])
