@@ -32,6 +32,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from labeler import s3
+from labeler.clips import ClipConfig
 from labeler.decoding_process import DecodingProcess
 from labeler.plan import Unit
 from labeler.threads import one_thread
@@ -48,6 +49,8 @@ LOOK_EVERY_S = 5.0
 """Between two looks for groups whose node has left."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683 are 63 MB."""
+CLIPS_PER_WORKER = 2
+"""Clips of a worker that can be in the object store at once: one with the teachers, one that is being let go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,13 @@ class Layout:
     def bundle(self) -> dict[str, float]:
         """What a group asks for."""
         return {"CPU": self.group_cpus} | ({"GPU": self.group_gpus} if self.group_gpus else {})
+
+    def workers_on(self, cpus: float, gpus: float) -> int:
+        """Most unit workers on a node with so many CPUs and GPUs."""
+        groups = int(cpus / self.group_cpus + 1e-9)
+        if self.group_gpus:
+            groups = min(groups, int(gpus / self.group_gpus))
+        return min(groups * self.workers, self.limit or groups * self.workers)
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
@@ -226,6 +236,22 @@ def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
     if not alive:
         raise SurroundingsError("the Ray cluster has no node with CPUs yet: start one, then run the same command again.")
     return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
+
+
+def note_on_store(layout: Layout, clips: ClipConfig) -> str:
+    """A sentence if a node's object store is too small for the clips of its workers, which Ray would then write to its disk; else ""."""
+    clip_bytes = clips.frames * clips.short_side * round(clips.short_side * 16 / 9) * 3
+    for node in ray.nodes():
+        resources = node["Resources"]
+        workers = layout.workers_on(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) if node["Alive"] else 0
+        has, needs = resources.get("object_store_memory", 0.0), CLIPS_PER_WORKER * workers * clip_bytes
+        if has < needs:
+            return (
+                f"note: the object store of {node['NodeManagerHostname']} has {has / 1e9:.1f} GB, and {counted(workers, 'unit worker')} "
+                f"with wide clips want {needs / 1e9:.1f} GB: start Ray there with --object-store-memory, or give fewer --workers, or clips "
+                "go through its disk."
+            )
+    return ""
 
 
 class Group:

@@ -297,6 +297,8 @@ def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
     with engine_ray.connected(config.ray_address, config.workers):
         layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
         progress.note(str(layout))
+        if short_of_store := engine_ray.note_on_store(layout, config.clips):
+            progress.note(short_of_store)
         progress.also_report(ray_metrics.RayMetrics(job.url))
         yield from engine_ray.run(job, config.specs(), config.decoding, todo, layout)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from labeler.clips import ClipConfig
 from labeler.records import latest_records
 from labeler.storage import Storage
 from labeler.unit import ClipDone, UnitDone
 from labeler.verify import verify
-from pipelines.engine_ray import lay_out
+from pipelines.engine_ray import lay_out, note_on_store
 from pipelines.label import label
 from teachers import ConfigError
 from tests.jobs import FRAMES, NEAR, SLOW, STILL, children_of, config, start_driver, still_running, tars, wait_for, write_moving
@@ -43,6 +44,23 @@ def test_a_layout_fits_in_its_cluster(nodes, teachers, workers, groups, each, gp
     assert layout.gpus * teachers <= layout.group_gpus
     room = sum(min(int(cpus / layout.group_cpus + 1e-3), int(gpus) if gpu_each else groups) for cpus, gpus in nodes)
     assert room >= groups
+
+
+@pytest.mark.parametrize(
+    ("store_gb", "alive", "says"),
+    [
+        (10.0, True, ""),
+        (0.5, True, "the object store of big has 0.5 GB, and 16 unit workers with wide clips want 2.0 GB"),
+        (0.5, False, ""),
+    ],
+)
+def test_an_object_store_that_is_too_small_for_its_workers_is_said(monkeypatch, store_gb, alive, says):
+    resources = {"CPU": 16.0, "GPU": 1.0, "object_store_memory": store_gb * 1e9}
+    node = {"Alive": alive, "NodeManagerHostname": "big", "Resources": resources}
+    monkeypatch.setattr("ray.nodes", lambda: [node])
+    layout = lay_out([(16, 1)], teachers=2, workers=None)
+    note = note_on_store(layout, ClipConfig())
+    assert (says in note) if says else note == ""
 
 
 @pytest.mark.slow
