@@ -10,6 +10,7 @@ nothing. Rank 0 alone reads and writes files of the run.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,9 @@ def joined(device: str, rank: int, world: int, local_rank: int, address: str) ->
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen if chosen.index is not None else local_rank)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
+    # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's threads alive when it is destroyed, and one
+    # of them can abort the process while it ends.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group(backend, init_method=address, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield Processes(rank, world)

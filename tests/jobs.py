@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -59,6 +60,7 @@ def start_driver(videos: Path, out: Path, teachers: tuple[str, ...] = (STILL, NE
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs, such as these tests, ignore it
     )  # fmt: skip
 
 

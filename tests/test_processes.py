@@ -270,3 +270,24 @@ def test_under_torchrun_a_device_has_no_number(monkeypatch):
         monkeypatch.setenv(name, "0")
     with pytest.raises(ConfigError, match="each process takes the GPU of its number"), joined_by_torchrun("cuda:1"):
         pass
+
+
+THREADS = """
+import os
+import torch
+from student.processes import joined_by_torchrun
+
+with joined_by_torchrun("cpu") as processes:
+    torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
+    processes.gather(processes.rank)
+print([name for task in os.listdir("/proc/self/task") if "gloo" in (name := open(f"/proc/self/task/{task}/comm").read())])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for threads in /proc")
+def test_no_thread_of_a_group_is_left_that_could_abort_the_process_at_its_end(tmp_path):
+    (tmp_path / "program.py").write_text(THREADS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(tmp_path / "program.py")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
