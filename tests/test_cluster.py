@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
-from ray.util.placement_group import placement_group_table
 
 from labeler.storage import Storage
 from labeler.verify import verify
@@ -50,8 +48,18 @@ def workers_at_work() -> int:
     return sum(title_of(pid).startswith("ray::UnitWorker") for pid in children_of(os.getpid()))
 
 
-def states_of_groups() -> list[str]:
-    return [group["state"] for group in placement_group_table().values()]
+STATES = """
+import sys, ray
+from ray.util.placement_group import placement_group_table
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(*(group["state"] for group in placement_group_table().values()))
+"""
+
+
+def states_of_groups(address: str) -> list[str]:
+    """Of the groups of a cluster; asked by a process of its own, because this one may be connected to another cluster."""
+    command = [sys.executable, "-c", STATES, address]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def committed(out: Path) -> int:
@@ -83,12 +91,8 @@ def test_a_node_that_leaves_costs_no_clip_and_no_byte(videos, cluster, tmp_path)
     driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
     wait_until(lambda: committed(out) > 0 and workers_at_work() == 2, driver)
     cluster.remove_node(node, allow_graceful=False)
-    ray.init(address=cluster.address, log_to_driver=False)
-    try:
-        wait_until(lambda: "REMOVED" in states_of_groups(), driver)
-        states = states_of_groups()
-    finally:
-        ray.shutdown()
+    wait_until(lambda: "REMOVED" in states_of_groups(cluster.address), driver)
+    states = states_of_groups(cluster.address)
     assert "REMOVED" in states, "its group was given up"
     assert "RESCHEDULING" not in states, "Ray busies itself with such a group"
     said, _ = driver.communicate()
