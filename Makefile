@@ -14,8 +14,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
-# chaos, policies, streams, and train_minis take longer, or need a folder: run them by hand.
-BENCHMARKS = teachers loader inline_labels training_memory generator dataset overhead memory scale
+# chaos, streams, and inspect_report take longer, or need a folder: run them by hand.
+BENCHMARKS = networks loader inline_labels training_memory generator dataset overhead memory scale
 # One thread: on a machine that does other things too, threads that wait for each other make tests take ten times as long.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -52,7 +52,7 @@ notebooks: setup
 	$(VENV)/bin/python notebooks/make_notebooks.py
 
 bench: setup
-	for name in $(BENCHMARKS); do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(VENV)/bin/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Chaos: a labelling job on S3 and a cluster of two nodes, while a killer and a failing network do their worst.
 
-    python benchmarks/chaos.py --videos 100 --every 20 30 --seed 0
+    python -m benchmarks.chaos --videos 100 --every 20 30 --seed 0
 
 A calm run labels the same videos first, with teachers that do not wait. Then the killer ends one of these with SIGKILL, again and again:
 the driver, a unit worker, a teacher, a decoder, the second node; and a proxy fails 5 % of the S3 requests. A driver that ended is started
@@ -24,18 +24,16 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from labeler import s3, tables  # noqa: E402
-from labeler.plan import read_plans  # noqa: E402
-from labeler.records import latest_records  # noqa: E402
-from labeler.storage import Storage  # noqa: E402
-from labeler.verify import verify  # noqa: E402
-from teachers import Tracks  # noqa: E402
-from tests.jobs import FLAGS, STILL, children_of, start_driver, still_running, tars, write_moving  # noqa: E402
-from tests.s3_server import Faults, proxy, s3_server  # noqa: E402
-from tests.stub_teachers import Still  # noqa: E402
+from benchmarks.harness.jobs import FLAGS, ROOT, STILL, children_of, start_driver, still_running, tars, write_moving
+from benchmarks.harness.s3_server import Faults, proxy, s3_server
+from benchmarks.harness.teachers import Still
+from labeler.io import s3
+from labeler.io.storage import Storage
+from labeler.shards import tables
+from labeler.shards.plan import read_plans
+from labeler.shards.records import latest_records
+from labeler.shards.verify import verify
+from teachers import Tracks
 
 CLIP_S = "CHAOS_CLIP_S"
 """Environment variable: seconds that `Patient` takes for a clip. No setting of the teacher, which would be in the bytes."""
@@ -172,7 +170,7 @@ class Chaos:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if line.startswith(f"ray::{victim}".encode()) or (victim == "decoder" and b"labeler.isolate" in line):
+            if line.startswith(f"ray::{victim}".encode()) or (victim == "decoder" and b"labeler.clips.isolate" in line):
                 found.append(pid)
         return found
 

@@ -1,6 +1,6 @@
 """How long it takes to open a data set of 10,000 clips and print its summary, from its records alone.
 
-    .venv/bin/python benchmarks/dataset.py
+    python -m benchmarks.dataset
 
 625 commit records of 16 clips are written by hand, without tars: opening needs none. Measured with and without records.parquet, the file
 of their copies that a finished job leaves; while a job runs there are more records than copies. The goal is below 2 s.
@@ -9,21 +9,17 @@ of their copies that a finished job leaves; while a job runs there are more reco
 from __future__ import annotations
 
 import platform
-import sys
 import tempfile
 import time
 from importlib.metadata import version
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler.agreement import AgreementConfig
-from labeler.dataset import open_dataset
-from labeler.manifest import Frozen, freeze
-from labeler.plan import create_plan, cut_into_units
-from labeler.records import ClipEntry, Record, VideoEntry, copy_records, latest_records
-from labeler.sources import Source
-from labeler.storage import Storage
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.labels.agreement import AgreementConfig
+from labeler.shards.manifest import Frozen, freeze
+from labeler.shards.plan import create_plan, cut_into_units
+from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records, latest_records
+from labeler.sources.listing import Source
 
 UNITS, CLIPS = 625, 16
 GOAL_S = 2.0

@@ -1,21 +1,17 @@
 """How fast procedural clips are made, by what they have: CPU seconds a clip on one thread.
 
-python benchmarks/generator.py [--clips 5] [--frames 24] [--size 256]
+python -m benchmarks.generator [--clips 5] [--frames 24] [--size 256]
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import cv2
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from student.synth import SynthConfig, generate
+from student.synth.scene import SynthConfig, generate
 
 WORLDS: dict[str, dict[str, Any]] = {
     "rigid, sharp": {},

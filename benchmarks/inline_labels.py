@@ -1,6 +1,6 @@
 """A training step with stored labels against the same step with a teacher inside it.
 
-    .venv/bin/python benchmarks/inline_labels.py
+    python -m benchmarks.inline_labels
 
 Procedural videos are labelled once by a mini CoTracker3 (random weights: its time is that of trained ones; classical teachers would be
 quicker than any network). Then the same student takes the same number of steps on the same clips, first with the teacher inside the step
@@ -11,7 +11,6 @@ reading the stored tracks is what is paid for it. Steps of the two ways alternat
 from __future__ import annotations
 
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,23 +20,22 @@ from statistics import median
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler.encode import encode_clip
-from labeler.queries import QueryConfig
-from labeler.threads import one_thread
-from pipelines.label import LabelConfig, label
-from student.batch import Batch
-from student.checkpoint import Checkpoints
-from student.data_config import DataConfig
-from student.inline import InlineLabels
-from student.mixture import batches
-from student.schedule import Optimiser
-from student.step import add_gradient
-from student.students import STUDENTS
-from student.synth import SynthConfig, generate
-from student.train import first_network
-from student.train_config import TrainConfig
+from labeler.clips.queries import QueryConfig
+from labeler.fingerprint import one_thread
+from labeler.video.encode import encode_clip
+from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.labelling import label
+from student.data.batch import Batch
+from student.data.config import DataConfig
+from student.data.inline import InlineLabels
+from student.data.mixture import batches
+from student.synth.scene import SynthConfig, generate
+from student.training.checkpoint import Checkpoints
+from student.training.config import TrainConfig
+from student.training.schedule import Optimiser
+from student.training.step import add_gradient
+from student.training.students import STUDENTS
+from student.training.train import first_network
 
 TEACHER = "cotracker3-offline"
 VIDEOS, STEPS = 2, 8

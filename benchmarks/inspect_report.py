@@ -1,6 +1,6 @@
 """How long `tapdistill inspect` takes for the report of many clips, and how large the page is.
 
-    .venv/bin/python benchmarks/inspect_report.py LABELS [--clips 500] [--out FOLDER] [--profile]
+    python -m benchmarks.inspect_report LABELS [--clips 500] [--out FOLDER] [--profile]
 
 The clips of the labelled data set LABELS are listed again and again, under new keys, by records of one data set in a scratch folder:
 they are read from the tars, decoded, and drawn as often. --profile prints the functions that take the most time.
@@ -12,20 +12,17 @@ import argparse
 import cProfile
 import platform
 import pstats
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler.dataset import open_dataset
-from labeler.manifest import NAME
-from labeler.plan import create_plan, cut_into_units
-from labeler.records import ClipEntry, Record
-from labeler.sources import Source
-from labeler.storage import Storage
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.shards.manifest import NAME
+from labeler.shards.plan import create_plan, cut_into_units
+from labeler.shards.records import ClipEntry, Record
+from labeler.sources.listing import Source
 from pipelines import cli
 
 

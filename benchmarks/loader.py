@@ -1,6 +1,6 @@
 """How fast the loader alone reads mini shards, against the pace of a mini student that trains on them.
 
-    .venv/bin/python benchmarks/loader.py
+    python -m benchmarks.loader
 
 Two procedural videos of 80 frames, 640 x 272 px (the size of the demo's largest clip), are labelled by two classical teachers. Then
 batches of two clips of 24 frames, 192 x 256 px, 64 queries are read, from shards alone and half of them procedural. The trainer's pace is
@@ -10,7 +10,6 @@ a forward and backward pass on such a batch, in the same process, while nothing 
 from __future__ import annotations
 
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,19 +20,18 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler.encode import encode_clip
-from labeler.queries import QueryConfig
-from pipelines.label import LabelConfig, label
-from student.batch import Batch
-from student.data_config import DataConfig
-from student.mixture import batches
-from student.step import add_gradient
-from student.students import STUDENTS
-from student.synth import SynthConfig, generate
-from student.train import first_network
-from student.train_config import TrainConfig
+from labeler.clips.queries import QueryConfig
+from labeler.video.encode import encode_clip
+from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.labelling import label
+from student.data.batch import Batch
+from student.data.config import DataConfig
+from student.data.mixture import batches
+from student.synth.scene import SynthConfig, generate
+from student.training.config import TrainConfig
+from student.training.step import add_gradient
+from student.training.students import STUDENTS
+from student.training.train import first_network
 
 VIDEOS, BATCHES, STEPS = 2, 12, 2
 GOAL = 10

@@ -1,6 +1,6 @@
 """Memory of a labelling job: 50 long videos against 5, and one video of an hour against one of ten minutes.
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 
 The peak is the sum of the high-water marks (VmHWM, kept by Linux) of the job's process and each one below it, so no peak is missed between
 two samples. The videos are small and textured, the teachers stand still. Goals: 50 videos within 10 % of 5; the hour within 10 % of the
@@ -21,9 +21,7 @@ import av
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from tests.jobs import NEAR, ROOT, STILL, children_of
+from benchmarks.harness.jobs import NEAR, ROOT, STILL, children_of
 
 FPS = 25
 GOAL = 1.10

@@ -1,6 +1,6 @@
 """What labelling costs beside the teachers: wall time of a job over the pure teacher time, at two workers.
 
-    python benchmarks/overhead.py
+    python -m benchmarks.overhead
 
 The teachers sleep a known time for each clip, as a CPU does while a GPU works; decoding, encoding, agreement, and writing are real. Three
 cases: teachers are the bottleneck (the goal: at most 1.05), decoding is (long strides through larger videos, quick teachers), encoding is
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,13 +22,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler.clips import ClipConfig
-from labeler.encode import encode_clip
-from labeler.queries import QueryConfig
+from labeler.clips.choice import ClipConfig
+from labeler.clips.queries import QueryConfig
 from labeler.unit import ClipStarted, Event, UnitDone
-from pipelines.label import LabelConfig, label
+from labeler.video.encode import encode_clip
+from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.labelling import label
 from teachers import Teacher, TeacherInfo, Tracks
 
 WORKERS = 2

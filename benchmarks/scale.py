@@ -1,6 +1,6 @@
 """Past this machine, by simulation: a job of 100,000 videos on S3 with 64 GPUs.
 
-    python benchmarks/scale.py
+    python -m benchmarks.scale
 
 Measured with the job's own code: listing and planning 100,000 objects, resuming with the records of all their units, and the driver's work
 on every event of the job. Simulated: the bucket (a local server that makes up the listing and the records, without a network's delay), and
@@ -15,7 +15,6 @@ import bisect
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,18 +23,16 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from labeler import s3
-from labeler.plan import Unit, cut_into_units, units
-from labeler.records import ClipEntry, Record, VideoEntry, copy_records, latest_records, record_name
-from labeler.sources import list_sources
-from labeler.storage import Storage
+from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from benchmarks.harness.s3_server import proxy, s3_server
+from labeler.io import s3
+from labeler.io.storage import Storage
+from labeler.shards.plan import Unit, cut_into_units, units
+from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records, latest_records, record_name
+from labeler.sources.listing import list_sources
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
-from pipelines.label import label
-from pipelines.progress import JobProgress
-from tests.jobs import NEAR, STILL, config, write_moving
-from tests.s3_server import proxy, s3_server
+from pipelines.jobs.labelling import label
+from pipelines.jobs.progress import JobProgress
 
 VIDEOS, VIDEOS_PER_UNIT, CLIPS = 100_000, 16, 4
 GPUS, CLIPS_PER_GPU_S = 64, 0.5

@@ -1,6 +1,6 @@
 """Memory and pace of the online teachers over a long stream: both must stay as they are after the first windows.
 
-    .venv/bin/python benchmarks/streams.py [--frames 10000] [TEACHER ...]
+    python -m benchmarks.streams [--frames 10000] [TEACHER ...]
 
 Frames of 384 x 512 px are drawn as they are pushed, so nothing but the stream is held; 100 points, a tenth of them in frames that come
 later. Networks are the mini ones with random weights on one thread. Growth is the
@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
 
 import teachers
 

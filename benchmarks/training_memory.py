@@ -1,6 +1,6 @@
 """Memory of a training step of CoTracker3: measured on small clips, computed for the published ones.
 
-    .venv/bin/python benchmarks/training_memory.py
+    python -m benchmarks.training_memory
 
 Measured   the highest resident set of a fresh process, less that of the process before the step: forward pass, losses, backward pass, and
            AdamW, in float32 on the CPU.
@@ -20,22 +20,19 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose `teachers.py` would hide the package
-
-from student.data_config import DataConfig
-from student.mixture import batches
-from student.schedule import Optimiser, ScheduleConfig
-from student.step import add_gradient
-from student.students import STUDENTS, Kind
-from student.train_config import TrainConfig
-from teachers.cotracker_teacher import Preset
-from teachers.memory import Memory
+from student.data.config import DataConfig
+from student.data.mixture import batches
+from student.training.config import TrainConfig
+from student.training.schedule import Optimiser, ScheduleConfig
+from student.training.step import add_gradient
+from student.training.students import STUDENTS, Kind
+from teachers.cotracker.teacher import Preset
+from teachers.layers.memory import Memory
 
 GIB = 2**30
 BYTES_PER_PARAMETER = 16
@@ -89,7 +86,9 @@ def shape(frames: int, height: int, width: int, queries: int) -> str:
 def in_fresh_process(preset: Preset, kind: Kind, recompute: bool, *sizes: int) -> float:
     """`measured_gib` where nothing else has been in memory."""
     arguments = [preset, kind, str(recompute), *map(str, sizes)]
-    done = subprocess.run([sys.executable, __file__, "--one", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training_memory", "--one", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
     return float(done.stdout)
 
 

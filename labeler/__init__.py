@@ -3,36 +3,36 @@
     dataset = labeler.open_dataset("labels")       # a folder or any fsspec URL
     clip = dataset[0]                              # Clip: frames, queries, tracks by teacher, labels; show(), plot()
 
-The way of a video: `plan` -> `source` (`scan`, `decode`, `shots`, `clips`, `encode`, `queries`) -> teachers -> `agreement` -> `sample` ->
-`shards` -> `records`; `unit` runs it. Names below are imported when they are first used.
+The way of a video: `sources` -> `video` -> `clips` -> teachers -> `labels` -> `shards`; `unit` runs it. `dataset` reads what was
+written, `show` draws it. Names below are imported when they are first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labeler.agreement import AgreementConfig, Labels
-    from labeler.clip_view import Clip
-    from labeler.dataset import Dataset, open_dataset
-    from labeler.decode import VideoReader, open_video
-    from labeler.draw import draw_tracks
-    from labeler.encode import decode_clip, encode_clip
-    from labeler.queries import sample_queries
-    from labeler.sample import Sample
+    from labeler.clips.queries import sample_queries
+    from labeler.dataset.clip import Clip
+    from labeler.dataset.dataset import Dataset, open_dataset
+    from labeler.labels.agreement import AgreementConfig, Labels
+    from labeler.labels.sample import Sample
+    from labeler.show.draw import draw_tracks
+    from labeler.video.decode import VideoReader, open_video
+    from labeler.video.encode import decode_clip, encode_clip
 
 _MODULES = {
-    "AgreementConfig": "agreement",
-    "Clip": "clip_view",
-    "Dataset": "dataset",
-    "Labels": "agreement",
-    "Sample": "sample",
-    "VideoReader": "decode",
-    "decode_clip": "encode",
-    "draw_tracks": "draw",
-    "encode_clip": "encode",
-    "open_dataset": "dataset",
-    "open_video": "decode",
-    "sample_queries": "queries",
+    "AgreementConfig": "labels.agreement",
+    "Clip": "dataset.clip",
+    "Dataset": "dataset.dataset",
+    "Labels": "labels.agreement",
+    "Sample": "labels.sample",
+    "VideoReader": "video.decode",
+    "decode_clip": "video.encode",
+    "draw_tracks": "show.draw",
+    "encode_clip": "video.encode",
+    "open_dataset": "dataset.dataset",
+    "open_video": "video.decode",
+    "sample_queries": "clips.queries",
 }
 
 __all__ = [

@@ -14,21 +14,22 @@ from typing import Protocol
 
 import numpy as np
 
-from labeler import agreement
-from labeler.accounts import Row
-from labeler.agreement import AgreementConfig
-from labeler.decoding_process import DecodingProcess, Item, VideoEnd
-from labeler.encode import decode_clip
-from labeler.manifest import Frozen
-from labeler.plan import Unit
-from labeler.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
-from labeler.revisions import Parts, entry, revise, updated, with_offsets
-from labeler.sample import Sample, info_to_meta, members, stored, to_json, tracks_from_npz, tracks_to_npz
-from labeler.scratch import scratch_folder
-from labeler.shards import ShardWriter
-from labeler.source import Clip, OpenedVideo, seed_of
-from labeler.storage import Storage, surroundings
-from labeler.threads import fingerprint
+from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
+from labeler.clips.process import DecodingProcess, Item, VideoEnd
+from labeler.fingerprint import fingerprint
+from labeler.io.scratch import scratch_folder
+from labeler.io.storage import Storage, surroundings
+from labeler.labels import agreement
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.sample import Sample
+from labeler.reasons import LeftOut
+from labeler.shards.manifest import Frozen
+from labeler.shards.members import info_to_meta, members, stored, to_json, tracks_from_npz, tracks_to_npz
+from labeler.shards.plan import Unit
+from labeler.shards.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
+from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
+from labeler.shards.tar import ShardWriter
+from labeler.video.encode import decode_clip
 from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
 
@@ -85,7 +86,7 @@ class VideoDone:
 
     unit: int
     uri: str
-    rows: tuple[Row, ...]
+    rows: tuple[LeftOut, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time that the unit has taken so far, by step."""
 
@@ -168,7 +169,7 @@ def _label(
     """Track, label, and commit an open unit, whose decoded `items` come in; False if another writer was faster with other bytes."""
     videos: list[VideoEntry] = []
     clips: list[ClipEntry] = []
-    rows: list[Row] = []
+    rows: list[LeftOut] = []
     names = list(trackers.infos)
     clock = _Stopwatch()
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
@@ -177,7 +178,7 @@ def _label(
             clock.lap("waiting for frames")
             if isinstance(item, OpenedVideo):
                 videos.append(VideoEntry(uri=item.uri, sha256=item.sha256, clips=len(item.clips)))
-            elif isinstance(item, Row):
+            elif isinstance(item, LeftOut):
                 rows.append(item)
             elif isinstance(item, VideoEnd):
                 yield VideoDone(unit.number, item.uri, tuple(rows[reported:]), dict(clock.seconds))
@@ -240,7 +241,9 @@ def _add_teachers(
         yield ClipDone(record.unit, clip.key, clip.queries * len(missing))
 
 
-def _labelled(clip: Clip, results: Mapping[str, Tracks | str], infos: Mapping[str, TeacherInfo], config: AgreementConfig) -> Sample:
+def _labelled(
+    clip: UnlabelledClip, results: Mapping[str, Tracks | str], infos: Mapping[str, TeacherInfo], config: AgreementConfig
+) -> Sample:
     """The sample of a clip that enough teachers could track."""
     tracks = {name: _tracks_or_nan(result, len(clip.queries), len(clip.frames)) for name, result in results.items()}
     rules = {name: infos[name].rule for name in tracks}
@@ -261,17 +264,17 @@ def _from_npz_or_why(known: bytes | str, what: str) -> Tracks | str:
     return known if isinstance(known, str) else tracks_from_npz(known, what)
 
 
-def _rows_of_failures(uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int) -> list[Row]:
+def _rows_of_failures(uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int) -> list[LeftOut]:
     """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers did not."""
     failed = {name: result for name, result in results.items() if isinstance(result, str)}
     rows = [
-        Row(uri=uri, what="teacher", stage=f"teacher:{name}", reason="teacher-error", detail=detail, key=key)
+        LeftOut(uri=uri, what="teacher", stage=f"teacher:{name}", reason="teacher-error", detail=detail, key=key)
         for name, detail in failed.items()
     ]
     able = len(results) - len(failed)
     if able < needed:
         detail = f"{able} of {len(results)} teachers could track it"
-        rows.append(Row(uri=uri, what="clip", stage="teachers", reason="teachers", detail=detail, key=key))
+        rows.append(LeftOut(uri=uri, what="clip", stage="teachers", reason="teachers", detail=detail, key=key))
     return rows
 
 

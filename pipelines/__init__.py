@@ -1,4 +1,4 @@
-"""The outside: command line (`cli`), engines (`engine_local`, `engine_ray`), reports, demo. It wires the rest and decides nothing
+"""The outside: the command line (`cli`, `commands`), jobs and their engines, reports, exports. It wires the rest and decides nothing
 about pixels."""
 
 __all__: list[str] = []

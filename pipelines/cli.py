@@ -12,8 +12,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from pipelines import storage_flags
-from pipelines.console import complain, say
+from pipelines.terminal.console import complain, say
 from teachers.errors import TapdistillError
 
 
@@ -31,31 +30,36 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "pipelines.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"
+        "pipelines.commands.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"
     ),
     "teachers": Command(
-        "pipelines.teachers", "TeachersConfig", "run", "what teachers there are, their licences; pull and check their weights"
+        "pipelines.commands.teachers",
+        "TeachersConfig",
+        "run",
+        "what teachers there are, their licences; pull and check their weights",
     ),
     "track": Command(
-        "pipelines.track", "TrackCommand", "run", "any teacher or student over one video, folder of frames, or camera"
+        "pipelines.commands.track", "TrackCommand", "run", "any teacher or student over one video, folder of frames, or camera"
     ),
     "label": Command(
-        "pipelines.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"
+        "pipelines.commands.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"
     ),
-    "relabel": Command("pipelines.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
-    "scan": Command("pipelines.scan", "ScanConfig", "run", "exact duplicates among videos, by their content"),
-    "status": Command("pipelines.status", "StatusConfig", "run", "what is done of a data set, and which jobs work on it"),
-    "verify": Command("pipelines.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
-    "gc": Command("pipelines.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "relabel": Command("pipelines.commands.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
+    "scan": Command("pipelines.commands.scan", "ScanConfig", "run", "exact duplicates among videos, by their content"),
+    "status": Command("pipelines.commands.status", "StatusConfig", "run", "what is done of a data set, and which jobs work on it"),
+    "verify": Command("pipelines.commands.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
+    "gc": Command("pipelines.commands.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
     "inspect": Command(
-        "pipelines.inspect_command", "InspectConfig", "run", "look at the labels: a summary, and an HTML report with players"
+        "pipelines.commands.inspect", "InspectConfig", "run", "look at the labels: a summary, and an HTML report with players"
     ),
-    "export": Command("pipelines.export", "ExportConfig", "run", "labels for other tools: TAP-Vid, parquet, Rerun"),
-    "train": Command("pipelines.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"),
+    "export": Command("pipelines.commands.export", "ExportConfig", "run", "labels for other tools: TAP-Vid, parquet, Rerun"),
+    "train": Command(
+        "pipelines.commands.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"
+    ),
     "eval": Command(
-        "pipelines.evaluate", "EvalCommand", "run", "TAP-Vid figures of trackers on clips with exact tracks, side by side"
+        "pipelines.commands.eval", "EvalCommand", "run", "TAP-Vid figures of trackers on clips with exact tracks, side by side"
     ),
-    "synth": Command("pipelines.synth", "SynthCommand", "run", "procedural video with exact tracks"),
+    "synth": Command("pipelines.commands.synth", "SynthCommand", "run", "procedural video with exact tracks"),
 }
 
 USAGE_ERROR = 2
@@ -84,10 +88,10 @@ def run(arguments: list[str]) -> int:
         return USAGE_ERROR
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    from pipelines.flags import parse
+    from pipelines.terminal.flags import parse, take_storage_flags  # here, because it imports tyro
 
     try:
-        config = parse(getattr(module, command.config), f"tapdistill {name}", storage_flags.take(rest))
+        config = parse(getattr(module, command.config), f"tapdistill {name}", take_storage_flags(rest))
         return getattr(module, command.function)(config)
     except TapdistillError as error:
         complain(str(error))
@@ -99,6 +103,8 @@ def run(arguments: list[str]) -> int:
 
 def overview() -> str:
     """The text of `tapdistill --help`."""
+    from pipelines.terminal.flags import STORAGE_HELP  # here, because it imports tyro
+
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -108,7 +114,7 @@ def overview() -> str:
             *lines,
             "",
             "`tapdistill COMMAND --help` lists a command's flags; each takes --config FILE (TOML) too.",
-            storage_flags.HELP,
+            STORAGE_HELP,
         ]
     )
 

@@ -1,7 +1,8 @@
-"""What learns or measures: TAP-Vid figures (`metrics`), procedural video with exact tracks (`synth`), label policies (`policies`)."""
+"""What learns or measures: `synth` makes procedural video with exact tracks, `evaluation` TAP-Vid figures, `data` batches, and
+`training` a student."""
 
-from student.metrics import score, tapvid_metrics
-from student.policies import Policy, choose
-from student.synth import SynthClip, SynthConfig, generate
+from labeler.labels.policies import Policy, choose
+from student.evaluation.metrics import score, tapvid_metrics
+from student.synth.scene import SynthClip, SynthConfig, generate
 
 __all__ = ["Policy", "SynthClip", "SynthConfig", "choose", "generate", "score", "tapvid_metrics"]

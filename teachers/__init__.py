@@ -3,7 +3,7 @@
     teacher = teachers.load("lk")
     tracks = teacher.track(frames, queries)     # uint8 [T, H, W, 3], [N, 3] of (t, x, y)  ->  Tracks
 
-Read `interface.py` first, `registry.py` next; then one file per tracker.
+Read `interface.py` and `tracks.py` first, `registry.py` next; then one folder per family of trackers.
 """
 
 from teachers.errors import (
@@ -15,8 +15,10 @@ from teachers.errors import (
     TeacherError,
     VideoError,
 )
-from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
-from teachers.registry import TeacherEntry, entries, load, names
+from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.loading import load
+from teachers.registry import TeacherEntry, entries, names
+from teachers.tracks import Tracks, VisibleRule
 
 __all__ = [
     "CheckpointError",

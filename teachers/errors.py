@@ -26,7 +26,7 @@ class ConfigError(TapdistillError):
 class VideoError(TapdistillError):
     """A video that cannot be decoded or used.
 
-    `reason` is one word of `labeler.accounts.REASONS`: it becomes the row of the video.
+    `reason` is one word of `labeler.reasons.REASONS`: it becomes the row of the video.
     """
 
     def __init__(self, reason: str, message: str) -> None:

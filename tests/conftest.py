@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.label import LabelResult, label
-from tests import browser
-from tests.jobs import config, write_moving
+from benchmarks.harness.jobs import config, write_moving
+from pipelines.jobs.labelling import LabelResult, label
+from tests.support import browser
 
 pytest_plugins = ["pytester"]
 
@@ -42,7 +42,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local Ray cluster of two CPUs."""
-    from pipelines import engine_ray
+    from pipelines.engines import ray as engine_ray
 
     with engine_ray.connected(None, 2):
         yield

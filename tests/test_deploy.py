@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.jobs import ROOT, STILL, write_moving
+from benchmarks.harness.jobs import STILL, write_moving
+from tests.support.jobs import ROOT
 
 DEPLOY = ROOT / "deploy"
 SCRIPTS = sorted(DEPLOY.glob("*.sh"))

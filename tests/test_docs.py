@@ -29,12 +29,12 @@ import pandas as pd
 import pytest
 import yaml
 
-import labeler.s3
-from labeler.accounts import FAILED, LEFT_OUT
-from pipelines import cli, storage_flags
-from pipelines.engine_ray import lay_out
-from pipelines.flags import parse
-from tests.jobs import write_moving
+import labeler.io.s3
+from benchmarks.harness.jobs import write_moving
+from labeler.reasons import FAILED, LEFT_OUT
+from pipelines import cli
+from pipelines.engines.ray import lay_out
+from pipelines.terminal.flags import STORAGE_ALONE, STORAGE_WITH_VALUE, parse, take_storage_flags
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -100,12 +100,12 @@ def commands_of(page: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES if any(commands_of(page))])
 def test_every_command_on_a_page_has_the_flags_that_it_shows(page, monkeypatch):
-    monkeypatch.setattr(labeler.s3, "use", lambda **settings: None)
+    monkeypatch.setattr(labeler.io.s3, "use", lambda **settings: None)
     for line in commands_of(page):
         name, *arguments = shlex.split(line)
         assert name in cli.COMMANDS, line
         command = cli.COMMANDS[name]
-        parse(getattr(import_module(command.module), command.config), name, storage_flags.take(arguments))
+        parse(getattr(import_module(command.module), command.config), name, take_storage_flags(arguments))
 
 
 def flags_of(config: type) -> Iterator[str]:
@@ -119,8 +119,8 @@ def flags_of(config: type) -> Iterator[str]:
 
 
 def test_every_flag_in_a_text_is_one_of_a_command():
-    known = {"from", "config", "recipe", "help", *(flag.removeprefix("--") for flag in storage_flags.WITH_VALUE)}
-    known.add(storage_flags.ALONE.removeprefix("--"))
+    known = {"from", "config", "recipe", "help", *(flag.removeprefix("--") for flag in STORAGE_WITH_VALUE)}
+    known.add(STORAGE_ALONE.removeprefix("--"))
     for command in cli.COMMANDS.values():
         known.update(flags_of(getattr(import_module(command.module), command.config)))
     shown = {(name_of(page), flag) for page in PAGES for flag in re.findall(r"`--([a-z0-9.-]*[a-z0-9])", page.read_text())}

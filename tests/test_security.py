@@ -14,17 +14,17 @@ import av
 import numpy as np
 import pytest
 
-from labeler.dataset import open_dataset
-from labeler.decode import open_video
-from labeler.records import latest_records
-from labeler.sample import from_members, members
-from labeler.storage import Storage
-from labeler.verify import collect_garbage, verify
+from benchmarks.harness.jobs import FLAGS, STILL, config, write_moving
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.shards.members import from_members, members
+from labeler.shards.records import latest_records
+from labeler.shards.verify import collect_garbage, verify
+from labeler.video.decode import open_video
 from pipelines.cli import run
-from pipelines.console import harmless
-from pipelines.label import label
+from pipelines.jobs.labelling import label
+from pipelines.terminal.console import harmless
 from teachers import ShardError, VideoError
-from tests.jobs import FLAGS, STILL, config, write_moving
 
 
 @pytest.fixture

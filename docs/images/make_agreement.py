@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import teachers
-from labeler.agreement import DISPUTED, OCCLUDED, RASTER, VISIBLE, AgreementConfig, Labels, Stack, judge, medoids, stack
-from student.synth import SynthClip, SynthConfig, generate
+from labeler.labels.agreement import DISPUTED, OCCLUDED, RASTER, VISIBLE, AgreementConfig, Labels, Stack, judge, medoids, stack
+from student.synth.scene import SynthClip, SynthConfig, generate
 
 CLIPS, FRAMES, POINTS = 6, 32, 200
 NAMES = ("flow", "lk", "match")

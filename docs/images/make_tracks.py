@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 import teachers
-from labeler.draw import draw_tracks, rainbow
-from student.synth import SynthConfig, generate
+from labeler.show.draw import draw_tracks, rainbow
+from student.synth.scene import SynthConfig, generate
 
 POINTS, FPS = 160, 12
 

@@ -1,4 +1,4 @@
-"""What the published XFeat computes for small images, for `tests/test_xfeat.py`.
+"""What the published XFeat computes for small images, for `tests/teachers/xfeat/test_xfeat.py`.
 
 Run it where the package itself is installed, not this project:
 

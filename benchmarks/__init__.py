@@ -1,0 +1,1 @@
+"""What measures something; each is run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,1 @@
+"""What trains something: the minis that the package ships, and the paper's experiment in small."""

@@ -1,0 +1,178 @@
+"""One video -> its clips, inside a process that can be killed.
+
+`VideoSource` is what `labeler.clips.isolate` hosts: it opens a video, finds its shots, plans its clips, and gives one clip after another:
+decoded, resized, encoded, and decoded again, so that teachers see exactly the pixels that are stored. Everything a broken file can do
+to a decoder happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from labeler.clips.choice import ClipPlan, analysed_ranges, clip_key, plan_clips, reason_to_leave_out
+from labeler.clips.queries import sample_queries
+from labeler.clips.recipe import SCHEMA, ClipRecipe
+from labeler.clips.shots import find_cuts, shots
+from labeler.sources.listing import Source
+from labeler.video.decode import VideoReader, open_video
+from labeler.video.encode import decode_clip, encode_clip
+from teachers import VideoError
+
+ANALYSIS_SIDE = 64
+"""Short side of the frames in which shot cuts are looked for, px."""
+
+
+@dataclass(frozen=True)
+class OpenedVideo:
+    """A video that could be opened, and the clips that it will give."""
+
+    uri: str
+    sha256: str
+    clips: list[ClipPlan]
+
+
+@dataclass(frozen=True)
+class UnlabelledClip:
+    """A clip with its queries, before any teacher saw it."""
+
+    key: str
+    mp4: bytes
+    frames: np.ndarray
+    """uint8 [T, H, W, 3] RGB, decoded from `mp4`."""
+    queries: np.ndarray
+    """float32 [N, 3] as (t, x, y)."""
+    sampler: np.ndarray
+    """unicode [N]."""
+    meta: dict[str, Any]
+    """The sample's json, but for `teachers`."""
+
+
+class VideoSource:
+    """Opens one video at a time; asking for another closes the first."""
+
+    def __init__(self, recipe: ClipRecipe) -> None:
+        cv2.setNumThreads(1)
+        self._recipe = recipe
+        self._reader: VideoReader | None = None
+        self._opened = OpenedVideo("", "", [])
+        self._damage = ""
+
+    def open(self, source: Source) -> OpenedVideo:
+        """Hash, scan, and cut a video into clips.
+
+        Raises:
+            VideoError: the video as a whole gives no clip; its reason is the video's row.
+        """
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+            _return_freed_memory()
+        config, uri = self._recipe.clips, source.uri
+        reader = open_video(
+            uri, span=source.span, decoder=self._recipe.decoder, unsafe=self._recipe.unsafe_decode, limits=self._recipe.limits
+        )
+        self._reader, self._damage = reader, reader.scan.truncation
+        if len(reader) < config.min_frames:
+            raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
+        if min(reader.size) < config.min_side:
+            raise VideoError(
+                "too-small", f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} a side."
+            )
+        digest = content_hash(reader.path)
+        plans = plan_clips(self._shots(uri, reader), digest, config)
+        if not plans and self._damage:
+            raise VideoError("decode-error", f"{uri}: no {config.min_frames} frames in a row decode: {self._damage}")
+        if not plans:
+            raise VideoError("too-short", f"{uri}: none of its shots has {config.min_frames} frames.")
+        self._opened = OpenedVideo(uri, digest, plans)
+        return self._opened
+
+    def clip(self, source: Source, number: int) -> UnlabelledClip:
+        """Clip `number` of `open(source).clips`.
+
+        Raises:
+            VideoError: "static" or "dark", or a decoding error; its reason is the clip's row.
+        """
+        if self._opened.uri != source.uri or self._reader is None:
+            self.open(source)
+        reader, opened, recipe = self._reader, self._opened, self._recipe
+        assert reader is not None
+        plan = opened.clips[number]
+        source_frames = reader.read(plan.indices, short_side=recipe.clips.short_side, multiple=8)
+        unwanted = reason_to_leave_out(source_frames, recipe.clips)
+        if unwanted is not None:
+            raise VideoError(*unwanted)
+        fps = reader.fps / plan.stride
+        mp4 = encode_clip(source_frames, fps, recipe.encode)
+        frames = decode_clip(mp4)
+        key = clip_key(opened.sha256, plan.start, plan.stride)
+        drawn = sample_queries(frames, recipe.queries, seed=seed_of(key))
+        meta = {
+            "schema": SCHEMA,
+            "key": key,
+            "uri": source.uri,
+            "sha256": opened.sha256,
+            "clip": number,
+            "stride": plan.stride,
+            "source_frames": list(plan.indices),
+            "source_timestamps_s": [round(float(second), 6) for second in reader.timestamps_s[list(plan.indices)]],
+            "source_height": reader.size[0],
+            "source_width": reader.size[1],
+            "source_fps": round(reader.fps, 6),
+            "codec": reader.scan.codec,
+            "decoder": reader.decoder,
+            "decoder_why": reader.why,
+            "truncated": bool(self._damage),
+            "interlaced": bool(reader.scan.interlaced),
+            "fps": round(fps, 6),
+            "frames": len(frames),
+            "height": frames.shape[1],
+            "width": frames.shape[2],
+            "metadata": json.loads(source.metadata) if source.metadata else {},
+        }
+        return UnlabelledClip(key, mp4, frames, drawn.points, drawn.sampler, meta)
+
+    def _shots(self, uri: str, reader: VideoReader) -> list[range]:
+        """Runs of frames without a cut, within the frames that are analysed. What cannot be decoded ends a shot."""
+        found = []
+        for window in analysed_ranges(len(reader), self._recipe.clips):
+            decoded: list[int] = []
+
+            def frames(window: range = window, decoded: list[int] = decoded) -> Iterator[np.ndarray]:
+                try:
+                    for index, frame in reader.stream(window.start, window.stop, 1, short_side=ANALYSIS_SIDE):
+                        decoded.append(index)
+                        yield frame
+                except VideoError as error:
+                    self._damage = str(error)
+
+            cuts = find_cuts(frames())
+            found += [range(window.start + shot.start, window.start + shot.stop) for shot in shots(cuts, len(decoded))]
+        return found
+
+
+def _return_freed_memory() -> None:
+    """Give the system back what the last video's frames took: otherwise this process grows by a third over its first dozen videos."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+
+
+def content_hash(file: Path) -> str:
+    """sha256 of the file's bytes, as 64 hex digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def seed_of(key: str) -> int:
+    """The seed of everything random about a clip: a hash of its key."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")

@@ -1,0 +1,153 @@
+"""The decoding of a worker: one killable process, and a thread that asks it for the next clip while teachers work on this one.
+
+After a unit's last clip that is the first clip of the next unit, so teachers do not wait between units either. What crashes or hangs the
+process is tried a second time in a fresh one, and is then a row: it costs its video, not the job.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+from labeler.clips.isolate import Isolated
+from labeler.clips.making import OpenedVideo, UnlabelledClip
+from labeler.clips.recipe import ClipRecipe
+from labeler.reasons import LeftOut
+from labeler.sources.listing import Source
+from teachers import SurroundingsError, TapdistillError, VideoError
+
+
+@dataclass(frozen=True)
+class VideoEnd:
+    """The last item of a video, whatever became of it."""
+
+    uri: str
+
+
+Item = OpenedVideo | UnlabelledClip | LeftOut | VideoEnd
+
+
+class DecodingProcess:
+    """Gives the clips of videos, one after another; close it when done."""
+
+    def __init__(self, recipe: ClipRecipe, *, deadline_s: float, memory_gib: float | None) -> None:
+        self._process = Isolated("labeler.clips.making:VideoSource", recipe, memory_gib=memory_gib)
+        self._thread = ThreadPoolExecutor(1, "decode-ahead")
+        self._deadline_s = deadline_s
+        self._now: _Fetch | None = None
+        self._foretold: _Fetch | None = None
+        self._closed = False
+
+    def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
+        """Every video, then its clips, then its end; a `LeftOut` in place of what cannot be had.
+
+        One clip is fetched ahead; after the last one the first of `then`, the videos of the next call as far as one knows. A call ends
+        the one before.
+        """
+        if self._now is not None:
+            self._now.cancel()
+        if self._foretold is not None and self._foretold.videos == videos:
+            self._now = self._foretold
+        else:
+            if self._foretold is not None:
+                self._foretold.cancel()
+            self._now = self._fetch(videos)
+        self._foretold = self._fetch(then) if then else None
+        return iter(self._now)
+
+    def _fetch(self, videos: Sequence[Source]) -> _Fetch:
+        return _Fetch(videos, self._clips(videos), self._thread)
+
+    def _clips(self, videos: Sequence[Source]) -> Iterator[Item]:
+        first_with: dict[str, str] = {}
+        for video in videos:
+            opened = self._call("video", video, "open")
+            if isinstance(opened, OpenedVideo):
+                first = first_with.setdefault(opened.sha256, video.uri)
+                if first != video.uri:
+                    detail = f"same bytes as {first}"
+                    opened = LeftOut(uri=video.uri, what="video", stage="open", reason="duplicate", detail=detail)
+            yield opened
+            if isinstance(opened, OpenedVideo):
+                for number in range(len(opened.clips)):
+                    yield self._call("clip", video, "clip", number)
+            yield VideoEnd(video.uri)
+
+    def _call(
+        self, what: Literal["video", "clip"], video: Source, method: str, *args: int
+    ) -> OpenedVideo | UnlabelledClip | LeftOut:
+        attempt, uri = 1, video.uri
+        while True:
+            if self._closed:
+                raise SurroundingsError(f"{uri}: the decoding process was closed.")
+            try:
+                return self._process.call(method, video, *args, timeout_s=self._deadline_s, about=uri)
+            except VideoError as error:
+                if error.reason in ("crash", "timeout") and attempt == 1:
+                    attempt = 2
+                    continue
+                return LeftOut(uri=uri, what=what, stage=method, reason=error.reason, detail=str(error), attempts=attempt)
+            except (TapdistillError, OSError):  # of the job or the surroundings
+                raise
+            except MemoryError as error:  # of this process: that of the child is a VideoError
+                raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
+            except ImportError as error:  # of an installation that is broken, or changes at this moment
+                raise SurroundingsError(f"{uri}: the decoding process cannot be started: {error}") from error
+            except Exception as error:  # what no decoder is known to raise: one bad video must not stop a job
+                return LeftOut(uri=uri, what=what, stage=method, reason="decode-error", detail=f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._closed = True
+        for fetch in (self._now, self._foretold):
+            if fetch is not None:
+                fetch.cancel()
+        self._process.close()  # ends the request in flight, if there is one
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._process.close()
+
+    def __enter__(self) -> DecodingProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Fetch:
+    """The items of `videos`, fetched in `thread`, which after each clip waits until that clip is taken. Iterate over it once."""
+
+    def __init__(self, videos: Sequence[Source], items: Iterator[Item], thread: ThreadPoolExecutor) -> None:
+        self.videos = videos
+        self._items: SimpleQueue[Item | None] = SimpleQueue()
+        """What is fetched; None is the end."""
+        self._clip_taken = threading.Semaphore(0)
+        self._cancelled = False
+        self._job = thread.submit(self._run, items)
+
+    def _run(self, items: Iterator[Item]) -> None:
+        try:
+            for item in items:
+                self._items.put(item)
+                if isinstance(item, UnlabelledClip):
+                    self._clip_taken.acquire()
+                if self._cancelled:
+                    return
+        finally:
+            self._items.put(None)
+
+    def __iter__(self) -> Iterator[Item]:
+        while (item := self._items.get()) is not None:
+            if isinstance(item, UnlabelledClip):
+                self._clip_taken.release()
+            yield item
+        self._job.result()  # raises what the job raised
+
+    def cancel(self) -> None:
+        """Fetch no more than the item that is being fetched."""
+        self._cancelled = True
+        self._job.cancel()  # if it has not begun
+        self._clip_taken.release()

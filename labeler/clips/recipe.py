@@ -1,0 +1,28 @@
+"""Recipe: everything that decides which clips, pixels, and queries a video gives.
+
+The process that makes clips is given a recipe and knows no data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from labeler.clips.choice import ClipConfig
+from labeler.clips.queries import QueryConfig
+from labeler.video.decode import Decoder
+from labeler.video.encode import EncodeConfig
+from labeler.video.scan import VideoLimits
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecipe:
+    """How clips are cut from a video, and what is asked about them."""
+
+    decoder: Decoder = "auto"
+    unsafe_decode: bool = False
+    limits: VideoLimits = field(default_factory=VideoLimits)
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    queries: QueryConfig = field(default_factory=QueryConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)

@@ -1,0 +1,1 @@
+"""A labelled data set, opened for reading."""

@@ -1,0 +1,61 @@
+"""A clip of an opened data set: a `Sample`, with what a notebook asks of it.
+
+clip = dataset["<key>"]
+clip.frames                       # uint8 [T, H, W, 3], decoded when first asked for
+clip.queries, clip.labels         # [N, 3], and `Labels` of [N, T] arrays
+clip.tracks["lk"].xy              # [N, T, 2]
+clip.show()                       # plays in the notebook
+clip.plot()                       # a matplotlib figure
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labeler.labels.sample import Sample
+from labeler.video.encode import decode_clip
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from labeler.show.player import Page
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Clip(Sample):
+    """One labelled clip, from one ranged read of its shard."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> Clip:
+        return cls(**vars(sample))
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """uint8 [T, H, W, 3] RGB: the pixels that the teachers saw. ShardError if the stored clip is damaged."""
+        return decode_clip(self.mp4, f"{self.key}.mp4")
+
+    def show(self, points: int = 200) -> Page:
+        """The clip as a player, for the last line of a notebook cell (elsewhere: `display(clip.show())`); `.save(file)` makes a page.
+
+        Args:
+            points: so many of the points are drawn at most, evenly chosen in the order of the queries; the player says so.
+        """
+        from labeler.show.player import page_of
+
+        return page_of(self, points_shown=points)
+
+    def plot(self) -> Figure:
+        """Support over time, and how far the teachers are from each other. ConfigError without matplotlib."""
+        from labeler.show.plots import plot_clip
+
+        return plot_clip(self)
+
+    def __repr__(self) -> str:
+        height, width = self.size_hw
+        n, t = self.labels.support.shape
+        kept = int(self.labels.keep.sum())
+        return f"Clip({self.key!r}): {t} frames of {width} x {height} px, {n:,} queries of which {kept:,} kept, {', '.join(self.tracks)}"

@@ -1,0 +1,233 @@
+"""A data set, opened for reading: its clips as a table, and each as a `Clip`, read by offset without scanning its tar.
+
+    ds = open_dataset("labels")            # a folder or any fsspec URL, while it is still being written too
+    ds                                     # printed: a summary
+    ds.clips, ds.failures                  # pandas: one row per labelled clip; one per what did not become a label, with its reason
+    ds[0], ds["<key>"], ds[:3]             # Clip: frames, queries, tracks by teacher, labels; show(), plot()
+    ds.sample("hardest", 4)                # clips worth a look
+    ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a sample of clips
+    ds.what_if(tau_px=(1, 2, 4))           # what other thresholds would keep
+
+Tables and summary come from the commit records alone. What is measured on a sample of clips says how many they were.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import pandas as pd
+
+from labeler.dataset.clip import Clip
+from labeler.dataset.summary import as_html, as_text, summary_rows
+from labeler.io.storage import Storage
+from labeler.labels import disagreement
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.sample import Sample
+from labeler.shards import tables
+from labeler.shards.manifest import read_manifest
+from labeler.shards.members import from_members, labels_from_npz
+from labeler.shards.plan import NO_UNIT, read_plans
+from labeler.shards.records import ClipEntry, Record, latest_records
+from teachers import ConfigError, ShardError
+
+Which = Literal["hardest", "random", "most disagreement"]
+CLIPS = 64
+"""Clips that are measured, if nothing else is said."""
+LOOKED_AT = 256
+"""Clips whose labels are read to find those with the most disagreement."""
+READERS = 8
+"""Clips that are read at once: S3 answers many as fast as one."""
+
+
+class Dataset:
+    """What the commit records say now; open it again to see what was written since."""
+
+    def __init__(self, url: str) -> None:
+        self.storage = Storage(url)
+        self.manifest: dict[str, Any] = read_manifest(self.storage)
+        self._plans = read_plans(self.storage)
+        self.records = tables.without_superseded(self._plans, latest_records(self.storage))
+        self._places = [(record, entry) for record in self.records for entry in record.clips]
+        self._by_key = {entry.key: i for i, (_, entry) in reversed(list(enumerate(self._places)))}
+
+    @cached_property
+    def clips(self) -> pd.DataFrame:
+        """One row per labelled clip: see `labeler.shards.tables.clips_table`."""
+        return tables.clips_table(self.records)
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """One row per video, clip, or teacher that did not become a label, with its reason."""
+        return tables.failures_table(self._plans, self.records)
+
+    @cached_property
+    def accounts(self) -> tables.Accounts:
+        """What went in, and what became of it."""
+        return tables.accounts(self._plans, self.records)
+
+    @cached_property
+    def teacher_infos(self) -> dict[str, dict[str, Any]]:
+        """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; of several the one of the last unit."""
+        found = {name: info for record in self.records for name, info in record.teachers.items()}
+        return dict(sorted(found.items()))
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the teachers that labelled any of it."""
+        return list(self.teacher_infos)
+
+    @property
+    def tars(self) -> list[str]:
+        """Full paths of the current tars, for other readers of WebDataset shards; a glob would find old revisions too."""
+        return [f"{self.storage.url}/{record.tar}" for record in self.records if record.tar]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """What is printed, by name."""
+        units = {int(unit) for plan in self._plans for unit in plan["unit"] if unit != NO_UNIT}
+        return summary_rows(self.records, self.accounts, len(units), self.teacher_infos)
+
+    def sample(self, which: Which, n: int = 4, seed: int = 0) -> list[Clip]:
+        """`n` clips worth a look, or all if there are fewer; arguments as in `chosen`."""
+        return list(self.read(self.chosen(which, n, seed)))
+
+    def chosen(self, which: Which, n: int, seed: int = 0) -> list[int]:
+        """Numbers of `n` clips worth a look, or of all if there are fewer.
+
+        Args:
+            which: "random"; "hardest": those of whose queries the smallest share is kept, by the records of all clips; "most
+                disagreement": those whose support is the farthest from 1 where the point is not agreed to be occluded, by the labels
+                of all clips or, in a large data set, of 256 that are drawn.
+            seed: of the draw.
+        """
+        if which not in get_args(Which):
+            raise ConfigError(f"no sample {which!r}: there are {', '.join(map(repr, get_args(Which)))}.")
+        if n < 1:
+            raise ConfigError(f"n = {n}: must be at least 1.")
+        if which == "random":
+            return self.drawn(n, seed)
+        if which == "hardest":
+            entries = [entry for _, entry in self._places]
+            by_share = sorted(
+                range(len(self)), key=lambda i: (entries[i].kept / max(entries[i].queries, 1), entries[i].mean_support or 0)
+            )
+            return by_share[:n]
+        pool = self.drawn(max(LOOKED_AT, n), seed)
+        with ThreadPoolExecutor(READERS) as readers:
+            amount = dict(zip(pool, readers.map(self._disagreement, pool), strict=True))
+        return sorted(pool, key=lambda i: (-amount[i], i))[:n]
+
+    def distances(self, clips: int = CLIPS, seed: int = 0) -> pd.DataFrame:
+        """Median distance of each two teachers, px of the 256 raster, where both see the point; over at most `clips` drawn clips."""
+        drawn = self.drawn(clips, seed)
+        table = disagreement.teacher_distances(self.read(drawn))
+        return table.rename_axis(columns=f"median px, {self._share(drawn)}")
+
+    def kept_by(self, what: Literal["sampler", "motion"], clips: int = CLIPS, seed: int = 0) -> pd.DataFrame:
+        """The share of queries that is kept, by sampler or by how far they move; over at most `clips` drawn clips."""
+        measures = {"sampler": disagreement.kept_by_sampler, "motion": disagreement.kept_by_motion}
+        if what not in measures:
+            raise ConfigError(f"kept by {what!r}: there are {', '.join(map(repr, measures))}.")
+        drawn = self.drawn(clips, seed)
+        return measures[what](self.read(drawn)).rename_axis(columns=f"by {what}, {self._share(drawn)}")
+
+    def what_if(
+        self,
+        tau_px: float | Sequence[float] = (1.0, 2.0, 4.0),
+        min_support: float | Sequence[float] = (0.5, 0.6, 0.8),
+        clips: int = CLIPS,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips; other settings as the latest unit's.
+
+        See `labeler.labels.disagreement.what_if` for the columns.
+        """
+        base = AgreementConfig(**self.records[-1].agreement) if self.records else AgreementConfig()
+        drawn = self.drawn(clips, seed)
+        taus, supports = (np.atleast_1d(value).tolist() for value in (tau_px, min_support))
+        table = disagreement.what_if(self.read(drawn), taus, supports, base)
+        table.insert(2, "clips", len(drawn))
+        return table.rename_axis(columns=self._share(drawn))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, which: int | str) -> Clip: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[Clip]: ...
+
+    def __getitem__(self, which: int | str | slice) -> Clip | list[Clip]:
+        """A clip by number or key, from one ranged read of its tar; a list of clips by slice. IndexError or KeyError if there is none."""
+        if isinstance(which, slice):
+            return list(self.read(range(len(self))[which]))
+        try:
+            record, entry = self._places[self._by_key[which] if isinstance(which, str) else which]
+        except (IndexError, KeyError) as error:
+            raise type(error)(f"no clip {which!r}: {self.storage.url} has {len(self):,}.") from None
+        return Clip.of(read_sample(self.storage, record, entry))
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[i] for i in range(len(self)))
+
+    def drawn(self, most: int, seed: int) -> list[int]:
+        """Numbers of at most `most` clips, drawn by the seed; in the order of the data set."""
+        if most < 1:
+            raise ConfigError(f"clips = {most}: must be at least 1.")
+        return sorted(random.Random(seed).sample(range(len(self)), min(most, len(self))))
+
+    def read(self, numbers: Sequence[int]) -> Iterator[Clip]:
+        """The clips, in that order; a few more are read while one is looked at."""
+        ahead: deque[Future[Clip]] = deque()
+        with ThreadPoolExecutor(READERS) as readers:
+            for number in numbers:
+                ahead.append(readers.submit(self.__getitem__, number))
+                if len(ahead) > READERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def __repr__(self) -> str:
+        return as_text(f"Dataset {self.storage.url}", self.summary)
+
+    def _repr_html_(self) -> str:
+        return as_html(f"Dataset {self.storage.url}", self.summary)
+
+    def _share(self, drawn: Sequence[int]) -> str:
+        """How many clips were looked at."""
+        return f"{len(drawn):,} of {len(self):,} clips"
+
+    def _disagreement(self, number: int) -> float:
+        """Of one clip, from its labels alone."""
+        record, entry = self._places[number]
+        assert record.tar is not None
+        data = self.storage.read_range(record.tar, *entry.offsets["labels.npz"])
+        return disagreement.disagreement(labels_from_npz(data, f"{entry.key}.labels.npz"))
+
+
+def open_dataset(url: str) -> Dataset:
+    """Open a data set that `tapdistill label` wrote, or is still writing.
+
+    Raises:
+        ShardError: there is none at `url`, or one of another schema.
+    """
+    return Dataset(url)
+
+
+def read_sample(storage: Storage, record: Record, entry: ClipEntry) -> Sample:
+    """One sample, from one ranged read."""
+    assert record.tar is not None
+    start = min(offset for offset, _ in entry.offsets.values())
+    end = max(offset + size for offset, size in entry.offsets.values())
+    data = storage.read_range(record.tar, start, end - start)
+    if len(data) != end - start:
+        raise ShardError(f"{storage.url}/{record.tar} ends before its record says. Run `tapdistill verify {storage.url}`.")
+    parts = {suffix: data[offset - start : offset - start + size] for suffix, (offset, size) in entry.offsets.items()}
+    return from_members(entry.key, parts)

@@ -1,0 +1,231 @@
+"""Storage: the few things that a data set does with files, on a folder or on any fsspec URL.
+
+A file is created whole or not at all. `create` is exclusive: of several writers of one name exactly one wins, where the storage can
+promise that (local folders by `link`, S3 by a conditional put). Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from labeler.io import s3
+from labeler.io.scratch import is_alive
+from labeler.io.secrets import refuse_secrets, without_secrets
+from teachers import ConfigError, ShardError, SurroundingsError
+
+PART = ".part"
+CONFLICTS = 5
+"""Times that S3 may answer a create-only write with "conflict", which is neither won nor lost, before it is an error."""
+OF_THE_NETWORK = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
+"""Packages whose errors are the network's, though not all of them are OSErrors."""
+
+s3.prepare()
+
+
+class Storage:
+    """A folder on any fsspec file system; paths are relative to it, with '/'."""
+
+    def __init__(self, url: str) -> None:
+        """ConfigError for an address that cannot be one: see `file_system`."""
+        if not url:
+            raise ConfigError("a folder or URL is named by an empty text: is a variable of the shell not set?")
+        self.url = url if "://" in url else os.path.abspath(url)
+        self.fs, self.root = file_system(self.url)
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Full path of `name` on the file system."""
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """The whole file; ShardError if there is none."""
+        with self._missing(name), surroundings(f"read {self.url}/{name}"):
+            return self.fs.cat_file(self.path(name))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """`size` bytes from `start`, without reading the rest of the file."""
+        with self._missing(name), surroundings(f"read {self.url}/{name}"):
+            return self.fs.cat_file(self.path(name), start=start, end=start + size)
+
+    def open(self, name: str) -> BinaryIO:
+        """The file, opened for reading."""
+        with self._missing(name), surroundings(f"open {self.url}/{name}"):
+            return self.fs.open(self.path(name), "rb")
+
+    def size(self, name: str) -> int | None:
+        """Bytes of the file, or None if there is none."""
+        with surroundings(f"look at {self.url}/{name}"):
+            try:
+                return self.fs.info(self.path(name))["size"]
+            except FileNotFoundError:
+                return None
+
+    def modified(self, name: str) -> float:
+        """When the file was last written, in seconds since 1970; now, if it is gone."""
+        with surroundings(f"look at {self.url}/{name}"):
+            try:
+                return self.fs.modified(self.path(name)).timestamp()
+            except FileNotFoundError:
+                return time.time()
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files in `folder`, sorted; empty if there is no such folder."""
+        return sorted(self.tags(folder))
+
+    def tags(self, folder: str = "") -> dict[str, str]:
+        """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty if there is no such folder."""
+        with surroundings(f"list {self.url}/{folder}"):
+            self.fs.invalidate_cache(self.path(folder))  # another process may have written there
+            try:
+                entries = self.fs.ls(self.path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {entry["name"].rsplit("/", 1)[-1]: tag_of(entry) for entry in entries if entry["type"] == "file"}
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a new file whole; False, and nothing changed, if the name is taken."""
+        with surroundings(f"write {self.url}/{name}"):
+            if self.local:
+                return self._link(name, data)
+            for _ in range(CONFLICTS):
+                try:
+                    self.fs.pipe_file(self.path(name), data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if "ConditionalRequestConflict" in str(error.__cause__ or error):
+                        continue  # another writer is at it in this moment; who won shows at the next try
+                    raise
+                return True
+            raise OSError(f"another writer was at {name} {CONFLICTS} times")
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file whole, over an old one if there is one; readers see the old or the new."""
+        with surroundings(f"write {self.url}/{name}"):
+            if self.local:
+                with self._part(name, data) as part:
+                    os.replace(part, self.path(name))
+            else:
+                self.fs.pipe_file(self.path(name), data)
+
+    def publish(self, file: Path, name: str) -> None:
+        """Copy a finished local file here; it is visible only when complete. Equal names mean equal bytes: twice is harmless."""
+        with surroundings(f"write {self.url}/{name}"):
+            if self.local:
+                with self._part(name, file) as part:
+                    os.replace(part, self.path(name))
+            else:
+                self.fs.put_file(str(file), self.path(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; fine if it is gone already."""
+        with surroundings(f"remove {self.url}/{name}"), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
+    def remove_abandoned_parts(self, folder: str) -> None:
+        """Remove half-written files that a killed process of this host left in a local `folder`."""
+        if not self.local:
+            return
+        ours = re.compile(rf".*@{re.escape(socket.gethostname())}-\d+-(\d+){re.escape(PART)}")
+        for name in self.names(folder):
+            part = ours.fullmatch(name)
+            if part and not is_alive(int(part[1])):
+                self.remove(f"{folder}/{name}")
+
+    def _link(self, name: str, data: bytes) -> bool:
+        with self._part(name, data) as part:
+            try:
+                os.link(part, self.path(name))
+            except FileExistsError:
+                return False
+            return True
+
+    @contextlib.contextmanager
+    def _part(self, name: str, content: bytes | Path) -> Iterator[str]:
+        """A complete, flushed temporary file beside `name`; what is left of it afterwards is removed."""
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}@{socket.gethostname()}-{threading.get_ident()}-{os.getpid()}{PART}")
+        try:
+            with part.open("wb") as out:
+                if isinstance(content, bytes):
+                    out.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, out, 1 << 20)
+                out.flush()
+                os.fsync(out.fileno())
+            yield str(part)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _missing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.url}/{name} does not exist.") from error
+
+
+def tag_of(info: Mapping[str, Any]) -> str:
+    """What a storage says of a file's content without reading it: its ETag, or size and time of a local file."""
+    tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
+    return str(tag).strip('"')
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL or local path, and the path on it.
+
+    Raises:
+        ConfigError: the URL holds a secret, or is of a kind that is unknown or not installed.
+        SurroundingsError: the file system does not answer.
+    """
+    refuse_secrets(url)
+    check_protocol(url)
+    with surroundings(f"open {url}"):
+        try:
+            urlsplit(url)
+            return fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else fsspec.core.url_to_fs(url)
+        except ValueError as error:
+            raise ConfigError(f"{url}: {error}.") from error
+
+
+@contextlib.contextmanager
+def surroundings(doing: str) -> Iterator[None]:
+    """An OSError other than a missing file becomes a SurroundingsError: the disk, the network, or the permissions, not the data."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK:
+            raise
+        raise SurroundingsError(
+            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it and run the same command again."
+        ) from error
+
+
+def check_protocol(url: str) -> None:
+    """ConfigError if `url` is of a kind that fsspec does not know, or whose package is not installed; asks no server."""
+    if "://" not in url:
+        return
+    try:
+        for protocol in re.findall(r"([A-Za-z][\w+.-]*)(?=://|::)", url):
+            fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"{without_secrets(url)}: {error}. A URL is a folder or what fsspec knows, such as s3://bucket/folder."
+        ) from error

@@ -1,0 +1,1 @@
+"""From the tracks of several teachers to labels: agreement, and whose track is the label."""

@@ -1,0 +1,81 @@
+"""dataset.json: what a data set is frozen to, from the first command on.
+
+Sources, clips, queries, and encoding decide what the stored pixels and queries are; another value would mix two data sets in one
+folder, so it is refused, and the difference named. Teachers and agreement settings grow, and are read from the commit records.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from labeler.clips.recipe import SCHEMA, ClipRecipe
+from labeler.io.storage import Storage
+from labeler.shards.members import check_schema
+from labeler.sources.filters import WordFilter
+from teachers import ConfigError, ShardError
+
+NAME = "dataset.json"
+MAX_BYTES = 64 << 20
+"""Of it: the names of a million sources."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen(ClipRecipe):
+    """Everything that decides which clips, pixels, and queries a data set has."""
+
+    sources: tuple[str, ...]
+    column: str | None = None
+    words: WordFilter = field(default_factory=WordFilter)
+    videos_per_unit: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))  # tuples become lists, as they come back
+
+
+def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
+    """Create dataset.json, or check that the one there says the same.
+
+    Raises:
+        ConfigError: the data set was made with other settings; the message names each difference.
+        ShardError: dataset.json is unreadable or of another schema.
+    """
+    text = json.dumps({"schema": SCHEMA, "tool_version": tool_version, "frozen": frozen.to_json()}, indent=1, sort_keys=True) + "\n"
+    if storage.create(NAME, text.encode()):
+        return
+    there = read_manifest(storage)["frozen"]
+    differences = list(_differences(there, frozen.to_json()))
+    if differences:
+        raise ConfigError(
+            f"{storage.url} was made with other settings: {'; '.join(differences)}. A data set has one set of clips and queries: "
+            "use the same settings, or another --out."
+        )
+
+
+def read_manifest(storage: Storage) -> dict[str, Any]:
+    """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing, broken, or of another schema."""
+    size = storage.size(NAME)
+    if size is None:
+        raise ShardError(
+            f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out {storage.url}` makes one."
+        )
+    if size > MAX_BYTES:
+        raise ShardError(f"{storage.url}/{NAME} has {size:,} bytes, and may have {MAX_BYTES:,}: it is none of ours.")
+    try:
+        manifest = json.loads(storage.read(NAME))
+        schema = manifest["schema"]
+        manifest["frozen"]["sources"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ShardError(f"{storage.url}/{NAME} is unreadable ({error!r}): restore it, or label into a new folder.") from error
+    check_schema(schema, f"{storage.url}/{NAME}")
+    return manifest
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Any:
+    """'clips.frames: 80 there, 48 here' for every leaf that differs."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(set(there) | set(here)):
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
+    elif there != here:
+        yield f"{path}: {there!r} there, {here!r} here"

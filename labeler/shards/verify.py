@@ -1,0 +1,126 @@
+"""verify: every shard against its commit record. gc: what no record, or only an older one, names is removed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from labeler.io.storage import PART, Storage, surroundings
+from labeler.shards.manifest import read_manifest
+from labeler.shards.members import from_members
+from labeler.shards.plan import read_plans
+from labeler.shards.records import RECORD, Record, latest_records, read_record, revisions
+from labeler.shards.tables import accounts, compact
+from labeler.shards.tar import read_samples, refuse_odd_member
+from teachers import ShardError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as its record says."""
+
+    file: str
+    problem: str
+    harmless: bool = False
+    """Left over, but no reader ever sees it; `gc` removes it."""
+
+
+def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
+    """Compare every shard with its record; yields what is wrong.
+
+    `quick` compares names and sizes only; else every byte is hashed and every sample parsed.
+    """
+    read_manifest(storage)
+    names = storage.names("shards")
+    records: list[Record] = []
+    named: set[str] = set()
+    for unit, numbers in revisions(storage).items():
+        for number in numbers:
+            try:
+                record = read_record(storage, unit, number)
+            except ShardError as error:
+                yield Finding(f"shards/{unit:06d}.r{number}.json", str(error))
+                continue
+            if record.tar:
+                named.add(record.tar.removeprefix("shards/"))
+            if number != numbers[-1]:
+                continue
+            records.append(record)
+            if record.tar:
+                problem = _compare(storage, record, quick)
+                if problem:
+                    yield Finding(record.tar, problem)
+    for name in names:
+        if name.endswith(PART):
+            yield Finding(f"shards/{name}", "was never finished by its writer", harmless=True)
+        elif name.endswith(".tar") and name not in named:
+            yield Finding(f"shards/{name}", "no record names it: its writer was interrupted, or is at work now", harmless=True)
+        elif not name.endswith(".tar") and not RECORD.fullmatch(name):
+            yield Finding(f"shards/{name}", "is neither a shard nor a record")
+    try:
+        accounts(read_plans(storage), records)
+    except (ShardError, KeyError) as error:
+        yield Finding("plan.*.parquet", f"the accounts do not close: {error}")
+
+
+def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
+    """What is wrong with a record's tar, or None."""
+    assert record.tar is not None
+    size = storage.size(record.tar)
+    if size is None:
+        return "is missing"
+    if size != record.size_bytes:
+        return f"has {size:,} bytes, its record says {record.size_bytes:,}"
+    if quick:
+        return None
+    entries = {entry.key: entry for entry in record.clips}
+    try:
+        with surroundings(f"read {storage.url}/{record.tar}"), storage.open(record.tar) as file:
+            with tarfile.open(fileobj=file, mode="r:") as tar:  # headers first: a member may be larger than the memory
+                for member in tar:
+                    refuse_odd_member(member, record.tar)
+                    key, _, suffix = member.name.partition(".")
+                    if key not in entries or entries[key].offsets.get(suffix) != (member.offset_data, member.size):
+                        return f"holds {member.name} elsewhere than its record says"
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if digest != record.sha256:
+                return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
+            file.seek(0)
+            keys = [from_members(key, parts).key for key, parts in read_samples(file, record.tar)]
+    except tarfile.TarError as error:
+        return f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
+    except ShardError as error:
+        return str(error)
+    if keys != [entry.key for entry in record.clips]:
+        return f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
+    return None
+
+
+def collect_garbage(storage: Storage, *, older_than_s: float = 3600.0, dry_run: bool = False) -> list[str]:
+    """Remove tars that a later revision replaces, and those without a record; returns what was (or would be) removed.
+
+    Records stay: they are small, and a revision's number must never be free again for a writer that began before it was taken. A tar
+    without a record may belong to a writer at work: it is removed only if it is older than `older_than_s`.
+    """
+    read_manifest(storage)
+    records = latest_records(storage)
+    latest = {record.unit: record.revision for record in records}
+    counting = {record.tar for record in records}
+    if not dry_run:
+        compact(storage, records)  # before the old tars go: clips.parquet must not name them
+    removed = []
+    for name in (f"shards/{name}" for name in storage.names("shards")):
+        if name in counting or not name.endswith((".tar", PART)):
+            continue
+        numbers = re.match(r"shards/(\d+)\.r(\d+)\.", name)
+        replaced = numbers is not None and int(numbers[2]) < latest.get(int(numbers[1]), 0)
+        if replaced or time.time() - storage.modified(name) > older_than_s:
+            removed.append(name)
+            if not dry_run:
+                storage.remove(name)
+    return removed

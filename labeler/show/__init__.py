@@ -1,0 +1,1 @@
+"""Looking at labels: drawing, overlays, plots, and the player."""

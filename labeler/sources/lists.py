@@ -1,0 +1,106 @@
+"""Lists and tables of videos: text files, CSV, and parquet.
+
+    *.txt, *.list      one path or URL a line; '#' begins a comment
+    *.csv, *.parquet   a column of paths or URLs; the other columns are metadata
+
+A column of a CSV file whose values are all numbers, or all true or false, is read as such; every other one is text as it stands there, so
+that "007" stays "007", and "NA" a country.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labeler.sources.metadata import to_metadata
+from teachers import ConfigError
+
+LISTS, TABLES = (".txt", ".list"), (".csv", ".parquet")
+URI_COLUMNS = ("uri", "url", "path", "video", "file")
+"""Names by which the column of a table is found, in this order."""
+_OF_PANDAS = "__index_level_"
+"""Columns that pandas adds for its own use."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a list or a table says of one video."""
+
+    uri: str
+    """Path or URL; "" where a table names none."""
+    metadata: str = ""
+    """JSON object; "" if there is none."""
+
+
+def read_entries(name: str, data: bytes, column: str | None) -> Iterator[Entry]:
+    """The entries of the file `name` with the bytes `data`, in its order.
+
+    Raises:
+        ConfigError: it cannot be read as what its name says, or has no column of paths.
+    """
+    if name.endswith(LISTS):
+        lines = (line.strip() for line in _text(name, data).split("\n"))
+        yield from (Entry(line) for line in lines if line and not line.startswith("#"))
+        return
+    is_text = not name.endswith(".parquet")
+    columns = _of_csv(name, data) if is_text else _of_parquet(name, data)
+    taken = column if column is not None else next((one for one in URI_COLUMNS if one in columns), None)
+    if taken not in columns:
+        wanted = f"no column {column!r}" if column else f"none of the columns {', '.join(URI_COLUMNS)}"
+        raise ConfigError(f"{name} has {wanted}: it has {', '.join(columns)}. Name one with --column.")
+    uris = columns.pop(taken)
+    columns = {one: _typed(values) if is_text else values for one, values in columns.items()}
+    for i, uri in enumerate(uris):
+        metadata = to_metadata({one: values[i] for one, values in columns.items()})
+        yield Entry("" if uri is None else str(uri).strip(), metadata)
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not a list or table of paths: it is not UTF-8 text ({error}).") from error
+    if "\0" in text:
+        raise ConfigError(f"{name} is not a list or table of paths: it holds null bytes. Is it UTF-16? Save it as UTF-8.")
+    return text
+
+
+def _of_parquet(name: str, data: bytes) -> dict[str, list[Any]]:
+    """Its columns, by name."""
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{name} is not a table ({error}).") from error
+    return {one: table[one].to_pylist() for one in table.column_names if not one.startswith(_OF_PANDAS)}
+
+
+def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
+    """Its columns, by name; None for an empty field."""
+    lines = csv.reader(io.StringIO(_text(name, data), newline=""), strict=True)
+    try:
+        header, *rows = [line for line in lines if line] or [[]]
+    except csv.Error as error:
+        raise ConfigError(f"{name} is not a table ({error}).") from error
+    odd = next((i for i, row in enumerate(rows, 1) if len(row) != len(header)), None)
+    if odd is not None:
+        raise ConfigError(f"{name} is not a table (its row {odd} has {len(rows[odd - 1])} fields, its header {len(header)}).")
+    if len(set(header)) < len(header):
+        raise ConfigError(f"{name} is not a table (two of its columns have one name: {', '.join(header)}).")
+    return {one: [row[i] or None for row in rows] for i, one in enumerate(header)}
+
+
+def _typed(column: list[str | None]) -> list[Any]:
+    """Numbers, or true and false, if all values are; else the text as it is."""
+    try:
+        values = [None if text is None else json.loads(text.lower(), parse_constant=float) for text in column]
+    except (ValueError, RecursionError):
+        return list(column)
+    kinds = {type(value) for value in values if value is not None}
+    return values if kinds <= {int, float} or kinds == {bool} else list(column)

@@ -1,0 +1,43 @@
+"""Metadata of a video: what a table or a tar says of it, as one JSON object that travels from the plan into the shards.
+
+Whatever people have in their tables must not stop a job: what JSON does not know becomes text (dates, decimals) or null (NaN, infinity,
+what is nested too deep), and addresses lose their passwords and signatures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from labeler.io.secrets import without_secrets
+
+DEEPEST = 32
+"""Lists and objects in one another; what is deeper is left out."""
+
+
+def to_metadata(columns: Mapping[str, Any]) -> str:
+    """The columns that say something, as a JSON object; "" if none does."""
+    known = {name: plain for name, value in columns.items() if (plain := _plain(value)) is not None}
+    if not known:
+        return ""
+    text = json.dumps(known, sort_keys=True, ensure_ascii=False)
+    return (
+        without_secrets(text).encode(errors="replace").decode()
+    )  # half a character of UTF-16 can stand in JSON, but not in a file
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """`value` as JSON knows it."""
+    if value is None or depth > DEEPEST:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, depth + 1) for inner in value]
+    return str(value)

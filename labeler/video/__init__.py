@@ -1,0 +1,1 @@
+"""Video files: scanning, decoding, encoding, fetching, and writing them."""

@@ -1,0 +1,155 @@
+"""Encode: a clip to the H.264 mp4 of its sample, and back.
+
+In   frames uint8 [T, H, W, 3] RGB. Out: the bytes of an mp4, and from those the frames that teachers, labels, and student see.
+
+Encoding loses a little (about 36-44 dB at crf 18), so a clip is encoded first and labelled from what `decode_clip` gives. That is
+exact: the same bytes always give the same pixels here, with one thread and FFmpeg's bit-exact conversion. Other readers of the file
+may round colours by one or two grey levels differently. `encode_clip` gives the same bytes for the same frames within one version
+of PyAV: x264 decides differently with more threads, and writes its version into the stream.
+
+Files play in browsers: yuv420p, BT.709 at limited range and tagged so, the index in front. Key frames are close, for random access.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+
+from teachers import ConfigError, ShardError
+from teachers.tracks import checked_frames
+
+_BIT_EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+"""The same conversion between RGB and YUV on every CPU, with the chroma planes resized rather than repeated."""
+
+
+REPEATABLE = "mbtree=0"
+"""x264's macroblock tree gives other bytes in some runs, on small frames with AVX-512 (12 of 150 runs at 48 x 64 px)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """How the stored clips are compressed."""
+
+    crf: int = 18
+    """Quality of x264, 0 (lossless, before colours are rounded) to 51; 18 is visually transparent, 20 a quarter smaller."""
+
+    preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "fast"
+    """Effort of x264. "slow" takes half as long again and saves 8 %."""
+
+    key_frame_distance: int = 12
+    """Frames from one key frame to the next at most: what a reader must decode to reach any frame."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"crf = {self.crf}: must be in 0..51; 18 is visually transparent, each 6 more halve the size.")
+        if self.key_frame_distance < 1:
+            raise ConfigError(
+                f"key_frame_distance = {self.key_frame_distance}: must be at least 1, which makes every frame a key frame."
+            )
+
+
+DEFAULT = EncodeConfig()
+
+
+def encode_clip(
+    frames: np.ndarray,  # uint8 [T, H, W, 3] RGB, H and W even
+    fps: float,
+    config: EncodeConfig = DEFAULT,
+) -> bytes:
+    """The clip as an mp4: T frames at `fps`, which is only its speed in a player and is brought into 1/1001..1000.
+
+    Raises:
+        ConfigError: odd sides, which yuv420p cannot hold, or an fps that is not a positive number.
+    """
+    _, height, width, _ = checked_frames(frames).shape
+    if height % 2 or width % 2:
+        raise ConfigError(f"a clip of {width} x {height} px cannot be encoded: both sides must be even. Resize or crop it first.")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ConfigError(f"fps = {fps}: a clip needs a positive number of frames a second.")
+    with tempfile.TemporaryDirectory() as folder:  # "faststart" reads the file again by its name, so memory will not do
+        path = Path(folder, "clip.mp4")
+        with av.open(path, "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+            stream = add_h264(container, (height, width), fps, config)
+            for index, rgb in enumerate(frames):
+                container.mux(stream.encode(h264_frame(stream, rgb, index)))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def add_h264(
+    container: av.container.OutputContainer, size: tuple[int, int], fps: float, config: EncodeConfig = DEFAULT
+) -> av.VideoStream:
+    """A stream of frames of `size` (H, W) px in the container, encoded as the page above says."""
+    rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)  # 30000 / 1001 stays itself
+    options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
+    stream = container.add_stream("libx264", rate=rate, options=options)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    codec = stream.codec_context
+    codec.thread_count = 1
+    codec.gop_size = config.key_frame_distance
+    codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+    codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    return stream
+
+
+def h264_frame(
+    stream: av.VideoStream,
+    rgb: np.ndarray,  # uint8 [H, W, 3]
+    index: int,
+) -> av.VideoFrame:
+    """Frame `index` of a stream of `add_h264`, ready to be encoded."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_BIT_EXACT,
+        threads=1,
+    )
+    frame.pts, frame.time_base = index, 1 / stream.codec_context.framerate
+    return frame
+
+
+def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
+    """Every frame of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
+
+    `name` is what an error calls it.
+
+    Raises:
+        ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index says.
+    """
+    try:
+        with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            decoded = list(container.decode(stream))
+            promised = stream.frames
+    except (av.FFmpegError, IndexError) as error:
+        raise ShardError(f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`.") from error
+    broken = sum(frame.is_corrupt for frame in decoded)
+    if broken or not decoded or len(decoded) != promised:
+        raise ShardError(
+            f"{name}: damaged: {len(decoded)} of {promised} frames decoded, {broken} of them broken. "
+            "Check its shard with `tapdistill verify`."
+        )
+    return np.stack([_rgb(frame) for frame in decoded])
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [H, W, 3], by the colour space and range that the frame is tagged with."""
+    return frame.reformat(format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_BIT_EXACT, threads=1).to_ndarray()

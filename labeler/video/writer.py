@@ -1,0 +1,63 @@
+"""Video writer: an mp4 that grows frame by frame, and plays whatever ends it.
+
+The file is a fragmented mp4 until `close` makes an ordinary one of it: after a kill it holds all but the last frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+
+from labeler.video.encode import add_h264, h264_frame
+from teachers import SurroundingsError
+
+
+class VideoWriter:
+    """Frames into an mp4 as they come; use it as a context manager."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        """A file that exists is replaced, with the first frame.
+
+        Raises:
+            SurroundingsError: the file cannot be written; `write` and `close` raise it, too.
+        """
+        self._path, self._fps, self._frames = path, fps, 0
+        self._container: av.container.OutputContainer | None = None
+        self._stream: av.VideoStream | None = None
+
+    def write(self, frame: np.ndarray) -> None:  # uint8 [H, W, 3] RGB, always of one size
+        """Append a frame; an odd side gets its last row or column again, as H.264 needs even ones."""
+        height, width = frame.shape[:2]
+        if height % 2 or width % 2:
+            frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        try:
+            if self._container is None or self._stream is None:
+                movflags = {"movflags": "+hybrid_fragmented", "fflags": "+bitexact+flush_packets"}
+                self._container = av.open(str(self._path.absolute()), "w", format="mp4", options=movflags)
+                self._stream = add_h264(self._container, (frame.shape[0], frame.shape[1]), self._fps)
+            self._container.mux(self._stream.encode(h264_frame(self._stream, frame, self._frames)))
+        except (OSError, av.FFmpegError) as error:
+            raise SurroundingsError(f"{self._path}: cannot be written: {error.strerror}.") from error
+        self._frames += 1
+
+    def close(self) -> None:
+        """Write what the encoder holds back, and the index."""
+        if self._container is None or self._stream is None:
+            return
+        container, self._container = self._container, None
+        try:
+            container.mux(self._stream.encode())
+            container.close()
+        except (OSError, av.FFmpegError) as error:
+            raise SurroundingsError(f"{self._path}: cannot be written: {error.strerror}.") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,199 @@
+"""tapdistill export: labels for other tools: TAP-Vid pickle or npz, a parquet table of tracks, a Rerun recording."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.progress import track
+
+from labeler.dataset.clip import Clip
+from labeler.dataset.dataset import Dataset, open_dataset
+from labeler.labels.policies import POLICIES
+from pipelines.exports.parquet import TracksWriter
+from pipelines.exports.rerun import RerunWriter
+from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
+from pipelines.terminal.console import console, say
+from student.evaluation.testsets import TestClip
+from teachers import ConfigError, ShardError, SurroundingsError
+from teachers.licences import licence_note
+
+Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "rerun"]
+DEFAULT_POLICY = "medoid"
+WITHOUT_TRUTH = [policy for policy in POLICIES if policy != "oracle"]
+MEMORY_SHARE = 0.5
+"""A pickle's frames may fill this share of the machine's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write labels for other tools.
+
+    tapvid-pkl: one pickle, as TAP-Vid's test sets are. tapvid-npz: a folder with an npz per clip, as `tapdistill eval --dataset npz` reads.
+    parquet: every teacher's raw tracks and their labels, a row per point and frame. rerun: a recording for the Rerun viewer.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
+    """The data set: a folder or an fsspec URL."""
+    to: Format
+    """The format."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """The file, or for tapvid-npz the folder, to write."""
+    policy: str | None = None
+    """tapvid only: whose tracks become the truth. medoid (the default), random-agreeing, random, mean, median, or a teacher's name: see
+    docs/commands/export.md."""
+    clips: int | None = None
+    """Export so many clips, drawn by --seed; None: all."""
+    seed: int = 0
+    """Of the draw of clips, and of policies that draw."""
+    overwrite: bool = False
+    """Replace an export that is there already."""
+
+    def __post_init__(self) -> None:
+        if self.clips is not None and self.clips < 1:
+            raise ConfigError(f"--clips {self.clips}: must be at least 1.")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: must be 0 or more.")
+        if self.policy is not None and not self.to.startswith("tapvid"):
+            raise ConfigError(f"--policy {self.policy}: belongs to tapvid; {self.to} holds the raw tracks of every teacher.")
+
+
+def run(config: ExportConfig) -> int:
+    """The command: write the export, and say what it holds."""
+    dataset = open_dataset(config.data)
+    _check(config, dataset)
+    numbers = range(len(dataset)) if config.clips is None else dataset.drawn(config.clips, config.seed)
+    say(f"{len(numbers):,} of {len(dataset):,} clips of {dataset.storage.url} -> {config.to} in {config.out}")
+    clips: Iterable[Clip] = track(
+        dataset.read(numbers), "exporting", total=len(numbers), console=console, transient=True, disable=not console.is_terminal
+    )
+    if config.to == "tapvid-pkl":
+        _refuse_too_large(dataset, numbers)
+    with _new(config) as part:
+        said = WRITERS[config.to](clips, part, config)
+    size = sum(file.stat().st_size for file in (config.out.glob("*.npz") if config.out.is_dir() else [config.out]))
+    say(f"{said}; {size / 1e6:,.1f} MB.")
+    say(f"licences: {licence_note(dataset.teacher_infos)}.")
+    return 0
+
+
+def _tapvid_pickle(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+    count = _Count(config)
+    write_pickle(count.with_labels(clips), part)
+    return count.said()
+
+
+def _tapvid_npz(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+    count = _Count(config)
+    part.mkdir()
+    for clip in count.with_labels(clips):
+        write_npz(clip, part)
+    return count.said()
+
+
+def _parquet(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+    written = rows = 0
+    with TracksWriter(part) as writer:
+        for clip in clips:
+            writer.write(clip)
+            written, rows = written + 1, rows + len(clip.tracks) * clip.labels.support.size
+    return f"{written:,} clips, {rows:,} rows"
+
+
+def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+    written = 0
+    with RerunWriter(part) as writer:
+        for clip in clips:
+            writer.write(clip)
+            written += 1
+    return f"{written:,} clips; `rerun {config.out}` shows them"
+
+
+WRITERS = {"tapvid-pkl": _tapvid_pickle, "tapvid-npz": _tapvid_npz, "parquet": _parquet, "rerun": _rerun}
+
+
+class _Count:
+    """Clips as TAP-Vid has them, and how much of them there was."""
+
+    def __init__(self, config: ExportConfig) -> None:
+        self.policy, self.seed = config.policy or DEFAULT_POLICY, config.seed
+        self.clips = self.points = self.queries = self.empty = 0
+
+    def with_labels(self, clips: Iterable[Clip]) -> Iterator[TestClip]:
+        """The clips in which the policy sees any point."""
+        for clip in clips:
+            labelled = labels_as_truth(clip, self.policy, self.seed)
+            self.queries += len(clip.queries)
+            if len(labelled.xy):
+                self.clips, self.points = self.clips + 1, self.points + len(labelled.xy)
+                yield labelled
+            else:
+                self.empty += 1
+        if not self.clips:
+            raise ShardError(f"none of {self.empty:,} clips has a label by --policy {self.policy}: nothing to export.")
+
+    def said(self) -> str:
+        left_out = f"; {self.empty:,} clips without one are left out" if self.empty else ""
+        return f"{self.clips:,} clips, {self.points:,} points with a label by {self.policy}, of {self.queries:,} queries{left_out}"
+
+
+def _check(config: ExportConfig, dataset: Dataset) -> None:
+    if not len(dataset):
+        a, url = dataset.accounts, dataset.storage.url
+        raise ShardError(
+            f"{url} has no labelled clip: of {a.videos:,} videos {a.open:,} are open and {a.videos_failed:,} failed. "
+            f"`tapdistill status {url}` says more."
+        )
+    if config.policy is not None and config.policy not in [*WITHOUT_TRUTH, *dataset.teachers]:
+        raise ConfigError(
+            f"--policy {config.policy}: there are the policies {', '.join(WITHOUT_TRUTH)} and the teachers {', '.join(dataset.teachers)}."
+        )
+    folder = config.to == "tapvid-npz"
+    if config.out.exists() and config.out.is_dir() != folder:
+        raise ConfigError(
+            f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a {'folder' if folder else 'file'}."
+        )
+    taken = any(config.out.glob("*.npz")) if folder else config.out.exists()
+    if taken and not config.overwrite:
+        raise ConfigError(f"--out {config.out}: exists already. Choose another name, or replace it with --overwrite.")
+
+
+def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
+    sizes = dataset.clips.iloc[list(numbers)]
+    needed = int((sizes["frames"] * sizes["height"] * sizes["width"] * 3).sum())
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > MEMORY_SHARE * there:
+        raise ConfigError(
+            f"a pickle is written at once, and the frames of these clips take {needed / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of this "
+            "machine's memory: take fewer with --clips, or --to tapvid-npz, which writes clip by clip."
+        )
+
+
+@contextmanager
+def _new(config: ExportConfig) -> Iterator[Path]:
+    """A name beside --out to write to; what is there takes the place of --out only when it is whole."""
+    out = config.out
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        if part.is_dir():
+            out.mkdir(exist_ok=True)
+            for old in out.glob("*.npz"):
+                old.unlink()
+            for file in part.iterdir():
+                file.replace(out / file.name)
+        else:
+            part.replace(out)
+    except OSError as error:
+        raise SurroundingsError(f"could not write --out {out}: {error}.") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)

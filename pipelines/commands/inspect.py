@@ -1,0 +1,142 @@
+"""tapdistill inspect: a summary in the terminal, and an HTML report with players, to decide whether the labels can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+from rich.progress import track
+from rich.table import Table
+
+from labeler.dataset.clip import Clip
+from labeler.dataset.dataset import Dataset, Which, open_dataset
+from pipelines.reports.dataset import write_report
+from pipelines.reports.measures import MEASURED, Measures, measure, with_teachers
+from pipelines.terminal.console import console, harmless, say
+from pipelines.terminal.progress import Lines, duration
+from pipelines.terminal.tables import accounts_table
+from teachers import ConfigError
+
+MOST_CLIPS = 2_000
+"""A browser takes a table of so many pictures well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Look at the labels: a summary here, and a report for a browser, which loads nothing from the network."""
+
+    url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
+    """The data set: a folder or an fsspec URL; it may still be written."""
+    out: Path | None = Path("report")
+    """The report: a folder for index.html, or a file NAME.html. A report that is there is replaced. None: only the summary."""
+    clips: int = 60
+    """Clips in the report, at most."""
+    which: Which = "random"
+    """Which clips: drawn; those of whose queries the least is kept; or those with the most disagreement."""
+    teachers: tuple[str, ...] = ()
+    """Show and compare only these teachers; the labels stay those that are stored. Default: all."""
+    seed: int = 0
+    """Of the draw."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.clips <= MOST_CLIPS:
+            raise ConfigError(f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page of more clips is no pleasure to open.")
+        if self.out is not None and self.out.is_file() and self.out.suffix != ".html":
+            raise ConfigError(f"--out {self.out}: is a file. Give a folder, or a name that ends in .html.")
+
+
+def run(config: InspectConfig) -> int:
+    """The command: print the summary, and write the report."""
+    dataset = open_dataset(config.url)
+    shown = _shown_teachers(config, dataset)
+    say(repr(dataset))
+    if dataset.accounts.reasons:
+        say(accounts_table(dataset.accounts))
+    measures = None
+    if len(dataset):
+        drawn = dataset.drawn(min(config.clips, MEASURED), config.seed)
+        with console.status(f"measuring {len(drawn)} clips"):
+            measures = measure(list(with_teachers(dataset.read(drawn), shown)), dataset)
+        _say_measures(measures, len(dataset))
+    if config.out is None:
+        return 0
+    numbers = dataset.chosen(config.which, config.clips, config.seed)
+    clips = _watched(dataset.read(numbers), len(numbers))
+    index = config.out if config.out.suffix == ".html" else config.out / "index.html"
+    how = _how(config, len(numbers), len(dataset))
+    written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
+    beside = f"; the players lie beside it in {written.players_folder}, so move them together" if written.players_folder else ""
+    say(f"{written.clips:,} of {len(dataset):,} clips, {written.size_bytes / 1e6:,.1f} MB{beside}.")
+    say(f"look at  {index.resolve()}")
+    return 0
+
+
+def _shown_teachers(config: InspectConfig, dataset: Dataset) -> list[str]:
+    unknown = [name for name in config.teachers if name not in dataset.teachers]
+    if unknown:
+        raise ConfigError(
+            f"--teachers {unknown[0]}: labelled nothing in {config.url}; there are {', '.join(dataset.teachers) or 'none yet'}."
+        )
+    return [name for name in dataset.teachers if name in config.teachers or not config.teachers]
+
+
+def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
+    """The same clips; a bar in a terminal, a line every ten seconds elsewhere."""
+    lines, begun = Lines(), time.monotonic()
+    bar = track(clips, "drawing", total=total, console=console, transient=True, disable=not console.is_terminal)
+    for done, clip in enumerate(bar):
+        if lines.due():
+            left = duration((time.monotonic() - begun) / max(done, 1) * (total - done))
+            say(f"drawing: {done:,}/{total:,} clips · about {left} left")
+        yield clip
+
+
+def _how(config: InspectConfig, shown: int, there: int) -> str:
+    """Which clips the report shows, in a sentence."""
+    if shown == there:
+        return f"all {there:,} clips"
+    ways = {
+        "random": f"drawn at random, seed {config.seed}",
+        "hardest": "those of whose queries the least is kept",
+        "most disagreement": "those with the most disagreement",
+    }
+    return f"{shown:,} of {there:,} clips, {ways[config.which]}"
+
+
+def _say_measures(measures: Measures, clips: int) -> None:
+    thresholds = measures.thresholds.pivot(index="tau_px", columns="min_support", values="share")
+    thresholds.columns = [f"support >= {least:g}, share" for least in thresholds.columns]
+    say(f"\nmeasured on {measures.clips:,} of {clips:,} clips:")
+    for title, frame in (
+        ("kept, by sampler", measures.by_sampler),
+        ("kept, by motion (px of the 256 raster)", measures.by_motion),
+        ("median distance, px of the 256 raster", measures.distances),
+        ("kept with another tau, px", thresholds),
+    ):
+        if frame is not measures.distances or len(frame) > 1:
+            say(_table(title, frame))
+
+
+def _table(title: str, frame: pd.DataFrame) -> Table:
+    """A frame for the terminal; shares in percent."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title)
+    for name in frame.columns:
+        table.add_column(harmless(str(name)), justify="right")
+    for name, *values in frame.itertuples(name=None):
+        cells = (_cell(value, str(column)) for column, value in zip(frame.columns, values, strict=True))
+        table.add_row(harmless(str(name)), *cells)
+    return table
+
+
+def _cell(value: float, column: str) -> str:
+    if value != value:  # NaN: there is nothing to measure
+        return "–"
+    if column.endswith("share"):
+        return f"{value:.0%}"
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"

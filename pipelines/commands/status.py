@@ -1,0 +1,68 @@
+"""tapdistill status: a job that runs elsewhere, or has died.
+
+What is done is read from the commit records; what is going on, from the heartbeats that running jobs leave in the data set.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from labeler.io.storage import Storage
+from labeler.shards import tables
+from labeler.shards.manifest import read_manifest
+from labeler.shards.plan import read_plans
+from labeler.shards.records import latest_records, revisions
+from pipelines.jobs.heartbeat import is_silent, jobs
+from pipelines.jobs.progress import Snapshot, counts, left
+from pipelines.terminal.console import say
+from pipelines.terminal.progress import duration
+from pipelines.terminal.tables import accounts_table
+
+SHOWN = 8
+"""Jobs that are listed, the latest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """What is done of a data set, what is open, and which jobs work on it."""
+
+    url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
+    """The data set: a folder or any fsspec URL."""
+
+
+def run(config: StatusConfig) -> int:
+    """Print the status."""
+    storage = Storage(config.url)
+    read_manifest(storage)
+    plans, records = read_plans(storage), latest_records(storage)
+    accounts = tables.accounts(plans, records)
+    say(accounts_table(accounts))
+    planned = len({unit for table in plans for unit in table["unit"] if unit >= 0})
+    say(f"{len(revisions(storage))} of {planned} units are committed, {sum(record.size_bytes for record in records) / 1e9:.2f} GB.")
+    found, now = jobs(storage), time.time()
+    for snapshot in found[:SHOWN]:
+        say(_line(snapshot, now))
+    if len(found) > SHOWN:
+        say(f"and {len(found) - SHOWN} older jobs.")
+    if accounts.open and not any(_is_at_work(snapshot, now) for snapshot in found):
+        say("no job works on it: the command that began it goes on from here.")
+    return 0
+
+
+def _is_at_work(snapshot: Snapshot, now: float) -> bool:
+    return not snapshot.ended and not is_silent(snapshot, now)
+
+
+def _line(snapshot: Snapshot, now: float) -> str:
+    """One job in a line."""
+    name = f"job {snapshot.host}-{snapshot.pid}"
+    done = f"{snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}"
+    if snapshot.ended:
+        return f"{name} ended {duration(now - snapshot.now)} ago: {done}"
+    if is_silent(snapshot, now):
+        return f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: {done}"
+    return f"{name} at work: {done}{left(snapshot)}"

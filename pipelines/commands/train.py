@@ -1,0 +1,157 @@
+"""tapdistill train: a student learns from labelled shards, synthetic video, or both.
+
+    read batches (`student.data.mixture`) -> train (`student.training.train`)
+        -> checkpoints, TensorBoard curves, and student.safetensors in --out
+
+One process by default; `--workers N` starts N on Ray, and torchrun may start them instead. The same command again goes on from the last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+import student
+from pipelines.terminal.console import say
+from pipelines.terminal.flags import UNPREFIXED
+from pipelines.terminal.progress import duration
+from pipelines.terminal.training import TrainProgress
+from student.data.config import DataConfig
+from student.data.places import parts_of_step
+from student.training.config import SCRATCH, TrainConfig
+from student.training.events import TrainEvent, TrainResult
+from student.training.processes import ALONE, joined_by_torchrun, under_torchrun
+from student.training.schedule import ScheduleConfig
+from student.training.train import training
+from teachers.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(TrainConfig):
+    """Train a student on the data sets that `tapdistill label` wrote, on synthetic video, or on a mixture.
+
+    The same command again goes on from the last checkpoint. The defaults are CoTracker3's pseudo-label training; --recipe NAME takes
+    those of a recipe: cotracker3_15k_online, cotracker3_15k_offline, mini, mini_online.
+    """
+
+    RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"
+
+    out: Path
+    """Folder for checkpoints, TensorBoard curves, and student.safetensors."""
+    data: Annotated[DataConfig, UNPREFIXED, tyro.conf.AvoidSubcommands]
+    schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(default_factory=ScheduleConfig.pseudo_label)
+    resume: bool = True
+    """Go on from the newest checkpoint in --out; otherwise a folder that has one is refused."""
+    workers: int = 1
+    """Processes that train together, started on Ray: on a GPU each where the cluster has them, else on CPUs."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster; without it Ray is started on this machine. With --workers above 1 only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: must be at least 1.")
+        if self.ray_address and self.workers == 1:
+            raise ConfigError("--ray-address: one process needs no cluster; give --workers above 1 too.")
+
+    def training(self) -> TrainConfig:
+        """The settings without those of the command line."""
+        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.__dataclass_fields__})
+
+
+def run(command: TrainCommand) -> int:
+    """The command: train, and say where the student is."""
+    config = command.training()
+    if under_torchrun():
+        return _run_under_torchrun(command, config)
+    if command.workers == 1:
+        result = run_training(config, command.out, resume=command.resume)
+    else:
+        from pipelines.engines.ray_training import trained_on_ray  # here, because it imports ray
+
+        parts_of_step(config.data, command.workers)  # before a cluster is started for nothing
+        with trained_on_ray(config, command.out, command.resume, command.workers, command.ray_address) as events:
+            result = shown(config, command.out, events, command.workers)
+    _say_what_next(result, command.out)
+    return 0
+
+
+def run_training(
+    config: TrainConfig, out: Path, *, resume: bool = True, watch: Callable[[TrainEvent], None] = lambda event: None
+) -> TrainResult:
+    """Train in this process with a progress bar, and print the summary; `watch` is called with every event, beside the bar."""
+    with closing(training(config, out, resume, ALONE)) as events:
+        return shown(config, out, events, 1, watch)
+
+
+def shown(
+    config: TrainConfig,
+    out: Path,
+    events: Iterable[TrainEvent | TrainResult],
+    processes: int,
+    watch: Callable[[TrainEvent], None] = lambda event: None,
+) -> TrainResult:
+    """Say what will be trained, show what happens, and print the summary."""
+    _say_what_is_trained(config, out, processes)
+    with TrainProgress(config.schedule.steps) as progress:
+        for event in events:
+            if isinstance(event, TrainResult):
+                result = event
+                break
+            progress.show(event)
+            watch(event)
+    _print_summary(result)
+    return result
+
+
+def _run_under_torchrun(command: TrainCommand, config: TrainConfig) -> int:
+    """As one of the processes that torchrun started; the first one speaks."""
+    if command.workers > 1:
+        raise ConfigError("--workers under torchrun: torchrun starts the processes; leave --workers out.")
+    with (
+        joined_by_torchrun(config.device) as processes,
+        closing(training(config, command.out, command.resume, processes)) as events,
+    ):
+        if processes.first:
+            _say_what_next(shown(config, command.out, events, processes.world), command.out)
+        else:
+            for _ in events:
+                pass
+    return 0
+
+
+def _say_what_is_trained(config: TrainConfig, out: Path, processes: int) -> None:
+    data = config.data
+    sources = [f"{1 - data.synthetic:.0%} from {', '.join(data.data)}"] if data.data and data.synthetic < 1 else []
+    sources += [f"{data.procedural:.0%} procedural"] if data.procedural else []
+    sources += [f"{data.kubric_share:.0%} from Kubric at {data.kubric}"] if data.kubric else []
+    begins = "random weights" if config.init == SCRATCH else config.init
+    frames = f"{data.least_frames}-{data.frames}" if data.least_frames else f"{data.frames}"
+    together = f" in {processes} processes" if processes > 1 else ""
+    say(
+        f"{config.student} student: {config.schedule.steps} steps of {data.batch} x {frames} frames of {data.width} x {data.height} px "
+        f"with {data.queries} points{together}, clips {' and '.join(sources)}, beginning with {begins} -> {out}"
+    )
+
+
+def _print_summary(result: TrainResult) -> None:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in result.samples_skipped.most_common())
+    say(
+        f"{result.steps} steps done in {duration(result.seconds)}, {result.waited_s / max(result.seconds, 1e-9):.0%} of it waiting for data"
+        + (f"; {result.steps_skipped} steps skipped" if result.steps_skipped else "")
+        + (f"; samples skipped: {skipped}" if skipped else "")
+        + (f"; {result.left_out} clips left out from the start" if result.left_out else "")
+    )
+    if result.figures:
+        say("procedural test clips: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in result.figures.items()))
+    say(f"student: {result.weights}")
+
+
+def _say_what_next(result: TrainResult, out: Path) -> None:
+    say(f"evaluate it with `tapdistill eval --model {result.weights}`; curves: `tensorboard --logdir {out}`")

@@ -1,0 +1,1 @@
+"""What runs the units of a job: this process, or a Ray cluster."""

@@ -1,0 +1,469 @@
+"""The Ray engine: groups of actors, as many as the cluster has room for, now and later.
+
+    driver          hands out units, gathers events, hands a unit out again when its worker is lost
+    group           a placement group on one node: one actor of each teacher, and the unit workers that share them
+    UnitWorker      runs `labeler.unit.do_unit`; its decoder is a process of its own that can be killed
+    TeacherActor    one teacher; every teacher of a clip reads the same frames from the object store
+
+A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node that leaves costs the clips that were
+in flight on it, and nobody waits for what is not there. One group more than runs is always asked for: a node that joins late is used. A
+group whose node has left is given up: Ray (2.60, its issue 65007) would look for another place for it without a pause, on a whole core.
+Ray core only. Whatever was not committed is done again, by the records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from labeler.clips.choice import ClipConfig
+from labeler.clips.process import DecodingProcess
+from labeler.fingerprint import one_thread
+from labeler.io import s3
+from labeler.shards.plan import Unit
+from labeler.unit import Event, Job, TeachersReady, do_unit
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
+from pipelines.terminal.console import counted
+from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
+
+KNOCK_S = 10.0
+"""How long a cluster may take to answer at its address."""
+ROOM_S = 300.0
+"""How long the cluster may take to start the actors of a kind."""
+LOOK_EVERY_S = 5.0
+"""Between two looks for groups whose node has left."""
+STORE_BYTES_PER_WORKER = 400 << 20
+"""Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683 are 63 MB."""
+CLIPS_PER_WORKER = 2
+"""Clips of a worker that can be in the object store at once: one with the teachers, one that is being let go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The resource table of a job: what a group holds, and what each of its actors takes."""
+
+    groups: int
+    """That fit into the cluster now."""
+    workers: int
+    """Unit workers of a group."""
+    teachers: int
+    """Teacher actors of a group, one of each."""
+    group_cpus: float
+    group_gpus: float
+    limit: int | None
+    """Most unit workers that the user wants."""
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of each actor."""
+        return _floor(min(1.0, self.group_cpus / (self.workers + self.teachers)))
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of each teacher actor."""
+        return _floor(self.group_gpus / self.teachers)
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What a group asks for."""
+        return {"CPU": self.group_cpus} | ({"GPU": self.group_gpus} if self.group_gpus else {})
+
+    def workers_on(self, cpus: float, gpus: float) -> int:
+        """Most unit workers on a node with so many CPUs and GPUs."""
+        groups = int(cpus / self.group_cpus + 1e-9)
+        if self.group_gpus:
+            groups = min(groups, int(gpus / self.group_gpus))
+        return min(groups * self.workers, self.limit or groups * self.workers)
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return (
+            f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; "
+            f"in each {counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and {counted(self.teachers, 'teacher')} of {self.cpus:g} "
+            f"CPU{gpus}"
+        )
+
+
+def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | None) -> Layout:
+    """Share a cluster out.
+
+    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those; without, it is one CPU, or more where
+    few `workers` are wanted, and one unit worker.
+
+    Args:
+        nodes: (CPUs, GPUs) of each.
+        teachers: of the job.
+        workers: most unit workers, over all groups; None is as many as fit.
+    """
+    with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1]
+    if with_gpu:
+        group_cpus = _floor(min(cpus / int(gpus) for cpus, gpus in with_gpu))
+        groups = sum(int(gpus) for _, gpus in with_gpu)
+        each = max(1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus)))
+        return Layout(groups=groups, workers=each, teachers=teachers, group_cpus=group_cpus, group_gpus=1.0, limit=workers)
+    sizes = [cpus for cpus, _ in nodes]
+    wanted = workers or max(1, int(sum(sizes)))
+    group_cpus = _floor(min(_largest_share(sizes, wanted), 1.0 + teachers))
+    groups = min(wanted, _parts(sizes, group_cpus))
+    return Layout(groups=groups, workers=1, teachers=teachers, group_cpus=group_cpus, group_gpus=0.0, limit=workers)
+
+
+def _largest_share(sizes: Sequence[float], wanted: int) -> float:
+    """The largest number of CPUs of which the nodes hold `wanted`, each on one node."""
+    candidates = {size / k for size in set(sizes) for k in range(1, wanted + 1)}
+    return max(share for share in candidates if _parts(sizes, share) >= wanted)
+
+
+def _parts(sizes: Sequence[float], share: float) -> int:
+    return sum(int(size / share + 1e-9) for size in sizes)
+
+
+class TeacherActor:
+    """One teacher; made at the first call, so that what goes wrong in it is the error of that call."""
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        self._spec = spec
+
+    @functools.cached_property
+    def _teacher(self) -> Teacher:
+        teacher = self._spec.load()  # before `one_thread`, which pins the libraries that are loaded
+        self._one_thread = one_thread()
+        self._one_thread.__enter__()  # for as long as the actor lives
+        return teacher
+
+    def info(self) -> TeacherInfo:
+        return self._teacher.info
+
+    def track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks | str:
+        return track_or_say_why(self._teacher, frames, queries, seed)
+
+
+class RayTrackers:
+    """The job's teachers, as actors; calls that a lost actor took with it are made again."""
+
+    def __init__(self, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
+        self._actors = actors
+        self._infos = infos
+
+    @property
+    def infos(self) -> Mapping[str, TeacherInfo]:
+        return self._infos
+
+    def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
+        shared = ray.put(frames)
+        found: dict[str, Tracks | str] = {}
+        for _ in range(ATTEMPTS):
+            calls = {name: self._actors[name].track.remote(shared, queries, seed) for name in names if name not in found}
+            lost = None
+            for name, call in calls.items():
+                try:
+                    found[name] = ray.get(call)
+                except RayTaskError:
+                    raise
+                except RayError as error:
+                    lost = error
+            if lost is None:
+                return {name: found[name] for name in names}
+        raise SurroundingsError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
+
+
+class UnitWorker:
+    """Does one unit at a time."""
+
+    def __init__(self, job: Job, limits: DecodeLimits, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
+        self._one_thread = one_thread()
+        self._one_thread.__enter__()  # for as long as the actor lives
+        self._job = job
+        self._decoding = DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib)
+        self._trackers = RayTrackers(actors, infos)
+
+    def ready(self) -> None:
+        """Returns as soon as the worker runs."""
+
+    def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
+        yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)
+
+
+@contextlib.contextmanager
+def connected(address: str | None, workers: int | None) -> Iterator[None]:
+    """Connected to the cluster at `address`, or to one that is started on this machine and ends afterwards.
+
+    A process that is connected already stays connected to what it is.
+
+    Raises:
+        SurroundingsError: there is no cluster at that address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default; it warns until then
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            _knock(address)
+            ray.init(address=address, runtime_env={"env_vars": s3.variables()}, **quiet)
+        else:
+            cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            store = STORE_BYTES_PER_WORKER * (workers or cpus)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SurroundingsError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
+    """The layout for the cluster that this process is connected to. SurroundingsError if it has no CPUs yet."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not alive:
+        raise SurroundingsError("the Ray cluster has no node with CPUs yet: start one, then run the same command again.")
+    return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
+
+
+def note_on_store(layout: Layout, clips: ClipConfig) -> str:
+    """A sentence if a node's object store is too small for the clips of its workers, which Ray would then write to its disk; else ""."""
+    clip_bytes = clips.frames * clips.short_side * round(clips.short_side * 16 / 9) * 3
+    for node in ray.nodes():
+        resources = node["Resources"]
+        workers = layout.workers_on(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) if node["Alive"] else 0
+        has, needs = resources.get("object_store_memory", 0.0), CLIPS_PER_WORKER * workers * clip_bytes
+        if has < needs:
+            return (
+                f"note: the object store of {node['NodeManagerHostname']} has {has / 1e9:.1f} GB, and {counted(workers, 'unit worker')} "
+                f"with wide clips want {needs / 1e9:.1f} GB: start Ray there with --object-store-memory, or give fewer --workers, or clips "
+                "go through its disk."
+            )
+    return ""
+
+
+class Group:
+    """One actor of each teacher on one node, and room for the unit workers that share them; removed with `close`."""
+
+    def __init__(self, specs: Sequence[TeacherSpec], layout: Layout) -> None:
+        self._placement = placement_group([layout.bundle], strategy="STRICT_PACK")
+        self._cpus = layout.cpus
+        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
+        self._teachers = [teacher.options(scheduling_strategy=self._here()).remote(spec) for spec in specs]
+
+    def infos(self) -> list[Any]:
+        """A call to each teacher, in the order of the specs."""
+        return [teacher.info.remote() for teacher in self._teachers]
+
+    def worker(self, job: Job, limits: DecodeLimits, infos: Sequence[TeacherInfo]) -> Any:
+        """A new unit worker beside the teachers; `infos` in the order of the specs."""
+        mine = {info.name: actor for info, actor in zip(infos, self._teachers, strict=True)}
+        by_name = {info.name: info for info in sorted(infos, key=lambda info: info.name)}
+        made: Any = ray.remote(num_cpus=self._cpus)(UnitWorker)
+        return made.options(scheduling_strategy=self._here()).remote(job, limits, mine, by_name)
+
+    def has_lost_its_node(self) -> bool:
+        return placement_group_table(self._placement)["state"] == "RESCHEDULING"
+
+    def close(self) -> None:
+        remove_placement_group(self._placement)  # its actors end with it
+
+    def _here(self) -> PlacementGroupSchedulingStrategy:
+        return PlacementGroupSchedulingStrategy(placement_group=self._placement)
+
+
+def run(
+    job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit], layout: Layout
+) -> Iterator[Event | UnitOpen]:
+    """Do the units on the cluster; yields what happens, as it happens.
+
+    Raises:
+        SurroundingsError: the cluster has no room for one group.
+        ConfigError: a teacher that cannot be made.
+    """
+    first = Group(specs, layout)
+    groups = [first]
+    try:
+        infos = _when_ready(first.infos(), layout)
+        yield TeachersReady({info.name: info for info in sorted(infos, key=lambda info: info.name)})
+        yield from _Handout(
+            units, layout, groups, lambda: Group(specs, layout), lambda group: group.worker(job, limits, infos)
+        ).run()
+    finally:
+        for group in groups:
+            group.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A unit worker, its group, and the unit that it was told to expect next."""
+
+    actor: Any
+    group: Group
+    expects: Unit | None = None
+
+
+class _Handout:
+    """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        layout: Layout,
+        groups: list[Group],
+        new_group: Callable[[], Group],
+        new_worker: Callable[[Group], Any],
+    ) -> None:
+        self._queue = deque(units)
+        self._attempts: dict[int, int] = {}
+        self._layout, self._groups = layout, groups
+        self._new_group, self._new_worker = new_group, new_worker
+        self._starting: dict[Any, _Worker] = {}
+        """Call that returns when a worker is up -> the worker."""
+        self._idle: list[_Worker] = []
+        self._busy: dict[Any, tuple[Unit, _Worker]] = {}
+        """Stream of events -> its unit, its worker."""
+        self._most = min(len(units), layout.limit or len(units))
+        """Workers that are of use."""
+        self._looked = time.monotonic()
+
+    def run(self) -> Iterator[Event | UnitOpen]:
+        for group in self._groups:
+            self._start_workers(group)
+        while len(self._groups) < self._layout.groups and self._workers() < self._most:
+            self._start_group()
+        while self._queue or self._busy:
+            while self._queue and self._idle:
+                self._give(self._idle.pop())
+            if not self._starting and self._queue and self._workers() < self._most:
+                self._start_group()  # for a node that joins late; waits until there is room
+            ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S)[0]
+            self._give_up_lost_groups()
+            for call in ready:
+                if call in self._starting:
+                    self._is_up(call)
+                else:
+                    yield from self._next_event(call)
+
+    def _workers(self) -> int:
+        return len(self._idle) + len(self._busy) + len(self._starting)
+
+    def _start_group(self) -> None:
+        group = self._new_group()
+        self._groups.append(group)
+        self._start_workers(group)
+
+    def _start_workers(self, group: Group) -> None:
+        for _ in range(min(self._layout.workers, self._most - self._workers())):
+            self._start_worker(group)
+
+    def _start_worker(self, group: Group) -> None:
+        actor = self._new_worker(group)
+        self._starting[actor.ready.remote()] = _Worker(actor, group)
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start another in the place of a lost worker, unless its group was given up."""
+        if worker.group in self._groups:
+            self._start_worker(worker.group)
+
+    def _give_up_lost_groups(self) -> None:
+        """Close the groups whose node has left; what is busy or starting in them ends with an error."""
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for group in [group for group in self._groups if group.has_lost_its_node()]:
+            self._groups.remove(group)
+            self._idle = [worker for worker in self._idle if worker.group is not group]
+            group.close()
+
+    def _give(self, worker: _Worker) -> None:
+        foretold = worker.expects if worker.expects and worker.expects in self._queue else None
+        unit = foretold or self._unexpected() or self._queue[0]
+        self._queue.remove(unit)
+        self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
+        worker.expects = self._unexpected()
+        self._busy[worker.actor.do.options(num_returns="streaming").remote(unit, worker.expects)] = (unit, worker)
+
+    def _unexpected(self) -> Unit | None:
+        """The next unit that no busy worker was told to expect; what one was told is taken all the same where nothing else is left."""
+        expected = {worker.expects.number for _, worker in self._busy.values() if worker.expects}
+        return next((unit for unit in self._queue if unit.number not in expected), None)
+
+    def _is_up(self, call: Any) -> None:
+        worker = self._starting.pop(call)
+        try:
+            ray.get(call)
+            self._idle.append(worker)
+        except RayError as error:
+            _as_raised(error)  # what is not the cluster's fault is raised
+            self._replace(worker)
+
+    def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
+        unit, worker = self._busy[stream]
+        lost = False
+        try:
+            yield ray.get(next(stream))
+            return
+        except StopIteration:
+            pass
+        except RayError as error:
+            lost = not isinstance(error, RayTaskError)
+            why = _as_raised(error)
+            if self._attempts[unit.number] < ATTEMPTS:
+                self._queue.append(unit)
+            else:
+                yield UnitOpen(unit.number, str(why))
+        del self._busy[stream]
+        if lost:
+            ray.kill(worker.actor)
+            self._replace(worker)
+        else:
+            self._idle.append(worker)
+
+
+def _knock(address: str) -> None:
+    """ConnectionError if nobody listens at "[ray://]host:port": Ray itself would wait for minutes. Other forms are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+
+
+def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
+    """The first answers of new actors; SurroundingsError if the cluster has no room for them."""
+    try:
+        return ray.get(calls, timeout=ROOM_S)
+    except GetTimeoutError as error:
+        raise SurroundingsError(
+            f"the cluster had no room within {ROOM_S:.0f} s for this layout: {layout}. Wait for other jobs, or give fewer --workers."
+        ) from error
+    except RayError as error:
+        raise _as_raised(error) from error
+
+
+def _as_raised(error: RayError) -> SurroundingsError:
+    """The SurroundingsError that a task raised or a lost actor is; any other error of a task is raised, as the task did."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError):  # a task that waits for another wraps its error once more
+        cause = cause.cause
+    if isinstance(cause, RayError):
+        return SurroundingsError(f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}")
+    if not isinstance(cause, SurroundingsError):
+        raise cause from error
+    return cause
+
+
+def _floor(share: float) -> float:
+    """Ray counts resources in units of 1/10,000."""
+    return math.floor(share * 10_000) / 10_000

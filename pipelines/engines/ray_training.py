@@ -1,0 +1,110 @@
+"""Several processes that train one student, as plain Ray actors.
+
+    driver          places the actors, hands rank 0's events on, and ends all of them when one fails
+    TrainWorker     one rank: joins the others at rank 0's address, then runs `student.training.train.training`
+
+Not Ray Train: see docs/decisions/0007-own-gradient-exchange.md. A lost worker ends the training; the same command goes on from the last
+checkpoint, with another number of workers if need be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from pipelines.engines import ray as engine_ray
+from student.training.config import TrainConfig
+from student.training.events import TrainEvent, TrainResult
+from student.training.processes import joined
+from student.training.train import training
+from teachers.errors import SurroundingsError, TapdistillError
+
+ROOM_S = 300.0
+"""How long the cluster may take to start the workers."""
+
+
+class TrainWorker:
+    """One process of a training."""
+
+    def address(self) -> str:
+        """Where the others can meet this one."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def train(
+        self, config: TrainConfig, out: Path, resume: bool, rank: int, world: int, address: str
+    ) -> Iterator[TrainEvent | TrainResult | TapdistillError]:
+        """The events of this rank; an expected error comes as the last of them, because raised it would reach the driver in wrappings."""
+        try:
+            with joined(config.device, rank, world, 0, address) as processes:
+                yield from training(config, out, resume, processes)
+        except TapdistillError as error:
+            yield error
+
+
+@contextlib.contextmanager
+def trained_on_ray(
+    config: TrainConfig, out: Path, resume: bool, workers: int, address: str | None
+) -> Iterator[Iterator[TrainEvent | TrainResult]]:
+    """Rank 0's events of a training in `workers` processes, which end with the block.
+
+    Raises:
+        SurroundingsError: no cluster, no room in it, or a lost worker.
+        TapdistillError: what `student.training.train.train` raises.
+    """
+    with engine_ray.connected(address, workers):
+        gpus = ray.cluster_resources().get("GPU", 0) >= workers and config.device != "cpu"
+        actor: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(TrainWorker)
+        actors = [actor.remote() for _ in range(workers)]
+        try:
+            meeting = _when_placed(actors)[0]
+            streams = [
+                one.train.options(num_returns="streaming").remote(
+                    config, Path(os.path.abspath(out)), resume, rank, workers, meeting
+                )
+                for rank, one in enumerate(actors)
+            ]
+            yield _events_of_first(streams)
+        finally:
+            for one in actors:
+                ray.kill(one)
+
+
+def _when_placed(actors: list[Any]) -> list[str]:
+    try:
+        return ray.get([actor.address.remote() for actor in actors], timeout=ROOM_S)
+    except GetTimeoutError as error:
+        raise SurroundingsError(
+            f"the cluster had no room for {len(actors)} workers in {ROOM_S:g} s: it has {ray.cluster_resources()}. Give fewer --workers."
+        ) from error
+
+
+def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
+    """Rank 0's events, and the first error of any rank. The others' events are taken too, and dropped: only their errors matter."""
+    running: list[Any] = list(streams)
+    while running:
+        stream: Any = ray.wait(running, num_returns=1)[0][0]
+        rank = streams.index(stream)
+        try:
+            event: Any = ray.get(next(stream))
+        except StopIteration:
+            running.remove(stream)
+            continue
+        except RayTaskError:
+            raise
+        except RayError as error:
+            raise SurroundingsError(
+                f"worker {rank} was lost: {error} The same command goes on from the last checkpoint."
+            ) from error
+        if isinstance(event, TapdistillError):
+            raise event
+        if rank == 0:
+            yield event

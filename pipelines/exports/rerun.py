@@ -1,0 +1,70 @@
+"""Rerun export: frames, every teacher's points, and support over time, for the Rerun viewer (`pip install 'tapdistill[rerun]'`).
+
+    <key>/frame                        the stored frames, as JPEG
+    <key>/frame/<teacher>/seen         points that the teacher sees, in its colour; their numbers are those of the queries
+    <key>/frame/<teacher>/occluded     points that it says are occluded, smaller and pale
+    <key>/support                      mean support of the points that are not agreed to be occluded
+
+The timeline is `frame`. The viewer draws trails where "visible time range" is switched on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+
+from labeler.dataset.clip import Clip
+from labeler.labels.agreement import OCCLUDED
+from labeler.show.player import tracker_colour
+from teachers import ConfigError
+
+JPEG_QUALITY = 90
+SEEN_PX, OCCLUDED_PX, PALE = 2.5, 1.5, 110
+
+
+class RerunWriter:
+    """Writes clips into a recording (.rrd), one after another. ConfigError where rerun-sdk is not installed."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            import rerun
+        except ImportError as error:
+            raise ConfigError("--to rerun needs the package rerun-sdk: pip install 'tapdistill[rerun]'.") from error
+        self._rerun: Any = rerun
+        self._recording = rerun.RecordingStream("tapdistill")
+        self._recording.save(file)
+
+    def write(self, clip: Clip) -> None:
+        """Log one clip."""
+        rerun, log = self._rerun, self._recording.log
+        counted = clip.labels.state != OCCLUDED
+        sees = {name: clip.visible(name) for name in clip.tracks}
+        for t, frame in enumerate(clip.frames):
+            self._recording.set_time("frame", sequence=t)
+            log(f"{clip.key}/frame", rerun.EncodedImage(contents=_jpeg(frame), media_type="image/jpeg"))
+            for k, (name, tracks) in enumerate(clip.tracks.items()):
+                tracked = np.isfinite(tracks.xy[:, t]).all(-1)
+                seen, colour = sees[name][:, t], [int(tracker_colour(k)[i : i + 2], 16) for i in (1, 3, 5)]
+                for what, which, radius, alpha in (("seen", seen, SEEN_PX, 255), ("occluded", tracked & ~seen, OCCLUDED_PX, PALE)):
+                    points = tracks.xy[which, t] + 0.5  # Rerun puts (0, 0) at the corner of the top-left pixel
+                    ids = np.flatnonzero(which).astype(np.uint16)
+                    marks = rerun.Points2D(points, colors=[[*colour, alpha]], radii=radius, keypoint_ids=ids)
+                    log(f"{clip.key}/frame/{name}/{what}", marks)
+            if counted[:, t].any():
+                log(f"{clip.key}/support", rerun.Scalars(float(clip.labels.support[counted[:, t], t].mean())))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._recording.flush()
+        self._recording.disconnect()
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    ok, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert ok, "OpenCV cannot write a JPEG"
+    return data.tobytes()

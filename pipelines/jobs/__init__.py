@@ -1,0 +1,1 @@
+"""A labelling job: its config, how it runs, and how it stands."""

@@ -1,0 +1,214 @@
+"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere, and a heartbeat that `tapdistill status` reads.
+
+A thread keeps them going while nothing happens, so that the last slow video of a job is seen for what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from labeler.shards.checked_json import check_types
+from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
+from pipelines.engines.common import UnitOpen
+from pipelines.terminal.console import console, harmless, say
+from pipelines.terminal.progress import LINE_EVERY_S, Lines, duration
+
+REFRESH_S = 0.2
+"""Between two looks of the bar."""
+SLOW_S, SLOW_TIMES, QUICK_S = 60.0, 10.0, 5.0
+"""A clip that is in flight for a minute is named, and one for ten times the median, if that is more than some seconds."""
+LATEST = 256
+"""Clips of which the median is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a job looks like at a moment, as `status`, the JSON lines of --metrics, and Ray's metrics have it."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since 1970."""
+    now: float
+    videos: int
+    """To do by this job."""
+    videos_done: int
+    clips: int
+    clips_per_s: float
+    tracks_per_s: float
+    teachers_busy: float | None
+    """Share of the unit workers' time in which teachers work; None before the first video is through."""
+    waiting_for_frames: float | None
+    """Share of it in which they wait for the decoder."""
+    oldest_s: float
+    """How long the oldest clip in flight, or the longest wait for frames, takes already."""
+    oldest: str
+    """Its video, and what is done with it; "" if nothing is in flight."""
+    median_s: float | None = None
+    """How long a clip takes its teachers: the median of the latest; None before the first one is done."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Rows by reason."""
+    ended: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Snapshot:
+        """ValueError or TypeError if it is none."""
+        snapshot = cls(**json.loads(text))
+        check_types(snapshot)
+        return snapshot
+
+
+class JobProgress:
+    """Counts events and shows them: videos done of all, clips/s, tracks/s, shares of time, time left, rows by reason.
+
+    Args:
+        videos: to do.
+        reports: called with a `Snapshot` every ten seconds, and at the end.
+    """
+
+    def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
+        self._videos, self._videos_done = videos, 0
+        self._clips = self._tracks = 0
+        self._reasons: Counter[str] = Counter()
+        self._seconds: dict[int, Mapping[str, float]] = {}
+        """Of the units at work, so far."""
+        self._spent: Counter[str] = Counter()
+        """By all units, so far."""
+        self._doing: dict[int, tuple[float, str]] = {}
+        self._tracking: dict[int, float] = {}
+        """When teachers began with a unit's clip."""
+        self._took: deque[float] = deque(maxlen=LATEST)
+        """Seconds that teachers took for the latest clips."""
+        self._started, self._started_at = time.monotonic(), time.time()
+        self._lines, self._refreshed = Lines(), 0.0
+        self._reports = [*reports]
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
+        self._bar = Progress(
+            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}", markup=False),
+            TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("labelling", total=videos, counts="")
+
+    def __enter__(self) -> JobProgress:
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        self._bar.stop()
+        self._report(ended=True)
+
+    def also_report(self, report: Callable[[Snapshot], None]) -> None:
+        """One more that is called from now on."""
+        self._reports.append(report)
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        say(text)
+
+    def show(self, event: Event | UnitOpen) -> None:
+        """Count one event."""
+        with self._lock:
+            if isinstance(event, ClipStarted):
+                self._tracking[event.unit] = time.monotonic()
+                self._doing[event.unit] = (time.monotonic(), f"{event.uri}: teachers")
+            elif isinstance(event, ClipDone):
+                self._clips += 1
+                self._tracks += event.tracks
+                if event.unit in self._tracking:
+                    self._took.append(time.monotonic() - self._tracking.pop(event.unit))
+                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+            elif isinstance(event, VideoDone):
+                self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
+                self._reasons.update(row.reason for row in event.rows)
+                before = self._seconds.get(event.unit, {})
+                self._spent.update({step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()})
+                self._seconds[event.unit] = event.seconds
+                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+            elif isinstance(event, UnitOpen):
+                say(f"unit {event.unit} stays open: {event.why}")
+                self._doing.pop(event.unit, None)
+            elif isinstance(event, UnitDone):
+                self._lines.soon()
+                self._doing.pop(event.unit, None)
+                self._seconds.pop(event.unit, None)
+        if time.monotonic() - self._refreshed >= REFRESH_S:
+            self._refresh()
+
+    def snapshot(self, *, ended: bool = False) -> Snapshot:
+        """What has happened so far."""
+        with self._lock:
+            now = time.monotonic()
+            elapsed = max(now - self._started, 1e-9)
+            spent, total = self._spent, sum(self._spent.values())
+            since, what = min(self._doing.values(), default=(now, ""))
+            return Snapshot(
+                host=socket.gethostname(), pid=os.getpid(), started=self._started_at, now=time.time(), videos=self._videos,
+                videos_done=self._videos_done, clips=self._clips, clips_per_s=self._clips / elapsed,
+                tracks_per_s=self._tracks / elapsed, teachers_busy=spent["teachers"] / total if total else None,
+                waiting_for_frames=spent["waiting for frames"] / total if total else None, oldest_s=now - since,
+                oldest="" if ended else what, median_s=median(self._took) if self._took else None, reasons=dict(self._reasons), ended=ended,
+            )  # fmt: skip
+
+    def _report(self, *, ended: bool = False) -> None:
+        snapshot = self.snapshot(ended=ended)
+        for report in self._reports:
+            report(snapshot)
+
+    def _keep_going(self) -> None:
+        while not self._over.wait(LINE_EVERY_S):
+            self._report()
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        snapshot = self.snapshot()
+        self._bar.update(self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot)))
+        if self._lines.due():
+            say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}{left(snapshot)}")
+
+
+def counts(snapshot: Snapshot) -> str:
+    """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3 static"."""
+    parts = [f"{snapshot.clips} clips", f"{snapshot.clips_per_s:.2f} clips/s", f"{snapshot.tracks_per_s:,.0f} tracks/s"]
+    if snapshot.teachers_busy is not None and snapshot.waiting_for_frames is not None:
+        parts += [f"teachers {snapshot.teachers_busy:.0%}", f"waiting for frames {snapshot.waiting_for_frames:.0%}"]
+    text = ", ".join(parts)
+    if snapshot.reasons:
+        text += " · " + ", ".join(f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3))
+    if snapshot.oldest and is_slow(snapshot):
+        text += f" · slow: {snapshot.oldest} for {duration(snapshot.oldest_s)}"
+    return text
+
+
+def is_slow(snapshot: Snapshot) -> bool:
+    """Whether the oldest clip in flight takes strikingly long."""
+    much = SLOW_S if snapshot.median_s is None else min(SLOW_S, max(QUICK_S, SLOW_TIMES * snapshot.median_s))
+    return snapshot.oldest_s > much
+
+
+def left(snapshot: Snapshot) -> str:
+    """ " · about 12 min left", from the pace so far; "" before the first video is through."""
+    if not snapshot.videos_done:
+        return ""
+    seconds = (snapshot.now - snapshot.started) / snapshot.videos_done * (snapshot.videos - snapshot.videos_done)
+    return f" · about {duration(seconds)} left"

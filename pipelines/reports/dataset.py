@@ -1,0 +1,243 @@
+"""The report of a data set: one page with its numbers, a table of clips, and a player for each; it loads nothing from the network.
+
+While the players are small together they lie in the page itself, which is then one file. Above `ONE_FILE_BYTES` each is a script
+in a folder beside it (`index-clips/000017.js`), which the page reads when the clip is opened.
+
+The look, the charts, and the accounts are those of `pipelines.reports.page`, the player is that of `labeler.show.player`. Texts from
+files are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labeler.dataset.clip import Clip
+from labeler.dataset.dataset import Dataset
+from labeler.labels.agreement import VISIBLE, stack
+from labeler.labels.disagreement import disagreement
+from labeler.reasons import REASONS
+from labeler.show import player
+from pipelines.reports.measures import Measures
+from pipelines.reports.page import ROWS_SHOWN, Figure, Statistics, accounts_of, most_central, short, statistics_of, templates
+from pipelines.reports.thumbnail import thumbnail
+from teachers import SurroundingsError
+from teachers.licences import licence_note
+
+ONE_FILE_BYTES = 30_000_000
+"""Players of more bytes leave the page for files of their own."""
+NAMES_APART = 0.14
+"""Of the height of a chart, between the names of two curves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written."""
+
+    clips: int
+    size_bytes: int
+    """Of the page and the players."""
+    players_folder: Path | None
+    """Where the players lie, if not in the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """A line of the table of clips."""
+
+    number: int
+    """In the report."""
+    key: str
+    uri: str
+    frames: int
+    size: str
+    queries: int
+    kept: float
+    """Share of the queries."""
+    support: float | None
+    """Mean over the valid visible frames of kept queries."""
+    disagreement: float
+    thumbnail: bytes
+    """JPEG."""
+
+
+def write_report(
+    index: Path, dataset: Dataset, clips: Iterable[Clip], teachers: Sequence[str], measures: Measures | None, how: str
+) -> Written:
+    """Write the page to `index`, and the players of the clips into it or beside it.
+
+    Args:
+        teachers: whose tracks the clips hold.
+        measures: for the charts; None if there is no clip.
+        how: how the clips were chosen, in a few words.
+
+    Raises:
+        SurroundingsError: it cannot be written.
+    """
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        players = Players(index.with_name(f"{index.stem}-clips"))
+        rows = []
+        for number, clip in enumerate(clips):
+            statistics = statistics_of(clip, stack(clip.tracks, clip.rules, clip.size_hw))
+            rows.append(_row(number, clip, most_central(statistics, clip.tracks)))
+            players.add(number, _fragment(clip, statistics))
+        page = _page(dataset, rows, players, teachers, measures, how)
+        index.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SurroundingsError(f"could not write --out {index}: {error}.") from error
+    size = len(page.encode()) + players.size_bytes * players.split
+    return Written(clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None)
+
+
+class Players:
+    """The players of a report: kept for the page while they are small together, else each in a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inline: dict[int, str] = {}
+        self.size_bytes = 0
+        self.split = False
+        for old in folder.glob("[0-9]*.js"):
+            old.unlink()
+
+    def add(self, number: int, fragment: str) -> None:
+        self.inline[number] = fragment
+        self.size_bytes += len(fragment)
+        self.split = self.size_bytes > ONE_FILE_BYTES
+        if self.split:
+            self.folder.mkdir(exist_ok=True)
+            for waiting, text in self.inline.items():
+                (self.folder / Path(self.file(waiting)).name).write_text(f"clip({waiting}, {json.dumps(text)});", encoding="utf-8")
+            self.inline.clear()
+
+    def file(self, number: int) -> str:
+        """Where the page finds the player, if it is not in it."""
+        return f"{self.folder.name}/{number:06d}.js"
+
+
+def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
+    """Its thumbnail shows the tracks of `teacher`."""
+    labels = clip.labels
+    label = labels.valid & labels.keep[:, None]
+    counted = labels.support[label & (labels.state == VISIBLE)]
+    height, width = clip.size_hw
+    return ClipRow(
+        number=number,
+        key=clip.key,
+        uri=clip.meta["uri"],
+        frames=labels.support.shape[1],
+        size=f"{width} × {height}",
+        queries=len(clip.queries),
+        kept=float(labels.keep.mean()) if len(clip.queries) else 0.0,
+        support=float(counted.mean()) if counted.size else None,
+        disagreement=disagreement(labels),
+        thumbnail=thumbnail(clip, teacher),
+    )
+
+
+def _fragment(clip: Clip, statistics: Statistics) -> str:
+    """The clip as the page shows it when it is opened: player, charts, and what its metadata say."""
+    return templates().get_template("inspect_clip.html.j2").render(
+        player=player.payload_of(clip),
+        mp4=clip.mp4,
+        colour="support",
+        key=clip.key,
+        uri=clip.meta["uri"],
+        statistics=statistics,
+        facts={name: short(value) for name, value in clip.meta.items() if name != "teachers"},
+        trackers=clip.meta["teachers"],
+    )  # fmt: skip
+
+
+def _page(
+    dataset: Dataset, rows: Sequence[ClipRow], players: Players, teachers: Sequence[str], measures: Measures | None, how: str
+) -> str:
+    accounts, failures = dataset.accounts, dataset.failures
+    reason_counts = {
+        kind: [(reason, count) for (what, reason), count in accounts.reasons.most_common() if what == kind]
+        for kind in ("video", "clip", "teacher")
+    }
+    return templates().get_template("inspect.html.j2").render(
+        title=dataset.storage.url.rstrip("/").rpartition("/")[2] or dataset.storage.url,
+        url=dataset.storage.url,
+        summary=dataset.summary,
+        how=how,
+        figures=_figures(dataset),
+        rows=rows,
+        players=players,
+        teachers=teachers,
+        all_teachers=dataset.teacher_infos,
+        licence_note=licence_note(dataset.teacher_infos),
+        measures=measures,
+        curves=threshold_curves(measures) if measures else None,
+        accounts=accounts_of(accounts),
+        reason_counts=reason_counts,
+        reasons=REASONS,
+        failures=list(failures.head(ROWS_SHOWN).itertuples()),
+        failures_in_all=len(failures),
+    )  # fmt: skip
+
+
+def _figures(dataset: Dataset) -> tuple[Figure, ...]:
+    """The numbers at the top: of the whole data set."""
+    clips = dataset.clips
+    queries, kept = int(clips["queries"].sum()), int(clips["kept"].sum())
+    support = (clips["mean_support"].astype(float) * clips["kept"]).sum() / kept if kept else None
+    return (
+        Figure(value=f"{dataset.accounts.videos:,}", label="videos"),
+        Figure(value=f"{len(clips):,}", label="clips labelled"),
+        Figure(value=f"{int(clips['frames'].sum()):,}", label="frames"),
+        Figure(value=f"{queries:,}", label="points"),
+        Figure(value=f"{kept / queries:.0%}" if queries else "–", label="kept by agreement"),
+        Figure(value="–" if support is None else f"{support:.2f}", label="mean support"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdCurve:
+    """Share of the points that is kept, by tau; places are shares of the chart's width and height."""
+
+    supports: str
+    """The least supports that give it."""
+    places: list[tuple[float, float]]
+    name_y: float
+    """Height of its name, apart from those above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdCurves:
+    """What other thresholds would keep, as a chart."""
+
+    curves: list[ThresholdCurve]
+    """The highest first."""
+    ticks: list[tuple[float, str]]
+    here: tuple[float, float]
+    """Where the stored labels stand."""
+    settings: str
+
+
+def threshold_curves(measures: Measures) -> ThresholdCurves:
+    """The thresholds as a chart has them: tau on a logarithmic axis, equal curves drawn once."""
+    table, base = measures.thresholds, measures.agreement
+    taus = sorted(set(table["tau_px"]))
+    low, high = math.log(taus[0]), math.log(taus[-1])
+    x_of = {tau: (math.log(tau) - low) / (high - low) for tau in taus}
+    supports: dict[tuple[float, ...], list[str]] = {}
+    for least, group in table.groupby("min_support"):
+        supports.setdefault(tuple(group.sort_values("tau_px")["share"]), []).append(f"{least:g}")
+    curves: list[ThresholdCurve] = []
+    for shares in sorted(supports, key=lambda shares: -shares[-1]):
+        name_y = min(shares[-1], curves[-1].name_y - NAMES_APART) if curves else shares[-1]
+        places = list(zip(x_of.values(), shares, strict=True))
+        curves.append(ThresholdCurve(supports=", ".join(supports[shares]), places=places, name_y=name_y))
+    stored = table[(table["tau_px"] == base.tau_px) & (table["min_support"] == base.min_support)]
+    return ThresholdCurves(
+        curves=curves,
+        ticks=[(x, f"{tau:g}") for tau, x in x_of.items()],
+        here=(x_of[base.tau_px], float(stored["share"].iloc[0])),
+        settings=f"tau {base.tau_px:g} px, support ≥ {base.min_support:g}",
+    )

@@ -1,0 +1,77 @@
+"""What `tapdistill inspect` measures on raw tracks of some clips: who differs from whom, what is kept, what other thresholds keep.
+
+Distances are px of the 256 x 256 raster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from labeler.dataset.clip import Clip
+from labeler.dataset.dataset import Dataset
+from labeler.labels import disagreement
+from labeler.labels.agreement import OCCLUDED, AgreementConfig
+
+MEASURED = 64
+"""Clips that are measured at most."""
+TAUS_PX = (0.5, 1.0, 2.0, 4.0, 8.0)
+SUPPORTS = (0.5, 0.6, 0.8)
+HISTOGRAM_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """Of some clips."""
+
+    clips: int
+    agreement: AgreementConfig
+    """The settings of the stored labels: of the latest unit, if they differ."""
+    histogram: np.ndarray
+    """float [HISTOGRAM_BINS]: share by stored support of the points and frames that are not agreed to be occluded."""
+    by_sampler: pd.DataFrame
+    by_motion: pd.DataFrame
+    distances: pd.DataFrame
+    """Median, by pair of teachers."""
+    thresholds: pd.DataFrame
+    """What other tau and least support would keep; the columns of `labeler.labels.disagreement.what_if`."""
+
+    def kept(self, table: Literal["by_sampler", "by_motion"]) -> dict[str, tuple[int, int]]:
+        """Name -> (points kept, points)."""
+        frame: pd.DataFrame = getattr(self, table)
+        return {
+            str(name): (int(kept), int(points))
+            for name, kept, points in zip(frame.index, frame["kept"], frame["queries"], strict=True)
+        }
+
+
+def with_teachers(clips: Iterable[Clip], names: Collection[str]) -> Iterator[Clip]:
+    """The clips with the tracks of only these teachers; without those that have none of them."""
+    for clip in clips:
+        tracks = {name: tracks for name, tracks in clip.tracks.items() if name in names}
+        infos = {name: info for name, info in clip.meta["teachers"].items() if name in tracks}
+        if tracks:
+            yield replace(clip, tracks=tracks, meta={**clip.meta, "teachers": infos})
+
+
+def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
+    """The measures of these clips of the data set."""
+    base = AgreementConfig(**dataset.records[-1].agreement)
+    counts = np.zeros(HISTOGRAM_BINS)
+    for clip in clips:
+        counts += np.histogram(clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1))[0]
+    return Measures(
+        clips=len(clips),
+        agreement=base,
+        histogram=counts / max(counts.sum(), 1),
+        by_sampler=disagreement.kept_by_sampler(clips),
+        by_motion=disagreement.kept_by_motion(clips),
+        distances=disagreement.teacher_distances(clips),
+        thresholds=disagreement.what_if(
+            clips, sorted({*TAUS_PX, base.tau_px}), sorted({*SUPPORTS, base.min_support}), base
+        ).drop(columns="queries"),
+    )  # fmt: skip

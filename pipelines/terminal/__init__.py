@@ -1,0 +1,1 @@
+"""What a person sees and types: lines, tables, progress, flags."""

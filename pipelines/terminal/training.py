@@ -1,0 +1,67 @@
+"""Progress of a training run: a bar in a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipelines.terminal.console import console, say
+from pipelines.terminal.progress import Lines, duration
+from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent
+
+RECENT = 50
+"""Steps over which speed and loss are averaged."""
+
+
+class TrainProgress:
+    """Shows steps done of all, loss, steps/s, time left, and the share of the time spent waiting for data."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._recent: deque[StepDone] = deque(maxlen=RECENT)
+        self._lines = Lines()
+        self._bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps · {task.fields[counts]}"), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("training", total=steps, counts="")
+
+    def __enter__(self) -> TrainProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def show(self, event: TrainEvent) -> None:
+        """Tell what happened."""
+        match event:
+            case Started():
+                if event.step:
+                    say(f"going on after step {event.step}")
+                if event.parts > 1:
+                    say(f"each process adds up the gradients of {event.parts} batches a step")
+                for left_out in event.left_out:
+                    say(f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: {left_out.detail}")
+            case StepSkipped():
+                say(f"after step {event.step}: loss not finite, step skipped; samples {', '.join(event.keys)}")
+            case Evaluated():
+                figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in event.figures.items())
+                say(f"step {event.step}: {figures} on procedural test clips{' (best so far)' if event.best else ''}")
+            case Saved():
+                self._lines.soon()
+            case StepDone():
+                self._recent.append(event)
+                counts = self._counts()
+                self._bar.update(self._task, completed=event.step, counts=counts)
+                if self._lines.due():
+                    say(f"training: {event.step}/{self._steps} steps · {counts}")
+
+    def _counts(self) -> str:
+        steps = len(self._recent)
+        seconds = sum(event.seconds for event in self._recent)
+        waited = sum(event.waited_s for event in self._recent) / seconds
+        loss = sum(event.losses["total"] for event in self._recent) / steps
+        left = duration((self._steps - self._recent[-1].step) * seconds / steps)
+        return f"loss {loss:.3f}, {steps / seconds:.2f} steps/s, {waited:.0%} waiting for data, about {left} left"

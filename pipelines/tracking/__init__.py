@@ -1,0 +1,1 @@
+"""A tracker over one video or stream."""

@@ -1,0 +1,1 @@
+"""From shards and synthetic video to training batches."""

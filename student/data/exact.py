@@ -1,0 +1,47 @@
+"""Clips with exact tracks, to train on: a part of a Kubric sequence, or a procedural clip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from student.data.augment import LARGEST_SCALE, Labelled, Unusable, augment, scale_to_fill
+from student.data.batch import TrainClip
+from student.evaluation.kubric import KubricSequence, decoded, fetched
+from student.synth.scene import SynthConfig, generate
+from teachers.errors import ConfigError, ShardError
+
+
+def training_clip(
+    sequence: KubricSequence, frames: int, size_hw: tuple[int, int], queries: int, flip: bool, rng: np.random.Generator
+) -> TrainClip:
+    """A random part of a sequence, as the procedural generator's clips are: exact tracks, each queried in a random visible frame.
+
+    Args:
+        frames, size_hw: of the part; a shorter sequence goes on backwards, a smaller one is enlarged.
+        queries: points of the part, drawn from those that are ever visible in it.
+        flip: mirror half of the parts.
+
+    Raises:
+        Unusable: no point is visible in the part, or what the files hold is damaged.
+        ShardError: files are missing. ConfigError: the sequence is far too small for `size_hw`.
+    """
+    files = fetched(sequence)
+    try:
+        pictures, xy, visible = decoded(sequence, files)
+    except ShardError as error:
+        raise Unusable("corrupt") from error
+    if scale_to_fill(pictures.shape[1:3], size_hw) > LARGEST_SCALE:
+        height, width = pictures.shape[1:3]
+        raise ConfigError(
+            f"{sequence.url}: {width} x {height} px are too small for a crop of {size_hw[1]} x {size_hw[0]} px even "
+            f"when enlarged {LARGEST_SCALE:g} times: take a smaller crop."
+        )
+    nowhere = np.full((len(xy), 3), (0, np.nan, np.nan), np.float32)  # so that each query is based anew, in a random frame
+    part = augment(Labelled(pictures, nowhere, xy, visible, np.ones_like(visible)), frames, size_hw, queries, flip, rng)
+    return TrainClip(f"kubric-{sequence.name}", "kubric", part.frames, part.queries, part.xy, part.visible, part.used, True)
+
+
+def procedural_clip(key: str, seed: int, config: SynthConfig) -> TrainClip:
+    """The procedural clip of a seed; raises what `generate` raises."""
+    made = generate(seed, config)
+    return TrainClip(key, "procedural", made.frames, made.queries, made.xy, made.visible, np.ones_like(made.visible), True)

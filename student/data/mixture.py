@@ -1,0 +1,190 @@
+"""Mixture: an endless stream of batches from shards and synthetic video, a function of (config, seed, start) alone.
+
+    stream = batches(config, seed=0)                        # or start=batch.position of the last step that was taken
+    for batch in stream: ...
+
+Places   The stream is a sequence of numbered places. A place is a stored clip, a procedural one, or one of Kubric; everything random
+         about it is drawn from a generator seeded with (seed, number). Stored clips come epoch by epoch, each once; with weights, each
+         data set has its own epochs.
+Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part of them, and gets them `at_once` by
+         `at_once`. Each reader makes whole parts in turn. So neither ranks, readers, nor a restart change what a step learns from; all
+         ranks are always at the same position; and as places never end, no rank waits for one whose shards ran out.
+Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip of its pool: a place always gives one.
+
+webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import BaseContext
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from student.data.augment import Unusable, augment
+from student.data.batch import Ask, Batch, TrainClip, collate
+from student.data.config import DataConfig
+from student.data.exact import procedural_clip, training_clip
+from student.data.photometric import photometric
+from student.data.places import PLACE, Part, Place, own_parts, parts_of_step, places, pools_of
+from student.data.reader import StoredClip, UnusableClips, open_clips, read_clip, read_unlabelled
+from student.evaluation.kubric import KubricSequence, sequences
+from teachers import ConfigError, ShardError, TapdistillError
+
+MOST_TRIES = 100
+"""So many unusable clips in a row for one place are no accident."""
+
+
+class Batches(Iterator[Batch]):
+    """The endless stream of `batches`."""
+
+    def __init__(self, loader: DataLoader, left_out: Sequence[UnusableClips], digest: str) -> None:
+        self.left_out = tuple(left_out)
+        """Clips that were found unusable at the start."""
+        self.digest = digest
+        """sha256 of what the stream is drawn from: the same places give the same clips only where it is the same."""
+        self._batches = iter(loader)
+
+    def __next__(self) -> Batch:
+        batch = next(self._batches)
+        if isinstance(batch, TapdistillError):
+            raise batch
+        return batch
+
+
+def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world: int = 1) -> Batches:
+    """Batches for one of `world` ranks, for ever.
+
+    Args:
+        start: 0, or the `position` of the last step that was taken, with the same config and seed; `world` may be another.
+
+    Raises:
+        ConfigError: `start` or `rank` cannot be right, `world` does not divide the batch, or the photographs for procedural video are not
+            installed.
+        ShardError: at once, if a data set is missing, empty, or of another schema; later, from the iterator, if a shard disappears or
+            nearly no clip can be used.
+    """
+    if seed < 0 or start < 0 or not 0 <= rank < world:
+        raise ConfigError(f"seed = {seed}, start = {start}, rank = {rank} of {world}: none is negative, and rank is below world.")
+    config.check_complete()
+    parts_of_step(config, world)
+    os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
+    import webdataset
+
+    clips, left_out = open_clips(config.data, (config.height, config.width))
+    kubric = sequences(config.kubric) if config.kubric else []
+    pools = pools_of(config, clips)
+    members = [[clip for shard in pool for clip in shard] for pool in pools]
+    stream = partial(places, config, pools, len(kubric), seed)
+    pipeline = webdataset.DataPipeline(
+        partial(own_parts, config, stream, seed, start, rank, world),
+        webdataset.split_by_worker,
+        webdataset.map(_Load(config, clips, members, kubric, seed)),
+    )
+    loader: DataLoader = DataLoader(
+        pipeline,
+        batch_size=None,
+        num_workers=config.readers,
+        multiprocessing_context=_fork_server() if config.readers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_reader,
+    )
+    stored = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
+    drawn_from = [stored, [sequence.name for sequence in kubric]]
+    return Batches(loader, left_out, hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Places to a batch. An expected error is returned, for the trainer to raise: a reader could only pass on its traceback."""
+
+    config: DataConfig
+    clips: Sequence[StoredClip]
+    pools: Sequence[Sequence[int]]
+    """Indices of stored clips by pool."""
+    kubric: Sequence[KubricSequence]
+    seed: int
+
+    def __call__(self, part: Part) -> Batch | TapdistillError:
+        skipped = Counter[str]()
+        try:
+            return collate([self.clip(place, part.frames, skipped) for place in part.places], part.position, skipped)
+        except TapdistillError as error:
+            return error
+
+    def clip(self, place: Place, frames: int, skipped: Counter[str]) -> TrainClip:
+        rng = np.random.default_rng((self.seed, PLACE, place.number))
+        clip = self.procedural(place, frames, rng) if place.source == "procedural" else self.usable(place, frames, rng, skipped)
+        return photometric(clip, self.config.photometric, rng)
+
+    def procedural(self, place: Place, frames: int, rng: np.random.Generator) -> TrainClip:
+        return procedural_clip(f"procedural-{place.number}", int(rng.integers(2**62)), self.config.synth(frames))
+
+    def of_kubric(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
+        config = self.config
+        return training_clip(self.kubric[index], frames, (config.height, config.width), config.queries, config.flip, rng)
+
+    def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
+        config, clip = self.config, self.clips[index]
+        ask = None
+        if config.labels == "inline":
+            whole, hidden = read_unlabelled(clip), False
+            ask = Ask(config.teachers[rng.integers(len(config.teachers))], int(rng.integers(2**31)))
+        else:
+            whole, hidden = read_clip(clip, config.policy, rng, config.agreement)
+        part = augment(whole, frames, (config.height, config.width), config.queries, config.flip, rng)
+        return TrainClip(clip.entry.key, "shards", part.frames, part.queries, part.xy, part.visible, part.used, hidden, ask)
+
+    def usable(self, place: Place, frames: int, rng: np.random.Generator, skipped: Counter[str]) -> TrainClip:
+        """The clip of a place, or if it is unusable another one of its pool, or of Kubric; why is counted."""
+        of_kubric, tried = place.source == "kubric", Counter[str]()
+        make = self.of_kubric if of_kubric else self.stored
+        others = range(len(self.kubric)) if of_kubric else self.pools[place.pool]
+        index = place.clip
+        assert index is not None
+        for _ in range(MOST_TRIES):
+            try:
+                clip = make(index, frames, rng)
+            except Unusable as why:
+                tried[why.reason] += 1
+                index = others[int(rng.integers(len(others)))]
+                continue
+            skipped += tried
+            return clip
+        counts = ", ".join(f"{number} {reason}" for reason, number in tried.items())
+        where = self.config.kubric if of_kubric else ", ".join(dict.fromkeys(self.clips[other].shard.url for other in others))
+        raise ShardError(
+            f"{where}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run `tapdistill verify`. 'no-labels': policy "
+            f"{self.config.policy!r} finds too little to learn from; take more teachers, lower thresholds, or 'random'."
+        )
+
+
+def _fork_server() -> BaseContext:
+    """Where readers come from. OpenCV hangs in a plain fork of a process that has used its threads; a spawned reader takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_reader(reader: int) -> None:
+    """One thread, as the readers share the cores; and no reader outlives a trainer that was killed, as those of a fork server would."""
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    trainer.join()
+    os._exit(1)

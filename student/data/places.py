@@ -1,0 +1,124 @@
+"""Places: which clip comes when. The stream of `student.data.mixture` as numbers, before anything is read.
+
+Numbered places follow each other for ever; each is a stored clip, a procedural one, or one of Kubric. A step takes the next `batch` of
+them, whatever the number of ranks, and each rank has every `world`-th.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+
+from labeler.io.storage import Storage
+from student.data.batch import Source
+from student.data.config import DataConfig
+from student.data.reader import StoredClip
+from teachers.errors import ConfigError, ShardError
+
+_ORDER, _KIND, PLACE, _LENGTH, _KUBRIC = range(5)
+"""What a generator is for: no two share a seed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One clip of the stream."""
+
+    number: int
+    source: Source
+    clip: int | None = None
+    """Index of a clip in the shards or in Kubric."""
+    pool: int = 0
+    """Of a stored clip: the pool that it is of, from which another one takes its place if it cannot be used."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Places that go through the network together."""
+
+    places: list[Place]
+    frames: int
+    """Length of the clips: the same for the whole step."""
+    position: int
+    """The number of the first place of the next step."""
+
+
+def parts_of_step(config: DataConfig, world: int) -> int:
+    """How many batches each of `world` ranks gets in a step; their gradients are added up.
+
+    Raises:
+        ConfigError: the batch cannot be shared out evenly.
+    """
+    parts, rest = divmod(config.batch, world * config.at_once)
+    if rest:
+        raise ConfigError(
+            f"batch = {config.batch} cannot be shared by {world} processes with at_once = {config.at_once}: it must be a multiple of "
+            f"{world * config.at_once}. Take a smaller at_once, or another batch."
+        )
+    return parts
+
+
+def places(
+    config: DataConfig,
+    pools: Sequence[Sequence[Sequence[int]]],  # by pool and shard, the indices of stored clips
+    kubric: int,  # how many sequences of Kubric there are
+    seed: int,
+) -> Iterator[Place]:
+    """The stream of places from number 0, for ever."""
+    kind = np.random.default_rng((seed, _KIND))
+    stored = [_shuffled(shards, config.shards_at_once, (seed, _ORDER), pool) for pool, shards in enumerate(pools)]
+    sequence = _shuffled([range(kubric)], 1, (seed, _KUBRIC), 0)
+    for number in count():
+        draw = kind.random()
+        if draw < config.procedural:
+            yield Place(number, "procedural")
+        elif draw < config.synthetic:
+            yield Place(number, "kubric", next(sequence))
+        else:
+            pool = int(kind.choice(len(stored), p=_shares(config.data_weights))) if config.data_weights else 0
+            yield Place(number, "shards", next(stored[pool]), pool)
+
+
+def _shares(weights: Sequence[float]) -> np.ndarray:
+    return np.array(weights) / sum(weights)
+
+
+def _shuffled(shards: Sequence[Sequence[int]], at_once: int, seed: tuple[int, int], pool: int) -> Iterator[int]:
+    """Every clip of a pool once an epoch, for ever."""
+    for epoch in count():
+        rng = np.random.default_rng((*seed, epoch, pool))
+        order = rng.permutation(len(shards))
+        for first in range(0, len(order), at_once):
+            group = [clip for shard in order[first : first + at_once] for clip in shards[shard]]
+            yield from rng.permutation(group).tolist()
+
+
+def own_parts(
+    config: DataConfig, stream: Callable[[], Iterator[Place]], seed: int, start: int, rank: int, world: int
+) -> Iterator[Part]:
+    """The rank's places of each step from `start` on."""
+    rest = islice(stream(), start, None)
+    for first in count(start, config.batch):
+        own = list(islice(rest, config.batch))[rank::world]
+        frames = config.frames
+        if config.least_frames is not None:
+            frames = int(np.random.default_rng((seed, _LENGTH, first)).integers(config.least_frames, config.frames + 1))
+        for part in range(0, len(own), config.at_once):
+            yield Part(own[part : part + config.at_once], frames, first + config.batch)
+
+
+def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[int]]]:
+    """Indices of stored clips by pool and shard: a pool for each data set that has a weight, else one for all."""
+    urls = [Storage(url).url for url in config.data]
+    shards: dict[tuple[str, str], list[int]] = {}
+    for index, clip in enumerate(clips):
+        shards.setdefault((clip.shard.url, clip.shard.tar), []).append(index)
+    if not config.data_weights:
+        return [list(shards.values())]
+    pools = [[shard for (url, _), shard in shards.items() if url == of] for of in urls]
+    for url, pool in zip(urls, pools, strict=True):
+        if not pool:
+            raise ShardError(f"{url}: has a weight, but none of its clips can be used for this crop.")
+    return pools

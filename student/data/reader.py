@@ -1,0 +1,217 @@
+"""Reader: labelled clips out of shards, by the byte ranges that their commit records name.
+
+    stored, left_out = open_clips(("labels", "s3://bucket/more"), crop_hw=(384, 512))
+    clip = read_clip(stored[0], "random", rng)         # Labelled, its labels chosen by the policy
+
+Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, and failures all stand there. Of a tar only the
+members that a policy needs are read: the mp4, the queries, and the drawn teacher's tracks, or all teachers' if they must agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.policies import Policy, choose
+from labeler.shards.members import read_npz, tracks_from_npz
+from labeler.shards.records import ClipEntry, Record
+from labeler.video.encode import decode_clip
+from student.data.augment import LARGEST_SCALE, Labelled, Unusable, scale_to_fill
+from student.data.config import AS_STORED, AgreementOverride
+from teachers import ShardError, VisibleRule
+
+KNOW_HIDDEN_POINTS = frozenset({"CoTracker", "CoTracker3", "PIPs", "PIPs++"})
+"""First words of the architectures that are trained to say where a hidden point is. TAPIR's recipe takes no loss from its hidden points
+(CoTracker3); the classical teachers lose them."""
+
+NEIGHBOUR_BYTES = 2048
+"""Members no further apart are read together: padding and the headers of pax, which the writer uses."""
+
+
+@dataclass(frozen=True)
+class UnusableClips:
+    """Clips of a shard that cannot be read or used, found before training."""
+
+    file: str
+    reason: Literal["missing", "truncated", "too-small"]
+    clips: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the clips of a tar have in common."""
+
+    url: str
+    """The data set."""
+    tar: str
+    teachers: Mapping[str, dict[str, Any]]
+    """`TeacherInfo` by name."""
+    agreement: AgreementConfig
+    """What its stored labels were made with."""
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """Where a clip lies, and which teachers could track it."""
+
+    shard: Shard
+    entry: ClipEntry
+    teachers: tuple[str, ...]
+    """Sorted."""
+
+
+def open_clips(urls: Sequence[str], crop_hw: tuple[int, int]) -> tuple[list[StoredClip], list[UnusableClips]]:
+    """The clips of data sets that a crop of `crop_hw` px can be cut from, by data set and unit, and those left out.
+
+    Raises:
+        ShardError: a data set is missing, of another schema, has no clip, or none that can be used.
+    """
+    stored: list[StoredClip] = []
+    left_out: list[UnusableClips] = []
+    for url in urls:
+        dataset = open_dataset(url)
+        if not len(dataset):
+            raise ShardError(
+                f"{dataset.storage.url} has no labelled clip yet: run `tapdistill label VIDEOS --out {url}` to its end."
+            )
+        records = [record for record in dataset.records if record.clips]
+        with ThreadPoolExecutor(16) as pool:
+            sizes = list(pool.map(dataset.storage.size, [str(record.tar) for record in records]))
+        for record, size in zip(records, sizes, strict=True):
+            found, missed = _clips_of(dataset.storage, record, size, crop_hw)
+            stored += found
+            left_out += missed
+    if urls and not stored:
+        counts = Counter[str]()
+        for one in left_out:
+            counts[one.reason] += one.clips
+        why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        raise ShardError(
+            f"{', '.join(urls)}: none of the clips can be used ({why}; first: {left_out[0].file}: {left_out[0].detail}). Take a smaller "
+            "crop for small clips; `tapdistill verify` lists damaged shards."
+        )
+    return stored, left_out
+
+
+def read_clip(
+    clip: StoredClip, policy: Policy, rng: np.random.Generator, agreement: AgreementOverride = AS_STORED
+) -> tuple[Labelled, bool]:
+    """The whole clip with the labels of `policy`, and whether any of its teachers knows where hidden points are.
+
+    Args:
+        policy: "random" draws one teacher for the clip, as the published training does for each step.
+        agreement: thresholds of the policies that need them, where they differ from those of the stored labels.
+
+    Raises:
+        Unusable: its bytes are damaged, or no teacher could track it.
+        ShardError: its tar is gone.
+    """
+    shard, entry = clip.shard, clip.entry
+    names = clip.teachers
+    if not names:
+        raise Unusable("no-labels")
+    if policy == "random":
+        names = (names[rng.integers(len(names))],)
+    members = _read_members(
+        shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz", *(f"{n}.npz" for n in names))}
+    )
+    try:
+        frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
+        queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
+        tracks = {name: tracks_from_npz(members[f"{name}.npz"], f"{entry.key}.{name}.npz") for name in names}
+    except (ShardError, KeyError) as error:
+        raise Unusable("corrupt") from error
+    expected = (entry.queries, entry.frames, 2)
+    if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(t.xy.shape != expected for t in tracks.values()):
+        raise Unusable("corrupt")
+    rules = {name: VisibleRule.parse(shard.teachers[name]["visible_rule"]) for name in names}
+    target = choose(policy, tracks, rules, queries, (entry.height, entry.width), rng, agreement.over(shard.agreement))
+    knows = np.array([knows_hidden_points(shard.teachers[name]["architecture"]) for name in names])
+    used = target.used & (target.visible | knows[target.teacher][:, None])
+    return Labelled(frames, queries, target.xy, target.visible, used), bool(knows.any())
+
+
+def knows_hidden_points(architecture: str) -> bool:
+    """Whether a teacher of that architecture is trained to say where a hidden point is."""
+    return architecture.partition(" ")[0] in KNOW_HIDDEN_POINTS
+
+
+def read_unlabelled(clip: StoredClip) -> Labelled:
+    """The whole clip with its queries, for a teacher that is yet to track them: each is used in its own frame alone.
+
+    Raises:
+        Unusable: its bytes are damaged.
+        ShardError: its tar is gone.
+    """
+    entry = clip.entry
+    members = _read_members(clip.shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz")})
+    try:
+        frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
+        queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
+    except (ShardError, KeyError) as error:
+        raise Unusable("corrupt") from error
+    asked = queries[:, :1].astype(int) == np.arange(len(frames))
+    return Labelled(frames, queries, np.repeat(queries[:, None, 1:], len(frames), 1), asked, asked)
+
+
+def _clips_of(
+    storage: Storage, record: Record, size: int | None, crop_hw: tuple[int, int]
+) -> tuple[list[StoredClip], list[UnusableClips]]:
+    """The usable clips of a unit whose tar has `size` bytes."""
+    assert record.tar is not None
+    file = f"{storage.url}/{record.tar}"
+    if size is None:
+        return [], [UnusableClips(file, "missing", len(record.clips), "its record names it, but there is no such file")]
+    if size != record.size_bytes:
+        detail = f"has {size:,} bytes, its record says {record.size_bytes:,}"
+        return [], [UnusableClips(file, "truncated", len(record.clips), detail)]
+    failed = {(row.key, row.stage) for row in record.rows if row.what == "teacher"}
+    shard = Shard(storage.url, record.tar, record.teachers, AgreementConfig(**record.agreement))
+    fits = [entry for entry in record.clips if scale_to_fill((entry.height, entry.width), crop_hw) <= LARGEST_SCALE]
+    clips = [
+        StoredClip(shard, entry, tuple(n for n in sorted(record.teachers) if (entry.key, f"teacher:{n}") not in failed))
+        for entry in fits
+    ]
+    if len(fits) == len(record.clips):
+        return clips, []
+    detail = f"smaller than the crop of {crop_hw[1]} x {crop_hw[0]} px even when enlarged {LARGEST_SCALE:g} times"
+    return clips, [UnusableClips(file, "too-small", len(record.clips) - len(fits), detail)]
+
+
+def _read_members(shard: Shard, wanted: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+    """Bytes of members by suffix, from their (offset, size); neighbours in the tar come in one read."""
+    runs: list[list[str]] = []
+    end = -NEIGHBOUR_BYTES - 1
+    for suffix, (offset, size) in sorted(wanted.items(), key=lambda item: item[1]):
+        if offset - end > NEIGHBOUR_BYTES:
+            runs.append([])
+        runs[-1].append(suffix)
+        end = offset + size
+    parts: dict[str, bytes] = {}
+    for run in runs:
+        start, stop = wanted[run[0]][0], sum(wanted[run[-1]])
+        try:
+            data = _storage(shard.url, os.getpid()).read_range(shard.tar, start, stop - start)
+        except ShardError as error:
+            raise ShardError(
+                f"{error} It was there when reading began: if `tapdistill gc` removed an old revision, start again to read the new one."
+            ) from error
+        parts |= {suffix: data[wanted[suffix][0] - start :][: wanted[suffix][1]] for suffix in run}
+    return parts
+
+
+@lru_cache
+def _storage(url: str, process: int) -> Storage:
+    """One connection for each process: those of S3 do not survive a fork."""
+    return Storage(url)

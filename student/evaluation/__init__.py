@@ -1,0 +1,1 @@
+"""Test sets, and the figures of trackers on them."""

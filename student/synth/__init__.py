@@ -1,0 +1,1 @@
+"""Procedural video with exact tracks."""

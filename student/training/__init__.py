@@ -1,0 +1,1 @@
+"""The training loop: students, losses, schedule, checkpoints."""

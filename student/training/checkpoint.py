@@ -1,0 +1,124 @@
+"""Checkpoint: everything from which training goes on as if it had not stopped, and the weights alone, for everybody else.
+
+    <folder>/checkpoints/step-00001000.pt    network, optimiser, schedule, random states, place in the data; the last few are kept
+    <folder>/student.safetensors             the newest weights under the official key names, with the sizes of their network
+    <folder>/best.safetensors                those of the best evaluation so far
+
+A file is written beside its place, flushed, and renamed, so it is whole or not there: a full disk or a kill costs the steps since the
+last one. All of them hold tensors and plain values; nothing is read that could run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from labeler.io.storage import Storage
+from teachers.checkpoints.files import CONFIG, TEACHER
+from teachers.cotracker.cotracker3 import CoTracker3Network
+from teachers.errors import CheckpointError
+
+FOLDER = "checkpoints"
+NAME = "step-{step:08d}.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state after `step` steps."""
+
+    step: int
+    position: int
+    """Where in the data reading goes on: `start` of `student.data.mixture.batches`."""
+    data: str
+    """`Batches.digest` of the stored clips."""
+    network: dict[str, Any]
+    """Sizes of the network."""
+    config: dict[str, Any]
+    """Settings of the training, as plain values."""
+    model: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    """Of `student.training.schedule.Optimiser`: moments, and place in the learning rate's cycle."""
+    random: list[dict[str, Any]]
+    """Of `random_states`, by rank."""
+    figures: dict[str, float]
+    """Of the last evaluation; empty before the first."""
+    best: float | None
+    """The best evaluation's figure so far."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._storage = Storage(str(folder))
+        self._storage.remove_abandoned_parts(FOLDER)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then remove all but the last `keep`.
+
+        Raises:
+            SurroundingsError: it cannot be written, as on a full disk; those before it stay.
+        """
+        content = io.BytesIO()
+        torch.save(vars(checkpoint), content)
+        self._storage.replace(f"{FOLDER}/{NAME.format(step=checkpoint.step)}", content.getvalue())
+        for name in self._names()[: -self.keep]:
+            self._storage.remove(f"{FOLDER}/{name}")
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint, on the CPU; None if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged, or not one of ours.
+        """
+        names = self._names()
+        if not names:
+            return None
+        path = self.folder / FOLDER / names[-1]
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return Checkpoint(**content)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this version of tapdistill, or damaged ({type(error).__name__}). Remove it, and training "
+                "goes on from the one before; or give another --out."
+            ) from error
+
+    def export(self, name: str, model: CoTracker3Network, teacher: str, notes: Mapping[str, str]) -> Path:
+        """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and `--checkpoint FILE` take it.
+
+        Args:
+            teacher: the name of the teacher that they are for.
+
+        Raises:
+            SurroundingsError: it cannot be written; the file of that name before it stays.
+        """
+        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        metadata = {TEACHER: teacher, CONFIG: json.dumps(asdict(model.config)), **notes}
+        self._storage.replace(f"{name}.safetensors", safetensors.torch.save(weights, metadata))
+        return self.folder / f"{name}.safetensors"
+
+    def _names(self) -> list[str]:
+        return [name for name in self._storage.names(FOLDER) if name.startswith("step-") and name.endswith(".pt")]
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """State of torch's own generators of this process: on the CPU, and on its GPU."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Go on drawing from `states`; a GPU that was not there then, or is not now, is left as it is."""
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

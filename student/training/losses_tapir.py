@@ -1,0 +1,98 @@
+"""Losses of TAPIR: positions, occlusion, and expected distance.
+
+Paper   TAPIR, arXiv 2306.08637, section 3.4. The sums are those of the published training code.
+Pixels  those of the 256 x 256 raster, whatever the size of the video.
+Means   are over all points and frames, the masked ones counted; the steps of a forward pass are added up.
+
+What is occluded or masked may be NaN in the targets: it gets no weight and no gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RASTER = 256
+
+
+@dataclass(frozen=True)
+class TapirTargets:
+    """What the network should say about B clips."""
+
+    xy: Tensor
+    """[B, N, T, 2] px of the video, corner raster; may be NaN where occluded or masked."""
+    occluded: Tensor
+    """[B, N, T] bool"""
+    weight: Tensor | None = None
+    """[B, N, T] of all three parts; None: 1."""
+    occlusion_weight: Tensor | None = None
+    """[B, N, T] of the occlusion part; None: `weight`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapirLossConfig:
+    """Factors and thresholds; the defaults are the published ones."""
+
+    position: float = 0.05
+    distance: float = 1.0
+    """0 for a network that does not say how far off it may be."""
+    huber_px: float = 4.0
+    """Errors are squared below, linear above."""
+    far_px: float = 6.0
+    """What the expected distance is about: farther from the truth than this."""
+    rebalance: float = 0.0
+    """How much more a visible point counts than an occluded one in the occlusion part."""
+
+
+@dataclass(frozen=True)
+class TapirLosses:
+    """Scalars, factors applied."""
+
+    position: Tensor
+    occlusion: Tensor
+    distance: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What is back-propagated."""
+        return self.position + self.occlusion + self.distance
+
+
+def tapir_losses(
+    steps: Tensor,  # [S, B, N, T, 4] of `teachers.tapir.network.Refinements`: x, y, logits of occlusion and distance
+    targets: TapirTargets,
+    size: tuple[int, int],  # (H, W) of the video
+    config: TapirLossConfig | None = None,
+) -> TapirLosses:
+    """The sum of each part over the steps of a forward pass; `config` None is the published one."""
+    config = config or TapirLossConfig()
+    xy, occlusion, distance = steps[..., :2], steps[..., 2], steps[..., 3]
+    to_raster = RASTER / xy.new_tensor(size[::-1])
+    occluded = targets.occluded.to(xy.dtype)
+    seen = 1 - occluded
+    weight = torch.ones_like(seen) if targets.weight is None else targets.weight.to(xy.dtype)
+    occlusion_weight = weight if targets.occlusion_weight is None else targets.occlusion_weight.to(xy.dtype)
+
+    square = ((xy - targets.xy.nan_to_num()) * to_raster).square().sum(-1)  # [S, B, N, T] px of the raster
+    far = (square.detach() > config.far_px**2).to(xy.dtype)
+    of_occlusion = F.binary_cross_entropy_with_logits(occlusion, occluded.expand_as(occlusion), reduction="none")
+    balance = 1 + config.rebalance * seen
+    of_distance = F.binary_cross_entropy_with_logits(distance, far, reduction="none")
+    return TapirLosses(
+        position=config.position * _total(huber(square, config.huber_px) * seen * weight),
+        occlusion=_total(of_occlusion * balance * occlusion_weight),
+        distance=config.distance * _total(of_distance * seen * weight),
+    )
+
+
+def huber(square: Tensor, knee: float) -> Tensor:
+    """Squared distances to half of them below the knee, to a line above."""
+    distance = (square + 1e-12).sqrt()  # its slope is finite at 0
+    return torch.where(distance < knee, square / 2, knee * (distance - knee / 2))
+
+
+def _total(each: Tensor) -> Tensor:  # [S, B, N, T] -> []
+    return each.mean((1, 2, 3)).sum()

@@ -1,0 +1,129 @@
+"""Processes: the ranks that train one student together, and the little that they say to each other.
+
+    all ranks   read their share of every batch and add up its gradients
+    then        one small message: did all get their clips, were all answers finite, and what were the losses?
+    then        one large message: the mean gradient, so all ranks take the same step
+
+This is data-parallel training without `DistributedDataParallel`: see docs/decisions/0007-own-gradient-exchange.md. A single process sends
+nothing. Rank 0 alone reads and writes files of the run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from teachers.errors import ConfigError, TapdistillError
+from teachers.layers.device import pick_device
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=1)
+"""How long ranks wait for each other; rank 0 evaluates alone."""
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun puts into the environment."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of each rank's `values`, which all have one shape."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give every rank the mean of all ranks' gradients."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        parts = self.mean(torch.cat([gradient.flatten() for gradient in gradients])).split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank; for plain values, not for large tensors."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0, where alone it is called; what goes wrong there is raised everywhere, so no rank waits for ever."""
+        if self.world == 1:
+            return make()
+        made: list[Any] = [_value_or_error(make) if self.first else None]
+        dist.broadcast_object_list(made)
+        value, error = made[0]
+        if error is not None:
+            raise error
+        return value
+
+
+def _value_or_error(make: Callable[[], T]) -> tuple[T | None, TapdistillError | None]:
+    try:
+        return make(), None
+    except TapdistillError as error:
+        return None, error
+
+
+ALONE = Processes()
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return all(name in os.environ for name in TORCHRUN)
+
+
+@contextmanager
+def joined(device: str, rank: int, world: int, local_rank: int, address: str) -> Iterator[Processes]:
+    """This process as one of `world`, which meet at `address` ("tcp://host:port", or "env://" for what torchrun says).
+
+    Args:
+        device: of the training; "auto" or "cuda" is the GPU number `local_rank`.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen if chosen.index is not None else local_rank)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's threads alive when it is destroyed, and one
+    # of them can abort the process while it ends.
+    importlib.import_module("torch._dynamo")
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world, timeout=PATIENCE)
+    try:
+        yield Processes(rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def joined_by_torchrun(device: str) -> Iterator[Processes]:
+    """This process as torchrun placed it."""
+    rank, world, local_rank = (int(os.environ[name]) for name in TORCHRUN[:3])
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device = {device!r} under torchrun: give auto, cpu, or cuda; each process takes the GPU of its number.")
+    with joined(device, rank, world, local_rank, "env://") as processes:
+        yield processes

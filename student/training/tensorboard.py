@@ -1,0 +1,100 @@
+"""Curves and pictures of a training run, for TensorBoard.
+
+A picture is a strip of frames: what a student is asked for and what it answers. The upper row has
+the labels, where they are used; the lower row the student's answer, after its last refinement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from labeler.io.storage import surroundings
+from labeler.show.draw import draw_frame, rainbow
+from student.data.batch import Batch
+from student.training.events import StepDone
+from teachers.cotracker.refinements import Refinements
+
+
+class Curves:
+    """Scalars are means over every `every` steps.
+
+    A SurroundingsError where they cannot be written, as on a full disk; TensorBoard writes late, so it may come steps after.
+    """
+
+    def __init__(self, out: Path, step: int, every: int) -> None:
+        self._folder = out / "tensorboard"
+        with self._written():
+            self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._every = every
+        self._events: list[StepDone] = []
+
+    def add(self, event: StepDone) -> None:
+        self._events.append(event)
+        if event.step % self._every:
+            return
+        events, self._events = self._events, []
+        with self._written():
+            for part in event.losses:
+                self._writer.add_scalar(f"loss/{part}", sum(each.losses[part] for each in events) / len(events), event.step)
+            seconds = sum(each.seconds for each in events)
+            self._writer.add_scalar("learning_rate", event.learning_rate, event.step)
+            self._writer.add_scalar("gradient_norm", sum(each.gradient_norm for each in events) / len(events), event.step)
+            self._writer.add_scalar("speed/steps_per_s", len(events) / seconds, event.step)
+            self._writer.add_scalar("speed/waiting_for_data", sum(each.waited_s for each in events) / seconds, event.step)
+
+    def add_figures(self, step: int, figures: dict[str, float]) -> None:
+        with self._written():
+            for name, value in figures.items():
+                self._writer.add_scalar(f"eval/{name}", value, step)
+
+    def add_picture(self, step: int, picture: np.ndarray) -> None:  # uint8 [H, W, 3]
+        with self._written():
+            self._writer.add_image("labels_above_predictions", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        with self._written():
+            self._writer.close()
+
+    def _written(self) -> AbstractContextManager[None]:
+        return surroundings(f"write curves in {self._folder}")
+
+
+STRIP_FRAMES, STRIP_POINTS = 4, 48
+"""Most frames of a strip, and most points in it."""
+
+LIKELY = 0.5
+"""Visibility above which the student's point is drawn as visible."""
+
+
+def strip(batch: Batch, windows: Sequence[Refinements]) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
+    """The first clip of a batch, at even distances in time."""
+    frames, queries = batch.frames[0].cpu().numpy(), batch.queries[0, :STRIP_POINTS].cpu().numpy()
+    used = batch.used[0, :STRIP_POINTS].cpu().numpy()
+    labels = np.where(used[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)
+    answers, visible = last_answers(windows, len(frames))
+    rows = (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & used), (answers[:STRIP_POINTS], visible[:STRIP_POINTS])
+    shown = np.unique(np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int))
+    return np.concatenate(
+        [
+            np.concatenate([draw_frame(frames, t, xy, seen, rainbow(queries), query_frames=queries[:, 0]) for t in shown], 1)
+            for xy, seen in rows
+        ]
+    )
+
+
+def last_answers(windows: Sequence[Refinements], frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """xy [N, T, 2] and visible [N, T] of the first clip; where windows overlap, the later counts."""
+    points = windows[0].xy.shape[2]
+    xy, visible = np.full((points, frames, 2), np.nan, np.float32), np.zeros((points, frames), bool)
+    with torch.no_grad():
+        for window in windows:
+            part = slice(window.first_frame, window.first_frame + window.xy.shape[3])
+            xy[:, part] = window.xy[-1, 0].float().cpu().numpy()
+            visible[:, part] = (window.visibility[-1, 0] > LIKELY).cpu().numpy()
+    return xy, visible

@@ -1,0 +1,283 @@
+"""Training: a CoTracker3 student learns from batches of labelled clips.
+
+    read clips -> tracks of every refinement -> losses -> mean gradient of all processes -> clipped AdamW step
+
+Two ways, and the settings for both are in the config:
+    fine-tuning    from a checkpoint, on pseudo-labels; the visibility and confidence head stays as it is (CoTracker3, section 3.3),
+                   because teachers disagree about what is hidden. These are the defaults.
+    from scratch   `init="scratch"`: the head must learn too (`TrainConfig.from_scratch`). Its losses take only clips with exact tracks;
+                   positions are learnt from all clips.
+
+Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same numbers of threads and processes the
+weights are then, bit for bit, those of a run that was never stopped. Nothing here prints: `watch` is told what happens.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from student.data.batch import Batch
+from student.data.inline import InlineLabels
+from student.data.mixture import Batches, batches
+from student.data.places import parts_of_step
+from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
+from student.evaluation.testsets import TestClip, procedural_clips
+from student.training.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
+from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent, TrainResult
+from student.training.losses import Losses
+from student.training.processes import ALONE, Processes
+from student.training.schedule import Optimiser
+from student.training.step import StepPart, add_gradient
+from student.training.students import STUDENTS
+from student.training.tensorboard import Curves, strip
+from teachers.checkpoints.files import LICENCE, read_metadata
+from teachers.cotracker.cotracker3 import CoTracker3Config, CoTracker3Network
+from teachers.errors import CheckpointError, ConfigError, TapdistillError
+from teachers.layers.device import pick_device
+
+STUDENT, BEST = "student", "best"
+LOSSES = tuple(field.name for field in fields(Losses))
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = True,
+    watch: Callable[[TrainEvent], None] = lambda event: None,
+    processes: Processes = ALONE,
+) -> TrainResult:
+    """Train until all steps are done.
+
+    Args:
+        out: folder for checkpoints, TensorBoard curves, and `student.safetensors`.
+        resume: go on from the newest checkpoint in `out`, if there is one; False refuses a folder that has one.
+        watch: called with everything that happens.
+        processes: those that train together; only rank 0 reads and writes `out`.
+
+    Raises:
+        ConfigError: settings that cannot be right, or a loss that stays NaN.
+        CheckpointError: `init` or the checkpoint in `out` is of another network or of other settings.
+        ShardError: a data set is missing, empty, or of another schema; or a shard has gone.
+        SurroundingsError: `out` cannot be written; the last checkpoint stays.
+    """
+    for event in training(config, out, resume, processes):
+        if isinstance(event, TrainResult):
+            return event
+        watch(event)
+    raise AssertionError("a training ends with its result")
+
+
+def training(config: TrainConfig, out: Path, resume: bool, processes: Processes) -> Generator[TrainEvent | TrainResult, None, None]:
+    """`train`, as the events themselves; the result comes last."""
+    yield from _Run(config, out, resume, processes).events()
+
+
+def first_network(config: TrainConfig) -> CoTracker3Network:
+    """The network before its first step, on the CPU."""
+    student, data = STUDENTS[config.student], config.data
+    if config.init == SCRATCH:
+        return student.from_scratch(config.preset, data.frames, (data.height, data.width), config.seed)
+    return student.from_file(config.init, config.preset)
+
+
+class _Run:
+    """One call of `training`."""
+
+    def __init__(self, config: TrainConfig, out: Path, resume: bool, processes: Processes) -> None:
+        self.config, self.out, self.processes = config, out, processes
+        self.student = STUDENTS[config.student]
+        self.device = pick_device(config.device)
+        self.parts = parts_of_step(config.data, processes.world)
+        self.inline = InlineLabels.of(config.data, self.device) if config.data.labels == "inline" else None
+        found = processes.from_first(lambda: self._found(resume))
+        model = self.student.network(CoTracker3Config(**found.network)) if found else processes.from_first(self._first_network)
+        self.model = model.to(self.device)
+        self.optimiser = Optimiser(self.model, config.schedule)
+        self.step = self.position = self.steps_skipped = self.skipped_in_a_row = 0
+        self.data = found.data if found else ""
+        self.figures: dict[str, float] = {}
+        self.best: float | None = None
+        if found:
+            self._restore(found)
+        self.samples_skipped = Counter[str]()
+        self.waited_s = 0.0
+        self.test_clips: list[TestClip] = []
+
+    def events(self) -> Iterator[TrainEvent | TrainResult]:
+        started = time.perf_counter()
+        config, steps, every = self.config, self.config.schedule.steps, self.config.picture_every
+        stream = self._stream()
+        yield Started(step=self.step, parts=self.parts, left_out=stream.left_out)
+        curves = Curves(self.out, self.step, config.log_every) if self.processes.first else None
+        try:
+            while self.step < steps:
+                event, batch, part = self._one_step(stream)
+                yield event
+                if isinstance(event, StepSkipped):
+                    continue
+                if curves:
+                    curves.add(event)
+                    if self.step % every == 0 or self.step == steps:
+                        curves.add_picture(self.step, strip(batch, part.windows))
+                if config.eval_every and (self.step % config.eval_every == 0 or self.step == steps):
+                    yield self._evaluate(curves)
+                if self.step % config.checkpoint_every == 0 or self.step == steps:
+                    yield self._save()
+        finally:
+            if curves:
+                curves.close()
+        yield TrainResult(
+            steps=self.step, weights=self.processes.from_first(lambda: self._export(STUDENT)), figures=self.figures,
+            samples_skipped=sum(self.processes.gather(self.samples_skipped), Counter()),
+            left_out=sum(one.clips for one in stream.left_out), steps_skipped=self.steps_skipped,
+            seconds=time.perf_counter() - started, waited_s=self.waited_s,
+        )  # fmt: skip
+
+    def _stream(self) -> Batches:
+        stream = batches(self.config.data, self.config.seed, self.position, self.processes.rank, self.processes.world)
+        if self.data not in ("", stream.digest):
+            raise CheckpointError(
+                f"{self.out}: the data sets hold other clips or revisions than when its checkpoint of step {self.step} was written, so "
+                "the run cannot go on as it was. Give another --out, with `--init` the weights of this one."
+            )
+        self.data = stream.digest
+        return stream
+
+    def _one_step(self, stream: Batches) -> tuple[StepDone | StepSkipped, Batch, StepPart]:
+        """Take a step, or skip it where an answer or the gradient of any process is not finite. With the last batch, and its answer.
+
+        An error of one process, such as a shard that has gone, is raised by all of them.
+        """
+        began, waited_before = time.perf_counter(), self.waited_s
+        progress = self.step / max(1, self.config.schedule.steps - 1)
+        keys, unfit, error = list[str](), list[str](), None
+        losses = torch.zeros(len(LOSSES), device=self.device)
+        try:
+            for _ in range(self.parts):
+                batch = self._next(stream)
+                part = add_gradient(self.student, self.model, batch, self.config, self.parts, progress)
+                keys += batch.keys
+                unfit += part.unfit
+                if part.losses:
+                    losses += torch.stack([getattr(part.losses, name) for name in LOSSES]).detach() / self.parts
+        except TapdistillError as caught:
+            error = caught
+        flags = losses.new_tensor([error is not None, bool(unfit)])
+        failed, missing, *means = self.processes.mean(torch.cat([flags, losses])).tolist()
+        if failed:
+            raise next(error for error in self.processes.gather(error) if error is not None)
+        if missing:
+            return self._skip(unfit), batch, part
+        self.processes.mean_gradients(self.optimiser.parameters)
+        norm = get_total_norm([parameter.grad for parameter in self.optimiser.parameters if parameter.grad is not None])
+        if not norm.isfinite():
+            return self._skip(keys), batch, part
+        learning_rate = self.optimiser.learning_rate
+        self.optimiser.step()
+        self.step += 1
+        self.skipped_in_a_row = 0
+        done = StepDone(
+            step=self.step, losses={**dict(zip(LOSSES, means, strict=True)), "total": sum(means)}, learning_rate=learning_rate,
+            gradient_norm=norm.item(), seconds=time.perf_counter() - began, waited_s=self.waited_s - waited_before,
+        )  # fmt: skip
+        return done, batch, part
+
+    def _next(self, stream: Batches) -> Batch:
+        began = time.perf_counter()
+        batch = next(stream)
+        self.waited_s += time.perf_counter() - began
+        self.position = batch.position
+        self.samples_skipped += batch.skipped
+        return (self.inline.label(batch) if self.inline else batch).to(self.device)
+
+    def _skip(self, keys: list[str]) -> StepSkipped:
+        self.model.zero_grad()
+        self.steps_skipped += 1
+        self.skipped_in_a_row += 1
+        named = tuple(key for of_rank in self.processes.gather(keys) for key in of_rank)
+        if self.skipped_in_a_row == self.config.most_skipped:
+            raise ConfigError(
+                f"the loss was not finite {self.config.most_skipped} times in a row after step {self.step}, the last time with "
+                f"{', '.join(named)}: training stops, and checkpoints stay as they are. Try a lower learning rate; if it is always the "
+                "same sample, look at it."
+            )
+        return StepSkipped(step=self.step, keys=named)
+
+    def _evaluate(self, curves: Curves | None) -> Evaluated:
+        event = self.processes.from_first(self._scored)
+        self.figures = event.figures
+        if event.best:
+            self.best = event.figures["delta_avg"]
+        if curves:
+            curves.add_figures(self.step, self.figures)
+        return event
+
+    def _scored(self) -> Evaluated:
+        """Score the weights as users will get them: exported, and loaded as a teacher."""
+        self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
+        teacher = self.student.adapter(name=STUDENT, checkpoint=str(self._export(STUDENT)), device=str(self.device))
+        tracks, _ = track_clips(teacher, self.test_clips)
+        table = score_tracks(tracks, teacher.info.rule, self.test_clips)
+        self.figures = {name: float(table[name].mean()) for name in FIGURES}
+        better = self.best is None or self.figures["delta_avg"] > self.best
+        if better:
+            self._export(BEST)
+        return Evaluated(step=self.step, figures=self.figures, best=better)
+
+    def _save(self) -> Saved:
+        random = self.processes.gather(random_states(self.device))
+        self.processes.from_first(lambda: self._write(random))
+        return Saved(step=self.step)
+
+    def _write(self, random: list[dict[str, Tensor | None]]) -> None:
+        self._checkpoints.save(
+            Checkpoint(
+                step=self.step, position=self.position, data=self.data, network=asdict(self.model.config), config=plain(self.config),
+                model=self.model.state_dict(), optimiser=self.optimiser.state_dict(), random=random, figures=self.figures,
+                best=self.best,
+            )
+        )  # fmt: skip
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        """Of rank 0."""
+        return Checkpoints(self.out, self.config.keep)
+
+    def _first_network(self) -> CoTracker3Network:
+        return first_network(self.config)
+
+    def _found(self, resume: bool) -> Checkpoint | None:
+        found = self._checkpoints.latest()
+        if found and not resume:
+            raise ConfigError(f"{self.out} has a checkpoint of step {found.step} already: resume from it, or give another folder.")
+        if found:
+            check_same_settings(self.config, found, self.out)
+        return found
+
+    def _export(self, name: str) -> Path:
+        figures = json.dumps(self.figures)
+        notes = {"step": str(self.step), "figures": figures, "training": json.dumps(plain(self.config)), LICENCE: self._licence()}
+        return self._checkpoints.export(name, self.model, self.student.teacher, notes)
+
+    def _licence(self) -> str:
+        if self.config.init == SCRATCH:
+            return "Apache-2.0"
+        return read_metadata(self.config.init).get(LICENCE, f"that of {Path(self.config.init).name}, from which it was trained")
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.model.load_state_dict(found.model)
+        self.optimiser.load_state_dict(found.optimiser)
+        self.step, self.position, self.figures, self.best = found.step, found.position, found.figures, found.best
+        if self.processes.rank < len(found.random):
+            restore_random_states(found.random[self.processes.rank], self.device)

@@ -1,0 +1,1 @@
+"""Files with weights: reading, cache, download, and which teacher they are for."""

@@ -1,0 +1,48 @@
+"""Recognise: which teacher a checkpoint file belongs to, by what it says itself, or by its keys, shapes, and name."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from teachers.checkpoints.architectures import configs, weightless
+from teachers.checkpoints.files import TEACHER, differences, read_metadata, read_weights
+from teachers.errors import CheckpointError, ConfigError
+from teachers.registry import TeacherEntry, entries
+
+
+def recognise(path: str | Path) -> str:
+    """Name of the teacher that stands in the file, or whose official network its keys and shapes fit.
+
+    Of several that fit, it is the one whose published file has that name. Otherwise, where they are one network, such as the
+    CoTracker3s before and after real video, it is the first of the table.
+
+    Raises:
+        CheckpointError: no such file, no weights, those of no network that is known here, or those of two.
+    """
+    stored = read_metadata(path).get(TEACHER)
+    if stored is not None:
+        return stored
+    fitting = _fitting(path)
+    if not fitting:
+        raise CheckpointError(
+            f"{path}: does not say which network it is of, and its keys and shapes are not those of any: write NAME={path} with its NAME "
+            "(`tapdistill teachers` lists them)."
+        )
+    named = [entry for entry in fitting if entry.file and entry.file.file == Path(path).name]
+    if not named and len({entry.factory for entry in fitting}) > 1:
+        raise CheckpointError(
+            f"{path}: its keys and shapes are those of {' and of '.join(entry.name for entry in fitting)}: write NAME={path} with the "
+            "right NAME."
+        )
+    return (named or fitting)[0].name
+
+
+def _fitting(path: str | Path) -> list[TeacherEntry]:
+    weights, fitting = read_weights(path), []
+    for entry in entries():
+        with contextlib.suppress(ConfigError):  # of a package that cannot be imported
+            config = configs(entry.name).get("official")
+            if config is not None and not differences(weights, weightless(entry.name, config).state_dict()):
+                fitting.append(entry)
+    return fitting

@@ -1,0 +1,180 @@
+"""Teachers whose network goes window by window: over a clip, or over a stream of frames that need not end.
+
+Both hold the features of one window, whatever they have seen. `track` holds those of the whole clip if it has at most `max_frames`
+frames, because a second pass uses them again; no track depends on that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.cotracker.cotracker2 import COTRACKER2_PRESETS, CoTracker2
+from teachers.cotracker.cotracker3 import ONLINE_PRESETS, WEIGHTS_AT, CoTracker3Online
+from teachers.cotracker.teacher import Call, CoTrackerTeacher, Group
+from teachers.cotracker.windows import WindowChain, first_frames, joined
+from teachers.errors import ConfigError
+from teachers.interface import Mode
+from teachers.layers.clip_features import ClipFeatures
+from teachers.stream import Stream
+from teachers.tracks import Tracks, VisibleRule
+
+
+class WindowTeacher(CoTrackerTeacher):
+    """A CoTracker that goes window by window."""
+
+    def stream(self, queries: np.ndarray) -> WindowStream:
+        """See `Teacher.stream`; the tracks are those of `track` over all frames at once."""
+        if self.call.backward or self.call.single or self.call.support_points:
+            raise ConfigError(
+                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip: it tracks backward, one query at a time, or with "
+                "support points from all over the clip. Stream with mode 'recipe', or with the official online predictor."
+            )
+        return WindowStream(self, queries)
+
+    def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:
+        chains = [self.chain(group) for group in groups]
+        window: int = self.model.config.window
+        answers = []
+        for first in first_frames(len(features), window):
+            pyramid = features.window(first, window)
+            answers.append(
+                torch.cat([chain.advance(pyramid).answer(len(group.own)) for chain, group in zip(chains, groups, strict=True)])
+            )
+        return joined(answers, window)
+
+    def chain(self, group: Group) -> WindowChain:
+        """The windows of a group, before the first."""
+        return WindowChain(self.model, group.points, self.call.iterations, self.memory)
+
+
+class WindowStream(Stream):
+    """Frames are final half a window to a whole one behind the newest."""
+
+    def __init__(self, teacher: WindowTeacher, queries: np.ndarray) -> None:
+        super().__init__(queries)
+        self._teacher = teacher
+        self._window: int = teacher.model.config.window
+        self._chain: WindowChain | None = None
+        self._pyramid: list[Tensor] = []
+        """Features of the frames that no complete window has left behind."""
+        self._answer: Tensor | None = None
+        """[N, S / 2, 4]: what the last window said about the frames that the next one will say again."""
+
+    def _advance(self, frames: np.ndarray) -> Tracks:
+        final = []
+        while len(frames):
+            missing = self._window - self._waiting
+            self._encode(frames[:missing])
+            frames = frames[missing:]
+            if self._waiting == self._window:
+                final.append(self._next_window())
+        return self._tracks(final)
+
+    def _rest(self) -> Tracks:
+        answered = 0 if self._answer is None else self._answer.shape[1]
+        if self._waiting > answered:
+            self._answer = self._track()
+        return self._tracks([] if self._answer is None else [self._answer])
+
+    @property
+    def _waiting(self) -> int:
+        return self._pyramid[0].shape[1] if self._pyramid else 0
+
+    @torch.inference_mode()
+    def _encode(self, frames: np.ndarray) -> None:
+        new = self._teacher._encode(frames)
+        old = self._pyramid or [grid[:, :0] for grid in new]
+        self._pyramid = [torch.cat(grids, 1) for grids in zip(old, new, strict=True)]
+
+    def _next_window(self) -> Tensor:  # [N, S / 2, 4]
+        """Tracks of the frames that the next window does not touch."""
+        half = self._window // 2
+        tracks = self._track()
+        self._pyramid = [grid[:, half:] for grid in self._pyramid]
+        self._answer = tracks[:, half:]
+        return tracks[:, :half]
+
+    @torch.inference_mode()
+    def _track(self) -> Tensor:  # [N, <= S, 4]
+        assert self._size is not None
+        if self._chain is None:
+            own = self._teacher._to_own_raster(self._queries, self._teacher._scale(self._size))
+            (group,) = self._teacher._groups(own, 1, self._size, seed=0)
+            self._chain = self._teacher.chain(group)
+        return self._chain.advance(self._pyramid).answer(len(self._queries))
+
+    def _tracks(self, parts: list[Tensor]) -> Tracks:
+        assert self._size is not None
+        return (
+            self._teacher._to_tracks(torch.cat(parts, 1), self._teacher._scale(self._size))
+            if parts
+            else Tracks.nan(len(self._queries), 0)
+        )
+
+
+class CoTracker2Teacher(WindowTeacher):
+    """CoTracker 2.1, over a clip or a stream.
+
+    Mode "predictor" has two published forms: the offline one (a 6 x 6 support grid and a pass over the reversed clip) and the online
+    one (forward only, which is the one that can stream). "recipe" is forward only, at the clip's own size, 4 iterations, with a
+    5 x 5 grid; "label" adds the pass over the reversed clip. "benchmark" tracks all points together.
+
+    Settings:
+        predictor: "offline" or "online", which form of mode "predictor".
+        others: see `CoTrackerTeacher`.
+    """
+
+    architecture = "CoTracker 2.1"
+    weights_at = "https://huggingface.co/facebook/cotracker"
+    presets = COTRACKER2_PRESETS
+    network = CoTracker2
+
+    def __init__(self, *, predictor: Literal["offline", "online"] = "offline", **settings: Any) -> None:
+        if predictor not in ("offline", "online"):
+            raise ConfigError(f"predictor = {predictor!r}: there are offline, online.")
+        if settings.get("single"):
+            raise ConfigError("CoTracker 2.1 was only measured with all points together: leave `single` out.")
+        self._online = predictor == "online"
+        super().__init__(**settings)
+
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+        if mode == "predictor" and self._online:
+            return Call(iterations=6, resolution=resolution, support_grid=0)
+        if mode == "predictor":
+            return Call(iterations=6, resolution=resolution, support_grid=6, backward=True)
+        if mode == "benchmark":
+            return Call(iterations=6, resolution=resolution, support_grid=5)
+        label = mode == "label"
+        return Call(iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label)
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return VisibleRule("v", 0.6 if mode == "benchmark" or (mode == "predictor" and self._online) else 0.9)
+
+
+class CoTracker3OnlineTeacher(WindowTeacher):
+    """CoTracker3 online, over a clip or a stream.
+
+    Modes: "predictor" is the official online predictor (6 iterations at 384 x 512, forward only; its support grid is
+    `support_grid=6`). "recipe" is forward only too, at the clip's own size, 4 iterations, with a 5 x 5 grid. "label" adds a pass
+    over the reversed clip, so that frames before a query are tracked. Settings: see `CoTrackerTeacher`.
+    """
+
+    architecture = "CoTracker3 online"
+    weights_at = WEIGHTS_AT
+    presets = ONLINE_PRESETS
+    network = CoTracker3Online
+
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+        if mode == "predictor":
+            return Call(iterations=6, resolution=resolution, support_grid=0)
+        if mode == "benchmark":
+            return Call(iterations=6, resolution=resolution, support_grid=5)
+        label = mode == "label"
+        return Call(iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label)
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return VisibleRule("v*c", 0.6) if mode in ("predictor", "benchmark") else VisibleRule("v", 0.9)

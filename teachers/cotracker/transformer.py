@@ -1,0 +1,172 @@
+"""Track transformer: tokens of all tracks in all frames look at each other, along time and, through virtual tracks, across tracks.
+
+Tracks see each other only through a few learnt virtual tracks, so the cost grows with N, not N squared (CoTracker, arXiv 2307.07635,
+section 3). Attribute names are the keys of the official checkpoints, "virual" included.
+
+Attention: the pre-norm transformer blocks of the CoTrackers.
+
+Attention is never split over tokens to save memory: every token of the set that is passed in sees every other.
+
+Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide as they are, then stays in the cache of a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teachers.layers.fast import tanh_gelu
+
+NORM_EPS = 1e-6
+
+TOKENS_PER_BLOCK = 1024
+"""That a CPU takes through an MLP together; measured."""
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a GELU, exact ("none") or approximated by "tanh"."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, approximate: Literal["none", "tanh"]) -> None:
+        super().__init__()
+        self.approximate = approximate
+        self.fc1 = nn.Linear(inputs, hidden)
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return self._layers(x)
+        blocks = x.flatten(0, -2).split(TOKENS_PER_BLOCK)
+        return torch.cat([self._layers(block) for block in blocks]).view(*x.shape[:-1], -1)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        return self.fc2(tanh_gelu(hidden) if self.approximate == "tanh" else F.gelu(hidden))
+
+
+class Attention(nn.Module):
+    """Multi-head attention from x to a context of the same width; keys and values share one layer, keys first."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,  # [G, n, width]
+        context: Tensor,  # [G, m, width]
+        bias: Tensor | None = None,  # [G, 1 or heads, 1 or n, 1 or m], added to how much x attends to the context
+    ) -> Tensor:  # [G, n, width]
+        key, value = self.to_kv(context).chunk(2, -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(x), key, value))
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], key.shape[2])
+        mixed = F.scaled_dot_product_attention(query, key, value, bias)  # [G, heads, n, width / heads]
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+
+class SelfAttentionBlock(nn.Module):
+    """Tokens of a set look at each other."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
+
+    def forward(self, x: Tensor) -> Tensor:  # [G, n, width]
+        normed = _norm(x)
+        x = x + self.attn(normed, normed)
+        return x + self.mlp(_norm(x))
+
+
+class CrossAttentionBlock(nn.Module):
+    """Tokens of a set look at those of another set, the context."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm_context = nn.LayerNorm(width)
+        self.cross_attn = Attention(width, heads)
+        self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
+
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:  # as for `Attention`
+        x = x + self.cross_attn(_norm(x), self.norm_context(context), bias)
+        return x + self.mlp(_norm(x))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+
+
+STRIDE = 4
+
+
+class TransformerSizes(Protocol):
+    """What the transformer reads of a network's config."""
+
+    @property
+    def token_channels(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> int: ...
+    @property
+    def virtual_tracks(self) -> int: ...
+
+
+class TrackTransformer(nn.Module):
+    """`attend` mixes the tokens; a network adds the heads that read them."""
+
+    def __init__(self, sizes: TransformerSizes) -> None:
+        super().__init__()
+        width, heads, ratio, layers = sizes.width, sizes.heads, sizes.mlp_ratio, sizes.layers
+        self.input_transform = nn.Linear(sizes.token_channels, width)
+        self.virual_tracks = nn.Parameter(torch.randn(1, sizes.virtual_tracks, 1, width))
+        self.time_blocks = nn.ModuleList(SelfAttentionBlock(width, heads, ratio) for _ in range(layers))
+        self.space_virtual2point_blocks = nn.ModuleList(CrossAttentionBlock(width, heads, ratio) for _ in range(layers))
+        self.space_virtual_blocks = nn.ModuleList(SelfAttentionBlock(width, heads, ratio) for _ in range(layers))
+        self.space_point2virtual_blocks = nn.ModuleList(CrossAttentionBlock(width, heads, ratio) for _ in range(layers))
+
+    def attend(
+        self,
+        tokens: Tensor,  # [B, N, T, token_channels]
+        unseen: Tensor | None = None,  # [B, N] bool: tracks that the others must not look at, nor they at the others
+    ) -> Tensor:  # [B, N, T, width]
+        batch, points, frames, _ = tokens.shape
+        virtual = self.virual_tracks.expand(batch, -1, frames, -1)
+        x = torch.cat([self.input_transform(tokens), virtual], 1)  # [B, N + V, T, width]
+        from_points = to_points = None
+        if unseen is not None and unseen.any():
+            refused = x.new_zeros(batch, points).masked_fill(unseen, torch.finfo(x.dtype).min).repeat_interleave(frames, 0)
+            from_points, to_points = refused[:, None, None, :], refused[:, None, :, None]  # [B * T, heads, asking, asked]
+        layers = zip(
+            self.time_blocks,
+            self.space_virtual2point_blocks,
+            self.space_virtual_blocks,
+            self.space_point2virtual_blocks,
+            strict=True,
+        )
+        for over_time, virtual_from_points, among_virtual, points_from_virtual in layers:
+            x = over_time(x.flatten(0, 1)).unflatten(0, (batch, -1))
+            x = x.transpose(1, 2).flatten(0, 1)  # [B * T, N + V, width]
+            point, virtual = x[:, :points], x[:, points:]
+            virtual = among_virtual(virtual_from_points(virtual, point, from_points))
+            point = points_from_virtual(point, virtual, to_points)
+            x = torch.cat([point, virtual], 1).unflatten(0, (batch, frames)).transpose(1, 2)
+        return x[:, :points]
+
+
+def time_embedding(frames: int, channels: int) -> Tensor:  # [1, frames, channels]
+    """Sines, then cosines, of t * 10000**(-2 i / channels)."""
+    half = channels // 2
+    omega = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(frames, dtype=torch.float64)[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], 1)[None].float()

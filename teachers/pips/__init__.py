@@ -1,0 +1,1 @@
+"""PIPs and PIPs++."""

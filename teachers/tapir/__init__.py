@@ -1,0 +1,1 @@
+"""TAPIR, BootsTAPIR, and causal BootsTAPIR."""

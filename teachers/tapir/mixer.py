@@ -1,0 +1,107 @@
+"""Temporal mixer: what TAPIR knows of each track in each frame, mixed over time and over channels.
+
+An MLP-mixer whose mixing over tokens is replaced by depthwise convolutions over time, so that it runs on any number of frames
+(TAPIR, section 3.3). Tracks do not see each other. A causal mixer sees no later frame; it can be given the frames of a clip in parts
+if it carries `Past` from one part to the next.
+
+Speed: tensors stay [N, T, channels]. Torch's grouped convolutions want time last and are some ten times slower than the three
+multiplications of whole rows below; `test_tapir.py` holds the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from teachers.layers.fast import tanh_gelu
+
+KERNEL = 3
+"""Frames that a convolution over time sees."""
+REACH = KERNEL - 1
+"""Frames that a causal convolution looks back."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a causal mixer must remember of the last two frames: the inputs of its convolutions. Updated in place."""
+
+    first: Tensor
+    """[..., blocks, 2, 1, C] of the first convolution, after the norm; the mixer takes [N, ...]."""
+    second: Tensor
+    """[..., blocks, 2, ratio, C] of the second convolution, after the GELU."""
+
+
+class TemporalMixer(nn.Module):
+    """Inputs of a track over time to corrections of it."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, ratio: int, blocks: int, causal: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(MixerBlock(width, ratio, causal) for _ in range(blocks))
+        self.layer_norm = nn.LayerNorm(width, bias=False)
+        self.linear_1 = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:  # [N, T, inputs] -> [N, T, outputs]
+        x = self.linear(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if past is None else Past(past.first[:, index], past.second[:, index]))
+        return self.linear_1(self.layer_norm(x))
+
+
+class MixerBlock(nn.Module):
+    """Two depthwise convolutions over time, then an MLP over channels, each beside a shortcut."""
+
+    def __init__(self, width: int, ratio: int, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.layer_norm = nn.LayerNorm(width, bias=False)
+        self.mlp1_up = nn.Conv1d(width, ratio * width, KERNEL, groups=width)
+        self.mlp1_up_1 = nn.Conv1d(ratio * width, ratio * width, KERNEL, groups=ratio * width)
+        self.layer_norm_1 = nn.LayerNorm(width, bias=False)
+        self.conv_channels_mixer = ChannelMixer(width, ratio)
+
+    def forward(self, x: Tensor, past: Past | None) -> Tensor:  # [N, T, C] -> [N, T, C]
+        first, second = (None, None) if past is None else (past.first, past.second)
+        back = REACH if self.causal else 1
+        h = tanh_gelu(over_time(self.layer_norm(x)[:, :, None], self.mlp1_up, back, first))
+        x = x + over_time(h, self.mlp1_up_1, back, second).sum(2)
+        return x + self.conv_channels_mixer(self.layer_norm_1(x))
+
+
+class ChannelMixer(nn.Module):
+    """Two linear layers around a GELU."""
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.mlp2_up = nn.Linear(width, ratio * width)
+        self.mlp2_down = nn.Linear(ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., C]
+        return self.mlp2_down(tanh_gelu(self.mlp2_up(x)))
+
+
+def over_time(
+    x: Tensor,  # [N, T, 1 or M, C]
+    convolution: nn.Conv1d,  # depthwise, C or M * C inputs, M * C outputs
+    back: int,  # frames that it looks back; the others of `REACH` it looks ahead
+    past: Tensor | None = None,  # [N, back, 1 or M, C]: the frames before, which become those before the next; None is zeros
+) -> Tensor:  # [N, T, M, C]
+    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero beyond the ends."""
+    frames, channels = x.shape[1], x.shape[-1]
+    assert convolution.bias is not None
+    taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
+    bias = convolution.bias.view(channels, -1).T.contiguous()
+    y = torch.addcmul(bias, x, taps[back])
+    for tap, shift in zip(taps, range(back, back - KERNEL, -1), strict=True):
+        if shift > 0:
+            y[:, shift:].addcmul_(x[:, :-shift], tap)
+        elif shift < 0:
+            y[:, :shift].addcmul_(x[:, -shift:], tap)
+        if shift > 0 and past is not None:
+            before = past[:, back - shift :][:, :frames]
+            y[:, : before.shape[1]].addcmul_(before, tap)
+    if past is not None:
+        past.copy_(torch.cat([past, x[:, -back:]], 1)[:, -back:])
+    return y

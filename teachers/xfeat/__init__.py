@@ -1,0 +1,1 @@
+"""XFeat, matched in every frame."""

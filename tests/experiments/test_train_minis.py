@@ -1,0 +1,82 @@
+"""How the minis were trained: every stage learns, and a killed run goes on as if it had not been."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.minis import pool
+from experiments.minis import train as train_minis
+from experiments.minis.pool import ViewConfig, draw_view, render_pool
+from experiments.minis.train import RECIPES, Example, Stage, start_xy, train
+from student.synth.scene import SynthConfig
+
+SMALL = ViewConfig(batch=1, frames=4, size=64, points=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "STORED", SynthConfig(frames=8, height=96, width=96, points=200, query_frame="random"))
+        render_pool(folder, clips=2)
+    return folder
+
+
+def short(name, monkeypatch, steps=(2, 2)):
+    recipe = RECIPES[name]()
+    stages = (Stage(steps[0], replace(SMALL, frames=2), pretraining=True), Stage(steps[1], SMALL, start="between"))
+    monkeypatch.setattr(type(recipe), "stages", stages)
+    monkeypatch.setattr(train_minis, "SAVE_EVERY", 3)
+    return recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_killed_run_that_goes_on_ends_with_the_same_weights(name, folder, tmp_path, monkeypatch):
+    recipe = short(name, monkeypatch)
+    file = f"{recipe.teacher}-mini.safetensors"
+    train(recipe, folder, tmp_path / "whole", seed=0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    losses = type(recipe).losses
+    calls = []
+    monkeypatch.setattr(type(recipe), "losses", lambda *given: calls.append(1) or (losses if len(calls) < 4 else killed)(*given))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, tmp_path / "killed", seed=0)
+    monkeypatch.setattr(type(recipe), "losses", losses)
+    train(recipe, folder, tmp_path / "killed", seed=0)
+    whole, resumed = (load_file(tmp_path / run / file) for run in ("whole", "killed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("pretraining", [True, False])
+def test_a_step_reaches_the_encoder(name, pretraining, folder):
+    recipe = RECIPES[name]()
+    model = recipe.network()
+    rng = np.random.default_rng(0)
+    example = Example.of(draw_view(folder, rng, SMALL), Stage(1, SMALL), rng)
+    losses = recipe.losses(model, example, pretraining)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+    first = next(parameter for parameter in model.parameters() if parameter.dim() == 4)
+    assert first.grad.abs().sum() > 0
+
+
+def test_starts_lie_at_the_query_near_the_truth_or_between_them(folder):
+    view = draw_view(folder, np.random.default_rng(0), replace(SMALL, points=200))
+    rng = np.random.default_rng(1)
+    query = np.broadcast_to(view.queries[:, :, None, 1:], view.xy.shape)
+    np.testing.assert_array_equal(start_xy(view, "query", rng), query)
+    between = start_xy(view, "between", rng)
+    assert (between >= np.minimum(query, view.xy) - 1e-3).all()
+    assert (between <= np.maximum(query, view.xy) + 1e-3).all()
+    away = np.linalg.norm(start_xy(view, "near", rng) - view.xy, axis=-1)
+    assert 1 < np.median(away) < 32

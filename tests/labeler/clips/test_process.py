@@ -1,0 +1,94 @@
+"""Decoding ahead: the same items whatever was foretold, and no wait between units that were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.jobs import FRAMES, config, write_moving
+from labeler.clips.isolate import Isolated
+from labeler.clips.making import OpenedVideo, UnlabelledClip
+from labeler.clips.process import DecodingProcess, Item, VideoEnd
+from labeler.sources.listing import Source
+from teachers import SurroundingsError
+
+PATIENCE_S = 30
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> list[Source]:
+    """Three videos of one clip, one of two."""
+    folder = tmp_path_factory.mktemp("ahead")
+    return [Source(str(write_moving(folder / f"{i}.mp4", i, FRAMES * (1 + (i == 3)))), 0, "") for i in range(4)]
+
+
+@pytest.fixture
+def decoding(sources) -> Iterator[DecodingProcess]:
+    with DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8) as process:
+        yield process
+
+
+def named(items: Iterator[Item]) -> list[tuple[str, str]]:
+    return [(type(item).__name__, item.key if isinstance(item, UnlabelledClip) else item.uri) for item in items]
+
+
+def test_what_was_foretold_changes_no_item(sources, decoding):
+    first, second = sources[:2], sources[2:]
+    calm = [named(decoding.clips(first)), named(decoding.clips(second))]
+    assert [kind for kind, _ in calm[1]] == [
+        "OpenedVideo",
+        "UnlabelledClip",
+        "VideoEnd",
+        "OpenedVideo",
+        "UnlabelledClip",
+        "UnlabelledClip",
+        "VideoEnd",
+    ]
+    for foretold in (second, [sources[3]], [Source("nowhere.mp4", 0, "")]):
+        assert [named(decoding.clips(first, foretold)), named(decoding.clips(second))] == calm
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_a_unit_left_half_way_is_given_whole_at_the_next_call(sources, decoding, taken):
+    whole = named(decoding.clips(sources[:2]))
+    list(islice(decoding.clips(sources[:2], sources[2:]), taken))
+    assert named(decoding.clips(sources[:2])) == whole
+
+
+def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(sources, decoding, monkeypatch):
+    decoded = threading.Event()
+    call = Isolated.call
+
+    def spy(self, method, video, *args, **keywords):
+        answer = call(self, method, video, *args, **keywords)
+        if (method, video) == ("clip", sources[1]):
+            decoded.set()
+        return answer
+
+    monkeypatch.setattr(Isolated, "call", spy)
+    items = decoding.clips(sources[:1], sources[1:2])
+    assert isinstance(next(items), OpenedVideo)
+    assert isinstance(next(items), UnlabelledClip)
+    assert decoded.wait(PATIENCE_S), "nobody asked for another item meanwhile"
+    assert list(items) == [VideoEnd(sources[0].uri)]
+
+
+def test_closing_ends_a_fetch_that_waits(sources):
+    decoding = DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8)
+    next(decoding.clips(sources[:2], sources[2:]))
+    closing = threading.Thread(target=decoding.close)
+    closing.start()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+
+
+def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding, monkeypatch):
+    monkeypatch.setattr(decoding._process, "_target", "labeler.sauce:VideoSource")
+    with pytest.raises(
+        SurroundingsError, match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'"
+    ):
+        list(decoding.clips(sources))

@@ -1,0 +1,277 @@
+"""An opened data set: what it says from records alone, what it reads of a tar, and what it measures on raw tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+
+import fsspec
+import numpy as np
+import pytest
+
+from benchmarks.harness.jobs import FRAMES, STILL, config
+from benchmarks.harness.s3_server import proxy, s3_server
+from labeler import open_dataset
+from labeler.dataset.clip import Clip
+from labeler.io.storage import Storage
+from labeler.labels.agreement import Labels
+from labeler.labels.disagreement import disagreement
+from labeler.video.encode import decode_clip
+from pipelines.jobs.labelling import label
+from teachers import ConfigError, ShardError
+from teachers.licences import licence_note
+from tests.support.jobs import FAR
+
+NEAR_PX = 0.25 * 256 / 64
+"""`Near` lies a quarter of a pixel beside `Still`, in clips 64 px wide."""
+
+
+@pytest.fixture(scope="module")
+def opened(dataset):
+    """Seven clips of 24 queries, in three units, by `Still` and `Near`."""
+    return open_dataset(str(dataset.folder))
+
+
+@pytest.fixture
+def no_tar_is_read(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a tar was read")
+
+    monkeypatch.setattr(Storage, "read_range", refuse)
+    monkeypatch.setattr(Storage, "open", refuse)
+
+
+# --- the summary, from records alone
+
+
+def test_printing_says_what_is_there_without_reading_a_tar(opened, no_tar_is_read):
+    said = repr(opened)
+    assert said.splitlines()[0] == f"Dataset {opened.storage.url}"
+    for part in ("7 with 112 frames", "3 of 3 units are written", "5 planned: 5 done", "168, of which 168 kept (100%); mean support 1.00",
+                 "tau 2 px, support >= 0.6", "near, still"):  # fmt: skip
+        assert part in said
+
+
+def test_the_tables_come_from_records_alone(opened, no_tar_is_read):
+    assert len(opened.clips) == len(opened) == 7
+    assert opened.failures.empty
+
+
+def test_in_a_notebook_the_summary_is_a_table_and_names_from_files_are_escaped(opened, tmp_path):
+    assert opened._repr_html_().count("<tr>") == len(opened.summary)
+    hostile = tmp_path / "<script>alert(1)</script>"
+    shutil.copytree(opened.storage.url, hostile)
+    html = open_dataset(str(hostile))._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script" in html
+
+
+def test_a_data_set_that_is_still_being_written_is_what_its_records_say(dataset, tmp_path):
+    shutil.copytree(dataset.folder, tmp_path / "part")
+    for name in ("clips.parquet", "failures.parquet", "records.parquet", "shards/000001.r0.json"):
+        (tmp_path / "part" / name).unlink()
+    part = open_dataset(str(tmp_path / "part"))
+    assert "2 of 3 units are written" in repr(part)
+    assert re.search(r"3 done, 0 left out, 0 failed, 2 open", repr(part))
+    assert len(part) == len(part.clips) == 4
+    assert len(part.what_if(2.0, 0.6)) == 1
+
+
+def test_a_data_set_without_a_clip_yet_can_be_looked_at(dataset, tmp_path):
+    for name in ("dataset.json", "plan.0000.parquet"):
+        shutil.copy(dataset.folder / name, tmp_path)
+    empty = open_dataset(str(tmp_path))
+    assert "0 of 3 units are written" in repr(empty)
+    assert "nothing labelled yet" in empty._repr_html_()
+    assert empty.sample("hardest") == []
+    assert empty.distances().empty
+    assert empty.kept_by("sampler").empty
+    assert (empty.what_if()["kept"] == 0).all()
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    with pytest.raises(ShardError, match="is not a data set"):
+        open_dataset(str(tmp_path))
+
+
+# --- licences
+
+
+@pytest.mark.parametrize(
+    ("licences", "says"),
+    [
+        ({}, "no teacher yet"),
+        ({"lk": "Apache-2.0", "pips": "MIT"}, "Apache-2.0 (lk); MIT (pips): commercial use is not restricted by them"),
+        (
+            {"cotracker2": "CC-BY-NC 4.0", "lk": "MIT"},
+            "CC-BY-NC 4.0 (cotracker2); MIT (lk): no commercial use of these labels, because of cotracker2",
+        ),
+        ({"own": "see its package", "lk": "MIT"}, "MIT (lk); see its package (own): whether commercial use is free depends on own"),
+    ],
+)  # fmt: skip
+def test_the_narrowest_licence_of_the_teachers_is_named(licences, says):
+    assert licence_note({name: {"licence": licence} for name, licence in licences.items()}) == says
+
+
+# --- a clip
+
+
+def test_a_clip_is_the_same_by_number_and_by_key(opened):
+    for number, key in enumerate(opened.clips["key"]):
+        assert opened[number].key == opened[key].key == key
+    assert opened[-1].key == opened.clips["key"].iloc[-1]
+
+
+def test_there_is_no_clip_beyond_the_last_and_none_of_another_key(opened):
+    with pytest.raises(IndexError, match=r"no clip 7: .* has 7"):
+        opened[7]
+    with pytest.raises(KeyError, match="no clip 'no-such-key'"):
+        opened["no-such-key"]
+
+
+def test_a_slice_is_a_list_of_clips(opened):
+    keys = list(opened.clips["key"])
+    assert [clip.key for clip in opened[:3]] == keys[:3]
+    assert [clip.key for clip in opened[-1:2:-2]] == keys[-1:2:-2]
+    assert opened[7:] == []
+
+
+def test_a_clip_holds_arrays(opened):
+    clip = opened[0]
+    assert isinstance(clip, Clip)
+    assert (clip.frames.shape, clip.frames.dtype) == ((FRAMES, 48, 64, 3), np.uint8)
+    assert clip.frames is clip.frames, "decoded once"
+    np.testing.assert_array_equal(clip.frames, decode_clip(clip.mp4))
+    assert clip.queries.shape == (24, 3)
+    assert clip.tracks.keys() == {"near", "still"}
+    for tracks in clip.tracks.values():
+        assert tracks.xy.shape == (24, FRAMES, 2)
+        assert tracks.visibility.shape == tracks.confidence.shape == (24, FRAMES)
+    assert clip.labels.support.shape == (24, FRAMES)
+    assert repr(clip) == f"Clip({clip.key!r}): 16 frames of 64 x 48 px, 24 queries of which 24 kept, near, still"
+
+
+def test_one_clip_is_one_range_of_its_tar_on_s3_too(opened, monkeypatch):
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    with s3_server() as port, proxy(port) as server:
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": server.url})
+        s3 = fsspec.filesystem("s3")
+        s3.mkdir("labels")
+        s3.put(f"{opened.storage.url}/", "labels/set", recursive=True)
+        there = open_dataset("s3://labels/set")
+        ranges = []
+        read_range = Storage.read_range
+
+        def counted(storage, name, start, size):
+            ranges.append((name, size))
+            return read_range(storage, name, start, size)
+
+        monkeypatch.setattr(Storage, "read_range", counted)
+        key = there.clips["key"].iloc[3]
+        clip = there[key]
+        np.testing.assert_array_equal(clip.tracks["near"].xy, opened[key].tracks["near"].xy)
+        np.testing.assert_array_equal(clip.frames, opened[key].frames)
+        assert len(ranges) == 3  # two here, of which one of this data set and one on the disk, and none for the frames
+        name, size = ranges[0]
+        assert size < there.storage.size(name) / 1.5
+        assert there.tars[0].startswith("s3://labels/set/shards/000000.r0.")
+        s3.clear_instance_cache()
+
+
+def test_the_plot_of_a_clip_has_a_panel_for_each_question(opened):
+    pytest.importorskip("matplotlib")
+    support, distance, pairs = opened[0].plot().axes
+    np.testing.assert_allclose(support.lines[0].get_ydata(), 1.0)
+    assert [line.get_label() for line in distance.lines[:2]] == ["near", "still"]
+    assert "1.00" in [text.get_text() for text in pairs.texts]  # NEAR_PX
+
+
+# --- samples
+
+
+def test_a_random_sample_is_the_same_for_the_same_seed(opened):
+    keys = [[clip.key for clip in opened.sample("random", 3, seed)] for seed in (1, 1, 2)]
+    assert keys[0] == keys[1] != keys[2]
+    assert len(set(keys[0])) == 3
+
+
+def test_a_sample_is_at_most_the_data_set(opened):
+    assert {clip.key for clip in opened.sample("random", 100)} == set(opened.clips["key"])
+
+
+@pytest.fixture(scope="module")
+def disputed(videos, tmp_path_factory):
+    """The same clips by `Still` and `Far`, which never agree."""
+    folder = tmp_path_factory.mktemp("disputed")
+    label(config(videos, folder, (STILL, FAR)))
+    return open_dataset(str(folder))
+
+
+def test_the_hardest_clips_are_those_of_which_the_least_is_kept(opened, monkeypatch):
+    kept = [24, 3, 24, 0, 12, 24, 24]
+    places = [(record, dataclasses.replace(entry, kept=k)) for (record, entry), k in zip(opened._places, kept, strict=True)]
+    monkeypatch.setattr(opened, "_places", places)
+    keys = opened.clips["key"]
+    assert [clip.key for clip in opened.sample("hardest", 3)] == [keys[3], keys[1], keys[4]]
+
+
+@pytest.mark.parametrize(
+    ("support", "state", "amount"),
+    [([[1, 1, 0]], [[1, 1, 2]], 0.0), ([[1, 0.5, 0.25, 0]], [[1, 1, 0, 2]], 1 - 1.75 / 3), ([[0, 0]], [[2, 2]], 0.0)],
+)
+def test_disagreement_is_how_far_support_is_from_one_where_the_point_is_not_agreed_to_be_occluded(support, state, amount):
+    support, state = np.array(support, np.float32), np.array(state, np.uint8)
+    labels = Labels(support, support, state, state == 1, np.array([True]))
+    assert disagreement(labels) == pytest.approx(amount)
+
+
+def test_the_clips_with_the_most_disagreement_come_first(opened, monkeypatch):
+    amounts = [0.1, 0.5, 0.0, 0.9, 0.2, 0.5, 0.3]
+    monkeypatch.setattr(opened, "_disagreement", amounts.__getitem__)
+    keys = opened.clips["key"]
+    assert [clip.key for clip in opened.sample("most disagreement", 3)] == [keys[3], keys[1], keys[5]]
+
+
+def test_what_cannot_be_asked_is_refused(opened):
+    with pytest.raises(ConfigError, match="no sample 'easiest': there are 'hardest', 'random', 'most disagreement'"):
+        opened.sample("easiest")
+    with pytest.raises(ConfigError, match="n = 0"):
+        opened.sample("random", 0)
+    with pytest.raises(ConfigError, match="kept by 'colour': there are 'sampler', 'motion'"):
+        opened.kept_by("colour")
+    with pytest.raises(ConfigError, match="tau_px = 0"):
+        opened.what_if(tau_px=0)
+
+
+# --- measured on raw tracks
+
+
+def test_the_distance_of_two_teachers_is_that_of_their_tracks(opened):
+    table = opened.distances()
+    assert table.loc["near", "still"] == table.loc["still", "near"] == pytest.approx(NEAR_PX, abs=0.02)
+    assert table.columns.name == "median px, 7 of 7 clips"
+    assert opened.distances(clips=3).columns.name == "median px, 3 of 7 clips"
+
+
+def test_the_shares_add_up_to_all_queries(opened):
+    by_sampler, by_motion = opened.kept_by("sampler"), opened.kept_by("motion")
+    assert by_sampler["queries"].sum() == by_motion["queries"].sum() == 7 * 24
+    assert by_motion.loc["< 2 px", "queries"] == 7 * 24  # Still
+    assert by_sampler["kept"].sum() == opened.clips["kept"].sum()
+    assert by_motion.columns.name == "by motion, 7 of 7 clips"
+
+
+def test_other_thresholds_keep_what_relabelling_would(opened):
+    table = opened.what_if(tau_px=(NEAR_PX / 2, 2), min_support=(0.5, 0.6), clips=4).set_index(["tau_px", "min_support"])
+    assert table.loc[(NEAR_PX / 2, 0.5), "share"] == 1  # each alone is half of the teachers
+    assert table.loc[(NEAR_PX / 2, 0.6), "share"] == 0
+    assert table.loc[(2, 0.6), "share"] == table.loc[(2, 0.6), "label_share"] == 1
+    assert (table["queries"] == 4 * 24).all()
+    assert (table["clips"] == 4).all()
+
+
+def test_thresholds_that_are_in_use_give_what_is_stored(disputed):
+    assert disputed.what_if(2.0, 0.6)["kept"].item() == disputed.clips["kept"].sum() == 0
+    assert disputed.distances().loc["far", "still"] == pytest.approx(30 * 256 / 64)

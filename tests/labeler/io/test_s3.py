@@ -1,0 +1,190 @@
+"""S3: a real server process on loopback, and a proxy that fails requests: what is written is whole, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pytest
+
+from benchmarks.harness.jobs import config, write_moving
+from benchmarks.harness.s3_server import Faults, proxy, s3_server
+from labeler.dataset.dataset import open_dataset
+from labeler.io import s3
+from labeler.io.storage import Storage
+from labeler.shards.verify import verify
+from labeler.video.decode import open_video
+from pipelines.cli import run
+from pipelines.jobs.labelling import label
+from teachers import ConfigError, SurroundingsError, VideoError
+from tests.support.jobs import contents
+
+FLAKY = Faults(refuse=0.02, reset=0.02, lose=0.02, slow=0.02, seed=1)
+SECRET = "not-to-be-shown"
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The port of an S3 server, with credentials in the environment as a user has them."""
+    environment = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch, s3_server() as port:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield port
+
+
+@pytest.fixture
+def through(server, monkeypatch, tmp_path):
+    """through(faults): a proxy that s3:// addresses go through, and an empty bucket behind it, named for the test."""
+    opened = []
+
+    def start(faults: Faults | None = None):
+        context = proxy(server, faults)
+        running = context.__enter__()
+        opened.append(context)
+        monkeypatch.setenv(s3.VARIABLE, "{}")
+        monkeypatch.setitem(fsspec.config.conf, "s3", dict(fsspec.config.conf["s3"]))
+        s3.use(endpoint=running.url)
+        return running
+
+    bucket = f"b{abs(hash(str(tmp_path))):x}"
+    with proxy(server) as calm:
+        fsspec.filesystem("s3", endpoint_url=calm.url).mkdir(bucket)
+    start.bucket = f"s3://{bucket}"
+    yield start
+    fsspec.filesystem("s3").clear_instance_cache()
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+def test_of_many_writers_of_one_name_one_wins(through):
+    through()
+    storage = Storage(f"{through.bucket}/data")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: storage.create("record.json", b"%d" % i), range(8)))
+    assert sum(won) == 1
+    assert storage.read("record.json") == b"%d" % won.index(True)
+
+
+def test_a_file_is_visible_only_when_complete(through, tmp_path):
+    through()
+    storage = Storage(f"{through.bucket}/data")
+    (tmp_path / "unit.tar").write_bytes(os.urandom(1 << 20))
+    storage.publish(tmp_path / "unit.tar", "shards/unit.tar")
+    assert storage.names("shards") == ["unit.tar"]
+    assert storage.read_range("shards/unit.tar", 1000, 24) == (tmp_path / "unit.tar").read_bytes()[1000:1024]
+    storage.remove("shards/unit.tar")
+    storage.remove("shards/unit.tar")
+    assert storage.names("shards") == []
+
+
+def test_a_failing_request_is_made_again(through):
+    flaky = through(Faults(refuse=0.2, reset=0.1, slow=0.1, seed=3))
+    storage = Storage(f"{through.bucket}/data")
+    data = os.urandom(200_000)
+    for i in range(12):
+        storage.replace(f"{i}", data)
+        assert storage.read(f"{i}") == data
+    assert flaky.failed["refuse"]
+    assert flaky.failed["reset"]
+
+
+def test_a_storage_that_never_answers_is_of_the_surroundings_after_a_limited_number_of_requests(through):
+    dead = through(Faults(refuse=1.0))
+    settings = fsspec.config.conf["s3"]
+    settings["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
+    with pytest.raises(SurroundingsError, match=r"could not look at .*Nothing committed is lost"):
+        Storage(f"{through.bucket}/data").size("record.json")
+    assert sum(dead.requests.values()) <= 2 * 5
+
+
+@pytest.mark.slow
+def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(4):
+        write_moving(videos / f"{i}.mp4", seed=i)
+    calm = label(config(videos, tmp_path / "calm"))
+
+    flaky = through(FLAKY)
+    url = f"{through.bucket}/labels"
+    for video in videos.iterdir():
+        Storage(f"{through.bucket}/videos").publish(video, video.name)
+    result = label(config(f"{through.bucket}/videos", url))
+    assert not result.open_units
+    assert (result.accounts.done, result.accounts.labelled) == (calm.accounts.done, calm.accounts.labelled)
+    assert [finding for finding in verify(Storage(url)) if not finding.harmless] == []
+    assert flaky.failed.total()
+
+    keys = {sample.key for sample in open_dataset(url)}
+    for key in keys:
+        here, there = open_dataset(url)[key], open_dataset(str(tmp_path / "calm"))[key]
+        assert here.mp4 == there.mp4
+        assert all((here.tracks[name].xy == there.tracks[name].xy).all() for name in there.tracks)
+
+
+def test_two_writers_of_one_data_set_give_each_shard_once(through, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(4):
+        write_moving(videos / f"{i}.mp4", seed=i)
+    alone = tmp_path / "alone"
+    label(config(videos, alone))
+
+    through(FLAKY)
+    url = f"{through.bucket}/labels"
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: label(config(videos, url)), range(2)))
+    assert all(not result.open_units for result in results)
+    assert contents(url) == contents(alone)
+    assert [finding for finding in verify(Storage(url)) if not finding.harmless] == []
+
+
+def test_a_missing_and_a_forbidden_video_are_the_videos_own_fault(through):
+    through()
+    with pytest.raises(VideoError, match="there is no such file"):
+        open_video(f"{through.bucket}/gone.mp4")
+
+
+def test_credentials_are_neither_stored_nor_shown(through, tmp_path, capsys):
+    running = through()
+    write_moving(tmp_path / "a.mp4", seed=0)
+    url = f"{through.bucket}/labels"
+    assert (
+        run(["label", str(tmp_path / "a.mp4"), "--out", url, "--engine", "local", "--teachers", "lk", "--s3-endpoint", running.url])
+        == 0
+    )
+    assert run(["label", str(tmp_path / "a.mp4"), "--out", url, "--s3-endpoint", f"http://user:{SECRET}@127.0.0.1"]) == 1
+    said = capsys.readouterr()
+    assert SECRET not in said.out + said.err
+    fs = fsspec.filesystem("s3")
+    assert all(SECRET.encode() not in fs.cat_file(name) for name in fs.find(url))
+
+
+@pytest.mark.parametrize("flags", [["--s3-endpoint"], ["--s3-endpoint", "storage.example"], ["--s3-profile="]])
+def test_flags_of_s3_that_cannot_be_are_refused(flags, capsys):
+    assert run(["status", "s3://bucket/labels", *flags]) == 1
+    assert "--s3-" in capsys.readouterr().err
+
+
+def test_variables_for_other_machines_hold_no_credentials(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"key": "me", "secret": SECRET, "endpoint_url": "http://127.0.0.1:9000"})
+    variables = s3.variables()
+    assert variables["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert variables[s3.VARIABLE] == '{"endpoint_url": "http://127.0.0.1:9000"}'
+    assert SECRET not in str(variables)
+
+
+def test_endpoint_and_anonymous_access_reach_child_processes(monkeypatch):
+    monkeypatch.setenv(s3.VARIABLE, "{}")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {})
+    s3.use(endpoint="http://127.0.0.1:9000")
+    s3.use(anon=True)
+    there: dict = {}
+    fsspec.config.set_conf_env(there)
+    assert there["s3"] == {"endpoint_url": "http://127.0.0.1:9000", "anon": True}
+    with pytest.raises(ConfigError, match="must not hold"):
+        Storage("s3://user:password@bucket/labels")

@@ -1,0 +1,162 @@
+"""A unit of work, step by step: killed at any write, overtaken by another writer, or with a decoder that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from labeler.clips.process import DecodingProcess
+from labeler.io.storage import Storage
+from labeler.shards.plan import Unit, read_plans, units
+from labeler.shards.records import latest_records, record_name
+from labeler.unit import ClipDone, Job, UnitDone, do_unit
+from pipelines.engines.common import TeacherSpec
+from pipelines.engines.local import LocalTrackers
+from tests.support.jobs import FAR, differences, findings
+
+FEW = "tests.support.stub_teachers:NeedsLongClips"
+
+
+@pytest.fixture(scope="module")
+def decoding(videos) -> Iterator[DecodingProcess]:
+    with DecodingProcess(config(videos, "unused").frozen(), deadline_s=60, memory_gib=8) as process:
+        yield process
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nobody may catch it."""
+
+
+class DyingStorage(Storage):
+    """Dies at the n-th write: before it, or once it is done."""
+
+    writes_left, after = 0, False
+
+    def _write(self, write, *args):
+        if DyingStorage.writes_left == 0 and not DyingStorage.after:
+            raise Killed
+        result = write(*args)
+        if DyingStorage.writes_left == 0:
+            raise Killed
+        DyingStorage.writes_left -= 1
+        return result
+
+    def create(self, *args):
+        return self._write(super().create, *args)
+
+    def publish(self, *args):
+        return self._write(super().publish, *args)
+
+
+def only_unit(videos: Path, out: Path) -> tuple[Job, list]:
+    """A planned but untouched job of one unit with all videos."""
+    from labeler.shards.manifest import freeze
+    from labeler.shards.plan import create_plan, cut_into_units
+    from labeler.sources.listing import list_sources
+
+    settings = config(videos, out)
+    storage = Storage(str(out))
+    freeze(storage, settings.frozen(), "test")
+    create_plan(storage, 0, cut_into_units(list_sources([str(videos)]), 99))
+    return Job(url=str(out), frozen=settings.frozen(), agreement=settings.agreement), units(read_plans(storage))
+
+
+def trackers(*names: str) -> LocalTrackers:
+    return LocalTrackers([TeacherSpec(name=name) for name in names])
+
+
+def label_twice(job: Job, unit: Unit, decoding: DecodingProcess) -> None:
+    """By two teachers, then by a third."""
+    for names in ((STILL, NEAR), (STILL, NEAR, FAR)):
+        list(do_unit(job, unit, decoding, trackers(*names)))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("writes", range(4))
+def test_a_unit_killed_at_any_write_ends_with_the_same_bytes(videos, tmp_path, decoding, monkeypatch, writes, after):
+    """Two teachers, then a third: tar, record, tar, record are its four writes."""
+    job, (unit,) = only_unit(videos, tmp_path / "killed")
+    calm, (same,) = only_unit(videos, tmp_path / "calm")
+    label_twice(calm, same, decoding)
+    DyingStorage.writes_left, DyingStorage.after = writes, after
+    with monkeypatch.context() as patch:
+        patch.setattr("labeler.unit.Storage", DyingStorage)
+        with pytest.raises(Killed):
+            label_twice(job, unit, decoding)
+    label_twice(job, unit, decoding)
+    assert differences(tmp_path / "calm", tmp_path / "killed") == []
+    assert findings(tmp_path / "killed") == []
+
+
+def test_the_events_of_a_unit_tell_every_clip_and_video(videos, tmp_path, decoding):
+    job, (unit,) = only_unit(videos, tmp_path)
+    events = list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
+    assert sum(isinstance(event, ClipDone) for event in events) == 7
+    assert events[-1] == UnitDone(0, 0)
+    assert sum(event.tracks for event in events if isinstance(event, ClipDone)) == 7 * 24 * 2
+    assert list(do_unit(job, unit, decoding, trackers(NEAR))) == [UnitDone(0, 0)]
+
+
+class Overtaken(Storage):
+    """Just before the first record is created, another job commits the unit with a teacher of its own."""
+
+    rival = None
+
+    def create(self, name, data):
+        if name.startswith("shards/") and Overtaken.rival:
+            rival, Overtaken.rival = Overtaken.rival, None
+            rival()
+        return super().create(name, data)
+
+
+def test_who_loses_the_race_adds_its_teachers_without_running_them_again_and_keeps_its_rows(tmp_path, decoding, monkeypatch):
+    write_moving(tmp_path / "v.mp4", seed=1, frames=9)
+    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
+    job = replace(job, frozen=config(tmp_path, "unused").frozen())
+    ours, runs = trackers(STILL, NEAR, FEW), []
+    track = ours.track
+    monkeypatch.setattr(ours, "track", lambda names, *rest: runs.append(names) or track(names, *rest))
+    Overtaken.rival = lambda: list(do_unit(job, unit, second, trackers(FAR)))
+    with DecodingProcess(job.frozen, deadline_s=60, memory_gib=8) as second, monkeypatch.context() as patch:
+        patch.setattr("labeler.unit.Storage", Overtaken)
+        list(do_unit(job, unit, decoding, ours))
+    record = latest_records(Storage(str(tmp_path / "out")))[0]
+    assert (record.revision, sorted(record.teachers)) == (1, ["far", "near", "needslongclips", "still"])
+    assert [row.stage for row in record.rows] == ["teacher:needslongclips"]
+    assert runs == [["near", "needslongclips", "still"]]
+    assert findings(tmp_path / "out") == []
+
+
+def test_settings_that_json_changes_are_the_same_settings(videos, tmp_path, decoding):
+    """The stub has a tuple in its settings, which comes back from a record as a list."""
+    job, (unit,) = only_unit(videos, tmp_path)
+    list(do_unit(job, unit, decoding, trackers(STILL)))
+    assert list(do_unit(job, unit, decoding, trackers(STILL))) == [UnitDone(0, 0)]
+
+
+def test_a_damaged_record_stops_the_unit_with_its_name(videos, tmp_path, decoding):
+    job, (unit,) = only_unit(videos, tmp_path)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / record_name(0, 0)).write_bytes(b'{"schema":1,')
+    with pytest.raises(Exception, match=r"000000\.r0\.json is not a commit record"):
+        list(do_unit(job, unit, decoding, trackers(STILL)))
+
+
+def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(videos, tmp_path, decoding, monkeypatch):
+    call = decoding._process.call
+    monkeypatch.setattr(
+        decoding._process,
+        "call",
+        lambda method, video, *rest, **more: call(
+            "no_such_method" if video.uri.endswith("1.mp4") else method, video, *rest, **more
+        ),
+    )
+    job, (unit,) = only_unit(videos, tmp_path)
+    list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
+    (row,) = latest_records(Storage(str(tmp_path)))[0].rows
+    assert (Path(row.uri).name, row.reason) == ("1.mp4", "decode-error")
+    assert "AttributeError" in row.detail

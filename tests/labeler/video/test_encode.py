@@ -1,0 +1,182 @@
+"""An encoded clip gives the same bytes, the same number of frames in the same order, and the same colours, here and in other readers."""
+
+import io
+
+import av
+import cv2
+import decord
+import numpy as np
+import pytest
+import skimage.data
+from av.video.reformatter import ColorRange, Colorspace
+
+from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
+from teachers import ConfigError, ShardError
+from tests.support.video_files import numbers_in, painted
+
+SATURATED = [
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 0),
+    (0, 255, 255),
+    (255, 0, 255),
+    (200, 30, 90),
+    (255,) * 3,
+    (0,) * 3,
+]
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """A camera that moves over a photo: uint8 [80, 96, 128, 3]."""
+    photo = cv2.resize(skimage.data.coffee(), (320, 213), interpolation=cv2.INTER_AREA)
+    return np.stack([photo[50:146, t : t + 128] for t in range(80)])
+
+
+def boxes(mp4):
+    """Names of the top-level boxes of an mp4, in the order of the file (ISO/IEC 14496-12)."""
+    names, at = [], 0
+    while at < len(mp4):
+        names.append(mp4[at + 4 : at + 8].decode())
+        at += int.from_bytes(mp4[at : at + 4], "big")
+    return names
+
+
+def psnr_db(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize("length", [1, 2, 8, 80])
+def test_every_frame_comes_back_in_its_order(length):
+    frames = np.stack([painted(i, 96, 128) for i in range(length)])
+    assert numbers_in(decode_clip(encode_clip(frames, 24))) == list(range(length))
+
+
+def test_equal_frames_give_equal_bytes_and_equal_bytes_equal_pixels(moving):
+    mp4 = encode_clip(moving, 25)
+    assert mp4 == encode_clip(moving.copy(), 25)
+    np.testing.assert_array_equal(decode_clip(mp4), decode_clip(mp4))
+
+
+def test_little_is_lost_and_no_colour_shifts(moving):
+    decoded = decode_clip(encode_clip(moving, 25))
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == moving.shape
+    assert psnr_db(decoded, moving) > 34
+    np.testing.assert_allclose(decoded.mean((0, 1, 2)), moving.mean((0, 1, 2)), atol=0.5)
+
+
+@pytest.mark.parametrize("colour", SATURATED)
+def test_saturated_colours_stay(colour):
+    frames = np.full((8, 32, 32, 3), colour, np.uint8)
+    np.testing.assert_allclose(decode_clip(encode_clip(frames, 25)), frames, atol=2)
+
+
+@pytest.mark.parametrize("colour", SATURATED)
+def test_another_reader_sees_the_same_colours(colour):
+    frames = np.full((8, 32, 32, 3), colour, np.uint8)
+    reader = decord.VideoReader(io.BytesIO(encode_clip(frames, 25)), num_threads=1)
+    np.testing.assert_allclose(reader.get_batch(range(8)).asnumpy(), frames, atol=4)
+
+
+def test_another_reader_sees_the_same_frames_at_random(moving):
+    mp4 = encode_clip(moving, 30000 / 1001)
+    reader = decord.VideoReader(io.BytesIO(mp4), num_threads=1)
+    order = np.random.default_rng(0).permutation(80)
+    there = np.stack([reader[int(i)].asnumpy() for i in order])
+    assert np.abs(there.astype(int) - decode_clip(mp4)[order]).mean() < 2
+
+
+@pytest.mark.parametrize("space", [Colorspace.ITU709, Colorspace.ITU601])
+@pytest.mark.parametrize("extent", [ColorRange.MPEG, ColorRange.JPEG])
+def test_the_tags_of_a_file_are_honoured(tmp_path, space, extent):
+    path, frames = tmp_path / "tagged.mp4", np.full((2, 32, 32, 3), (200, 30, 90), np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width = stream.height = 32
+        stream.codec_context.colorspace, stream.codec_context.color_range = space, extent
+        for rgb in frames:
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=extent)))
+        container.mux(stream.encode())
+    np.testing.assert_allclose(decode_clip(path.read_bytes()), frames, atol=3)
+
+
+def test_a_browser_can_play_it_while_it_loads(moving):
+    mp4 = encode_clip(moving, 25)
+    assert boxes(mp4).index("moov") < boxes(mp4).index("mdat")
+    with av.open(io.BytesIO(mp4)) as container:
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        assert (codec.name, codec.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range) == (1, 1, 1, 1)  # BT.709, limited
+        keys = [index for index, frame in enumerate(container.decode(stream)) if frame.key_frame]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 80])) <= EncodeConfig().key_frame_distance
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (2, 2), (18, 22), (40, 250)])
+def test_any_even_size_can_be_stored(height, width):
+    frames = np.full((8, height, width, 3), (40, 160, 90), np.uint8)
+    np.testing.assert_allclose(decode_clip(encode_clip(frames, 25)), frames, atol=2)
+
+
+@pytest.mark.parametrize("fps", [1e-6, 1 / 3, 12.5, 30000 / 1001, 240.0, 1e6])
+def test_any_speed_can_be_stored(fps, moving):
+    mp4 = encode_clip(moving[:3], fps)
+    with av.open(io.BytesIO(mp4)) as container:
+        assert float(container.streams.video[0].average_rate) == pytest.approx(np.clip(fps, 1 / 1001, 1000), rel=1e-6)
+    assert len(decode_clip(mp4)) == 3
+
+
+def test_frames_need_not_be_contiguous(moving):
+    assert encode_clip(moving[:8, :, ::-1], 25) == encode_clip(np.ascontiguousarray(moving[:8, :, ::-1]), 25)
+
+
+def test_a_higher_crf_is_smaller_and_worse(moving):
+    fine, coarse = (encode_clip(moving[:16], 25, EncodeConfig(crf=crf)) for crf in (10, 35))
+    assert len(coarse) < len(fine)
+    assert psnr_db(decode_clip(coarse), moving[:16]) < psnr_db(decode_clip(fine), moving[:16])
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 16), (16, 15)])
+def test_odd_sides_are_refused(height, width):
+    with pytest.raises(ConfigError, match=f"{width} x {height} px cannot be encoded: both sides must be even"):
+        encode_clip(np.zeros((2, height, width, 3), np.uint8), 25)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_speed_that_is_none_is_refused(fps, moving):
+    with pytest.raises(ConfigError, match="positive number of frames a second"):
+        encode_clip(moving[:2], fps)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_truncated_file_is_damaged(share, moving):
+    mp4 = encode_clip(moving, 25)
+    with pytest.raises(ShardError, match=r"a-clip\.mp4: .*tapdistill verify"):
+        decode_clip(mp4[: int(len(mp4) * share)], "a-clip.mp4")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flipped_bytes_never_give_wrong_frames_in_silence(seed, moving):
+    whole = encode_clip(moving, 25)
+    start = whole.index(b"mdat") + 1000  # behind the text that x264 writes about itself
+    rng = np.random.default_rng(seed)
+    damaged = bytearray(whole)
+    for at in rng.integers(start, len(whole), 20):
+        damaged[at] ^= 0xFF
+    with pytest.raises(ShardError):
+        decode_clip(bytes(damaged))
+
+
+def test_other_files_are_no_clips():
+    with pytest.raises(ShardError, match="not a readable mp4"):
+        decode_clip(b"a text, not a film" * 100)
+
+
+@pytest.mark.parametrize(("settings", "words"), [({"crf": 52}, "crf = 52"), ({"key_frame_distance": 0}, "key_frame_distance = 0")])
+def test_settings_that_cannot_be_right_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        EncodeConfig(**settings)

@@ -1,0 +1,209 @@
+"""The Ray engine: the bytes of the local engine, whatever the number of workers and whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.jobs import FRAMES, NEAR, STILL, children_of, config, start_driver, still_running, tars, write_moving
+from labeler.clips.choice import ClipConfig
+from labeler.io.storage import Storage
+from labeler.shards.records import latest_records
+from labeler.shards.verify import verify
+from labeler.unit import ClipDone, UnitDone
+from pipelines.engines.ray import lay_out, note_on_store
+from pipelines.jobs.labelling import label
+from teachers import ConfigError
+from tests.support.jobs import SLOW, wait_for
+from tests.support.stub_teachers import FEW_FRAMES
+
+TEACHERS = (STILL, NEAR)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "teachers", "workers", "groups", "each", "gpu_each"),
+    [
+        ([(2, 0)], 3, None, 2, 1, 0),
+        ([(2, 0)], 3, 1, 1, 1, 0),
+        ([(2, 0)], 3, 4, 4, 1, 0),
+        ([(2, 0), (2, 0)], 3, None, 4, 1, 0),
+        ([(3, 0), (1, 0)], 1, 2, 2, 1, 0),
+        ([(16, 1)], 4, None, 1, 16, 0.25),
+        ([(64, 8)] * 8, 3, 128, 64, 2, 0.3333),
+        ([(64, 8), (32, 0)], 3, None, 8, 8, 0.3333),
+        ([(0.5, 0)], 1, None, 1, 1, 0),
+    ],
+)
+def test_a_layout_fits_in_its_cluster(nodes, teachers, workers, groups, each, gpu_each):
+    layout = lay_out(nodes, teachers, workers)
+    assert (layout.groups, layout.workers, layout.gpus) == (groups, each, gpu_each)
+    assert 0 < layout.cpus * (layout.workers + teachers) <= layout.group_cpus
+    assert layout.gpus * teachers <= layout.group_gpus
+    room = sum(min(int(cpus / layout.group_cpus + 1e-3), int(gpus) if gpu_each else groups) for cpus, gpus in nodes)
+    assert room >= groups
+
+
+@pytest.mark.parametrize(
+    ("store_gb", "alive", "says"),
+    [
+        (10.0, True, ""),
+        (0.5, True, "the object store of big has 0.5 GB, and 16 unit workers with wide clips want 2.0 GB"),
+        (0.5, False, ""),
+    ],
+)
+def test_an_object_store_that_is_too_small_for_its_workers_is_said(monkeypatch, store_gb, alive, says):
+    resources = {"CPU": 16.0, "GPU": 1.0, "object_store_memory": store_gb * 1e9}
+    node = {"Alive": alive, "NodeManagerHostname": "big", "Resources": resources}
+    monkeypatch.setattr("ray.nodes", lambda: [node])
+    layout = lay_out([(16, 1)], teachers=2, workers=None)
+    note = note_on_store(layout, ClipConfig())
+    assert (says in note) if says else note == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_bytes_of_the_local_engine(videos, dataset, tmp_path, ray_cluster, workers):
+    result = label(config(videos, tmp_path, TEACHERS, engine="ray", workers=workers))
+    assert tars(tmp_path) == tars(dataset.folder)
+    assert result.accounts == dataset.result.accounts
+    assert result.open_units == []
+
+
+@pytest.mark.slow
+def test_a_job_begun_by_one_engine_is_ended_by_the_other(videos, dataset, tmp_path, ray_cluster):
+    class Stop(Exception):
+        pass
+
+    def stop_in_the_second_unit(event) -> None:
+        if isinstance(event, ClipDone) and event.unit == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        label(config(videos, tmp_path, TEACHERS), stop_in_the_second_unit)
+    assert len(latest_records(Storage(str(tmp_path)))) == 1
+    label(config(videos, tmp_path, TEACHERS, engine="ray", workers=2))
+    assert tars(tmp_path) == tars(dataset.folder)
+
+
+def title_of(pid: int) -> str:
+    """What a process calls itself: "ray::UnitWorker.do"; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").strip("\0 ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def actors_of_ours(name: str) -> list[int]:
+    """Processes of this session's cluster that host an actor of class `name`."""
+    return [pid for pid in children_of(os.getpid()) if title_of(pid).startswith(f"ray::{name}")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("actor", ["UnitWorker", "TeacherActor"])
+def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(videos, tmp_path, ray_cluster, actor):
+    teachers = (STILL, SLOW)
+    label(config(videos, tmp_path / "calm", teachers))
+    killed: list[int] = []
+
+    def kill_once(event) -> None:
+        if isinstance(event, ClipDone) and not killed:
+            killed.extend(actors_of_ours(actor)[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = label(config(videos, tmp_path / "killed", teachers, engine="ray", workers=2), kill_once)
+    assert killed
+    assert result.open_units == []
+    assert result.accounts.labelled == 7
+    assert tars(tmp_path / "killed") == tars(tmp_path / "calm")
+    assert list(verify(Storage(str(tmp_path / "killed")))) == []
+
+
+@pytest.mark.slow
+def test_a_video_that_takes_fifty_times_as_long_holds_up_no_other(tmp_path, ray_cluster):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    slow = 5
+    for i in range(12):
+        write_moving(folder / f"{i:02d}.mp4", seed=i, frames=FEW_FRAMES - 2 if i == slow else FRAMES)
+    ended: list[int] = []
+
+    def watch(event) -> None:
+        if isinstance(event, UnitDone):
+            ended.append(event.unit)
+
+    teachers = ("tests.support.stub_teachers:Uneven", STILL)
+    result = label(config(folder, tmp_path / "out", teachers, engine="ray", workers=2, videos_per_unit=1), watch)
+    assert result.accounts.labelled == 12
+    assert sorted(ended) == list(range(12))
+    assert ended.index(slow) > ended.index(slow + 1), "the others went on meanwhile"
+
+
+@pytest.mark.slow
+def test_teacher_actors_and_workers_end_with_the_job(videos, tmp_path, ray_cluster):
+    label(config(videos, tmp_path, TEACHERS, engine="ray", workers=1))
+    deadline = time.monotonic() + 20
+    while (left := actors_of_ours("UnitWorker") + actors_of_ours("TeacherActor")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("teachers", "changes", "says"),
+    [
+        (
+            ("tests.support.stub_teachers:Untrained", STILL),
+            {},
+            r"^teacher 'tests\.support\.stub_teachers:Untrained' has random weights",
+        ),
+        (("tests.support.stub_teachers:Nobody", STILL), {}, r"^teacher 'tests\.support\.stub_teachers:Nobody': cannot import"),
+    ],
+)
+def test_a_teacher_that_cannot_be_made_says_why_as_on_the_local_engine(videos, tmp_path, ray_cluster, teachers, changes, says):
+    for engine in ("local", "ray"):
+        with pytest.raises(ConfigError, match=says) as caught:
+            label(config(videos, tmp_path / engine, teachers, engine=engine, **changes))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_refusal_in_a_worker_is_the_same_sentence(videos, tmp_path, ray_cluster):
+    label(config(videos, tmp_path, (STILL,)))
+    with pytest.raises(ConfigError, match=r"^teacher 'still' labelled unit \d as another") as caught:
+        label(config(videos, tmp_path, TEACHERS, engine="ray", checkpoint=(f"{STILL}=w.pth",)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_failing_surroundings_in_a_worker_leave_the_unit_open_with_the_reason(videos, tmp_path, ray_cluster):
+    """A file stands where the folder of shards should be, once the job is planned."""
+    settings = config(videos, tmp_path, TEACHERS, engine="ray", workers=1)
+    (tmp_path / "shards").write_bytes(b"")
+    result = label(settings)
+    assert {event.unit for event in result.troubles} == {0, 1, 2}
+    for event in result.troubles:
+        assert event.why.startswith("could not look at")
+        assert "\n" not in event.why
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_ray_driver_killed_leaves_no_process_and_loses_nothing(videos, tmp_path):
+    teachers = (STILL, SLOW)
+    label(config(videos, tmp_path / "calm", teachers))
+    out = tmp_path / "killed"
+    driver = start_driver(videos, out, teachers, "--engine", "ray", "--workers", "1")
+    wait_for(lambda: out.joinpath("shards").exists() and any(out.joinpath("shards").glob("*.json")), driver)
+    below = [pid for pid in children_of(driver.pid) if not title_of(pid).endswith("Agent")]  # Ray's agents take a minute to notice
+    driver.send_signal(signal.SIGKILL)
+    said, _ = driver.communicate()
+    assert driver.returncode == -signal.SIGKILL, f"it had ended before: {said}"
+    assert len(below) > 3
+    assert still_running(below, within_s=30) == []
+    label(config(videos, out, teachers))
+    assert tars(out) == tars(tmp_path / "calm")

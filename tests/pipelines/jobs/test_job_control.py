@@ -1,0 +1,239 @@
+"""What a person does with a job that runs for a week: retry, share it out, stop it in time, ask how it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.harness.jobs import FLAGS, NEAR, STILL, config, write_moving
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.shards.plan import read_plans
+from labeler.sources.filters import WordFilter
+from labeler.sources.listing import list_sources
+from labeler.unit import ClipDone, ClipStarted
+from pipelines.cli import run
+from pipelines.commands.label import run as run_label
+from pipelines.commands.scan import scan
+from pipelines.jobs import progress as progress_module
+from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
+from pipelines.jobs.labelling import TooManyFailures, label
+from pipelines.jobs.progress import JobProgress, counts
+from pipelines.terminal.progress import duration
+from teachers import ConfigError
+from tests.support.jobs import contents
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for i in range(4):
+        write_moving(folder / f"{i}.mp4", seed=i)
+    return folder
+
+
+def test_videos_that_failed_are_retried_in_a_unit_of_their_own(videos, tmp_path):
+    good = (videos / "1.mp4").read_bytes()
+    (videos / "1.mp4").write_bytes(b"no video yet")
+    first = label(config(videos, tmp_path / "out"))
+    assert (first.accounts.done, first.accounts.videos_failed) == (3, 1)
+
+    (videos / "1.mp4").write_bytes(good)
+    again = label(config(videos, tmp_path / "out", retry="not-a-video"))
+    assert (again.accounts.videos, again.accounts.done, again.accounts.videos_failed) == (4, 4, 0)
+    plans = read_plans(Storage(str(tmp_path / "out")))
+    assert plans[1]["uri"].tolist() == [str(videos / "1.mp4")]
+    assert plans[1]["unit"].tolist() == [2]
+
+    dataset = open_dataset(str(tmp_path / "out"))
+    assert sorted(set(dataset.clips["uri"])) == [str(videos / f"{i}.mp4") for i in range(4)]
+    assert dataset.failures.empty
+
+
+def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
+    """What its first unit says of it gives way to what its last one says."""
+    (videos / "2.mp4").write_bytes((videos / "3.mp4").read_bytes())  # a duplicate: its row has that reason
+    label(config(videos, tmp_path / "out"))
+    again = label(config(videos, tmp_path / "out", retry="duplicate"))
+    assert (again.accounts.videos, again.accounts.done, again.accounts.videos_left_out) == (4, 4, 0)
+    assert open_dataset(str(tmp_path / "out")).clips["key"].duplicated().sum() == 1
+
+
+def test_nothing_is_planned_again_where_no_row_has_the_reason(videos, tmp_path, capsys):
+    label(config(videos, tmp_path / "out"))
+    label(config(videos, tmp_path / "out", retry="crash"))
+    assert "no video has the reason 'crash'" in capsys.readouterr().out
+    assert len(read_plans(Storage(str(tmp_path / "out")))) == 1
+
+
+def test_shares_of_a_job_make_the_whole_of_it(videos, tmp_path):
+    label(config(videos, tmp_path / "whole"))
+    for share in ("1/2", "0/2"):
+        result = label(config(videos, tmp_path / "shared", shards=share))
+        assert not result.open_units
+    assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
+
+
+def test_a_share_leaves_the_others_open(videos, tmp_path):
+    result = label(config(videos, tmp_path / "out", shards="0/2"))
+    assert (result.accounts.done, result.accounts.open) == (2, 2)
+
+
+@pytest.mark.parametrize("share", ["2/2", "1", "a/b", "-1/2", "0/0"])
+def test_a_share_that_cannot_be_is_refused(videos, tmp_path, share):
+    with pytest.raises(ConfigError, match=r"write i/N with i from 0 to N - 1"):
+        config(videos, tmp_path, shards=share)
+
+
+def test_a_job_stops_when_too_many_videos_fail(videos, tmp_path):
+    for i in range(30):
+        (videos / f"broken{i:02d}.mp4").write_bytes(b"no video")
+    with pytest.raises(TooManyFailures, match=r"of 20 videos failed \(\d+ not-a-video\).*--max-failed-fraction 1"):
+        label(config(videos, tmp_path / "out"))
+    assert label(config(videos, tmp_path / "out", max_failed_fraction=1.0)).accounts.open == 0
+
+
+@pytest.mark.parametrize("most", [-0.1, 1.1, float("nan")])
+def test_a_share_of_failures_that_cannot_be_is_refused(videos, tmp_path, most):
+    with pytest.raises(ConfigError, match="must be from 0 to 1"):
+        config(videos, tmp_path / "out", max_failed_fraction=most)
+
+
+def test_what_the_words_leave_out_is_not_retried(videos, tmp_path):
+    with pytest.raises(ConfigError, match="the words of a data set are frozen"):
+        config(videos, tmp_path / "out", retry="unwanted")
+
+
+def test_a_dry_run_counts_no_unit_of_videos_left_out(videos, tmp_path, capsys):
+    rows = [f"{path},{caption}\n" for path, caption in zip(videos.iterdir(), ["dog", "cat", "cat", "cat"], strict=True)]
+    (tmp_path / "t.csv").write_text("url,caption\n" + "".join(rows))
+    run_label(config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",)), dry_run=True))
+    assert "; 1 unit; " in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing_and_estimates(videos, tmp_path, capsys):
+    assert run(["label", str(videos), "--out", str(tmp_path / "out"), "--teachers", STILL, NEAR, *FLAGS, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "4 videos" in said
+    assert "about 4 clips" in said
+    assert "one worker on this machine" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_tells_what_is_open_and_that_nobody_works_on_it(videos, tmp_path, capsys):
+    label(config(videos, tmp_path / "out", shards="0/2"))
+    capsys.readouterr()
+    assert run(["status", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 2 units are committed" in said
+    assert "ended" in said
+    assert "no job works on it" in said
+
+
+def test_status_knows_a_silent_job_from_one_at_work(videos, tmp_path, capsys):
+    label(config(videos, tmp_path / "out", shards="0/2"))
+    storage = Storage(str(tmp_path / "out"))
+    last = dataclasses.replace(jobs(storage)[0], ended=False)
+    for host, silent_s in (("alive", 5), ("dead", 4000)):
+        said = dataclasses.replace(last, host=host, now=time.time() - silent_s)
+        storage.replace(f"{FOLDER}/{host}-1.json", said.to_json().encode())
+    storage.replace(f"{FOLDER}/garbage.json", b"[]")
+    run(["status", str(tmp_path / "out")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "job alive-" in said
+    assert "at work" in said
+    assert "silent for 67 min" in said
+    assert "no job works on it" not in said
+
+
+def test_metrics_are_lines_of_json(videos, tmp_path):
+    label(config(videos, tmp_path / "out", metrics=tmp_path / "metrics.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[-1]["videos_done"], lines[-1]["clips"], lines[-1]["ended"]) == (4, 4, True)
+    assert 0 < lines[-1]["teachers_busy"] + lines[-1]["waiting_for_frames"] <= 1
+
+
+def test_metrics_that_cannot_be_written_are_refused_before_the_work(tmp_path):
+    with pytest.raises(ConfigError, match=r"--metrics .* cannot be written"):
+        Heartbeat(Storage(str(tmp_path)), tmp_path)
+
+
+def test_a_full_disk_for_the_metrics_stops_no_job(videos, tmp_path):
+    assert label(config(videos, tmp_path / "out", metrics=Path("/dev/full"))).accounts.open == 0
+
+
+def test_the_bar_shows_a_name_as_it_is_and_obeys_nothing_in_it(monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(progress_module, "console", terminal)
+    monkeypatch.setattr(progress_module, "SLOW_S", 0.0)
+    with JobProgress(1) as shown:
+        shown.show(ClipStarted(0, "/v/[/red]\x1b]0;owned\x07.mp4", "key"))
+    assert "/v/[/red]?]0;owned?.mp4" in terminal.file.getvalue()
+
+
+def test_a_clip_that_takes_long_is_named():
+    with JobProgress(videos=2) as progress:
+        progress.show(ClipStarted(0, "slow.mp4", "key"))
+        snapshot = dataclasses.replace(progress.snapshot(), oldest_s=4000.0)
+    assert "slow: slow.mp4: teachers for 67 min" in counts(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("oldest_s", "median_s", "named"),
+    [(61, None, True), (59, None, False), (6, 0.1, True), (4, 0.1, False), (50, 1.0, True), (59, 8.0, False), (61, 8.0, True)],
+)
+def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s, median_s, named):
+    with JobProgress(2) as progress:
+        progress.show(ClipStarted(0, "a.mp4", "key"))
+        snapshot = dataclasses.replace(progress.snapshot(), oldest_s=oldest_s, median_s=median_s)
+    assert ("slow: a.mp4" in counts(snapshot)) == named
+
+
+def test_the_median_is_of_the_time_with_the_teachers():
+    with JobProgress(2) as progress:
+        progress.show(ClipDone(7, "stored before", 1))  # of a unit that gets another teacher: nobody said when it began
+        assert progress.snapshot().median_s is None
+        for _ in range(3):
+            progress.show(ClipStarted(0, "a.mp4", "key"))
+            progress.show(ClipDone(0, "key", 1))
+        assert 0 <= progress.snapshot().median_s < 1
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (600, "10 min"), (9000, "2.5 h"), (260_000, "3.0 days")])
+def test_a_duration_is_told_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_equal_videos_are_found_whatever_their_names(videos, tmp_path, capsys):
+    (videos / "copy.mkv").write_bytes((videos / "2.mp4").read_bytes())
+    found = scan(list_sources([str(videos)]))
+    assert [[source.uri for source in group] for group in found.groups] == [[str(videos / "2.mp4"), str(videos / "copy.mkv")]]
+
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in [*sorted(videos.iterdir()), videos / "gone.mp4"]))
+    assert run(["scan", str(tmp_path / "list.txt"), "--unique", str(tmp_path / "unique.txt")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 videos, 1 of them duplicates in 1 groups, 1 not read" in said
+    assert str(videos / "copy.mkv") not in (tmp_path / "unique.txt").read_text()
+    assert len((tmp_path / "unique.txt").read_text().splitlines()) == 5
+
+
+def test_a_scan_goes_on_where_a_server_does_not_answer(videos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"http://127.0.0.1:9/a.mp4\n{videos}/0.mp4\n")
+    found = scan(list_sources([str(tmp_path / "list.txt")]))
+    assert [source.uri for source, _ in found.unread] == ["http://127.0.0.1:9/a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "a.mp4 "])
+def test_names_that_a_list_cannot_hold_are_not_written_into_one(tmp_path, capsys, name):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / name).write_bytes(b"x")
+    assert run(["scan", str(tmp_path / "videos"), "--unique", str(tmp_path / "unique.txt")]) == 1
+    assert "cannot stand in a list" in capsys.readouterr().err
+    assert not (tmp_path / "unique.txt").exists()

@@ -1,0 +1,222 @@
+"""Augment: every pixel carries its own place and frame as its colour, so where a label went is read back from the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from student.data.augment import (
+    Labelled,
+    Unusable,
+    augment,
+    chosen,
+    cropped,
+    enlarged,
+    flipped,
+    requeried,
+    scale_to_fill,
+    subsequence,
+)
+from teachers.tracks import inside
+
+HEIGHT, WIDTH, FRAMES, POINTS = 40, 60, 10, 30
+LEVELS_PX, LEVELS_FRAME = 4, 20
+"""Grey levels of one px, and of one frame."""
+SEEDS = range(6)
+
+
+def painted(frames: int = FRAMES) -> np.ndarray:
+    """uint8 [T, H, W, 3]: red is 4 x, green is 4 y, blue is 20 t."""
+    t, y, x = np.mgrid[:frames, :HEIGHT, :WIDTH]
+    return np.stack([LEVELS_PX * x, LEVELS_PX * y, LEVELS_FRAME * t], -1).astype(np.uint8)
+
+
+def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> Labelled:
+    """Points that drift; a query lies on its track; every fifth frame of a point is occluded, every seventh unused."""
+    rng = np.random.default_rng(seed)
+    start, speed = rng.uniform((10, 10), (WIDTH - 11, HEIGHT - 11), (n, 2)), rng.uniform(-0.8, 0.8, (n, 2))
+    xy = (start[:, None] + speed[:, None] * np.arange(frames)[:, None]).astype(np.float32)
+    t = rng.integers(frames, size=n)
+    number = np.arange(n)[:, None] + np.arange(frames)
+    used = number % 7 != 0
+    queries = np.column_stack([t, xy[np.arange(n), t]]).astype(np.float32)
+    return Labelled(painted(frames), queries, xy, used & (number % 5 != 0), used)
+
+
+def shown(picture: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """(x, y) px and frame [M, 3] of the source, read from one frame's colours at the places [M, 2]."""
+    at = np.ascontiguousarray(xy, np.float32)[:, None]
+    colours = cv2.remap(picture.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    return colours / (LEVELS_PX, LEVELS_PX, LEVELS_FRAME)
+
+
+def off_the_edge(xy: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Where colours can be read between pixels: a pixel away from the border."""
+    return ((xy > 1) & (xy < (picture.shape[1] - 2, picture.shape[0] - 2))).all(-1)
+
+
+STEPS = {
+    "sub-sequence": lambda it, rng: subsequence(it, 6, rng),
+    "extended": lambda it, rng: subsequence(it, 27, rng),
+    "enlarged": lambda it, rng: enlarged(it, (64, 70)),
+    "cropped": lambda it, rng: cropped(it, (24, 32), rng),
+    "flipped": lambda it, rng: flipped(it),
+    "all": lambda it, rng: flipped(cropped(enlarged(subsequence(it, 16, rng), (50, 64)), (50, 64), rng)),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_point_shows_the_same_place_as_before(step, seed):
+    before = clip(seed)
+    after = STEPS[step](before, np.random.default_rng(seed))
+    read = 0
+    for t, picture in enumerate(np.ascontiguousarray(after.frames)):
+        rows = np.flatnonzero(off_the_edge(after.xy[:, t], picture))
+        x, y, frame = shown(picture, after.xy[rows, t]).T
+        source = int(np.rint(frame[0]))
+        np.testing.assert_allclose(np.stack([x, y], -1), before.xy[rows, source], atol=0.2)  # 8-bit levels: 1/8 px, twice rounded
+        np.testing.assert_array_equal(after.used[rows, t], before.used[rows, source])
+        np.testing.assert_array_equal(after.visible[rows, t], before.visible[rows, source])
+        read += len(rows)
+    assert read > after.used.size / 3
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_query_shows_the_same_place_and_frame_as_before(step, seed):
+    before = clip(seed)
+    after = STEPS[step](before, np.random.default_rng(seed))
+    for old, (t, x, y) in zip(before.queries, after.queries, strict=True):
+        if t >= 0 and off_the_edge(np.array([x, y]), after.frames[0]):
+            seen_x, seen_y, frame = shown(np.ascontiguousarray(after.frames[int(t)]), np.array([[x, y]]))[0]
+            np.testing.assert_allclose([frame, seen_x, seen_y], old, atol=0.2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_together_still_points_show_one_colour(seed):
+    # 12 still points, each on a place of its own: whatever the part, all its frames and its query show that place
+    rng = np.random.default_rng(seed)
+    xy = np.repeat(rng.uniform((0, 0), (WIDTH - 1, HEIGHT - 1), (12, 1, 2)), FRAMES, 1).astype(np.float32)
+    everywhere = np.ones((12, FRAMES), bool)
+    queries = np.column_stack([rng.integers(FRAMES, size=12), xy[:, 0]]).astype(np.float32)
+    part = augment(Labelled(painted(), queries, xy, everywhere, everywhere), 7, (50, 64), 9, True, rng)
+    assert part.frames.shape == (7, 50, 64, 3)
+    assert (part.queries.shape, part.xy.shape, part.visible.shape, part.used.shape) == ((9, 3), (9, 7, 2), (9, 7), (9, 7))
+    pictures = np.ascontiguousarray(part.frames)
+    for row in np.flatnonzero(part.used.any(1)):
+        t, *place = part.queries[row]
+        np.testing.assert_allclose(part.xy[row], np.tile(place, (7, 1)), atol=1e-4)
+        if off_the_edge(np.array(place), pictures[0]):
+            seen = np.array([shown(picture, np.array([place]))[0, :2] for picture in pictures])
+            assert np.linalg.norm(xy[:, 0] - seen[int(t)], axis=1).min() < 0.2
+            np.testing.assert_allclose(seen, np.tile(seen[0], (7, 1)), atol=1e-4)
+
+
+def frames_shown(it: Labelled) -> list[int]:
+    return (it.frames[:, 0, 0, 2] // LEVELS_FRAME).tolist()
+
+
+def test_a_short_clip_is_extended_by_its_reverse():
+    there = [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4]
+    runs = {tuple(frames_shown(subsequence(clip(frames=5), 12, np.random.default_rng(seed)))) for seed in range(40)}
+    assert runs == {tuple(there[start : start + 12]) for start in range(4)}
+
+
+def test_a_sub_sequence_starts_anywhere():
+    runs = {tuple(frames_shown(subsequence(clip(), 8, np.random.default_rng(seed)))) for seed in range(40)}
+    assert runs == {tuple(range(start, start + 8)) for start in range(3)}
+
+
+def test_a_crop_lies_anywhere_up_to_the_border():
+    corners = {
+        tuple(cropped(clip(n=1), (HEIGHT - 1, WIDTH), np.random.default_rng(seed)).frames[0, 0, 0, :2]) for seed in range(20)
+    }
+    assert corners == {(0, 0), (0, LEVELS_PX)}
+
+
+def test_a_mirrored_pixel_lands_on_the_mirrored_pixel():
+    one = replace(clip(n=1), xy=np.tile(np.float32([3, 5]), (1, FRAMES, 1)), queries=np.float32([[0, 3, 5]]))
+    np.testing.assert_array_equal(flipped(one).xy[0, 0], [WIDTH - 1 - 3, 5])
+
+
+def test_a_corner_stays_a_corner_when_enlarged():
+    # the corner of the picture is (-0.5, -0.5) at every size, its far one (W - 0.5, H - 0.5)
+    one = replace(
+        clip(n=1), xy=np.tile(np.float32([WIDTH - 0.5, HEIGHT - 0.5]), (1, FRAMES, 1)), queries=np.float32([[0, -0.5, -0.5]])
+    )
+    large = enlarged(one, (HEIGHT * 2, WIDTH * 2))
+    np.testing.assert_array_equal(large.xy[0, 0], [WIDTH * 2 - 0.5, HEIGHT * 2 - 0.5])
+    np.testing.assert_array_equal(large.queries[0, 1:], [-0.5, -0.5])
+
+
+@pytest.mark.parametrize(("crop", "scale"), [((20, 30), 1), ((40, 60), 1), ((60, 60), 1.5), ((40, 120), 2), ((81, 60), 81 / 40)])
+def test_the_tighter_side_decides_how_much_a_clip_is_enlarged(crop, scale):
+    assert scale_to_fill((40, 60), crop) == scale
+
+
+def test_a_point_outside_the_crop_is_occluded_and_still_used():
+    whole = clip()
+    part = cropped(whole, (16, 16), np.random.default_rng(0))
+    outside = ~inside(part.xy, (16, 16))
+    assert (outside & whole.visible).any()
+    assert not part.visible[outside].any()
+    np.testing.assert_array_equal(part.used, whole.used)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_query_outside_is_based_anew_on_its_track_where_it_is_seen(seed):
+    part = cropped(subsequence(clip(seed), 4, np.random.default_rng(seed)), (20, 24), np.random.default_rng(seed))
+    lost = (part.queries[:, 0] < 0) | ~inside(part.queries[:, 1:], (20, 24))
+    again = requeried(part, np.random.default_rng(seed))
+    able = again.used.any(1)
+    assert (lost & able).any()
+    np.testing.assert_array_equal(again.queries[~lost], part.queries[~lost])
+    for row in np.flatnonzero(lost & able):
+        t = int(again.queries[row, 0])
+        assert part.visible[row, t]
+        assert part.used[row, t]
+        np.testing.assert_array_equal(again.queries[row, 1:], part.xy[row, t])
+    np.testing.assert_array_equal(able[lost], (part.visible & part.used).any(1)[lost])
+
+
+def test_a_new_query_frame_is_drawn_from_all_that_show_the_point():
+    one = clip(n=1)
+    lost = replace(one, queries=np.float32([[-1, 5, 5]]))
+    drawn = {int(requeried(lost, np.random.default_rng(seed)).queries[0, 0]) for seed in range(100)}
+    assert drawn == set(np.flatnonzero(one.visible[0]).tolist())
+
+
+def test_points_with_labels_come_first_and_the_rest_is_without():
+    whole = clip()
+    used = whole.used & (np.arange(POINTS) % 3 == 0)[:, None]  # ten points
+    some = chosen(replace(whole, used=used), 10, np.random.default_rng(0))
+    assert some.used.any(1).all()
+    more = chosen(replace(whole, used=used), 14, np.random.default_rng(0))
+    assert more.used.any(1).tolist() == [True] * 10 + [False] * 4
+    assert len(np.unique(more.queries[:10], axis=0)) == 10
+    assert inside(more.queries[:, 1:], (HEIGHT, WIDTH)).all()
+
+
+def test_what_is_not_used_is_zero_and_not_visible():
+    holes = clip()
+    holes = replace(holes, xy=np.where(holes.used[..., None], holes.xy, np.nan).astype(np.float32))
+    part = augment(holes, 8, (30, 40), 20, True, np.random.default_rng(3))
+    assert np.isfinite(part.xy).all()
+    assert not part.xy[~part.used].any()
+    assert not part.visible[~part.used].any()
+    assert np.isfinite(part.queries).all()
+
+
+def test_a_clip_without_labels_is_not_used():
+    with pytest.raises(Unusable, match="no-labels"):
+        augment(replace(clip(), used=np.zeros((POINTS, FRAMES), bool)), 8, (30, 40), 20, True, np.random.default_rng(0))
+
+
+def test_the_generator_decides_all():
+    parts = [augment(clip(), 6, (20, 30), 12, True, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert all(np.array_equal(getattr(parts[0], name), getattr(parts[1], name)) for name in vars(parts[0]))
+    assert not np.array_equal(parts[0].frames, parts[2].frames)

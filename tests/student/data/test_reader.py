@@ -1,0 +1,210 @@
+"""Reader: which bytes of a data set are read, and what is said of those that are not as they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from benchmarks.harness.jobs import config
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
+from labeler.labels.agreement import AgreementConfig
+from labeler.shards.manifest import freeze
+from labeler.shards.records import latest_records
+from student.data.augment import Unusable
+from student.data.config import AgreementOverride
+from student.data.reader import NEIGHBOUR_BYTES, open_clips, read_clip
+from teachers import ShardError
+
+CROP = 32, 48
+
+
+class CountingFileSystem(LocalFileSystem):
+    """`counting:///folder`: the local disk, which remembers how much of which file was read."""
+
+    protocol = "counting"
+    reads: ClassVar[list[tuple[str, int, int]]] = []
+    """(path, first byte, byte after the last)."""
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("counting://"))
+
+    def cat_file(self, path, start=None, end=None, **arguments):
+        data = super().cat_file(path, start, end, **arguments)
+        self.reads.append((path, start or 0, (start or 0) + len(data)))
+        return data
+
+
+@pytest.fixture
+def counting(dataset):
+    fsspec.register_implementation("counting", CountingFileSystem, clobber=True)
+    CountingFileSystem.reads.clear()
+    return f"counting://{dataset.folder}"
+
+
+@pytest.fixture
+def copy(dataset, tmp_path) -> Path:
+    """The data set, to be damaged."""
+    return Path(shutil.copytree(dataset.folder, tmp_path / "copy"))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def of_tars() -> list[tuple[int, int]]:
+    return [(start, end) for path, start, end in CountingFileSystem.reads if path.endswith(".tar")]
+
+
+def test_opening_reads_no_tar(counting):
+    clips, left_out = open_clips((counting,), CROP)
+    assert len(clips) > 3
+    assert not left_out
+    assert len(CountingFileSystem.reads) > 0
+    assert not of_tars()
+
+
+@pytest.mark.parametrize(("policy", "teachers"), [("random", 1), ("random-agreeing", 2)])
+def test_only_the_members_that_a_policy_needs_are_read(counting, policy, teachers):
+    clips, _ = open_clips((counting,), CROP)
+    for clip in clips:
+        CountingFileSystem.reads.clear()
+        read_clip(clip, policy, rng())
+        ranges, offsets = of_tars(), clip.entry.offsets
+        touched = {s for s, (first, size) in offsets.items() if any(start < first + size and first < end for start, end in ranges)}
+        assert {"mp4", "queries.npz"} < touched
+        assert len(touched & {"near.npz", "still.npz"}) == teachers
+        assert not touched & {"json", "labels.npz"}
+        needed = sum(offsets[suffix][1] for suffix in touched)
+        assert sum(end - start for start, end in ranges) <= needed + len(touched) * NEIGHBOUR_BYTES
+        assert len(ranges) <= 2  # neighbours come together
+
+
+def test_a_clip_has_the_stored_pixels_queries_and_tracks(dataset):
+    there = open_dataset(str(dataset.folder))
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    assert [clip.entry.key for clip in clips] == [sample.key for sample in there]
+    for clip, sample in zip(clips, there, strict=True):
+        whole, _ = read_clip(clip, "random", rng())
+        assert whole.frames.shape == (sample.meta["frames"], *sample.size_hw, 3)
+        np.testing.assert_array_equal(whole.queries, sample.queries)
+        nearest = min(np.abs(whole.xy - tracks.xy).max() for tracks in sample.tracks.values())
+        assert nearest < 1e-4  # the policies go through the 256 raster and back
+        assert whole.used.all()
+
+
+def test_random_draws_one_teacher_for_a_clip_and_each_of_them_at_times(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    shifts = set()
+    for seed in range(20):
+        whole, _ = read_clip(clips[0], "random", np.random.default_rng(seed))
+        shift = whole.xy[:, 0, 0] - whole.queries[:, 1]  # `Still` is 0 px off, `Near` a quarter to the right
+        assert np.ptp(shift) < 1 / 32
+        shifts.add(round(float(shift.mean()), 1))
+    assert shifts == {0.0, 0.2}
+
+
+def test_thresholds_are_those_of_the_stored_labels_unless_others_are_given(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    stored = clips[0].shard.agreement
+    assert stored == AgreementConfig()
+    whole, _ = read_clip(clips[0], "random-agreeing", rng())
+    assert whole.used.any()
+    strict, _ = read_clip(clips[0], "random-agreeing", rng(), AgreementOverride(min_visible_frames=whole.used.shape[1] + 1))
+    assert not strict.used.any()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "knows"), [("CoTracker3 offline, mini", True), ("PIPs", True), ("TAPIR", False), ("lk", False)]
+)
+def test_who_knows_where_a_hidden_point_is_goes_by_the_architecture(dataset, architecture, knows):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    infos = {
+        name: {**info, "architecture": architecture, "visible_rule": "v > 2"} for name, info in clips[0].shard.teachers.items()
+    }
+    hidden = replace(clips[0], shard=replace(clips[0].shard, teachers=infos))  # so no point is ever visible
+    whole, occluded_too = read_clip(hidden, "random", rng())
+    assert occluded_too is knows
+    assert whole.used.all() if knows else not whole.used.any()
+
+
+def test_a_teacher_that_failed_in_a_clip_is_not_drawn(copy):
+    clips, _ = open_clips((str(copy),), CROP)
+    failed = clips[0].entry.key
+    record = latest_records(Storage(str(copy)))[0]
+    path = copy / record.name
+    fields = json.loads(path.read_bytes())
+    row = {"uri": "x", "what": "teacher", "stage": "teacher:near", "reason": "teacher-error", "key": failed}
+    path.write_text(json.dumps({**fields, "rows": [*fields["rows"], row]}))
+    by_key = {clip.entry.key: clip.teachers for clip in open_clips((str(copy),), CROP)[0]}
+    assert by_key.pop(failed) == ("still",)
+    assert set(by_key.values()) == {("near", "still")}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "queries.npz", "still.npz"])
+def test_a_damaged_member_makes_the_sample_unusable(copy, suffix):
+    clip = open_clips((str(copy),), CROP)[0][0]
+    offset, size = clip.entry.offsets[suffix]
+    with (copy / clip.shard.tar).open("r+b") as tar:
+        tar.seek(offset)
+        tar.write(bytes(size))
+    with pytest.raises(Unusable, match="corrupt"):
+        read_clip(clip, "medoid", rng())
+
+
+def test_a_truncated_tar_is_left_out_by_name(copy):
+    clips, _ = open_clips((str(copy),), CROP)
+    tar = copy / clips[0].shard.tar
+    tar.write_bytes(tar.read_bytes()[:-512])  # by a block of zeros: every sample could still be read
+    rest, (one,) = open_clips((str(copy),), CROP)
+    assert (one.file, one.reason) == (str(tar), "truncated")
+    assert one.clips == len(clips) - len(rest) > 0
+    assert "its record says" in one.detail
+
+
+def test_a_tar_that_is_missing_at_the_start_is_left_out_by_name(copy):
+    clips, _ = open_clips((str(copy),), CROP)
+    (copy / clips[0].shard.tar).unlink()
+    rest, (one,) = open_clips((str(copy),), CROP)
+    assert (one.file, one.reason, one.clips) == (str(copy / clips[0].shard.tar), "missing", len(clips) - len(rest))
+
+
+def test_a_tar_that_disappears_later_is_an_error_with_its_name(copy):
+    clip = open_clips((str(copy),), CROP)[0][0]
+    (copy / clip.shard.tar).unlink()
+    with pytest.raises(ShardError, match=rf"{clip.shard.tar} does not exist.*gc.*start again"):
+        read_clip(clip, "random", rng())
+
+
+def test_clips_too_small_for_the_crop_are_said_at_once(dataset):
+    assert not open_clips((str(dataset.folder),), (96, 128))[1]  # twice as large as the clips
+    with pytest.raises(ShardError, match=r"none of the clips can be used \(\d+ too-small; .*smaller crop"):
+        open_clips((str(dataset.folder),), (97, 128))
+
+
+def test_an_empty_data_set_says_what_to_do(dataset, tmp_path):
+    freeze(Storage(str(tmp_path)), config(dataset.folder, tmp_path).frozen(), "0")
+    with pytest.raises(ShardError, match="no labelled clip yet: run `tapdistill label VIDEOS --out"):
+        open_clips((str(tmp_path),), CROP)
+
+
+def test_a_folder_that_is_no_data_set_says_so(tmp_path):
+    with pytest.raises(ShardError, match="is not a data set"):
+        open_clips((str(tmp_path),), CROP)
+
+
+@pytest.mark.parametrize("file", ["dataset.json", "record"])
+def test_shards_of_another_schema_are_refused(copy, file):
+    path = copy / (latest_records(Storage(str(copy)))[0].name if file == "record" else file)
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "schema": 99}))
+    with pytest.raises(ShardError, match=r"schema 99.*Use the version that wrote it"):
+        open_clips((str(copy),), CROP)

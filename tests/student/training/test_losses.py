@@ -1,0 +1,198 @@
+"""Losses: equal to those of the published training scripts, in value and in gradient (`ct3_loss_*`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from student.training.losses import (
+    LossConfig,
+    Targets,
+    confidence_loss,
+    from_query_on,
+    huber,
+    position_loss,
+    student_losses,
+    visibility_loss,
+)
+from teachers.cotracker.cotracker3 import Refinements
+from tests.support import parity
+
+NOISE_SCALES = [24, 16, 10, 6, 5, 4]
+
+
+class Inputs:
+    """Clip and predictions of a loss case, built from its seed: the formula is in `meta["inputs"]`."""
+
+    def __init__(self, case: parity.Case, dtype: torch.dtype) -> None:
+        spec = case.meta["inputs"]
+        seed, frames, points = spec["seed"], spec["T"], spec["N"]
+
+        def u(name: str, *shape: int) -> np.ndarray:
+            return parity.uniform(f"loss/{name}", shape)
+
+        def ours(array: np.ndarray) -> Tensor:  # [..., T, N, c] -> [..., N, T, c] with the axis of one clip in front of N
+            return torch.from_numpy(array).to(dtype)
+
+        traj = (u(f"traj/{seed}", frames, points, 2) + 1) / 2 * [127, 95]
+        visible = u(f"vis/{seed}", frames, points) > -0.3
+        valid = u(f"valid/{seed}", frames, points) > -0.7
+        query_frames = np.floor((u(f"qframe/{seed}", points) + 1) / 2 * frames)
+        self.xy = ours(traj).transpose(0, 1)[None]
+        self.visible = torch.from_numpy(visible).T[None]
+        self.valid = torch.from_numpy(valid).T[None]
+        self.query_mask = from_query_on(torch.from_numpy(query_frames)[None], frames)
+        self.windows, self.vis, self.conf = [], [], []
+        for w, (first, end) in enumerate(spec["windows"]):
+            steps = range(spec["iters"])
+            shape = (end - first, points)
+            xy = [traj[first:end] + NOISE_SCALES[i] * u(f"pred/{seed}/{w}/{i}", *shape, 2) for i in steps]
+            vis, conf = (
+                np.stack([0.5 + 0.49 * u(f"{name}/{seed}/{w}/{i}", *shape) for i in steps]) for name in ("predvis", "predconf")
+            )
+            self.vis.append(ours(vis).transpose(1, 2)[:, None].requires_grad_())
+            self.conf.append(ours(conf).transpose(1, 2)[:, None].requires_grad_())
+            window = Probabilities(ours(np.stack(xy)).transpose(1, 2)[:, None].requires_grad_(), self.vis[-1], self.conf[-1], first)
+            self.windows.append(window)
+
+
+class Probabilities(Refinements):
+    """Refinements of given probabilities instead of logits: the cases have gradients with respect to probabilities."""
+
+    @property
+    def visibility(self) -> Tensor:
+        return self.visibility_logit
+
+    @property
+    def confidence(self) -> Tensor:
+        return self.confidence_logit
+
+
+def check_value(case: parity.Case, name: str, loss: Tensor) -> None:
+    suffix, tolerance = ("value", 1e-9) if loss.dtype == torch.float64 else ("value_f32", 1e-5)
+    np.testing.assert_allclose(loss.item(), case[f"{name}_{suffix}"], rtol=tolerance)
+
+
+def check_gradients(case: parity.Case, name: str, loss: Tensor, inputs: list[Tensor]) -> None:
+    for w, gradient in enumerate(torch.autograd.grad(loss, inputs, retain_graph=True)):
+        theirs = case[f"{name}_grad_w{w}"]
+        np.testing.assert_allclose(gradient[:, 0].transpose(1, 2), theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("variant", ["huber_visible", "huber_all", "l1_visible", "l1_invisible", "l1_all"])
+def test_position_loss_equals_the_published_one(variant, dtype):
+    case = parity.case("ct3_loss_sequence")
+    inputs = Inputs(case, dtype)
+    kind, which = variant.split("_")
+    where = {"visible": inputs.visible, "invisible": ~inputs.visible, "all": torch.ones_like(inputs.visible)}[which]
+    weight = inputs.valid & inputs.query_mask & where
+    loss = position_loss(inputs.windows, inputs.xy, weight, huber if kind == "huber" else torch.abs)
+    check_value(case, variant, loss)
+    if dtype == torch.float64:
+        check_gradients(case, variant, loss, [window.xy for window in inputs.windows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_visibility_loss_equals_the_published_one(dtype):
+    case = parity.case("ct3_loss_visibility")
+    inputs = Inputs(case, dtype)
+    loss = visibility_loss(inputs.windows, inputs.visible)
+    check_value(case, "bce", loss)
+    if dtype == torch.float64:
+        check_gradients(case, "bce", loss, inputs.vis)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_visibility_loss_stays_finite_for_certain_predictions(dtype):
+    case = parity.case("ct3_loss_visibility")
+    predicted = torch.tensor([0, 1, 0, 1, 0.25], dtype=dtype)[None, None, None]
+    visible = torch.tensor([False, True, True, False, True])[None, None]
+    window = Probabilities(predicted.new_zeros(1, 1, 1, 5, 2), predicted, predicted)
+    check_value(case, "edge", visibility_loss([window], visible))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_confidence_loss_equals_the_published_one(dtype):
+    case = parity.case("ct3_loss_confidence")
+    inputs = Inputs(case, dtype)
+    loss = confidence_loss(inputs.windows, inputs.xy, inputs.visible)
+    check_value(case, "prob", loss)
+    if dtype == torch.float64:
+        check_gradients(case, "prob", loss, inputs.conf)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("script", ["real_online", "real_offline", "real_tapir", "kubric_online", "kubric_offline"])
+def test_the_sum_equals_what_the_published_script_backpropagates(script, dtype):
+    case = parity.case(f"ct3_loss_{script}")
+    inputs = Inputs(case, dtype)
+    targets = Targets(
+        xy=inputs.xy,
+        visible=inputs.visible,
+        weight=inputs.valid if script.endswith("offline") else inputs.valid & inputs.query_mask,
+        occluded_too=torch.tensor([script != "real_tapir"]),
+    )
+    config = LossConfig.supervised() if script.startswith("kubric") else LossConfig.pseudo_label()
+    losses = student_losses(inputs.windows, targets, config)
+    check_value(case, "total", losses.total)
+    check_value(case, "flow", losses.visible)
+    if script == "real_tapir":
+        assert losses.occluded == 0
+    else:
+        check_value(case, "flow_invisible", losses.occluded)
+    if script.startswith("kubric"):
+        check_value(case, "visibility", losses.visibility)
+        check_value(case, "confidence", losses.confidence)
+    if dtype == torch.float64:
+        check_gradients(case, "total", losses.total, [window.xy for window in inputs.windows])
+        if script.startswith("kubric"):
+            check_gradients(case, "visibility", losses.visibility, inputs.vis)
+            check_gradients(case, "confidence", losses.confidence, inputs.conf)
+
+
+def random_windows(batch: int) -> list[Refinements]:
+    draw = torch.Generator().manual_seed(0)
+    shape = (4, batch, 5, 8)
+    xy = 100 * torch.rand(*shape, 2, generator=draw)
+    logits = torch.randn(2, *shape, generator=draw)
+    return [Refinements(xy.requires_grad_(), *logits)]
+
+
+def random_targets(batch: int) -> Targets:
+    draw = torch.Generator().manual_seed(1)
+    visible, weight = torch.rand(2, batch, 5, 8, generator=draw) > 0.3
+    return Targets(100 * torch.rand(batch, 5, 8, 2, generator=draw), visible, weight)
+
+
+def test_a_batch_is_the_mean_of_its_clips():
+    windows, targets = random_windows(batch=3), random_targets(batch=3)
+    teachers = torch.tensor([True, False, True])
+    together = student_losses(windows, replace(targets, occluded_too=teachers), LossConfig.supervised()).total
+    alone = []
+    for b in range(3):
+        clip = slice(b, b + 1)
+        window = Refinements(windows[0].xy[:, clip], windows[0].visibility_logit[:, clip], windows[0].confidence_logit[:, clip])
+        one = Targets(targets.xy[clip], targets.visible[clip], targets.weight[clip], teachers[clip])
+        alone.append(student_losses([window], one, LossConfig.supervised()).total)
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+
+
+def test_masked_targets_may_be_nan():
+    windows, targets = random_windows(batch=2), random_targets(batch=2)
+    holes = replace(targets, xy=targets.xy.masked_fill(~targets.weight[..., None], torch.nan))
+    whole = student_losses(windows, targets, LossConfig.pseudo_label()).total
+    masked = student_losses(windows, holes, LossConfig.pseudo_label()).total
+    assert masked == whole
+    assert torch.autograd.grad(masked, windows[0].xy)[0].isfinite().all()
+
+
+def test_a_clip_without_a_valid_point_teaches_nothing():
+    windows, targets = random_windows(batch=1), random_targets(batch=1)
+    loss = student_losses(windows, replace(targets, weight=torch.zeros_like(targets.weight)), LossConfig.pseudo_label()).total
+    assert loss == 0
+    assert not torch.autograd.grad(loss, windows[0].xy)[0].any()

@@ -1,0 +1,293 @@
+"""Processes: several that train together take the steps that one takes, and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.cli import run as tapdistill
+from student.data.config import DataConfig
+from student.training.config import TrainConfig
+from student.training.processes import ALONE, Processes, joined_by_torchrun
+from student.training.train import train
+from teachers.errors import ConfigError
+
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=2)
+FLAGS = (
+    *(
+        "--procedural",
+        "1",
+        "--frames",
+        "4",
+        "--height",
+        "64",
+        "--width",
+        "64",
+        "--queries",
+        "6",
+        "--batch",
+        "2",
+        "--init",
+        "scratch",
+    ),
+    *(
+        "--preset",
+        "mini",
+        "--frozen",
+        "None",
+        "--loss.visibility",
+        "1",
+        "--loss.confidence",
+        "1",
+        "--iterations",
+        "2",
+        "--device",
+        "cpu",
+    ),
+    *("--learning-rate", "1e-3", "--clip-norm", "1", "--warm-up", "0.05", "--checkpoint-every", "1", "--keep", "9"),
+)
+"""A mini run on the command line: two clips a step."""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def config(steps: int, **settings) -> TrainConfig:
+    return TrainConfig.from_scratch(DATA, steps, iterations=2, device="cpu", checkpoint_every=1, **settings)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_process_alone_sends_nothing():
+    values = torch.tensor([1.0, 2.0])
+    assert ALONE.mean(values) is values
+    assert ALONE.gather("mine") == ["mine"]
+    assert ALONE.from_first(lambda: 3) == 3
+    assert ALONE.first
+    assert not Processes(rank=1, world=2).first
+
+
+def test_gradients_of_several_parts_add_up_to_that_of_the_whole_batch(tmp_path):
+    """Accumulation is no other training: the same first step, but for rounding."""
+    together = train(replace(config(1), data=replace(DATA, at_once=2)), tmp_path / "together").weights
+    apart = train(config(1), tmp_path / "apart").weights
+    assert_close_files(together, apart)
+
+
+def assert_close_files(one: Path, other: Path) -> None:
+    """Rounding in the gradient is divided by its own size in AdamW's first steps, so a few weights may differ by a part of a step."""
+    weights, others = load_file(one), load_file(other)
+    assert weights.keys() == others.keys()
+    differences = torch.cat([(value - others[key]).abs().flatten() for key, value in weights.items()])
+    assert differences.quantile(0.99) < 1e-6
+    assert differences.max() < 1e-3
+
+
+def test_a_checkpoint_may_be_gone_on_with_in_other_parts(tmp_path):
+    train(config(1), tmp_path)
+    assert train(replace(config(1), data=replace(DATA, at_once=2)), tmp_path).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--workers", "0"), "--workers 0: must be at least 1"),
+        (("--ray-address", "auto"), "one process needs no cluster"),
+    ],
+)
+def test_workers_that_cannot_be_right_are_refused(tmp_path, capsys, flags, message):
+    assert tapdistill(["train", *FLAGS, "--out", str(tmp_path), *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+# --- two processes on Ray, and under torchrun
+
+
+@pytest.mark.slow
+def test_two_workers_on_ray_take_the_steps_that_one_process_takes(tmp_path, ray_cluster, capsys):
+    alone = train(config(3), tmp_path / "alone").weights
+    assert tapdistill(["train", *FLAGS, "--steps", "3", "--workers", "2", "--out", str(tmp_path / "ray")]) == 0
+    said = capsys.readouterr().out
+    assert "with 6 points in 2 processes, clips 100% procedural" in said
+    assert "3 steps done" in said
+    assert_close_files(alone, tmp_path / "ray" / "student.safetensors")
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_one_sentence(tmp_path, ray_cluster, capsys):
+    (tmp_path / "file").write_text("")
+    flags = ["--steps", "1", "--workers", "2", "--out", str(tmp_path / "file" / "out")]
+    assert tapdistill(["train", *FLAGS, *flags]) == 1
+    error = capsys.readouterr().err
+    assert "file" in error
+    assert "Traceback" not in error
+    assert tapdistill(["train", *FLAGS, "--batch", "3", *flags]) == 1
+    assert "batch = 3 cannot be shared by 2 processes" in capsys.readouterr().err
+
+
+def torchrun(out: Path, steps: int, *flags: str) -> subprocess.Popen:
+    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "pipelines.cli"]
+    command = [sys.executable, *program, "train", *FLAGS, "--steps", str(steps), "--out", str(out), *flags]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
+    """Under torchrun, `kill -9` of one rank at a random moment ends both; then again, to the end. Bit for bit as never killed."""
+    process = torchrun(tmp_path / "killed", 8)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    while process.poll() is None and len(list(checkpoints.glob("*.pt"))) < 2:
+        time.sleep(0.05)
+    time.sleep(np.random.default_rng().uniform(0, 0.5))
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+    if ranks:
+        os.kill(int(ranks[-1]), signal.SIGKILL)
+    process.communicate(timeout=120)
+    for folder in ("killed", "whole"):
+        process = torchrun(tmp_path / folder, 8)
+        said, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        assert said.count("8 steps done") == 1  # one of the two speaks
+    one, other = (load_file(tmp_path / folder / "student.safetensors") for folder in ("killed", "whole"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def script_under_torchrun(text: str, folder: Path) -> subprocess.CompletedProcess:
+    """A program as two processes, with an output folder as its argument."""
+    script = folder / "script.py"
+    script.write_text(text)
+    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script), str(folder / "out")]
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, *program]
+    return subprocess.run(command, env={**environment(), "PYTHONPATH": root}, capture_output=True, text=True, check=False)
+
+
+POISONED = """
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from student.data.mixture import Batches
+from student.training.processes import joined_by_torchrun
+from student.training.train import training
+from student.training.events import StepSkipped
+from tests.student.training.test_processes import config
+
+torch.set_num_threads(1)
+with joined_by_torchrun("cpu") as processes:
+    next_batch, numbers = Batches.__next__, iter(range(99))
+
+    def poisoned(stream):
+        batch = next_batch(stream)
+        if next(numbers) == 1 and processes.rank == 1:
+            batch.queries[:] = torch.nan
+        return batch
+
+    with mock.patch.object(Batches, "__next__", poisoned):
+        skipped = [
+            event.keys for event in training(config(2), Path(sys.argv[1]), True, processes) if isinstance(event, StepSkipped)
+        ]
+    print(f"rank {processes.rank} skipped {skipped}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path):
+    done = script_under_torchrun(POISONED, tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert said == [f"rank {rank} skipped [('procedural-3',)]" for rank in range(2)]
+
+
+WITHOUT_SHARD = """
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from student.data.mixture import Batches
+from student.training.processes import joined_by_torchrun
+from student.training.train import training
+from teachers.errors import ShardError
+from tests.student.training.test_processes import config
+
+torch.set_num_threads(1)
+with joined_by_torchrun("cpu") as processes:
+    next_batch, numbers = Batches.__next__, iter(range(99))
+
+    def gone(stream):
+        if next(numbers) == 1 and processes.rank == 1:
+            raise ShardError("labels/7.tar does not exist.")
+        return next_batch(stream)
+
+    with mock.patch.object(Batches, "__next__", gone):
+        try:
+            for _ in training(config(3), Path(sys.argv[1]), True, processes):
+                pass
+        except ShardError as error:
+            print(f"rank {processes.rank}: {error}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_raised_by_all(tmp_path):
+    done = script_under_torchrun(WITHOUT_SHARD, tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert said == [f"rank {rank}: labels/7.tar does not exist." for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_under_torchrun_workers_are_not_asked_for(tmp_path):
+    process = torchrun(tmp_path, 1, "--workers", "2")
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "--workers under torchrun" in said
+
+
+def test_under_torchrun_a_device_has_no_number(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match="each process takes the GPU of its number"), joined_by_torchrun("cuda:1"):
+        pass
+
+
+THREADS = """
+import os
+import torch
+from student.training.processes import joined_by_torchrun
+
+with joined_by_torchrun("cpu") as processes:
+    torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
+    processes.gather(processes.rank)
+print([name for task in os.listdir("/proc/self/task") if "gloo" in (name := open(f"/proc/self/task/{task}/comm").read())])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for threads in /proc")
+def test_no_thread_of_a_group_is_left_that_could_abort_the_process_at_its_end(tmp_path):
+    (tmp_path / "program.py").write_text(THREADS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(tmp_path / "program.py")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr

@@ -1,0 +1,393 @@
+"""Training: it learns, goes on after a kill with the same numbers, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+import student.training.train
+import teachers
+from labeler.labels.agreement import AgreementConfig
+from pipelines.cli import run as tapdistill
+from pipelines.commands.relabel import RelabelConfig
+from pipelines.commands.relabel import run as run_relabel
+from student.data.batch import Batch
+from student.data.config import DataConfig
+from student.data.mixture import batches
+from student.training.checkpoint import Checkpoints
+from student.training.config import TrainConfig
+from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped
+from student.training.schedule import ScheduleConfig
+from student.training.step import batch_losses
+from student.training.students import STUDENTS
+from student.training.train import first_network, train
+from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
+from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
+from teachers.layers.memory import Memory
+
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
+OFFLINE = STUDENTS["offline"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other on a busy machine make these tests slow."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(steps: int = 4, **settings: Any) -> TrainConfig:
+    return TrainConfig.from_scratch(DATA, steps, **{"iterations": 2, "device": "cpu", "checkpoint_every": 2, **settings})
+
+
+class Killed(Exception):
+    pass
+
+
+# --- killed and resumed
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(tmp_path, step):
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            raise Killed
+
+    whole = train(config(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config(), tmp_path / "stopped", watch=stop)
+    resumed = train(config(), tmp_path / "stopped")
+    assert_same_weights(resumed.weights, whole.weights)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path):
+    """`kill -9` at a random moment, twice, then to the end."""
+    command = [
+        sys.executable, "-m", "pipelines.cli", "train", "--procedural", "1", "--frames", "4", "--height", "64", "--width", "64",
+        "--queries", "6", "--batch", "1", "--steps", "12", "--init", "scratch", "--preset", "mini",
+        "--frozen", "None", "--loss.visibility", "1",
+        "--loss.confidence", "1", "--iterations", "2", "--device", "cpu", "--checkpoint-every", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    moments = np.random.default_rng()
+    for _ in range(2):
+        done = len(list(tmp_path.glob("killed/checkpoints/*.pt")))
+        process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(tmp_path.glob("killed/checkpoints/*.pt"))) <= done:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, "--out", str(tmp_path / folder)], env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert_same_weights(tmp_path / "killed" / "student.safetensors", tmp_path / "whole" / "student.safetensors")
+    assert not list(tmp_path.glob("killed/checkpoints/*.part"))
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    one_weights, other_weights = load_file(one), load_file(other)
+    assert one_weights.keys() == other_weights.keys()
+    assert [key for key, value in one_weights.items() if not torch.equal(value, other_weights[key])] == []
+
+
+def test_a_finished_run_is_done_at_once(tmp_path):
+    train(config(), tmp_path)
+    events: list[object] = []
+    again = train(config(), tmp_path, watch=events.append)
+    assert (events, again.steps) == ([Started(step=4, parts=1, left_out=())], 4)
+
+
+def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
+    train(config(), tmp_path)
+    train(config(keep=1, log_every=7, checkpoint_every=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, r"step 4 was trained with seed = 0, not 1 \(1 in all\)"),
+        ({"data": replace(DATA, queries=7)}, r"trained with data\.queries = 6, not 7"),
+        ({"preset": "official"}, r"trained with preset = 'mini', not 'official'"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
+    train(config(), tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        train(replace(config(), **change), tmp_path)
+
+
+def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
+    train(config(), tmp_path)
+    with pytest.raises(ConfigError, match="has a checkpoint of step 4 already: resume from it, or give another folder"):
+        train(config(), tmp_path, resume=False)
+
+
+# --- learning
+
+
+@pytest.mark.slow
+def test_a_student_from_scratch_learns(tmp_path):
+    """On batches that it never saw, the loss falls: paired, because clips differ more than students do."""
+    learning = config(steps=200, checkpoint_every=200)
+    result = train(learning, tmp_path)
+    before, after = first_network(learning), first_network(learning)
+    after.load_state_dict(load_file(result.weights))
+    losses = []
+    for _, batch in zip(range(8), batches(DATA, seed=1), strict=False):
+        with torch.no_grad():
+            losses.append([loss_of(model, batch, learning) for model in (before, after)])
+    assert np.mean(losses, 0)[1] < 0.9 * np.mean(losses, 0)[0]
+
+
+def loss_of(model: CoTracker3, batch: Batch, config: TrainConfig) -> float:
+    windows = OFFLINE.track(model, batch.frames, batch.queries, config.iterations, Memory())
+    return batch_losses(OFFLINE, windows, batch, config.loss).total.item()
+
+
+def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
+    start = tmp_path / "start.safetensors"
+    train(config(steps=1), tmp_path / "scratch").weights.rename(start)
+    data = replace(DATA, data=(str(dataset.folder),), procedural=0.0)
+    tuning = TrainConfig(
+        data=data, init=str(start), schedule=ScheduleConfig.pseudo_label(steps=2), iterations=2, device="cpu", checkpoint_every=2
+    )
+    result = train(tuning, tmp_path / "tuned")
+    before, after = load_file(start), load_file(result.weights)
+    moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert "updateformer.flow_head.weight" in moved
+    assert not any("vis_conf_head" in key for key in moved)
+
+
+def test_visibility_is_learnt_from_exact_clips_alone():
+    batch = next(batches(replace(DATA, batch=2, at_once=2), seed=0))
+    mixed = replace(batch, sources=("shards", "procedural"))
+    model = first_network(config())
+    windows = OFFLINE.track(model, batch.frames, batch.queries, 2, Memory())
+    of = {
+        sources: batch_losses(OFFLINE, windows, replace(batch, sources=sources), config().loss)
+        for sources in (("procedural",) * 2, ("shards",) * 2)
+    }
+    some, all_exact, none = batch_losses(OFFLINE, windows, mixed, config().loss), *of.values()
+    assert none.visibility == none.confidence == 0
+    assert 0 < some.visibility < all_exact.visibility
+    torch.testing.assert_close(some.visible, all_exact.visible)
+    other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
+    torch.testing.assert_close(batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility)
+
+
+def test_points_that_only_fill_a_batch_change_no_loss():
+    """A part of Kubric may show fewer points than are asked for: the rest has no used frame, and its flags mean nothing."""
+    batch = next(batches(DATA, seed=0))
+    (window,) = OFFLINE.track(first_network(config()), batch.frames, batch.queries, 2, Memory())
+
+    def losses(points: list[int]) -> list[Tensor]:
+        given = {name: getattr(batch, name)[:, points] for name in ("queries", "xy", "visible", "used")}
+        given["used"] = given["used"] & (torch.arange(len(points)) < batch.used.shape[1])[:, None]
+        answers = {name: getattr(window, name)[:, :, points] for name in ("xy", "visibility_logit", "confidence_logit")}
+        found = batch_losses(OFFLINE, [replace(window, **answers)], replace(batch, **given), config().loss)
+        return [found.visible, found.occluded, found.visibility, found.confidence]
+
+    points = list(range(batch.used.shape[1]))
+    torch.testing.assert_close(losses([*points, 0, 0, 1]), losses(points))
+
+
+@pytest.mark.slow
+def test_what_is_evaluated_is_the_exported_student(tmp_path):
+    events: list[object] = []
+    result = train(config(steps=2, eval_every=2, eval_clips=1), tmp_path, watch=events.append)
+    kinds = [type(event) for event in events]
+    assert kinds == [Started, StepDone, StepDone, Evaluated, Saved]
+    assert result.figures == events[3].figures
+    assert result.figures.keys() == {"AJ", "delta_avg", "OA"}
+    assert_same_weights(tmp_path / "best.safetensors", result.weights)
+    with safe_open(result.weights, framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["step"], metadata["licence"]) == ("2", "Apache-2.0")
+    assert json.loads(metadata["figures"]) == result.figures
+
+
+def test_curves_go_on_where_the_checkpoint_was(tmp_path):
+    train(config(steps=4, log_every=2), tmp_path)
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    names = {"loss/total", "loss/visible", "learning_rate", "gradient_norm", "speed/steps_per_s", "speed/waiting_for_data"}
+    assert names <= set(curves.Tags()["scalars"])
+    assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
+
+
+def test_pictures_show_labels_above_predictions(tmp_path):
+    train(config(steps=3, picture_every=2), tmp_path)
+    pictures = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("labels_above_predictions")
+    assert [picture.step for picture in pictures] == [2, 3]  # and the last step's
+    assert pictures[0].height == 2 * pictures[0].width / 4  # two rows of four square frames
+
+
+def test_activations_that_are_computed_again_change_no_weight(tmp_path):
+    kept, again = (train(config(steps=2, recompute=recompute), tmp_path / str(recompute)) for recompute in (False, True))
+    assert_same_weights(kept.weights, again.weights)
+
+
+def test_bfloat16_is_near_float32_and_leaves_weights_in_float32(tmp_path):
+    events: dict[bool, list[Any]] = {False: [], True: []}
+    for bf16, told in events.items():
+        result = train(config(steps=1, bf16=bf16), tmp_path / str(bf16), watch=told.append)
+        assert {value.dtype for value in load_file(result.weights).values()} == {torch.float32}
+    exact, rough = (told[1].losses["total"] for told in events.values())
+    assert exact != rough
+    assert abs(rough / exact - 1) < 0.05
+
+
+# --- a loss that is not finite
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int], clip: int | None = None) -> None:
+    """Batches with these numbers get queries that are nowhere, in one of their clips or in all."""
+
+    class Poisoned:
+        left_out = ()
+        digest = "none"
+
+        def __init__(self, *arguments: Any) -> None:
+            self.numbered = enumerate(batches(*arguments))
+
+        def __next__(self):
+            number, batch = next(self.numbered)
+            if number in numbers:
+                batch.queries[slice(None) if clip is None else clip] = torch.nan
+            return batch
+
+    monkeypatch.setattr(student.training.train, "batches", Poisoned)
+
+
+def test_a_step_with_nan_is_skipped_and_its_samples_are_named(tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1})
+    events: list[object] = []
+    result = train(config(steps=2), tmp_path, watch=events.append)
+    assert [type(event) for event in events] == [Started, StepDone, StepSkipped, StepDone, Saved]
+    assert events[2].keys == ("procedural-1",)
+    assert (result.steps, result.steps_skipped) == (2, 1)
+    assert all(value.isfinite().all() for value in load_file(result.weights).values())
+
+
+def test_only_the_sample_without_a_finite_answer_is_named(tmp_path, monkeypatch):
+    """Of a step of four clips in two parts, the third clip's query is nowhere."""
+    poisoned(monkeypatch, {1}, clip=0)
+    events: list[Any] = []
+    four = replace(config(steps=1), data=replace(DATA, batch=4, at_once=2))
+    train(four, tmp_path, watch=events.append)
+    assert events[1] == StepSkipped(step=0, keys=("procedural-2",))
+
+
+def test_how_many_steps_with_nan_stop_the_training_is_a_setting(tmp_path, monkeypatch):
+    poisoned(monkeypatch, set(range(20)))
+    with pytest.raises(ConfigError, match="not finite 2 times in a row after step 0"):
+        train(config(most_skipped=2), tmp_path)
+
+
+def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
+    poisoned(monkeypatch, set(range(2, 20)))
+    with pytest.raises(
+        ConfigError, match=r"not finite 5 times in a row after step 2, the last time with procedural-6: .*learning rate"
+    ):
+        train(config(steps=4), tmp_path)
+    assert Checkpoints(tmp_path, keep=1).latest().step == 2
+
+
+# --- what cannot be right
+
+
+def test_a_data_set_that_changed_since_the_checkpoint_is_refused(tmp_path, dataset):
+    """A place of the stream would be another clip: the resumed run would not be the one that was begun."""
+    shutil.copytree(dataset.folder, tmp_path / "labels")
+    settings = replace(config(), data=replace(DATA, data=(str(tmp_path / "labels"),), procedural=0.5))
+    train(settings, tmp_path / "out")
+    run_relabel(RelabelConfig(data=str(tmp_path / "labels"), agreement=AgreementConfig(tau_px=1.0)))
+    with pytest.raises(CheckpointError, match="hold other clips or revisions than when its checkpoint of step 4 was written"):
+        train(settings, tmp_path / "out")
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    with pytest.raises(ShardError, match="empty"):
+        train(replace(config(), data=replace(DATA, procedural=0.5, data=(str(tmp_path / "empty"),))), tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SurroundingsError, match="file"):
+        train(config(steps=1), tmp_path / "file" / "out")
+
+
+def test_curves_that_cannot_be_written_are_an_error_with_their_place(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    with pytest.raises(SurroundingsError, match=r"could not write curves in .*tensorboard: .*run the same command again"):
+        train(config(steps=1), tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = Checkpoints(tmp_path, keep=1).export("student", CoTracker3(CoTracker3Config.mini()), "cotracker3-offline", {})
+    plain = tmp_path / "plain.pth"
+    torch.save(load_file(path), plain)
+    fine_tuning = TrainConfig(data=DATA, init=str(plain), device="cpu")
+    with pytest.raises(CheckpointError, match=r"plain\.pth: not a checkpoint of 'cotracker3-offline': .*have another shape"):
+        train(fine_tuning, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": ScheduleConfig.pseudo_label()}, "init = 'scratch' with a head that does not learn"),
+        ({"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()}, "frozen = 'vis_conf_head', but the loss has"),
+        (
+            {"data": replace(DATA, data=("labels",), procedural=0.0)},
+            "learns from exact tracks only, and procedural = kubric_share = 0",
+        ),
+        ({"keep": 0}, "keep = 0: must be at least 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(config(), **change)
+
+
+# --- the command
+
+
+def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
+    file = tmp_path / "tiny.toml"
+    file.write_text(
+        "init = 'scratch'\npreset = 'mini'\niterations = 2\ndevice = 'cpu'\n"
+        "[data]\nprocedural = 1.0\nframes = 4\nheight = 64\nwidth = 64\nqueries = 6\nbatch = 1\n"
+        "[schedule]\nsteps = 2\nfrozen = 'None'\n[loss]\nvisibility = 1.0\nconfidence = 1.0\n"
+    )
+    arguments = ["train", "--config", str(file), "--out", str(tmp_path / "out")]
+    assert tapdistill(arguments) == 0
+    said = capsys.readouterr().out
+    assert (
+        "offline student: 2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% procedural, beginning with random weights"
+        in said
+    )
+    assert "2 steps done" in said
+    assert teachers.load("cotracker3-offline", checkpoint=str(tmp_path / "out" / "student.safetensors"), device="cpu")
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
+    assert tapdistill(["train", "--init", "scratch", "--out", str(tmp_path), "--procedural", "1"]) == 1
+    assert "init = 'scratch' with a head that does not learn" in capsys.readouterr().err

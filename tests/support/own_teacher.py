@@ -1,0 +1,12 @@
+"""The teacher that docs/add-a-teacher.md writes, as the module that a user would have: "tests.support.own_teacher:FarnebackTeacher"."""
+
+from __future__ import annotations
+
+import re
+
+from tests.support.jobs import ROOT
+
+PAGE = ROOT / "docs" / "add-a-teacher.md"
+SNIPPET = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)[0]
+
+exec(compile(SNIPPET, str(PAGE), "exec"), globals())
