@@ -7,7 +7,8 @@
 #   make notebooks    runs the notebooks again and stores their outputs
 #   make bench   the benchmarks, with the machine and the versions beside every number
 #
-# The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for the CPU build:
+# The torch that is installed is TORCH. On Linux, PyPI's wheel is a CUDA build of several GB; for
+# the CPU build:
 #   make demo TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3.11
@@ -16,7 +17,8 @@ TORCH ?= torch==2.13.0
 TORCH_PIP_ARGS ?=
 # chaos, streams, and inspect_report take longer, or need a folder: run them by hand.
 BENCHMARKS = networks loader inline_labels training_memory generator dataset overhead memory scale
-# One thread: on a machine that does other things too, threads that wait for each other make tests take ten times as long.
+# One thread: on a machine that does other things too, threads that wait for each other make tests
+# take ten times as long.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 

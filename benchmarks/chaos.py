@@ -1,11 +1,13 @@
-"""Chaos: a labelling job on S3 and a cluster of two nodes, while a killer and a failing network do their worst.
+"""Chaos: a labelling job on S3 and a cluster of two nodes, while a killer and a failing network do
+their worst.
 
     python -m benchmarks.chaos --videos 100 --every 20 30 --seed 0
 
-A calm run labels the same videos first, with teachers that do not wait. Then the killer ends one of these with SIGKILL, again and again:
-the driver, a unit worker, a teacher, a decoder, the second node; and a proxy fails 5 % of the S3 requests. A driver that ended is started
-again until the job is done. At the end the bytes must equal the calm run's, the accounts must close, `verify` must find nothing, and no
-process may be left.
+A calm run labels the same videos first, with teachers that do not wait. Then the killer ends one of
+these with SIGKILL, again and again: the driver, a unit worker, a teacher, a decoder, the second
+node; and a proxy fails 5 % of the S3 requests. A driver that ended is started again until the job
+is done. At the end the bytes must equal the calm run's, the accounts must close, `verify` must find
+nothing, and no process may be left.
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.jobs import FLAGS, ROOT, STILL, children_of, start_driver, still_running, tars, write_moving
+from benchmarks.harness.jobs import (
+    FLAGS,
+    ROOT,
+    STILL,
+    children_of,
+    start_driver,
+    still_running,
+    tars,
+    write_moving,
+)
 from benchmarks.harness.s3_server import Faults, proxy, s3_server
 from benchmarks.harness.teachers import Still
 from labeler.io import s3
@@ -36,7 +47,8 @@ from labeler.shards.verify import verify
 from teachers import Tracks
 
 CLIP_S = "CHAOS_CLIP_S"
-"""Environment variable: seconds that `Patient` takes for a clip. No setting of the teacher, which would be in the bytes."""
+"""Environment variable: seconds that `Patient` takes for a clip. No setting of the teacher, which
+would be in the bytes."""
 
 
 class Patient(Still):
@@ -53,20 +65,44 @@ VICTIMS = ("UnitWorker", "TeacherActor", "decoder")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--videos", type=int, default=100, help="short videos that are made, of one clip each")
+    parser.add_argument(
+        "--videos", type=int, default=100, help="short videos that are made, of one clip each"
+    )
     parser.add_argument("--folder", type=Path, help="videos to take instead")
-    parser.add_argument("--every", type=float, nargs=2, default=(20.0, 30.0), help="seconds between kills, at least and at most")
-    parser.add_argument("--faults", type=float, default=0.05, help="share of the S3 requests that fail")
-    parser.add_argument("--teachers", nargs="+", default=[STILL, f"benchmarks.chaos:{Patient.__name__}"])
-    parser.add_argument("--clip-s", type=float, default=8.0, help="seconds that the slower of these teachers takes for a clip")
+    parser.add_argument(
+        "--every",
+        type=float,
+        nargs=2,
+        default=(20.0, 30.0),
+        help="seconds between kills, at least and at most",
+    )
+    parser.add_argument(
+        "--faults", type=float, default=0.05, help="share of the S3 requests that fail"
+    )
+    parser.add_argument(
+        "--teachers", nargs="+", default=[STILL, f"benchmarks.chaos:{Patient.__name__}"]
+    )
+    parser.add_argument(
+        "--clip-s",
+        type=float,
+        default=8.0,
+        help="seconds that the slower of these teachers takes for a clip",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    os.environ |= {CLIP_S: "0", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {
+        CLIP_S: "0",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, s3_server() as port:
         folder = arguments.folder or _videos(Path(scratch) / "videos", arguments.videos)
         share = arguments.faults / 4
-        with proxy(port, Faults(refuse=share, reset=share, lose=share, slow=share, seed=arguments.seed)) as flaky:
+        with proxy(
+            port, Faults(refuse=share, reset=share, lose=share, slow=share, seed=arguments.seed)
+        ) as flaky:
             return Chaos(folder, Path(scratch), flaky, arguments).run()
 
 
@@ -81,14 +117,18 @@ def _two_nodes() -> tuple[Any, Any]:
     """A cluster, and its second node."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     return cluster, cluster.add_node(num_cpus=1)
 
 
 class Chaos:
     """One run."""
 
-    def __init__(self, videos: Path, scratch: Path, flaky: object, arguments: argparse.Namespace) -> None:
+    def __init__(
+        self, videos: Path, scratch: Path, flaky: object, arguments: argparse.Namespace
+    ) -> None:
         self.videos, self.scratch, self.flaky, self.arguments = videos, scratch, flaky, arguments
         self.random = random.Random(arguments.seed)
         self.killed: Counter[str] = Counter()
@@ -120,13 +160,20 @@ class Chaos:
         plans, records = read_plans(storage), latest_records(storage)
         accounts = tables.accounts(plans, records)  # raises if they do not close
         found = list(verify(storage))
-        left = still_running([pid for pid in children_of(os.getpid()) if pid not in self.before], within_s=30)
+        left = still_running(
+            [pid for pid in children_of(os.getpid()) if pid not in self.before], within_s=30
+        )
         equal = tars(self.url) == tars(calm)
         print(f"chaos run: {seconds:.0f} s, the driver started {starts} times")
-        print(f"killed: {', '.join(f'{count} {name}' for name, count in self.killed.most_common()) or 'nothing'}")
-        print(f"S3 requests: {self.flaky.requests.total()}, failed on purpose: {dict(self.flaky.failed)}")
+        killed = ", ".join(f"{count} {name}" for name, count in self.killed.most_common())
+        print(f"killed: {killed or 'nothing'}")
         print(
-            f"videos: {accounts.videos} = {accounts.done} done + {accounts.videos_left_out} left out + {accounts.videos_failed} failed"
+            f"S3 requests: {self.flaky.requests.total()}, failed on purpose: "
+            f"{dict(self.flaky.failed)}"
+        )
+        print(
+            f"videos: {accounts.videos} = {accounts.done} done + {accounts.videos_left_out} left "
+            f"out + {accounts.videos_failed} failed"
         )
         print(f"bytes equal to the calm run: {equal}")
         problems = [one for one in found if not one.harmless]
@@ -135,12 +182,23 @@ class Chaos:
         return 0 if equal and not (left or problems or accounts.open) else 1
 
     def _start(self) -> subprocess.Popen:
-        command = ["label", str(self.videos), "--out", self.url, "--teachers", *self.arguments.teachers, *FLAGS]
+        command = [
+            "label",
+            str(self.videos),
+            "--out",
+            self.url,
+            "--teachers",
+            *self.arguments.teachers,
+            *FLAGS,
+        ]
         flags = ["--engine", "ray", "--ray-address", self.cluster.address]
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *command, *flags], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=(self.scratch / "driver.log").open("ab"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [sys.executable, "-m", "pipelines.cli", *command, *flags],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=(self.scratch / "driver.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
 
     def _kill_until_it_ends(self, driver: subprocess.Popen) -> int:
         """The driver's exit code; something is killed every now and then."""
@@ -170,7 +228,9 @@ class Chaos:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if line.startswith(f"ray::{victim}".encode()) or (victim == "decoder" and b"labeler.clips.isolate" in line):
+            if line.startswith(f"ray::{victim}".encode()) or (
+                victim == "decoder" and b"labeler.clips.isolate" in line
+            ):
                 found.append(pid)
         return found
 

@@ -1,9 +1,11 @@
-"""How long it takes to open a data set of 10,000 clips and print its summary, from its records alone.
+"""How long it takes to open a data set of 10,000 clips and print its summary, from its records
+alone.
 
     python -m benchmarks.dataset
 
-625 commit records of 16 clips are written by hand, without tars: opening needs none. Measured with and without records.parquet, the file
-of their copies that a finished job leaves; while a job runs there are more records than copies. The goal is below 2 s.
+625 commit records of 16 clips are written by hand, without tars: opening needs none. Measured with
+and without records.parquet, the file of their copies that a finished job leaves; while a job runs
+there are more records than copies. The goal is below 2 s.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ SUFFIXES = (
 
 
 def main() -> None:
-    print(f"{platform.machine()}, Python {platform.python_version()}, pandas {version('pandas')}, pyarrow {version('pyarrow')}")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, pandas {version('pandas')}, "
+        f"pyarrow {version('pyarrow')}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage(folder)
         write_records(storage)
@@ -49,8 +54,9 @@ def main() -> None:
             clips = len(dataset.clips)
             tabled = time.perf_counter()
             print(
-                f"{what:<24} open {opened - started:.2f} s, summary {printed - opened:.2f} s, together {printed - started:.2f} s "
-                f"(goal {GOAL_S:g}); `clips`, {clips:,} rows: {tabled - printed:.2f} s"
+                f"{what:<24} open {opened - started:.2f} s, summary {printed - opened:.2f} s, "
+                f"together {printed - started:.2f} s (goal {GOAL_S:g}); `clips`, {clips:,} rows: "
+                f"{tabled - printed:.2f} s"
             )
             copy_records(storage, latest_records(storage))
         print(text)
@@ -59,29 +65,58 @@ def main() -> None:
 def write_records(storage: Storage) -> None:
     """A data set of `UNITS` units that is done: manifest, plan, records."""
     freeze(storage, Frozen(sources=("videos",), videos_per_unit=CLIPS), "benchmark")
-    sources = [Source(f"videos/{number:05d}.mp4", 1_000_000, str(number)) for number in range(UNITS * CLIPS)]
+    sources = [
+        Source(f"videos/{number:05d}.mp4", 1_000_000, str(number))
+        for number in range(UNITS * CLIPS)
+    ]
     create_plan(storage, 0, cut_into_units(sources, CLIPS))
-    info = {"architecture": "network", "licence": "Apache-2.0", "mode": "label", "visible_rule": "v > 0.5", "settings": {}}
+    info = {
+        "architecture": "network",
+        "licence": "Apache-2.0",
+        "mode": "label",
+        "visible_rule": "v > 0.5",
+        "settings": {},
+    }
     teachers = {
-        suffix.removesuffix(".npz"): info for suffix in SUFFIXES if suffix not in ("json", "labels.npz", "mp4", "queries.npz")
+        suffix.removesuffix(".npz"): info
+        for suffix in SUFFIXES
+        if suffix not in ("json", "labels.npz", "mp4", "queries.npz")
     }
     for unit in range(UNITS):
         uris = [source.uri for source in sources[unit * CLIPS : (unit + 1) * CLIPS]]
         record = Record(
-            unit=unit, revision=0, plan=0, tar=f"shards/{unit:06d}.r0.0123456789ab.tar", size_bytes=48_000_000, sha256="0" * 64,
-            teachers=teachers, agreement=vars(AgreementConfig()), rows=[], planned=CLIPS,
+            unit=unit,
+            revision=0,
+            plan=0,
+            tar=f"shards/{unit:06d}.r0.0123456789ab.tar",
+            size_bytes=48_000_000,
+            sha256="0" * 64,
+            teachers=teachers,
+            agreement=vars(AgreementConfig()),
+            rows=[],
+            planned=CLIPS,
             videos=[VideoEntry(uri=uri, sha256="0" * 64, clips=1) for uri in uris],
             clips=[entry(uri, unit * CLIPS + number) for number, uri in enumerate(uris)],
-        )  # fmt: skip
+        )
         storage.create(record.name, record.to_bytes())
 
 
 def entry(uri: str, number: int) -> ClipEntry:
     return ClipEntry(
-        key=f"{number:016x}-f000000-s1", uri=uri, source_start=0, stride=1, frames=80, height=384, width=680, queries=1024,
-        kept=700 + number % 200, mean_support=0.9, decoder="decord", truncated=False,
+        key=f"{number:016x}-f000000-s1",
+        uri=uri,
+        source_start=0,
+        stride=1,
+        frames=80,
+        height=384,
+        width=680,
+        queries=1024,
+        kept=700 + number % 200,
+        mean_support=0.9,
+        decoder="decord",
+        truncated=False,
         offsets={suffix: (512 * i, 400_000) for i, suffix in enumerate(SUFFIXES)},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -19,19 +19,30 @@ WORLDS: dict[str, dict[str, Any]] = {
     "bent, moving camera": {"bend": 1.0, "camera": 1.0},
     "motion blur": {"blur": 0.5},
     "patterns": {"domain": "patterns"},
-    "all of it": {"domain": "patterns", "bend": 0.5, "camera": 0.5, "blur": 0.5, "light": 0.5, "noise": 4.0},
+    "all of it": {
+        "domain": "patterns",
+        "bend": 0.5,
+        "camera": 0.5,
+        "blur": 0.5,
+        "light": 0.5,
+        "noise": 4.0,
+    },
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", type=int, default=256, help="px a side")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     for name, more in WORLDS.items():
-        config = SynthConfig(frames=arguments.frames, height=arguments.size, width=arguments.size, **more)
+        config = SynthConfig(
+            frames=arguments.frames, height=arguments.size, width=arguments.size, **more
+        )
         generate(0, config)
         began = time.process_time()
         for seed in range(arguments.clips):

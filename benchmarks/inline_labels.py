@@ -2,10 +2,12 @@
 
     python -m benchmarks.inline_labels
 
-Procedural videos are labelled once by a mini CoTracker3 (random weights: its time is that of trained ones; classical teachers would be
-quicker than any network). Then the same student takes the same number of steps on the same clips, first with the teacher inside the step
-(`--labels inline`), then from the stored tracks. Saved is what the step gets shorter by, as a share of the teacher's own time inside it;
-reading the stored tracks is what is paid for it. Steps of the two ways alternate, so that a busy machine slows both. The goal is 90 %.
+Procedural videos are labelled once by a mini CoTracker3 (random weights: its time is that of
+trained ones; classical teachers would be quicker than any network). Then the same student takes the
+same number of steps on the same clips, first with the teacher inside the step (`--labels inline`),
+then from the stored tracks. Saved is what the step gets shorter by, as a share of the teacher's own
+time inside it; reading the stored tracks is what is paid for it. Steps of the two ways alternate,
+so that a busy machine slows both. The goal is 90 %.
 """
 
 from __future__ import annotations
@@ -43,13 +45,23 @@ GOAL = 0.9
 
 
 def main() -> None:
-    print(f"{platform.machine()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}")
+    print(
+        f"{platform.machine()}, 1 thread, Python {platform.python_version()}, torch "
+        f"{torch.__version__}"
+    )
     with tempfile.TemporaryDirectory() as folder, one_thread():
         weights = teacher_file(Path(folder))
         stored = DataConfig(
-            data=(str(make_shards(Path(folder), weights)),), frames=24, height=192, width=256, queries=64, batch=1
-        )  # fmt: skip
-        inline = replace(stored, labels="inline", teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",))
+            data=(str(make_shards(Path(folder), weights)),),
+            frames=24,
+            height=192,
+            width=256,
+            queries=64,
+            batch=1,
+        )
+        inline = replace(
+            stored, labels="inline", teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",)
+        )
         ways = {"inline": Way(inline, weights), "stored": Way(stored, weights)}
         for way in ways.values():
             way.step()  # the first one starts everything
@@ -61,19 +73,27 @@ def main() -> None:
                 seconds[name].append(way.step())
             teacher.append(ways["inline"].teacher_s - before)
     step = {name: median(times) for name, times in seconds.items()}
-    saved = median(one - other for one, other in zip(seconds["inline"], seconds["stored"], strict=True))
+    saved = median(
+        one - other for one, other in zip(seconds["inline"], seconds["stored"], strict=True)
+    )
     print(
-        f"step with the teacher inside   {step['inline']:6.2f} s, of which the teacher {median(teacher):6.2f} s (medians of {STEPS})"
+        f"step with the teacher inside   {step['inline']:6.2f} s, of which the teacher "
+        f"{median(teacher):6.2f} s (medians of {STEPS})"
     )
     print(f"step with stored labels        {step['stored']:6.2f} s")
-    print(f"saved {saved:.2f} s: {saved / median(teacher):.0%} of the teacher's time (goal {GOAL:.0%})")
+    print(
+        f"saved {saved:.2f} s: {saved / median(teacher):.0%} of the teacher's time (goal "
+        f"{GOAL:.0%})"
+    )
 
 
 def teacher_file(folder: Path) -> Path:
     """A mini CoTracker3's file."""
     student = STUDENTS["offline"]
     torch.manual_seed(0)
-    return Checkpoints(folder, keep=1).export("teacher", student.network(student.presets["mini"]()), student.teacher, {})
+    return Checkpoints(folder, keep=1).export(
+        "teacher", student.network(student.presets["mini"]()), student.teacher, {}
+    )
 
 
 def make_shards(folder: Path, weights: Path) -> Path:
@@ -85,10 +105,15 @@ def make_shards(folder: Path, weights: Path) -> Path:
         (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
     label(
         LabelConfig(
-            videos=(str(videos),), out=str(shards), teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",), engine="local",
-            device="cpu", queries=QueryConfig(count=128),
+            videos=(str(videos),),
+            out=str(shards),
+            teachers=(TEACHER,),
+            checkpoint=(f"{TEACHER}={weights}",),
+            engine="local",
+            device="cpu",
+            queries=QueryConfig(count=128),
         )
-    )  # fmt: skip
+    )
     return shards
 
 
@@ -100,7 +125,9 @@ class Way:
         self.student = STUDENTS["offline"]
         self.model = first_network(self.config)
         self.optimiser = Optimiser(self.model, self.config.schedule)
-        self.inline = InlineLabels.of(data, torch.device("cpu")) if data.labels == "inline" else None
+        self.inline = (
+            InlineLabels.of(data, torch.device("cpu")) if data.labels == "inline" else None
+        )
         self.stream: Iterator[Batch] = batches(data, seed=0)
 
     @property

@@ -1,10 +1,13 @@
-"""How fast the loader alone reads mini shards, against the pace of a mini student that trains on them.
+"""How fast the loader alone reads mini shards, against the pace of a mini student that trains on
+them.
 
     python -m benchmarks.loader
 
-Two procedural videos of 80 frames, 640 x 272 px (the size of the demo's largest clip), are labelled by two classical teachers. Then
-batches of two clips of 24 frames, 192 x 256 px, 64 queries are read, from shards alone and half of them procedural. The trainer's pace is
-a forward and backward pass on such a batch, in the same process, while nothing is read. The goal is a loader 10 times as fast.
+Two procedural videos of 80 frames, 640 x 272 px (the size of the demo's largest clip), are labelled
+by two classical teachers. Then batches of two clips of 24 frames, 192 x 256 px, 64 queries are
+read, from shards alone and half of them procedural. The trainer's pace is a forward and backward
+pass on such a batch, in the same process, while nothing is read. The goal is a loader 10 times as
+fast.
 """
 
 from __future__ import annotations
@@ -40,11 +43,23 @@ GOAL = 10
 def main() -> None:
     threads = torch.get_num_threads()
     print(f"{platform.machine()}, {threads} threads, Python {platform.python_version()}, ", end="")
-    print(", ".join(f"{name} {version(name)}" for name in ("torch", "webdataset", "av", "numpy", "opencv-python-headless")))
+    print(
+        ", ".join(
+            f"{name} {version(name)}"
+            for name in ("torch", "webdataset", "av", "numpy", "opencv-python-headless")
+        )
+    )
     with tempfile.TemporaryDirectory() as folder:
         config = DataConfig(
-            data=(str(make_shards(Path(folder))),), procedural=0, frames=24, height=192, width=256, queries=64, batch=2, at_once=2
-        )  # fmt: skip
+            data=(str(make_shards(Path(folder))),),
+            procedural=0,
+            frames=24,
+            height=192,
+            width=256,
+            queries=64,
+            batch=2,
+            at_once=2,
+        )
         train_pace = trainer_pace(config)
         print(f"trainer        {train_pace:7.2f} clips/s")
         for share in (0.0, 0.5):
@@ -52,7 +67,8 @@ def main() -> None:
                 pace = loader_pace(replace(config, procedural=share, readers=readers))
                 ratio = pace / train_pace
                 print(
-                    f"{share:4.0%} procedural, {readers} readers {pace:7.2f} clips/s, {ratio:6.1f} times the trainer (goal {GOAL})"
+                    f"{share:4.0%} procedural, {readers} readers {pace:7.2f} clips/s, {ratio:6.1f} "
+                    f"times the trainer (goal {GOAL})"
                 )
 
 
@@ -65,16 +81,24 @@ def make_shards(folder: Path) -> Path:
         (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
     label(
         LabelConfig(
-            videos=(str(videos),), out=str(shards), teachers=("lk", "flow"), engine="local", queries=QueryConfig(count=128)
+            videos=(str(videos),),
+            out=str(shards),
+            teachers=("lk", "flow"),
+            engine="local",
+            queries=QueryConfig(count=128),
         )
-    )  # fmt: skip
+    )
     return shards
 
 
 def trainer_pace(config: DataConfig) -> float:
     """Clips a second through forward and backward pass of a mini student."""
     recipe = TrainConfig.from_scratch(replace(config, procedural=1.0), steps=STEPS)
-    student, model, batch = STUDENTS[recipe.student], first_network(recipe), next(batches(config, seed=0))
+    student, model, batch = (
+        STUDENTS[recipe.student],
+        first_network(recipe),
+        next(batches(config, seed=0)),
+    )
 
     def step() -> None:
         add_gradient(student, model, batch, recipe, parts=1, progress=0.0)
@@ -87,7 +111,8 @@ def trainer_pace(config: DataConfig) -> float:
 
 
 def loader_pace(config: DataConfig) -> float:
-    """Clips a second once the readers run and their queues, which were filled for nothing, are empty."""
+    """Clips a second once the readers run and their queues, which were filled for nothing, are
+    empty."""
     stream: Iterator[Batch] = batches(config, seed=0)
     for _ in islice(stream, 1 + 2 * config.readers):
         pass

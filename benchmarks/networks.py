@@ -2,14 +2,15 @@
 
     python -m benchmarks.networks [--only cotracker2 tapir] [--threads 1] [--bf16] [--runs 3]
 
-One forward pass of each network with random weights, at the sizes at which the official code was measured. Each row has a process of
-its own, so that its peak memory is its own. The limit is FLOPs / the rate at which 2048 x 2048 matrices are multiplied before and
-after the pass, with the same threads and precision: a network that did nothing else would reach 100 %. FLOPs are those that run: of a
-convolution that saves arithmetic, fewer than the plain one has. Other processes take cache and memory bandwidth, so that CPU seconds
-grow by 10-40 %; the share of the limit moves less.
+One forward pass of each network with random weights, at the sizes at which the official code was
+measured. Each row has a process of its own, so that its peak memory is its own. The limit is FLOPs
+/ the rate at which 2048 x 2048 matrices are multiplied before and after the pass, with the same
+threads and precision: a network that did nothing else would reach 100 %. FLOPs are those that run:
+of a convolution that saves arithmetic, fewer than the plain one has. Other processes take cache and
+memory bandwidth, so that CPU seconds grow by 10-40 %; the share of the limit moves less.
 
-With `--bf16` the float32 pass runs too, and the rows end with how far the tracks drift from it. Untrained networks move points little,
-so the way that they move is printed beside it.
+With `--bf16` the float32 pass runs too, and the rows end with how far the tracks drift from it.
+Untrained networks move points little, so the way that they move is printed beside it.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ ROWS = (
     Row("pips", 8, 384, 512, 6, 1, 21.2, 1942, 1.4),
     Row("pips2", 24, 384, 512, 16, 1, 63.4, 2325, 1.2),
 )
-"""Official figures: the published code of each model (facebookresearch/co-tracker at 82e02e8, google-deepmind/tapnet, aharley/pips,
-aharley/pips2) with torch 2.13.0 in float32 on two cores of an AMD EPYC with AVX-512, user + system seconds: CoTrackers on an idle machine,
-median of 3; the others on a loaded one, one run. Peaks were measured with 2 threads."""
+"""Official figures: the published code of each model (facebookresearch/co-tracker at 82e02e8,
+google-deepmind/tapnet, aharley/pips, aharley/pips2) with torch 2.13.0 in float32 on two cores of an
+AMD EPYC with AVX-512, user + system seconds: CoTrackers on an idle machine, median of 3; the others
+on a loaded one, one run. Peaks were measured with 2 threads."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,12 @@ class Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[row.teacher for row in ROWS], help="these teachers")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[row.teacher for row in ROWS], help="these teachers"
+    )
     parser.add_argument("--threads", type=int, help="instead of those of the official figures")
     parser.add_argument("--bf16", action="store_true", help="bf16 where it is safe, and its drift")
     parser.add_argument("--runs", type=int, default=1, help="timed passes; the median counts")
@@ -100,12 +106,18 @@ def main() -> None:
         (row,) = (row for row in ROWS if row.teacher == options.process_of)
         print(json.dumps(asdict(measure(row, options.threads, options.bf16, options.runs))))
         return
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end="")
     print(
-        f"Python {platform.python_version()}, torch {version('torch')}, {'bf16' if options.bf16 else 'float32'}, {QUERIES} queries"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f}, ",
+        end="",
     )
     print(
-        "| network | size | threads | CPU s | wall s | official CPU s | ratio (goal) | peak MiB | official | GFLOP | of limit |",
+        f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"{'bf16' if options.bf16 else 'float32'}, {QUERIES} queries"
+    )
+    print(
+        "| network | size | threads | CPU s | wall s | official CPU s | ratio (goal) | peak MiB | "
+        "official | GFLOP | of limit |",
         end="",
     )
     print(" drift px: median, 95 %, largest (travel) |" if options.bf16 else "")
@@ -116,7 +128,8 @@ def main() -> None:
 
 
 def in_own_process(row: Row, threads: int, options: argparse.Namespace) -> Result:
-    """`measure`; this process imports no torch, because a child's peak begins with that of its parent."""
+    """`measure`; this process imports no torch, because a child's peak begins with that of its
+    parent."""
     command = [
         sys.executable,
         "-m",
@@ -128,18 +141,33 @@ def in_own_process(row: Row, threads: int, options: argparse.Namespace) -> Resul
         "--runs",
         str(options.runs),
     ]
-    output = subprocess.run([*command, *(["--bf16"] if options.bf16 else [])], check=True, stdout=subprocess.PIPE, text=True)
+    output = subprocess.run(
+        [*command, *(["--bf16"] if options.bf16 else [])],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return Result(**json.loads(output.stdout.splitlines()[-1]))
 
 
 def line(row: Row, threads: int, result: Result) -> str:
-    """A row of the printed table; an official figure for another number of threads stays out of the ratio."""
+    """A row of the printed table; an official figure for another number of threads stays out of the
+    ratio."""
     same = threads == row.threads
     ratio = f"{row.official_cpu_s / result.cpu_s:.2f} ({row.goal})" if same else "other threads"
     cells = [
-        row.teacher, f"{row.frames} x {row.height} x {row.width}", threads, f"{result.cpu_s:.1f}", f"{result.wall_s:.1f}",
-        row.official_cpu_s, ratio, f"{result.peak_mib:.0f}", f"{row.official_peak_mib:.0f}", f"{result.gflop:.0f}", f"{result.limit:.0%}",
-    ]  # fmt: skip
+        row.teacher,
+        f"{row.frames} x {row.height} x {row.width}",
+        threads,
+        f"{result.cpu_s:.1f}",
+        f"{result.wall_s:.1f}",
+        row.official_cpu_s,
+        ratio,
+        f"{result.peak_mib:.0f}",
+        f"{row.official_peak_mib:.0f}",
+        f"{result.gflop:.0f}",
+        f"{result.limit:.0%}",
+    ]
     if result.drift_px:
         middle, most, largest = result.drift_px
         cells.append(f"{middle:.4f}, {most:.4f}, {largest:.3f} ({result.travel_px:.2f})")
@@ -186,8 +214,12 @@ def network(row: Row, bf16: bool) -> tuple[Callable[[], Tensor], Tensor]:
 
     teacher: Any = teachers.load(row.teacher, checkpoint="random", device="cpu", bf16=bf16)
     draw = torch.Generator().manual_seed(70)
-    frames = torch.randint(256, (row.frames, row.height, row.width, 3), dtype=torch.uint8, generator=draw)
-    queries = torch.rand(QUERIES, 3, generator=draw) * torch.tensor([row.frames, 0.84 * row.width, 0.84 * row.height])
+    frames = torch.randint(
+        256, (row.frames, row.height, row.width, 3), dtype=torch.uint8, generator=draw
+    )
+    queries = torch.rand(QUERIES, 3, generator=draw) * torch.tensor(
+        [row.frames, 0.84 * row.width, 0.84 * row.height]
+    )
     queries[:, 0] = queries[:, 0].floor()
     queries[: QUERIES // 3, 0] = 0
     queries[:, 1:] += 0.08 * torch.tensor([row.width, row.height])
@@ -200,7 +232,13 @@ def network(row: Row, bf16: bool) -> tuple[Callable[[], Tensor], Tensor]:
             if row.teacher.startswith("cotracker"):
                 windows = teacher.model(video, points, row.iterations)
                 half = windows[0].xy.shape[3] // 2
-                return torch.cat([*(window.xy[-1, 0, :, :half] for window in windows[:-1]), windows[-1].xy[-1, 0]], 1)
+                return torch.cat(
+                    [
+                        *(window.xy[-1, 0, :, :half] for window in windows[:-1]),
+                        windows[-1].xy[-1, 0],
+                    ],
+                    1,
+                )
             if row.teacher.startswith("pips"):
                 start = points[:, :, None, 1:].expand(-1, -1, row.frames, -1)
                 answer = teacher.model(video, start, row.iterations)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.scale
 
-Measured with the job's own code: listing and planning 100,000 objects, resuming with the records of all their units, and the driver's work
-on every event of the job. Simulated: the bucket (a local server that makes up the listing and the records, without a network's delay), and
-the workers (their events are played to the driver, as many as 64 GPUs would send). Counted: the requests of the driver, and those of a
-worker for a unit, in a real small job through a counting proxy.
+Measured with the job's own code: listing and planning 100,000 objects, resuming with the records of
+all their units, and the driver's work on every event of the job. Simulated: the bucket (a local
+server that makes up the listing and the records, without a network's delay), and the workers (their
+events are played to the driver, as many as 64 GPUs would send). Counted: the requests of the
+driver, and those of a worker for a unit, in a real small job through a counting proxy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from benchmarks.harness.s3_server import proxy, s3_server
 from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, cut_into_units, units
-from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records, latest_records, record_name
+from labeler.shards.records import (
+    ClipEntry,
+    Record,
+    VideoEntry,
+    copy_records,
+    latest_records,
+    record_name,
+)
 from labeler.sources.listing import list_sources
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
 from pipelines.jobs.labelling import label
@@ -36,7 +44,8 @@ from pipelines.jobs.progress import JobProgress
 
 VIDEOS, VIDEOS_PER_UNIT, CLIPS = 100_000, 16, 4
 GPUS, CLIPS_PER_GPU_S = 64, 0.5
-"""A guess for the pace of several learnt teachers on one GPU; it sets how long the job takes, and nothing else here."""
+"""A guess for the pace of several learnt teachers on one GPU; it sets how long the job takes, and
+nothing else here."""
 PAGE = 1000
 """Objects in an answer of S3 to a listing."""
 
@@ -45,10 +54,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--videos", type=int, default=VIDEOS)
     videos = parser.parse_args().videos
-    os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     port = multiprocessing.get_context("spawn").Value("i", 0)
     requests = multiprocessing.get_context("spawn").Value("i", 0)
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(videos, port, requests), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(videos, port, requests), daemon=True
+    )
     server.start()
     while not port.value:
         time.sleep(0.1)
@@ -70,8 +85,9 @@ def planning(videos: int, requests) -> list[Unit]:
     planned = units([table])
     seconds = time.perf_counter() - started
     print(
-        f"planning: {len(sources):,} videos listed in {listed:.1f} s with {requests.value - before} requests, {len(planned):,} units "
-        f"planned in {seconds:.1f} s in all",
+        f"planning: {len(sources):,} videos listed in {listed:.1f} s with "
+        f"{requests.value - before} requests, {len(planned):,} units planned in {seconds:.1f} s in "
+        "all",
         flush=True,
     )
     assert len(sources) == videos
@@ -83,14 +99,16 @@ def resuming(requests) -> None:
     started, before = time.perf_counter(), requests.value
     records = latest_records(storage)
     print(
-        f"resuming, records one by one: {len(records):,} in {time.perf_counter() - started:.1f} s, {requests.value - before} requests",
+        f"resuming, records one by one: {len(records):,} in {time.perf_counter() - started:.1f} s, "
+        f"{requests.value - before} requests",
         flush=True,
     )
     copy_records(storage, records)
     started, before = time.perf_counter(), requests.value
     again = latest_records(storage)
     print(
-        f"resuming, from records.parquet: {len(again):,} in {time.perf_counter() - started:.1f} s, {requests.value - before} requests",
+        f"resuming, from records.parquet: {len(again):,} in {time.perf_counter() - started:.1f} s, "
+        f"{requests.value - before} requests",
         flush=True,
     )
     assert [record.name for record in again] == [record.name for record in records]
@@ -108,8 +126,9 @@ def driving(planned: list[Unit]) -> None:
     job_s = len(planned) * VIDEOS_PER_UNIT * CLIPS / (GPUS * CLIPS_PER_GPU_S)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"driving: {count:,} events cost {cpu:.0f} CPU s ({1e6 * cpu / count:.0f} us each), of a job of {job_s / 3600:.1f} h: "
-        f"{cpu / job_s:.1%} of a core, without Ray's part; peak {peak / 1024:.0f} MiB, {(peak - before) / 1024:.0f} MiB by the events",
+        f"driving: {count:,} events cost {cpu:.0f} CPU s ({1e6 * cpu / count:.0f} us each), of a "
+        f"job of {job_s / 3600:.1f} h: {cpu / job_s:.1%} of a core, without Ray's part; peak "
+        f"{peak / 1024:.0f} MiB, {(peak - before) / 1024:.0f} MiB by the events",
         flush=True,
     )
 
@@ -142,7 +161,8 @@ def requests_of_a_unit() -> None:
                 counts.append(counting.requests.copy())
     each = {method: (counts[1][method] - counts[0][method]) / 4 for method in sorted(counts[1])}
     print(
-        f"requests: a unit costs {each} (videos on local disk); the rest of a job {sum(counts[0].values()) - 4 * sum(each.values()):.0f}"
+        f"requests: a unit costs {each} (videos on local disk); the rest of a job "
+        f"{sum(counts[0].values()) - 4 * sum(each.values()):.0f}"
     )
 
 
@@ -201,15 +221,21 @@ def serve(videos: int, port, requests) -> None:
 
 
 def _listing(ordered: list[str], names: dict[str, int], query: dict[str, list[str]]) -> str:
-    """A page of a listing, as S3 words it: objects, and with a delimiter the folders below the prefix."""
+    """A page of a listing, as S3 words it: objects, and with a delimiter the folders below the
+    prefix."""
     prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
     start = bisect.bisect_right(ordered, after) if after else bisect.bisect_left(ordered, prefix)
     end = bisect.bisect_left(ordered, prefix + chr(0x10FFFF))
     if query.get("delimiter", [""])[0] == "/":
         below = dict.fromkeys(
-            name[len(prefix) :].partition("/")[0] + "/" for name in ordered[start:end] if "/" in name[len(prefix) :]
+            name[len(prefix) :].partition("/")[0] + "/"
+            for name in ordered[start:end]
+            if "/" in name[len(prefix) :]
         )
-        folders = "".join(f"<CommonPrefixes><Prefix>{escape(prefix + folder)}</Prefix></CommonPrefixes>" for folder in below)
+        folders = "".join(
+            f"<CommonPrefixes><Prefix>{escape(prefix + folder)}</Prefix></CommonPrefixes>"
+            for folder in below
+        )
         page = [name for name in ordered[start:end] if "/" not in name[len(prefix) :]][:PAGE]
         more = not below and end > start + PAGE
     else:
@@ -221,7 +247,8 @@ def _listing(ordered: list[str], names: dict[str, int], query: dict[str, list[st
     )
     token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
     return (
-        '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name>'
+        '<?xml version="1.0"?><ListBucketResult '
+        'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name>'
         f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(page)}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
         f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{items}{folders}</ListBucketResult>"
     )
@@ -229,23 +256,45 @@ def _listing(ordered: list[str], names: dict[str, int], query: dict[str, list[st
 
 def _record(unit: int) -> bytes:
     """The record of a unit in which every video gave its clips."""
-    uris = [f"s3://bucket/videos/{i:06d}.mp4" for i in range(unit * VIDEOS_PER_UNIT, (unit + 1) * VIDEOS_PER_UNIT)]
+    uris = [
+        f"s3://bucket/videos/{i:06d}.mp4"
+        for i in range(unit * VIDEOS_PER_UNIT, (unit + 1) * VIDEOS_PER_UNIT)
+    ]
     suffixes = ("mp4", "queries.npz", "cotracker3-offline.npz", "tapir.npz", "labels.npz", "json")
     offsets = {suffix: (512 + 400_000 * k, 400_000) for k, suffix in enumerate(suffixes)}
     clips = [
         ClipEntry(
-            key=f"{unit:06d}{i:02d}{clip}", uri=uri, source_start=0, stride=1, frames=80, height=384, width=680, queries=1024, kept=700,
-            mean_support=0.9, decoder="decord", truncated=False, offsets=offsets,
+            key=f"{unit:06d}{i:02d}{clip}",
+            uri=uri,
+            source_start=0,
+            stride=1,
+            frames=80,
+            height=384,
+            width=680,
+            queries=1024,
+            kept=700,
+            mean_support=0.9,
+            decoder="decord",
+            truncated=False,
+            offsets=offsets,
         )
         for i, uri in enumerate(uris)
         for clip in range(CLIPS)
-    ]  # fmt: skip
+    ]
     record = Record(
-        unit=unit, revision=0, plan=0, tar=f"shards/{unit:06d}.r0.{'0' * 12}.tar", size_bytes=20_000_000, sha256="0" * 64,
-        teachers={"cotracker3-offline": {}, "tapir": {}}, agreement={}, clips=clips,
+        unit=unit,
+        revision=0,
+        plan=0,
+        tar=f"shards/{unit:06d}.r0.{'0' * 12}.tar",
+        size_bytes=20_000_000,
+        sha256="0" * 64,
+        teachers={"cotracker3-offline": {}, "tapir": {}},
+        agreement={},
+        clips=clips,
         videos=[VideoEntry(uri=uri, sha256="0" * 64, clips=CLIPS) for uri in uris],
-         rows=[], planned=len(uris),
-    )  # fmt: skip
+        rows=[],
+        planned=len(uris),
+    )
     return record.to_bytes()
 
 

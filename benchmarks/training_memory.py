@@ -1,15 +1,19 @@
-"""Memory of a training step of CoTracker3: measured on small clips, computed for the published ones.
+"""Memory of a training step of CoTracker3: measured on small clips, computed for the published
+ones.
 
     python -m benchmarks.training_memory
 
-Measured   the highest resident set of a fresh process, less that of the process before the step: forward pass, losses, backward pass, and
-           AdamW, in float32 on the CPU.
-Computed   the bytes that autograd keeps for the way back, counted while the same code runs on tensors without content (torch's
-           FakeTensorMode), every storage once; plus 16 bytes a parameter for weight, gradient, and AdamW's two moments. What is computed
-           again on the way back is not in it, nor what only lives inside one operation: the measured rows show how much that adds.
-           bfloat16 is what autocast makes of the CPU's operations, which differ from a GPU's in a few.
+Measured   the highest resident set of a fresh process, less that of the process before the step:
+           forward pass, losses, backward pass, and AdamW, in float32 on the CPU.
+Computed   the bytes that autograd keeps for the way back, counted while the same code runs on
+           tensors without content (torch's FakeTensorMode), every storage once; plus 16 bytes a
+           parameter for weight, gradient, and AdamW's two moments. What is computed again on the
+           way back is not in it, nor what only lives inside one operation: the measured rows show
+           how much that adds. bfloat16 is what autocast makes of the CPU's operations, which differ
+           from a GPU's in a few.
 
-No GPU was used for the computed rows: they say what a clip needs at least, not what a GPU's allocator makes of it.
+No GPU was used for the computed rows: they say what a clip needs at least, not what a GPU's
+allocator makes of it.
 """
 
 from __future__ import annotations
@@ -44,21 +48,33 @@ SMALL: tuple[tuple[Preset, int, int, int, int], ...] = (
     ("official", 16, 192, 256, 64),
 )
 """Preset, frames, height, width, queries: what two CPU cores do in a minute or so."""
-PUBLISHED = {"offline": ((40, 384, 512, 384), (64, 384, 512, 384), (80, 384, 512, 384)), "online": ((64, 384, 512, 384),)}
+PUBLISHED = {
+    "offline": ((40, 384, 512, 384), (64, 384, 512, 384), (80, 384, 512, 384)),
+    "online": ((64, 384, 512, 384),),
+}
 GPU_BLOCKS = {"frames_per_block": 16, "points_per_block": 16384}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--one", nargs=7, help=argparse.SUPPRESS)
     asked = parser.parse_args().one
     if asked:
         preset, kind, recompute, *sizes = asked
         print(measured_gib(preset, kind, recompute == "True", *map(int, sizes)))
         return
-    print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, numpy {version('numpy')}\n")
-    print("measured on the CPU, float32, GiB                          kept      again on the way back")
-    print("                                                   measured computed   measured computed")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"numpy {version('numpy')}\n"
+    )
+    print(
+        "measured on the CPU, float32, GiB                          kept      again on the way back"
+    )
+    print(
+        "                                                   measured computed   measured computed"
+    )
     for preset, *sizes in SMALL:
         row = f"{preset:<9} offline  {shape(*sizes):<30}"
         for recompute in (False, True):
@@ -66,15 +82,21 @@ def main() -> None:
             computed = computed_gib(preset, "offline", recompute, False, *sizes)
             row += f"   {measured:8.2f} {computed:8.2f}"
         print(row, flush=True)
-    print("\ncomputed for one clip of the recipes, GiB                 float32                bfloat16")
-    print("                                                       kept    again         kept    again")
+    print(
+        "\ncomputed for one clip of the recipes, GiB                 float32                "
+        "bfloat16"
+    )
+    print(
+        "                                                       kept    again         kept    again"
+    )
     kind: Any
     for kind, clips in PUBLISHED.items():
         for clip in clips:
             row = f"official  {kind:<8} {shape(*clip):<30}"
             for bf16 in (False, True):
                 for recompute in (False, True):
-                    row += f" {computed_gib('official', kind, recompute, bf16, *clip, **GPU_BLOCKS):8.1f}"
+                    gib = computed_gib("official", kind, recompute, bf16, *clip, **GPU_BLOCKS)
+                    row += f" {gib:8.1f}"
                 row += "    "
             print(row, flush=True)
 
@@ -87,18 +109,31 @@ def in_fresh_process(preset: Preset, kind: Kind, recompute: bool, *sizes: int) -
     """`measured_gib` where nothing else has been in memory."""
     arguments = [preset, kind, str(recompute), *map(str, sizes)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.training_memory", "--one", *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "benchmarks.training_memory", "--one", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return float(done.stdout)
 
 
-def measured_gib(preset: Preset, kind: Kind, recompute: bool, frames: int, height: int, width: int, queries: int) -> float:
+def measured_gib(
+    preset: Preset, kind: Kind, recompute: bool, frames: int, height: int, width: int, queries: int
+) -> float:
     """How much a step adds to the highest resident set of this process."""
-    data = DataConfig(procedural=1.0, frames=frames, height=height, width=width, queries=queries, batch=1)
+    data = DataConfig(
+        procedural=1.0, frames=frames, height=height, width=width, queries=queries, batch=1
+    )
     config = TrainConfig(
-        data=data, init="scratch", student=kind, preset=preset, recompute=recompute, device="cpu",
-        schedule=ScheduleConfig.supervised(), loss=TrainConfig.from_scratch(data, 1).loss,
-    )  # fmt: skip
+        data=data,
+        init="scratch",
+        student=kind,
+        preset=preset,
+        recompute=recompute,
+        device="cpu",
+        schedule=ScheduleConfig.supervised(),
+        loss=TrainConfig.from_scratch(data, 1).loss,
+    )
     student = STUDENTS[kind]
     batch = next(batches(data, seed=0))
     model = student.network(student.presets[preset]())
@@ -110,7 +145,15 @@ def measured_gib(preset: Preset, kind: Kind, recompute: bool, frames: int, heigh
 
 
 def computed_gib(
-    preset: Preset, kind: Kind, recompute: bool, bf16: bool, frames: int, height: int, width: int, queries: int, **blocks: int
+    preset: Preset,
+    kind: Kind,
+    recompute: bool,
+    bf16: bool,
+    frames: int,
+    height: int,
+    width: int,
+    queries: int,
+    **blocks: int,
 ) -> float:
     """What autograd keeps of a clip, and the optimiser of the network."""
     student = STUDENTS[kind]

@@ -1,9 +1,11 @@
 #!/bin/bash
-# A labelling job as a Slurm array, without a Ray cluster: each task does every N-th unit on one node.
+# A labelling job as a Slurm array, without a Ray cluster: each task does every N-th unit on one
+# node.
 #
 #   VIDEOS=s3://bucket/videos OUT=s3://bucket/labels TEACHERS="cotracker3-offline tapir" sbatch --array=0-15 deploy/slurm-array.sh
 #
-# A task that is killed or requeued goes on where it stopped; `tapdistill status $OUT` tells how all of them stand.
+# A task that is killed or requeued goes on where it stopped; `tapdistill status $OUT` tells how all
+# of them stand.
 
 #SBATCH --job-name=tapdistill
 #SBATCH --nodes=1

@@ -1,9 +1,11 @@
 #!/bin/bash
-# A labelling job on a Ray cluster inside one Slurm job: a head on the first node, a raylet on each of the others.
+# A labelling job on a Ray cluster inside one Slurm job: a head on the first node, a raylet on each
+# of the others.
 #
 #   VIDEOS=s3://bucket/videos OUT=s3://bucket/labels sbatch --nodes=8 deploy/slurm-ray.sh
 #
-# The cluster ends with the job. Slurm ends the processes of its own job and no others, so other people's Ray is not touched.
+# The cluster ends with the job. Slurm ends the processes of its own job and no others, so other
+# people's Ray is not touched.
 
 #SBATCH --job-name=tapdistill
 #SBATCH --nodes=8

@@ -1,16 +1,23 @@
-"""The experiment that the paper is about, in small: does a student pass its teachers, and which label policy teaches it best?
+"""The experiment that the paper is about, in small: does a student pass its teachers, and which
+label policy teaches it best?
 
-    python -m experiments.policies --out OUT                # about 25 minutes on one core; killed, the same command goes on
-    python -m experiments.policies --out OUT --quick        # a minute: shows that every part works, and measures nothing
+    python -m experiments.policies --out OUT            # about 25 minutes on one core
+    python -m experiments.policies --out OUT --quick    # a minute: every part works, none measures
 
-1. Procedural videos of a world that no mini was trained on (`SynthConfig.unseen`) are encoded and labelled by `tapdistill label` with every
-   teacher that has weights here. Their exact tracks are known, and used for the oracle and for scoring alone.
-2. The mini student learns from the shards alone, its visibility head frozen, once for each policy and seed, from the same weights, for the
-   same number of steps. `oracle` has a data set of its own, in which each query has the tracks of the teacher nearest to the truth.
-3. Teachers and students are scored on other clips of that world, all in mode "label", TAP-Vid figures, query mode first.
+Killed, the same command goes on.
 
-The first table is what each policy teaches: its labels against the truth. The second one is who tracks how well. What is done is kept in
-OUT: the shards, the students, and a JSON file with the figures of each tracker.
+1. Procedural videos of a world that no mini was trained on (`SynthConfig.unseen`) are encoded and
+   labelled by `tapdistill label` with every teacher that has weights here. Their exact tracks are
+   known, and used for the oracle and for scoring alone.
+2. The mini student learns from the shards alone, its visibility head frozen, once for each policy
+   and seed, from the same weights, for the same number of steps. `oracle` has a data set of its
+   own, in which each query has the tracks of the teacher nearest to the truth.
+3. Teachers and students are scored on other clips of that world, all in mode "label", TAP-Vid
+   figures, query mode first.
+
+The first table is what each policy teaches: its labels against the truth. The second one is who
+tracks how well. What is done is kept in OUT: the shards, the students, and a JSON file with the
+figures of each tracker.
 """
 
 from __future__ import annotations
@@ -42,13 +49,27 @@ from pipelines.jobs.labelling import label
 from pipelines.terminal.console import say
 from pipelines.tracking.trackers import load_tracker
 from student.data.config import AS_STORED, AgreementOverride, DataConfig
-from student.evaluation.evaluate import FIGURES, score_policy, score_tracks, track_clips, with_interval
+from student.evaluation.evaluate import (
+    FIGURES,
+    score_policy,
+    score_tracks,
+    track_clips,
+    with_interval,
+)
 from student.synth.layers import track
 from student.synth.scene import SynthClip, SynthConfig, draw_scene, generate, points_at
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
 from student.training.train import train
-from teachers import CheckpointError, ConfigError, Mode, TapdistillError, Teacher, TeacherInfo, Tracks
+from teachers import (
+    CheckpointError,
+    ConfigError,
+    Mode,
+    TapdistillError,
+    Teacher,
+    TeacherInfo,
+    Tracks,
+)
 from teachers.registry import entry_of
 
 WORLD = SynthConfig.unseen(frames=24, height=256, width=256, points=128, split="test")
@@ -60,12 +81,14 @@ STUDENT = "cotracker3-offline-mini"
 MODE: Mode = "label"
 BEFORE = "student before"
 FREE = ("out", "policies", "seeds")
-"""Settings that may be others when the same command goes on: each training has a folder of its own."""
+"""Settings that may be others when the same command goes on: each training has a folder of its
+own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Label an unseen world with several teachers, teach the mini student by each policy, and score all of them on it."""
+    """Label an unseen world with several teachers, teach the mini student by each policy, and score
+    all of them on it."""
 
     out: Path
     """Folder for everything. The same command goes on there; other settings need another folder."""
@@ -90,38 +113,57 @@ class Experiment:
     test_clips: int = 6
     """Videos to score on."""
     init: str | None = None
-    """Weights of the student before, one of ours; None: the mini that is shipped, or where there is none, one that learns here first."""
+    """Weights of the student before, one of ours; None: the mini that is shipped, or where there is
+    none, one that learns here first."""
     base_steps: int = 600
     """Of that first learning, from nothing, on procedural photographs."""
     agreement: AgreementOverride = AS_STORED
-    """Thresholds of random-agreeing. To try others without labelling again, copy `videos` and `labels` of OUT into another one."""
+    """Thresholds of random-agreeing. To try others without labelling again, copy `videos` and
+    `labels` of OUT into another one."""
     quick: bool = False
     """So small that it takes a minute."""
 
     def __post_init__(self) -> None:
         unknown = [policy for policy in self.policies if policy not in POLICIES]
         if unknown or not self.policies:
-            raise ConfigError(f"--policies {' '.join(self.policies)}: name some of {', '.join(POLICIES)}.")
+            raise ConfigError(
+                f"--policies {' '.join(self.policies)}: name some of {', '.join(POLICIES)}."
+            )
         for name in ("seeds", "steps", "batch", "clips", "test_clips"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1.")
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
+                )
 
     def sized(self) -> Experiment:
         """The experiment that is really done."""
         if not self.quick:
             return self
         return replace(
-            self, seeds=1, steps=2, batch=1, crop=64, frames=8, queries=24, clips=2, test_clips=1, base_steps=2, quick=False
-        )  # fmt: skip
+            self,
+            seeds=1,
+            steps=2,
+            batch=1,
+            crop=64,
+            frames=8,
+            queries=24,
+            clips=2,
+            test_clips=1,
+            base_steps=2,
+            quick=False,
+        )
 
 
 class Oracle(Teacher):
-    """For each query the tracks of the teacher that came nearest to the truth: looked up, by frames and queries, in a folder."""
+    """For each query the tracks of the teacher that came nearest to the truth: looked up, by frames
+    and queries, in a folder."""
 
     def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode) -> None:
         assert checkpoint is not None
         self.folder = Path(checkpoint)
-        self.info = TeacherInfo(name=name, architecture="oracle", mode=mode, visible_rule="v > 0.5", licence="none")
+        self.info = TeacherInfo(
+            name=name, architecture="oracle", mode=mode, visible_rule="v > 0.5", licence="none"
+        )
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with np.load(self.folder / f"{digest(frames, queries)}.npz") as npz:
@@ -146,13 +188,17 @@ def run(experiment: Experiment) -> None:
         scores = {name: scored(experiment, name, load_tracker(name, mode=MODE)) for name in names}
         base = student_before(experiment)
         scores[BEFORE] = scored(experiment, BEFORE, load_tracker(str(base), mode=MODE))
-        oracle = make_oracle(experiment, labels, names) if "oracle" in experiment.policies else labels
+        oracle = (
+            make_oracle(experiment, labels, names) if "oracle" in experiment.policies else labels
+        )
         for seed in range(experiment.seeds):
             for policy in experiment.policies:
                 name = f"{policy} {seed}"
                 if not figures_of(experiment, name).exists():
                     say(f"training {name}")
-                student = taught(experiment, oracle if policy == "oracle" else labels, policy, seed, base)
+                student = taught(
+                    experiment, oracle if policy == "oracle" else labels, policy, seed, base
+                )
                 scores[name] = scored(experiment, name, load_tracker(str(student), mode=MODE))
     say(tracker_table(scores, names, experiment))
     say(f"{time.monotonic() - began:.0f} s")
@@ -162,14 +208,17 @@ def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:
     """Write down the settings and teachers, so that a folder holds one experiment."""
     experiment.out.mkdir(parents=True, exist_ok=True)
     file = experiment.out / "experiment.json"
-    settings = {name: value for name, value in asdict(experiment).items() if name not in FREE} | {"teachers": names}
+    settings = {name: value for name, value in asdict(experiment).items() if name not in FREE} | {
+        "teachers": names
+    }
     now = json.loads(json.dumps(settings))
     then = json.loads(file.read_text()) if file.exists() else now
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         name = changed[0]
         raise ConfigError(
-            f"{experiment.out} holds an experiment with {name} = {then.get(name)}, not {now[name]}: give another --out."
+            f"{experiment.out} holds an experiment with {name} = {then.get(name)}, not "
+            f"{now[name]}: give another --out."
         )
     file.write_text(json.dumps(now, indent=1))
 
@@ -211,7 +260,15 @@ def make_oracle(experiment: Experiment, labels: str, names: tuple[str, ...]) -> 
         if not file.exists():
             rng = np.random.default_rng(0)  # the oracle draws nothing
             target = choose(
-                "oracle", sample.tracks, sample.rules, truth.queries, sample.size_hw, rng, None, truth.xy, truth.visible
+                "oracle",
+                sample.tracks,
+                sample.rules,
+                truth.queries,
+                sample.size_hw,
+                rng,
+                None,
+                truth.xy,
+                truth.visible,
             )
             seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
             np.savez(file, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
@@ -219,26 +276,48 @@ def make_oracle(experiment: Experiment, labels: str, names: tuple[str, ...]) -> 
     return labelled(experiment, "labels-oracle", (oracle,), (f"{oracle}={folder}",))
 
 
-def labelled(experiment: Experiment, name: str, names: tuple[str, ...], checkpoint: tuple[str, ...]) -> str:
+def labelled(
+    experiment: Experiment, name: str, names: tuple[str, ...], checkpoint: tuple[str, ...]
+) -> str:
     out = str(experiment.out / name)
     job = LabelConfig(
-        videos=(str(experiment.out / "videos"),), out=out, teachers=names, checkpoint=checkpoint, engine="local", device="cpu",
-        clips=ClipConfig(frames=WORLD.frames, strides=(1,), clips_per_video=1), queries=QueryConfig(count=experiment.queries),
-    )  # fmt: skip
+        videos=(str(experiment.out / "videos"),),
+        out=out,
+        teachers=names,
+        checkpoint=checkpoint,
+        engine="local",
+        device="cpu",
+        clips=ClipConfig(frames=WORLD.frames, strides=(1,), clips_per_video=1),
+        queries=QueryConfig(count=experiment.queries),
+    )
     label(job)
     return out
 
 
 def with_truth(labels: str) -> Iterator[tuple[Sample, SynthClip]]:
-    """Every stored clip, and the truth about its queries; what lies under a query is followed exactly, whatever teachers say."""
+    """Every stored clip, and the truth about its queries; what lies under a query is followed
+    exactly, whatever teachers say."""
     for sample in open_dataset(labels):
         frames = decode_clip(sample.mp4)
-        assert frames.shape[1:3] == (WORLD.height, WORLD.width), "the world's videos are stored at their own size"
+        assert frames.shape[1:3] == (WORLD.height, WORLD.width), (
+            "the world's videos are stored at their own size"
+        )
         source = np.asarray(sample.meta["source_frames"])
         layers = draw_scene(int(Path(sample.meta["uri"]).stem), WORLD).layers
-        points = points_at(layers, source[sample.queries[:, 0].astype(int)], sample.queries[:, 1:].astype(float))
+        points = points_at(
+            layers, source[sample.queries[:, 0].astype(int)], sample.queries[:, 1:].astype(float)
+        )
         xy, visible = track(layers, points, WORLD.height, WORLD.width)
-        yield sample, SynthClip(frames, sample.queries, xy[:, source].astype(np.float32), visible[:, source], points.layer)
+        yield (
+            sample,
+            SynthClip(
+                frames,
+                sample.queries,
+                xy[:, source].astype(np.float32),
+                visible[:, source],
+                points.layer,
+            ),
+        )
 
 
 def digest(frames: np.ndarray, queries: np.ndarray) -> str:
@@ -250,7 +329,10 @@ def score_labels(labels: str, experiment: Experiment) -> pd.DataFrame:
     samples, clips = zip(*with_truth(labels), strict=True)
     tracks = {name: [sample.tracks[name] for sample in samples] for name in samples[0].tracks}
     rules, config = samples[0].rules, experiment.agreement.over(AgreementConfig())
-    rows = [{"policy": policy, **score_policy(policy, tracks, rules, clips, config)} for policy in experiment.policies]
+    rows = [
+        {"policy": policy, **score_policy(policy, tracks, rules, clips, config)}
+        for policy in experiment.policies
+    ]
     return pd.DataFrame(rows)
 
 
@@ -265,25 +347,47 @@ def student_before(experiment: Experiment) -> Path:
         return shipped
     side = max(64, experiment.crop)
     data = DataConfig(
-        procedural=1, frames=experiment.frames, height=side, width=side, queries=64, batch=experiment.batch, at_once=experiment.batch
-    )  # fmt: skip
+        procedural=1,
+        frames=experiment.frames,
+        height=side,
+        width=side,
+        queries=64,
+        batch=experiment.batch,
+        at_once=experiment.batch,
+    )
     say(f"no {STUDENT} is here: a student learns from nothing first, {experiment.base_steps} steps")
     return train(
-        TrainConfig.from_scratch(data, experiment.base_steps, recompute=False, checkpoint_every=50), experiment.out / "base"
+        TrainConfig.from_scratch(data, experiment.base_steps, recompute=False, checkpoint_every=50),
+        experiment.out / "base",
     ).weights
 
 
 def taught(experiment: Experiment, labels: str, policy: Policy, seed: int, base: Path) -> Path:
     """The student after a training; one that was interrupted goes on."""
-    stored: Literal["random", "random-agreeing", "medoid", "mean", "median"] = "random" if policy == "oracle" else policy
+    stored: Literal["random", "random-agreeing", "medoid", "mean", "median"] = (
+        "random" if policy == "oracle" else policy
+    )
     data = DataConfig(
-        data=(labels,), policy=stored, agreement=experiment.agreement, frames=experiment.frames, height=experiment.crop,
-        width=experiment.crop, queries=max(1, experiment.queries // 3), batch=experiment.batch, at_once=experiment.batch,
-    )  # fmt: skip
+        data=(labels,),
+        policy=stored,
+        agreement=experiment.agreement,
+        frames=experiment.frames,
+        height=experiment.crop,
+        width=experiment.crop,
+        queries=max(1, experiment.queries // 3),
+        batch=experiment.batch,
+        at_once=experiment.batch,
+    )
     config = TrainConfig(
-        data=data, init=str(base), schedule=ScheduleConfig(steps=experiment.steps, learning_rate=experiment.learning_rate),
-        recompute=False, seed=seed, device="cpu", checkpoint_every=25, keep=1,
-    )  # fmt: skip
+        data=data,
+        init=str(base),
+        schedule=ScheduleConfig(steps=experiment.steps, learning_rate=experiment.learning_rate),
+        recompute=False,
+        seed=seed,
+        device="cpu",
+        checkpoint_every=25,
+        keep=1,
+    )
     return train(config, experiment.out / "students" / f"{policy}-{seed}").weights
 
 
@@ -307,30 +411,59 @@ def figures_of(experiment: Experiment, name: str) -> Path:
 
 
 def policy_table(labels: pd.DataFrame) -> Table:
-    table = Table(title="what each policy teaches", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title="what each policy teaches",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     table.add_column("policy")
     for title in ("used, %", "delta_avg, %", "median, px", "wrongly visible, %"):
         table.add_column(title, justify="right")
     for row in labels.to_dict("records"):
         shares = {name: f"{100 * row[name]:.1f}" for name in ("used", "delta_avg", "wrong")}
-        table.add_row(row["policy"], shares["used"], shares["delta_avg"], f"{row['median_px']:.2f}", shares["wrong"])
+        table.add_row(
+            row["policy"],
+            shares["used"],
+            shares["delta_avg"],
+            f"{row['median_px']:.2f}",
+            shares["wrong"],
+        )
     return table
 
 
-def tracker_table(scores: Mapping[str, pd.DataFrame], names: tuple[str, ...], experiment: Experiment) -> Table:
-    """Teachers and the student before: mean over clips and its 95 % interval. After: mean over seeds, and their least and most."""
-    table = Table(title="who tracks how well, %", title_justify="left", box=None, pad_edge=False, header_style="bold")
+def tracker_table(
+    scores: Mapping[str, pd.DataFrame], names: tuple[str, ...], experiment: Experiment
+) -> Table:
+    """Teachers and the student before: mean over clips and its 95 % interval. After: mean over
+    seeds, and their least and most."""
+    table = Table(
+        title="who tracks how well, %",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     table.add_column("tracker")
     for figure in FIGURES:
         table.add_column(figure, justify="right", no_wrap=True)
     for name in (*names, BEFORE):
         intervals = (with_interval(100 * scores[name][figure]) for figure in FIGURES)
-        table.add_row(name, *(f"{mean:.1f} ({low:.1f}-{high:.1f})" for mean, low, high in intervals))
+        table.add_row(
+            name, *(f"{mean:.1f} ({low:.1f}-{high:.1f})" for mean, low, high in intervals)
+        )
     for policy in experiment.policies:
         means = [scores[f"{policy} {seed}"].mean() for seed in range(experiment.seeds)]
         cells = [100 * np.array([mean[figure] for mean in means]) for figure in FIGURES]
-        table.add_row(f"student, {policy}", *(f"{cell.mean():.1f} [{cell.min():.1f}-{cell.max():.1f}]" for cell in cells))
-    table.caption = f"(95 % interval over {experiment.test_clips} clips)  [least-most of {experiment.seeds} seeds]"
+        table.add_row(
+            f"student, {policy}",
+            *(f"{cell.mean():.1f} [{cell.min():.1f}-{cell.max():.1f}]" for cell in cells),
+        )
+    table.caption = (
+        f"(95 % interval over {experiment.test_clips} clips)  [least-most of {experiment.seeds} "
+        "seeds]"
+    )
     table.caption_justify = "left"
     return table
 

@@ -1,10 +1,12 @@
-"""Video -> labelled clip: decoding, clips, queries, agreement, shards, drawing. Plain functions that never heard of Ray.
+"""Video -> labelled clip: decoding, clips, queries, agreement, shards, drawing. Plain functions
+that never heard of Ray.
 
     dataset = labeler.open_dataset("labels")       # a folder or any fsspec URL
-    clip = dataset[0]                              # Clip: frames, queries, tracks by teacher, labels; show(), plot()
+    clip = dataset[0]                              # Clip: frames, queries, tracks, labels; show()
 
-The way of a video: `sources` -> `video` -> `clips` -> teachers -> `labels` -> `shards`; `unit` runs it. `dataset` reads what was
-written, `show` draws it. Names below are imported when they are first used.
+The way of a video: `sources` -> `video` -> `clips` -> teachers -> `labels` -> `shards`; `unit` runs
+it. `dataset` reads what was written, `show` draws it. Names below are imported when they are first
+used.
 """
 
 from importlib import import_module

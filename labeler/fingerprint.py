@@ -1,4 +1,5 @@
-"""One thread per library, so that the same work gives the same bytes wherever it runs; and the fingerprint of what they depend on."""
+"""One thread per library, so that the same work gives the same bytes wherever it runs; and the
+fingerprint of what they depend on."""
 
 from __future__ import annotations
 
@@ -32,12 +33,14 @@ def one_thread() -> Iterator[None]:
 
 
 def fingerprint() -> dict[str, str]:
-    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions. Threads are always one."""
+    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions.
+    Threads are always one."""
     return {
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "processor": cv2.getCPUFeaturesLine(),  # x264 and OpenCV choose their code by it, and so some of the bits
+        # x264 and OpenCV choose their code by it, and so some of the bits
+        "processor": cv2.getCPUFeaturesLine(),
         "threads": "1",
         **{name: version(name) for name in PINNED if _installed(name)},
     }

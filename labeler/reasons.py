@@ -3,8 +3,8 @@
     videos   planned = done + left out + failed + open
     clips    found   = labelled + left out + failed
 
-A reason is one word of `REASONS`; `detail` is free text beside it. What is left out was not wanted, what failed was wanted and
-could not be had.
+A reason is one word of `REASONS`; `detail` is free text beside it. What is left out was not wanted,
+what failed was wanted and could not be had.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class LeftOut:
 
     uri: str
     what: Literal["video", "clip", "teacher"]
-    """"teacher" rows say that one teacher is NaN in a clip; they are outside the sums of the accounts."""
+    """"teacher" rows say that one teacher is NaN in a clip; they are outside the sums of the
+    accounts."""
     stage: str
     """Step that said so: "plan", "open" or "clip" of a video, "teachers", or "teacher:<name>"."""
     reason: str

@@ -1,7 +1,9 @@
-"""A unit of work: a few videos in, one shard and its commit record out. Both engines run exactly this.
+"""A unit of work: a few videos in, one shard and its commit record out. Both engines run exactly
+this.
 
-`do_unit` works until the unit's latest record has every wanted teacher: it labels an open unit, or adds what a committed one lacks.
-Plain functions that never heard of Ray. Whatever happens to a process, the same call again goes on from the records.
+`do_unit` works until the unit's latest record has every wanted teacher: it labels an open unit, or
+adds what a committed one lacks. Plain functions that never heard of Ray. Whatever happens to a
+process, the same call again goes on from the records.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from labeler.labels.agreement import AgreementConfig
 from labeler.labels.sample import Sample
 from labeler.reasons import LeftOut
 from labeler.shards.manifest import Frozen
-from labeler.shards.members import info_to_meta, members, stored, to_json, tracks_from_npz, tracks_to_npz
+from labeler.shards.members import (
+    info_to_meta,
+    members,
+    stored,
+    to_json,
+    tracks_from_npz,
+    tracks_to_npz,
+)
 from labeler.shards.plan import Unit
 from labeler.shards.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
 from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
@@ -50,7 +59,9 @@ class Trackers(Protocol):
     def infos(self) -> Mapping[str, TeacherInfo]:
         """By name, sorted."""
 
-    def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
+    def track(
+        self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
+    ) -> dict[str, Tracks | str]:
         """Tracks by teacher; for a teacher that cannot track this clip, its message instead."""
 
 
@@ -101,23 +112,28 @@ class UnitDone:
 
 Event = TeachersReady | ClipStarted | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
-"""key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs no teacher's work."""
+"""key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs
+no teacher's work."""
 
 
-def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers, *, then: Unit | None = None) -> Iterator[Event]:
+def do_unit(
+    job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers, *, then: Unit | None = None
+) -> Iterator[Event]:
     """Work on `unit` until its latest record has every wanted teacher; yields what happens.
 
-    `then` is probably the next unit: its first clip is decoded while the teachers work on the last one of this unit.
+    `then` is probably the next unit: its first clip is decoded while the teachers work on the last
+    one of this unit.
 
     Raises:
         SurroundingsError: the machine or the storage fails; the unit stays open.
-        ConfigError: a teacher has random weights; or one of the same name, but with another checkpoint or settings, labelled the unit
-            before.
+        ConfigError: a teacher has random weights; or one of the same name, but with another
+            checkpoint or settings, labelled the unit before.
     """
     refuse_untrained(trackers.infos)
     storage = Storage(job.url)
     tracked: Tracked = {}
-    with surroundings(f"do unit {unit.number}"):  # whatever a disk or the network refuses, here or in the decoder's process
+    # whatever a disk or the network refuses, here or in the decoder's process
+    with surroundings(f"do unit {unit.number}"):
         while True:
             record = latest(storage, unit.number)
             if record is not None:
@@ -131,7 +147,8 @@ def do_unit(job: Job, unit: Unit, decoding: DecodingProcess, trackers: Trackers,
                     newest = latest(storage, unit.number)
                     if newest is None or newest.revision == record.revision:
                         raise
-                    done = False  # `gc` removed the tar while it was read, because a newer one replaces it
+                    # `gc` removed the tar while it was read, because a newer one replaces it
+                    done = False
             else:
                 items = decoding.clips(unit.videos, then.videos if then else ())
                 done = yield from _label(storage, job, unit, items, trackers, tracked)
@@ -144,7 +161,10 @@ def refuse_untrained(infos: Mapping[str, TeacherInfo]) -> None:
     """ConfigError if a teacher's weights were never trained: noise is never a label."""
     untrained = [name for name, info in infos.items() if info.checkpoint_sha256 == "random"]
     if untrained:
-        raise ConfigError(f"teacher {untrained[0]!r} has random weights: noise is never a label. Give it a checkpoint.")
+        raise ConfigError(
+            f"teacher {untrained[0]!r} has random weights: noise is never a label. Give it a "
+            "checkpoint."
+        )
 
 
 DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")
@@ -154,19 +174,30 @@ DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")
 def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> None:
     """ConfigError if a teacher labelled this unit under the same name but as another."""
     for name in sorted(set(record.teachers) & set(infos)):
-        there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))  # tuples are lists, as in the record
-        differences = [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in DECISIVE if there.get(key) != here[key]]
+        # tuples are lists, as in the record
+        there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))
+        differences = [
+            f"{key}: {there.get(key)!r} there, {here[key]!r} here"
+            for key in DECISIVE
+            if there.get(key) != here[key]
+        ]
         if differences:
             raise ConfigError(
-                f"teacher {name!r} labelled unit {record.unit} as another ({'; '.join(differences)}): take what was taken before, or "
-                "give it another name."
+                f"teacher {name!r} labelled unit {record.unit} as another "
+                f"({'; '.join(differences)}): take what was taken before, or give it another name."
             )
 
 
 def _label(
-    storage: Storage, job: Job, unit: Unit, items: Iterator[Item], trackers: Trackers, tracked: Tracked
+    storage: Storage,
+    job: Job,
+    unit: Unit,
+    items: Iterator[Item],
+    trackers: Trackers,
+    tracked: Tracked,
 ) -> Generator[Event, None, bool]:
-    """Track, label, and commit an open unit, whose decoded `items` come in; False if another writer was faster with other bytes."""
+    """Track, label, and commit an open unit, whose decoded `items` come in; False if another writer
+    was faster with other bytes."""
     videos: list[VideoEntry] = []
     clips: list[ClipEntry] = []
     rows: list[LeftOut] = []
@@ -187,7 +218,9 @@ def _label(
                 yield ClipStarted(unit.number, item.meta["uri"], item.key)
                 results = trackers.track(names, item.frames, item.queries, seed_of(item.key))
                 clock.lap("teachers")
-                failures = _rows_of_failures(item.meta["uri"], item.key, results, needed=min(2, len(names)))
+                failures = _rows_of_failures(
+                    item.meta["uri"], item.key, results, needed=min(2, len(names))
+                )
                 rows += failures
                 if any(row.what == "clip" for row in failures):
                     continue
@@ -195,22 +228,34 @@ def _label(
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
-                tracked[sample.key] = {name: _npz_or_why(result) for name, result in results.items()}
+                tracked[sample.key] = {
+                    name: _npz_or_why(result) for name, result in results.items()
+                }
                 clock.lap("agreement and writing")
                 yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
         shard = writer.finish()
         record = Record(
-            unit=unit.number, revision=0, plan=unit.plan, planned=len(unit.videos), **tar_of(unit.number, 0, shard),
-            teachers=info_to_meta(trackers.infos), agreement=asdict(job.agreement), videos=videos,
-            clips=with_offsets(clips, shard), rows=rows, seconds=clock.seconds, fingerprint=fingerprint(),
-        )  # fmt: skip
+            unit=unit.number,
+            revision=0,
+            plan=unit.plan,
+            planned=len(unit.videos),
+            **tar_of(unit.number, 0, shard),
+            teachers=info_to_meta(trackers.infos),
+            agreement=asdict(job.agreement),
+            videos=videos,
+            clips=with_offsets(clips, shard),
+            rows=rows,
+            seconds=clock.seconds,
+            fingerprint=fingerprint(),
+        )
         return commit(storage, record, shard)
 
 
 def _add_teachers(
     storage: Storage, record: Record, unit: Unit, trackers: Trackers, tracked: Tracked
 ) -> Generator[Event, None, bool]:
-    """Track the stored clips with the teachers that the unit lacks, and commit the next revision; False as in `_label`."""
+    """Track the stored clips with the teachers that the unit lacks, and commit the next revision;
+    False as in `_label`."""
     missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
     config = AgreementConfig(**record.agreement)
     rows = list(record.rows)
@@ -219,18 +264,31 @@ def _add_teachers(
         known = tracked.setdefault(sample.key, {})
         todo = [name for name in missing if name not in known]
         if todo:
-            results = trackers.track(todo, decode_clip(sample.mp4), sample.queries, seed_of(sample.key))
+            results = trackers.track(
+                todo, decode_clip(sample.mp4), sample.queries, seed_of(sample.key)
+            )
             known.update({name: _npz_or_why(result) for name, result in results.items()})
-        found = {name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing}
+        found = {
+            name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing
+        }
         rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, found, needed=0))
-        new = {name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"]) for name, result in found.items()}
+        new = {
+            name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"])
+            for name, result in found.items()
+        }
         meta = {**sample.meta, "teachers": {**sample.meta["teachers"], **info_to_meta(missing)}}
         changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
-        labels = agreement.label(changed.tracks, changed.rules, changed.queries, changed.size_hw, config)
+        labels = agreement.label(
+            changed.tracks, changed.rules, changed.queries, changed.size_hw, config
+        )
         changed = replace(changed, labels=labels)
         return changed, updated(parts, members(replace(changed, tracks=new)))
 
-    fields = {"teachers": {**record.teachers, **info_to_meta(missing)}, "rows": rows, "fingerprint": fingerprint()}
+    fields = {
+        "teachers": {**record.teachers, **info_to_meta(missing)},
+        "rows": rows,
+        "fingerprint": fingerprint(),
+    }
     clips = revise(storage, record, change, **fields)
     while True:
         try:
@@ -242,13 +300,27 @@ def _add_teachers(
 
 
 def _labelled(
-    clip: UnlabelledClip, results: Mapping[str, Tracks | str], infos: Mapping[str, TeacherInfo], config: AgreementConfig
+    clip: UnlabelledClip,
+    results: Mapping[str, Tracks | str],
+    infos: Mapping[str, TeacherInfo],
+    config: AgreementConfig,
 ) -> Sample:
     """The sample of a clip that enough teachers could track."""
-    tracks = {name: _tracks_or_nan(result, len(clip.queries), len(clip.frames)) for name, result in results.items()}
+    tracks = {
+        name: _tracks_or_nan(result, len(clip.queries), len(clip.frames))
+        for name, result in results.items()
+    }
     rules = {name: infos[name].rule for name in tracks}
     labels = agreement.label(tracks, rules, clip.queries, clip.frames.shape[1:3], config)
-    return Sample(clip.key, clip.mp4, clip.queries, clip.sampler, tracks, labels, {**clip.meta, "teachers": info_to_meta(infos)})
+    return Sample(
+        clip.key,
+        clip.mp4,
+        clip.queries,
+        clip.sampler,
+        tracks,
+        labels,
+        {**clip.meta, "teachers": info_to_meta(infos)},
+    )
 
 
 def _tracks_or_nan(result: Tracks | str, queries: int, frames: int) -> Tracks:
@@ -264,17 +336,31 @@ def _from_npz_or_why(known: bytes | str, what: str) -> Tracks | str:
     return known if isinstance(known, str) else tracks_from_npz(known, what)
 
 
-def _rows_of_failures(uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int) -> list[LeftOut]:
-    """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers did not."""
+def _rows_of_failures(
+    uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int
+) -> list[LeftOut]:
+    """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers did
+    not."""
     failed = {name: result for name, result in results.items() if isinstance(result, str)}
     rows = [
-        LeftOut(uri=uri, what="teacher", stage=f"teacher:{name}", reason="teacher-error", detail=detail, key=key)
+        LeftOut(
+            uri=uri,
+            what="teacher",
+            stage=f"teacher:{name}",
+            reason="teacher-error",
+            detail=detail,
+            key=key,
+        )
         for name, detail in failed.items()
     ]
     able = len(results) - len(failed)
     if able < needed:
         detail = f"{able} of {len(results)} teachers could track it"
-        rows.append(LeftOut(uri=uri, what="clip", stage="teachers", reason="teachers", detail=detail, key=key))
+        rows.append(
+            LeftOut(
+                uri=uri, what="clip", stage="teachers", reason="teachers", detail=detail, key=key
+            )
+        )
     return rows
 
 

@@ -2,7 +2,8 @@
 
 python notebooks/make_notebooks.py [NAME ...]
 
-What a notebook writes goes to a temporary folder, whose name is taken out of the outputs: they say `labels`, not where that was.
+What a notebook writes goes to a temporary folder, whose name is taken out of the outputs: they say
+`labels`, not where that was.
 """
 
 import sys
@@ -21,7 +22,9 @@ def executed(notebook: Path) -> nbformat.NotebookNode:
     """The notebook with new outputs; a CellExecutionError if a cell fails."""
     with tempfile.TemporaryDirectory() as folder:
         node = nbformat.read(notebook, as_version=4)
-        NotebookClient(node, timeout=TIMEOUT_S, record_timing=False, resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(
+            node, timeout=TIMEOUT_S, record_timing=False, resources={"metadata": {"path": folder}}
+        ).execute()
         node.metadata.pop("widgets", None)
         return nbformat.reads(nbformat.writes(node).replace(f"{folder}/", ""), as_version=4)
 

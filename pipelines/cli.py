@@ -1,7 +1,8 @@
 """tapdistill: the command line.
 
-One command, one module with a config dataclass and `run(config) -> exit code`; imported only when it is called, so that `--help` is
-quick. Flags, their help, and `--config FILE` (TOML) come from the dataclass.
+One command, one module with a config dataclass and `run(config) -> exit code`; imported only when
+it is called, so that `--help` is quick. Flags, their help, and `--config FILE` (TOML) come from the
+dataclass.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "pipelines.commands.demo", "DemoConfig", "run", "the whole flow on real clips that come with the installation, no network"
+        "pipelines.commands.demo",
+        "DemoConfig",
+        "run",
+        "the whole flow on real clips that come with the installation, no network",
     ),
     "teachers": Command(
         "pipelines.commands.teachers",
@@ -39,38 +43,82 @@ COMMANDS: dict[str, Command] = {
         "what teachers there are, their licences; pull and check their weights",
     ),
     "track": Command(
-        "pipelines.commands.track", "TrackCommand", "run", "any teacher or student over one video, folder of frames, or camera"
+        "pipelines.commands.track",
+        "TrackCommand",
+        "run",
+        "any teacher or student over one video, folder of frames, or camera",
     ),
     "label": Command(
-        "pipelines.commands.label", "LabelConfig", "run", "the labelling job: videos -> labelled shards, here or on a Ray cluster"
+        "pipelines.commands.label",
+        "LabelConfig",
+        "run",
+        "the labelling job: videos -> labelled shards, here or on a Ray cluster",
     ),
-    "relabel": Command("pipelines.commands.relabel", "RelabelConfig", "run", "agreement again, from the stored raw tracks"),
-    "scan": Command("pipelines.commands.scan", "ScanConfig", "run", "exact duplicates among videos, by their content"),
-    "status": Command("pipelines.commands.status", "StatusConfig", "run", "what is done of a data set, and which jobs work on it"),
-    "verify": Command("pipelines.commands.verify", "VerifyConfig", "run_verify", "every shard against its commit record"),
-    "gc": Command("pipelines.commands.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"),
+    "relabel": Command(
+        "pipelines.commands.relabel",
+        "RelabelConfig",
+        "run",
+        "agreement again, from the stored raw tracks",
+    ),
+    "scan": Command(
+        "pipelines.commands.scan",
+        "ScanConfig",
+        "run",
+        "exact duplicates among videos, by their content",
+    ),
+    "status": Command(
+        "pipelines.commands.status",
+        "StatusConfig",
+        "run",
+        "what is done of a data set, and which jobs work on it",
+    ),
+    "verify": Command(
+        "pipelines.commands.verify",
+        "VerifyConfig",
+        "run_verify",
+        "every shard against its commit record",
+    ),
+    "gc": Command(
+        "pipelines.commands.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"
+    ),
     "inspect": Command(
-        "pipelines.commands.inspect", "InspectConfig", "run", "look at the labels: a summary, and an HTML report with players"
+        "pipelines.commands.inspect",
+        "InspectConfig",
+        "run",
+        "look at the labels: a summary, and an HTML report with players",
     ),
-    "export": Command("pipelines.commands.export", "ExportConfig", "run", "labels for other tools: TAP-Vid, parquet, Rerun"),
+    "export": Command(
+        "pipelines.commands.export",
+        "ExportConfig",
+        "run",
+        "labels for other tools: TAP-Vid, parquet, Rerun",
+    ),
     "train": Command(
-        "pipelines.commands.train", "TrainCommand", "run", "a student learns from labelled shards, procedural video, or both"
+        "pipelines.commands.train",
+        "TrainCommand",
+        "run",
+        "a student learns from labelled shards, procedural video, or both",
     ),
     "eval": Command(
-        "pipelines.commands.eval", "EvalCommand", "run", "TAP-Vid figures of trackers on clips with exact tracks, side by side"
+        "pipelines.commands.eval",
+        "EvalCommand",
+        "run",
+        "TAP-Vid figures of trackers on clips with exact tracks, side by side",
     ),
-    "synth": Command("pipelines.commands.synth", "SynthCommand", "run", "procedural video with exact tracks"),
+    "synth": Command(
+        "pipelines.commands.synth", "SynthCommand", "run", "procedural video with exact tracks"
+    ),
 }
 
 USAGE_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or 130 (interrupted)."""
+    """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or
+    130 (interrupted)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # read when torch loads: threads that spin make a busy machine 20 times slower
+    # read when torch loads: threads that spin make a busy machine 20 times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(arguments))
 
 
@@ -84,14 +132,19 @@ def run(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        complain(f"there is no command {name!r}: there are {', '.join(COMMANDS)}. `tapdistill --help` says what they do.")
+        complain(
+            f"there is no command {name!r}: there are {', '.join(COMMANDS)}. `tapdistill --help` "
+            "says what they do."
+        )
         return USAGE_ERROR
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
     from pipelines.terminal.flags import parse, take_storage_flags  # here, because it imports tyro
 
     try:
-        config = parse(getattr(module, command.config), f"tapdistill {name}", take_storage_flags(rest))
+        config = parse(
+            getattr(module, command.config), f"tapdistill {name}", take_storage_flags(rest)
+        )
         return getattr(module, command.function)(config)
     except TapdistillError as error:
         complain(str(error))
@@ -109,11 +162,13 @@ def overview() -> str:
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            "tapdistill: labels real video with several point trackers, keeps what they agree on, and trains a better one.",
+            "tapdistill: labels real video with several point trackers, keeps what they agree on, "
+            "and trains a better one.",
             "",
             *lines,
             "",
-            "`tapdistill COMMAND --help` lists a command's flags; each takes --config FILE (TOML) too.",
+            "`tapdistill COMMAND --help` lists a command's flags; each takes --config FILE (TOML) "
+            "too.",
             STORAGE_HELP,
         ]
     )

@@ -1,9 +1,10 @@
 """Point trackers behind one interface: the classical ones, the learnt ones, and yours.
 
     teacher = teachers.load("lk")
-    tracks = teacher.track(frames, queries)     # uint8 [T, H, W, 3], [N, 3] of (t, x, y)  ->  Tracks
+    tracks = teacher.track(frames, queries)  # uint8 [T, H, W, 3], [N, 3] of (t, x, y)  ->  Tracks
 
-Read `interface.py` and `tracks.py` first, `registry.py` next; then one folder per family of trackers.
+Read `interface.py` and `tracks.py` first, `registry.py` next; then one folder per family of
+trackers.
 """
 
 from teachers.errors import (

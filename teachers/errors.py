@@ -8,8 +8,8 @@
     ├── TeacherError       a teacher that cannot track this clip
     └── SurroundingsError  the machine or the network, not the data: try again later
 
-The command line prints them as one sentence and exits with 1; everything else shows its traceback. They live here because
-`teachers` is the bottom of the import order.
+The command line prints them as one sentence and exits with 1; everything else shows its traceback.
+They live here because `teachers` is the bottom of the import order.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 In   frames uint8 [T, H, W, 3] RGB, queries [N, 3] as (t, x, y).
 Out  `Tracks`: xy [N, T, 2], visibility [N, T], confidence [N, T].
 
-A point is (x, y) in pixels of the given frames; an integer is a pixel CENTRE, as in OpenCV and CoTracker. A model's own raster,
-range, and order stay inside its adapter. What a teacher does not know is NaN: frames that its mode does not track, a visibility
-or a confidence that the model does not have. `TeacherInfo.visible_rule` says how to turn both into a flag; who reads applies it.
+A point is (x, y) in pixels of the given frames; an integer is a pixel CENTRE, as in OpenCV and
+CoTracker. A model's own raster, range, and order stay inside its adapter. What a teacher does not
+know is NaN: frames that its mode does not track, a visibility or a confidence that the model does
+not have. `TeacherInfo.visible_rule` says how to turn both into a flag; who reads applies it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from teachers.stream import Stream
 
 Mode = Literal["predictor", "label", "recipe", "benchmark"]
-"""predictor: the official predictor. label: every frame covered, for `tapdistill label`. recipe: the published training script's
-call. benchmark: the TAP-Vid protocol of the CoTracker papers."""
+"""predictor: the official predictor. label: every frame covered, for `tapdistill label`. recipe:
+the published training script's call. benchmark: the TAP-Vid protocol of the CoTracker papers."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -55,7 +56,8 @@ class TeacherInfo:
 
 
 class Teacher(abc.ABC):
-    """A point tracker. Subclasses give `info` and `_track`; `track` checks what goes in and what comes out."""
+    """A point tracker. Subclasses give `info` and `_track`; `track` checks what goes in and what
+    comes out."""
 
     info: TeacherInfo
 
@@ -64,8 +66,8 @@ class Teacher(abc.ABC):
 
         Args:
             frames: uint8 [T, H, W, 3] RGB, T >= 1.
-            queries: [N, 3] as (t, x, y); t is a whole frame index in [0, T), (x, y) lies inside the frame:
-                -0.5 <= x <= W - 0.5, -0.5 <= y <= H - 0.5. N may be 0.
+            queries: [N, 3] as (t, x, y); t is a whole frame index in [0, T), (x, y) lies inside the
+                frame: -0.5 <= x <= W - 0.5, -0.5 <= y <= H - 0.5. N may be 0.
             seed: of whatever the teacher draws (support points); equal seeds give equal tracks.
 
         Returns:
@@ -83,17 +85,19 @@ class Teacher(abc.ABC):
         return checked_answer(self._track(frames, queries, seed), n, t, self.info.name)
 
     def stream(self, queries: np.ndarray) -> Stream:
-        """Track points through frames that come bit by bit; see `Stream`. Only online teachers can, in modes without a way back.
+        """Track points through frames that come bit by bit; see `Stream`. Only online teachers can,
+        in modes without a way back.
 
         Args:
             queries: [N >= 1, 3] as for `track`; frames count from the first that is pushed.
 
         Raises:
-            ConfigError: queries that `track` refuses, or a teacher or mode that needs the whole clip.
+            ConfigError: queries that `track` refuses, or a teacher or mode that needs the whole
+                clip.
         """
         raise ConfigError(
-            f"teacher {self.info.name!r} needs the whole clip: `track` it, or stream with an online teacher such as "
-            "'cotracker3-online' or 'bootstapir-causal'."
+            f"teacher {self.info.name!r} needs the whole clip: `track` it, or stream with an "
+            "online teacher such as 'cotracker3-online' or 'bootstapir-causal'."
         )
 
     @abc.abstractmethod
@@ -105,6 +109,7 @@ def checked_name(name: str) -> str:
     """`name`, if it can be the name of a teacher (and so of a shard member); else a ConfigError."""
     if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise ConfigError(
-            f"{name!r} cannot be the name of a teacher: use lower-case letters, digits, and '-', and not {sorted(RESERVED_NAMES)}."
+            f"{name!r} cannot be the name of a teacher: use lower-case letters, digits, and '-', "
+            f"and not {sorted(RESERVED_NAMES)}."
         )
     return name

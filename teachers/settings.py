@@ -1,4 +1,5 @@
-"""Settings: a value of the wrong kind is refused when a teacher is made, not met in the middle of a clip.
+"""Settings: a value of the wrong kind is refused when a teacher is made, not met in the middle of a
+clip.
 
 They come from people: `--setting backward=no` is the text "no", which Python would take for true.
 """

@@ -1,12 +1,14 @@
-"""Stream: track points through frames that come bit by bit, from a camera, a pipe, or a file that is too long to hold.
+"""Stream: track points through frames that come bit by bit, from a camera, a pipe, or a file that
+is too long to hold.
 
     stream = teacher.stream(queries)              # online teachers
     for frames in source:
         tracks = stream.push(frames)              # of the frames that are final now
     tracks = stream.finish()                      # of the rest
 
-Every frame is answered once, in order: the parts, joined along time, are the tracks of the whole. How frames are grouped into pushes
-changes nothing, and what a stream holds does not grow with the frames. A query may lie in a frame that is still to come.
+Every frame is answered once, in order: the parts, joined along time, are the tracks of the whole.
+How frames are grouped into pushes changes nothing, and what a stream holds does not grow with the
+frames. A query may lie in a frame that is still to come.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ ENDLESS = 2**24
 
 
 class Stream(abc.ABC):
-    """A subclass says what becomes of new frames, and what of those that are not answered when the stream ends."""
+    """A subclass says what becomes of new frames, and what of those that are not answered when the
+    stream ends."""
 
     def __init__(self, queries: np.ndarray) -> None:
         """Args:
@@ -39,10 +42,12 @@ class Stream(abc.ABC):
         self._finished = False
 
     def push(self, frames: np.ndarray) -> Tracks:  # uint8 [T, H, W, 3]
-        """Tracks [N, t] of the t frames that are now final, which follow those given before; t may be 0.
+        """Tracks [N, t] of the t frames that are now final, which follow those given before; t may
+        be 0.
 
         Raises:
-            ConfigError: frames or queries that `track` refuses, frames of another size than before, or a stream that has finished.
+            ConfigError: frames or queries that `track` refuses, frames of another size than before,
+                or a stream that has finished.
             TeacherError: the network computes what is no number.
         """
         if self._finished:
@@ -53,7 +58,10 @@ class Stream(abc.ABC):
             self._queries = checked_queries(self._queries, (ENDLESS, *size, 3))
             self._size = size
         if size != self._size:
-            raise ConfigError(f"frames of {size[1]} x {size[0]} px in a stream of {self._size[1]} x {self._size[0]} px.")
+            raise ConfigError(
+                f"frames of {size[1]} x {size[0]} px in a stream of {self._size[1]} x "
+                f"{self._size[0]} px."
+            )
         tracks = self._advance(frames)
         self._frames += len(frames)
         return tracks
@@ -68,8 +76,9 @@ class Stream(abc.ABC):
         late = np.flatnonzero(self._queries[:, 0] >= self._frames)
         if len(late):
             raise ConfigError(
-                f"query {late[0]} is in frame {self._queries[late[0], 0]:g}, but the stream ended after {self._frames} frames "
-                f"({len(late)} of {len(self._queries)} queries came too late)."
+                f"query {late[0]} is in frame {self._queries[late[0], 0]:g}, but the stream ended "
+                f"after {self._frames} frames ({len(late)} of {len(self._queries)} queries came "
+                "too late)."
             )
         return self._rest()
 

@@ -1,4 +1,5 @@
-"""Tracks: what a tracker returns, when a point counts as visible, and the checks of what goes in and comes out.
+"""Tracks: what a tracker returns, when a point counts as visible, and the checks of what goes in
+and comes out.
 
 A point is (x, y) in px of the given frames; an integer is a pixel CENTRE. What is not known is NaN.
 """
@@ -21,24 +22,32 @@ class Tracks:
     xy: np.ndarray
     """float32 [N, T, 2], px of the given frames, pixel centres; NaN where not tracked."""
     visibility: np.ndarray
-    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the model."""
+    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the
+    model."""
     confidence: np.ndarray
-    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the model."""
+    """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the
+    model."""
 
     @classmethod
     def nan(cls, n: int, t: int) -> Tracks:
         """Tracks of a teacher that failed: NaN everywhere."""
-        return cls(np.full((n, t, 2), np.nan, np.float32), np.full((n, t), np.nan, np.float32), np.full((n, t), np.nan, np.float32))
+        return cls(
+            np.full((n, t, 2), np.nan, np.float32),
+            np.full((n, t), np.nan, np.float32),
+            np.full((n, t), np.nan, np.float32),
+        )
 
 
 def has_place(xy: np.ndarray) -> np.ndarray:
-    """bool [...]: where both coordinates of `xy` [..., 2] are finite. `all(-1)` over an axis of two takes twenty times as long."""
+    """bool [...]: where both coordinates of `xy` [..., 2] are finite. `all(-1)` over an axis of two
+    takes twenty times as long."""
     return np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
 
 
 @dataclass(frozen=True)
 class VisibleRule:
-    """When a point counts as visible: visibility, or visibility times confidence, above a threshold.
+    """When a point counts as visible: visibility, or visibility times confidence, above a
+    threshold.
 
     A teacher without visibility (`quantity="none"`) sees every point that it tracks.
     """
@@ -62,22 +71,37 @@ class VisibleRule:
         """The inverse of `str`: "v > 0.9", "v*c > 0.5", or "none"."""
         match = re.fullmatch(r"(v|v\*c) > ([0-9.]+)", text)
         if text != "none" and not match:
-            raise ConfigError(f"{text!r} is not a visible rule: write 'v > 0.9', 'v*c > 0.5', or 'none'.")
+            raise ConfigError(
+                f"{text!r} is not a visible rule: write 'v > 0.9', 'v*c > 0.5', or 'none'."
+            )
         return cls("none") if not match else cls("v*c" if "*" in match[1] else "v", float(match[2]))
 
 
 def checked_frames(frames: np.ndarray) -> np.ndarray:
-    """`frames`, if they are uint8 [T >= 1, H >= 1, W >= 1, 3]; else a ConfigError that says what they are."""
-    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        what = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+    """`frames`, if they are uint8 [T >= 1, H >= 1, W >= 1, 3]; else a ConfigError that says what
+    they are."""
+    if (
+        not isinstance(frames, np.ndarray)
+        or frames.dtype != np.uint8
+        or frames.ndim != 4
+        or frames.shape[-1] != 3
+    ):
+        what = (
+            f"{frames.dtype} {frames.shape}"
+            if isinstance(frames, np.ndarray)
+            else type(frames).__name__
+        )
         raise ConfigError(f"frames must be a uint8 array [T, H, W, 3] in RGB, not {what}.")
     if 0 in frames.shape:
-        raise ConfigError(f"frames {frames.shape} are empty: at least one frame of one pixel is needed.")
+        raise ConfigError(
+            f"frames {frames.shape} are empty: at least one frame of one pixel is needed."
+        )
     return frames
 
 
 def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.ndarray:
-    """float32 [N, 3], if every query is (t, x, y) with a whole t in the clip and a place in the frame; else a ConfigError."""
+    """float32 [N, 3], if every query is (t, x, y) with a whole t in the clip and a place in the
+    frame; else a ConfigError."""
     queries = np.asarray(queries, dtype=np.float64)
     if queries.size == 0:
         return np.zeros((0, 3), np.float32)
@@ -87,25 +111,37 @@ def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.nd
     t, x, y = queries.T
     with np.errstate(invalid="ignore"):
         bad = ~(
-            (t == np.floor(t)) & (t >= 0) & (t < frames)
-            & (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-        )  # fmt: skip
+            (t == np.floor(t))
+            & (t >= 0)
+            & (t < frames)
+            & (x >= -0.5)
+            & (x <= width - 0.5)
+            & (y >= -0.5)
+            & (y <= height - 0.5)
+        )
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise ConfigError(
-            f"query {i} is (t, x, y) = ({t[i]:g}, {x[i]:g}, {y[i]:g}): t must be a whole number in 0..{frames - 1}, x in "
-            f"-0.5..{width - 0.5}, y in -0.5..{height - 0.5} ({int(bad.sum())} of {len(queries)} queries are wrong)."
+            f"query {i} is (t, x, y) = ({t[i]:g}, {x[i]:g}, {y[i]:g}): t must be a whole number in "
+            f"0..{frames - 1}, x in -0.5..{width - 0.5}, y in -0.5..{height - 0.5} "
+            f"({int(bad.sum())} of {len(queries)} queries are wrong)."
         )
     return queries.astype(np.float32)
 
 
 def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
-    """`tracks` as float32, if a reader can rely on them: [N, T], places finite or NaN in both x and y, probabilities in [0, 1], and NaN
-    where the place is; else a TeacherError that names the teacher."""
-    if tracks.xy.shape != (n, t, 2) or tracks.visibility.shape != (n, t) or tracks.confidence.shape != (n, t):
+    """`tracks` as float32, if a reader can rely on them: [N, T], places finite or NaN in both x and
+    y, probabilities in [0, 1], and NaN where the place is; else a TeacherError that names the
+    teacher."""
+    if (
+        tracks.xy.shape != (n, t, 2)
+        or tracks.visibility.shape != (n, t)
+        or tracks.confidence.shape != (n, t)
+    ):
         raise TeacherError(
-            f"teacher {name!r} returned xy {tracks.xy.shape}, visibility {tracks.visibility.shape}, confidence "
-            f"{tracks.confidence.shape} for {n} queries in {t} frames: it must return [N, T, 2], [N, T], [N, T]."
+            f"teacher {name!r} returned xy {tracks.xy.shape}, visibility "
+            f"{tracks.visibility.shape}, confidence {tracks.confidence.shape} for {n} queries in "
+            f"{t} frames: it must return [N, T, 2], [N, T], [N, T]."
         )
     placed, nowhere = has_place(tracks.xy), np.isnan(tracks.xy).all(-1)
     wrong = {"place that is infinite, or NaN in one of x and y": ~placed & ~nowhere}
@@ -117,10 +153,15 @@ def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
         if where.any():
             row, frame = np.argwhere(where)[0]
             raise TeacherError(
-                f"teacher {name!r} gave a {what}, to query {row} in frame {frame} ({int(where.sum())} of {where.size} points): its answer "
-                "cannot be used."
+                f"teacher {name!r} gave a {what}, to query {row} in frame {frame} "
+                f"({int(where.sum())} of {where.size} points): its answer cannot be used."
             )
-    return Tracks(*(value.astype(np.float32, copy=False) for value in (tracks.xy, tracks.visibility, tracks.confidence)))
+    return Tracks(
+        *(
+            value.astype(np.float32, copy=False)
+            for value in (tracks.xy, tracks.visibility, tracks.confidence)
+        )
+    )
 
 
 def inside(xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:  # [..., 2] px -> [...] bool

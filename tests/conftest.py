@@ -1,4 +1,5 @@
-"""What every test has: a GPU test that is skipped although there is a GPU fails, and one Ray cluster for the whole session."""
+"""What every test has: a GPU test that is skipped although there is a GPU fails, and one Ray
+cluster for the whole session."""
 
 from __future__ import annotations
 
@@ -24,12 +25,19 @@ def gpu_is_here() -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    """A runner with a GPU must run the GPU tests: skipping one there would hide that they fail (as torchcodec does)."""
+    """A runner with a GPU must run the GPU tests: skipping one there would hide that they fail (as
+    torchcodec does)."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") and gpu_is_here():
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and item.get_closest_marker("gpu")
+        and gpu_is_here()
+    ):
         report.outcome = "failed"
         report.longrepr = (
-            f"{item.nodeid}: a test marked `gpu` was skipped on a machine with a GPU: {call.excinfo and call.excinfo.value}"
+            f"{item.nodeid}: a test marked `gpu` was skipped on a machine with a GPU: "
+            f"{call.excinfo and call.excinfo.value}"
         )
     return report
 
@@ -75,5 +83,9 @@ def dataset(videos, tmp_path_factory) -> Finished:
 @pytest.fixture(scope="session")
 def frames_and_queries() -> tuple[np.ndarray, np.ndarray]:
     """uint8 [8, 48, 64, 3] of a texture that moves by a pixel a frame, and three queries."""
-    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8), (5, 5), 1.5)
-    return np.stack([noise[:, i : i + 64] for i in range(8)]), np.array([[0, 20, 20], [3, 30, 10], [7, 40, 30]], np.float32)
+    noise = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8), (5, 5), 1.5
+    )
+    return np.stack([noise[:, i : i + 64] for i in range(8)]), np.array(
+        [[0, 20, 20], [3, 30, 10], [7, 40, 30]], np.float32
+    )

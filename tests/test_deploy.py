@@ -1,4 +1,5 @@
-"""deploy/: what can be checked without a cluster, a Docker daemon, or Slurm. docs/clusters.md says that no more was."""
+"""deploy/: what can be checked without a cluster, a Docker daemon, or Slurm. docs/clusters.md says
+that no more was."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def test_shellcheck_finds_nothing(script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_without_its_variables_says_which(script):
-    done = subprocess.run(["bash", str(script)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", str(script)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert "set VIDEOS to what is to be labelled" in done.stderr
 
@@ -50,7 +53,8 @@ def test_the_tasks_of_an_array_label_everything(tmp_path):
         write_moving(videos / f"{i}.mp4", seed=i)
     command = tmp_path / "tapdistill"
     command.write_text(
-        f'#!/bin/bash\ncd {ROOT} && exec {sys.executable} -m pipelines.cli "$@" --engine local --videos-per-unit 1\n'
+        f'#!/bin/bash\ncd {ROOT} && exec {sys.executable} -m pipelines.cli "$@" --engine local '
+        "--videos-per-unit 1\n"
     )
     command.chmod(0o755)
     environment = os.environ | {
@@ -61,7 +65,12 @@ def test_the_tasks_of_an_array_label_everything(tmp_path):
     }
     for task in range(2):
         variables = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
-        subprocess.run(["bash", str(DEPLOY / "slurm-array.sh")], env=environment | variables, check=True, capture_output=True)
+        subprocess.run(
+            ["bash", str(DEPLOY / "slurm-array.sh")],
+            env=environment | variables,
+            check=True,
+            capture_output=True,
+        )
     assert len(list(out.glob("shards/*.tar"))) == 3
 
 
@@ -79,6 +88,15 @@ def test_the_cluster_file_follows_rays_own_schema():
 
 def test_the_image_copies_what_the_package_needs():
     text = (DEPLOY / "Dockerfile").read_text()
-    copied = [word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]]
+    copied = [
+        word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]
+    ]
     assert all((ROOT / name).exists() for name in copied)
-    assert {"labeler", "teachers", "student", "pipelines", "pyproject.toml", "constraints.txt"} <= set(copied)
+    assert {
+        "labeler",
+        "teachers",
+        "student",
+        "pipelines",
+        "pyproject.toml",
+        "constraints.txt",
+    } <= set(copied)

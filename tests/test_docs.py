@@ -1,12 +1,15 @@
-"""The documentation is true: what it shows runs, what it says is what the code says, its links lead somewhere, and it builds.
+"""The documentation is true: what it shows runs, what it says is what the code says, its links lead
+somewhere, and it builds.
 
 What is run, and how:
 
     ```python     all of a page, as one program; it may use `folder`, `frames`, and `queries`
     ```console    the lines that begin with "$ tapdistill", with `QUICK` so that they take seconds
-    indented      not run, for clusters, GPUs, and synopses; but flags that a command does not have are found
+    indented      not run, for clusters, GPUs, and synopses; but flags that a command does not have
+                  are found
 
-Everything runs in one folder that has `my_videos` and `labels`, what the first command of the quick start makes of them.
+Everything runs in one folder that has `my_videos` and `labels`, what the first command of the quick
+start makes of them.
 """
 
 from __future__ import annotations
@@ -39,7 +42,10 @@ from pipelines.terminal.flags import STORAGE_ALONE, STORAGE_WITH_VALUE, parse, t
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-QUICK = {"label": ("--engine", "local", "--queries.count", "24"), "train": ("--steps", "1", "--device", "cpu")}
+QUICK = {
+    "label": ("--engine", "local", "--queries.count", "24"),
+    "train": ("--steps", "1", "--device", "cpu"),
+}
 """Flags that are added to a command."""
 
 
@@ -63,14 +69,17 @@ def workspace(tmp_path_factory) -> Path:
     for i in range(2):
         write_moving(folder / f"my_videos/{i}.mp4", seed=i)
     (folder / "my_videos/notes.txt").write_text("not a video")
-    table = pd.DataFrame({"path": ["my_videos/0.mp4", "my_videos/1.mp4"], "caption": ["a dog", "a cat"]})
+    table = pd.DataFrame(
+        {"path": ["my_videos/0.mp4", "my_videos/1.mp4"], "caption": ["a dog", "a cat"]}
+    )
     table.to_csv(folder / "my_videos.csv", index=False)
     with contextlib.chdir(folder):
         assert cli.run(["label", "my_videos", "--out", "labels", *QUICK["label"]]) == 0
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves tars open; they are closed by the collector below
+# webdataset leaves tars open; they are closed by the collector below
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_the_python_of_a_page_runs(page, workspace, frames_and_queries, monkeypatch):
@@ -84,13 +93,16 @@ def test_the_python_of_a_page_runs(page, workspace, frames_and_queries, monkeypa
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_the_commands_of_a_page_run(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    for line in re.findall(r"^\$ tapdistill (.*)", "\n".join(fenced(page, "console")), re.MULTILINE):
+    for line in re.findall(
+        r"^\$ tapdistill (.*)", "\n".join(fenced(page, "console")), re.MULTILINE
+    ):
         command, *arguments = shlex.split(line, comments=True)
         assert cli.run([command, *arguments, *QUICK.get(command, ())]) == 0, line
 
 
 def commands_of(page: Path) -> Iterator[str]:
-    """Every command line of the page's blocks but synopses, whose brackets and dots no shell would take."""
+    """Every command line of the page's blocks but synopses, whose brackets and dots no shell would
+    take."""
     text = page.read_text().replace("\\\n", " ")
     for line in re.findall(r"^(?:    |\$ )tapdistill (.*)", text, re.MULTILINE):
         command = line.partition(" #")[0]
@@ -98,14 +110,20 @@ def commands_of(page: Path) -> Iterator[str]:
             yield command
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES if any(commands_of(page))])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=name_of(page)) for page in PAGES if any(commands_of(page))]
+)
 def test_every_command_on_a_page_has_the_flags_that_it_shows(page, monkeypatch):
     monkeypatch.setattr(labeler.io.s3, "use", lambda **settings: None)
     for line in commands_of(page):
         name, *arguments = shlex.split(line)
         assert name in cli.COMMANDS, line
         command = cli.COMMANDS[name]
-        parse(getattr(import_module(command.module), command.config), name, take_storage_flags(arguments))
+        parse(
+            getattr(import_module(command.module), command.config),
+            name,
+            take_storage_flags(arguments),
+        )
 
 
 def flags_of(config: type) -> Iterator[str]:
@@ -119,11 +137,21 @@ def flags_of(config: type) -> Iterator[str]:
 
 
 def test_every_flag_in_a_text_is_one_of_a_command():
-    known = {"from", "config", "recipe", "help", *(flag.removeprefix("--") for flag in STORAGE_WITH_VALUE)}
+    known = {
+        "from",
+        "config",
+        "recipe",
+        "help",
+        *(flag.removeprefix("--") for flag in STORAGE_WITH_VALUE),
+    }
     known.add(STORAGE_ALONE.removeprefix("--"))
     for command in cli.COMMANDS.values():
         known.update(flags_of(getattr(import_module(command.module), command.config)))
-    shown = {(name_of(page), flag) for page in PAGES for flag in re.findall(r"`--([a-z0-9.-]*[a-z0-9])", page.read_text())}
+    shown = {
+        (name_of(page), flag)
+        for page in PAGES
+        for flag in re.findall(r"`--([a-z0-9.-]*[a-z0-9])", page.read_text())
+    }
     assert {(page, flag) for page, flag in shown if flag not in known} == set()
 
 
@@ -167,16 +195,26 @@ def test_the_layout_on_the_page_about_clusters_is_that_of_such_a_cluster():
 
 def texts_of_the_code() -> list[str]:
     """Every string constant of the source, those inside f-strings too."""
-    files = [file for package in ("teachers", "labeler", "student", "pipelines") for file in (ROOT / package).rglob("*.py")]
+    files = [
+        file
+        for package in ("teachers", "labeler", "student", "pipelines")
+        for file in (ROOT / package).rglob("*.py")
+    ]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
-    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
 
 
 def test_every_message_of_the_troubleshooting_is_one_of_the_code():
     said = texts_of_the_code()
     messages = first_column((ROOT / "docs/troubleshooting.md").read_text())
     missing = [
-        message for message in messages if not all(any(part in text for text in said) for part in re.split("…", message) if part)
+        message
+        for message in messages
+        if not all(any(part in text for text in said) for part in re.split("…", message) if part)
     ]
     assert len(messages) > 20
     assert missing == []
@@ -186,12 +224,18 @@ def test_the_tool_and_the_page_name_the_same_teachers_as_free(capsys):
     assert cli.run(["teachers"]) == 0
     said = " ".join(capsys.readouterr().out.split()).partition("Commercial use: ")[2]
     free, _, forbidden = said.partition("; ")
-    rows = re.findall(r"^\| (`.*?) \|.* (yes|no) \|$", (ROOT / "docs/teachers.md").read_text(), re.MULTILINE)
-    of_page = {name: verdict for cell, verdict in rows for name in re.findall(r"`([a-z0-9-]+)`", cell)}
+    rows = re.findall(
+        r"^\| (`.*?) \|.* (yes|no) \|$", (ROOT / "docs/teachers.md").read_text(), re.MULTILINE
+    )
+    of_page = {
+        name: verdict for cell, verdict in rows for name in re.findall(r"`([a-z0-9-]+)`", cell)
+    }
     for part, verdict in ((free, "yes"), (forbidden, "no")):
         for name in re.findall(r"[a-z0-9-]+", part):
             assert of_page.get(name, verdict) == verdict, name
-    assert {name for name, verdict in of_page.items() if verdict == "no"} <= set(re.findall(r"[a-z0-9-]+", forbidden))
+    assert {name for name, verdict in of_page.items() if verdict == "no"} <= set(
+        re.findall(r"[a-z0-9-]+", forbidden)
+    )
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):

@@ -35,7 +35,11 @@ def imports(source: str) -> list[tuple[int, str]]:
 
 def upward_imports(package: str, source: str) -> list[tuple[int, str]]:
     above = ORDER[ORDER.index(package) + 1 :]
-    return [(line, module) for line, module in imports(source) if module.split(".")[0] in (*above, "tests")]
+    return [
+        (line, module)
+        for line, module in imports(source)
+        if module.split(".")[0] in (*above, "tests")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,10 @@ def upward_imports(package: str, source: str) -> list[tuple[int, str]]:
 )
 def test_imports_run_one_way(file):
     package = file.relative_to(ROOT).parts[0]
-    upward = [f"{file.relative_to(ROOT)}:{line} imports {module}" for line, module in upward_imports(package, file.read_text())]
+    upward = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for line, module in upward_imports(package, file.read_text())
+    ]
     assert upward == []
 
 
@@ -64,7 +71,9 @@ from teachers import x
     assert upward_imports("pipelines", source) == []
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "labeler").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "labeler").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT))
+)
 def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file):
     module = ast.parse(file.read_text())
     inside = {
@@ -83,13 +92,15 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError Mode ShardError SurroundingsError TapdistillError Teacher TeacherEntry TeacherError TeacherInfo "
-    "Tracks VideoError VisibleRule entries load names",
-    labeler: "AgreementConfig Clip Dataset Labels Sample VideoReader decode_clip draw_tracks encode_clip open_dataset open_video "
-    "sample_queries",
+    teachers: "CheckpointError ConfigError Mode ShardError SurroundingsError TapdistillError "
+    "Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule entries load "
+    "names",
+    labeler: "AgreementConfig Clip Dataset Labels Sample VideoReader decode_clip draw_tracks "
+    "encode_clip open_dataset open_video sample_queries",
     student: "Policy SynthClip SynthConfig choose generate score tapvid_metrics",
 }
-"""What users may import. A name that goes or comes is a change for them: say it in the changelog."""
+"""What users may import. A name that goes or comes is a change for them: say it in the
+changelog."""
 
 
 @pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
@@ -119,7 +130,9 @@ def test_every_command_names_a_documented_config_and_a_function(name):
     config = getattr(module, command.config)
     assert dataclasses.is_dataclass(config)
     assert config.__doc__
-    assert not config.__doc__.startswith(f"{config.__name__}("), "dataclass wrote its own docstring: write one"
+    assert not config.__doc__.startswith(f"{config.__name__}("), (
+        "dataclass wrote its own docstring: write one"
+    )
     assert callable(getattr(module, command.function))
 
 
@@ -131,7 +144,11 @@ def test_every_page_of_a_command_is_of_a_command():
 
 
 @pytest.mark.parametrize(
-    ("gpu", "outcome"), [(True, {"failed": 1, "errors": 1, "skipped": 1, "passed": 1}), (False, {"skipped": 3, "passed": 1})]
+    ("gpu", "outcome"),
+    [
+        (True, {"failed": 1, "errors": 1, "skipped": 1, "passed": 1}),
+        (False, {"skipped": 3, "passed": 1}),
+    ],
 )
 def test_a_skipped_gpu_test_fails_where_there_is_a_gpu(pytester, gpu, outcome):
     hook = Path(__file__).with_name("conftest.py").read_text().split("@pytest.fixture")[0]
@@ -160,4 +177,6 @@ def test_a_skipped_gpu_test_fails_where_there_is_a_gpu(pytester, gpu, outcome):
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(**outcome)
     if gpu:
-        result.stdout.fnmatch_lines(["*a test marked `gpu` was skipped on a machine with a GPU: *no GPU here, it says*"])
+        result.stdout.fnmatch_lines(
+            ["*a test marked `gpu` was skipped on a machine with a GPU: *no GPU here, it says*"]
+        )

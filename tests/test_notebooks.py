@@ -20,7 +20,9 @@ stored = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.st
 
 
 def code_cells(notebook: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    return [
+        cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"
+    ]
 
 
 def outputs(notebook: Path) -> list[nbformat.NotebookNode]:
@@ -45,8 +47,16 @@ def test_every_cell_was_run_once_from_top_to_bottom(notebook):
 
 @stored
 def test_outputs_are_stored_and_hold_no_error_or_warning(notebook):
-    assert {output.output_type for output in outputs(notebook)} >= {"stream", "display_data", "execute_result"}
-    assert [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"] == []
+    assert {output.output_type for output in outputs(notebook)} >= {
+        "stream",
+        "display_data",
+        "execute_result",
+    }
+    assert [
+        output
+        for output in outputs(notebook)
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ] == []
 
 
 @stored
@@ -55,7 +65,9 @@ def test_nothing_stored_names_a_path_of_the_machine_it_was_run_on(notebook):
 
 
 def test_the_search_for_paths_finds_them():
-    found = OF_A_MACHINE.findall("at /home/someone/x, '/tmp/abc', file:///root/y; not labels/tmp/x or https://a.org/home/z")
+    found = OF_A_MACHINE.findall(
+        "at /home/someone/x, '/tmp/abc', file:///root/y; not labels/tmp/x or https://a.org/home/z"
+    )
     assert found == ["/home/someone", "/tmp/abc", "/root/y"]
 
 
@@ -76,5 +88,10 @@ def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     """In an empty folder, as it is after cloning; a cell that fails raises its own traceback."""
     node = nbformat.read(notebook, as_version=4)
     NotebookClient(node, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    errors = [text for cell in node.cells for text in cell.get("outputs", []) if text.get("name") == "stderr"]
+    errors = [
+        text
+        for cell in node.cells
+        for text in cell.get("outputs", [])
+        if text.get("name") == "stderr"
+    ]
     assert errors == []

@@ -1,4 +1,5 @@
-"""Data sets and videos come from other people: each hostile one gets a clear refusal, and nothing is read or written outside."""
+"""Data sets and videos come from other people: each hostile one gets a clear refusal, and nothing
+is read or written outside."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ from teachers import ShardError, VideoError
 def copy(dataset, tmp_path) -> Path:
     """A good data set that a test may spoil, beside a secret."""
     (tmp_path / "secret.tar").write_bytes(b"secret" * 10_000)
-    return Path(shutil.copytree(dataset.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("records.parquet")))
+    return Path(
+        shutil.copytree(
+            dataset.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("records.parquet")
+        )
+    )
 
 
 def change_record(folder: Path, **fields) -> None:
@@ -40,7 +45,14 @@ def change_record(folder: Path, **fields) -> None:
 
 
 @pytest.mark.parametrize(
-    "tar", ["../secret.tar", "/etc/passwd", "shards/../../secret.tar", "shards/000000.r0.tar", "s3://bucket/x.tar"]
+    "tar",
+    [
+        "../secret.tar",
+        "/etc/passwd",
+        "shards/../../secret.tar",
+        "shards/000000.r0.tar",
+        "s3://bucket/x.tar",
+    ],
 )
 def test_a_record_that_names_a_file_elsewhere_is_refused(copy, tar):
     change_record(copy, tar=tar)
@@ -61,7 +73,10 @@ def test_a_record_with_places_that_cannot_be_is_refused(copy, place):
         open_dataset(str(copy))
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "{", "[" * 100_000, '{"schema": 99, "frozen": {"sources": []}}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", "{", "[" * 100_000, '{"schema": 99, "frozen": {"sources": []}}', "\x00\xff"],
+)
 def test_an_unreadable_manifest_is_refused_by_every_command(copy, text, capsys):
     (copy / "dataset.json").write_text(text)
     for command in (["status"], ["verify"], ["gc"], ["relabel"]):
@@ -81,7 +96,14 @@ def one_tar(copy: Path) -> tuple[Path, list[tuple[tarfile.TarInfo, bytes]]]:
 @pytest.mark.parametrize("odd", ["absolute", "dots", "link", "zeros"])
 def test_a_tar_with_odd_members_is_named_by_verify_and_never_unpacked(copy, odd):
     path, contents = one_tar(copy)
-    extra = tarfile.TarInfo({"absolute": "/tmp/owned.mp4", "dots": "../owned.mp4", "link": "owned.mp4", "zeros": "owned.mp4"}[odd])
+    extra = tarfile.TarInfo(
+        {
+            "absolute": "/tmp/owned.mp4",
+            "dots": "../owned.mp4",
+            "link": "owned.mp4",
+            "zeros": "owned.mp4",
+        }[odd]
+    )
     if odd == "link":
         extra.type, extra.linkname = tarfile.SYMTYPE, "../../secret.tar"
     with tarfile.open(path, "w") as tar:
@@ -135,7 +157,15 @@ def test_an_npz_with_pickled_objects_is_refused_and_runs_nothing(dataset):
 
 
 @pytest.mark.parametrize(
-    "name", ["[red]a[bold].mp4", "a\nb.mp4", "\x1b[31ma\x1b]0;owned\x07.mp4", "--out.mp4", "$(touch owned).mp4", "ü ☃ '\".mp4"]
+    "name",
+    [
+        "[red]a[bold].mp4",
+        "a\nb.mp4",
+        "\x1b[31ma\x1b]0;owned\x07.mp4",
+        "--out.mp4",
+        "$(touch owned).mp4",
+        "ü ☃ '\".mp4",
+    ],
 )
 def test_a_hostile_file_name_is_only_a_name(tmp_path, name, capsys):
     folder = tmp_path / "videos"
@@ -144,7 +174,9 @@ def test_a_hostile_file_name_is_only_a_name(tmp_path, name, capsys):
     (folder / f"broken {name}").write_bytes(b"no video")
     result = label(config(folder, tmp_path / "out"))
     assert (result.accounts.done, result.accounts.videos_failed) == (1, 1)
-    assert open_dataset(str(tmp_path / "out")).failures["uri"].tolist() == [str(folder / f"broken {name}")]
+    assert open_dataset(str(tmp_path / "out")).failures["uri"].tolist() == [
+        str(folder / f"broken {name}")
+    ]
     assert run(["status", str(tmp_path / "out")]) == 0
     assert "\x1b" not in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "videos"]
@@ -159,7 +191,11 @@ def test_a_video_that_claims_to_be_enormous_is_refused_before_anything_is_alloca
     path = tmp_path / "huge.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("rawvideo", rate=25, width=64, height=64, pix_fmt="bgr24")
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(
+            stream.encode(
+                av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            )
+        )
         container.mux(stream.encode(None))
     data = bytearray(path.read_bytes())
     at = data.index(b"strf") + 12

@@ -1,1 +1,2 @@
-"""What benchmarks and tests of whole jobs run on: small jobs, teachers that stand still, an S3 server that fails."""
+"""What benchmarks and tests of whole jobs run on: small jobs, teachers that stand still, an S3
+server that fails."""

@@ -33,32 +33,53 @@ def write_moving(path: Path, seed: int, frames: int = FRAMES) -> Path:
     return path
 
 
-def config(videos: Path, out: Path | str, teachers: tuple[str, ...] = (STILL, NEAR), **changes: Any) -> LabelConfig:
-    """A job of one or two seconds on the local engine: 24 queries in clips of 16 frames, two videos a unit."""
+def config(
+    videos: Path, out: Path | str, teachers: tuple[str, ...] = (STILL, NEAR), **changes: Any
+) -> LabelConfig:
+    """A job of one or two seconds on the local engine: 24 queries in clips of 16 frames, two videos
+    a unit."""
     settings: dict[str, Any] = {
         "engine": "local",
         "videos_per_unit": 2,
         "clips": ClipConfig(frames=FRAMES, strides=(1,), clips_per_video=2),
         "queries": QueryConfig(count=24),
     }
-    return LabelConfig(videos=(str(videos),), out=str(out), teachers=teachers, **{**settings, **changes})
+    return LabelConfig(
+        videos=(str(videos),), out=str(out), teachers=teachers, **{**settings, **changes}
+    )
 
 
 FLAGS = (
-    *("--engine", "local", "--videos-per-unit", "2", "--clips.frames", str(FRAMES), "--clips.strides", "1"),
+    *(
+        "--engine",
+        "local",
+        "--videos-per-unit",
+        "2",
+        "--clips.frames",
+        str(FRAMES),
+        "--clips.strides",
+        "1",
+    ),
     *("--clips.clips-per-video", "2", "--queries.count", "24"),
 )
 """The same settings on the command line."""
 
 
-def start_driver(videos: Path, out: Path, teachers: tuple[str, ...] = (STILL, NEAR), *flags: str) -> subprocess.Popen:
+def start_driver(
+    videos: Path, out: Path, teachers: tuple[str, ...] = (STILL, NEAR), *flags: str
+) -> subprocess.Popen:
     """`tapdistill label` with those settings, as a process of its own."""
     arguments = ["label", str(videos), "--out", str(out), "--teachers", *teachers, *FLAGS, *flags]
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs, such as these tests, ignore it
-    )  # fmt: skip
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a shell's background jobs, such as these tests, ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def tars(out: Path | str) -> dict[str, bytes]:
@@ -67,7 +88,9 @@ def tars(out: Path | str) -> dict[str, bytes]:
     from labeler.shards.records import latest_records
 
     storage = Storage(str(out))
-    return {record.tar: storage.read(record.tar) for record in latest_records(storage) if record.tar}
+    return {
+        record.tar: storage.read(record.tar) for record in latest_records(storage) if record.tar
+    }
 
 
 def children_of(pid: int) -> list[int]:
@@ -76,7 +99,9 @@ def children_of(pid: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                parents[int(folder.name)] = int(
+                    (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                )
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found: list[int] = []
@@ -92,7 +117,11 @@ def still_running(pids: list[int], within_s: float) -> list[int]:
     """Those of `pids` that are still there after `within_s`; zombies have ended."""
     deadline = time.monotonic() + within_s
     while True:
-        left = [pid for pid in pids if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
+        left = [
+            pid
+            for pid in pids
+            if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
+        ]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)

@@ -1,7 +1,9 @@
-"""A real S3 server process (moto) on loopback, and a proxy before it that fails requests on purpose.
+"""A real S3 server process (moto) on loopback, and a proxy before it that fails requests on
+purpose.
 
-The proxy draws a fault for a request from its seed: an answer 503 SlowDown, a connection that is reset in the middle of a body, a slow
-body, or a write that is done but whose answer is lost. `Faults()` fails nothing.
+The proxy draws a fault for a request from its seed: an answer 503 SlowDown, a connection that is
+reset in the middle of a body, a slow body, or a write that is done but whose answer is lost.
+`Faults()` fails nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+SLOW_DOWN = (
+    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request '
+    b"rate.</Message></Error>"
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
             return
         connection = http.client.HTTPConnection("127.0.0.1", self.server.target, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
-        connection.request(self.command, self.path, body or None, {**headers, "Content-Length": str(len(body))})
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() != "transfer-encoding"
+        }
+        connection.request(
+            self.command, self.path, body or None, {**headers, "Content-Length": str(len(body))}
+        )
         response = connection.getresponse()
         data = response.read()
         connection.close()
@@ -111,7 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
-        length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
+        length = (
+            headers.get("Content-Length", str(len(data)))
+            if self.command == "HEAD"
+            else str(len(data))
+        )
         self.send_header("Content-Length", length)
         self.end_headers()
         if self.command == "HEAD":
@@ -141,8 +156,10 @@ def s3_server() -> Iterator[int]:
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -163,7 +180,9 @@ def s3_server() -> Iterator[int]:
 def proxy(port: int, faults: Faults | None = None) -> Iterator[Proxy]:
     """A running proxy before the server at `port`."""
     server = Proxy(port, faults or Faults())
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield server

@@ -1,4 +1,5 @@
-"""Teachers that stand still: "benchmarks.harness.teachers:Still" and so on, for whatever is measured or tested around teachers."""
+"""Teachers that stand still: "benchmarks.harness.teachers:Still" and so on, for whatever is
+measured or tested around teachers."""
 
 from __future__ import annotations
 
@@ -15,11 +16,18 @@ class Still(Teacher):
 
     shift_px = 0.0
 
-    def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode, **settings: Any) -> None:
+    def __init__(
+        self, *, name: str, checkpoint: str | None, device: str, mode: Mode, **settings: Any
+    ) -> None:
         self.info = TeacherInfo(
-            name=name, architecture="stub", mode=mode, visible_rule="v > 0.5", licence="none", checkpoint_sha256=checkpoint,
+            name=name,
+            architecture="stub",
+            mode=mode,
+            visible_rule="v > 0.5",
+            licence="none",
+            checkpoint_sha256=checkpoint,
             settings={"scales": (1, 2), **settings},
-        )  # fmt: skip
+        )
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         n, t = len(queries), len(frames)

@@ -1,4 +1,5 @@
-"""Makes agreement.webp and thresholds.webp: three teachers on procedural video, where the truth is known; prints the numbers of the second.
+"""Makes agreement.webp and thresholds.webp: three teachers on procedural video, where the truth is
+known; prints the numbers of the second.
 
 python docs/images/make_agreement.py
 """
@@ -14,7 +15,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import teachers
-from labeler.labels.agreement import DISPUTED, OCCLUDED, RASTER, VISIBLE, AgreementConfig, Labels, Stack, judge, medoids, stack
+from labeler.labels.agreement import (
+    DISPUTED,
+    OCCLUDED,
+    RASTER,
+    VISIBLE,
+    AgreementConfig,
+    Labels,
+    Stack,
+    judge,
+    medoids,
+    stack,
+)
 from student.synth.scene import SynthClip, SynthConfig, generate
 
 CLIPS, FRAMES, POINTS = 6, 32, 200
@@ -32,7 +44,8 @@ SUPPORTS = (0.3, 0.6, 0.9)
 
 @dataclass(frozen=True)
 class Tracked:
-    """A clip of 256 x 256 px, so that its px are those of the raster, and what the teachers say of it."""
+    """A clip of 256 x 256 px, so that its px are those of the raster, and what the teachers say of
+    it."""
 
     clip: SynthClip
     stack: Stack
@@ -40,21 +53,38 @@ class Tracked:
     distance: np.ndarray  # [K, N, T] px
 
     def labels(self, config: AgreementConfig) -> Labels:
-        return judge(self.stack.xy, self.stack.sees, self.clip.queries[:, 0].astype(int), self.medoid, self.distance, config)
+        return judge(
+            self.stack.xy,
+            self.stack.sees,
+            self.clip.queries[:, 0].astype(int),
+            self.medoid,
+            self.distance,
+            config,
+        )
 
     def centre(self) -> np.ndarray:  # [N, T, 2]
         """The medoid's place."""
-        return np.take_along_axis(self.stack.xy, np.maximum(self.medoid, 0)[None, ..., None], axis=0)[0]
+        return np.take_along_axis(
+            self.stack.xy, np.maximum(self.medoid, 0)[None, ..., None], axis=0
+        )[0]
 
 
 def tracked(seed: int) -> Tracked:
     config = SynthConfig(
-        frames=FRAMES, height=RASTER, width=RASTER, points=POINTS, cutouts=(4, 6), motion=1.2, query_frame="random"
+        frames=FRAMES,
+        height=RASTER,
+        width=RASTER,
+        points=POINTS,
+        cutouts=(4, 6),
+        motion=1.2,
+        query_frame="random",
     )
     clip = generate(seed, config)
     made = {name: teachers.load(name, mode="label") for name in NAMES}
     tracks = {name: teacher.track(clip.frames, clip.queries) for name, teacher in made.items()}
-    stacked = stack(tracks, {name: teacher.info.rule for name, teacher in made.items()}, (RASTER, RASTER))
+    stacked = stack(
+        tracks, {name: teacher.info.rule for name, teacher in made.items()}, (RASTER, RASTER)
+    )
     return Tracked(clip, stacked, *medoids(stacked.xy, stacked.sees))
 
 
@@ -72,12 +102,20 @@ def stories(one: Tracked, labels: Labels) -> list[Story]:
     shown = labels.valid & (labels.state == VISIBLE)
     steps = np.arange(FRAMES)
     first, last = shown.argmax(-1), FRAMES - 1 - shown[:, ::-1].argmax(-1)
-    gap = labels.valid & (labels.state == OCCLUDED) & (steps > first[:, None]) & (steps < last[:, None])
-    after = np.where(~labels.valid & (steps > one.clip.queries[:, :1]), steps, FRAMES).min(-1)  # first frame after the run
+    gap = (
+        labels.valid
+        & (labels.state == OCCLUDED)
+        & (steps > first[:, None])
+        & (steps < last[:, None])
+    )
+    # first frame after the run
+    after = np.where(~labels.valid & (steps > one.clip.queries[:, :1]), steps, FRAMES).min(-1)
     moved = np.linalg.norm(np.ptp(one.clip.xy, axis=1), axis=-1)
     agreed = int(np.argmax(np.where(labels.keep & (labels.support > 0.9).all(-1), moved, -1)))
     hidden = int(np.argmax(np.where(labels.keep & labels.valid.all(-1), gap.sum(-1), -1)))
-    ended = int(np.argmax(np.where(labels.keep & (after < FRAMES - 6) & (first < after - 12), moved, -1)))
+    ended = int(
+        np.argmax(np.where(labels.keep & (after < FRAMES - 6) & (first < after - 12), moved, -1))
+    )
     return [
         Story("all three agree in every frame", agreed, FRAMES - 1),
         Story("an agreed gap does not cut a track", hidden, int(np.median(steps[gap[hidden]]))),
@@ -88,29 +126,52 @@ def stories(one: Tracked, labels: Labels) -> list[Story]:
 def draw_stories(one: Tracked, config: AgreementConfig) -> None:
     labels = one.labels(config)
     chosen = stories(one, labels)
-    figure, axes = plt.subplots(len(chosen), 2, figsize=(9, 2.3 * len(chosen)), width_ratios=(1, 3), layout="constrained")
+    figure, axes = plt.subplots(
+        len(chosen), 2, figsize=(9, 2.3 * len(chosen)), width_ratios=(1, 3), layout="constrained"
+    )
     for (left, right), story in zip(axes, chosen, strict=True):
         draw_place(left, one, story, config)
         draw_time(right, one, labels, story, config)
         right.set_title(story.what, loc="left", fontsize=10)
     axes[-1][1].set_xlabel("frame")
-    lines = [Line2D([], [], color=colour, marker=".", label=name) for name, colour in zip(NAMES, COLOURS, strict=True)]
+    lines = [
+        Line2D([], [], color=colour, marker=".", label=name)
+        for name, colour in zip(NAMES, COLOURS, strict=True)
+    ]
     lines.append(Line2D([], [], color="black", ls=":", label=f"tau = {config.tau_px:g} px"))
-    bars = [Patch(color=STATES[state], label=f"state: {name}") for name, state in STATE_NAMES.items()]
+    bars = [
+        Patch(color=STATES[state], label=f"state: {name}") for name, state in STATE_NAMES.items()
+    ]
     bars.append(Patch(color=VALID, label="valid"))
     query = Line2D([], [], color="white", marker="v", mec="black", ls="", label="query")
-    figure.legend(handles=[*lines, *bars, query], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(
+        handles=[*lines, *bars, query],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=8,
+    )
     save(figure, "agreement.webp")
 
 
 def draw_place(axes: Axes, one: Tracked, story: Story, config: AgreementConfig) -> None:
-    """Where each teacher puts the point: filled if it sees it, hollow if it says hidden; the truth is a cross."""
+    """Where each teacher puts the point: filled if it sees it, hollow if it says hidden; the truth
+    is a cross."""
     i, t = story.query, story.frame
     axes.imshow(one.clip.frames[t])
     for k, colour in enumerate(COLOURS):
-        axes.plot(*one.stack.xy[k, i, t], "o", ms=8, mec=colour, mew=2, mfc=colour if one.stack.sees[k, i, t] else "none")
+        axes.plot(
+            *one.stack.xy[k, i, t],
+            "o",
+            ms=8,
+            mec=colour,
+            mew=2,
+            mfc=colour if one.stack.sees[k, i, t] else "none",
+        )
     if one.medoid[i, t] >= 0:
-        axes.add_patch(plt.Circle(tuple(one.centre()[i, t]), config.tau_px, fill=False, ec="white", lw=1.5))
+        axes.add_patch(
+            plt.Circle(tuple(one.centre()[i, t]), config.tau_px, fill=False, ec="white", lw=1.5)
+        )
     axes.plot(*one.clip.xy[i, t], "x", ms=9, mew=2, color="white")
     places = np.array([*one.stack.xy[:, i, t], one.clip.xy[i, t]])
     middle = np.nanmean(places, axis=0)
@@ -120,17 +181,31 @@ def draw_place(axes: Axes, one: Tracked, story: Story, config: AgreementConfig) 
     axes.set_title(f"frame {t}", loc="left", fontsize=10)
 
 
-def draw_time(axes: Axes, one: Tracked, labels: Labels, story: Story, config: AgreementConfig) -> None:
-    """The distance to the medoid of each teacher that sees the point; below, each frame's state, and whether it is valid."""
+def draw_time(
+    axes: Axes, one: Tracked, labels: Labels, story: Story, config: AgreementConfig
+) -> None:
+    """The distance to the medoid of each teacher that sees the point; below, each frame's state,
+    and whether it is valid."""
     i, steps = story.query, np.arange(FRAMES)
     for k, colour in enumerate(COLOURS):
-        axes.plot(steps, np.where(one.stack.sees[k, i], np.maximum(one.distance[k, i], 0.05), np.nan), ".-", color=colour)
+        axes.plot(
+            steps,
+            np.where(one.stack.sees[k, i], np.maximum(one.distance[k, i], 0.05), np.nan),
+            ".-",
+            color=colour,
+        )
     axes.axhline(config.tau_px, color="black", lw=1, ls=":")
     axes.bar(steps, 0.0135, 1, bottom=0.015, color=[STATES[state] for state in labels.state[i]])
     axes.bar(steps[labels.valid[i]], 0.007, 1, bottom=0.0075, color=VALID)
     axes.axvline(story.frame, color="black", lw=0.8, alpha=0.4)
     axes.plot(one.clip.queries[i, 0], 0.0102, "v", color="white", ms=5)
-    axes.set(yscale="log", ylim=(0.007, 200), xlim=(-0.6, FRAMES - 0.4), ylabel="px to medoid", yticks=(0.1, 1, 10, 100))
+    axes.set(
+        yscale="log",
+        ylim=(0.007, 200),
+        xlim=(-0.6, FRAMES - 0.4),
+        ylabel="px to medoid",
+        yticks=(0.1, 1, 10, 100),
+    )
     axes.set_yticklabels(["0.1", "1", "10", "100"])
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -138,14 +213,23 @@ def draw_time(axes: Axes, one: Tracked, labels: Labels, story: Story, config: Ag
 def draw_thresholds(clips: list[Tracked]) -> None:
     """What each pair of thresholds labels, and how much of that is wrong; printed too."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-    print(f"{len(clips)} clips, {len(clips) * POINTS} queries; % of truly visible point-frames labelled, % of visible labels wrong")
+    print(
+        f"{len(clips)} clips, {len(clips) * POINTS} queries; % of truly visible point-frames "
+        "labelled, % of visible labels wrong"
+    )
     for least, colour in zip(SUPPORTS, ("#D55E00", "#0072B2", "#333333"), strict=True):
         rows = [measure(clips, AgreementConfig(tau_px=tau, min_support=least)) for tau in TAUS_PX]
         for tau, (labelled, wrong) in zip(TAUS_PX, rows, strict=True):
-            print(f"  min_support {least:g}  tau {tau:5g} px  labelled {labelled:5.1f}  wrong {wrong:5.2f}")
+            print(
+                f"  min_support {least:g}  tau {tau:5g} px  labelled {labelled:5.1f}  wrong "
+                f"{wrong:5.2f}"
+            )
         for axes, values in zip((left, right), zip(*rows, strict=True), strict=True):
             axes.plot(TAUS_PX, values, "o-", color=colour, label=f"min_support {least:g}")
-    for axes, what in ((left, "% of visible point-frames labelled"), (right, f"% of labels wrong by over {WRONG_PX:g} px")):
+    for axes, what in (
+        (left, "% of visible point-frames labelled"),
+        (right, f"% of labels wrong by over {WRONG_PX:g} px"),
+    ):
         axes.axvline(AgreementConfig().tau_px, color="black", lw=1, ls=":")
         axes.set(xscale="log", xticks=TAUS_PX, xlabel="tau, px of the 256 raster", ylim=(0, None))
         axes.set_xticklabels([f"{tau:g}" for tau in TAUS_PX])
@@ -157,7 +241,8 @@ def draw_thresholds(clips: list[Tracked]) -> None:
 
 
 def measure(clips: list[Tracked], config: AgreementConfig) -> tuple[float, float]:
-    """(% of truly visible point-frames that are a visible label of a kept query, % of those labels that are wrong)."""
+    """(% of truly visible point-frames that are a visible label of a kept query, % of those labels
+    that are wrong)."""
     visible = labelled = given = wrong = 0
     for one in clips:
         labels = one.labels(config)

@@ -1,8 +1,9 @@
 """Pool: procedural clips rendered once, and seen anew each time by a moving camera.
 
-Rendering costs more than a small network's training step, so clips lie in a folder as plain npz files, and each use draws another
-window in time, another camera (where it looks, how near, how turned, how it moves on), other colours, and other points. Tracks go through
-the same affine maps as the pixels, so they stay exact. Another process may add clips while a trainer reads.
+Rendering costs more than a small network's training step, so clips lie in a folder as plain npz
+files, and each use draws another window in time, another camera (where it looks, how near, how
+turned, how it moves on), other colours, and other points. Tracks go through the same affine maps as
+the pixels, so they stay exact. Another process may add clips while a trainer reads.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from student.synth.motion import smooth_curve
 from student.synth.scene import SynthClip, SynthConfig, generate
 from teachers.errors import ConfigError
 
-STORED = SynthConfig(frames=24, height=256, width=256, points=1024, query_frame="random", split="train")
+STORED = SynthConfig(
+    frames=24, height=256, width=256, points=1024, query_frame="random", split="train"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class ViewConfig:
 
 
 def render_pool(folder: Path, clips: int, first: int = 0) -> None:
-    """Write the clips of seeds `first`, ..., `first + clips - 1`; those that are there already stay."""
+    """Write the clips of seeds `first`, ..., `first + clips - 1`; those that are there already
+    stay."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + clips):
         path = folder / f"clip-{seed:06d}.npz"
@@ -73,7 +77,12 @@ def draw_view(folder: Path, rng: np.random.Generator, config: ViewConfig) -> Vie
     if not files:
         raise ConfigError(f"{folder}: holds no rendered clips; render some first.")
     clips = [_view(files[rng.integers(len(files))], rng, config) for _ in range(config.batch)]
-    return View(*(np.stack([getattr(clip, name) for clip in clips]) for name in ("frames", "queries", "xy", "visible")))
+    return View(
+        *(
+            np.stack([getattr(clip, name) for clip in clips])
+            for name in ("frames", "queries", "xy", "visible")
+        )
+    )
 
 
 def _view(path: Path, rng: np.random.Generator, config: ViewConfig) -> SynthClip:
@@ -84,10 +93,19 @@ def _view(path: Path, rng: np.random.Generator, config: ViewConfig) -> SynthClip
     camera = _camera(rng, video.shape[1:3], config)
     edge = rng.integers(256, size=3).tolist()
     size = config.size
-    frames = np.stack([
-        cv2.warpAffine(frame, to_view, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=edge)
-        for frame, to_view in zip(video, camera, strict=True)
-    ])  # fmt: skip
+    frames = np.stack(
+        [
+            cv2.warpAffine(
+                frame,
+                to_view,
+                (size, size),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=edge,
+            )
+            for frame, to_view in zip(video, camera, strict=True)
+        ]
+    )
     xy = np.einsum("tij,ntj->nti", camera[..., :2], xy) + camera[..., 2]
     visible = visible & ((xy > -0.5) & (xy < size - 0.5)).all(-1)
     chosen, query_t = _queries(rng, visible, config.points)
@@ -117,13 +135,17 @@ def _camera(rng: np.random.Generator, size: tuple[int, ...], config: ViewConfig)
     centre = [rng.uniform(reach, length - reach) - 0.5 for length in size[::-1]]
     moves = [smooth_curve(rng, frames, 0.1 * shake * side) for _ in range(2)]
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    linear = np.stack([np.stack([mirror * cos, -sin], -1), np.stack([mirror * sin, cos], -1)], 1)  # [T, 2, 2]
+    # [T, 2, 2]
+    linear = np.stack([np.stack([mirror * cos, -sin], -1), np.stack([mirror * sin, cos], -1)], 1)
     shift = np.stack(moves, -1) + (side - 1) / 2 - linear @ np.array(centre)
     return np.concatenate([linear, shift[..., None]], -1)
 
 
-def _queries(rng: np.random.Generator, visible: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [N] of points that are seen, and a frame of each: half of them the first one in which it is."""
+def _queries(
+    rng: np.random.Generator, visible: np.ndarray, points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [N] of points that are seen, and a frame of each: half of them the first one in which
+    it is."""
     seen = np.flatnonzero(visible.any(1))
     if not len(seen):
         seen = np.arange(1)
@@ -133,7 +155,8 @@ def _queries(rng: np.random.Generator, visible: np.ndarray, points: int) -> tupl
 
 
 def recolour(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mixed channels, other contrast, light that changes over time, noise; uint8 [T, H, W, 3] as given."""
+    """Mixed channels, other contrast, light that changes over time, noise; uint8 [T, H, W, 3] as
+    given."""
     mix = np.eye(3)[rng.permutation(3)] + rng.normal(size=(3, 3)) * 0.15
     if rng.random() < 0.2:
         mix = np.full((3, 3), 1 / 3)
@@ -143,5 +166,7 @@ def recolour(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     coloured = (frames.astype(np.float32) - 127.5) @ mix.T.astype(np.float32)
     coloured = (coloured + np.float32(centre)) * light[:, None, None, None].astype(np.float32)
     if rng.random() < 0.5:
-        coloured += rng.standard_normal(coloured.shape, dtype=np.float32) * np.float32(rng.uniform(0, 6))
+        coloured += rng.standard_normal(coloured.shape, dtype=np.float32) * np.float32(
+            rng.uniform(0, 6)
+        )
     return np.clip(np.rint(coloured), 0, 255).astype(np.uint8)

@@ -4,9 +4,11 @@
     python -m experiments.minis.train tapir --pool POOL --out OUT
     python -m experiments.minis.train cotracker3 --pool POOL --out OUT
 
-First the encoder learns to match points between frames of a clip (cheap, see `student.training.losses_matching`), then the whole network
-learns to track: small frames at first, frames of the size it is meant for at the end. The learning rate falls to 0 by the last step, and
-what is shipped is a running mean of the weights. Killed and started again, it goes on from its last checkpoint.
+First the encoder learns to match points between frames of a clip (cheap, see
+`student.training.losses_matching`), then the whole network learns to track: small frames at first,
+frames of the size it is meant for at the end. The learning rate falls to 0 by the last step, and
+what is shipped is a running mean of the weights. Killed and started again, it goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7,
 
 
 Start = Literal["query", "near", "between"]
-"""Where a tracker that looks around its present position begins: at the query, as it will be used; near the truth, so that it learns first
-to find what is in sight; or somewhere on the way from the query to the truth, as after some iterations."""
+"""Where a tracker that looks around its present position begins: at the query, as it will be used;
+near the truth, so that it learns first to find what is in sight; or somewhere on the way from the
+query to the truth, as after some iterations."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,21 @@ class Example:
     def of(cls, view: View, stage: Stage, rng: np.random.Generator) -> Example:
         frames = torch.from_numpy(view.frames).permute(0, 1, 4, 2, 3)
         start = start_xy(view, stage.start, rng)
-        return cls(frames, *(torch.from_numpy(array) for array in (view.queries, view.xy, view.visible, start)))
+        return cls(
+            frames,
+            *(torch.from_numpy(array) for array in (view.queries, view.xy, view.visible, start)),
+        )
 
     def between_frames(self) -> Tensor:  # [B, N, T]
         """Where the point is seen, in another frame than its query's."""
-        return (self.visible & (torch.arange(self.visible.shape[2]) != self.queries[..., :1])).float()
+        return (
+            self.visible & (torch.arange(self.visible.shape[2]) != self.queries[..., :1])
+        ).float()
 
 
-def start_xy(view: View, start: Start, rng: np.random.Generator) -> np.ndarray:  # float32 [B, N, T, 2]
+def start_xy(
+    view: View, start: Start, rng: np.random.Generator
+) -> np.ndarray:  # float32 [B, N, T, 2]
     """The positions that are refined first."""
     query = np.broadcast_to(view.queries[:, :, None, 1:], view.xy.shape)
     batch, points, frames, _ = view.xy.shape
@@ -93,7 +103,9 @@ def start_xy(view: View, start: Start, rng: np.random.Generator) -> np.ndarray: 
         share = np.maximum(0, rng.uniform(-0.5, 1, (batch, points, 1, 1)))
         return (query + share * (view.xy - query)).astype(np.float32)
     scale_px = 2 ** rng.uniform(0, 5, (batch, points, 1, 1))
-    shift = rng.normal(size=(batch, points, 1, 2)) + 0.5 * rng.normal(size=(batch, points, frames, 2))
+    shift = rng.normal(size=(batch, points, 1, 2)) + 0.5 * rng.normal(
+        size=(batch, points, frames, 2)
+    )
     return (view.xy + scale_px * shift).astype(np.float32)
 
 
@@ -101,13 +113,16 @@ class TapirRecipe:
     """TAPIR: matching over the whole frame from the first step on."""
 
     teacher = "tapir"
-    schedule = ScheduleConfig(learning_rate=1.5e-3, weight_decay=1e-2, clip_norm=1.0, warm_up=0.03, frozen=None)
+    schedule = ScheduleConfig(
+        learning_rate=1.5e-3, weight_decay=1e-2, clip_norm=1.0, warm_up=0.03, frozen=None
+    )
     stages = (
         Stage(1000, PAIRS, pretraining=True),
         Stage(1700, ViewConfig(batch=2, frames=16, size=128, points=32)),
         Stage(100, ViewConfig(batch=1, frames=24, size=192, points=48)),
     )
-    loss_config = TapirLossConfig(position=0.2, huber_px=1.0)  # as steep as published beyond 4 px, and steeper below
+    # as steep as published beyond 4 px, and steeper below
+    loss_config = TapirLossConfig(position=0.2, huber_px=1.0)
 
     def network(self) -> Tapir:
         return Tapir(TapirConfig.mini())
@@ -119,16 +134,24 @@ class TapirRecipe:
         features = model.encode(example.frames, [size], MEMORY)
         described = model.describe(features, corner, size)
         fine = model.config.fine_channels
-        parts = zip(features[0].grids, (described[0][..., :fine], described[0][..., fine:]), strict=False)
+        parts = zip(
+            features[0].grids, (described[0][..., :fine], described[0][..., fine:]), strict=False
+        )
         weight = example.between_frames()
         matching = [
-            matching_loss(grid, points, (example.xy + 0.5) * grid.shape[2] / size[0] - 0.5, weight) for grid, points in parts
+            matching_loss(grid, points, (example.xy + 0.5) * grid.shape[2] / size[0] - 0.5, weight)
+            for grid, points in parts
         ]
         losses = {"matching": torch.stack(matching).mean()}
         if pretraining:
             return losses
         steps = model.track(features, described, size, corner, memory=MEMORY).steps
-        found = tapir_losses(steps, TapirTargets(example.xy + 0.5, ~example.visible), (RASTER, RASTER), self.loss_config)
+        found = tapir_losses(
+            steps,
+            TapirTargets(example.xy + 0.5, ~example.visible),
+            (RASTER, RASTER),
+            self.loss_config,
+        )
         return {"matching": 0.1 * losses["matching"]} | vars(found)
 
 
@@ -136,7 +159,9 @@ class CoTracker3Recipe:
     """CoTracker3 offline: local correlation on a pyramid, from the query's place in every frame."""
 
     teacher = "cotracker3-offline"
-    schedule = ScheduleConfig(learning_rate=1e-3, weight_decay=1e-3, clip_norm=1.0, warm_up=0.03, frozen=None)
+    schedule = ScheduleConfig(
+        learning_rate=1e-3, weight_decay=1e-3, clip_norm=1.0, warm_up=0.03, frozen=None
+    )
     stages = (
         Stage(450, PAIRS, pretraining=True),
         Stage(250, ViewConfig(batch=2, frames=8, size=128, points=32, stride=1)),
@@ -155,18 +180,26 @@ class CoTracker3Recipe:
         matching = []
         for level, grid in enumerate(pyramid):
             cells = STRIDE * 2**level
-            points = sample_windows(grid, frame, example.queries[..., None, 1:] / cells, 0)[:, :, 0, 0]
-            matching.append(matching_loss(grid, F.normalize(points, dim=-1), example.xy / cells, weight))
+            points = sample_windows(grid, frame, example.queries[..., None, 1:] / cells, 0)[
+                :, :, 0, 0
+            ]
+            matching.append(
+                matching_loss(grid, F.normalize(points, dim=-1), example.xy / cells, weight)
+            )
         losses = {"matching": torch.stack(matching).mean()}
         if pretraining:
             return losses
         unknown = torch.zeros_like(example.start[..., 0])
         windows = model.query_windows(pyramid, example.queries)
-        found = model.refine(pyramid, windows, example.start, unknown, unknown, self.iterations, MEMORY)
+        found = model.refine(
+            pyramid, windows, example.start, unknown, unknown, self.iterations, MEMORY
+        )
         return {
             "matching": 0.1 * losses["matching"],
-            "position": 0.3 * position_loss([found], example.xy, example.visible.float(), fine_huber),
-            "occluded": 0.01 * position_loss([found], example.xy, (~example.visible).float(), torch.abs),
+            "position": 0.3
+            * position_loss([found], example.xy, example.visible.float(), fine_huber),
+            "occluded": 0.01
+            * position_loss([found], example.xy, (~example.visible).float(), torch.abs),
             "visibility": visibility_loss([found], example.visible),
             "confidence": confidence_loss([found], example.xy, example.visible),
         }
@@ -188,7 +221,10 @@ def train(recipe: Recipe, pool: Path, out: Path, seed: int) -> None:
     model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     plan = [stage for stage in recipe.stages for _ in range(stage.steps)]
-    lengths = [sum(stage.pretraining for stage in plan), sum(not stage.pretraining for stage in plan)]
+    lengths = [
+        sum(stage.pretraining for stage in plan),
+        sum(not stage.pretraining for stage in plan),
+    ]
     optimisers = [Optimiser(model, replace(recipe.schedule, steps=length)) for length in lengths]
     step, checkpoint = 0, out / "checkpoint.pt"
     if checkpoint.exists():
@@ -215,16 +251,22 @@ def train(recipe: Recipe, pool: Path, out: Path, seed: int) -> None:
             sums[name] = sums.get(name, 0.0) + value.item() / SAY_EVERY
         if step % SAY_EVERY == 0:
             now = time.perf_counter()
-            row = {"step": step, "s_per_step": (now - said) / SAY_EVERY, "learning_rate": optimiser.learning_rate} | sums
+            row = {
+                "step": step,
+                "s_per_step": (now - said) / SAY_EVERY,
+                "learning_rate": optimiser.learning_rate,
+            } | sums
             with open(out / "curve.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")
             print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
             said, sums = now, {}
         if step % SAVE_EVERY == 0 or step == len(plan):
             state = {
-                "step": step, "model": model.state_dict(), "mean": mean.state_dict(),
+                "step": step,
+                "model": model.state_dict(),
+                "mean": mean.state_dict(),
                 "optimisers": [each.state_dict() for each in optimisers],
-            }  # fmt: skip
+            }
             partial = checkpoint.with_suffix(".part")
             torch.save(state, partial)
             os.replace(partial, checkpoint)
@@ -232,18 +274,24 @@ def train(recipe: Recipe, pool: Path, out: Path, seed: int) -> None:
 
 
 def export(recipe: Recipe, model: nn.Module, path: Path, step: int) -> None:
-    """Weights with the sizes of their network, as `teachers.load(..., checkpoint=path)` takes them."""
+    """Weights with the sizes of their network, as `teachers.load(..., checkpoint=path)` takes
+    them."""
     weights = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     metadata = {
-        TEACHER: recipe.teacher, CONFIG: json.dumps(asdict(recipe.network().config)), LICENCE: "Apache-2.0", "step": str(step),
-    }  # fmt: skip
+        TEACHER: recipe.teacher,
+        CONFIG: json.dumps(asdict(recipe.network().config)),
+        LICENCE: "Apache-2.0",
+        "step": str(step),
+    }
     partial = path.with_suffix(".part")
     partial.write_bytes(safetensors.torch.save(weights, metadata))
     os.replace(partial, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["render", *RECIPES])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--out", type=Path)

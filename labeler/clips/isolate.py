@@ -1,15 +1,18 @@
-"""Isolate: an object that lives in a process of its own, so that a call that hangs or crashes costs that call and nothing else.
+"""Isolate: an object that lives in a process of its own, so that a call that hangs or crashes costs
+that call and nothing else.
 
     with Isolated("my.module:Reader", memory_gib=8) as reader:
-        reader.submit("read", "clip.mp4", about="clip.mp4")     # runs while this process does something else
+        reader.submit("read", "clip.mp4", about="clip.mp4")  # runs while this process goes on
         frames = reader.result(timeout_s=60)
 
-The child is `python -c ...` joined by a socket, not a `multiprocessing.Process`: daemonic workers (Ray, pools) may not have children
-of that kind, and `spawn` imports the caller's main module again, which in a notebook, pytest, or a console script is none of ours.
+The child is `python -c ...` joined by a socket, not a `multiprocessing.Process`: daemonic workers
+(Ray, pools) may not have children of that kind, and `spawn` imports the caller's main module again,
+which in a notebook, pytest, or a console script is none of ours.
 
-The child never outlives its parent. It ends when the socket closes, and on Linux the kernel kills it when the parent dies
-(PR_SET_PDEATHSIG), even inside a decoder that hangs. That signal really fires when the THREAD that started the child ends; so one
-thread, which lives as long as the process, starts them all.
+The child never outlives its parent. It ends when the socket closes, and on Linux the kernel kills
+it when the parent dies (PR_SET_PDEATHSIG), even inside a decoder that hangs. That signal really
+fires when the THREAD that started the child ends; so one thread, which lives as long as the
+process, starts them all.
 """
 
 from __future__ import annotations
@@ -39,9 +42,13 @@ from labeler.io.scratch import prefix
 from teachers.errors import ConfigError, SurroundingsError, TapdistillError, VideoError
 
 START_TIMEOUT_S = 120.0
-"""Until the child has made its object; imports are slow on a busy machine, and that is not the video's fault."""
+"""Until the child has made its object; imports are slow on a busy machine, and that is not the
+video's fault."""
 
-CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from labeler.clips.isolate import serve; serve(int(sys.argv[2]))"
+CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from labeler.clips.isolate import "
+    "serve; serve(int(sys.argv[2]))"
+)
 
 PR_SET_PDEATHSIG = 1
 
@@ -57,22 +64,27 @@ os.register_at_fork(after_in_child=_new_spawner)
 
 
 class Isolated:
-    """An object of a class in a killable child process; one request in flight. The child starts with the first request."""
+    """An object of a class in a killable child process; one request in flight. The child starts
+    with the first request."""
 
     def __init__(self, target: str, *args: Any, memory_gib: float | None = None) -> None:
         """`target` is "module:Class", made in the child as `Class(*args)`.
 
-        `memory_gib` is what the child may allocate on top of its imports (address space, Linux only); None for no limit.
+        `memory_gib` is what the child may allocate on top of its imports (address space, Linux
+        only); None for no limit.
         """
         if target.count(":") != 1 or target.startswith("__main__:"):
-            raise ConfigError(f"{target!r}: write 'module:Class', of a module that can be imported.")
+            raise ConfigError(
+                f"{target!r}: write 'module:Class', of a module that can be imported."
+            )
         self._target, self._args, self._memory_gib = target, args, memory_gib
         self._child: _Child | None = None
         self._about: str | None = None
         """What the request in flight is about; None where there is none."""
 
     def submit(self, method: str, *args: Any, about: str = "") -> None:
-        """Send a request; `result` gets its answer. `about` is what messages call it, such as the file's name."""
+        """Send a request; `result` gets its answer. `about` is what messages call it, such as the
+        file's name."""
         if self._about is not None:
             raise RuntimeError("a request is in flight: take its result first")
         if self._child is None:
@@ -85,9 +97,12 @@ class Isolated:
         """The answer to the request in flight; waits at most `timeout_s` from now.
 
         Raises:
-            VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a signal ended it).
-            SurroundingsError: the child did not start, whatever the reason, or somebody else killed it: the machine may be out of memory.
-            Exception: what the method raised; TapdistillErrors as they are, others with the child's traceback as a note.
+            VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a
+                signal ended it).
+            SurroundingsError: the child did not start, whatever the reason, or somebody else killed
+                it: the machine may be out of memory.
+            Exception: what the method raised; TapdistillErrors as they are, others with the child's
+                traceback as a note.
         """
         if self._about is None or self._child is None:
             raise RuntimeError("no request is in flight: submit one first")
@@ -97,7 +112,9 @@ class Isolated:
                 self._wait_for_object(child, about)
             if not child.connection.poll(timeout_s):
                 self.close()
-                raise VideoError("timeout", f"{about}: took longer than {timeout_s:g} s; its process was killed.")
+                raise VideoError(
+                    "timeout", f"{about}: took longer than {timeout_s:g} s; its process was killed."
+                )
             answer = _receive(child.connection)
         except (EOFError, OSError):
             self._died(child, about)
@@ -118,7 +135,8 @@ class Isolated:
         return self.result(timeout_s)
 
     def close(self) -> None:
-        """Kill the child, if there is one, and wait until it is gone. The next request starts another."""
+        """Kill the child, if there is one, and wait until it is gone. The next request starts
+        another."""
         self._about = None
         if self._child is not None:
             child, self._child = self._child, None
@@ -127,17 +145,27 @@ class Isolated:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _wait_for_object(self, child: _Child, about: str) -> None:
         if not child.connection.poll(START_TIMEOUT_S):
             self.close()
-            raise SurroundingsError(f"{about}: its process did not start within {START_TIMEOUT_S:g} s: is the machine overloaded?")
+            raise SurroundingsError(
+                f"{about}: its process did not start within {START_TIMEOUT_S:g} s: is the machine "
+                "overloaded?"
+            )
         made = _receive(child.connection)
         if made.kind != "value":
             self.close()
-            raise made.value or VideoError("memory", f"{about}: {self._target} needs more memory than its limit.")
+            raise made.value or VideoError(
+                "memory", f"{about}: {self._target} needs more memory than its limit."
+            )
         child.ready = True
 
     def _died(self, child: _Child, about: str) -> NoReturn:
@@ -145,18 +173,24 @@ class Isolated:
         code, said = child.end(grace_s=5)  # a dying process closes its socket before it is dead
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if not child.ready:
-            raise SurroundingsError(f"{about}: the process for it did not start ({name}{f': {said}' if said else ''}).")
+            raise SurroundingsError(
+                f"{about}: the process for it did not start ({name}{f': {said}' if said else ''})."
+            )
         if name in ("SIGKILL", "SIGTERM"):
             raise SurroundingsError(
-                f"{about}: somebody ended its process ({name}): the machine may be out of memory; try again later."
+                f"{about}: somebody ended its process ({name}): the machine may be out of memory; "
+                "try again later."
             )
         if "bad_alloc" in said:
             raise VideoError("memory", f"{about}: needs more memory than its limit ({name}).")
-        raise VideoError("crash", f"{about}: its process ended with {name}{f': {said}' if said else ''}.")
+        raise VideoError(
+            "crash", f"{about}: its process ended with {name}{f': {said}' if said else ''}."
+        )
 
 
 class _Child:
-    """The process, the parent's end of the socket, and a folder for its temporary files, which a killed process leaves behind."""
+    """The process, the parent's end of the socket, and a folder for its temporary files, which a
+    killed process leaves behind."""
 
     def __init__(self, target: str, args: tuple[Any, ...], memory_gib: float | None) -> None:
         self.ready = False
@@ -174,11 +208,13 @@ class _Child:
                 env={**os.environ, "TMPDIR": self._folder.name},
             ).result()
         self.connection = Connection(here.detach())
-        with contextlib.suppress(OSError):  # it has died already: who waits for its answer finds out
+        # it has died already: who waits for its answer finds out
+        with contextlib.suppress(OSError):
             _send(self.connection, (target, args, memory_gib))
 
     def end(self, grace_s: float) -> tuple[int, str]:
-        """Wait up to `grace_s` for its end, then kill it: exit code (negative: the signal), the end of what it wrote to stderr."""
+        """Wait up to `grace_s` for its end, then kill it: exit code (negative: the signal), the end
+        of what it wrote to stderr."""
         self.connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
@@ -226,7 +262,8 @@ def serve(descriptor: int) -> None:
     """Make the object, then answer requests until the parent closes its end of the socket."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         target, args, memory_gib = _receive(connection)
@@ -263,5 +300,8 @@ def _answer(connection: Connection, call: Callable[[], Any]) -> None:
     except (EOFError, OSError):
         raise
     except Exception as error:
-        what = f"{type(answer.value).__name__} cannot leave the isolated process ({error}): {answer.value}"
+        what = (
+            f"{type(answer.value).__name__} cannot leave the isolated process ({error}): "
+            f"{answer.value}"
+        )
         _send(connection, _Answer("error", RuntimeError(what)))

@@ -1,8 +1,9 @@
 """One video -> its clips, inside a process that can be killed.
 
-`VideoSource` is what `labeler.clips.isolate` hosts: it opens a video, finds its shots, plans its clips, and gives one clip after another:
-decoded, resized, encoded, and decoded again, so that teachers see exactly the pixels that are stored. Everything a broken file can do
-to a decoder happens here and nowhere else.
+`VideoSource` is what `labeler.clips.isolate` hosts: it opens a video, finds its shots, plans its
+clips, and gives one clip after another: decoded, resized, encoded, and decoded again, so that
+teachers see exactly the pixels that are stored. Everything a broken file can do to a decoder
+happens here and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from labeler.clips.choice import ClipPlan, analysed_ranges, clip_key, plan_clips, reason_to_leave_out
+from labeler.clips.choice import (
+    ClipPlan,
+    analysed_ranges,
+    clip_key,
+    plan_clips,
+    reason_to_leave_out,
+)
 from labeler.clips.queries import sample_queries
 from labeler.clips.recipe import SCHEMA, ClipRecipe
 from labeler.clips.shots import find_cuts, shots
@@ -78,21 +85,34 @@ class VideoSource:
             _return_freed_memory()
         config, uri = self._recipe.clips, source.uri
         reader = open_video(
-            uri, span=source.span, decoder=self._recipe.decoder, unsafe=self._recipe.unsafe_decode, limits=self._recipe.limits
+            uri,
+            span=source.span,
+            decoder=self._recipe.decoder,
+            unsafe=self._recipe.unsafe_decode,
+            limits=self._recipe.limits,
         )
         self._reader, self._damage = reader, reader.scan.truncation
         if len(reader) < config.min_frames:
-            raise VideoError("too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}.")
+            raise VideoError(
+                "too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}."
+            )
         if min(reader.size) < config.min_side:
             raise VideoError(
-                "too-small", f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} a side."
+                "too-small",
+                f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} "
+                "a side.",
             )
         digest = content_hash(reader.path)
         plans = plan_clips(self._shots(uri, reader), digest, config)
         if not plans and self._damage:
-            raise VideoError("decode-error", f"{uri}: no {config.min_frames} frames in a row decode: {self._damage}")
+            raise VideoError(
+                "decode-error",
+                f"{uri}: no {config.min_frames} frames in a row decode: {self._damage}",
+            )
         if not plans:
-            raise VideoError("too-short", f"{uri}: none of its shots has {config.min_frames} frames.")
+            raise VideoError(
+                "too-short", f"{uri}: none of its shots has {config.min_frames} frames."
+            )
         self._opened = OpenedVideo(uri, digest, plans)
         return self._opened
 
@@ -124,7 +144,9 @@ class VideoSource:
             "clip": number,
             "stride": plan.stride,
             "source_frames": list(plan.indices),
-            "source_timestamps_s": [round(float(second), 6) for second in reader.timestamps_s[list(plan.indices)]],
+            "source_timestamps_s": [
+                round(float(second), 6) for second in reader.timestamps_s[list(plan.indices)]
+            ],
             "source_height": reader.size[0],
             "source_width": reader.size[1],
             "source_fps": round(reader.fps, 6),
@@ -142,26 +164,35 @@ class VideoSource:
         return UnlabelledClip(key, mp4, frames, drawn.points, drawn.sampler, meta)
 
     def _shots(self, uri: str, reader: VideoReader) -> list[range]:
-        """Runs of frames without a cut, within the frames that are analysed. What cannot be decoded ends a shot."""
+        """Runs of frames without a cut, within the frames that are analysed. What cannot be decoded
+        ends a shot."""
         found = []
         for window in analysed_ranges(len(reader), self._recipe.clips):
             decoded: list[int] = []
 
-            def frames(window: range = window, decoded: list[int] = decoded) -> Iterator[np.ndarray]:
+            def frames(
+                window: range = window, decoded: list[int] = decoded
+            ) -> Iterator[np.ndarray]:
                 try:
-                    for index, frame in reader.stream(window.start, window.stop, 1, short_side=ANALYSIS_SIDE):
+                    for index, frame in reader.stream(
+                        window.start, window.stop, 1, short_side=ANALYSIS_SIDE
+                    ):
                         decoded.append(index)
                         yield frame
                 except VideoError as error:
                     self._damage = str(error)
 
             cuts = find_cuts(frames())
-            found += [range(window.start + shot.start, window.start + shot.stop) for shot in shots(cuts, len(decoded))]
+            found += [
+                range(window.start + shot.start, window.start + shot.stop)
+                for shot in shots(cuts, len(decoded))
+            ]
         return found
 
 
 def _return_freed_memory() -> None:
-    """Give the system back what the last video's frames took: otherwise this process grows by a third over its first dozen videos."""
+    """Give the system back what the last video's frames took: otherwise this process grows by a
+    third over its first dozen videos."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)

@@ -1,7 +1,9 @@
-"""The decoding of a worker: one killable process, and a thread that asks it for the next clip while teachers work on this one.
+"""The decoding of a worker: one killable process, and a thread that asks it for the next clip while
+teachers work on this one.
 
-After a unit's last clip that is the first clip of the next unit, so teachers do not wait between units either. What crashes or hangs the
-process is tried a second time in a fresh one, and is then a row: it costs its video, not the job.
+After a unit's last clip that is the first clip of the next unit, so teachers do not wait between
+units either. What crashes or hangs the process is tried a second time in a fresh one, and is then a
+row: it costs its video, not the job.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class DecodingProcess:
     def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
         """Every video, then its clips, then its end; a `LeftOut` in place of what cannot be had.
 
-        One clip is fetched ahead; after the last one the first of `then`, the videos of the next call as far as one knows. A call ends
-        the one before.
+        One clip is fetched ahead; after the last one the first of `then`, the videos of the next
+        call as far as one knows. A call ends the one before.
         """
         if self._now is not None:
             self._now.cancel()
@@ -70,7 +72,9 @@ class DecodingProcess:
                 first = first_with.setdefault(opened.sha256, video.uri)
                 if first != video.uri:
                     detail = f"same bytes as {first}"
-                    opened = LeftOut(uri=video.uri, what="video", stage="open", reason="duplicate", detail=detail)
+                    opened = LeftOut(
+                        uri=video.uri, what="video", stage="open", reason="duplicate", detail=detail
+                    )
             yield opened
             if isinstance(opened, OpenedVideo):
                 for number in range(len(opened.clips)):
@@ -85,20 +89,39 @@ class DecodingProcess:
             if self._closed:
                 raise SurroundingsError(f"{uri}: the decoding process was closed.")
             try:
-                return self._process.call(method, video, *args, timeout_s=self._deadline_s, about=uri)
+                return self._process.call(
+                    method, video, *args, timeout_s=self._deadline_s, about=uri
+                )
             except VideoError as error:
                 if error.reason in ("crash", "timeout") and attempt == 1:
                     attempt = 2
                     continue
-                return LeftOut(uri=uri, what=what, stage=method, reason=error.reason, detail=str(error), attempts=attempt)
+                return LeftOut(
+                    uri=uri,
+                    what=what,
+                    stage=method,
+                    reason=error.reason,
+                    detail=str(error),
+                    attempts=attempt,
+                )
             except (TapdistillError, OSError):  # of the job or the surroundings
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError
                 raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
-            except ImportError as error:  # of an installation that is broken, or changes at this moment
-                raise SurroundingsError(f"{uri}: the decoding process cannot be started: {error}") from error
-            except Exception as error:  # what no decoder is known to raise: one bad video must not stop a job
-                return LeftOut(uri=uri, what=what, stage=method, reason="decode-error", detail=f"{type(error).__name__}: {error}")
+            # of an installation that is broken, or changes at this moment
+            except ImportError as error:
+                raise SurroundingsError(
+                    f"{uri}: the decoding process cannot be started: {error}"
+                ) from error
+            # what no decoder is known to raise: one bad video must not stop a job
+            except Exception as error:
+                return LeftOut(
+                    uri=uri,
+                    what=what,
+                    stage=method,
+                    reason="decode-error",
+                    detail=f"{type(error).__name__}: {error}",
+                )
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -118,9 +141,12 @@ class DecodingProcess:
 
 
 class _Fetch:
-    """The items of `videos`, fetched in `thread`, which after each clip waits until that clip is taken. Iterate over it once."""
+    """The items of `videos`, fetched in `thread`, which after each clip waits until that clip is
+    taken. Iterate over it once."""
 
-    def __init__(self, videos: Sequence[Source], items: Iterator[Item], thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, videos: Sequence[Source], items: Iterator[Item], thread: ThreadPoolExecutor
+    ) -> None:
         self.videos = videos
         self._items: SimpleQueue[Item | None] = SimpleQueue()
         """What is fetched; None is the end."""

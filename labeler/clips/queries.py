@@ -2,13 +2,15 @@
 
 In   frames uint8 [T, H, W, 3]. Out: `Queries`, N points (t, x, y) and the sampler that chose each.
 
-    sift      where a point can be found again: SIFT key points in 8 frames of the first quarter, as CoTracker3's real-video recipe has it
+    sift      where a point can be found again: SIFT key points in 8 frames of the first quarter, as
+              CoTracker3's real-video recipe has it
     motion    where something moves and has contrast
-    uniform   anywhere in space and time; also fills what the others leave short (a flat or a still clip has no other points)
+    uniform   anywhere in space and time; also fills what the others leave short (a flat or a still
+              clip has no other points)
     grid      a regular grid in one frame, for looking at; no share of it by default
 
-Coordinates are pixel centres, rounded to 1/64 px as shards store them, and lie in 0..W-1 and 0..H-1; t is a whole frame index.
-Equal frames, config, and seed give equal queries.
+Coordinates are pixel centres, rounded to 1/64 px as shards store them, and lie in 0..W-1 and
+0..H-1; t is a whole frame index. Equal frames, config, and seed give equal queries.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class QueryConfig:
     """Frames in which SIFT key points are looked for (CoTracker3: 8)."""
 
     sift_part: float = 0.25
-    """Part of the clip, from its start, in which those frames lie (CoTracker3: the first quarter)."""
+    """Part of the clip, from its start, in which those frames lie (CoTracker3: the first
+    quarter)."""
 
     def __post_init__(self) -> None:
         if self.count < 0:
@@ -62,13 +65,13 @@ class QueryConfig:
         shares = self.sift, self.motion, self.grid
         if min(shares) < 0 or sum(shares) > 1 + 1e-9:
             raise ConfigError(
-                f"sift = {self.sift:g}, motion = {self.motion:g}, grid = {self.grid:g}: shares must not be negative and must sum to "
-                "1 at most; what is left is uniform."
+                f"sift = {self.sift:g}, motion = {self.motion:g}, grid = {self.grid:g}: shares "
+                "must not be negative and must sum to 1 at most; what is left is uniform."
             )
         if self.sift_frames < 1 or not 0 <= self.sift_part <= 1:
             raise ConfigError(
-                f"sift_frames = {self.sift_frames}, sift_part = {self.sift_part:g}: at least 1 frame, and a part in [0, 1]; "
-                "CoTracker3 takes 8 frames of the first 0.25."
+                f"sift_frames = {self.sift_frames}, sift_part = {self.sift_part:g}: at least 1 "
+                "frame, and a part in [0, 1]; CoTracker3 takes 8 frames of the first 0.25."
             )
 
 
@@ -91,14 +94,19 @@ def sample_queries(
     checked_frames(frames)
     rng = np.random.default_rng(seed)
     parts = {
-        "sift": sift(frames, round(config.count * config.sift), rng, config.sift_frames, config.sift_part),
+        "sift": sift(
+            frames, round(config.count * config.sift), rng, config.sift_frames, config.sift_part
+        ),
         "grid": grid(frames.shape, round(config.count * config.grid)),
         "motion": motion(frames, round(config.count * config.motion), rng),
     }
     found = sum(len(part) for part in parts.values())
     parts["uniform"] = uniform(frames.shape, max(0, config.count - found), rng)
-    points = np.concatenate(list(parts.values()))[: config.count]  # rounded shares may add up to one too many
-    return Queries(points, np.repeat(list(parts), [len(part) for part in parts.values()])[: config.count])
+    # rounded shares may add up to one too many
+    points = np.concatenate(list(parts.values()))[: config.count]
+    return Queries(
+        points, np.repeat(list(parts), [len(part) for part in parts.values()])[: config.count]
+    )
 
 
 def sift(
@@ -108,17 +116,20 @@ def sift(
     n_frames: int = 8,
     part: float = 0.25,
 ) -> np.ndarray:  # float32 [<= count, 3]
-    """SIFT key points in `n_frames` frames drawn from the first `part` of the clip, an equal number of the strongest in each.
+    """SIFT key points in `n_frames` frames drawn from the first `part` of the clip, an equal number
+    of the strongest in each.
 
-    CoTracker3's script draws frames with replacement and counts a place once for each of its orientations; a query that is asked
-    twice teaches nothing more, so frames are distinct here, and so are points. Fewer than `count` may be found.
+    CoTracker3's script draws frames with replacement and counts a place once for each of its
+    orientations; a query that is asked twice teaches nothing more, so frames are distinct here, and
+    so are points. Fewer than `count` may be found.
     """
     last = min(int(len(frames) * part), len(frames) - 1)
     drawn = np.sort(rng.choice(last + 1, size=min(n_frames, last + 1), replace=False))
     per_frame = math.ceil(count / len(drawn))
     found = []
     for t in drawn:
-        keypoints = sift_keypoints(frames, [t], 2 * per_frame)  # a place has up to two orientations, as a rule
+        # a place has up to two orientations, as a rule
+        keypoints = sift_keypoints(frames, [t], 2 * per_frame)
         points = _stored(keypoints[np.argsort(-keypoints[:, 3], kind="stable"), :3], frames.shape)
         _, first = np.unique(points, axis=0, return_index=True)
         found.append(points[np.sort(first)][:per_frame])
@@ -130,14 +141,20 @@ def sift_keypoints(
     indices: np.ndarray | list[int],
     per_frame: int,
 ) -> np.ndarray:  # float64 [n, 4]
-    """The `per_frame` strongest SIFT key points of each listed frame, as (t, x, y, response), in the order of OpenCV's detector.
+    """The `per_frame` strongest SIFT key points of each listed frame, as (t, x, y, response), in
+    the order of OpenCV's detector.
 
-    OpenCV counts pixel centres. A place with several orientations comes once for each, and ties may exceed `per_frame`.
+    OpenCV counts pixel centres. A place with several orientations comes once for each, and ties may
+    exceed `per_frame`.
     """
     if per_frame == 0:  # OpenCV would take 0 for "all"
         return np.zeros((0, 4))
     detector = cv2.SIFT.create(nfeatures=per_frame)
-    rows = [(t, *key.pt, key.response) for t in indices for key in detector.detect(np.ascontiguousarray(frames[t]), None)]
+    rows = [
+        (t, *key.pt, key.response)
+        for t in indices
+        for key in detector.detect(np.ascontiguousarray(frames[t]), None)
+    ]
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
@@ -148,15 +165,18 @@ def motion(
 ) -> np.ndarray:  # float32 [count, 3], or [0, 3] where nothing moves
     """Points drawn in proportion to how fast the picture changes, in grey levels above the noise.
 
-    A place in frame t weighs the mean of its changes from t - 1 and to t + 1: points lie on the thing that moves, and beside it, on
-    what it uncovers and is about to cover. Change grows with speed and with contrast: a moving wall without texture, where no track
-    can be told, gets few points, and under a moving camera all textured places are alike.
+    A place in frame t weighs the mean of its changes from t - 1 and to t + 1: points lie on the
+    thing that moves, and beside it, on what it uncovers and is about to cover. Change grows with
+    speed and with contrast: a moving wall without texture, where no track can be told, gets few
+    points, and under a moving camera all textured places are alike.
     """
     weights = motion_weights(frames)
     total = weights.sum()
     if total == 0:
         return np.zeros((0, 3), np.float32)
-    cells = np.searchsorted(np.cumsum(weights, dtype=np.float64), rng.random(count) * total, side="right")
+    cells = np.searchsorted(
+        np.cumsum(weights, dtype=np.float64), rng.random(count) * total, side="right"
+    )
     t, row, column = np.unravel_index(np.minimum(cells, weights.size - 1), weights.shape)
     _, height, width, _ = frames.shape
     x = (column + rng.random(count)) * width / weights.shape[2] - 0.5
@@ -167,17 +187,22 @@ def motion(
 def motion_weights(
     frames: np.ndarray,  # uint8 [T, H, W, 3] RGB
 ) -> np.ndarray:  # float32 [T, h, w]
-    """Change of each cell of a smaller picture (short side 96 px), in grey levels above the noise; 0 where nothing moves."""
+    """Change of each cell of a smaller picture (short side 96 px), in grey levels above the noise;
+    0 where nothing moves."""
     _, height, width, _ = frames.shape
     scale = min(1.0, _MOTION_SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.stack(
-        [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for frame in frames]
+        [
+            cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+            for frame in frames
+        ]
     ).astype(np.float32)
     if len(small) == 1:
         return np.zeros_like(small)
     steps = np.maximum(np.abs(np.diff(small, axis=0)) - NOISE_LEVELS, 0)
-    return (np.concatenate([steps[:1], steps]) + np.concatenate([steps, steps[-1:]])) / 2  # the ends have one neighbour each
+    # the ends have one neighbour each
+    return (np.concatenate([steps[:1], steps]) + np.concatenate([steps, steps[-1:]])) / 2
 
 
 def uniform(
@@ -185,7 +210,8 @@ def uniform(
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # float32 [count, 3]
-    """Points anywhere: every frame and every place between the outermost pixel centres is as likely."""
+    """Points anywhere: every frame and every place between the outermost pixel centres is as
+    likely."""
     length, height, width, _ = shape
     t = rng.integers(0, length, count)
     xy = rng.random((count, 2)) * (width - 1, height - 1)
@@ -197,7 +223,8 @@ def grid(
     count: int,
     t: int = 0,
 ) -> np.ndarray:  # float32 [count, 3]
-    """Points on a regular grid in frame t, row by row, with cells nearly square; spread evenly if `count` does not fill the last row."""
+    """Points on a regular grid in frame t, row by row, with cells nearly square; spread evenly if
+    `count` does not fill the last row."""
     if count == 0:
         return np.zeros((0, 3), np.float32)
     _, height, width, _ = shape
@@ -215,20 +242,30 @@ def read_queries(path: str | Path) -> np.ndarray:  # float32 [N, 3]
     Whether they lie in the clip is checked when they are tracked.
 
     Raises:
-        ConfigError: no such file, another format, or something that is not a number; the message names the line.
+        ConfigError: no such file, another format, or something that is not a number; the message
+            names the line.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file of queries. Give an npz with `queries`, or a csv with the columns t, x, y.")
+        raise ConfigError(
+            f"{path}: no such file of queries. Give an npz with `queries`, or a csv with the "
+            "columns t, x, y."
+        )
     if path.suffix == ".npz":
         points = _from_npz(path)
     elif path.suffix == ".csv":
         points = _from_csv(path)
     else:
-        raise ConfigError(f"{path}: queries are read from .npz or .csv, not {path.suffix or 'a file without a suffix'!r}.")
+        raise ConfigError(
+            f"{path}: queries are read from .npz or .csv, not "
+            f"{path.suffix or 'a file without a suffix'!r}."
+        )
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
-        raise ConfigError(f"{path}: query {bad[0]} is {points[bad[0]].tolist()}: t, x, and y must be finite numbers.")
+        raise ConfigError(
+            f"{path}: query {bad[0]} is {points[bad[0]].tolist()}: t, x, and y must be finite "
+            "numbers."
+        )
     return points.astype(np.float32)
 
 
@@ -238,12 +275,16 @@ def _from_npz(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "queries" not in arrays:
-                raise ConfigError(f"{path}: has no array `queries`, only {', '.join(arrays.files) or 'nothing'}.")
+                raise ConfigError(
+                    f"{path}: has no array `queries`, only {', '.join(arrays.files) or 'nothing'}."
+                )
             points = np.asarray(arrays["queries"], np.float64)
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path}: not a readable npz of numbers ({error}).") from error
     if points.ndim != 2 or points.shape[1] != 3:
-        raise ConfigError(f"{path}: `queries` has the shape {points.shape}: it must be [N, 3], rows of (t, x, y).")
+        raise ConfigError(
+            f"{path}: `queries` has the shape {points.shape}: it must be [N, 3], rows of (t, x, y)."
+        )
     return points
 
 
@@ -256,8 +297,8 @@ def _from_csv(path: Path) -> np.ndarray:
     missing = [name for name in ("t", "x", "y") if name not in (rows.fieldnames or ())]
     if missing:
         raise ConfigError(
-            f"{path}: has no column {', '.join(missing)}: its first line must name the columns t, x, y, but is "
-            f"{','.join(rows.fieldnames or ())!r}."
+            f"{path}: has no column {', '.join(missing)}: its first line must name the columns t, "
+            f"x, y, but is {','.join(rows.fieldnames or ())!r}."
         )
     points = []
     for row in rows:
@@ -265,13 +306,17 @@ def _from_csv(path: Path) -> np.ndarray:
             points.append([float(row[name]) for name in ("t", "x", "y")])
         except (TypeError, ValueError):
             raise ConfigError(
-                f"{path}, line {rows.line_num}: t, x, y are {[row[name] for name in ('t', 'x', 'y')]}: they must be three numbers."
+                f"{path}, line {rows.line_num}: t, x, y are "
+                f"{[row[name] for name in ('t', 'x', 'y')]}: they must be three numbers."
             ) from None
     return np.array(points, np.float64).reshape(-1, 3)
 
 
 def _stored(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:  # float32 [N, 3]
-    """Points (t, x, y) as they are stored: x and y in 1/64 px, between the outermost pixel centres."""
+    """Points (t, x, y) as they are stored: x and y in 1/64 px, between the outermost pixel
+    centres."""
     _, height, width, _ = shape
     xy = np.round(points[:, 1:] * STEPS_PER_PX) / STEPS_PER_PX
-    return np.column_stack([points[:, 0], np.clip(xy, 0, (width - 1, height - 1))]).astype(np.float32)
+    return np.column_stack([points[:, 0], np.clip(xy, 0, (width - 1, height - 1))]).astype(
+        np.float32
+    )

@@ -1,14 +1,17 @@
 """Shots: where a video cuts from one camera to another.
 
-In   frames, one at a time, at any small size (96 px a short side is plenty). Out: the first frame of every new shot.
+In   frames, one at a time, at any small size (96 px a short side is plenty). Out: the first frame
+     of every new shot.
 
-A frame is kept as its signature only: a 32 x 32 picture and the histograms of its channels. The step at frame t is the least distance
-between any of the three frames before t and any of the three from t on. Across a hard cut all nine pairs differ; around a flash of
-one or two frames some pair is alike. A cut is a step that is large, and large beside the ordinary steps both before and after it:
+A frame is kept as its signature only: a 32 x 32 picture and the histograms of its channels. The
+step at frame t is the least distance between any of the three frames before t and any of the three
+from t on. Across a hard cut all nine pairs differ; around a flash of one or two frames some pair is
+alike. A cut is a step that is large, and large beside the ordinary steps both before and after it:
 in a fast pan every step is large, at its start all those after it.
 
-A dissolve, a fade, or a wipe is spread over many frames and is NOT found: the shot runs on through it. A clip that holds one is left to
-the agreement of the teachers, which ends tracks where they dispute. A shot of fewer than three frames may be taken for a flash.
+A dissolve, a fade, or a wipe is spread over many frames and is NOT found: the shot runs on through
+it. A clip that holds one is left to the agreement of the teachers, which ends tracks where they
+dispute. A shot of fewer than three frames may be taken for a flash.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import cv2
 import numpy as np
 
 LEAST_STEP = 18.0
-"""Grey levels. Measured on real films: 22 to 146 at their cuts, the least between two dark rooms; up to 15 at a jerk of the head."""
+"""Grey levels. Measured on real films: 22 to 146 at their cuts, the least between two dark rooms;
+up to 15 at a jerk of the head."""
 LEAST_RATIO = 2.0
 """How many times the ordinary step a cut must be."""
 REACH = 3
@@ -39,9 +43,11 @@ class _Signature:
     cumulative: np.ndarray  # [3, 32]   share of the pixels up to each bin, by channel
 
     def distance(self, other: _Signature) -> float:
-        """Grey levels: the mean change of a pixel, plus the earth mover's distance between the histograms.
+        """Grey levels: the mean change of a pixel, plus the earth mover's distance between the
+        histograms.
 
-        The first alone is nearly as large in a fast pan as at a cut; the second barely changes in a pan.
+        The first alone is nearly as large in a fast pan as at a cut; the second barely changes in a
+        pan.
         """
         moved = np.abs(self.cumulative - other.cumulative).mean() * 256
         return float(np.abs(self.picture - other.picture).mean() + moved)
@@ -50,9 +56,14 @@ class _Signature:
 def find_cuts(
     frames: Iterable[np.ndarray],  # each uint8 [H, W, 3], all of one size
 ) -> list[int]:
-    """Index of the first frame of each new shot, ascending; counted from the first frame given, which is never among them."""
+    """Index of the first frame of each new shot, ascending; counted from the first frame given,
+    which is never among them."""
     steps = np.array(_steps(frames))
-    return [t for t in range(1, len(steps)) if steps[t] >= max(LEAST_STEP, LEAST_RATIO * _ordinary(steps, t))]
+    return [
+        t
+        for t in range(1, len(steps))
+        if steps[t] >= max(LEAST_STEP, LEAST_RATIO * _ordinary(steps, t))
+    ]
 
 
 def shots(cuts: list[int], length: int) -> list[range]:
@@ -81,13 +92,16 @@ def _steps(frames: Iterable[np.ndarray]) -> list[float]:
 
 
 def _ordinary(steps: np.ndarray, t: int) -> float:
-    """The larger of the medians of the steps before and after t; medians, so that another cut nearby does not count."""
+    """The larger of the medians of the steps before and after t; medians, so that another cut
+    nearby does not count."""
     sides = steps[max(1, t - NEIGHBOURS) : t], steps[t + 1 : t + 1 + NEIGHBOURS]
     return max((float(np.median(side)) for side in sides if len(side)), default=0.0)
 
 
 def _signature(frame: np.ndarray) -> _Signature:
-    histograms = [np.bincount(frame[..., c].ravel() // (256 // _BINS), minlength=_BINS) for c in range(3)]
+    histograms = [
+        np.bincount(frame[..., c].ravel() // (256 // _BINS), minlength=_BINS) for c in range(3)
+    ]
     return _Signature(
         cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32),
         np.cumsum(histograms, axis=1) / frame[..., 0].size,

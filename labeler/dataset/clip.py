@@ -35,21 +35,25 @@ class Clip(Sample):
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """uint8 [T, H, W, 3] RGB: the pixels that the teachers saw. ShardError if the stored clip is damaged."""
+        """uint8 [T, H, W, 3] RGB: the pixels that the teachers saw. ShardError if the stored clip
+        is damaged."""
         return decode_clip(self.mp4, f"{self.key}.mp4")
 
     def show(self, points: int = 200) -> Page:
-        """The clip as a player, for the last line of a notebook cell (elsewhere: `display(clip.show())`); `.save(file)` makes a page.
+        """The clip as a player, for the last line of a notebook cell (elsewhere:
+        `display(clip.show())`); `.save(file)` makes a page.
 
         Args:
-            points: so many of the points are drawn at most, evenly chosen in the order of the queries; the player says so.
+            points: so many of the points are drawn at most, evenly chosen in the order of the
+                queries; the player says so.
         """
         from labeler.show.player import page_of
 
         return page_of(self, points_shown=points)
 
     def plot(self) -> Figure:
-        """Support over time, and how far the teachers are from each other. ConfigError without matplotlib."""
+        """Support over time, and how far the teachers are from each other. ConfigError without
+        matplotlib."""
         from labeler.show.plots import plot_clip
 
         return plot_clip(self)
@@ -58,4 +62,7 @@ class Clip(Sample):
         height, width = self.size_hw
         n, t = self.labels.support.shape
         kept = int(self.labels.keep.sum())
-        return f"Clip({self.key!r}): {t} frames of {width} x {height} px, {n:,} queries of which {kept:,} kept, {', '.join(self.tracks)}"
+        return (
+            f"Clip({self.key!r}): {t} frames of {width} x {height} px, {n:,} queries of which "
+            f"{kept:,} kept, {', '.join(self.tracks)}"
+        )

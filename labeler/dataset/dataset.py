@@ -1,14 +1,20 @@
-"""A data set, opened for reading: its clips as a table, and each as a `Clip`, read by offset without scanning its tar.
+"""A data set, opened for reading: its clips as a table, and each as a `Clip`, read by offset
+without scanning its tar.
 
-    ds = open_dataset("labels")            # a folder or any fsspec URL, while it is still being written too
+    ds = open_dataset("labels")            # a folder or any fsspec URL, while it is still being
+                                           written too
     ds                                     # printed: a summary
-    ds.clips, ds.failures                  # pandas: one row per labelled clip; one per what did not become a label, with its reason
-    ds[0], ds["<key>"], ds[:3]             # Clip: frames, queries, tracks by teacher, labels; show(), plot()
+    ds.clips, ds.failures                  # pandas: one row per labelled clip; one per what did not
+                                           become a label, with its reason
+    ds[0], ds["<key>"], ds[:3]             # Clip: frames, queries, tracks by teacher, labels;
+                                           show(), plot()
     ds.sample("hardest", 4)                # clips worth a look
-    ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a sample of clips
+    ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a
+                                           sample of clips
     ds.what_if(tau_px=(1, 2, 4))           # what other thresholds would keep
 
-Tables and summary come from the commit records alone. What is measured on a sample of clips says how many they were.
+Tables and summary come from the commit records alone. What is measured on a sample of clips says
+how many they were.
 """
 
 from __future__ import annotations
@@ -73,7 +79,8 @@ class Dataset:
 
     @cached_property
     def teacher_infos(self) -> dict[str, dict[str, Any]]:
-        """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; of several the one of the last unit."""
+        """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; of several the
+        one of the last unit."""
         found = {name: info for record in self.records for name, info in record.teachers.items()}
         return dict(sorted(found.items()))
 
@@ -84,7 +91,8 @@ class Dataset:
 
     @property
     def tars(self) -> list[str]:
-        """Full paths of the current tars, for other readers of WebDataset shards; a glob would find old revisions too."""
+        """Full paths of the current tars, for other readers of WebDataset shards; a glob would find
+        old revisions too."""
         return [f"{self.storage.url}/{record.tar}" for record in self.records if record.tar]
 
     @property
@@ -101,13 +109,16 @@ class Dataset:
         """Numbers of `n` clips worth a look, or of all if there are fewer.
 
         Args:
-            which: "random"; "hardest": those of whose queries the smallest share is kept, by the records of all clips; "most
-                disagreement": those whose support is the farthest from 1 where the point is not agreed to be occluded, by the labels
-                of all clips or, in a large data set, of 256 that are drawn.
+            which: "random"; "hardest": those of whose queries the smallest share is kept, by the
+                records of all clips; "most disagreement": those whose support is the farthest from
+                1 where the point is not agreed to be occluded, by the labels of all clips or, in a
+                large data set, of 256 that are drawn.
             seed: of the draw.
         """
         if which not in get_args(Which):
-            raise ConfigError(f"no sample {which!r}: there are {', '.join(map(repr, get_args(Which)))}.")
+            raise ConfigError(
+                f"no sample {which!r}: there are {', '.join(map(repr, get_args(Which)))}."
+            )
         if n < 1:
             raise ConfigError(f"n = {n}: must be at least 1.")
         if which == "random":
@@ -115,7 +126,11 @@ class Dataset:
         if which == "hardest":
             entries = [entry for _, entry in self._places]
             by_share = sorted(
-                range(len(self)), key=lambda i: (entries[i].kept / max(entries[i].queries, 1), entries[i].mean_support or 0)
+                range(len(self)),
+                key=lambda i: (
+                    entries[i].kept / max(entries[i].queries, 1),
+                    entries[i].mean_support or 0,
+                ),
             )
             return by_share[:n]
         pool = self.drawn(max(LOOKED_AT, n), seed)
@@ -124,18 +139,24 @@ class Dataset:
         return sorted(pool, key=lambda i: (-amount[i], i))[:n]
 
     def distances(self, clips: int = CLIPS, seed: int = 0) -> pd.DataFrame:
-        """Median distance of each two teachers, px of the 256 raster, where both see the point; over at most `clips` drawn clips."""
+        """Median distance of each two teachers, px of the 256 raster, where both see the point;
+        over at most `clips` drawn clips."""
         drawn = self.drawn(clips, seed)
         table = disagreement.teacher_distances(self.read(drawn))
         return table.rename_axis(columns=f"median px, {self._share(drawn)}")
 
-    def kept_by(self, what: Literal["sampler", "motion"], clips: int = CLIPS, seed: int = 0) -> pd.DataFrame:
-        """The share of queries that is kept, by sampler or by how far they move; over at most `clips` drawn clips."""
+    def kept_by(
+        self, what: Literal["sampler", "motion"], clips: int = CLIPS, seed: int = 0
+    ) -> pd.DataFrame:
+        """The share of queries that is kept, by sampler or by how far they move; over at most
+        `clips` drawn clips."""
         measures = {"sampler": disagreement.kept_by_sampler, "motion": disagreement.kept_by_motion}
         if what not in measures:
             raise ConfigError(f"kept by {what!r}: there are {', '.join(map(repr, measures))}.")
         drawn = self.drawn(clips, seed)
-        return measures[what](self.read(drawn)).rename_axis(columns=f"by {what}, {self._share(drawn)}")
+        return measures[what](self.read(drawn)).rename_axis(
+            columns=f"by {what}, {self._share(drawn)}"
+        )
 
     def what_if(
         self,
@@ -144,7 +165,8 @@ class Dataset:
         clips: int = CLIPS,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips; other settings as the latest unit's.
+        """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips;
+        other settings as the latest unit's.
 
         See `labeler.labels.disagreement.what_if` for the columns.
         """
@@ -165,7 +187,8 @@ class Dataset:
     def __getitem__(self, which: slice) -> list[Clip]: ...
 
     def __getitem__(self, which: int | str | slice) -> Clip | list[Clip]:
-        """A clip by number or key, from one ranged read of its tar; a list of clips by slice. IndexError or KeyError if there is none."""
+        """A clip by number or key, from one ranged read of its tar; a list of clips by slice.
+        IndexError or KeyError if there is none."""
         if isinstance(which, slice):
             return list(self.read(range(len(self))[which]))
         try:
@@ -228,6 +251,12 @@ def read_sample(storage: Storage, record: Record, entry: ClipEntry) -> Sample:
     end = max(offset + size for offset, size in entry.offsets.values())
     data = storage.read_range(record.tar, start, end - start)
     if len(data) != end - start:
-        raise ShardError(f"{storage.url}/{record.tar} ends before its record says. Run `tapdistill verify {storage.url}`.")
-    parts = {suffix: data[offset - start : offset - start + size] for suffix, (offset, size) in entry.offsets.items()}
+        raise ShardError(
+            f"{storage.url}/{record.tar} ends before its record says. Run `tapdistill verify "
+            f"{storage.url}`."
+        )
+    parts = {
+        suffix: data[offset - start : offset - start + size]
+        for suffix, (offset, size) in entry.offsets.items()
+    }
     return from_members(entry.key, parts)

@@ -1,4 +1,5 @@
-"""The summary of a data set, as text and as HTML for a notebook: what went in, what was kept, by which teachers, under which licences."""
+"""The summary of a data set, as text and as HTML for a notebook: what went in, what was kept, by
+which teachers, under which licences."""
 
 from __future__ import annotations
 
@@ -12,24 +13,42 @@ from teachers.licences import licence_note
 
 
 def summary_rows(
-    records: Sequence[Record], accounts: Accounts, units: int, teachers: Mapping[str, Mapping[str, Any]]
+    records: Sequence[Record],
+    accounts: Accounts,
+    units: int,
+    teachers: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, str]:
     """What there is to say, by name; `units` are those planned."""
     clips = [entry for record in records for entry in record.clips]
     queries, kept = sum(clip.queries for clip in clips), sum(clip.kept for clip in clips)
-    frames, megabytes = sum(clip.frames for clip in clips), sum(record.size_bytes for record in records) / 1e6
+    frames, megabytes = (
+        sum(clip.frames for clip in clips),
+        sum(record.size_bytes for record in records) / 1e6,
+    )
     a = accounts
     rows = {
-        "clips": f"{len(clips):,} with {frames:,} frames, {megabytes:,.1f} MB; {len(records):,} of {units:,} units are written",
-        "videos": f"{a.videos:,} planned: {a.done:,} done, {a.videos_left_out:,} left out, {a.videos_failed:,} failed, {a.open:,} open",
+        "clips": (
+            f"{len(clips):,} with {frames:,} frames, {megabytes:,.1f} MB; {len(records):,} of "
+            f"{units:,} units are written"
+        ),
+        "videos": (
+            f"{a.videos:,} planned: {a.done:,} done, {a.videos_left_out:,} left out, "
+            f"{a.videos_failed:,} failed, {a.open:,} open"
+        ),
         "queries": f"{queries:,}, of which {kept:,} kept ({kept / max(queries, 1):.0%})",
-        "agreement": "; ".join(sorted({_settings(record.agreement) for record in records})) or "nothing labelled yet",
+        "agreement": "; ".join(sorted({_settings(record.agreement) for record in records}))
+        or "nothing labelled yet",
         "teachers": ", ".join(teachers) or "none yet",
     }
     if kept:
-        rows["queries"] += f"; mean support {sum((clip.mean_support or 0) * clip.kept for clip in clips) / kept:.2f}"
+        rows["queries"] += (
+            "; mean support "
+            f"{sum((clip.mean_support or 0) * clip.kept for clip in clips) / kept:.2f}"
+        )
     if a.reasons:
-        rows["reasons"] = ", ".join(f"{what} {reason} {count:,}" for (what, reason), count in a.reasons.most_common())
+        rows["reasons"] = ", ".join(
+            f"{what} {reason} {count:,}" for (what, reason), count in a.reasons.most_common()
+        )
     rows["licences"] = licence_note(teachers)
     return rows
 
@@ -45,10 +64,17 @@ def as_html(title: str, rows: Mapping[str, str]) -> str:
         f'<td style="text-align: left">{html.escape(value)}</td></tr>'
         for name, value in rows.items()
     )
-    return f'<table><caption style="text-align: left; font-weight: 600">{html.escape(title)}</caption>{cells}</table>'
+    return (
+        '<table><caption style="text-align: left; font-weight: '
+        f'600">{html.escape(title)}</caption>{cells}</table>'
+    )
 
 
 def _settings(agreement: Mapping[str, Any]) -> str:
-    tau_px, least, frames = agreement["tau_px"], agreement["min_support"], agreement["min_visible_frames"]
+    tau_px, least, frames = (
+        agreement["tau_px"],
+        agreement["min_support"],
+        agreement["min_visible_frames"],
+    )
     moves = f", motion >= {agreement['min_motion_px']:g} px" if agreement["min_motion_px"] else ""
     return f"tau {tau_px:g} px, support >= {least:g}, at least {frames} visible frames{moves}"

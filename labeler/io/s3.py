@@ -1,11 +1,13 @@
 """S3: how this project sets s3fs, in every process.
 
-Endpoint, profile, and anonymous access are those of s3fs, by its own ways (`FSSPEC_S3_ENDPOINT_URL` and the like, a file in
-~/.config/fsspec, AWS_* variables) or by `use`. Credentials are never taken as an argument here, printed, or stored.
+Endpoint, profile, and anonymous access are those of s3fs, by its own ways (`FSSPEC_S3_ENDPOINT_URL`
+and the like, a file in ~/.config/fsspec, AWS_* variables) or by `use`. Credentials are never taken
+as an argument here, printed, or stored.
 
-Retries    429, 5xx, SlowDown, timeouts, and broken connections are tried again: by botocore up to `ATTEMPTS` times with exponential
-           backoff and jitter (its "standard" mode), and around that five times by s3fs, which also reads a broken body again. Then the
-           error is one of the surroundings: the unit is tried again twice, and stays open after that.
+Retries    429, 5xx, SlowDown, timeouts, and broken connections are tried again: by botocore up to
+           `ATTEMPTS` times with exponential backoff and jitter (its "standard" mode), and around
+           that five times by s3fs, which also reads a broken body again. Then the error is one of
+           the surroundings: the unit is tried again twice, and stays open after that.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def prepare() -> None:
 
 
 def use(*, endpoint: str | None = None, profile: str | None = None, anon: bool = False) -> None:
-    """Set the endpoint, the profile, or anonymous access for this process and those that it starts."""
+    """Set the endpoint, the profile, or anonymous access for this process and those that it
+    starts."""
     given = {"endpoint_url": endpoint, "profile": profile, "anon": anon or None}
     settings = {name: value for name, value in given.items() if value is not None}
     if settings:
@@ -49,11 +52,16 @@ def use(*, endpoint: str | None = None, profile: str | None = None, anon: bool =
 
 
 def variables() -> dict[str, str]:
-    """The environment variables that a worker on another machine needs to reach the same storage: settings, no credentials."""
+    """The environment variables that a worker on another machine needs to reach the same storage:
+    settings, no credentials."""
     settings = {
-        name: value for name, value in fsspec.config.conf.get("s3", {}).items() if name in ("endpoint_url", "profile", "anon")
+        name: value
+        for name, value in fsspec.config.conf.get("s3", {}).items()
+        if name in ("endpoint_url", "profile", "anon")
     }
     regional = {
-        name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3") if name in os.environ
+        name: os.environ[name]
+        for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3")
+        if name in os.environ
     }
     return regional | ({VARIABLE: json.dumps(settings)} if settings else {})

@@ -1,7 +1,7 @@
 """Scratch folders: temporary, and cleaned up even after a kill -9.
 
-A folder's name holds its machine, because machines may share a disk for temporary files, and the id of its process;
-`remove_abandoned` removes those of this machine whose process is gone.
+A folder's name holds its machine, because machines may share a disk for temporary files, and the id
+of its process; `remove_abandoned` removes those of this machine whose process is gone.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Addresses: none that is stored or shown may hold a password or a signature.
 
-    https://user:password@host/a.mp4         refused: plans, records, shards, and messages would hold the password
+    https://user:password@host/a.mp4         refused: plans, records, shards, and messages would
+                                             hold the password
     https://host/a.mp4?X-Amz-Signature=...   refused, too: who has the signature gets in
     https://***@host/a.mp4                   how messages show the first
 
-A password may hold '/', '?', or '#' (keys of S3 do), and an address may be inside another ("simplecache::https://..."), so an address is
-searched as the text that it is.
+A password may hold '/', '?', or '#' (keys of S3 do), and an address may be inside another
+("simplecache::https://..."), so an address is searched as the text that it is.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ def refuse_secrets(address: str, where: str = "") -> None:
     what = f"{where or without_secrets(address)}"
     if _USER.search(address):
         raise ConfigError(
-            f"{what}: a URL must not hold a user or a password. Give them through the environment or a profile of the storage."
+            f"{what}: a URL must not hold a user or a password. Give them through the environment "
+            "or a profile of the storage."
         )
     secret = next((name for _, name, _ in _PARAMETER.findall(address) if _is_secret(name)), None)
     if secret:
         raise ConfigError(
-            f"{what}: the address holds a {secret!r}, which would be stored with the labels. Give addresses that need none, and "
-            "credentials through the environment."
+            f"{what}: the address holds a {secret!r}, which would be stored with the labels. Give "
+            "addresses that need none, and credentials through the environment."
         )
 
 
@@ -52,7 +54,8 @@ def without_secrets(text: str) -> str:
 
 def _masked(address: str) -> str:
     return _PARAMETER.sub(
-        lambda found: f"{found[1]}{found[2]}=***" if _is_secret(found[2]) else found[0], _USER.sub("://***@", address)
+        lambda found: f"{found[1]}{found[2]}=***" if _is_secret(found[2]) else found[0],
+        _USER.sub("://***@", address),
     )
 
 

@@ -1,7 +1,8 @@
 """Storage: the few things that a data set does with files, on a folder or on any fsspec URL.
 
-A file is created whole or not at all. `create` is exclusive: of several writers of one name exactly one wins, where the storage can
-promise that (local folders by `link`, S3 by a conditional put). Nothing here knows what the files mean.
+A file is created whole or not at all. `create` is exclusive: of several writers of one name exactly
+one wins, where the storage can promise that (local folders by `link`, S3 by a conditional put).
+Nothing here knows what the files mean.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from teachers import ConfigError, ShardError, SurroundingsError
 
 PART = ".part"
 CONFLICTS = 5
-"""Times that S3 may answer a create-only write with "conflict", which is neither won nor lost, before it is an error."""
+"""Times that S3 may answer a create-only write with "conflict", which is neither won nor lost,
+before it is an error."""
 OF_THE_NETWORK = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
 """Packages whose errors are the network's, though not all of them are OSErrors."""
 
@@ -41,7 +43,9 @@ class Storage:
     def __init__(self, url: str) -> None:
         """ConfigError for an address that cannot be one: see `file_system`."""
         if not url:
-            raise ConfigError("a folder or URL is named by an empty text: is a variable of the shell not set?")
+            raise ConfigError(
+                "a folder or URL is named by an empty text: is a variable of the shell not set?"
+            )
         self.url = url if "://" in url else os.path.abspath(url)
         self.fs, self.root = file_system(self.url)
         self.local = isinstance(self.fs, LocalFileSystem)
@@ -86,14 +90,19 @@ class Storage:
         return sorted(self.tags(folder))
 
     def tags(self, folder: str = "") -> dict[str, str]:
-        """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty if there is no such folder."""
+        """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty
+        if there is no such folder."""
         with surroundings(f"list {self.url}/{folder}"):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
             try:
                 entries = self.fs.ls(self.path(folder), detail=True)
             except FileNotFoundError:
                 return {}
-        return {entry["name"].rsplit("/", 1)[-1]: tag_of(entry) for entry in entries if entry["type"] == "file"}
+        return {
+            entry["name"].rsplit("/", 1)[-1]: tag_of(entry)
+            for entry in entries
+            if entry["type"] == "file"
+        }
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -107,7 +116,8 @@ class Storage:
                     return False
                 except OSError as error:
                     if "ConditionalRequestConflict" in str(error.__cause__ or error):
-                        continue  # another writer is at it in this moment; who won shows at the next try
+                        # another writer is at it in this moment; who won shows at the next try
+                        continue
                     raise
                 return True
             raise OSError(f"another writer was at {name} {CONFLICTS} times")
@@ -122,7 +132,8 @@ class Storage:
                 self.fs.pipe_file(self.path(name), data)
 
     def publish(self, file: Path, name: str) -> None:
-        """Copy a finished local file here; it is visible only when complete. Equal names mean equal bytes: twice is harmless."""
+        """Copy a finished local file here; it is visible only when complete. Equal names mean equal
+        bytes: twice is harmless."""
         with surroundings(f"write {self.url}/{name}"):
             if self.local:
                 with self._part(name, file) as part:
@@ -155,10 +166,13 @@ class Storage:
 
     @contextlib.contextmanager
     def _part(self, name: str, content: bytes | Path) -> Iterator[str]:
-        """A complete, flushed temporary file beside `name`; what is left of it afterwards is removed."""
+        """A complete, flushed temporary file beside `name`; what is left of it afterwards is
+        removed."""
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}@{socket.gethostname()}-{threading.get_ident()}-{os.getpid()}{PART}")
+        part = target.with_name(
+            f".{target.name}@{socket.gethostname()}-{threading.get_ident()}-{os.getpid()}{PART}"
+        )
         try:
             with part.open("wb") as out:
                 if isinstance(content, bytes):
@@ -181,7 +195,8 @@ class Storage:
 
 
 def tag_of(info: Mapping[str, Any]) -> str:
-    """What a storage says of a file's content without reading it: its ETag, or size and time of a local file."""
+    """What a storage says of a file's content without reading it: its ETag, or size and time of a
+    local file."""
     tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
     return str(tag).strip('"')
 
@@ -198,28 +213,38 @@ def file_system(url: str) -> tuple[Any, str]:
     with surroundings(f"open {url}"):
         try:
             urlsplit(url)
-            return fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else fsspec.core.url_to_fs(url)
+            return (
+                fsspec.core.url_to_fs(url, use_listings_cache=False)
+                if "://" in url
+                else fsspec.core.url_to_fs(url)
+            )
         except ValueError as error:
             raise ConfigError(f"{url}: {error}.") from error
 
 
 @contextlib.contextmanager
 def surroundings(doing: str) -> Iterator[None]:
-    """An OSError other than a missing file becomes a SurroundingsError: the disk, the network, or the permissions, not the data."""
+    """An OSError other than a missing file becomes a SurroundingsError: the disk, the network, or
+    the permissions, not the data."""
     try:
         yield
     except FileNotFoundError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK:
+        if (
+            not isinstance(error, OSError)
+            and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK
+        ):
             raise
         raise SurroundingsError(
-            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it and run the same command again."
+            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it "
+            "and run the same command again."
         ) from error
 
 
 def check_protocol(url: str) -> None:
-    """ConfigError if `url` is of a kind that fsspec does not know, or whose package is not installed; asks no server."""
+    """ConfigError if `url` is of a kind that fsspec does not know, or whose package is not
+    installed; asks no server."""
     if "://" not in url:
         return
     try:
@@ -227,5 +252,6 @@ def check_protocol(url: str) -> None:
             fsspec.get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:
         raise ConfigError(
-            f"{without_secrets(url)}: {error}. A URL is a folder or what fsspec knows, such as s3://bucket/folder."
+            f"{without_secrets(url)}: {error}. A URL is a folder or what fsspec knows, such as "
+            "s3://bucket/folder."
         ) from error

@@ -1,8 +1,10 @@
 """Agreement: which teachers to believe, frame by frame.
 
-In   the raw tracks of K teachers on one clip. Out: `Labels`, as the shard stores them: support, spread, state, valid [N, T], keep [N].
-It filters and selects, never blends: the mean of the teachers trains a worse student than one random teacher (CoTracker3, table 8).
-Distances are px of the 256 x 256 raster, whatever the clip's size. A teacher that failed is NaN in its own row of axis K.
+In   the raw tracks of K teachers on one clip. Out: `Labels`, as the shard stores them: support,
+     spread, state, valid [N, T], keep [N].
+It filters and selects, never blends: the mean of the teachers trains a worse student than one
+random teacher (CoTracker3, table 8). Distances are px of the 256 x 256 raster, whatever the clip's
+size. A teacher that failed is NaN in its own row of axis K.
 
 `agree_plain` is how people read the rule, `agree` is what runs; a test holds them equal.
 """
@@ -33,19 +35,25 @@ class AgreementConfig:
     min_visible_frames: int = 8
     """A query is kept with at least this many valid, visible frames."""
     min_motion_px: float = 0.0
-    """A query is kept if its track moves at least this far (diagonal of its bounding box, 256 raster); 0 keeps still points."""
+    """A query is kept if its track moves at least this far (diagonal of its bounding box, 256
+    raster); 0 keeps still points."""
 
     def __post_init__(self) -> None:
         if not self.tau_px > 0:
             raise ConfigError(f"tau_px = {self.tau_px}: must be above 0 px; 2 is the default.")
         if not 0 < self.min_support <= 1:
             raise ConfigError(
-                f"min_support = {self.min_support}: must be in (0, 1]; 0.6 keeps a point on which two of three teachers agree."
+                f"min_support = {self.min_support}: must be in (0, 1]; 0.6 keeps a point on which "
+                "two of three teachers agree."
             )
         if self.min_visible_frames < 1:
-            raise ConfigError(f"min_visible_frames = {self.min_visible_frames}: must be at least 1.")
+            raise ConfigError(
+                f"min_visible_frames = {self.min_visible_frames}: must be at least 1."
+            )
         if self.min_motion_px < 0:
-            raise ConfigError(f"min_motion_px = {self.min_motion_px}: must not be negative; 0 switches it off.")
+            raise ConfigError(
+                f"min_motion_px = {self.min_motion_px}: must not be negative; 0 switches it off."
+            )
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,14 @@ class Labels:
     """What the teachers agree on, per query and frame."""
 
     support: np.ndarray
-    """float32 [N, T] in [0, 1]: of the teachers with finite xy, the share that sees the point within tau of the medoid."""
+    """float32 [N, T] in [0, 1]: of the teachers with finite xy, the share that sees the point
+    within tau of the medoid."""
     spread: np.ndarray
-    """float32 [N, T] px of the 256 raster: median distance of the seeing teachers to their medoid; NaN if none sees it."""
+    """float32 [N, T] px of the 256 raster: median distance of the seeing teachers to their medoid;
+    NaN if none sees it."""
     state: np.ndarray
-    """uint8 [N, T]: 0 disputed, 1 visible (more than half see it), 2 occluded (more than half do not)."""
+    """uint8 [N, T]: 0 disputed, 1 visible (more than half see it), 2 occluded (more than half do
+    not)."""
     valid: np.ndarray
     """bool [N, T]: the unbroken run of good frames that holds the query frame."""
     keep: np.ndarray
@@ -68,16 +79,20 @@ class Labels:
 
 @dataclass(frozen=True)
 class Stack:
-    """The tracks of K teachers in one array each, in the order of their names, in the 256 x 256 raster."""
+    """The tracks of K teachers in one array each, in the order of their names, in the 256 x 256
+    raster."""
 
     names: tuple[str, ...]
     xy: np.ndarray
-    """float32 [K, N, T, 2] px of the 256 raster, origin as in the clip; NaN where a teacher failed or does not cover a frame."""
+    """float32 [K, N, T, 2] px of the 256 raster, origin as in the clip; NaN where a teacher failed
+    or does not cover a frame."""
     sees: np.ndarray
     """bool [K, N, T]: each teacher's own visible rule applied; False where xy is NaN."""
 
 
-def stack(tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], size_hw: tuple[int, int]) -> Stack:
+def stack(
+    tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], size_hw: tuple[int, int]
+) -> Stack:
     """Tracks in px of a clip of `size_hw`, by teacher, as one `Stack`."""
     names = tuple(sorted(tracks))
     height, width = size_hw
@@ -107,13 +122,16 @@ def judge(
     distance: np.ndarray,  # [K, N, T] px of the 256 raster
     config: AgreementConfig,
 ) -> Labels:
-    """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be tried at the price of one."""
+    """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be
+    tried at the price of one."""
     finite = has_place(xy)
     count = finite.sum(0)
     support = (sees & (distance <= config.tau_px)).sum(0) / np.maximum(count, 1)
     spread = _median_over_teachers(np.where(sees, distance, np.nan))
     seen = sees.sum(0)
-    state = np.where(2 * seen > count, VISIBLE, np.where(2 * (count - seen) > count, OCCLUDED, DISPUTED)).astype(np.uint8)
+    state = np.where(
+        2 * seen > count, VISIBLE, np.where(2 * (count - seen) > count, OCCLUDED, DISPUTED)
+    ).astype(np.uint8)
     good = ((state == VISIBLE) & _at_least(support, config.min_support)) | (state == OCCLUDED)
     valid = run_through(good, query_frames)
     shown = valid & (state == VISIBLE)
@@ -127,7 +145,8 @@ def medoids(
     xy: np.ndarray,  # [K, N, T, 2]
     sees: np.ndarray,  # [K, N, T] bool
 ) -> tuple[np.ndarray, np.ndarray]:  # int [N, T], float32 [K, N, T]
-    """The seeing teacher nearest to all seeing teachers (-1 if none sees), and every teacher's distance to it (NaN likewise).
+    """The seeing teacher nearest to all seeing teachers (-1 if none sees), and every teacher's
+    distance to it (NaN likewise).
 
     Ties go to the first name, so that the order in which teachers were added does not matter.
     """
@@ -149,14 +168,20 @@ def agreeing(
     state: np.ndarray,  # [N, T] uint8
     tau_px: float,
 ) -> np.ndarray:  # bool [K, N, T]
-    """Where each teacher agrees itself: it sees the point within tau of the medoid, or says occluded where `state` is occluded."""
+    """Where each teacher agrees itself: it sees the point within tau of the medoid, or says
+    occluded where `state` is occluded."""
     _, distance = medoids(xy, sees)
     finite = has_place(xy)
     return (sees & (distance <= tau_px)) | (finite & ~sees & (state == OCCLUDED))
 
 
-def label(tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], queries: np.ndarray, size_hw: tuple[int, int],
-          config: AgreementConfig) -> Labels:  # fmt: skip
+def label(
+    tracks: Mapping[str, Tracks],
+    rules: Mapping[str, VisibleRule],
+    queries: np.ndarray,
+    size_hw: tuple[int, int],
+    config: AgreementConfig,
+) -> Labels:
     """Labels from stored tracks in px of the clip: what `label` and `relabel` write.
 
     Args:
@@ -173,7 +198,8 @@ def label(tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], querie
 
 
 def run_through(good: np.ndarray, query_frames: np.ndarray) -> np.ndarray:
-    """bool [N, T]: of `good` [N, T], the unbroken run that holds each query's frame [N]; empty where that frame is not good."""
+    """bool [N, T]: of `good` [N, T], the unbroken run that holds each query's frame [N]; empty
+    where that frame is not good."""
     n, t = good.shape
     frame = np.arange(t)
     query = np.asarray(query_frames, int).reshape(n, 1)
@@ -183,14 +209,17 @@ def run_through(good: np.ndarray, query_frames: np.ndarray) -> np.ndarray:
 
 
 def extent(xy: np.ndarray, medoid: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """float [N]: diagonal of the box around each medoid track, over the frames that are `shown` [N, T]; 0 if none is."""
+    """float [N]: diagonal of the box around each medoid track, over the frames that are `shown`
+    [N, T]; 0 if none is."""
     centre = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
     low = np.where(shown[..., None], centre, np.inf).min(1)
     high = np.where(shown[..., None], centre, -np.inf).max(1)
     return np.where(shown.any(1), np.hypot(*(high - low).T), 0.0)
 
 
-def agree_plain(xy: np.ndarray, sees: np.ndarray, query_frames: Sequence[int], config: AgreementConfig) -> Labels:
+def agree_plain(
+    xy: np.ndarray, sees: np.ndarray, query_frames: Sequence[int], config: AgreementConfig
+) -> Labels:
     """`agree`, one point and frame at a time."""
     k, n, t = sees.shape
     support, spread = np.zeros((n, t), np.float32), np.full((n, t), np.nan, np.float32)
@@ -205,14 +234,19 @@ def agree_plain(xy: np.ndarray, sees: np.ndarray, query_frames: Sequence[int], c
             elif len(seeing) * 2 < len(tracking):
                 state[i, f] = OCCLUDED
             if seeing:
-                sums = [sum(float(_distance(xy[a, i, f], xy[b, i, f])) for b in seeing if b != a) for a in seeing]
+                sums = [
+                    sum(float(_distance(xy[a, i, f], xy[b, i, f])) for b in seeing if b != a)
+                    for a in seeing
+                ]
                 centres[f] = xy[seeing[int(np.argmin(sums))], i, f]
                 distances = [_distance(xy[a, i, f], centres[f].astype(np.float32)) for a in seeing]
                 support[i, f] = sum(d <= config.tau_px for d in distances) / len(tracking)
                 spread[i, f] = np.median(distances)
 
         def is_good(f: int, i: int = i) -> bool:
-            return state[i, f] == OCCLUDED or (state[i, f] == VISIBLE and bool(_at_least(support[i, f], config.min_support)))
+            return state[i, f] == OCCLUDED or (
+                state[i, f] == VISIBLE and bool(_at_least(support[i, f], config.min_support))
+            )
 
         for step in (1, -1):
             f = int(query_frames[i])
@@ -232,7 +266,8 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _at_least(support: np.ndarray, least: float) -> np.ndarray:
-    """`support >= least` for shares of small counts: 3 of 5 is 0.6 although float32 says a little less or more."""
+    """`support >= least` for shares of small counts: 3 of 5 is 0.6 although float32 says a little
+    less or more."""
     return support >= least - 1e-6
 
 

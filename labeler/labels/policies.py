@@ -1,13 +1,16 @@
 """Label policies: which teacher's track a student learns from, query by query.
 
-    random            one teacher per query, drawn uniformly; ignores valid and keep (CoTracker3, section 3.2). The reader of shards
-                      offers it one teacher a clip, as the published script does, and so reads no other member
-    random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible frames; used where it agrees itself
-    medoid            the teacher nearest to all seeing teachers, frame by frame          (ablation)
-    mean, median      of the seeing teachers, per coordinate                               (ablations; CoTracker3, table 8: worse)
-    oracle            the teacher nearest to the truth, query by query                     (upper bound, where there is a truth)
+    random            one teacher per query, drawn uniformly; ignores valid and keep (CoTracker3,
+                      section 3.2). The reader of shards offers it one teacher a clip, as the
+                      published script does, and so reads no other member
+    random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible
+                      frames; used where it agrees itself
+    medoid            the teacher nearest to all seeing teachers, frame by frame (ablation)
+    mean, median      of the seeing teachers, per coordinate (ablations; worse: CoTracker3, table 8)
+    oracle            the teacher nearest to the truth, query by query (upper bound)
 
-A policy is a function of the stored raw tracks, so it costs no teacher and is chosen when the student is trained.
+A policy is a function of the stored raw tracks, so it costs no teacher and is chosen when the
+student is trained.
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from labeler.labels.agreement import RASTER, VISIBLE, AgreementConfig, agree, agreeing, medoids, stack
+from labeler.labels.agreement import (
+    RASTER,
+    VISIBLE,
+    AgreementConfig,
+    agree,
+    agreeing,
+    medoids,
+    stack,
+)
 from teachers import ConfigError, Tracks, VisibleRule
 
 Policy = Literal["random", "random-agreeing", "medoid", "mean", "median", "oracle"]
@@ -36,7 +47,8 @@ class Target:
     used: np.ndarray
     """bool [N, T]: frames that enter the loss."""
     teacher: np.ndarray
-    """int [N]: index of the teacher in the order of names; -1 where frames come from several, or none was found."""
+    """int [N]: index of the teacher in the order of names; -1 where frames come from several, or
+    none was found."""
 
 
 def choose(
@@ -65,7 +77,9 @@ def choose(
         return _from_one_teacher(xy, sees, finite, drawn, to_clip)
     if policy == "oracle":
         if truth_xy is None or truth_visible is None:
-            raise ConfigError("policy 'oracle' needs exact tracks: it is for procedural video, not for real one.")
+            raise ConfigError(
+                "policy 'oracle' needs exact tracks: it is for procedural video, not for real one."
+            )
         distance = np.hypot(*np.moveaxis(xy - truth_xy[None] / to_clip, -1, 0))
         shown = truth_visible[None] & np.isfinite(distance)
         mean = np.where(shown, np.nan_to_num(distance), 0).sum(-1) / np.maximum(shown.sum(-1), 1)
@@ -81,24 +95,38 @@ def choose(
         blended = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
     elif policy in ("mean", "median"):
         seen = np.ma.masked_array(np.nan_to_num(xy), ~np.broadcast_to(sees[..., None], xy.shape))
-        blended = np.asarray((seen.mean(0) if policy == "mean" else np.ma.median(seen, axis=0)).filled(np.nan), np.float32)
+        blended = np.asarray(
+            (seen.mean(0) if policy == "mean" else np.ma.median(seen, axis=0)).filled(np.nan),
+            np.float32,
+        )
     else:
         raise ConfigError(f"no label policy {policy!r}: there are {', '.join(POLICIES)}.")
     visible = labels.state == VISIBLE
     used = labels.valid & visible & labels.keep[:, None]
-    return Target(np.where(used[..., None], blended * to_clip, np.nan).astype(np.float32), visible, used, np.full(len(queries), -1))
+    return Target(
+        np.where(used[..., None], blended * to_clip, np.nan).astype(np.float32),
+        visible,
+        used,
+        np.full(len(queries), -1),
+    )
 
 
 def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """int [N]: a uniform draw among the teachers that `allowed` [K, N] names for each query; -1 where it names none."""
+    """int [N]: a uniform draw among the teachers that `allowed` [K, N] names for each query; -1
+    where it names none."""
     score = np.where(allowed, rng.random(allowed.shape), -1.0)
     return np.where(allowed.any(0), score.argmax(0), -1)
 
 
-def _from_one_teacher(xy: np.ndarray, sees: np.ndarray, use: np.ndarray, drawn: np.ndarray, to_clip: np.ndarray) -> Target:
+def _from_one_teacher(
+    xy: np.ndarray, sees: np.ndarray, use: np.ndarray, drawn: np.ndarray, to_clip: np.ndarray
+) -> Target:
     rows = np.arange(len(drawn))
     pick = np.maximum(drawn, 0)
     used = use[pick, rows] & (drawn >= 0)[:, None]
     return Target(
-        np.where(used[..., None], xy[pick, rows] * to_clip, np.nan).astype(np.float32), sees[pick, rows] & used, used, drawn
+        np.where(used[..., None], xy[pick, rows] * to_clip, np.nan).astype(np.float32),
+        sees[pick, rows] & used,
+        used,
+        drawn,
     )

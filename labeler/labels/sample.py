@@ -26,7 +26,8 @@ class Sample:
     """Raw tracks by teacher, [N, T, ...] each, px of the stored clip."""
     labels: Labels
     meta: dict[str, Any]
-    """schema, source, frame indices and timestamps, fps, size, decoder, teachers (their `info`), and the user's metadata."""
+    """schema, source, frame indices and timestamps, fps, size, decoder, teachers (their `info`),
+    and the user's metadata."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -36,7 +37,10 @@ class Sample:
     @property
     def rules(self) -> dict[str, VisibleRule]:
         """Each teacher's visible rule."""
-        return {name: VisibleRule.parse(info["visible_rule"]) for name, info in self.meta["teachers"].items()}
+        return {
+            name: VisibleRule.parse(info["visible_rule"])
+            for name, info in self.meta["teachers"].items()
+        }
 
     def visible(self, teacher: str) -> np.ndarray:
         """bool [N, T]: the teacher's own visible rule applied to its tracks."""

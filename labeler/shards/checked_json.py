@@ -1,4 +1,5 @@
-"""Types: what comes from somebody's JSON has the types that its dataclass says, so that the code behind may rely on them."""
+"""Types: what comes from somebody's JSON has the types that its dataclass says, so that the code
+behind may rely on them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 
 
 def check_types(value: object) -> None:
-    """ValueError if a field of the dataclass instance `value` is of another type than it says, or not finite.
+    """ValueError if a field of the dataclass instance `value` is of another type than it says, or
+    not finite.
 
     Of lists and mappings only that they are some: what is in them is checked where it is made.
     """

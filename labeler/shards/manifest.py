@@ -1,7 +1,8 @@
 """dataset.json: what a data set is frozen to, from the first command on.
 
-Sources, clips, queries, and encoding decide what the stored pixels and queries are; another value would mix two data sets in one
-folder, so it is refused, and the difference named. Teachers and agreement settings grow, and are read from the commit records.
+Sources, clips, queries, and encoding decide what the stored pixels and queries are; another value
+would mix two data sets in one folder, so it is refused, and the difference named. Teachers and
+agreement settings grow, and are read from the commit records.
 """
 
 from __future__ import annotations
@@ -41,33 +42,48 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
         ConfigError: the data set was made with other settings; the message names each difference.
         ShardError: dataset.json is unreadable or of another schema.
     """
-    text = json.dumps({"schema": SCHEMA, "tool_version": tool_version, "frozen": frozen.to_json()}, indent=1, sort_keys=True) + "\n"
+    text = (
+        json.dumps(
+            {"schema": SCHEMA, "tool_version": tool_version, "frozen": frozen.to_json()},
+            indent=1,
+            sort_keys=True,
+        )
+        + "\n"
+    )
     if storage.create(NAME, text.encode()):
         return
     there = read_manifest(storage)["frozen"]
     differences = list(_differences(there, frozen.to_json()))
     if differences:
         raise ConfigError(
-            f"{storage.url} was made with other settings: {'; '.join(differences)}. A data set has one set of clips and queries: "
-            "use the same settings, or another --out."
+            f"{storage.url} was made with other settings: {'; '.join(differences)}. A data set has "
+            "one set of clips and queries: use the same settings, or another --out."
         )
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
-    """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing, broken, or of another schema."""
+    """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing,
+    broken, or of another schema."""
     size = storage.size(NAME)
     if size is None:
         raise ShardError(
-            f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out {storage.url}` makes one."
+            f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out "
+            f"{storage.url}` makes one."
         )
     if size > MAX_BYTES:
-        raise ShardError(f"{storage.url}/{NAME} has {size:,} bytes, and may have {MAX_BYTES:,}: it is none of ours.")
+        raise ShardError(
+            f"{storage.url}/{NAME} has {size:,} bytes, and may have {MAX_BYTES:,}: it is none of "
+            "ours."
+        )
     try:
         manifest = json.loads(storage.read(NAME))
         schema = manifest["schema"]
         manifest["frozen"]["sources"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ShardError(f"{storage.url}/{NAME} is unreadable ({error!r}): restore it, or label into a new folder.") from error
+        raise ShardError(
+            f"{storage.url}/{NAME} is unreadable ({error!r}): restore it, or label into a new "
+            "folder."
+        ) from error
     check_schema(schema, f"{storage.url}/{NAME}")
     return manifest
 

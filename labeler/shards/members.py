@@ -2,9 +2,10 @@
 
     <key>.mp4 <key>.queries.npz <key>.<teacher>.npz ... <key>.labels.npz <key>.json
 
-`members` and `from_members` are each other's inverse. Coordinates are float32 rounded to 1/64 px and probabilities float16: `stored`
-applies that rounding, and whatever is derived (labels) is derived from rounded tracks, so that `relabel` finds the same.
-Nothing here writes or reads pickle. Equal samples give equal bytes.
+`members` and `from_members` are each other's inverse. Coordinates are float32 rounded to 1/64 px
+and probabilities float16: `stored` applies that rounding, and whatever is derived (labels) is
+derived from rounded tracks, so that `relabel` finds the same. Nothing here writes or reads pickle.
+Equal samples give equal bytes.
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ UNIT_PX = 1 / 64
 MAX_MEMBER_BYTES = 1 << 30
 """No member of an honest sample comes near this; a larger one is refused before it is unpacked."""
 
-DAMAGED = (ValueError, OSError, EOFError, RuntimeError, MemoryError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile)
-"""What zipfile and numpy raise on bytes that are no npz; MemoryError where an array claims a size that it does not have."""
+DAMAGED = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What zipfile and numpy raise on bytes that are no npz; MemoryError where an array claims a size
+that it does not have."""
 
 
 def stored(tracks: Tracks) -> Tracks:
-    """`tracks` with the rounding of a shard: xy float32 in steps of 1/64 px, probabilities float16 widened to float32."""
+    """`tracks` with the rounding of a shard: xy float32 in steps of 1/64 px, probabilities float16
+    widened to float32."""
     return Tracks(
         (np.rint(tracks.xy / UNIT_PX) * UNIT_PX).astype(np.float32),
         tracks.visibility.astype(np.float16).astype(np.float32),
@@ -48,9 +61,13 @@ def members(sample: Sample) -> dict[str, bytes]:
     for name in sorted(sample.tracks):
         out[f"{name}.npz"] = tracks_to_npz(sample.tracks[name])
     out["labels.npz"] = npz(
-        support=labels.support, spread=labels.spread, state=labels.state, valid=labels.valid, keep=labels.keep,
+        support=labels.support,
+        spread=labels.spread,
+        state=labels.state,
+        valid=labels.valid,
+        keep=labels.keep,
         settings=np.array(to_json(labels.settings)),
-    )  # fmt: skip
+    )
     out["json"] = to_json(sample.meta).encode()
     return out
 
@@ -62,7 +79,8 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
         schema = meta["schema"]
     except (KeyError, ValueError, TypeError) as error:
         raise ShardError(
-            f"sample {key}: its json member is missing or not a sample's ({error!r}). Run `tapdistill verify`."
+            f"sample {key}: its json member is missing or not a sample's ({error!r}). Run "
+            "`tapdistill verify`."
         ) from error
     check_schema(schema, f"sample {key}")
     queries = read_npz(_member(key, parts, "queries.npz"), f"{key}.queries.npz")
@@ -73,7 +91,10 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
             mp4=parts["mp4"],
             queries=queries["queries"],
             sampler=queries["sampler"],
-            tracks={name: tracks_from_npz(parts[f"{name}.npz"], f"{key}.{name}.npz") for name in sorted(meta["teachers"])},
+            tracks={
+                name: tracks_from_npz(parts[f"{name}.npz"], f"{key}.{name}.npz")
+                for name in sorted(meta["teachers"])
+            },
             labels=labels,
             meta=meta,
         )
@@ -90,19 +111,29 @@ def check_schema(schema: object, what: str) -> None:
     """ShardError unless `schema` is the one that this version reads and writes."""
     if schema != SCHEMA:
         raise ShardError(
-            f"{what} has schema {schema!r}; this version of tapdistill reads schema {SCHEMA}. Use the version that wrote it."
+            f"{what} has schema {schema!r}; this version of tapdistill reads schema {SCHEMA}. Use "
+            "the version that wrote it."
         )
 
 
 def tracks_to_npz(tracks: Tracks) -> bytes:
     """The <teacher>.npz member: xy float32 [N, T, 2], visibility and confidence float16 [N, T]."""
-    return npz(xy=tracks.xy, visibility=tracks.visibility.astype(np.float16), confidence=tracks.confidence.astype(np.float16))
+    return npz(
+        xy=tracks.xy,
+        visibility=tracks.visibility.astype(np.float16),
+        confidence=tracks.confidence.astype(np.float16),
+    )
 
 
 def tracks_from_npz(data: bytes, what: str) -> Tracks:
-    """The inverse of `tracks_to_npz`; probabilities come back as float32. `what` names the member in errors."""
+    """The inverse of `tracks_to_npz`; probabilities come back as float32. `what` names the member
+    in errors."""
     arrays = read_npz(data, what)
-    return Tracks(arrays["xy"], arrays["visibility"].astype(np.float32), arrays["confidence"].astype(np.float32))
+    return Tracks(
+        arrays["xy"],
+        arrays["visibility"].astype(np.float32),
+        arrays["confidence"].astype(np.float32),
+    )
 
 
 def labels_from_npz(data: bytes, what: str) -> Labels:
@@ -111,34 +142,43 @@ def labels_from_npz(data: bytes, what: str) -> Labels:
     try:
         return Labels(**{**arrays, "settings": json.loads(str(arrays["settings"]))})
     except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{what} does not hold labels ({error}). Run `tapdistill verify`.") from error
+        raise ShardError(
+            f"{what} does not hold labels ({error}). Run `tapdistill verify`."
+        ) from error
 
 
 def npz(**arrays: np.ndarray) -> bytes:
-    """Deflated npz of plain arrays; the same arrays give the same bytes (numpy writes no time into it)."""
+    """Deflated npz of plain arrays; the same arrays give the same bytes (numpy writes no time into
+    it)."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
 def read_npz(data: bytes, what: str) -> dict[str, np.ndarray]:
-    """Arrays of an npz, none of which may need pickle or unpack to more than `MAX_MEMBER_BYTES`; else a ShardError with `what`."""
+    """Arrays of an npz, none of which may need pickle or unpack to more than `MAX_MEMBER_BYTES`;
+    else a ShardError with `what`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_MEMBER_BYTES:
             raise ShardError(
-                f"{what} unpacks to {size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that a member may have: refused."
+                f"{what} unpacks to {size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that a "
+                "member may have: refused."
             )
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except DAMAGED as error:
-        raise ShardError(f"{what} is not an npz of plain arrays ({error}). Run `tapdistill verify`.") from error
+        raise ShardError(
+            f"{what} is not an npz of plain arrays ({error}). Run `tapdistill verify`."
+        ) from error
 
 
 def to_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _member(key: str, parts: Mapping[str, bytes], suffix: str) -> bytes:

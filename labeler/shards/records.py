@@ -1,14 +1,16 @@
 """Commit records: a shard exists once its record does.
 
-    shards/000123.r0.json    written LAST and create-only: names its tar, its size and sha256, one entry per clip with byte offsets, and
-                             a row for whatever was left out or failed
+    shards/000123.r0.json    written LAST and create-only: names its tar, its size and sha256, one
+                             entry per clip with byte offsets, and a row for whatever was left out
+                             or failed
 
-    records.parquet          copies of the records that counted when a job last ended, so that thousands are read with one request;
-                             a copy is used only while its record's own file is the one that was copied
+    records.parquet          copies of the records that counted when a job last ended, so that
+                             thousands are read with one request; a copy is used only while its
+                             record's own file is the one that was copied
 
-The highest revision of a unit counts; a unit's revisions have no gap. `commit` publishes the tar, then creates the record; who loses the
-race for a revision is done if the winner's tar has the same name (the same bytes), else deletes its own tar and goes on from the
-winner's revision.
+The highest revision of a unit counts; a unit's revisions have no gap. `commit` publishes the tar,
+then creates the record; who loses the race for a revision is done if the winner's tar has the same
+name (the same bytes), else deletes its own tar and goes on from the winner's revision.
 """
 
 from __future__ import annotations
@@ -105,8 +107,11 @@ class Record:
         return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
 
     def to_bytes(self) -> bytes:
-        lists = {name: [vars(one) for one in getattr(self, name)] for name in ("videos", "clips", "rows")}
-        return (to_json({**vars(self), **lists}) + "\n").encode()  # `asdict` would copy every offset: three times as slow
+        lists = {
+            name: [vars(one) for one in getattr(self, name)] for name in ("videos", "clips", "rows")
+        }
+        # `asdict` would copy every offset: three times as slow
+        return (to_json({**vars(self), **lists}) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, what: str) -> Record:
@@ -116,7 +121,15 @@ class Record:
             check_schema(fields.get("schema"), what)
             fields["videos"] = [VideoEntry(**entry) for entry in fields["videos"]]
             fields["clips"] = [
-                ClipEntry(**{**entry, "offsets": {suffix: (start, size) for suffix, (start, size) in entry["offsets"].items()}})
+                ClipEntry(
+                    **{
+                        **entry,
+                        "offsets": {
+                            suffix: (start, size)
+                            for suffix, (start, size) in entry["offsets"].items()
+                        },
+                    }
+                )
                 for entry in fields["clips"]
             ]
             fields["rows"] = [LeftOut(**row) for row in fields["rows"]]
@@ -126,14 +139,22 @@ class Record:
             record._check_places()
             return record
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ShardError(f"{what} is not a commit record ({error}). Run `tapdistill verify`.") from error
+            raise ShardError(
+                f"{what} is not a commit record ({error}). Run `tapdistill verify`."
+            ) from error
 
     def _check_places(self) -> None:
-        """ValueError for a place that no record of ours names: records come with data sets of other people."""
+        """ValueError for a place that no record of ours names: records come with data sets of other
+        people."""
         if self.tar is not None and not TAR.fullmatch(self.tar):
             raise ValueError(f"{self.tar!r} is no name of a shard")
         places = [place for entry in self.clips for place in entry.offsets.values()]
-        if any(not (type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES) for at, size in places):
+        if any(
+            not (
+                type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES
+            )
+            for at, size in places
+        ):
             raise ValueError("it names a place that cannot be in a shard")
 
 
@@ -164,13 +185,15 @@ def _parsed(storage: Storage, name: str, data: bytes) -> Record:
     record = Record.from_bytes(data, f"{storage.url}/{name}")
     if record.name != name:
         raise ShardError(
-            f"{storage.url}/{name} is not a commit record (it says that it is {record.name}). Run `tapdistill verify`."
+            f"{storage.url}/{name} is not a commit record (it says that it is {record.name}). Run "
+            "`tapdistill verify`."
         )
     return record
 
 
 def latest(storage: Storage, unit: int) -> Record | None:
-    """The record that counts for `unit`, or None if it is open. Looks at its names one by one: a listing would cost every unit's."""
+    """The record that counts for `unit`, or None if it is open. Looks at its names one by one: a
+    listing would cost every unit's."""
     revision = 0
     while storage.size(record_name(unit, revision)) is not None:
         revision += 1
@@ -187,7 +210,8 @@ def _latest_of(names: Iterable[str]) -> list[str]:
 
 
 def latest_records(storage: Storage) -> list[Record]:
-    """The record that counts for every unit that has one, by unit; from their copies where those are up to date."""
+    """The record that counts for every unit that has one, by unit; from their copies where those
+    are up to date."""
     tags = storage.tags("shards")
     counting = _latest_of(tags)
     copies = _read_copies(storage) if counting else {}
@@ -204,7 +228,10 @@ def copy_records(storage: Storage, records: Sequence[Record]) -> None:
     """Write records.parquet: a copy of each record, with the tag of its file."""
     tags = storage.tags("shards")
     table = pd.DataFrame(
-        [(record.name, tags.get(record.name.removeprefix("shards/"), ""), record.to_bytes()) for record in records],
+        [
+            (record.name, tags.get(record.name.removeprefix("shards/"), ""), record.to_bytes())
+            for record in records
+        ],
         columns=["name", "tag", "record"],
     )
     buffer = io.BytesIO()
@@ -213,12 +240,16 @@ def copy_records(storage: Storage, records: Sequence[Record]) -> None:
 
 
 def _read_copies(storage: Storage) -> dict[tuple[str, str], bytes]:
-    """(name, tag) -> bytes of each copied record. A damaged file of copies is as good as none: the records are the truth."""
+    """(name, tag) -> bytes of each copied record. A damaged file of copies is as good as none: the
+    records are the truth."""
     if storage.size(COPIES) is None:
         return {}
     try:
         table = pd.read_parquet(io.BytesIO(storage.read(COPIES)))
-        return {(name, tag): data for name, tag, data in zip(table["name"], table["tag"], table["record"], strict=True)}
+        return {
+            (name, tag): data
+            for name, tag, data in zip(table["name"], table["tag"], table["record"], strict=True)
+        }
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
         return {}
 
@@ -227,8 +258,9 @@ def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool
     """Publish `shard`, then create `record`, which names it.
 
     Returns:
-        True if the unit now has this revision with these bytes, ours or an equal one of another writer. False if another writer
-        took the revision with other bytes: our tar is gone again; read its record and go on from there.
+        True if the unit now has this revision with these bytes, ours or an equal one of another
+        writer. False if another writer took the revision with other bytes: our tar is gone again;
+        read its record and go on from there.
     """
     if shard is not None:
         assert record.tar is not None
@@ -247,4 +279,8 @@ def tar_of(unit: int, revision: int, shard: WrittenShard | None) -> dict[str, An
     """The fields of a `Record` that describe its tar."""
     if shard is None:
         return {"tar": None, "size_bytes": 0, "sha256": None}
-    return {"tar": shard_name(unit, revision, shard.sha256), "size_bytes": shard.size_bytes, "sha256": shard.sha256}
+    return {
+        "tar": shard_name(unit, revision, shard.sha256),
+        "size_bytes": shard.size_bytes,
+        "sha256": shard.sha256,
+    }

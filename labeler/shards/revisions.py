@@ -1,6 +1,7 @@
 """A new revision of a shard from an old one: members that do not change keep their bytes.
 
-revise           sample by sample, through a function; adding a teacher (`labeler/unit.py`) is such a function
+revise           sample by sample, through a function; adding a teacher (`labeler/unit.py`) is such
+                 a function
 relabel          agreement again, from the stored raw tracks; `prune` leaves rejected queries out
 """
 
@@ -25,19 +26,24 @@ Parts = dict[str, bytes]
 
 
 def revise(
-    storage: Storage, record: Record, change: Callable[[Sample, Parts], tuple[Sample, Parts]], **fields: Any
+    storage: Storage,
+    record: Record,
+    change: Callable[[Sample, Parts], tuple[Sample, Parts]],
+    **fields: Any,
 ) -> Generator[ClipEntry, None, bool]:
     """Write and commit the revision after `record`.
 
     Args:
         change: the new sample and its members from the old ones.
-        **fields: of the new record, where they differ; lists may still grow while the shard is read.
+        **fields: of the new record, where they differ; lists may still grow while the shard is
+            read.
 
     Yields:
         The entry of each sample, as it is written (still without offsets).
 
     Returns:
-        False if another writer was faster with other bytes: read the latest record and go on from there.
+        False if another writer was faster with other bytes: read the latest record and go on from
+        there.
     """
     entries: list[ClipEntry] = []
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
@@ -50,23 +56,32 @@ def revise(
                     yield entries[-1]
         if len(entries) != len(record.clips):
             raise ShardError(
-                f"{storage.url}/{record.tar} has {len(entries)} samples, its record {len(record.clips)}: it is damaged. "
-                f"Run `tapdistill verify {storage.url}`."
+                f"{storage.url}/{record.tar} has {len(entries)} samples, its record "
+                f"{len(record.clips)}: it is damaged. Run `tapdistill verify {storage.url}`."
             )
         shard = writer.finish()
         tar = tar_of(record.unit, record.revision + 1, shard)
-        new = replace(record, revision=record.revision + 1, clips=with_offsets(entries, shard), **{**tar, **fields})
+        new = replace(
+            record,
+            revision=record.revision + 1,
+            clips=with_offsets(entries, shard),
+            **{**tar, **fields},
+        )
         return commit(storage, new, shard)
 
 
-def relabel(storage: Storage, record: Record, config: AgreementConfig, *, prune: bool = False) -> bool:
+def relabel(
+    storage: Storage, record: Record, config: AgreementConfig, *, prune: bool = False
+) -> bool:
     """The next revision with labels by `config` from the stored raw tracks; False as in `revise`.
 
     `prune` leaves queries whose labels are not kept out of every member.
     """
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
-        labels = agreement.label(sample.tracks, sample.rules, sample.queries, sample.size_hw, config)
+        labels = agreement.label(
+            sample.tracks, sample.rules, sample.queries, sample.size_hw, config
+        )
         changed = replace(sample, labels=labels)
         if prune:
             changed = _pruned(changed)
@@ -83,8 +98,12 @@ def relabel(storage: Storage, record: Record, config: AgreementConfig, *, prune:
 
 
 def updated(parts: Parts, fresh: Parts) -> Parts:
-    """`parts` with labels, json, and new members from `fresh`; every other member keeps its bytes."""
-    return {**fresh, **{suffix: data for suffix, data in parts.items() if suffix not in ("labels.npz", "json")}}
+    """`parts` with labels, json, and new members from `fresh`; every other member keeps its
+    bytes."""
+    return {
+        **fresh,
+        **{suffix: data for suffix, data in parts.items() if suffix not in ("labels.npz", "json")},
+    }
 
 
 def entry(sample: Sample) -> ClipEntry:
@@ -92,11 +111,20 @@ def entry(sample: Sample) -> ClipEntry:
     labels, meta = sample.labels, sample.meta
     used = labels.valid & (labels.state == agreement.VISIBLE) & labels.keep[:, None]
     return ClipEntry(
-        key=sample.key, uri=meta["uri"], source_start=meta["source_frames"][0], stride=meta["stride"], frames=meta["frames"],
-        height=meta["height"], width=meta["width"], queries=len(sample.queries), kept=int(labels.keep.sum()),
+        key=sample.key,
+        uri=meta["uri"],
+        source_start=meta["source_frames"][0],
+        stride=meta["stride"],
+        frames=meta["frames"],
+        height=meta["height"],
+        width=meta["width"],
+        queries=len(sample.queries),
+        kept=int(labels.keep.sum()),
         mean_support=round(float(labels.support[used].mean()), 4) if used.any() else None,
-        decoder=meta["decoder"], truncated=meta["truncated"], offsets={},
-    )  # fmt: skip
+        decoder=meta["decoder"],
+        truncated=meta["truncated"],
+        offsets={},
+    )
 
 
 def with_offsets(entries: list[ClipEntry], shard: WrittenShard | None) -> list[ClipEntry]:
@@ -110,8 +138,16 @@ def _pruned(sample: Sample) -> Sample:
         sample,
         queries=sample.queries[keep],
         sampler=sample.sampler[keep],
-        tracks={name: Tracks(t.xy[keep], t.visibility[keep], t.confidence[keep]) for name, t in sample.tracks.items()},
+        tracks={
+            name: Tracks(t.xy[keep], t.visibility[keep], t.confidence[keep])
+            for name, t in sample.tracks.items()
+        },
         labels=Labels(
-            labels.support[keep], labels.spread[keep], labels.state[keep], labels.valid[keep], labels.keep[keep], labels.settings
+            labels.support[keep],
+            labels.spread[keep],
+            labels.state[keep],
+            labels.valid[keep],
+            labels.keep[keep],
+            labels.settings,
         ),
     )

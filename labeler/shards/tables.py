@@ -1,7 +1,8 @@
-"""Tables of a whole data set, from its commit records: clips.parquet, failures.parquet, and the accounts.
+"""Tables of a whole data set, from its commit records: clips.parquet, failures.parquet, and the
+accounts.
 
-Records are the truth; the parquet files are copies for pandas and DuckDB (and records.parquet for ourselves), written again at the end
-of each job.
+Records are the truth; the parquet files are copies for pandas and DuckDB (and records.parquet for
+ourselves), written again at the end of each job.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ import pandas as pd
 from labeler.io.storage import Storage
 from labeler.reasons import LeftOut
 from labeler.shards.members import to_json
-from labeler.shards.plan import NO_UNIT, Unit, left_out_by_filters, read_plans, unit_that_counts, units
+from labeler.shards.plan import (
+    NO_UNIT,
+    Unit,
+    left_out_by_filters,
+    read_plans,
+    unit_that_counts,
+    units,
+)
 from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records
 from teachers import ShardError
 
@@ -47,17 +55,28 @@ class Accounts:
 
     def __post_init__(self) -> None:
         if self.videos != self.done + self.videos_left_out + self.videos_failed + self.open:
-            raise ShardError(f"the accounts of the videos do not close: {self}. A record is damaged; run `tapdistill verify`.")
+            raise ShardError(
+                f"the accounts of the videos do not close: {self}. A record is damaged; run "
+                "`tapdistill verify`."
+            )
         if self.clips != self.labelled + self.clips_left_out + self.clips_failed:
-            raise ShardError(f"the accounts of the clips do not close: {self}. A record is damaged; run `tapdistill verify`.")
+            raise ShardError(
+                f"the accounts of the clips do not close: {self}. A record is damaged; run "
+                "`tapdistill verify`."
+            )
 
 
 def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accounts:
     """The accounts of a data set; ShardError if they do not close."""
     counts = unit_that_counts(plans)
-    unplanned = next((uri for record in records for uri in record.uris() if uri not in counts), None)
+    unplanned = next(
+        (uri for record in records for uri in record.uris() if uri not in counts), None
+    )
     if unplanned is not None:
-        raise ShardError(f"{unplanned} is in a commit record, but in no plan: a plan file was replaced or is missing.")
+        raise ShardError(
+            f"{unplanned} is in a commit record, but in no plan: a plan file was replaced or is "
+            "missing."
+        )
     current = without_superseded(plans, records)
     rows = [*left_out_by_filters(plans), *(row for record in current for row in record.rows)]
     videos = [video for record in current for video in record.videos]
@@ -79,7 +98,8 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
 
 
 def without_superseded(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> list[Record]:
-    """The records without what they say of videos that a later plan gave to another unit: there they are done again."""
+    """The records without what they say of videos that a later plan gave to another unit: there
+    they are done again."""
     if len(plans) < 2:
         return list(records)
     counts = unit_that_counts(plans)
@@ -89,14 +109,18 @@ def without_superseded(plans: Sequence[pd.DataFrame], records: Sequence[Record])
 
     return [
         replace(
-            record, videos=current(record, record.videos), clips=current(record, record.clips), rows=current(record, record.rows)
+            record,
+            videos=current(record, record.videos),
+            clips=current(record, record.clips),
+            rows=current(record, record.rows),
         )
         for record in records
     ]
 
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean support, teachers, offsets (JSON)."""
+    """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean
+    support, teachers, offsets (JSON)."""
     columns = [
         "key",
         "unit",
@@ -122,15 +146,23 @@ def clips_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def failures_table(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> pd.DataFrame:
-    """One row per video, clip, or teacher's part of a clip that did not become a label: unit, uri, what, status, stage, reason, detail.
+    """One row per video, clip, or teacher's part of a clip that did not become a label: unit, uri,
+    what, status, stage, reason, detail.
 
     Videos that a filter leaves out come first; they are in no unit (-1).
     """
     columns = ["unit", "uri", "what", "status", "stage", "reason", "detail", "key", "attempts"]
     return pd.DataFrame(
         [
-            {**{name: getattr(row, name) for name in LeftOut.__dataclass_fields__}, "status": row.status, "unit": unit}
-            for unit, rows in [(NO_UNIT, left_out_by_filters(plans)), *((record.unit, record.rows) for record in records)]
+            {
+                **{name: getattr(row, name) for name in LeftOut.__dataclass_fields__},
+                "status": row.status,
+                "unit": unit,
+            }
+            for unit, rows in [
+                (NO_UNIT, left_out_by_filters(plans)),
+                *((record.unit, record.rows) for record in records),
+            ]
             for row in rows
         ],
         columns=columns,
@@ -148,7 +180,13 @@ def compact(storage: Storage, records: Sequence[Record]) -> None:
     copy_records(storage, records)
 
 
-def open_units(plans: Sequence[pd.DataFrame], records: Sequence[Record], teachers: set[str]) -> list[Unit]:
+def open_units(
+    plans: Sequence[pd.DataFrame], records: Sequence[Record], teachers: set[str]
+) -> list[Unit]:
     """Units that have no record yet, or not every one of `teachers` in it."""
     have = {record.unit: set(record.teachers) for record in records}
-    return [unit for unit in units(plans) if unit.number not in have or not teachers <= have[unit.number]]
+    return [
+        unit
+        for unit in units(plans)
+        if unit.number not in have or not teachers <= have[unit.number]
+    ]

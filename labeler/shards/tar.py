@@ -2,8 +2,8 @@
 
     shards/000123.r0.<hash>.tar     never overwritten; <hash> = first 12 hex digits of its sha256
 
-The same members give the same bytes: webdataset's own writer, with a fixed time. Whether a shard exists is not decided here but by its
-commit record (`records.py`).
+The same members give the same bytes: webdataset's own writer, with a fixed time. Whether a shard
+exists is not decided here but by its commit record (`records.py`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class WrittenShard:
 
 
 class ShardWriter:
-    """Writes samples into a local tar file, one after another; leaving the context closes a tar that was not finished."""
+    """Writes samples into a local tar file, one after another; leaving the context closes a tar
+    that was not finished."""
 
     def __init__(self, file: Path) -> None:
-        os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
+        # read when webdataset is imported: no pickles, no pipes
+        os.environ.setdefault("WDS_SECURE", "1")
         import webdataset  # here, because it imports torch
 
         self.file = file
@@ -50,7 +52,9 @@ class ShardWriter:
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Add one sample: suffix -> bytes; they stand in the tar in the order of their suffixes."""
         if "." in key or "/" in key:
-            raise ShardError(f"key {key!r} of a sample holds '.' or '/': WebDataset would cut it there.")
+            raise ShardError(
+                f"key {key!r} of a sample holds '.' or '/': WebDataset would cut it there."
+            )
         self._tar.write({"__key__": key, **members})
         self._keys.append(key)
 
@@ -92,7 +96,8 @@ def shard_name(unit: int, revision: int, sha256: str) -> str:
 
 
 def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, suffix -> bytes) of every sample, in the order of the tar; members are plain files with plain names, or a ShardError."""
+    """(key, suffix -> bytes) of every sample, in the order of the tar; members are plain files with
+    plain names, or a ShardError."""
     key, parts = "", dict[str, bytes]()
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -107,7 +112,9 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
                 assert content is not None  # a plain file
                 parts[suffix] = content.read()
     except tarfile.TarError as error:
-        raise ShardError(f"{what} is not a whole tar ({error}). Run `tapdistill verify`.") from error
+        raise ShardError(
+            f"{what} is not a whole tar ({error}). Run `tapdistill verify`."
+        ) from error
     if parts:
         yield key, parts
 
@@ -115,6 +122,16 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
 def refuse_odd_member(member: tarfile.TarInfo, what: str) -> None:
     """ShardError for a member that no shard of ours has: a link, a folder, a path, a gigabyte."""
     if member.size > MAX_MEMBER_BYTES:
-        raise ShardError(f"{what} holds {member.name!r} of {member.size:,} bytes; a member may have {MAX_MEMBER_BYTES:,}: refused.")
-    if not member.isfile() or "/" in member.name or "\\" in member.name or member.name.startswith("."):
-        raise ShardError(f"{what} holds {member.name!r}, which is not a plain file with a plain name: refused.")
+        raise ShardError(
+            f"{what} holds {member.name!r} of {member.size:,} bytes; a member may have "
+            f"{MAX_MEMBER_BYTES:,}: refused."
+        )
+    if (
+        not member.isfile()
+        or "/" in member.name
+        or "\\" in member.name
+        or member.name.startswith(".")
+    ):
+        raise ShardError(
+            f"{what} holds {member.name!r}, which is not a plain file with a plain name: refused."
+        )

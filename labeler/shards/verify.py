@@ -1,4 +1,5 @@
-"""verify: every shard against its commit record. gc: what no record, or only an older one, names is removed."""
+"""verify: every shard against its commit record. gc: what no record, or only an older one, names is
+removed."""
 
 from __future__ import annotations
 
@@ -58,7 +59,11 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
         if name.endswith(PART):
             yield Finding(f"shards/{name}", "was never finished by its writer", harmless=True)
         elif name.endswith(".tar") and name not in named:
-            yield Finding(f"shards/{name}", "no record names it: its writer was interrupted, or is at work now", harmless=True)
+            yield Finding(
+                f"shards/{name}",
+                "no record names it: its writer was interrupted, or is at work now",
+                harmless=True,
+            )
         elif not name.endswith(".tar") and not RECORD.fullmatch(name):
             yield Finding(f"shards/{name}", "is neither a shard nor a record")
     try:
@@ -80,11 +85,15 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
     entries = {entry.key: entry for entry in record.clips}
     try:
         with surroundings(f"read {storage.url}/{record.tar}"), storage.open(record.tar) as file:
-            with tarfile.open(fileobj=file, mode="r:") as tar:  # headers first: a member may be larger than the memory
+            # headers first: a member may be larger than the memory
+            with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     refuse_odd_member(member, record.tar)
                     key, _, suffix = member.name.partition(".")
-                    if key not in entries or entries[key].offsets.get(suffix) != (member.offset_data, member.size):
+                    if key not in entries or entries[key].offsets.get(suffix) != (
+                        member.offset_data,
+                        member.size,
+                    ):
                         return f"holds {member.name} elsewhere than its record says"
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -93,19 +102,27 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
             file.seek(0)
             keys = [from_members(key, parts).key for key, parts in read_samples(file, record.tar)]
     except tarfile.TarError as error:
-        return f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
+        return (
+            f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
+        )
     except ShardError as error:
         return str(error)
     if keys != [entry.key for entry in record.clips]:
-        return f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
+        return (
+            f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
+        )
     return None
 
 
-def collect_garbage(storage: Storage, *, older_than_s: float = 3600.0, dry_run: bool = False) -> list[str]:
-    """Remove tars that a later revision replaces, and those without a record; returns what was (or would be) removed.
+def collect_garbage(
+    storage: Storage, *, older_than_s: float = 3600.0, dry_run: bool = False
+) -> list[str]:
+    """Remove tars that a later revision replaces, and those without a record; returns what was (or
+    would be) removed.
 
-    Records stay: they are small, and a revision's number must never be free again for a writer that began before it was taken. A tar
-    without a record may belong to a writer at work: it is removed only if it is older than `older_than_s`.
+    Records stay: they are small, and a revision's number must never be free again for a writer that
+    began before it was taken. A tar without a record may belong to a writer at work: it is removed
+    only if it is older than `older_than_s`.
     """
     read_manifest(storage)
     records = latest_records(storage)

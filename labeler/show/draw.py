@@ -1,13 +1,14 @@
 """Drawing: tracks on frames, as anti-aliased markers with fading trails.
 
-A filled marker is a visible point, a hollow one an occluded point (paler if it was out of sight as long as trails go back), no
-marker a point that is not tracked (NaN). A trail is the
-point's way through the last `trail_frames` frames, as a smooth curve through its places; it fades and thins with age, and breaks
-where the point is not visible. Small clips are enlarged, so that lines are fine beside the picture. Points are px of the given
-frames, pixel centres, drawn at their sub-pixel place.
+A filled marker is a visible point, a hollow one an occluded point (paler if it was out of sight as
+long as trails go back), no marker a point that is not tracked (NaN). A trail is the point's way
+through the last `trail_frames` frames, as a smooth curve through its places; it fades and thins
+with age, and breaks where the point is not visible. Small clips are enlarged, so that lines are
+fine beside the picture. Points are px of the given frames, pixel centres, drawn at their sub-pixel
+place.
 
     draw_tracks(frames, xy, visible, rainbow(queries))      a clip that lies in memory
-    draw_picture(frame, xy, visible, rainbow(queries))      a frame with the last places of its points: all that a stream holds
+    draw_picture(frame, xy, visible, rainbow(queries))      a frame, for a stream that holds no more
 
 Everything returns new arrays; nothing that is passed in is changed.
 """
@@ -51,12 +52,19 @@ def draw_tracks(
     return np.stack(
         [
             draw_frame(
-                frames, t, xy, visible, colours,
-                trail_frames=trail_frames, point_radius=point_radius, query_frames=query_frames, scale=scale,
+                frames,
+                t,
+                xy,
+                visible,
+                colours,
+                trail_frames=trail_frames,
+                point_radius=point_radius,
+                query_frames=query_frames,
+                scale=scale,
             )
             for t in range(len(frames))
         ]
-    )  # fmt: skip
+    )
 
 
 def draw_frame(
@@ -88,14 +96,21 @@ def draw_frame(
     steps = slice(max(0, t - trail_frames), t + 1)
     ringed = None if query_frames is None else np.asarray(query_frames) == t
     return draw_picture(
-        frames[t], xy[:, steps], visible[:, steps], colours,
-        trail_frames=trail_frames, point_radius=point_radius, ringed=ringed, scale=scale,
-    )  # fmt: skip
+        frames[t],
+        xy[:, steps],
+        visible[:, steps],
+        colours,
+        trail_frames=trail_frames,
+        point_radius=point_radius,
+        ringed=ringed,
+        scale=scale,
+    )
 
 
 def draw_picture(
     frame: np.ndarray,  # [H, W, 3]   uint8 RGB
-    xy: np.ndarray,  # [N, S, 2]   px of the frame, NaN where not tracked: the last S frames, this one last
+    # [N, S, 2]   px of the frame, NaN where not tracked: the last S frames, this one last
+    xy: np.ndarray,
     visible: np.ndarray,  # [N, S]      bool
     colours: np.ndarray,  # [N, 3]      uint8 RGB
     *,
@@ -106,38 +121,54 @@ def draw_picture(
 ) -> np.ndarray:  # [scale * H, scale * W, 3] uint8 RGB
     """A frame with its tracks; S is at most trail_frames + 1. Arguments as in `draw_frame`."""
     scale = scale or enlargement(*frame.shape[:2])
-    picture = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+    picture = (
+        cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        if scale > 1
+        else frame
+    )
     layer = np.zeros((*picture.shape[:2], 4), np.uint8)
     at = (xy + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
-    beside = ~(np.hypot(*np.moveaxis(at - at[:, -1:], -1, 0)) <= point_radius).all(1)  # others lie below their own marker
+    # others lie below their own marker
+    beside = ~(np.hypot(*np.moveaxis(at - at[:, -1:], -1, 0)) <= point_radius).all(1)
     trails = np.where(visible[..., None], at, np.nan)[beside]
     _draw_trails(layer, trails, colours[beside], trail_frames, _line_px(point_radius))
     ringed = np.zeros(len(xy), bool) if ringed is None else ringed
     lost = ~visible.any(1) & (visible.shape[1] > trail_frames)
-    _draw_markers(layer, at[:, -1], visible[:, -1], colours, np.where(lost, LOST_ALPHA, 1.0), ringed, point_radius)
+    _draw_markers(
+        layer,
+        at[:, -1],
+        visible[:, -1],
+        colours,
+        np.where(lost, LOST_ALPHA, 1.0),
+        ringed,
+        point_radius,
+    )
     return _over(picture, layer)
 
 
 def enlargement(height: int, width: int) -> int:
-    """Least whole factor that makes the short side comfortable to look at, at most `MAX_ENLARGEMENT`."""
+    """Least whole factor that makes the short side comfortable to look at, at most
+    `MAX_ENLARGEMENT`."""
     return min(MAX_ENLARGEMENT, -(-COMFORTABLE_SIDE_PX // min(height, width)))
 
 
 def rainbow(
     queries: np.ndarray,  # [N, 3] (t, x, y)
 ) -> np.ndarray:  # [N, 3] uint8 RGB
-    """Colour by place: along the diagonal, from the upper left (blue) to the lower right (red), so that neighbours look alike and
-    motion is seen."""
+    """Colour by place: along the diagonal, from the upper left (blue) to the lower right (red), so
+    that neighbours look alike and motion is seen."""
     along = queries[:, 1:].astype(np.float64).sum(1)
     span = float(np.ptp(along)) if len(along) else 0.0
     place = (along - along.min()) / span if span else np.full(len(along), 0.5)
-    return _colormap(0.08 + 0.84 * place, cv2.COLORMAP_TURBO)  # the map's ends are too dark to be seen on video
+    # the map's ends are too dark to be seen on video
+    return _colormap(0.08 + 0.84 * place, cv2.COLORMAP_TURBO)
 
 
 def colour_by(
     values: np.ndarray,  # [N] in [0, 1], such as support
 ) -> np.ndarray:  # [N, 3] uint8 RGB
-    """Colour by a value: viridis, even in lightness and safe for colour-blind eyes, from violet (0) to yellow (1); NaN is grey."""
+    """Colour by a value: viridis, even in lightness and safe for colour-blind eyes, from violet (0)
+    to yellow (1); NaN is grey."""
     values = np.asarray(values, np.float64)
     colours = _colormap(np.nan_to_num(values), cv2.COLORMAP_VIRIDIS)
     colours[np.isnan(values)] = 128
@@ -145,7 +176,8 @@ def colour_by(
 
 
 def side_by_side(
-    panels: Sequence[tuple[str, np.ndarray]],  # (title, [T, H, W, 3] uint8 RGB); T and H are the same for all
+    # (title, [T, H, W, 3] uint8 RGB); T and H are the same for all
+    panels: Sequence[tuple[str, np.ndarray]],
 ) -> np.ndarray:  # [T, H + TITLE_HEIGHT_PX, sum of W, 3]
     """Videos beside each other, each below its title.
 
@@ -154,12 +186,18 @@ def side_by_side(
     """
     if not panels or len({frames.shape[:2] for _, frames in panels}) != 1:
         shapes = ", ".join(f"{title!r} {frames.shape}" for title, frames in panels) or "none"
-        raise ConfigError(f"panels must have one length and one height; there are: {shapes}. Resize or cut them first.")
+        raise ConfigError(
+            f"panels must have one length and one height; there are: {shapes}. Resize or cut them "
+            "first."
+        )
     return np.concatenate([_titled(title, frames) for title, frames in panels], axis=2)
 
 
-def _draw_trails(layer: np.ndarray, at: np.ndarray, colours: np.ndarray, trail_frames: int, line_px: int) -> None:
-    """Pieces from the oldest to the newest, so that the newer lies on top. `at` [N, steps + 1, 2]."""
+def _draw_trails(
+    layer: np.ndarray, at: np.ndarray, colours: np.ndarray, trail_frames: int, line_px: int
+) -> None:
+    """Pieces from the oldest to the newest, so that the newer lies on top. `at`
+    [N, steps + 1, 2]."""
     steps = at.shape[1] - 1
     if steps < 1:
         return
@@ -185,7 +223,10 @@ def _curves(
     mirrored = 2 * here - there, 2 * there - here
     before = np.concatenate([mirrored[0][:, :1], at[:, :-2]], 1)
     after = np.concatenate([at[:, 2:], mirrored[1][:, -1:]], 1)
-    before, after = np.where(np.isfinite(before), before, mirrored[0]), np.where(np.isfinite(after), after, mirrored[1])
+    before, after = (
+        np.where(np.isfinite(before), before, mirrored[0]),
+        np.where(np.isfinite(after), after, mirrored[1]),
+    )
     u = np.linspace(0, 1, PIECES + 1)[:, None]
     a, b, c, d = (place[:, :, None] for place in (before, here, there, after))
     return b + u / 2 * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
@@ -200,7 +241,8 @@ def _draw_markers(
     ringed: np.ndarray,  # [N]
     point_radius: float,
 ) -> None:
-    """A disc with a dark rim where visible, a thin ring where not: the ring's inside shows the frame, not the trail."""
+    """A disc with a dark rim where visible, a thin ring where not: the ring's inside shows the
+    frame, not the trail."""
     radius = round(point_radius * 2**SHIFT)
     pixel, line_px = 2**SHIFT, _line_px(point_radius)
     thin_px = max(1, int(point_radius // 2))
@@ -223,12 +265,14 @@ def _line_px(point_radius: float) -> int:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:  # [..., 2] -> int32 [..., 2]
-    """Points as OpenCV's fixed-point numbers; far outside the picture they are clipped, as OpenCV's integers overflow."""
+    """Points as OpenCV's fixed-point numbers; far outside the picture they are clipped, as OpenCV's
+    integers overflow."""
     return np.clip(np.rint(np.nan_to_num(points) * 2**SHIFT), -(2**20), 2**20).astype(np.int32)
 
 
 def _inks(colours: np.ndarray, alpha: float | np.ndarray) -> list[list[float]]:
-    """RGBA with the colours multiplied by alpha: anti-aliasing mixes all four channels, so edges are right without a second mask."""
+    """RGBA with the colours multiplied by alpha: anti-aliasing mixes all four channels, so edges
+    are right without a second mask."""
     opaque = np.pad(colours.astype(float), ((0, 0), (0, 1)), constant_values=OPAQUE)
     return (opaque * alpha).tolist()
 
@@ -257,6 +301,6 @@ def _check(frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, colours: np.
     n, t = len(xy), len(frames)
     if xy.shape != (n, t, 2) or visible.shape != (n, t) or colours.shape != (n, 3):
         raise ConfigError(
-            f"to draw N tracks on {t} frames, xy must be [N, {t}, 2], visible [N, {t}], colours [N, 3]; "
-            f"they are {xy.shape}, {visible.shape}, {colours.shape}."
+            f"to draw N tracks on {t} frames, xy must be [N, {t}, 2], visible [N, {t}], colours "
+            f"[N, 3]; they are {xy.shape}, {visible.shape}, {colours.shape}."
         )

@@ -3,8 +3,8 @@
     overlay = Overlay(queries, ["cotracker3-online", "lk"], size)
     picture = overlay.draw(frame, xy, visible)          # once for each frame, in order
 
-It remembers the last places of the points and nothing else, so a stream is drawn as a clip is. A point that was not visible yet is
-not drawn. Panels are titled where there are several.
+It remembers the last places of the points and nothing else, so a stream is drawn as a clip is. A
+point that was not visible yet is not drawn. Panels are titled where there are several.
 """
 
 from __future__ import annotations
@@ -55,10 +55,18 @@ class Overlay:
         ways, seen = np.stack(self._xy, 2), np.stack(self._visible, 2)  # [K, N, S, 2], [K, N, S]
         panels = [
             draw_picture(
-                frame, ways[k], seen[k], self._colours, trail_frames=TRAIL_FRAMES, point_radius=self._radius, scale=self._scale
+                frame,
+                ways[k],
+                seen[k],
+                self._colours,
+                trail_frames=TRAIL_FRAMES,
+                point_radius=self._radius,
+                scale=self._scale,
             )
             for k in range(len(self._titles))
         ]
         if len(panels) == 1:
             return panels[0]
-        return side_by_side([(title, panel[None]) for title, panel in zip(self._titles, panels, strict=True)])[0]
+        return side_by_side(
+            [(title, panel[None]) for title, panel in zip(self._titles, panels, strict=True)]
+        )[0]

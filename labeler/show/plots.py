@@ -22,7 +22,8 @@ TICKS_PX = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def plot_clip(sample: Sample) -> Figure:
-    """Support over time, each teacher's distance to the medoid over time, and teacher against teacher.
+    """Support over time, each teacher's distance to the medoid over time, and teacher against
+    teacher.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -33,7 +34,7 @@ def plot_clip(sample: Sample) -> Figure:
         raise ConfigError("plots need matplotlib: pip install 'tapdistill[notebook]'.") from error
     figure, (support, distance, pairs) = pyplot.subplots(
         1, 3, figsize=(13, 3.6), width_ratios=(1.2, 1.2, 1), layout="constrained"
-    )  # fmt: skip
+    )
     _support(support, sample)
     _distances(distance, sample)
     _pairs(pairs, sample)
@@ -45,7 +46,9 @@ def plot_clip(sample: Sample) -> Figure:
 def _support(axes: Axes, sample: Sample) -> None:
     labels = sample.labels
     counted = labels.state != OCCLUDED
-    mean = np.where(counted, labels.support, 0).sum(0) / np.where(counted.any(0), counted.sum(0), np.nan)
+    mean = np.where(counted, labels.support, 0).sum(0) / np.where(
+        counted.any(0), counted.sum(0), np.nan
+    )
     axes.plot(mean, color="#2463c9", label="mean support, where not occluded")
     axes.plot(
         (labels.valid & labels.keep[:, None]).sum(0) / max(len(labels.keep), 1),
@@ -81,9 +84,16 @@ def _distances(axes: Axes, sample: Sample) -> None:
 def _pairs(axes: Axes, sample: Sample) -> None:
     table = teacher_distances([sample])
     names = [_short(str(name)) for name in table]
-    axes.imshow(np.log1p(table.to_numpy()), cmap="Blues", vmin=0, vmax=max(1.0, float(np.nanmax(np.log1p(table.to_numpy()))) * 1.4))
+    axes.imshow(
+        np.log1p(table.to_numpy()),
+        cmap="Blues",
+        vmin=0,
+        vmax=max(1.0, float(np.nanmax(np.log1p(table.to_numpy()))) * 1.4),
+    )
     for (i, j), value in np.ndenumerate(table.to_numpy()):
-        axes.text(j, i, "–" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", fontsize=8)
+        axes.text(
+            j, i, "–" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", fontsize=8
+        )
     ticks: dict[str, Any] = {"fontsize": 8, "parse_math": False}
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", **ticks)
     axes.set_yticks(range(len(names)), names, **ticks)

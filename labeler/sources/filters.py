@@ -1,7 +1,8 @@
 """Filters: which videos are wanted, by the words of their metadata.
 
-CoTracker3 chose its training videos by the words of their captions: those that speak of people, animals, and things that move. A video
-that a filter leaves out stands in the plan with the reason, is never opened, and is counted as left out.
+CoTracker3 chose its training videos by the words of their captions: those that speak of people,
+animals, and things that move. A video that a filter leaves out stands in the plan with the reason,
+is never opened, and is counted as left out.
 """
 
 from __future__ import annotations
@@ -31,14 +32,20 @@ class WordFilter:
         if self.columns and not (self.need or self.refuse):
             raise ConfigError("words.columns without words: give words.need or words.refuse.")
         if not all(word.strip() for word in (*self.need, *self.refuse)):
-            raise ConfigError("words.need and words.refuse: an empty word is in every text; leave it out.")
+            raise ConfigError(
+                "words.need and words.refuse: an empty word is in every text; leave it out."
+            )
 
     def why_not(self, source: Source) -> str:
         """Why `source` is left out; "" if it is wanted."""
         if not (self.need or self.refuse):
             return ""
         metadata = json.loads(source.metadata) if source.metadata else {}
-        text = " ".join(str(value) for name, value in metadata.items() if name in self.columns or not self.columns)
+        text = " ".join(
+            str(value)
+            for name, value in metadata.items()
+            if name in self.columns or not self.columns
+        )
         refused = next((word for word in self.refuse if _has(text, word)), None)
         if refused:
             return f"its metadata has the word {refused!r}"
@@ -48,4 +55,7 @@ class WordFilter:
 
 
 def _has(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word.strip().casefold())}(?!\w)", text.casefold()) is not None
+    return (
+        re.search(rf"(?<!\w){re.escape(word.strip().casefold())}(?!\w)", text.casefold())
+        is not None
+    )

@@ -1,13 +1,16 @@
 """Sources: which videos a job is asked for, found without opening one.
 
     folder, glob, file, URL      what the storage lists there
-    *.tar                        a WebDataset of videos: each member that is one; json and txt members of its key are its metadata
+    *.tar                        a WebDataset of videos: each member that is one; json and txt
+                                 members of its key are its metadata
     *.txt, *.list                one path or URL a line; '#' begins a comment
-    *.csv, *.parquet             a column of paths or URLs; the other columns are metadata, and travel into the shards
+    *.csv, *.parquet             a column of paths or URLs; the other columns are metadata, and
+                                 travel into the shards
 
-Listing costs one look at the storage, or one at each tar's headers, so 100,000 videos take seconds. What a list or table names is not
-looked up: a missing file, or an empty entry, becomes a row of the job, as any broken video does. A tar that was cut, or that holds more
-than plain files with plain names, is refused: what is behind its damage would be missing from the counts.
+Listing costs one look at the storage, or one at each tar's headers, so 100,000 videos take seconds.
+What a list or table names is not looked up: a missing file, or an empty entry, becomes a row of the
+job, as any broken video does. A tar that was cut, or that holds more than plain files with plain
+names, is refused: what is behind its damage would be missing from the counts.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from labeler.sources.metadata import to_metadata
 from teachers import ConfigError
 
 TARS = (".tar",)
-VIDEO_SUFFIXES = frozenset({"mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv", "3gp", "wmv"})
+VIDEO_SUFFIXES = frozenset(
+    {"mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv", "3gp", "wmv"}
+)
 """Of a tar's members, which are videos."""
 IN_TAR = ".tar#"
 MAX_METADATA_BYTES = 1 << 20
@@ -43,7 +48,8 @@ class Source:
     size: int
     """Bytes; 0 where the listing does not say."""
     etag: str
-    """What the storage says of the content: an ETag, or size and time of a local file; "" where the listing does not say."""
+    """What the storage says of the content: an ETag, or size and time of a local file; "" where the
+    listing does not say."""
     offset: int | None = None
     """Where the bytes of a tar's member begin."""
     metadata: str = ""
@@ -56,35 +62,45 @@ class Source:
 
 
 def list_sources(videos: Sequence[str], column: str | None = None) -> list[Source]:
-    """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening one; sorted by URI, each once.
+    """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening
+    one; sorted by URI, each once.
 
-    A folder gives every file below it that is not hidden, whatever its ending: what is no video becomes a row that says so. Use a glob
-    ('clips/**/*.mp4') to take only some. Links to files are followed, links to folders are not.
+    A folder gives every file below it that is not hidden, whatever its ending: what is no video
+    becomes a row that says so. Use a glob ('clips/**/*.mp4') to take only some. Links to files are
+    followed, links to folders are not.
 
     Args:
         videos: as above.
-        column: of a table, which holds the paths; without it the first of `labeler.sources.lists.URI_COLUMNS` that is there.
+        column: of a table, which holds the paths; without it the first of
+            `labeler.sources.lists.URI_COLUMNS` that is there.
 
     Raises:
-        ConfigError: a folder or glob without a file, nothing named at all, a list, table, or tar that cannot be read whole, an address
-            that holds a password or a signature, a name that no file of a data set can hold.
+        ConfigError: a folder or glob without a file, nothing named at all, a list, table, or tar
+            that cannot be read whole, an address that holds a password or a signature, a name that
+            no file of a data set can hold.
     """
     found: dict[str, Source] = {}
     for pattern in videos:
         if not pattern:
-            raise ConfigError("a video is named by an empty text: is a variable of the shell not set?")
+            raise ConfigError(
+                "a video is named by an empty text: is a variable of the shell not set?"
+            )
         for source in _named_by(pattern, column):
             _refuse_odd_name(source.uri)
             found.setdefault(source.uri, source)
     if not found:
-        raise ConfigError("no video named: give at least one file, folder, glob, list, table, or URL.")
+        raise ConfigError(
+            "no video named: give at least one file, folder, glob, list, table, or URL."
+        )
     return [found[uri] for uri in sorted(found)]
 
 
 def _refuse_odd_name(uri: str) -> None:
     """ConfigError for a name that no file of a data set can hold."""
     if not uri.isascii() and uri != uri.encode(errors="replace").decode():
-        raise ConfigError(f"{uri!r}: this name is not UTF-8, and cannot stand in a plan or a shard: rename it.")
+        raise ConfigError(
+            f"{uri!r}: this name is not UTF-8, and cannot stand in a plan or a shard: rename it."
+        )
 
 
 def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
@@ -97,19 +113,31 @@ def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
             entries = fs.glob(path, detail=True)
         elif fs.isdir(path):
             below = path.rstrip("/") + "/"
-            entries = {name: info for name, info in fs.find(path, detail=True).items() if not _hidden(name.removeprefix(below))}
-        else:  # one file; a missing one becomes a row, so that a list with one wrong name still runs
+            entries = {
+                name: info
+                for name, info in fs.find(path, detail=True).items()
+                if not _hidden(name.removeprefix(below))
+            }
+        # one file; a missing one becomes a row, so that a list with one wrong name still runs
+        else:
             entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
         # A link that leads nowhere becomes a row, as a missing file does.
         files = {
-            name: info for name, info in entries.items() if info["type"] == "file" or (info.get("islink") and not fs.isdir(name))
+            name: info
+            for name, info in entries.items()
+            if info["type"] == "file" or (info.get("islink") and not fs.isdir(name))
         }
         if not files:
             raise ConfigError(
-                f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes such as 'videos/**/*.mp4'."
+                f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
+                "such as 'videos/**/*.mp4'."
             )
         for name, info in files.items():
-            source = Source(fs.unstrip_protocol(name) if "://" in pattern else name, int(info.get("size") or 0), tag_of(info))
+            source = Source(
+                fs.unstrip_protocol(name) if "://" in pattern else name,
+                int(info.get("size") or 0),
+                tag_of(info),
+            )
             if name.endswith(TARS) and source.size:
                 with fs.open(name, "rb") as opened:
                     yield from _members(source, opened)
@@ -140,16 +168,26 @@ def _members(archive: Source, opened: Any) -> Iterator[Source]:
                     metadata.setdefault(stem, {}).update(_as_metadata(suffix.lower(), text))
             _refuse_cut(opened, tar.offset)
     except tarfile.TarError as error:
-        raise ConfigError(f"{archive.uri} is not a whole tar ({error}): nothing of it is planned.") from error
+        raise ConfigError(
+            f"{archive.uri} is not a whole tar ({error}): nothing of it is planned."
+        ) from error
     if not videos:
         raise ConfigError(f"{archive.uri}: no member of this tar is a video (mp4, mkv, webm, ...).")
     name, times = Counter(member.name for member in videos).most_common(1)[0]
     if times > 1:
-        raise ConfigError(f"{archive.uri} holds {times} members named {name!r}: nothing of it is planned.")
+        raise ConfigError(
+            f"{archive.uri} holds {times} members named {name!r}: nothing of it is planned."
+        )
     for member in videos:
         stem = member.name.rpartition(".")[0]
         said = metadata.get(stem) or metadata.get(_key(member.name), {})
-        yield Source(f"{archive.uri}#{member.name}", member.size, archive.etag, member.offset_data, to_metadata(said))
+        yield Source(
+            f"{archive.uri}#{member.name}",
+            member.size,
+            archive.etag,
+            member.offset_data,
+            to_metadata(said),
+        )
 
 
 def _key(name: str) -> str:
@@ -161,14 +199,26 @@ def _key(name: str) -> str:
 def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
     """ConfigError for what no tar of videos needs, and who unpacks one may be led astray by."""
     if not (member.isfile() or member.isdir()) or member.issparse():
-        kind = "a sparse file" if member.issparse() else "a link" if member.islnk() or member.issym() else "a device"
-        raise ConfigError(f"{archive} holds {member.name!r}, {kind}: refused. Write a tar of plain files.")
+        kind = (
+            "a sparse file"
+            if member.issparse()
+            else "a link"
+            if member.islnk() or member.issym()
+            else "a device"
+        )
+        raise ConfigError(
+            f"{archive} holds {member.name!r}, {kind}: refused. Write a tar of plain files."
+        )
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise ConfigError(f"{archive} holds {member.name!r}, a name that points out of it: refused. Write a tar of plain names.")
+        raise ConfigError(
+            f"{archive} holds {member.name!r}, a name that points out of it: refused. Write a tar "
+            "of plain names."
+        )
 
 
 def _refuse_cut(opened: Any, end: int) -> None:
-    """TarError if no mark of its end stands at `end`, where its members do: `tarfile` takes what it can't read for the end."""
+    """TarError if no mark of its end stands at `end`, where its members do: `tarfile` takes what it
+    can't read for the end."""
     opened.seek(end)
     if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"its members end at byte {end:,}, and no mark of the end is there")
@@ -189,7 +239,13 @@ def _listed(name: str, data: bytes, column: str | None) -> Iterator[Source]:
     """What a list or table names; relative paths are relative to its own folder."""
     folder = name.rpartition("/")[0] if "://" in name else os.path.dirname(os.path.abspath(name))
     for i, entry in enumerate(read_entries(name, data, column)):
-        uri = entry.uri or f"{name}#entry {i} is empty"  # so that it becomes a row, as every entry without a video does
+        # so that it becomes a row, as every entry without a video does
+        uri = entry.uri or f"{name}#entry {i} is empty"
         refuse_secrets(uri, f"{name}, entry {i}")
         check_protocol(uri)
-        yield Source(uri if "://" in uri or os.path.isabs(uri) else f"{folder}/{uri}", 0, "", metadata=entry.metadata)
+        yield Source(
+            uri if "://" in uri or os.path.isabs(uri) else f"{folder}/{uri}",
+            0,
+            "",
+            metadata=entry.metadata,
+        )

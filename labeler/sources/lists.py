@@ -3,8 +3,8 @@
     *.txt, *.list      one path or URL a line; '#' begins a comment
     *.csv, *.parquet   a column of paths or URLs; the other columns are metadata
 
-A column of a CSV file whose values are all numbers, or all true or false, is read as such; every other one is text as it stands there, so
-that "007" stays "007", and "NA" a country.
+A column of a CSV file whose values are all numbers, or all true or false, is read as such; every
+other one is text as it stands there, so that "007" stays "007", and "NA" a country.
 """
 
 from __future__ import annotations
@@ -51,10 +51,16 @@ def read_entries(name: str, data: bytes, column: str | None) -> Iterator[Entry]:
         return
     is_text = not name.endswith(".parquet")
     columns = _of_csv(name, data) if is_text else _of_parquet(name, data)
-    taken = column if column is not None else next((one for one in URI_COLUMNS if one in columns), None)
+    taken = (
+        column if column is not None else next((one for one in URI_COLUMNS if one in columns), None)
+    )
     if taken not in columns:
-        wanted = f"no column {column!r}" if column else f"none of the columns {', '.join(URI_COLUMNS)}"
-        raise ConfigError(f"{name} has {wanted}: it has {', '.join(columns)}. Name one with --column.")
+        wanted = (
+            f"no column {column!r}" if column else f"none of the columns {', '.join(URI_COLUMNS)}"
+        )
+        raise ConfigError(
+            f"{name} has {wanted}: it has {', '.join(columns)}. Name one with --column."
+        )
     uris = columns.pop(taken)
     columns = {one: _typed(values) if is_text else values for one, values in columns.items()}
     for i, uri in enumerate(uris):
@@ -66,9 +72,14 @@ def _text(name: str, data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not a list or table of paths: it is not UTF-8 text ({error}).") from error
+        raise ConfigError(
+            f"{name} is not a list or table of paths: it is not UTF-8 text ({error})."
+        ) from error
     if "\0" in text:
-        raise ConfigError(f"{name} is not a list or table of paths: it holds null bytes. Is it UTF-16? Save it as UTF-8.")
+        raise ConfigError(
+            f"{name} is not a list or table of paths: it holds null bytes. Is it UTF-16? Save it "
+            "as UTF-8."
+        )
     return text
 
 
@@ -78,7 +89,9 @@ def _of_parquet(name: str, data: bytes) -> dict[str, list[Any]]:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a table ({error}).") from error
-    return {one: table[one].to_pylist() for one in table.column_names if not one.startswith(_OF_PANDAS)}
+    return {
+        one: table[one].to_pylist() for one in table.column_names if not one.startswith(_OF_PANDAS)
+    }
 
 
 def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
@@ -90,16 +103,24 @@ def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
         raise ConfigError(f"{name} is not a table ({error}).") from error
     odd = next((i for i, row in enumerate(rows, 1) if len(row) != len(header)), None)
     if odd is not None:
-        raise ConfigError(f"{name} is not a table (its row {odd} has {len(rows[odd - 1])} fields, its header {len(header)}).")
+        raise ConfigError(
+            f"{name} is not a table (its row {odd} has {len(rows[odd - 1])} fields, its header "
+            f"{len(header)})."
+        )
     if len(set(header)) < len(header):
-        raise ConfigError(f"{name} is not a table (two of its columns have one name: {', '.join(header)}).")
+        raise ConfigError(
+            f"{name} is not a table (two of its columns have one name: {', '.join(header)})."
+        )
     return {one: [row[i] or None for row in rows] for i, one in enumerate(header)}
 
 
 def _typed(column: list[str | None]) -> list[Any]:
     """Numbers, or true and false, if all values are; else the text as it is."""
     try:
-        values = [None if text is None else json.loads(text.lower(), parse_constant=float) for text in column]
+        values = [
+            None if text is None else json.loads(text.lower(), parse_constant=float)
+            for text in column
+        ]
     except (ValueError, RecursionError):
         return list(column)
     kinds = {type(value) for value in values if value is not None}

@@ -1,7 +1,9 @@
-"""Metadata of a video: what a table or a tar says of it, as one JSON object that travels from the plan into the shards.
+"""Metadata of a video: what a table or a tar says of it, as one JSON object that travels from the
+plan into the shards.
 
-Whatever people have in their tables must not stop a job: what JSON does not know becomes text (dates, decimals) or null (NaN, infinity,
-what is nested too deep), and addresses lose their passwords and signatures.
+Whatever people have in their tables must not stop a job: what JSON does not know becomes text
+(dates, decimals) or null (NaN, infinity, what is nested too deep), and addresses lose their
+passwords and signatures.
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ def to_metadata(columns: Mapping[str, Any]) -> str:
     if not known:
         return ""
     text = json.dumps(known, sort_keys=True, ensure_ascii=False)
-    return (
-        without_secrets(text).encode(errors="replace").decode()
-    )  # half a character of UTF-16 can stand in JSON, but not in a file
+    # half a character of UTF-16 can stand in JSON, but not in a file
+    return without_secrets(text).encode(errors="replace").decode()
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

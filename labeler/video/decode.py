@@ -1,15 +1,17 @@
 """Decode: exact frames of a video by their numbers, whatever the file, through decord or PyAV.
 
-In   a path, the bytes of a file, or any fsspec URL. Out: uint8 [T, H, W, 3] RGB as a player shows it: rotated, square pixels.
-decord is taken where the packet scan finds nothing against it, PyAV with a verified seek elsewhere; `decoder` and `why` say which.
-Both give full-size frames to one resizer, so that the decoder doesn't decide about pixels. Frame i is the same frame in whatever
-order the frames are asked for.
+In   a path, the bytes of a file, or any fsspec URL. Out: uint8 [T, H, W, 3] RGB as a player shows
+     it: rotated, square pixels.
+decord is taken where the packet scan finds nothing against it, PyAV with a verified seek elsewhere;
+`decoder` and `why` say which. Both give full-size frames to one resizer, so that the decoder
+doesn't decide about pixels. Frame i is the same frame in whatever order the frames are asked for.
 
     with open_video("clip.mp4") as video:
         frames = video.read([0, 10, 20], short_side=384, multiple=8)
 
-A reader belongs to one thread of one process: readers of decord abort when threads share them, and hang after a fork.
-Decoders hang and crash on some broken files: jobs open videos inside `labeler.clips.isolate.Isolated`.
+A reader belongs to one thread of one process: readers of decord abort when threads share them, and
+hang after a fork. Decoders hang and crash on some broken files: jobs open videos inside
+`labeler.clips.isolate.Isolated`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ import cv2
 import numpy as np
 
 from labeler.video.fetch import local_file, shown
-from labeler.video.scan import Scan, VideoLimits, decoding_options, open_container, scan, video_stream
+from labeler.video.scan import (
+    Scan,
+    VideoLimits,
+    decoding_options,
+    open_container,
+    scan,
+    video_stream,
+)
 from teachers.errors import ConfigError, VideoError
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -51,15 +60,17 @@ def open_video(
     """Open a video; use it as a context manager.
 
     Args:
-        source: path; bytes of a file; or fsspec URL, copied to a temporary file that `close` deletes.
-        span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its bytes.
+        source: path; bytes of a file; or fsspec URL, copied to a temporary file that `close`
+            deletes.
+        span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its
+            bytes.
         decoder: "decord" and "pyav" force one.
         unsafe: let a forced decord read files on which it is known to return wrong frames.
         limits: what is too large to open.
 
     Raises:
-        VideoError: the file cannot be opened or decoded, see `labeler.video.scan.scan`; "unsafe-decoder" if decord is forced on a file
-            that the scan flags.
+        VideoError: the file cannot be opened or decoded, see `labeler.video.scan.scan`;
+            "unsafe-decoder" if decord is forced on a file that the scan flags.
         SurroundingsError: the network or the disk failed.
         ConfigError: a protocol that is not installed.
     """
@@ -77,7 +88,9 @@ def open_video(
                     backend = _Fallback(backend, lambda: _PyAV(path, found, limits))
             except _Refused as refused:
                 if decoder == "decord":
-                    raise VideoError("unsafe-decoder", f"{name}: {refused}: use --decoder auto or pyav.") from refused
+                    raise VideoError(
+                        "unsafe-decoder", f"{name}: {refused}: use --decoder auto or pyav."
+                    ) from refused
                 taken, why = "pyav", str(refused)
         if taken == "pyav":
             backend = _PyAV(path, found, limits)
@@ -90,12 +103,14 @@ class VideoReader:
 
     scan: Scan
     decoder: Literal["decord", "pyav"]
-    """The one that is used. With "auto", PyAV reads again what decord cannot; that doesn't change this field, because decord fails
-    at varying frames around a damage, and a sample's record must not vary."""
+    """The one that is used. With "auto", PyAV reads again what decord cannot; that doesn't change
+    this field, because decord fails at varying frames around a damage, and a sample's record must
+    not vary."""
     why: str
     """Why it is that one."""
     timestamps_s: np.ndarray
-    """float64 [len]: presentation time of each frame after the first one's, from the file; number / fps where it stores none."""
+    """float64 [len]: presentation time of each frame after the first one's, from the file; number /
+    fps where it stores none."""
 
     path: Path
     """The local file: the video itself, or its copy until `close`."""
@@ -128,7 +143,8 @@ class VideoReader:
 
     @property
     def truncated(self) -> bool:
-        """The file is cut; `len` counts the frames that decode. `scan.truncation` says what is missing."""
+        """The file is cut; `len` counts the frames that decode. `scan.truncation` says what is
+        missing."""
         return self.scan.truncated
 
     def read(
@@ -138,7 +154,8 @@ class VideoReader:
 
         Raises:
             ConfigError: an index outside 0..len - 1.
-            VideoError: "decode-error" for a frame that cannot be decoded (others stay readable), "too-small" as in `target_size`.
+            VideoError: "decode-error" for a frame that cannot be decoded (others stay readable),
+                "too-small" as in `target_size`.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
         self._check(wanted)
@@ -150,9 +167,15 @@ class VideoReader:
         return frames
 
     def stream(
-        self, start: int = 0, stop: int | None = None, step: int = 1, short_side: int | None = None, multiple: int = 1
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        step: int = 1,
+        short_side: int | None = None,
+        multiple: int = 1,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, uint8 [H, W, 3]) of every `step`-th frame in start..stop - 1, in a bounded amount of memory."""
+        """(index, uint8 [H, W, 3]) of every `step`-th frame in start..stop - 1, in a bounded amount
+        of memory."""
         if step < 1:
             raise ConfigError(f"step = {step}: must be at least 1.")
         indices = np.arange(start, len(self) if stop is None else stop, step)
@@ -167,13 +190,20 @@ class VideoReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _check(self, indices: np.ndarray) -> None:
         outside = indices[(indices < 0) | (indices >= len(self))]
         if outside.size:
-            raise ConfigError(f"{self._name}: no frame {outside[0]}: the video has frames 0..{len(self) - 1}.")
+            raise ConfigError(
+                f"{self._name}: no frame {outside[0]}: the video has frames 0..{len(self) - 1}."
+            )
 
     def _resized(self, indices: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
         """Frames of rising `indices`, resized to `size` (H, W)."""
@@ -182,10 +212,14 @@ class VideoReader:
             try:
                 frame = next(frames)
             except _Undecodable as error:
-                raise VideoError("decode-error", f"{self._name}: frame {index} cannot be decoded: {error}.") from error
+                raise VideoError(
+                    "decode-error", f"{self._name}: frame {index} cannot be decoded: {error}."
+                ) from error
             if frame.shape[:2] != self.scan.turned_size:
                 raise VideoError(
-                    "decode-error", f"{self._name}: frame {index} is {frame.shape[:2]}, the frames before {self.scan.turned_size}."
+                    "decode-error",
+                    f"{self._name}: frame {index} is {frame.shape[:2]}, the frames before "
+                    f"{self.scan.turned_size}.",
                 )
             yield resized(frame, size)
 
@@ -199,14 +233,21 @@ def target_size(
 ) -> tuple[int, int]:  # (H, W) px
     """The size to which frames are resized.
 
-    The short side becomes at most `short_side`, nothing is enlarged, and each side is floored to a multiple of `multiple`, but not
-    to 0. VideoError("too-small") if a side has fewer px than `multiple`.
+    The short side becomes at most `short_side`, nothing is enlarged, and each side is floored to a
+    multiple of `multiple`, but not to 0. VideoError("too-small") if a side has fewer px than
+    `multiple`.
     """
     if multiple < 1 or (short_side is not None and short_side < 1):
-        raise ConfigError(f"short_side = {short_side}, multiple = {multiple}: both must be at least 1.")
+        raise ConfigError(
+            f"short_side = {short_side}, multiple = {multiple}: both must be at least 1."
+        )
     short = min(display_size)
     if short < multiple:
-        raise VideoError("too-small", f"{name}: {display_size[1]} x {display_size[0]} px are fewer than {multiple} px a side.")
+        raise VideoError(
+            "too-small",
+            f"{name}: {display_size[1]} x {display_size[0]} px are fewer than {multiple} px a "
+            "side.",
+        )
     goal = short if short_side is None else min(short, short_side)
 
     def fitted(side: int) -> int:
@@ -216,7 +257,8 @@ def target_size(
 
 
 def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`frame` (uint8 [H, W, 3]) at `size` (H, W), by area, in one step; the one resizer of both decoders."""
+    """`frame` (uint8 [H, W, 3]) at `size` (H, W), by area, in one step; the one resizer of both
+    decoders."""
     if frame.shape[:2] == size:
         return frame
     try:
@@ -237,7 +279,9 @@ def _named(path: Path, name: str) -> Iterator[None]:
 # --- the two decoders
 
 
-def _choose(found: Scan, name: str, decoder: Decoder, unsafe: bool) -> tuple[Literal["decord", "pyav"], str]:
+def _choose(
+    found: Scan, name: str, decoder: Decoder, unsafe: bool
+) -> tuple[Literal["decord", "pyav"], str]:
     reasons = "; ".join(found.unsafe)
     if decoder == "pyav":
         return "pyav", "asked for"
@@ -245,7 +289,8 @@ def _choose(found: Scan, name: str, decoder: Decoder, unsafe: bool) -> tuple[Lit
         if found.unsafe and not unsafe:
             raise VideoError(
                 "unsafe-decoder",
-                f"{name}: decord may return wrong frames here: {reasons}. Use --decoder auto, or --unsafe-decode to get them anyway.",
+                f"{name}: decord may return wrong frames here: {reasons}. Use --decoder auto, or "
+                "--unsafe-decode to get them anyway.",
             )
         return "decord", f"asked for, although {reasons}" if reasons else "asked for"
     if decoder != "auto":
@@ -283,7 +328,9 @@ class _Decord:
         except (decord.DECORDError, RuntimeError) as error:
             raise _Refused("decord cannot open it") from error
         if len(self._reader) != len(found.pts):
-            raise _Refused(f"decord counts {len(self._reader)} frames, and it shows {len(found.pts)}")
+            raise _Refused(
+                f"decord counts {len(self._reader)} frames, and it shows {len(found.pts)}"
+            )
         height, width = found.coded_size
         self._batch = max(1, BATCH_BYTES // (height * width * 3))
         try:
@@ -291,7 +338,9 @@ class _Decord:
         except _Undecodable as error:  # happens on small frames of some widths, such as 16, 48, 72
             raise _Refused("decord cannot decode its first frame") from error
         if first.shape[:2] != found.turned_size:
-            raise _Refused(f"decord returns frames of {first.shape[:2]}, and it shows {found.turned_size}")
+            raise _Refused(
+                f"decord returns frames of {first.shape[:2]}, and it shows {found.turned_size}"
+            )
 
     def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
         for first in range(0, len(indices), self._batch):
@@ -307,7 +356,8 @@ class _Decord:
 class _Fallback:
     """One decoder until it fails, another from there on.
 
-    decord decodes ahead in a thread, so a damage later in the file makes it refuse frames before it, not always the same ones.
+    decord decodes ahead in a thread, so a damage later in the file makes it refuse frames before
+    it, not always the same ones.
     """
 
     def __init__(self, first: _Backend, second: Callable[[], _Backend]) -> None:
@@ -334,9 +384,9 @@ class _Fallback:
 class _PyAV:
     """PyAV with a verified seek: a frame is returned only if its pts is the wanted one.
 
-    A seek may land behind the target (MPEG-TS, edit lists), and pictures before the first key frame after it may lack their
-    references. So a seek counts only if a key frame comes out at or before the target; else it is repeated from earlier, at last
-    from the start.
+    A seek may land behind the target (MPEG-TS, edit lists), and pictures before the first key frame
+    after it may lack their references. So a seek counts only if a key frame comes out at or before
+    the target; else it is repeated from earlier, at last from the start.
     """
 
     def __init__(self, path: Path, found: Scan, limits: VideoLimits) -> None:
@@ -346,7 +396,9 @@ class _PyAV:
     def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
             frame = self._counted(index) if self._scan.counted else self._verified(index)
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), self._scan.rotation // 90))
+            yield np.ascontiguousarray(
+                np.rot90(frame.to_ndarray(format="rgb24"), self._scan.rotation // 90)
+            )
 
     def close(self) -> None:
         self._container.close()
@@ -413,7 +465,8 @@ class _PyAV:
         return here + SEEK_COST_FRAMES >= key
 
     def _seek(self, start: int, pts: int) -> None:
-        """Go to a key frame at or before `start`; after it, the last frame is one from which decoding to `pts` is right."""
+        """Go to a key frame at or before `start`; after it, the last frame is one from which
+        decoding to `pts` is right."""
         try:
             self._container.seek(start, stream=self._stream)
         except av.FFmpegError as error:
@@ -427,7 +480,8 @@ class _PyAV:
         raise _Undecodable(f"no key frame comes out at or before pts {pts}")
 
     def _search(self, pts: int) -> av.VideoFrame | None:
-        """The frame with that pts, going on from the last one; None if it doesn't come out, or is damaged."""
+        """The frame with that pts, going on from the last one; None if it doesn't come out, or is
+        damaged."""
         frame = self._last or self._next()
         while frame is not None and (frame.pts is None or frame.pts < pts):
             frame = self._next()

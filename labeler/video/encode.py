@@ -1,13 +1,16 @@
 """Encode: a clip to the H.264 mp4 of its sample, and back.
 
-In   frames uint8 [T, H, W, 3] RGB. Out: the bytes of an mp4, and from those the frames that teachers, labels, and student see.
+In   frames uint8 [T, H, W, 3] RGB. Out: the bytes of an mp4, and from those the frames that
+     teachers, labels, and student see.
 
-Encoding loses a little (about 36-44 dB at crf 18), so a clip is encoded first and labelled from what `decode_clip` gives. That is
-exact: the same bytes always give the same pixels here, with one thread and FFmpeg's bit-exact conversion. Other readers of the file
-may round colours by one or two grey levels differently. `encode_clip` gives the same bytes for the same frames within one version
+Encoding loses a little (about 36-44 dB at crf 18), so a clip is encoded first and labelled from
+what `decode_clip` gives. That is exact: the same bytes always give the same pixels here, with one
+thread and FFmpeg's bit-exact conversion. Other readers of the file may round colours by one or two
+grey levels differently. `encode_clip` gives the same bytes for the same frames within one version
 of PyAV: x264 decides differently with more threads, and writes its version into the stream.
 
-Files play in browsers: yuv420p, BT.709 at limited range and tagged so, the index in front. Key frames are close, for random access.
+Files play in browsers: yuv420p, BT.709 at limited range and tagged so, the index in front. Key
+frames are close, for random access.
 """
 
 from __future__ import annotations
@@ -34,11 +37,13 @@ _BIT_EXACT = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-"""The same conversion between RGB and YUV on every CPU, with the chroma planes resized rather than repeated."""
+"""The same conversion between RGB and YUV on every CPU, with the chroma planes resized rather than
+repeated."""
 
 
 REPEATABLE = "mbtree=0"
-"""x264's macroblock tree gives other bytes in some runs, on small frames with AVX-512 (12 of 150 runs at 48 x 64 px)."""
+"""x264's macroblock tree gives other bytes in some runs, on small frames with AVX-512 (12 of 150
+runs at 48 x 64 px)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +51,26 @@ class EncodeConfig:
     """How the stored clips are compressed."""
 
     crf: int = 18
-    """Quality of x264, 0 (lossless, before colours are rounded) to 51; 18 is visually transparent, 20 a quarter smaller."""
+    """Quality of x264, 0 (lossless, before colours are rounded) to 51; 18 is visually transparent,
+    20 a quarter smaller."""
 
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "fast"
     """Effort of x264. "slow" takes half as long again and saves 8 %."""
 
     key_frame_distance: int = 12
-    """Frames from one key frame to the next at most: what a reader must decode to reach any frame."""
+    """Frames from one key frame to the next at most: what a reader must decode to reach any
+    frame."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
-            raise ConfigError(f"crf = {self.crf}: must be in 0..51; 18 is visually transparent, each 6 more halve the size.")
+            raise ConfigError(
+                f"crf = {self.crf}: must be in 0..51; 18 is visually transparent, each 6 more "
+                "halve the size."
+            )
         if self.key_frame_distance < 1:
             raise ConfigError(
-                f"key_frame_distance = {self.key_frame_distance}: must be at least 1, which makes every frame a key frame."
+                f"key_frame_distance = {self.key_frame_distance}: must be at least 1, which makes "
+                "every frame a key frame."
             )
 
 
@@ -71,19 +82,26 @@ def encode_clip(
     fps: float,
     config: EncodeConfig = DEFAULT,
 ) -> bytes:
-    """The clip as an mp4: T frames at `fps`, which is only its speed in a player and is brought into 1/1001..1000.
+    """The clip as an mp4: T frames at `fps`, which is only its speed in a player and is brought
+    into 1/1001..1000.
 
     Raises:
         ConfigError: odd sides, which yuv420p cannot hold, or an fps that is not a positive number.
     """
     _, height, width, _ = checked_frames(frames).shape
     if height % 2 or width % 2:
-        raise ConfigError(f"a clip of {width} x {height} px cannot be encoded: both sides must be even. Resize or crop it first.")
+        raise ConfigError(
+            f"a clip of {width} x {height} px cannot be encoded: both sides must be even. Resize "
+            "or crop it first."
+        )
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"fps = {fps}: a clip needs a positive number of frames a second.")
-    with tempfile.TemporaryDirectory() as folder:  # "faststart" reads the file again by its name, so memory will not do
+    # "faststart" reads the file again by its name, so memory will not do
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
-        with av.open(path, "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+        with av.open(
+            path, "w", options={"movflags": "+faststart", "fflags": "+bitexact"}
+        ) as container:
             stream = add_h264(container, (height, width), fps, config)
             for index, rgb in enumerate(frames):
                 container.mux(stream.encode(h264_frame(stream, rgb, index)))
@@ -92,10 +110,14 @@ def encode_clip(
 
 
 def add_h264(
-    container: av.container.OutputContainer, size: tuple[int, int], fps: float, config: EncodeConfig = DEFAULT
+    container: av.container.OutputContainer,
+    size: tuple[int, int],
+    fps: float,
+    config: EncodeConfig = DEFAULT,
 ) -> av.VideoStream:
     """A stream of frames of `size` (H, W) px in the container, encoded as the page above says."""
-    rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)  # 30000 / 1001 stays itself
+    # 30000 / 1001 stays itself
+    rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)
     options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.height, stream.width = size
@@ -131,7 +153,8 @@ def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
     `name` is what an error calls it.
 
     Raises:
-        ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index says.
+        ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
+            says.
     """
     try:
         with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
@@ -140,16 +163,20 @@ def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
             decoded = list(container.decode(stream))
             promised = stream.frames
     except (av.FFmpegError, IndexError) as error:
-        raise ShardError(f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`.") from error
+        raise ShardError(
+            f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
+        ) from error
     broken = sum(frame.is_corrupt for frame in decoded)
     if broken or not decoded or len(decoded) != promised:
         raise ShardError(
-            f"{name}: damaged: {len(decoded)} of {promised} frames decoded, {broken} of them broken. "
-            "Check its shard with `tapdistill verify`."
+            f"{name}: damaged: {len(decoded)} of {promised} frames decoded, {broken} of them "
+            "broken. Check its shard with `tapdistill verify`."
         )
     return np.stack([_rgb(frame) for frame in decoded])
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
     """uint8 [H, W, 3], by the colour space and range that the frame is tagged with."""
-    return frame.reformat(format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_BIT_EXACT, threads=1).to_ndarray()
+    return frame.reformat(
+        format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_BIT_EXACT, threads=1
+    ).to_ndarray()

@@ -1,7 +1,8 @@
 """Fetch: a local file with the bytes of a video, wherever they lie.
 
-A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file. What the storage answers decides whose
-fault it is: a missing or forbidden file is the video's, everything else the surroundings'.
+A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file. What the
+storage answers decides whose fault it is: a missing or forbidden file is the video's, everything
+else the surroundings'.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TRY_AGAIN = (408, 425, 429)
 
 
 def shown(source: str | Path | bytes) -> str:
-    """`source` as messages may show it: no credentials, and no query of a web address, which may hold a signature."""
+    """`source` as messages may show it: no credentials, and no query of a web address, which may
+    hold a signature."""
     if isinstance(source, bytes):
         return f"video of {len(source)} bytes"
     url = without_secrets(str(source))
@@ -34,9 +36,13 @@ def shown(source: str | Path | bytes) -> str:
 
 
 def local_file(
-    source: str | Path | bytes, limits: VideoLimits, stack: contextlib.ExitStack, span: tuple[int, int] | None = None
+    source: str | Path | bytes,
+    limits: VideoLimits,
+    stack: contextlib.ExitStack,
+    span: tuple[int, int] | None = None,
 ) -> Path:
-    """A local file with the content of `source`, alive as long as `stack`; with `span`, of that (offset, size) of "archive.tar#member"."""
+    """A local file with the content of `source`, alive as long as `stack`; with `span`, of that
+    (offset, size) of "archive.tar#member"."""
     if span is not None:
         return _member(str(source), span, limits, stack)
     if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
@@ -51,11 +57,15 @@ def local_file(
             else:
                 _download(source, file, limits)
     except OSError as error:
-        raise SurroundingsError(f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}.") from error
+        raise SurroundingsError(
+            f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}."
+        ) from error
     return path
 
 
-def _member(source: str, span: tuple[int, int], limits: VideoLimits, stack: contextlib.ExitStack) -> Path:
+def _member(
+    source: str, span: tuple[int, int], limits: VideoLimits, stack: contextlib.ExitStack
+) -> Path:
     """A temporary file with one member of a tar, read by its place."""
     archive, _, _ = source.partition(IN_TAR)
     path = stack.enter_context(scratch_folder()) / "video"
@@ -63,12 +73,16 @@ def _member(source: str, span: tuple[int, int], limits: VideoLimits, stack: cont
         _download(archive + IN_TAR.rstrip("#"), file, limits, span)
     if path.stat().st_size != span[1]:
         raise VideoError(
-            "decode-error", f"{shown(source)}: the tar ends inside this member ({path.stat().st_size} of {span[1]} bytes)."
+            "decode-error",
+            f"{shown(source)}: the tar ends inside this member ({path.stat().st_size} of {span[1]} "
+            "bytes).",
         )
     return path
 
 
-def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None) -> None:
+def _download(
+    url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None
+) -> None:
     """Copy what is at `url`, or `span` (offset, size) of it, to `file`."""
     name = shown(url)
     check_protocol(url)
@@ -77,19 +91,26 @@ def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, in
             remote.seek(span[0] if span else 0)
             left = span[1] if span else None
             claimed = left if left is not None else getattr(remote, "size", None) or 0
-            blocks = iter(lambda: remote.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)), b"")
+            blocks = iter(
+                lambda: remote.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)), b""
+            )
             for i, block in enumerate(blocks):
                 left = None if left is None else left - len(block)
                 if max(claimed, i * BLOCK_BYTES) > limits.max_gib * 2**30:
-                    raise VideoError("too-large", f"{name}: the file is above the limit of {limits.max_gib:g} GiB (max_gib).")
+                    raise VideoError(
+                        "too-large",
+                        f"{name}: the file is above the limit of {limits.max_gib:g} GiB (max_gib).",
+                    )
                 file.write(block)
     except (VideoError, MemoryError):
         raise
-    # Every protocol has error classes of its own, and their texts may hold the URL with its credentials: only the class is named.
+    # Every protocol has error classes of its own, and their texts may hold the URL with its
+    # credentials: only the class is named.
     except Exception as failure:
         error: BaseException = failure
         while url.startswith("http") and isinstance(error, FileNotFoundError) and error.__cause__:
-            error = error.__cause__  # fsspec calls whatever stops a web request, a refused connection too, a missing file
+            # fsspec calls whatever stops a web request, a refused connection too, a missing file
+            error = error.__cause__
         status = getattr(error, "status", None)
         what = f"{type(error).__name__}, HTTP {status}" if status else type(error).__name__
         if isinstance(error, FileNotFoundError) or status in (404, 410):
@@ -97,7 +118,9 @@ def _download(url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, in
         if isinstance(error, PermissionError) or status in (401, 403, 451):
             raise VideoError("forbidden", f"{name}: the storage does not let us read it.") from None
         if isinstance(error, ValueError):
-            raise VideoError("not-found", f"{name}: no address that can be read ({what}).") from None
+            raise VideoError(
+                "not-found", f"{name}: no address that can be read ({what})."
+            ) from None
         if status is not None and 400 <= status < 500 and status not in TRY_AGAIN:
             raise VideoError("not-found", f"{name}: the server answers HTTP {status}.") from None
         raise SurroundingsError(f"{name}: reading failed ({what}): try again later.") from None

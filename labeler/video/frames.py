@@ -3,11 +3,14 @@
     with open_frames("clip.mp4", FramePart(stride=2)) as source:
         for frame in source.frames: ...             # uint8 [H, W, 3] RGB
 
-file      as `labeler.video.decode` finds it: every frame by its number, turned and with square pixels, nothing encoded again
-folder    its png and jpg pictures in natural order (frame 2 before frame 10), 8 bits a channel, all of one size
+file      as `labeler.video.decode` finds it: every frame by its number, turned and with square
+          pixels, nothing encoded again
+folder    its png and jpg pictures in natural order (frame 2 before frame 10), 8 bits a channel, all
+          of one size
 "-", 0, rtsp://...    a pipe, a camera, a stream: `labeler.video.live`
 
-Nothing is resized unless `short_side` asks for it. One frame is held at a time; `read_all` holds them all, within a limit.
+Nothing is resized unless `short_side` asks for it. One frame is held at a time; `read_all` holds
+them all, within a limit.
 """
 
 from __future__ import annotations
@@ -89,7 +92,9 @@ def open_frames(source: str, part: FramePart | None = None) -> Iterator[FrameSou
 
 
 def read_all(
-    source: FrameSource, max_gib: float, watch: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
+    source: FrameSource,
+    max_gib: float,
+    watch: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter,
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB
     """Every frame at once; `watch` wraps the iterator, to show progress.
 
@@ -97,13 +102,17 @@ def read_all(
         ConfigError: more than `max_gib` would be needed, or the source has no end.
     """
     if source.length is None:
-        raise ConfigError(f"{source.name}: a live source has no last frame: track it with --stream, or give --max-frames.")
+        raise ConfigError(
+            f"{source.name}: a live source has no last frame: track it with --stream, or give "
+            "--max-frames."
+        )
     height, width = source.size
     gib = source.length * height * width * 3 / 2**30
     if gib > max_gib:
         raise ConfigError(
-            f"{source.name}: its {source.length} frames of {width} x {height} px take {gib:.1f} GiB, the limit is {max_gib:g} GiB: "
-            "take fewer (--max-frames, --stride), smaller ones (--short-side), go through them with --stream, or raise --max-gib."
+            f"{source.name}: its {source.length} frames of {width} x {height} px take {gib:.1f} "
+            f"GiB, the limit is {max_gib:g} GiB: take fewer (--max-frames, --stride), smaller ones "
+            "(--short-side), go through them with --stream, or raise --max-gib."
         )
     frames = np.empty((source.length, height, width, 3), np.uint8)
     count = 0
@@ -119,13 +128,24 @@ def _from_file(source: str, part: FramePart, stack: contextlib.ExitStack) -> Fra
     frames = video.stream(indices.start, indices.stop, indices.step, part.short_side)
     size = target_size(video.size, part.short_side, 1, name=source)
     damage = video.scan.truncation if video.truncated else ""
-    return FrameSource(source, size, video.fps / part.stride or FOLDER_FPS, len(indices), (frame for _, frame in frames), damage)
+    return FrameSource(
+        source,
+        size,
+        video.fps / part.stride or FOLDER_FPS,
+        len(indices),
+        (frame for _, frame in frames),
+        damage,
+    )
 
 
 def _from_folder(folder: Path, part: FramePart) -> FrameSource:
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_natural)
+    files = sorted(
+        (file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_natural
+    )
     if not files:
-        raise ConfigError(f"{folder}: a folder without pictures: frames are read from {', '.join(PICTURES)}.")
+        raise ConfigError(
+            f"{folder}: a folder without pictures: frames are read from {', '.join(PICTURES)}."
+        )
     files = [files[index] for index in _taken(str(folder), len(files), part)]
     first = read_picture(files[0]).shape[:2]
     size = target_size((first[0], first[1]), part.short_side, 1, name=str(folder))
@@ -136,8 +156,8 @@ def _from_folder(folder: Path, part: FramePart) -> FrameSource:
             if picture.shape[:2] != first:
                 raise VideoError(
                     "decode-error",
-                    f"{file}: {picture.shape[1]} x {picture.shape[0]} px, but {files[0].name} has {first[1]} x {first[0]} px: the "
-                    "frames of a folder must be of one size.",
+                    f"{file}: {picture.shape[1]} x {picture.shape[0]} px, but {files[0].name} has "
+                    f"{first[1]} x {first[0]} px: the frames of a folder must be of one size.",
                 )
             yield resized(picture, size)
 
@@ -154,7 +174,11 @@ def _from_live(source: str, part: FramePart, stack: contextlib.ExitStack) -> Fra
 
 def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3] RGB
     """A picture file as it is; grey becomes RGB, transparency is dropped, 16 bits become 8."""
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB) if path.stat().st_size else None
+    picture = (
+        cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if path.stat().st_size
+        else None
+    )
     if picture is None:
         raise VideoError("decode-error", f"{path}: not a picture that can be read.")
     return picture
@@ -170,4 +194,7 @@ def _taken(name: str, length: int, part: FramePart) -> range:
 
 def _natural(file: Path) -> list[tuple[int, str]]:
     """Sort key: numbers by their value, texts by their letters."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.findall(r"\d+|\D+", file.name)]
+    return [
+        (int(piece), "") if piece.isdecimal() else (-1, piece)
+        for piece in re.findall(r"\d+|\D+", file.name)
+    ]

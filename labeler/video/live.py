@@ -1,7 +1,9 @@
-"""Live sources: frames that come bit by bit and may never end: a camera, a pipe, a stream in the network.
+"""Live sources: frames that come bit by bit and may never end: a camera, a pipe, a stream in the
+network.
 
     0, /dev/video0       a camera, through OpenCV
-    -                    standard input, any container that libav can read without going back: `ffmpeg ... -f matroska - | ...`
+    -                    standard input, any container that libav can read without going back:
+                         `ffmpeg ... -f matroska - | ...`
     a named pipe         likewise
     rtsp://, udp://...   a stream in the network, through libav
 
@@ -50,7 +52,13 @@ class Live:
 def is_live(source: str) -> bool:
     """Whether the frames of `source` come bit by bit, and only once."""
     path = Path(source)
-    return source == "-" or source.isdecimal() or source.startswith(SCHEMES) or path.is_fifo() or path.is_char_device()
+    return (
+        source == "-"
+        or source.isdecimal()
+        or source.startswith(SCHEMES)
+        or path.is_fifo()
+        or path.is_char_device()
+    )
 
 
 @contextlib.contextmanager
@@ -78,7 +86,9 @@ def _from_camera(source: str, stack: contextlib.ExitStack) -> Live:
     stack.callback(camera.release)
     found, first = camera.read()
     if not found:
-        raise SurroundingsError(f"camera {source}: cannot be opened, or gives no picture: is it plugged in, and free?")
+        raise SurroundingsError(
+            f"camera {source}: cannot be opened, or gives no picture: is it plugged in, and free?"
+        )
 
     def frames() -> Iterator[np.ndarray]:
         picture = first
@@ -86,11 +96,14 @@ def _from_camera(source: str, stack: contextlib.ExitStack) -> Live:
             yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
             picture = camera.read()[1]
 
-    return Live((first.shape[0], first.shape[1]), camera.get(cv2.CAP_PROP_FPS) or PLAIN_FPS, frames())
+    return Live(
+        (first.shape[0], first.shape[1]), camera.get(cv2.CAP_PROP_FPS) or PLAIN_FPS, frames()
+    )
 
 
 class _Pipe:
-    """A file of bytes for libav, which would read on after an exception: Ctrl-C ends the file instead, and is raised afterwards."""
+    """A file of bytes for libav, which would read on after an exception: Ctrl-C ends the file
+    instead, and is raised afterwards."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.interrupted = file, False
@@ -110,7 +123,9 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
     piped = isinstance(source, _Pipe)
     options, silent_s = ({"format_whitelist": PIPED}, None) if piped else ({}, SILENT_S)
     try:
-        container = stack.enter_context(av.open(source, "r", options=options, metadata_errors="replace", timeout=silent_s))
+        container = stack.enter_context(
+            av.open(source, "r", options=options, metadata_errors="replace", timeout=silent_s)
+        )
         if not container.streams.video:
             raise VideoError("no-video-stream", f"{name}: no video in it.")
         decoded = _until_it_breaks(container)
@@ -119,7 +134,9 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
         kind = f"{type(error).__name__}: {error.strerror}"
         if isinstance(source, str):
             raise SurroundingsError(f"{name}: cannot be opened ({kind}).") from None
-        raise VideoError("not-a-video", f"{name}: not a video that can be read from a pipe ({kind}).") from None
+        raise VideoError(
+            "not-a-video", f"{name}: not a video that can be read from a pipe ({kind})."
+        ) from None
     if first is None:
         raise VideoError("decode-error", f"{name}: no frame comes out.")
     rate = container.streams.video[0].average_rate

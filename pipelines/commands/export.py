@@ -1,4 +1,5 @@
-"""tapdistill export: labels for other tools: TAP-Vid pickle or npz, a parquet table of tracks, a Rerun recording."""
+"""tapdistill export: labels for other tools: TAP-Vid pickle or npz, a parquet table of tracks, a
+Rerun recording."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ MEMORY_SHARE = 0.5
 class ExportConfig:
     """Write labels for other tools.
 
-    tapvid-pkl: one pickle, as TAP-Vid's test sets are. tapvid-npz: a folder with an npz per clip, as `tapdistill eval --dataset npz` reads.
-    parquet: every teacher's raw tracks and their labels, a row per point and frame. rerun: a recording for the Rerun viewer.
+    tapvid-pkl: one pickle, as TAP-Vid's test sets are. tapvid-npz: a folder with an npz per clip,
+    as `tapdistill eval --dataset npz` reads. parquet: every teacher's raw tracks and their labels,
+    a row per point and frame. rerun: a recording for the Rerun viewer.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
@@ -46,8 +48,8 @@ class ExportConfig:
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """The file, or for tapvid-npz the folder, to write."""
     policy: str | None = None
-    """tapvid only: whose tracks become the truth. medoid (the default), random-agreeing, random, mean, median, or a teacher's name: see
-    docs/commands/export.md."""
+    """tapvid only: whose tracks become the truth. medoid (the default), random-agreeing, random,
+    mean, median, or a teacher's name: see docs/commands/export.md."""
     clips: int | None = None
     """Export so many clips, drawn by --seed; None: all."""
     seed: int = 0
@@ -61,23 +63,39 @@ class ExportConfig:
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed}: must be 0 or more.")
         if self.policy is not None and not self.to.startswith("tapvid"):
-            raise ConfigError(f"--policy {self.policy}: belongs to tapvid; {self.to} holds the raw tracks of every teacher.")
+            raise ConfigError(
+                f"--policy {self.policy}: belongs to tapvid; {self.to} holds the raw tracks of "
+                "every teacher."
+            )
 
 
 def run(config: ExportConfig) -> int:
     """The command: write the export, and say what it holds."""
     dataset = open_dataset(config.data)
     _check(config, dataset)
-    numbers = range(len(dataset)) if config.clips is None else dataset.drawn(config.clips, config.seed)
-    say(f"{len(numbers):,} of {len(dataset):,} clips of {dataset.storage.url} -> {config.to} in {config.out}")
+    numbers = (
+        range(len(dataset)) if config.clips is None else dataset.drawn(config.clips, config.seed)
+    )
+    say(
+        f"{len(numbers):,} of {len(dataset):,} clips of {dataset.storage.url} -> {config.to} in "
+        f"{config.out}"
+    )
     clips: Iterable[Clip] = track(
-        dataset.read(numbers), "exporting", total=len(numbers), console=console, transient=True, disable=not console.is_terminal
+        dataset.read(numbers),
+        "exporting",
+        total=len(numbers),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     if config.to == "tapvid-pkl":
         _refuse_too_large(dataset, numbers)
     with _new(config) as part:
         said = WRITERS[config.to](clips, part, config)
-    size = sum(file.stat().st_size for file in (config.out.glob("*.npz") if config.out.is_dir() else [config.out]))
+    size = sum(
+        file.stat().st_size
+        for file in (config.out.glob("*.npz") if config.out.is_dir() else [config.out])
+    )
     say(f"{said}; {size / 1e6:,.1f} MB.")
     say(f"licences: {licence_note(dataset.teacher_infos)}.")
     return 0
@@ -115,7 +133,12 @@ def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
     return f"{written:,} clips; `rerun {config.out}` shows them"
 
 
-WRITERS = {"tapvid-pkl": _tapvid_pickle, "tapvid-npz": _tapvid_npz, "parquet": _parquet, "rerun": _rerun}
+WRITERS = {
+    "tapvid-pkl": _tapvid_pickle,
+    "tapvid-npz": _tapvid_npz,
+    "parquet": _parquet,
+    "rerun": _rerun,
+}
 
 
 class _Count:
@@ -136,32 +159,43 @@ class _Count:
             else:
                 self.empty += 1
         if not self.clips:
-            raise ShardError(f"none of {self.empty:,} clips has a label by --policy {self.policy}: nothing to export.")
+            raise ShardError(
+                f"none of {self.empty:,} clips has a label by --policy {self.policy}: nothing to "
+                "export."
+            )
 
     def said(self) -> str:
         left_out = f"; {self.empty:,} clips without one are left out" if self.empty else ""
-        return f"{self.clips:,} clips, {self.points:,} points with a label by {self.policy}, of {self.queries:,} queries{left_out}"
+        return (
+            f"{self.clips:,} clips, {self.points:,} points with a label by {self.policy}, of "
+            f"{self.queries:,} queries{left_out}"
+        )
 
 
 def _check(config: ExportConfig, dataset: Dataset) -> None:
     if not len(dataset):
         a, url = dataset.accounts, dataset.storage.url
         raise ShardError(
-            f"{url} has no labelled clip: of {a.videos:,} videos {a.open:,} are open and {a.videos_failed:,} failed. "
-            f"`tapdistill status {url}` says more."
+            f"{url} has no labelled clip: of {a.videos:,} videos {a.open:,} are open and "
+            f"{a.videos_failed:,} failed. `tapdistill status {url}` says more."
         )
     if config.policy is not None and config.policy not in [*WITHOUT_TRUTH, *dataset.teachers]:
         raise ConfigError(
-            f"--policy {config.policy}: there are the policies {', '.join(WITHOUT_TRUTH)} and the teachers {', '.join(dataset.teachers)}."
+            f"--policy {config.policy}: there are the policies {', '.join(WITHOUT_TRUTH)} and the "
+            f"teachers {', '.join(dataset.teachers)}."
         )
     folder = config.to == "tapvid-npz"
     if config.out.exists() and config.out.is_dir() != folder:
         raise ConfigError(
-            f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a {'folder' if folder else 'file'}."
+            f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
+            f"{'folder' if folder else 'file'}."
         )
     taken = any(config.out.glob("*.npz")) if folder else config.out.exists()
     if taken and not config.overwrite:
-        raise ConfigError(f"--out {config.out}: exists already. Choose another name, or replace it with --overwrite.")
+        raise ConfigError(
+            f"--out {config.out}: exists already. Choose another name, or replace it with "
+            "--overwrite."
+        )
 
 
 def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
@@ -170,14 +204,16 @@ def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > MEMORY_SHARE * there:
         raise ConfigError(
-            f"a pickle is written at once, and the frames of these clips take {needed / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of this "
-            "machine's memory: take fewer with --clips, or --to tapvid-npz, which writes clip by clip."
+            f"a pickle is written at once, and the frames of these clips take {needed / 1e9:.1f} "
+            f"GB, more than {MEMORY_SHARE:.0%} of this machine's memory: take fewer with --clips, "
+            "or --to tapvid-npz, which writes clip by clip."
         )
 
 
 @contextmanager
 def _new(config: ExportConfig) -> Iterator[Path]:
-    """A name beside --out to write to; what is there takes the place of --out only when it is whole."""
+    """A name beside --out to write to; what is there takes the place of --out only when it is
+    whole."""
     out = config.out
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

@@ -1,4 +1,5 @@
-"""tapdistill inspect: a summary in the terminal, and an HTML report with players, to decide whether the labels can be trusted."""
+"""tapdistill inspect: a summary in the terminal, and an HTML report with players, to decide whether
+the labels can be trusted."""
 
 from __future__ import annotations
 
@@ -28,16 +29,19 @@ MOST_CLIPS = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Look at the labels: a summary here, and a report for a browser, which loads nothing from the network."""
+    """Look at the labels: a summary here, and a report for a browser, which loads nothing from the
+    network."""
 
     url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or an fsspec URL; it may still be written."""
     out: Path | None = Path("report")
-    """The report: a folder for index.html, or a file NAME.html. A report that is there is replaced. None: only the summary."""
+    """The report: a folder for index.html, or a file NAME.html. A report that is there is replaced.
+    None: only the summary."""
     clips: int = 60
     """Clips in the report, at most."""
     which: Which = "random"
-    """Which clips: drawn; those of whose queries the least is kept; or those with the most disagreement."""
+    """Which clips: drawn; those of whose queries the least is kept; or those with the most
+    disagreement."""
     teachers: tuple[str, ...] = ()
     """Show and compare only these teachers; the labels stay those that are stored. Default: all."""
     seed: int = 0
@@ -45,9 +49,14 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.clips <= MOST_CLIPS:
-            raise ConfigError(f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page of more clips is no pleasure to open.")
+            raise ConfigError(
+                f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page of more clips is no "
+                "pleasure to open."
+            )
         if self.out is not None and self.out.is_file() and self.out.suffix != ".html":
-            raise ConfigError(f"--out {self.out}: is a file. Give a folder, or a name that ends in .html.")
+            raise ConfigError(
+                f"--out {self.out}: is a file. Give a folder, or a name that ends in .html."
+            )
 
 
 def run(config: InspectConfig) -> int:
@@ -70,7 +79,11 @@ def run(config: InspectConfig) -> int:
     index = config.out if config.out.suffix == ".html" else config.out / "index.html"
     how = _how(config, len(numbers), len(dataset))
     written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
-    beside = f"; the players lie beside it in {written.players_folder}, so move them together" if written.players_folder else ""
+    beside = (
+        f"; the players lie beside it in {written.players_folder}, so move them together"
+        if written.players_folder
+        else ""
+    )
     say(f"{written.clips:,} of {len(dataset):,} clips, {written.size_bytes / 1e6:,.1f} MB{beside}.")
     say(f"look at  {index.resolve()}")
     return 0
@@ -80,7 +93,8 @@ def _shown_teachers(config: InspectConfig, dataset: Dataset) -> list[str]:
     unknown = [name for name in config.teachers if name not in dataset.teachers]
     if unknown:
         raise ConfigError(
-            f"--teachers {unknown[0]}: labelled nothing in {config.url}; there are {', '.join(dataset.teachers) or 'none yet'}."
+            f"--teachers {unknown[0]}: labelled nothing in {config.url}; there are "
+            f"{', '.join(dataset.teachers) or 'none yet'}."
         )
     return [name for name in dataset.teachers if name in config.teachers or not config.teachers]
 
@@ -88,7 +102,14 @@ def _shown_teachers(config: InspectConfig, dataset: Dataset) -> list[str]:
 def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
     """The same clips; a bar in a terminal, a line every ten seconds elsewhere."""
     lines, begun = Lines(), time.monotonic()
-    bar = track(clips, "drawing", total=total, console=console, transient=True, disable=not console.is_terminal)
+    bar = track(
+        clips,
+        "drawing",
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     for done, clip in enumerate(bar):
         if lines.due():
             left = duration((time.monotonic() - begun) / max(done, 1) * (total - done))
@@ -129,7 +150,9 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
     for name in frame.columns:
         table.add_column(harmless(str(name)), justify="right")
     for name, *values in frame.itertuples(name=None):
-        cells = (_cell(value, str(column)) for column, value in zip(frame.columns, values, strict=True))
+        cells = (
+            _cell(value, str(column)) for column, value in zip(frame.columns, values, strict=True)
+        )
         table.add_row(harmless(str(name)), *cells)
     return table
 

@@ -1,9 +1,11 @@
 """tapdistill label: the labelling job, here or on a Ray cluster.
 
-    freeze dataset.json -> plan -> open units -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables -> summary
+    freeze dataset.json -> plan -> open units
+        -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables -> summary
 
-The same command again goes on where it stopped; with another `--teachers` it adds those that are missing. Several drivers may work on
-one data set: `--shards i/N` gives each its share, and those that overlap do no harm.
+The same command again goes on where it stopped; with another `--teachers` it adds those that are
+missing. Several drivers may work on one data set: `--shards i/N` gives each its share, and those
+that overlap do no harm.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from teachers import SurroundingsError
 
 
 def run(config: LabelConfig) -> int:
-    """The command: label, print the summary, and return the exit code: 0 if nothing is left open."""
+    """The command: label, print the summary, and return the exit code: 0 if nothing is left
+    open."""
     if config.dry_run:
         from pipelines.jobs.estimate import print_estimate
 
@@ -25,8 +28,15 @@ def run(config: LabelConfig) -> int:
     result = label(config)
     print_summary(result, config.out)
     if result.open_units:
-        why = result.troubles[0].why if result.troubles else "their workers wrote elsewhere: --out must be one place for all nodes."
-        raise SurroundingsError(f"{len(result.open_units)} units are still open: {why} The same command goes on from here.")
+        why = (
+            result.troubles[0].why
+            if result.troubles
+            else "their workers wrote elsewhere: --out must be one place for all nodes."
+        )
+        raise SurroundingsError(
+            f"{len(result.open_units)} units are still open: {why} The same command goes on from "
+            "here."
+        )
     return 0
 
 
@@ -41,7 +51,11 @@ def print_summary(result: LabelResult, out: str) -> None:
     names = sorted({name for record in records for name in record.teachers})
     shards = sum(record.tar is not None for record in records)
     say(
-        f"{counted(len(clips), 'clip')}, {queries:,} queries of which {kept:,} kept ({kept / max(queries, 1):.0%}), "
-        f"teachers {', '.join(names)}; {size / 1e6:.1f} MB in {counted(shards, 'shard')}; {result.seconds:.1f} s."
+        f"{counted(len(clips), 'clip')}, {queries:,} queries of which {kept:,} kept "
+        f"({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; {size / 1e6:.1f} MB in "
+        f"{counted(shards, 'shard')}; {result.seconds:.1f} s."
     )
-    say(f"shards, clips.parquet, and failures.parquet are in {out}; look at them with `tapdistill inspect {out}`")
+    say(
+        f"shards, clips.parquet, and failures.parquet are in {out}; look at them with `tapdistill "
+        f"inspect {out}`"
+    )

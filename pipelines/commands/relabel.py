@@ -18,7 +18,8 @@ from pipelines.terminal.console import console, say
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig:
-    """Compute support, state, valid, and keep again with other thresholds, and write new revisions of the shards."""
+    """Compute support, state, valid, and keep again with other thresholds, and write new revisions
+    of the shards."""
 
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
@@ -49,7 +50,9 @@ def run(config: RelabelConfig) -> int:
 def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> bool:
     """True if the unit got a new revision; a lost race is run again from the winner's."""
     while record is not None:
-        nothing_to_prune = not config.prune or all(entry.kept == entry.queries for entry in record.clips)
+        nothing_to_prune = not config.prune or all(
+            entry.kept == entry.queries for entry in record.clips
+        )
         if record.agreement == asdict(config.agreement) and nothing_to_prune:
             return False
         if relabel(storage, record, config.agreement, prune=config.prune):
@@ -60,4 +63,7 @@ def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> 
 
 def _kept(records: list[Record]) -> str:
     kept = sum(entry.kept for record in records for entry in record.clips)
-    return f"{kept:,} of {sum(entry.queries for record in records for entry in record.clips):,} queries kept"
+    return (
+        f"{kept:,} of {sum(entry.queries for record in records for entry in record.clips):,} "
+        "queries kept"
+    )

@@ -1,7 +1,8 @@
 """tapdistill scan: exact duplicates among videos, by the hash of their content.
 
-Only files of equal size can be equal, so only those are read, where the listing says sizes. A labelling job finds duplicates within a
-unit by itself; this finds them across a whole collection, before it is labelled.
+Only files of equal size can be equal, so only those are read, where the listing says sizes. A
+labelling job finds duplicates within a unit by itself; this finds them across a whole collection,
+before it is labelled.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class ScanConfig:
     column: str | None = None
     """Column of a table that holds the paths or URLs."""
     unique: Path | None = None
-    """File that gets a list of the videos without the duplicates, one a line: what `tapdistill label` takes."""
+    """File that gets a list of the videos without the duplicates, one a line: what
+    `tapdistill label` takes."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def run(config: ScanConfig) -> int:
     """Print the groups of equal videos; 0 whether there are any or not."""
     sources = list_sources(config.videos, config.column)
     if config.unique is not None and any(source.span for source in sources):
-        raise ConfigError("--unique writes a list of files, and members of a tar are none: scan folders or lists.")
+        raise ConfigError(
+            "--unique writes a list of files, and members of a tar are none: scan folders or lists."
+        )
     found = scan(sources)
     for group in found.groups:
         say(f"{group[0].uri}")
@@ -62,15 +66,32 @@ def run(config: ScanConfig) -> int:
     for source, why in found.unread:
         say(f"not read: {source.uri}: {why}")
     again = {source.uri for group in found.groups for source in group[1:]}
-    say(f"{len(sources)} videos, {len(again)} of them duplicates in {len(found.groups)} groups, {len(found.unread)} not read.")
+    say(
+        f"{len(sources)} videos, {len(again)} of them duplicates in {len(found.groups)} groups, "
+        f"{len(found.unread)} not read."
+    )
     if config.unique is not None:
-        odd = next((source.uri for source in sources if "\n" in source.uri or source.uri != source.uri.strip()), None)
+        odd = next(
+            (
+                source.uri
+                for source in sources
+                if "\n" in source.uri or source.uri != source.uri.strip()
+            ),
+            None,
+        )
         if odd is not None:
-            raise ConfigError(f"--unique {config.unique}: {odd!r} cannot stand in a list of one video a line: rename it.")
+            raise ConfigError(
+                f"--unique {config.unique}: {odd!r} cannot stand in a list of one video a line: "
+                "rename it."
+            )
         try:
-            config.unique.write_text("".join(f"{source.uri}\n" for source in sources if source.uri not in again))
+            config.unique.write_text(
+                "".join(f"{source.uri}\n" for source in sources if source.uri not in again)
+            )
         except OSError as error:
-            raise ConfigError(f"--unique {config.unique}: cannot be written: {error.strerror}.") from error
+            raise ConfigError(
+                f"--unique {config.unique}: cannot be written: {error.strerror}."
+            ) from error
         say(f"the {len(sources) - len(again)} others are listed in {config.unique}")
     return 0
 
@@ -80,7 +101,9 @@ def scan(sources: Sequence[Source]) -> Scanned:
     by_size: dict[int, list[Source]] = defaultdict(list)
     for source in sources:
         by_size[source.size].append(source)
-    candidates = [source for size, some in by_size.items() for source in some if size == 0 or len(some) > 1]
+    candidates = [
+        source for size, some in by_size.items() for source in some if size == 0 or len(some) > 1
+    ]
     if any(not source.size for source in candidates):
         candidates = list(sources)  # a listing that does not say sizes: any may equal any
     by_hash: dict[str, list[Source]] = defaultdict(list)
@@ -93,7 +116,9 @@ def scan(sources: Sequence[Source]) -> Scanned:
             by_hash[digest].append(source)
         if lines.due():
             say(f"{done}/{len(candidates)} files of equal size read")
-    groups = [sorted(some, key=lambda source: source.uri) for some in by_hash.values() if len(some) > 1]
+    groups = [
+        sorted(some, key=lambda source: source.uri) for some in by_hash.values() if len(some) > 1
+    ]
     return Scanned(sorted(groups, key=lambda group: group[0].uri), unread)
 
 

@@ -1,6 +1,7 @@
 """tapdistill status: a job that runs elsewhere, or has died.
 
-What is done is read from the commit records; what is going on, from the heartbeats that running jobs leave in the data set.
+What is done is read from the commit records; what is going on, from the heartbeats that running
+jobs leave in the data set.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def run(config: StatusConfig) -> int:
     accounts = tables.accounts(plans, records)
     say(accounts_table(accounts))
     planned = len({unit for table in plans for unit in table["unit"] if unit >= 0})
-    say(f"{len(revisions(storage))} of {planned} units are committed, {sum(record.size_bytes for record in records) / 1e9:.2f} GB.")
+    say(
+        f"{len(revisions(storage))} of {planned} units are committed, "
+        f"{sum(record.size_bytes for record in records) / 1e9:.2f} GB."
+    )
     found, now = jobs(storage), time.time()
     for snapshot in found[:SHOWN]:
         say(_line(snapshot, now))
@@ -64,5 +68,8 @@ def _line(snapshot: Snapshot, now: float) -> str:
     if snapshot.ended:
         return f"{name} ended {duration(now - snapshot.now)} ago: {done}"
     if is_silent(snapshot, now):
-        return f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: {done}"
+        return (
+            f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: "
+            f"{done}"
+        )
     return f"{name} at work: {done}{left(snapshot)}"

@@ -1,4 +1,5 @@
-"""tapdistill synth: procedural video with exact tracks, as npz files and, if asked, as mp4 to look at."""
+"""tapdistill synth: procedural video with exact tracks, as npz files and, if asked, as mp4 to look
+at."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from teachers import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SynthCommand:
-    """Write procedural clips with exact tracks: `video`, `points`, `occluded`, and `queries` in one npz each."""
+    """Write procedural clips with exact tracks: `video`, `points`, `occluded`, and `queries` in one
+    npz each."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for the clips."""
@@ -38,19 +40,26 @@ class SynthCommand:
 def run(command: SynthCommand) -> int:
     command.out.mkdir(parents=True, exist_ok=True)
     seeds = range(command.seed, command.seed + command.clips)
-    for seed in track(seeds, "drawing", console=console, transient=True, disable=not console.is_terminal):
+    for seed in track(
+        seeds, "drawing", console=console, transient=True, disable=not console.is_terminal
+    ):
         clip = generate(seed, command.scene)
         file = save(clip, command.out / f"{command.scene.split}-{seed:05d}.npz")
         if command.mp4:
             drawn = draw_tracks(clip.frames, clip.xy, clip.visible, rainbow(clip.queries))
             file.with_suffix(".mp4").write_bytes(encode_clip(drawn, fps=12))
     say(
-        f"{command.clips} clips of {command.scene.frames} x {command.scene.height} x {command.scene.width} px with {command.scene.points} "
-        f"points each, {drawn_from(command.scene)}, in {command.out}"
+        f"{command.clips} clips of {command.scene.frames} x {command.scene.height} x "
+        f"{command.scene.width} px with {command.scene.points} points each, "
+        f"{drawn_from(command.scene)}, in {command.out}"
     )
     return 0
 
 
 def drawn_from(scene: SynthConfig) -> str:
     """Where the textures come from, in words."""
-    return f"from the {scene.split} photographs" if scene.domain == "photos" else f"with {scene.domain} for photographs"
+    return (
+        f"from the {scene.split} photographs"
+        if scene.domain == "photos"
+        else f"with {scene.domain} for photographs"
+    )

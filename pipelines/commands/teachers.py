@@ -1,4 +1,5 @@
-"""tapdistill teachers: what there is and its licence; pull a checkpoint into the cache; check a file."""
+"""tapdistill teachers: what there is and its licence; pull a checkpoint into the cache; check a
+file."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from pipelines.terminal.console import console, say
@@ -22,9 +30,14 @@ MB = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class TeachersConfig:
-    """List the teachers (`list`), get the checkpoint of one (`pull NAME`), or verify a file without running it (`check NAME FILE`)."""
+    """List the teachers (`list`), get the checkpoint of one (`pull NAME`), or verify a file without
+    running it (`check NAME FILE`)."""
 
-    action: Annotated[Literal["list", "pull", "check"], tyro.conf.Positional, tyro.conf.arg(metavar="list|pull|check")] = "list"
+    action: Annotated[
+        Literal["list", "pull", "check"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="list|pull|check"),
+    ] = "list"
     """What to do."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """The teacher to pull or to check for."""
@@ -39,17 +52,25 @@ class TeachersConfig:
 
     def __post_init__(self) -> None:
         wanted = {"list": "", "pull": "NAME", "check": "NAME FILE"}[self.action]
-        given = " ".join(word for word, value in (("NAME", self.name), ("FILE", self.file)) if value is not None)
+        given = " ".join(
+            word for word, value in (("NAME", self.name), ("FILE", self.file)) if value is not None
+        )
         if given != wanted:
             raise ConfigError(
-                f"tapdistill teachers {self.action}: write `tapdistill teachers {f'{self.action} {wanted}'.strip()}`."
+                f"tapdistill teachers {self.action}: write `tapdistill teachers "
+                f"{f'{self.action} {wanted}'.strip()}`."
             )
         if self.action != "pull" and (self.from_file or self.url):
-            raise ConfigError(f"tapdistill teachers {self.action}: --from and --url belong to `tapdistill teachers pull NAME`.")
+            raise ConfigError(
+                f"tapdistill teachers {self.action}: --from and --url belong to `tapdistill "
+                "teachers pull NAME`."
+            )
         if self.from_file and self.url:
             raise ConfigError("tapdistill teachers pull: --from or --url, not both.")
         if self.action != "list" and self.json:
-            raise ConfigError(f"tapdistill teachers {self.action}: --json belongs to `tapdistill teachers list`.")
+            raise ConfigError(
+                f"tapdistill teachers {self.action}: --json belongs to `tapdistill teachers list`."
+            )
 
 
 def run(config: TeachersConfig) -> int:
@@ -72,7 +93,10 @@ def _list() -> None:
     for entry in entries():
         table.add_row(entry.name, entry.architecture, _licence(entry), _state(entry))
     say(table)
-    say(f"\nThe licence is that of the weights. `tapdistill teachers pull NAME` gets those of one, into {weights_folder()}.")
+    say(
+        "\nThe licence is that of the weights. `tapdistill teachers pull NAME` gets those of one, "
+        f"into {weights_folder()}."
+    )
     say(commercial_use({entry.name: _licence(entry) for entry in entries()}))
 
 
@@ -100,10 +124,13 @@ def _pull(name: str, from_file: Path | None, url: str | None) -> None:
         pulled = pull(name, from_file=from_file, url=url, watch=progress.show)
     checked = pulled.checked
     say(
-        f"{pulled.path}\n  a checkpoint of {name}, preset {checked.preset}, {checked.parameters / MB:.1f} M parameters\n"
-        f"  sha256 {checked.sha256} ({pulled.hash_known})\n  {f'from {pulled.source}' if pulled.source else 'was here already'}\n"
+        f"{pulled.path}\n  a checkpoint of {name}, preset {checked.preset}, "
+        f"{checked.parameters / MB:.1f} M parameters\n  sha256 {checked.sha256} "
+        f"({pulled.hash_known})\n  "
+        f"{f'from {pulled.source}' if pulled.source else 'was here already'}\n"
         + (
-            f"It is a small network, not the official one: take it with `--checkpoint {pulled.path} --setting preset=mini`."
+            "It is a small network, not the official one: take it with `--checkpoint "
+            f"{pulled.path} --setting preset=mini`."
             if checked.preset == "mini"
             else f"The name {name} finds it from now on: no --checkpoint is needed."
         )
@@ -114,7 +141,10 @@ def _check(name: str, file: Path) -> None:
     from teachers.checkpoints.check import check
 
     checked = check(name, file)
-    say(f"{file}: a checkpoint of {name}, preset {checked.preset}, {checked.parameters:,} parameters\n  sha256 {checked.sha256}")
+    say(
+        f"{file}: a checkpoint of {name}, preset {checked.preset}, {checked.parameters:,} "
+        f"parameters\n  sha256 {checked.sha256}"
+    )
 
 
 class _DownloadProgress:
@@ -123,9 +153,15 @@ class _DownloadProgress:
     def __init__(self, name: str) -> None:
         self._lines = Lines()
         self._bar = Progress(
-            TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn(name),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self._task = self._bar.add_task(name, total=None, visible=False)
 
     def __enter__(self) -> _DownloadProgress:

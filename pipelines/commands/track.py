@@ -1,6 +1,7 @@
 """tapdistill track: any teacher or student over one video.
 
-    frames (labeler.video.frames) --> queries: a grid, or a file --> each tracker --> npz of tracks, mp4 with the tracks drawn on it
+    frames (labeler.video.frames) --> queries: a grid, or a file --> each tracker
+        --> npz of tracks, mp4 with the tracks drawn on it
 
 With `--stream` frames are never held: see `tracking/stream.py`.
 """
@@ -43,49 +44,62 @@ NOT_SETTINGS = ("name", "checkpoint", "device", "mode", "memory")
 
 @dataclass(frozen=True, kw_only=True)
 class TrackCommand(FramePart):
-    """Track points through one video, with any teacher or student, and write the tracks, a video that shows them, or both.
+    """Track points through one video, with any teacher or student, and write the tracks, a video
+    that shows them, or both.
 
-    Frames go to the tracker as they are. Queries and tracks count the frames that are taken (--start and --stride applied), in px of
-    these frames (--short-side applied), pixel centres.
+    Frames go to the tracker as they are. Queries and tracks count the frames that are taken
+    (--start and --stride applied), in px of these frames (--short-side applied), pixel centres.
     """
 
     video: Annotated[str, tyro.conf.Positional]
-    """A video file or URL, or a folder of png or jpg frames; with --stream also "-" (standard input), a camera's number, rtsp://..."""
+    """A video file or URL, or a folder of png or jpg frames; with --stream also "-" (standard
+    input), a camera's number, rtsp://..."""
     teacher: tuple[str, ...]
-    """One or several, by spaces or commas: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is recognised."""
+    """One or several, by spaces or commas: a teacher's name, NAME=CHECKPOINT, or a checkpoint file,
+    whose network is recognised."""
     checkpoint: str | None = None
     """Weights of the teacher, if it is one; "random" takes untrained ones."""
     mode: Mode = "predictor"
     """How trackers are called: see docs/commands/teachers.md."""
     setting: tuple[str, ...] = ()
-    """Settings of the teachers, as KEY=VALUE, VALUE in JSON or a plain word: support_grid=6 predictor=online."""
+    """Settings of the teachers, as KEY=VALUE, VALUE in JSON or a plain word: support_grid=6
+    predictor=online."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
     seed: int = 0
     """Of whatever a tracker draws."""
     grid: int | None = None
-    """Track N x N points, spread evenly over the first frame. Without it and without --queries, a grid of square cells with 24 points
-    along the longer side."""
+    """Track N x N points, spread evenly over the first frame. Without it and without --queries, a
+    grid of square cells with 24 points along the longer side."""
     queries: Path | None = None
-    """Track the points of this file: an npz with `queries` [N, 3] as (t, x, y), or a csv with the columns t, x, y."""
+    """Track the points of this file: an npz with `queries` [N, 3] as (t, x, y), or a csv with the
+    columns t, x, y."""
     overlay: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
     """Write a video with the tracks drawn on it; several teachers stand side by side."""
     tracks: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
-    """Write queries [N, 3], xy [N, T, 2], visibility [N, T], confidence [N, T], info (JSON); of several teachers, FILE.NAME.npz each."""
+    """Write queries [N, 3], xy [N, T, 2], visibility [N, T], confidence [N, T], info (JSON); of
+    several teachers, FILE.NAME.npz each."""
     stream: bool = False
-    """Write as frames come, in memory that does not grow, with a teacher that can; Ctrl-C ends it."""
+    """Write as frames come, in memory that does not grow, with a teacher that can; Ctrl-C ends
+    it."""
     max_gib: float = 4.0
     """Most memory for the frames of a video, in GiB; a stream needs none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.overlay and not self.tracks:
-            raise ConfigError("nothing would be written: give --overlay FILE.mp4, --tracks FILE.npz, or both.")
+            raise ConfigError(
+                "nothing would be written: give --overlay FILE.mp4, --tracks FILE.npz, or both."
+            )
         names = self.teacher_names
         if not names or len(set(names)) != len(names):
-            raise ConfigError(f"--teacher {' '.join(self.teacher)}: name at least one tracker, each once.")
+            raise ConfigError(
+                f"--teacher {' '.join(self.teacher)}: name at least one tracker, each once."
+            )
         if self.checkpoint and (len(names) > 1 or "=" in names[0]):
-            raise ConfigError("--checkpoint belongs to one teacher: give several as NAME=CHECKPOINT each.")
+            raise ConfigError(
+                "--checkpoint belongs to one teacher: give several as NAME=CHECKPOINT each."
+            )
         if self.grid is not None and (self.grid < 1 or self.queries):
             raise ConfigError(f"--grid {self.grid}: must be at least 1, and not beside --queries.")
 
@@ -100,7 +114,10 @@ class TrackCommand(FramePart):
         for text in self.setting:
             key, separator, value = text.partition("=")
             if not separator or not key.isidentifier() or key in NOT_SETTINGS:
-                raise ConfigError(f"--setting {text}: write KEY=VALUE with a setting of the teacher, such as support_grid=6.")
+                raise ConfigError(
+                    f"--setting {text}: write KEY=VALUE with a setting of the teacher, such as "
+                    "support_grid=6."
+                )
             try:
                 found[key] = json.loads(value)
             except ValueError:
@@ -111,15 +128,26 @@ class TrackCommand(FramePart):
 def run(command: TrackCommand) -> int:
     """The command: track, write, and say what was written."""
     begun = time.monotonic()
-    for flag, path, suffix in (("--overlay", command.overlay, ".mp4"), ("--tracks", command.tracks, ".npz")):
+    for flag, path, suffix in (
+        ("--overlay", command.overlay, ".mp4"),
+        ("--tracks", command.tracks, ".npz"),
+    ):
         if path is not None:
-            _check_output(flag, path, suffix, {"the video itself": Path(command.video), "the file of --queries": command.queries})
+            _check_output(
+                flag,
+                path,
+                suffix,
+                {"the video itself": Path(command.video), "the file of --queries": command.queries},
+            )
     with open_frames(command.video, command) as source:
         queries = queries_of(command, source)
         trackers = load_trackers(command)
         height, width = source.size
         length = "" if source.length is None else f"{source.length} frames of "
-        say(f"{source.name}: {length}{width} x {height} px, {len(queries)} points, {', '.join(trackers)}, mode {command.mode}")
+        say(
+            f"{source.name}: {length}{width} x {height} px, {len(queries)} points, "
+            f"{', '.join(trackers)}, mode {command.mode}"
+        )
         if source.damage:
             say(f"{source.name} is cut: {source.damage}; what is there is tracked")
         files = track_files(command, source, trackers)
@@ -128,7 +156,9 @@ def run(command: TrackCommand) -> int:
         else:
             counts = track_clip(command, source, trackers, queries, files)
     say(summary(counts, len(queries)))
-    written = [file.path for file in files.values()] + ([command.overlay] if command.overlay else [])
+    written = [file.path for file in files.values()] + (
+        [command.overlay] if command.overlay else []
+    )
     say(f"{', '.join(map(str, written))}, in {duration(time.monotonic() - begun)}")
     return 0
 
@@ -141,7 +171,9 @@ def track_clip(
     files: Mapping[str, TrackFile],
 ) -> dict[str, Counts]:
     """All frames at once, one tracker after the other."""
-    frames = read_all(source, command.max_gib, lambda frames: watched(frames, "reading", source.length))
+    frames = read_all(
+        source, command.max_gib, lambda frames: watched(frames, "reading", source.length)
+    )
     counts = {title: Counts() for title in trackers}
     results = []
     for title, teacher in trackers.items():
@@ -167,7 +199,11 @@ def queries_of(command: TrackCommand, source: FrameSource) -> np.ndarray:  # flo
     height, width = source.size
     if command.queries is None:
         cell = max(height, width) / LONGER_SIDE
-        rows, columns = (command.grid,) * 2 if command.grid else (max(1, round(height / cell)), max(1, round(width / cell)))
+        rows, columns = (
+            (command.grid,) * 2
+            if command.grid
+            else (max(1, round(height / cell)), max(1, round(width / cell)))
+        )
         return grid(rows, columns, source.size)
     queries = read_queries(command.queries)
     try:
@@ -176,7 +212,9 @@ def queries_of(command: TrackCommand, source: FrameSource) -> np.ndarray:  # flo
         raise ConfigError(f"--queries {command.queries}: {error}") from error
 
 
-def grid(rows: int, columns: int, size: tuple[int, int]) -> np.ndarray:  # float32 [rows * columns, 3]
+def grid(
+    rows: int, columns: int, size: tuple[int, int]
+) -> np.ndarray:  # float32 [rows * columns, 3]
     """The centres of rows x columns cells over frame 0, row by row."""
     height, width = size
     row, column = np.mgrid[:rows, :columns] + 0.5
@@ -188,37 +226,52 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
     """Every tracker by its title: its name, or name and checkpoint where two have one name."""
     names = command.teacher_names
     texts = [f"{names[0]}={command.checkpoint}"] if command.checkpoint else names
-    loaded = [load_tracker(text, command.device, command.mode, command.settings, flag="--teacher") for text in texts]
+    loaded = [
+        load_tracker(text, command.device, command.mode, command.settings, flag="--teacher")
+        for text in texts
+    ]
     uses = Counter(teacher.info.name for teacher in loaded)
     titles = [
-        name if uses[name := teacher.info.name] == 1 else f"{name}-{Path(text.rpartition('=')[2]).stem}"
+        name
+        if uses[name := teacher.info.name] == 1
+        else f"{name}-{Path(text.rpartition('=')[2]).stem}"
         for text, teacher in zip(texts, loaded, strict=True)
     ]
     if len(set(titles)) < len(titles):
         raise ConfigError(
-            f"--teacher {' '.join(texts)}: would be called {', '.join(titles)}: give files of one teacher different names."
+            f"--teacher {' '.join(texts)}: would be called {', '.join(titles)}: give files of one "
+            "teacher different names."
         )
     return dict(zip(titles, loaded, strict=True))
 
 
-def track_files(command: TrackCommand, source: FrameSource, trackers: Mapping[str, Teacher]) -> dict[str, TrackFile]:
-    """Where the tracks of each tracker go, if they are wanted, and what their file says of their origin."""
+def track_files(
+    command: TrackCommand, source: FrameSource, trackers: Mapping[str, Teacher]
+) -> dict[str, TrackFile]:
+    """Where the tracks of each tracker go, if they are wanted, and what their file says of their
+    origin."""
     if command.tracks is None:
         return {}
     clip = {
-        "source": shown(command.video), "start": command.start, "stride": command.stride, "size_hw": source.size, "fps": source.fps,
-    }  # fmt: skip
+        "source": shown(command.video),
+        "start": command.start,
+        "stride": command.stride,
+        "size_hw": source.size,
+        "fps": source.fps,
+    }
     several = len(trackers) > 1
     return {
         title: TrackFile(
-            command.tracks.with_suffix(f".{title}.npz") if several else command.tracks, teacher.info.to_json() | {"clip": clip}
+            command.tracks.with_suffix(f".{title}.npz") if several else command.tracks,
+            teacher.info.to_json() | {"clip": clip},
         )
         for title, teacher in trackers.items()
     }
 
 
 def _check_output(flag: str, path: Path, suffix: str, inputs: Mapping[str, Path | None]) -> None:
-    """Refuse at once what could not be written at the end, and what would replace one of the `inputs`."""
+    """Refuse at once what could not be written at the end, and what would replace one of the
+    `inputs`."""
     if path.suffix != suffix:
         raise ConfigError(f"{flag} {path}: must end in {suffix}.")
     if path.is_dir():

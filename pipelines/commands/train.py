@@ -3,8 +3,8 @@
     read batches (`student.data.mixture`) -> train (`student.training.train`)
         -> checkpoints, TensorBoard curves, and student.safetensors in --out
 
-One process by default; `--workers N` starts N on Ray, and torchrun may start them instead. The same command again goes on from the last
-checkpoint.
+One process by default; `--workers N` starts N on Ray, and torchrun may start them instead. The same
+command again goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from teachers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand(TrainConfig):
-    """Train a student on the data sets that `tapdistill label` wrote, on synthetic video, or on a mixture.
+    """Train a student on the data sets that `tapdistill label` wrote, on synthetic video, or on a
+    mixture.
 
-    The same command again goes on from the last checkpoint. The defaults are CoTracker3's pseudo-label training; --recipe NAME takes
-    those of a recipe: cotracker3_15k_online, cotracker3_15k_offline, mini, mini_online.
+    The same command again goes on from the last checkpoint. The defaults are CoTracker3's
+    pseudo-label training; --recipe NAME takes those of a recipe: cotracker3_15k_online,
+    cotracker3_15k_offline, mini, mini_online.
     """
 
     RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"
@@ -45,24 +47,32 @@ class TrainCommand(TrainConfig):
     out: Path
     """Folder for checkpoints, TensorBoard curves, and student.safetensors."""
     data: Annotated[DataConfig, UNPREFIXED, tyro.conf.AvoidSubcommands]
-    schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(default_factory=ScheduleConfig.pseudo_label)
+    schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(
+        default_factory=ScheduleConfig.pseudo_label
+    )
     resume: bool = True
     """Go on from the newest checkpoint in --out; otherwise a folder that has one is refused."""
     workers: int = 1
-    """Processes that train together, started on Ray: on a GPU each where the cluster has them, else on CPUs."""
+    """Processes that train together, started on Ray: on a GPU each where the cluster has them, else
+    on CPUs."""
     ray_address: str | None = None
-    """Address of a running Ray cluster; without it Ray is started on this machine. With --workers above 1 only."""
+    """Address of a running Ray cluster; without it Ray is started on this machine. With --workers
+    above 1 only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         if self.ray_address and self.workers == 1:
-            raise ConfigError("--ray-address: one process needs no cluster; give --workers above 1 too.")
+            raise ConfigError(
+                "--ray-address: one process needs no cluster; give --workers above 1 too."
+            )
 
     def training(self) -> TrainConfig:
         """The settings without those of the command line."""
-        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.__dataclass_fields__})
+        return TrainConfig(
+            **{name: getattr(self, name) for name in TrainConfig.__dataclass_fields__}
+        )
 
 
 def run(command: TrainCommand) -> int:
@@ -76,16 +86,23 @@ def run(command: TrainCommand) -> int:
         from pipelines.engines.ray_training import trained_on_ray  # here, because it imports ray
 
         parts_of_step(config.data, command.workers)  # before a cluster is started for nothing
-        with trained_on_ray(config, command.out, command.resume, command.workers, command.ray_address) as events:
+        with trained_on_ray(
+            config, command.out, command.resume, command.workers, command.ray_address
+        ) as events:
             result = shown(config, command.out, events, command.workers)
     _say_what_next(result, command.out)
     return 0
 
 
 def run_training(
-    config: TrainConfig, out: Path, *, resume: bool = True, watch: Callable[[TrainEvent], None] = lambda event: None
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = True,
+    watch: Callable[[TrainEvent], None] = lambda event: None,
 ) -> TrainResult:
-    """Train in this process with a progress bar, and print the summary; `watch` is called with every event, beside the bar."""
+    """Train in this process with a progress bar, and print the summary; `watch` is called with
+    every event, beside the bar."""
     with closing(training(config, out, resume, ALONE)) as events:
         return shown(config, out, events, 1, watch)
 
@@ -113,7 +130,9 @@ def shown(
 def _run_under_torchrun(command: TrainCommand, config: TrainConfig) -> int:
     """As one of the processes that torchrun started; the first one speaks."""
     if command.workers > 1:
-        raise ConfigError("--workers under torchrun: torchrun starts the processes; leave --workers out.")
+        raise ConfigError(
+            "--workers under torchrun: torchrun starts the processes; leave --workers out."
+        )
     with (
         joined_by_torchrun(config.device) as processes,
         closing(training(config, command.out, command.resume, processes)) as events,
@@ -128,30 +147,44 @@ def _run_under_torchrun(command: TrainCommand, config: TrainConfig) -> int:
 
 def _say_what_is_trained(config: TrainConfig, out: Path, processes: int) -> None:
     data = config.data
-    sources = [f"{1 - data.synthetic:.0%} from {', '.join(data.data)}"] if data.data and data.synthetic < 1 else []
+    sources = (
+        [f"{1 - data.synthetic:.0%} from {', '.join(data.data)}"]
+        if data.data and data.synthetic < 1
+        else []
+    )
     sources += [f"{data.procedural:.0%} procedural"] if data.procedural else []
     sources += [f"{data.kubric_share:.0%} from Kubric at {data.kubric}"] if data.kubric else []
     begins = "random weights" if config.init == SCRATCH else config.init
     frames = f"{data.least_frames}-{data.frames}" if data.least_frames else f"{data.frames}"
     together = f" in {processes} processes" if processes > 1 else ""
     say(
-        f"{config.student} student: {config.schedule.steps} steps of {data.batch} x {frames} frames of {data.width} x {data.height} px "
-        f"with {data.queries} points{together}, clips {' and '.join(sources)}, beginning with {begins} -> {out}"
+        f"{config.student} student: {config.schedule.steps} steps of {data.batch} x {frames} "
+        f"frames of {data.width} x {data.height} px with {data.queries} points{together}, clips "
+        f"{' and '.join(sources)}, beginning with {begins} -> {out}"
     )
 
 
 def _print_summary(result: TrainResult) -> None:
-    skipped = ", ".join(f"{count} {reason}" for reason, count in result.samples_skipped.most_common())
+    skipped = ", ".join(
+        f"{count} {reason}" for reason, count in result.samples_skipped.most_common()
+    )
     say(
-        f"{result.steps} steps done in {duration(result.seconds)}, {result.waited_s / max(result.seconds, 1e-9):.0%} of it waiting for data"
+        f"{result.steps} steps done in {duration(result.seconds)}, "
+        f"{result.waited_s / max(result.seconds, 1e-9):.0%} of it waiting for data"
         + (f"; {result.steps_skipped} steps skipped" if result.steps_skipped else "")
         + (f"; samples skipped: {skipped}" if skipped else "")
         + (f"; {result.left_out} clips left out from the start" if result.left_out else "")
     )
     if result.figures:
-        say("procedural test clips: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in result.figures.items()))
+        say(
+            "procedural test clips: "
+            + ", ".join(f"{name} {100 * value:.1f}" for name, value in result.figures.items())
+        )
     say(f"student: {result.weights}")
 
 
 def _say_what_next(result: TrainResult, out: Path) -> None:
-    say(f"evaluate it with `tapdistill eval --model {result.weights}`; curves: `tensorboard --logdir {out}`")
+    say(
+        f"evaluate it with `tapdistill eval --model {result.weights}`; curves: `tensorboard "
+        f"--logdir {out}`"
+    )

@@ -31,7 +31,8 @@ class GcConfig:
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
     older_than_s: float = 3600.0
-    """A shard without a record may belong to a writer at work; it goes only if it is older than this."""
+    """A shard without a record may belong to a writer at work; it goes only if it is older than
+    this."""
     dry_run: bool = False
     """Only say what would be removed."""
 
@@ -46,12 +47,13 @@ def run_verify(config: VerifyConfig) -> int:
     records = latest_records(storage) if not problems else []
     if problems:
         raise ShardError(
-            f"{storage.url}: {problems} problems in its shards. Restore them; or delete the records of these units "
-            "(shards/<unit>.r*.json), and the same `label` does them again."
+            f"{storage.url}: {problems} problems in its shards. Restore them; or delete the "
+            "records of these units (shards/<unit>.r*.json), and the same `label` does them again."
         )
     clips = sum(len(record.clips) for record in records)
     say(
-        f"{storage.url}: {len(records)} shards with {clips} clips are what their records say{' (sizes only)' if config.quick else ''}."
+        f"{storage.url}: {len(records)} shards with {clips} clips are what their records "
+        f"say{' (sizes only)' if config.quick else ''}."
     )
     return 0
 

@@ -1,4 +1,5 @@
-"""What both engines share: how teachers are made, what decoding may cost, and a unit that stays open."""
+"""What both engines share: how teachers are made, what decoding may cost, and a unit that stays
+open."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ ATTEMPTS = 3
 """Times that a unit is tried when the surroundings fail, before it is left open."""
 
 OF_THE_DEVICE = ("OutOfMemoryError", "AcceleratorError")
-"""torch's errors that say nothing about the clip; by name, because teachers without weights do not load torch."""
+"""torch's errors that say nothing about the clip; by name, because teachers without weights do not
+load torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +27,16 @@ class TeacherSpec:
     device: str = "auto"
 
     def load(self) -> Teacher:
-        """The teacher, in the mode that covers every frame. ConfigError for one with random weights: noise is never a label."""
-        teacher = teachers.load(self.name, checkpoint=self.checkpoint, device=self.device, mode="label")
+        """The teacher, in the mode that covers every frame. ConfigError for one with random
+        weights: noise is never a label."""
+        teacher = teachers.load(
+            self.name, checkpoint=self.checkpoint, device=self.device, mode="label"
+        )
         if teacher.info.checkpoint_sha256 == "random":
-            raise ConfigError(f"teacher {self.name!r} has random weights: noise is never a label. Give it a checkpoint.")
+            raise ConfigError(
+                f"teacher {self.name!r} has random weights: noise is never a label. Give it a "
+                "checkpoint."
+            )
         return teacher
 
 
@@ -37,7 +45,8 @@ class DecodeLimits:
     """What decoding may cost before it is ended."""
 
     deadline_s: float = 300.0
-    """Longest time to open and scan a video, or to decode one clip of it; then the decoder is killed."""
+    """Longest time to open and scan a video, or to decode one clip of it; then the decoder is
+    killed."""
     memory_gib: float = 8.0
     """Most address space of the decoding process."""
 
@@ -50,13 +59,19 @@ class UnitOpen:
     why: str
 
 
-def track_or_say_why(teacher: Teacher, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks | str:
+def track_or_say_why(
+    teacher: Teacher, frames: np.ndarray, queries: np.ndarray, seed: int
+) -> Tracks | str:
     """The teacher's tracks, or why it cannot track this clip. One bad clip must not stop a job."""
     try:
         return teacher.track(frames, queries, seed)
     except MemoryError as error:
-        raise SurroundingsError(f"teacher {teacher.info.name!r}: the machine is out of memory.") from error
+        raise SurroundingsError(
+            f"teacher {teacher.info.name!r}: the machine is out of memory."
+        ) from error
     except Exception as error:
         if type(error).__name__ in OF_THE_DEVICE:
-            raise SurroundingsError(f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}") from error
+            raise SurroundingsError(
+                f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}"
+            ) from error
         return f"{type(error).__name__}: {error}"

@@ -1,4 +1,5 @@
-"""The local engine: one process, one unit after another; the decoder in a process that can be killed. For notebooks and tests."""
+"""The local engine: one process, one unit after another; the decoder in a process that can be
+killed. For notebooks and tests."""
 
 from __future__ import annotations
 
@@ -24,20 +25,34 @@ class LocalTrackers:
 
     def __init__(self, specs: Sequence[TeacherSpec]) -> None:
         loaded = [spec.load() for spec in specs]
-        self._teachers = {teacher.info.name: teacher for teacher in sorted(loaded, key=lambda teacher: teacher.info.name)}
+        self._teachers = {
+            teacher.info.name: teacher
+            for teacher in sorted(loaded, key=lambda teacher: teacher.info.name)
+        }
 
     @property
     def infos(self) -> Mapping[str, TeacherInfo]:
         return {name: teacher.info for name, teacher in self._teachers.items()}
 
-    def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
-        return {name: track_or_say_why(self._teachers[name], frames, queries, seed) for name in names}
+    def track(
+        self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
+    ) -> dict[str, Tracks | str]:
+        return {
+            name: track_or_say_why(self._teachers[name], frames, queries, seed) for name in names
+        }
 
 
-def run(job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit]) -> Iterator[Event | UnitOpen]:
+def run(
+    job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit]
+) -> Iterator[Event | UnitOpen]:
     """Do the units one after another; yields what happens."""
     trackers = LocalTrackers(specs)  # before `one_thread`, which pins the libraries that are loaded
-    with one_thread(), DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib) as decoding:
+    with (
+        one_thread(),
+        DecodingProcess(
+            job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+        ) as decoding,
+    ):
         yield TeachersReady(trackers.infos)
         for unit, then in itertools.zip_longest(units, units[1:]):
             for attempt in range(1, ATTEMPTS + 1):

@@ -1,14 +1,17 @@
 """The Ray engine: groups of actors, as many as the cluster has room for, now and later.
 
     driver          hands out units, gathers events, hands a unit out again when its worker is lost
-    group           a placement group on one node: one actor of each teacher, and the unit workers that share them
-    UnitWorker      runs `labeler.unit.do_unit`; its decoder is a process of its own that can be killed
+    group           a placement group on one node: one actor of each teacher, and the unit workers
+                    that share them
+    UnitWorker      runs `labeler.unit.do_unit`; its decoder is a process of its own that can be
+                    killed
     TeacherActor    one teacher; every teacher of a clip reads the same frames from the object store
 
-A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node that leaves costs the clips that were
-in flight on it, and nobody waits for what is not there. One group more than runs is always asked for: a node that joins late is used. A
-group whose node has left is given up: Ray (2.60, its issue 65007) would look for another place for it without a pause, on a whole core.
-Ray core only. Whatever was not committed is done again, by the records.
+A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node
+that leaves costs the clips that were in flight on it, and nobody waits for what is not there. One
+group more than runs is always asked for: a node that joins late is used. A group whose node has
+left is given up: Ray (2.60, its issue 65007) would look for another place for it without a pause,
+on a whole core. Ray core only. Whatever was not committed is done again, by the records.
 """
 
 from __future__ import annotations
@@ -48,9 +51,11 @@ ROOM_S = 300.0
 LOOK_EVERY_S = 5.0
 """Between two looks for groups whose node has left."""
 STORE_BYTES_PER_WORKER = 400 << 20
-"""Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683 are 63 MB."""
+"""Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683
+are 63 MB."""
 CLIPS_PER_WORKER = 2
-"""Clips of a worker that can be in the object store at once: one with the teachers, one that is being let go."""
+"""Clips of a worker that can be in the object store at once: one with the teachers, one that is
+being let go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +98,18 @@ class Layout:
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return (
-            f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; "
-            f"in each {counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and {counted(self.teachers, 'teacher')} of {self.cpus:g} "
-            f"CPU{gpus}"
+            f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} "
+            f"CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
+            f"{counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and "
+            f"{counted(self.teachers, 'teacher')} of {self.cpus:g} CPU{gpus}"
         )
 
 
 def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | None) -> Layout:
     """Share a cluster out.
 
-    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those; without, it is one CPU, or more where
-    few `workers` are wanted, and one unit worker.
+    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those;
+    without, it is one CPU, or more where few `workers` are wanted, and one unit worker.
 
     Args:
         nodes: (CPUs, GPUs) of each.
@@ -114,13 +120,29 @@ def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | 
     if with_gpu:
         group_cpus = _floor(min(cpus / int(gpus) for cpus, gpus in with_gpu))
         groups = sum(int(gpus) for _, gpus in with_gpu)
-        each = max(1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus)))
-        return Layout(groups=groups, workers=each, teachers=teachers, group_cpus=group_cpus, group_gpus=1.0, limit=workers)
+        each = max(
+            1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus))
+        )
+        return Layout(
+            groups=groups,
+            workers=each,
+            teachers=teachers,
+            group_cpus=group_cpus,
+            group_gpus=1.0,
+            limit=workers,
+        )
     sizes = [cpus for cpus, _ in nodes]
     wanted = workers or max(1, int(sum(sizes)))
     group_cpus = _floor(min(_largest_share(sizes, wanted), 1.0 + teachers))
     groups = min(wanted, _parts(sizes, group_cpus))
-    return Layout(groups=groups, workers=1, teachers=teachers, group_cpus=group_cpus, group_gpus=0.0, limit=workers)
+    return Layout(
+        groups=groups,
+        workers=1,
+        teachers=teachers,
+        group_cpus=group_cpus,
+        group_gpus=0.0,
+        limit=workers,
+    )
 
 
 def _largest_share(sizes: Sequence[float], wanted: int) -> float:
@@ -134,7 +156,8 @@ def _parts(sizes: Sequence[float], share: float) -> int:
 
 
 class TeacherActor:
-    """One teacher; made at the first call, so that what goes wrong in it is the error of that call."""
+    """One teacher; made at the first call, so that what goes wrong in it is the error of that
+    call."""
 
     def __init__(self, spec: TeacherSpec) -> None:
         self._spec = spec
@@ -164,11 +187,17 @@ class RayTrackers:
     def infos(self) -> Mapping[str, TeacherInfo]:
         return self._infos
 
-    def track(self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, Tracks | str]:
+    def track(
+        self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
+    ) -> dict[str, Tracks | str]:
         shared = ray.put(frames)
         found: dict[str, Tracks | str] = {}
         for _ in range(ATTEMPTS):
-            calls = {name: self._actors[name].track.remote(shared, queries, seed) for name in names if name not in found}
+            calls = {
+                name: self._actors[name].track.remote(shared, queries, seed)
+                for name in names
+                if name not in found
+            }
             lost = None
             for name, call in calls.items():
                 try:
@@ -185,11 +214,19 @@ class RayTrackers:
 class UnitWorker:
     """Does one unit at a time."""
 
-    def __init__(self, job: Job, limits: DecodeLimits, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        limits: DecodeLimits,
+        actors: Mapping[str, Any],
+        infos: Mapping[str, TeacherInfo],
+    ) -> None:
         self._one_thread = one_thread()
         self._one_thread.__enter__()  # for as long as the actor lives
         self._job = job
-        self._decoding = DecodingProcess(job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib)
+        self._decoding = DecodingProcess(
+            job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+        )
         self._trackers = RayTrackers(actors, infos)
 
     def ready(self) -> None:
@@ -201,7 +238,8 @@ class UnitWorker:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int | None) -> Iterator[None]:
-    """Connected to the cluster at `address`, or to one that is started on this machine and ends afterwards.
+    """Connected to the cluster at `address`, or to one that is started on this machine and ends
+    afterwards.
 
     A process that is connected already stays connected to what it is.
 
@@ -212,18 +250,31 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default; it warns until then
+    # as Ray will do by default; it warns until then
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
             _knock(address)
             ray.init(address=address, runtime_env={"env_vars": s3.variables()}, **quiet)
         else:
-            cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            cpus = (
+                len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count() or 1
+            )
             store = STORE_BYTES_PER_WORKER * (workers or cpus)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=store,
+                **quiet,
+            )
     except (OSError, ValueError, RuntimeError) as error:
-        raise SurroundingsError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+        raise SurroundingsError(
+            f"no Ray cluster at {address or 'this machine'}: {error}"
+        ) from error
     try:
         yield
     finally:
@@ -231,37 +282,56 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
-    """The layout for the cluster that this process is connected to. SurroundingsError if it has no CPUs yet."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    """The layout for the cluster that this process is connected to. SurroundingsError if it has no
+    CPUs yet."""
+    alive = [
+        node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
+    ]
     if not alive:
-        raise SurroundingsError("the Ray cluster has no node with CPUs yet: start one, then run the same command again.")
+        raise SurroundingsError(
+            "the Ray cluster has no node with CPUs yet: start one, then run the same command again."
+        )
     return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
 
 
 def note_on_store(layout: Layout, clips: ClipConfig) -> str:
-    """A sentence if a node's object store is too small for the clips of its workers, which Ray would then write to its disk; else ""."""
+    """A sentence if a node's object store is too small for the clips of its workers, which Ray
+    would then write to its disk; else ""."""
     clip_bytes = clips.frames * clips.short_side * round(clips.short_side * 16 / 9) * 3
     for node in ray.nodes():
         resources = node["Resources"]
-        workers = layout.workers_on(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) if node["Alive"] else 0
-        has, needs = resources.get("object_store_memory", 0.0), CLIPS_PER_WORKER * workers * clip_bytes
+        workers = (
+            layout.workers_on(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            if node["Alive"]
+            else 0
+        )
+        has, needs = (
+            resources.get("object_store_memory", 0.0),
+            CLIPS_PER_WORKER * workers * clip_bytes,
+        )
         if has < needs:
             return (
-                f"note: the object store of {node['NodeManagerHostname']} has {has / 1e9:.1f} GB, and {counted(workers, 'unit worker')} "
-                f"with wide clips want {needs / 1e9:.1f} GB: start Ray there with --object-store-memory, or give fewer --workers, or clips "
-                "go through its disk."
+                f"note: the object store of {node['NodeManagerHostname']} has {has / 1e9:.1f} GB, "
+                f"and {counted(workers, 'unit worker')} with wide clips want {needs / 1e9:.1f} GB: "
+                "start Ray there with --object-store-memory, or give fewer --workers, or clips go "
+                "through its disk."
             )
     return ""
 
 
 class Group:
-    """One actor of each teacher on one node, and room for the unit workers that share them; removed with `close`."""
+    """One actor of each teacher on one node, and room for the unit workers that share them; removed
+    with `close`."""
 
     def __init__(self, specs: Sequence[TeacherSpec], layout: Layout) -> None:
         self._placement = placement_group([layout.bundle], strategy="STRICT_PACK")
         self._cpus = layout.cpus
-        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(TeacherActor)
-        self._teachers = [teacher.options(scheduling_strategy=self._here()).remote(spec) for spec in specs]
+        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(
+            TeacherActor
+        )
+        self._teachers = [
+            teacher.options(scheduling_strategy=self._here()).remote(spec) for spec in specs
+        ]
 
     def infos(self) -> list[Any]:
         """A call to each teacher, in the order of the specs."""
@@ -285,7 +355,11 @@ class Group:
 
 
 def run(
-    job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit], layout: Layout
+    job: Job,
+    specs: Sequence[TeacherSpec],
+    limits: DecodeLimits,
+    units: Sequence[Unit],
+    layout: Layout,
 ) -> Iterator[Event | UnitOpen]:
     """Do the units on the cluster; yields what happens, as it happens.
 
@@ -299,7 +373,11 @@ def run(
         infos = _when_ready(first.infos(), layout)
         yield TeachersReady({info.name: info for info in sorted(infos, key=lambda info: info.name)})
         yield from _Handout(
-            units, layout, groups, lambda: Group(specs, layout), lambda group: group.worker(job, limits, infos)
+            units,
+            layout,
+            groups,
+            lambda: Group(specs, layout),
+            lambda group: group.worker(job, limits, infos),
         ).run()
     finally:
         for group in groups:
@@ -316,7 +394,8 @@ class _Worker:
 
 
 class _Handout:
-    """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings fail, goes to the end of the queue."""
+    """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings
+    fail, goes to the end of the queue."""
 
     def __init__(
         self,
@@ -349,7 +428,9 @@ class _Handout:
                 self._give(self._idle.pop())
             if not self._starting and self._queue and self._workers() < self._most:
                 self._start_group()  # for a node that joins late; waits until there is room
-            ready: list[Any] = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S)[0]
+            ready: list[Any] = ray.wait(
+                [*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S
+            )[0]
             self._give_up_lost_groups()
             for call in ready:
                 if call in self._starting:
@@ -379,7 +460,8 @@ class _Handout:
             self._start_worker(worker.group)
 
     def _give_up_lost_groups(self) -> None:
-        """Close the groups whose node has left; what is busy or starting in them ends with an error."""
+        """Close the groups whose node has left; what is busy or starting in them ends with an
+        error."""
         if time.monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._looked = time.monotonic()
@@ -394,10 +476,13 @@ class _Handout:
         self._queue.remove(unit)
         self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
         worker.expects = self._unexpected()
-        self._busy[worker.actor.do.options(num_returns="streaming").remote(unit, worker.expects)] = (unit, worker)
+        self._busy[
+            worker.actor.do.options(num_returns="streaming").remote(unit, worker.expects)
+        ] = (unit, worker)
 
     def _unexpected(self) -> Unit | None:
-        """The next unit that no busy worker was told to expect; what one was told is taken all the same where nothing else is left."""
+        """The next unit that no busy worker was told to expect; what one was told is taken all the
+        same where nothing else is left."""
         expected = {worker.expects.number for _, worker in self._busy.values() if worker.expects}
         return next((unit for unit in self._queue if unit.number not in expected), None)
 
@@ -434,7 +519,8 @@ class _Handout:
 
 
 def _knock(address: str) -> None:
-    """ConnectionError if nobody listens at "[ray://]host:port": Ray itself would wait for minutes. Other forms are left to Ray."""
+    """ConnectionError if nobody listens at "[ray://]host:port": Ray itself would wait for minutes.
+    Other forms are left to Ray."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
@@ -446,19 +532,24 @@ def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
         return ray.get(calls, timeout=ROOM_S)
     except GetTimeoutError as error:
         raise SurroundingsError(
-            f"the cluster had no room within {ROOM_S:.0f} s for this layout: {layout}. Wait for other jobs, or give fewer --workers."
+            f"the cluster had no room within {ROOM_S:.0f} s for this layout: {layout}. Wait for "
+            "other jobs, or give fewer --workers."
         ) from error
     except RayError as error:
         raise _as_raised(error) from error
 
 
 def _as_raised(error: RayError) -> SurroundingsError:
-    """The SurroundingsError that a task raised or a lost actor is; any other error of a task is raised, as the task did."""
+    """The SurroundingsError that a task raised or a lost actor is; any other error of a task is
+    raised, as the task did."""
     cause: BaseException = error
-    while isinstance(cause, RayTaskError):  # a task that waits for another wraps its error once more
+    # a task that waits for another wraps its error once more
+    while isinstance(cause, RayTaskError):
         cause = cause.cause
     if isinstance(cause, RayError):
-        return SurroundingsError(f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}")
+        return SurroundingsError(
+            f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}"
+        )
     if not isinstance(cause, SurroundingsError):
         raise cause from error
     return cause

@@ -1,10 +1,11 @@
 """Several processes that train one student, as plain Ray actors.
 
     driver          places the actors, hands rank 0's events on, and ends all of them when one fails
-    TrainWorker     one rank: joins the others at rank 0's address, then runs `student.training.train.training`
+    TrainWorker     one rank: joins the others at rank 0's address, then runs
+                    `student.training.train.training`
 
-Not Ray Train: see docs/decisions/0007-own-gradient-exchange.md. A lost worker ends the training; the same command goes on from the last
-checkpoint, with another number of workers if need be.
+Not Ray Train: see docs/decisions/0007-own-gradient-exchange.md. A lost worker ends the training;
+the same command goes on from the last checkpoint, with another number of workers if need be.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class TrainWorker:
     def train(
         self, config: TrainConfig, out: Path, resume: bool, rank: int, world: int, address: str
     ) -> Iterator[TrainEvent | TrainResult | TapdistillError]:
-        """The events of this rank; an expected error comes as the last of them, because raised it would reach the driver in wrappings."""
+        """The events of this rank; an expected error comes as the last of them, because raised it
+        would reach the driver in wrappings."""
         try:
             with joined(config.device, rank, world, 0, address) as processes:
                 yield from training(config, out, resume, processes)
@@ -83,12 +85,14 @@ def _when_placed(actors: list[Any]) -> list[str]:
         return ray.get([actor.address.remote() for actor in actors], timeout=ROOM_S)
     except GetTimeoutError as error:
         raise SurroundingsError(
-            f"the cluster had no room for {len(actors)} workers in {ROOM_S:g} s: it has {ray.cluster_resources()}. Give fewer --workers."
+            f"the cluster had no room for {len(actors)} workers in {ROOM_S:g} s: it has "
+            f"{ray.cluster_resources()}. Give fewer --workers."
         ) from error
 
 
 def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
-    """Rank 0's events, and the first error of any rank. The others' events are taken too, and dropped: only their errors matter."""
+    """Rank 0's events, and the first error of any rank. The others' events are taken too, and
+    dropped: only their errors matter."""
     running: list[Any] = list(streams)
     while running:
         stream: Any = ray.wait(running, num_returns=1)[0][0]
@@ -102,7 +106,8 @@ def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
             raise
         except RayError as error:
             raise SurroundingsError(
-                f"worker {rank} was lost: {error} The same command goes on from the last checkpoint."
+                f"worker {rank} was lost: {error} The same command goes on from the last "
+                "checkpoint."
             ) from error
         if isinstance(event, TapdistillError):
             raise event

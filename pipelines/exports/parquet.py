@@ -1,7 +1,10 @@
-"""Parquet export: every teacher's raw tracks and what became of them, one row per teacher, point, and frame.
+"""Parquet export: every teacher's raw tracks and what became of them, one row per teacher, point,
+and frame.
 
-    clip, query, teacher, t       which point: the clip's key, the query's number in it, the teacher, the frame
-    x, y                          px of the stored clip, pixel centres; null where the teacher does not track
+    clip, query, teacher, t       which point: the clip's key, the query's number in it, the
+                                  teacher, the frame
+    x, y                          px of the stored clip, pixel centres; null where the teacher does
+                                  not track
     visible                       the teacher's own visible rule applied
     visibility, confidence        as the model defines them; null where it does not know them
     support, valid, keep          the label of the point: see `labeler.labels.agreement.Labels`
@@ -23,10 +26,20 @@ from labeler.labels.sample import Sample
 NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     {
-        "clip": NAME, "query": pa.int32(), "teacher": NAME, "t": pa.int32(), "x": pa.float32(), "y": pa.float32(), "visible": pa.bool_(),
-        "visibility": pa.float32(), "confidence": pa.float32(), "support": pa.float32(), "valid": pa.bool_(), "keep": pa.bool_(),
+        "clip": NAME,
+        "query": pa.int32(),
+        "teacher": NAME,
+        "t": pa.int32(),
+        "x": pa.float32(),
+        "y": pa.float32(),
+        "visible": pa.bool_(),
+        "visibility": pa.float32(),
+        "confidence": pa.float32(),
+        "support": pa.float32(),
+        "valid": pa.bool_(),
+        "keep": pa.bool_(),
     }
-)  # fmt: skip
+)
 
 
 class TracksWriter:
@@ -47,7 +60,8 @@ class TracksWriter:
 
 
 def tracks_table(sample: Sample) -> pa.Table:
-    """The rows of one clip: its teachers by name, their points in the order of the queries, frame by frame."""
+    """The rows of one clip: its teachers by name, their points in the order of the queries, frame
+    by frame."""
     names, labels = sorted(sample.tracks), sample.labels
     k, (n, t) = len(names), labels.support.shape
     shape = (k, n, t)
@@ -79,4 +93,6 @@ def tracks_table(sample: Sample) -> pa.Table:
 
 
 def _named(numbers: np.ndarray, names: list[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(names, pa.string()))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(numbers, pa.int32()), pa.array(names, pa.string())
+    )

@@ -1,7 +1,9 @@
-"""Rerun export: frames, every teacher's points, and support over time, for the Rerun viewer (`pip install 'tapdistill[rerun]'`).
+"""Rerun export: frames, every teacher's points, and support over time, for the Rerun viewer
+(`pip install 'tapdistill[rerun]'`).
 
     <key>/frame                        the stored frames, as JPEG
-    <key>/frame/<teacher>/seen         points that the teacher sees, in its colour; their numbers are those of the queries
+    <key>/frame/<teacher>/seen         points that the teacher sees, in its colour; their numbers
+                                       are those of the queries
     <key>/frame/<teacher>/occluded     points that it says are occluded, smaller and pale
     <key>/support                      mean support of the points that are not agreed to be occluded
 
@@ -26,13 +28,16 @@ SEEN_PX, OCCLUDED_PX, PALE = 2.5, 1.5, 110
 
 
 class RerunWriter:
-    """Writes clips into a recording (.rrd), one after another. ConfigError where rerun-sdk is not installed."""
+    """Writes clips into a recording (.rrd), one after another. ConfigError where rerun-sdk is not
+    installed."""
 
     def __init__(self, file: Path) -> None:
         try:
             import rerun
         except ImportError as error:
-            raise ConfigError("--to rerun needs the package rerun-sdk: pip install 'tapdistill[rerun]'.") from error
+            raise ConfigError(
+                "--to rerun needs the package rerun-sdk: pip install 'tapdistill[rerun]'."
+            ) from error
         self._rerun: Any = rerun
         self._recording = rerun.RecordingStream("tapdistill")
         self._recording.save(file)
@@ -44,17 +49,32 @@ class RerunWriter:
         sees = {name: clip.visible(name) for name in clip.tracks}
         for t, frame in enumerate(clip.frames):
             self._recording.set_time("frame", sequence=t)
-            log(f"{clip.key}/frame", rerun.EncodedImage(contents=_jpeg(frame), media_type="image/jpeg"))
+            log(
+                f"{clip.key}/frame",
+                rerun.EncodedImage(contents=_jpeg(frame), media_type="image/jpeg"),
+            )
             for k, (name, tracks) in enumerate(clip.tracks.items()):
                 tracked = np.isfinite(tracks.xy[:, t]).all(-1)
-                seen, colour = sees[name][:, t], [int(tracker_colour(k)[i : i + 2], 16) for i in (1, 3, 5)]
-                for what, which, radius, alpha in (("seen", seen, SEEN_PX, 255), ("occluded", tracked & ~seen, OCCLUDED_PX, PALE)):
-                    points = tracks.xy[which, t] + 0.5  # Rerun puts (0, 0) at the corner of the top-left pixel
+                seen, colour = (
+                    sees[name][:, t],
+                    [int(tracker_colour(k)[i : i + 2], 16) for i in (1, 3, 5)],
+                )
+                for what, which, radius, alpha in (
+                    ("seen", seen, SEEN_PX, 255),
+                    ("occluded", tracked & ~seen, OCCLUDED_PX, PALE),
+                ):
+                    # Rerun puts (0, 0) at the corner of the top-left pixel
+                    points = tracks.xy[which, t] + 0.5
                     ids = np.flatnonzero(which).astype(np.uint16)
-                    marks = rerun.Points2D(points, colors=[[*colour, alpha]], radii=radius, keypoint_ids=ids)
+                    marks = rerun.Points2D(
+                        points, colors=[[*colour, alpha]], radii=radius, keypoint_ids=ids
+                    )
                     log(f"{clip.key}/frame/{name}/{what}", marks)
             if counted[:, t].any():
-                log(f"{clip.key}/support", rerun.Scalars(float(clip.labels.support[counted[:, t], t].mean())))
+                log(
+                    f"{clip.key}/support",
+                    rerun.Scalars(float(clip.labels.support[counted[:, t], t].mean())),
+                )
 
     def __enter__(self) -> Self:
         return self

@@ -1,10 +1,13 @@
 """TAP-Vid export: labels in the layout of TAP-Vid's test sets, as if they were exact tracks.
 
-    write_pickle(clips, file)    a dict name -> {video uint8 [T, H, W, 3], points float32 [N, T, 2] in 0..1, occluded bool [N, T]}
-    write_npz(clip, folder)      <key>.npz with video, points float32 [N, T, 2] px (pixel centres), occluded, and queries [N, 3]
+    write_pickle(clips, file)    a dict name -> {video uint8 [T, H, W, 3], points float32 [N, T, 2]
+                                 in 0..1, occluded bool [N, T]}
+    write_npz(clip, folder)      <key>.npz with video, points float32 [N, T, 2] px (pixel centres),
+                                 occluded, and queries [N, 3]
 
-`student.evaluation.tapvid` and `student.evaluation.testsets` read them back. TAP-Vid knows no third state, so a frame that has no label is
-marked occluded; where a point is occluded its place is that of the nearest frame that has one, as no reader expects NaN.
+`student.evaluation.tapvid` and `student.evaluation.testsets` read them back. TAP-Vid knows no third
+state, so a frame that has no label is marked occluded; where a point is occluded its place is that
+of the nearest frame that has one, as no reader expects NaN.
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ AGREEMENT_FIELDS = {field.name for field in fields(AgreementConfig)}
 
 
 def labels_as_truth(clip: Clip, policy: str, seed: int = 0) -> TestClip:
-    """The labels of a clip by one policy; points that it never sees are left out, so there may be none.
+    """The labels of a clip by one policy; points that it never sees are left out, so there may be
+    none.
 
     Args:
-        policy: a label policy (`labeler.labels.policies`), or the name of a teacher, whose own tracks are taken as they are.
+        policy: a label policy (`labeler.labels.policies`), or the name of a teacher, whose own
+            tracks are taken as they are.
         seed: of the policies that draw; the draw of a clip depends on its key, not on other clips.
 
     Raises:
@@ -38,13 +43,20 @@ def labels_as_truth(clip: Clip, policy: str, seed: int = 0) -> TestClip:
     if policy in clip.tracks:
         xy, visible = clip.tracks[policy].xy, clip.visible(policy)
     elif policy in POLICIES:
-        config = AgreementConfig(**{name: value for name, value in clip.labels.settings.items() if name in AGREEMENT_FIELDS})
+        config = AgreementConfig(
+            **{
+                name: value
+                for name, value in clip.labels.settings.items()
+                if name in AGREEMENT_FIELDS
+            }
+        )
         rng = np.random.default_rng([seed, *clip.key.encode()])
         target = choose(policy, clip.tracks, clip.rules, clip.queries, clip.size_hw, rng, config)
         xy, visible = target.xy, target.visible & target.used
     else:
         raise ConfigError(
-            f"clip {clip.key}: no label policy or teacher {policy!r}: there are {', '.join([*POLICIES, *clip.tracks])}."
+            f"clip {clip.key}: no label policy or teacher {policy!r}: there are "
+            f"{', '.join([*POLICIES, *clip.tracks])}."
         )
     height, width = clip.size_hw
     with np.errstate(invalid="ignore"):
@@ -67,15 +79,24 @@ def write_pickle(clips: Iterable[TestClip], file: Path) -> None:
 def write_npz(clip: TestClip, folder: Path) -> None:
     """One clip as <name>.npz in the folder."""
     np.savez_compressed(
-        folder / f"{clip.name}.npz", allow_pickle=False,
-        video=clip.frames, points=clip.xy, occluded=~clip.visible, queries=clip.queries,
-    )  # fmt: skip
+        folder / f"{clip.name}.npz",
+        allow_pickle=False,
+        video=clip.frames,
+        points=clip.xy,
+        occluded=~clip.visible,
+        queries=clip.queries,
+    )
 
 
 def _filled(xy: np.ndarray) -> np.ndarray:
-    """float32 [N, T, 2]: where a place is missing, that of the nearest frame which has one; each row has at least one."""
+    """float32 [N, T, 2]: where a place is missing, that of the nearest frame which has one; each
+    row has at least one."""
     frame = np.arange(xy.shape[1])
     away = np.abs(frame[:, None] - frame)  # [T, T]
     known = np.isfinite(xy).all(-1)
-    nearest = np.stack([np.where(row, away, len(frame)).argmin(-1) for row in known]) if len(xy) else np.zeros(known.shape, int)
+    nearest = (
+        np.stack([np.where(row, away, len(frame)).argmin(-1) for row in known])
+        if len(xy)
+        else np.zeros(known.shape, int)
+    )
     return np.take_along_axis(xy, nearest[..., None], axis=1).astype(np.float32)

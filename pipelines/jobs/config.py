@@ -29,19 +29,23 @@ from teachers.registry import own_name
 class LabelConfig:
     """Label real videos with several teachers, and write WebDataset shards.
 
-    The same command again goes on where it stopped; with another --teachers it adds those that are missing.
+    The same command again goes on where it stopped; with another --teachers it adds those that are
+    missing.
     """
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
-    """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, a line each), tables (.csv or .parquet, whose other
-    columns travel into the shards), and WebDataset tars of videos."""
+    """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, a line each),
+    tables (.csv or .parquet, whose other columns travel into the shards), and WebDataset tars of
+    videos."""
     out: str
     """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
     column: str | None = None
-    """Column of a table that holds the paths or URLs; without it the first of uri, url, path, video, file."""
+    """Column of a table that holds the paths or URLs; without it the first of uri, url, path,
+    video, file."""
     words: WordFilter = field(default_factory=WordFilter)
     teachers: tuple[str, ...] = ("lk", "flow", "match")
-    """Names from `tapdistill teachers`; two or more, or there is nothing to agree on and every label is kept."""
+    """Names from `tapdistill teachers`; two or more, or there is nothing to agree on and every
+    label is kept."""
     checkpoint: tuple[str, ...] = ()
     """Weights of a teacher, as NAME=FILE; may be given several times."""
     engine: Literal["ray", "local"] = "ray"
@@ -53,17 +57,22 @@ class LabelConfig:
     device: str = "auto"
     """Where teachers run: auto, cpu, cuda."""
     shards: str = "0/1"
-    """i/N: do only every N-th unit, from unit i (0 to N - 1) on; for job arrays without one Ray cluster."""
+    """i/N: do only every N-th unit, from unit i (0 to N - 1) on; for job arrays without one Ray
+    cluster."""
     retry: str | None = None
-    """Plan the videos again that have this reason in failures.parquet, such as timeout, and label them."""
+    """Plan the videos again that have this reason in failures.parquet, such as timeout, and label
+    them."""
     max_failed_fraction: float = 0.5
     """Stop when more of the videos fail, from the 20th on: something is wrong with all of them."""
     dry_run: bool = False
-    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and thrown away; write nothing."""
+    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and
+    thrown away; write nothing."""
     metrics: Path | None = None
-    """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the oldest clip in flight, reasons."""
+    """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the
+    oldest clip in flight, reasons."""
     videos_per_unit: int | None = None
-    """Videos in one shard; without it 16, and fewer where there are less than 512, so that every worker of a machine gets some."""
+    """Videos in one shard; without it 16, and fewer where there are less than 512, so that every
+    worker of a machine gets some."""
     decoder: Decoder = "auto"
     """auto: decord where a scan of the packets calls the file safe, PyAV elsewhere."""
     unsafe_decode: bool = False
@@ -77,7 +86,9 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         if len(self.names()) != len(self.teachers) or not self.teachers:
-            raise ConfigError(f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once.")
+            raise ConfigError(
+                f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once."
+            )
         for address in (*self.checkpoint, self.ray_address or ""):
             refuse_secrets(address)
         self.specs()
@@ -87,14 +98,21 @@ class LabelConfig:
         if self.retry is not None and self.retry not in REASONS:
             raise ConfigError(f"--retry {self.retry}: there are the reasons {', '.join(REASONS)}.")
         if self.retry == "unwanted":
-            raise ConfigError("--retry unwanted: the words of a data set are frozen; label with others into another --out.")
+            raise ConfigError(
+                "--retry unwanted: the words of a data set are frozen; label with others into "
+                "another --out."
+            )
         if not 0 <= self.max_failed_fraction <= 1:
-            raise ConfigError(f"--max-failed-fraction {self.max_failed_fraction:g}: must be from 0 to 1 (never stop).")
+            raise ConfigError(
+                f"--max-failed-fraction {self.max_failed_fraction:g}: must be from 0 to 1 (never "
+                "stop)."
+            )
         if self.videos_per_unit is not None and self.videos_per_unit < 1:
             raise ConfigError(f"--videos-per-unit {self.videos_per_unit}: must be at least 1.")
         if self.engine == "local" and (self.ray_address or self.workers not in (None, 1)):
             raise ConfigError(
-                "--engine local is one process without Ray: leave --ray-address and --workers out, or use --engine ray."
+                "--engine local is one process without Ray: leave --ray-address and --workers out, "
+                "or use --engine ray."
             )
 
     def names(self) -> set[str]:
@@ -105,26 +123,42 @@ class LabelConfig:
         """(i, N) of --shards; ConfigError if it is none."""
         i, _, n = self.shards.partition("/")
         if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
-            raise ConfigError(f"--shards {self.shards}: write i/N with i from 0 to N - 1, such as 0/8.")
+            raise ConfigError(
+                f"--shards {self.shards}: write i/N with i from 0 to N - 1, such as 0/8."
+            )
         return int(i), int(n)
 
     def frozen(self) -> Frozen:
         """The part that decides which clips, pixels, and queries the data set has."""
         return Frozen(
-            sources=tuple(video if "://" in video else os.path.abspath(video) for video in self.videos), column=self.column,
+            sources=tuple(
+                video if "://" in video else os.path.abspath(video) for video in self.videos
+            ),
+            column=self.column,
             words=self.words,
-            videos_per_unit=self.videos_per_unit, decoder=self.decoder, unsafe_decode=self.unsafe_decode, limits=self.limits,
-            clips=self.clips, queries=self.queries, encode=self.encode,
-        )  # fmt: skip
+            videos_per_unit=self.videos_per_unit,
+            decoder=self.decoder,
+            unsafe_decode=self.unsafe_decode,
+            limits=self.limits,
+            clips=self.clips,
+            queries=self.queries,
+            encode=self.encode,
+        )
 
     def specs(self) -> list[TeacherSpec]:
         """How each teacher is made. ConfigError for a --checkpoint that names none of them."""
         files = dict(_name_and_file(text, self.teachers) for text in self.checkpoint)
-        return [TeacherSpec(name=name, checkpoint=files.get(name), device=self.device) for name in self.teachers]
+        return [
+            TeacherSpec(name=name, checkpoint=files.get(name), device=self.device)
+            for name in self.teachers
+        ]
 
 
 def _name_and_file(text: str, names: Sequence[str]) -> tuple[str, str]:
     name, separator, file = text.partition("=")
     if not separator or name not in names:
-        raise ConfigError(f"--checkpoint {text}: write NAME=FILE with a NAME from --teachers ({', '.join(names)}).")
+        raise ConfigError(
+            f"--checkpoint {text}: write NAME=FILE with a NAME from --teachers "
+            f"({', '.join(names)})."
+        )
     return name, file

@@ -1,7 +1,9 @@
-"""The dry run of a labelling job: its plan, and what it would cost, from a few clips that are really labelled and thrown away.
+"""The dry run of a labelling job: its plan, and what it would cost, from a few clips that are
+really labelled and thrown away.
 
-Videos are taken evenly over the plan; of each, one clip goes the whole way in this process. The estimate is the mean of those clips
-times the clips that the videos have, and as rough as a mean of few is.
+Videos are taken evenly over the plan; of each, one clip goes the whole way in this process. The
+estimate is the mean of those clips times the clips that the videos have, and as rough as a mean of
+few is.
 """
 
 from __future__ import annotations
@@ -63,17 +65,25 @@ def print_estimate(config: LabelConfig) -> None:
     if plans:
         say(f"{config.out} is planned already; this is its first plan.")
     sources = [] if plans else list_sources(frozen.sources, frozen.column)
-    plan = plans[0] if plans else cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not)
+    plan = (
+        plans[0]
+        if plans
+        else cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not)
+    )
     wanted = sources_of(plan[plan["unit"] != NO_UNIT])
     known = sum(source.size for source in wanted)
     units = plan.loc[plan["unit"] != NO_UNIT, "unit"].nunique()
     say(
         f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; "
-        f"{counted(units, 'unit')}; {known / 1e9:.2f} GB to read" + (", sizes of a list not counted." if not known else ".")
+        f"{counted(units, 'unit')}; {known / 1e9:.2f} GB to read"
+        + (", sizes of a list not counted." if not known else ".")
     )
     if not wanted:
         return
-    picked = [wanted[i] for i in sorted(set(np.linspace(0, len(wanted) - 1, VIDEOS).round().astype(int).tolist()))]
+    picked = [
+        wanted[i]
+        for i in sorted(set(np.linspace(0, len(wanted) - 1, VIDEOS).round().astype(int).tolist()))
+    ]
     say(f"labelling one clip of each of {len(picked)} videos here, to measure ...")
     found = warm_up(config, picked)
     for problem in found.problems:
@@ -89,7 +99,12 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
     found = WarmUp()
     trackers = LocalTrackers(config.specs())
     limits = config.decoding
-    with one_thread(), DecodingProcess(config.frozen(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib) as decoding:
+    with (
+        one_thread(),
+        DecodingProcess(
+            config.frozen(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+        ) as decoding,
+    ):
         for video in videos:
             found.videos += 1
             clip = _first_clip(decoding, video, found)
@@ -105,7 +120,9 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
                     result = Tracks.nan(len(clip.queries), len(clip.frames))
                 tracks[name] = stored(result)
             rules = {name: trackers.infos[name].rule for name in tracks}
-            labels = agreement.label(tracks, rules, clip.queries, clip.frames.shape[1:3], config.agreement)
+            labels = agreement.label(
+                tracks, rules, clip.queries, clip.frames.shape[1:3], config.agreement
+            )
             meta = {**clip.meta, "teachers": info_to_meta(trackers.infos)}
             sample = Sample(clip.key, clip.mp4, clip.queries, clip.sampler, tracks, labels, meta)
             found.bytes += sum(map(len, members(sample).values()))
@@ -133,7 +150,10 @@ def _table(found: WarmUp, videos: int) -> Table:
     clips = videos * found.clips_found / found.videos
     steps: Mapping[str, float] = {
         "decoding and encoding": found.decoding_s / found.clips,
-        **{f"teacher {name}": seconds / found.clips for name, seconds in sorted(found.teachers_s.items())},
+        **{
+            f"teacher {name}": seconds / found.clips
+            for name, seconds in sorted(found.teachers_s.items())
+        },
     }
     opening = videos * found.opening_s / found.videos
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -142,6 +162,15 @@ def _table(found: WarmUp, videos: int) -> Table:
     table.add_row("opening and cuts", "", duration(opening))
     for name, seconds in steps.items():
         table.add_row(name, f"{seconds:.2f} s", duration(seconds * clips))
-    table.add_row("one worker on this machine", "", duration(opening + sum(steps.values()) * clips), style="bold")
-    table.add_row("bytes", f"{found.bytes / found.clips / 1e6:.2f} MB", f"{found.bytes / found.clips * clips / 1e9:.2f} GB")
+    table.add_row(
+        "one worker on this machine",
+        "",
+        duration(opening + sum(steps.values()) * clips),
+        style="bold",
+    )
+    table.add_row(
+        "bytes",
+        f"{found.bytes / found.clips / 1e6:.2f} MB",
+        f"{found.bytes / found.clips * clips / 1e9:.2f} GB",
+    )
     return table

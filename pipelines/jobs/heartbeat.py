@@ -1,8 +1,11 @@
-"""Heartbeat: a running job says in its data set that it lives, for `tapdistill status` on another machine.
+"""Heartbeat: a running job says in its data set that it lives, for `tapdistill status` on another
+machine.
 
-    jobs/<host>-<pid>.json    the last `Snapshot`, written again every half minute, and once when the job ends
+    jobs/<host>-<pid>.json    the last `Snapshot`, written again every half minute, and once when
+                              the job ends
 
-It is news, not truth: what is done stands in the commit records, and a job that cannot write its heartbeat works on.
+It is news, not truth: what is done stands in the commit records, and a job that cannot write its
+heartbeat works on.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ from teachers import ConfigError, TapdistillError
 FOLDER = "jobs"
 EVERY_S = 30.0
 SILENT_S = 300.0
-"""A job that said nothing for so long, and did not say that it ended, is dead, or its machine is."""
+"""A job that said nothing for so long, and did not say that it ended, is dead, or its machine
+is."""
 
 
 class Heartbeat:
-    """Takes the snapshots of a job: each to the metrics file, one in half a minute to the data set."""
+    """Takes the snapshots of a job: each to the metrics file, one in half a minute to the data
+    set."""
 
     def __init__(self, storage: Storage, metrics: Path | None = None) -> None:
         self._storage, self._metrics = storage, metrics
@@ -32,22 +37,28 @@ class Heartbeat:
                 metrics.parent.mkdir(parents=True, exist_ok=True)
                 metrics.open("a").close()
             except OSError as error:
-                raise ConfigError(f"--metrics {metrics}: cannot be written: {error.strerror}.") from error
+                raise ConfigError(
+                    f"--metrics {metrics}: cannot be written: {error.strerror}."
+                ) from error
 
     def __call__(self, snapshot: Snapshot) -> None:
         if self._metrics is not None:
-            with contextlib.suppress(OSError), self._metrics.open("a") as file:  # a full disk stops no job for its news
+            # a full disk stops no job for its news
+            with contextlib.suppress(OSError), self._metrics.open("a") as file:
                 file.write(snapshot.to_json() + "\n")
         if snapshot.ended or time.monotonic() - self._beat >= EVERY_S:
             self._beat = time.monotonic()
             try:
-                self._storage.replace(f"{FOLDER}/{snapshot.host}-{snapshot.pid}.json", snapshot.to_json().encode())
+                self._storage.replace(
+                    f"{FOLDER}/{snapshot.host}-{snapshot.pid}.json", snapshot.to_json().encode()
+                )
             except TapdistillError:
                 return  # the job's own reads and writes will say what is wrong with the storage
 
 
 def jobs(storage: Storage) -> list[Snapshot]:
-    """The last word of every job that worked on the data set, the latest first; damaged ones are left out."""
+    """The last word of every job that worked on the data set, the latest first; damaged ones are
+    left out."""
     found = []
     for name in storage.names(FOLDER):
         try:

@@ -1,9 +1,11 @@
 """The labelling job, here or on a Ray cluster.
 
-    freeze dataset.json -> plan -> open units -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables
+    freeze dataset.json -> plan -> open units
+        -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables
 
-The same job again goes on where it stopped; with other teachers it adds those that are missing. Several drivers may work on
-one data set: `--shards i/N` gives each its share, and those that overlap do no harm.
+The same job again goes on where it stopped; with other teachers it adds those that are missing.
+Several drivers may work on one data set: `--shards i/N` gives each its share, and those that
+overlap do no harm.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
-from labeler.shards.plan import NO_UNIT, Unit, create_plan, cut_into_units, plan_again, read_plans, unit_that_counts
+from labeler.shards.plan import (
+    NO_UNIT,
+    Unit,
+    create_plan,
+    cut_into_units,
+    plan_again,
+    read_plans,
+    unit_that_counts,
+)
 from labeler.shards.records import Record, latest_names, latest_records
 from labeler.sources.listing import list_sources
 from labeler.unit import Event, Job, TeachersReady, VideoDone, check_same_teachers
@@ -54,7 +64,9 @@ class LabelResult:
     seconds: float
 
 
-def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None = None) -> LabelResult:
+def label(
+    config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None = None
+) -> LabelResult:
     """Run the job until every unit has a record with every teacher, or cannot have one now.
 
     Args:
@@ -83,7 +95,9 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
 
     troubles: list[UnitOpen] = []
     failures = _Failures(config.max_failed_fraction)
-    with JobProgress(sum(len(unit.videos) for unit in todo), Heartbeat(storage, config.metrics)) as progress:
+    with JobProgress(
+        sum(len(unit.videos) for unit in todo), Heartbeat(storage, config.metrics)
+    ) as progress:
         for event in _events(config, job, todo, progress):
             progress.show(event)
             if isinstance(event, TeachersReady):
@@ -106,12 +120,17 @@ def label(config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None 
 
 
 def _planned(storage: Storage, config: LabelConfig, frozen: Frozen) -> list[pd.DataFrame]:
-    """The plans of the data set; made, if it has none, and settings held against those it was made with."""
+    """The plans of the data set; made, if it has none, and settings held against those it was made
+    with."""
     plans = read_plans(storage)
     sources = [] if plans else list_sources(frozen.sources, frozen.column)
     freeze(storage, frozen, version("tapdistill"))
     if not plans:
-        create_plan(storage, 0, cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not))
+        create_plan(
+            storage,
+            0,
+            cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not),
+        )
         plans = read_plans(storage)
     return plans
 
@@ -119,14 +138,23 @@ def _planned(storage: Storage, config: LabelConfig, frozen: Frozen) -> list[pd.D
 def _planned_again(
     storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Sequence[Record]
 ) -> list[pd.DataFrame]:
-    """The plans, and one more with the videos that have a row with `config.retry`; none more if there is no such row."""
-    rows = [row for record in tables.without_superseded(plans, records) for row in record.rows if row.reason == config.retry]
+    """The plans, and one more with the videos that have a row with `config.retry`; none more if
+    there is no such row."""
+    rows = [
+        row
+        for record in tables.without_superseded(plans, records)
+        for row in record.rows
+        if row.reason == config.retry
+    ]
     uris = {row.uri for row in rows}
     if not uris:
         say(f"no video has the reason {config.retry!r}: nothing is planned again.")
         return plans
     if not create_plan(storage, len(plans), plan_again(plans, uris, config.videos_per_unit)):
-        raise SurroundingsError(f"another job planned videos of {storage.url} again at this moment: look with `tapdistill status`.")
+        raise SurroundingsError(
+            f"another job planned videos of {storage.url} again at this moment: look with "
+            "`tapdistill status`."
+        )
     say(f"{len(uris)} videos with the reason {config.retry!r} are planned again.")
     return read_plans(storage)
 
@@ -135,17 +163,23 @@ def _share(units: list[Unit], share: tuple[int, int]) -> list[Unit]:
     return [unit for unit in units if unit.number % share[1] == share[0]]
 
 
-def _say_what_is_to_do(config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Sequence[Unit], url: str) -> None:
+def _say_what_is_to_do(
+    config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Sequence[Unit], url: str
+) -> None:
     units = sum(table.loc[table["unit"] != NO_UNIT, "unit"].nunique() for table in plans)
     unwanted = sum(int((table["unit"] == NO_UNIT).sum()) for table in plans)
     videos = len(unit_that_counts(plans))
     of_share = f" of share {config.shards}" if config.share() != (0, 1) else ""
     filtered = f" ({unwanted} left out by their words)" if unwanted else ""
-    say(f"{counted(videos, 'video')}{filtered} in {counted(units, 'unit')}, {len(todo)}{of_share} to do -> {url}")
+    say(
+        f"{counted(videos, 'video')}{filtered} in {counted(units, 'unit')}, {len(todo)}{of_share} "
+        f"to do -> {url}"
+    )
 
 
 def _compacted(storage: Storage) -> list[Record]:
-    """Write the tables again, until no other job committed meanwhile; the records that they hold."""
+    """Write the tables again, until no other job committed meanwhile; the records that they
+    hold."""
     while True:
         records = latest_records(storage)
         tables.compact(storage, records)
@@ -162,18 +196,25 @@ class _Failures:
 
     def count(self, event: VideoDone) -> None:
         self._videos += 1
-        self._reasons.update(row.reason for row in event.rows if row.what == "video" and row.status == "failed")
+        self._reasons.update(
+            row.reason for row in event.rows if row.what == "video" and row.status == "failed"
+        )
         failed = self._reasons.total()
         if self._videos >= FEWEST_VIDEOS and failed > self._most * self._videos:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common(3))
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in self._reasons.most_common(3)
+            )
             raise TooManyFailures(
-                f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because something may be wrong with all of them. "
-                "What is committed stays, and failures.parquet of the last ended job says more. Mend it and run the same command, "
-                "or let it go on with --max-failed-fraction 1."
+                f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because "
+                "something may be wrong with all of them. What is committed stays, and "
+                "failures.parquet of the last ended job says more. Mend it and run the same "
+                "command, or let it go on with --max-failed-fraction 1."
             )
 
 
-def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress) -> Iterator[Event | UnitOpen]:
+def _events(
+    config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
+) -> Iterator[Event | UnitOpen]:
     """What happens while the chosen engine does the units."""
     if not todo:
         return
@@ -183,7 +224,11 @@ def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
     from pipelines.engines import ray as engine_ray  # here, because they import ray
     from pipelines.jobs import ray_metrics  # here, because they import ray
 
-    progress.note(f"connecting to Ray at {config.ray_address}" if config.ray_address else "starting Ray on this machine")
+    progress.note(
+        f"connecting to Ray at {config.ray_address}"
+        if config.ray_address
+        else "starting Ray on this machine"
+    )
     with engine_ray.connected(config.ray_address, config.workers):
         layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
         progress.note(str(layout))
@@ -196,17 +241,29 @@ def _events(config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
 def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConfig) -> None:
     other = sum(record.agreement != asdict(agreement) for record in records)
     if other:
-        say(f"note: the labels of {other} units were made with other agreement settings; `tapdistill relabel` makes them equal.")
+        say(
+            f"note: the labels of {other} units were made with other agreement settings; "
+            "`tapdistill relabel` makes them equal."
+        )
 
 
 def _note_changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> None:
-    """Say what came or changed since the plan was made: the plan is fixed, so that it stays out must not go unseen."""
+    """Say what came or changed since the plan was made: the plan is fixed, so that it stays out
+    must not go unseen."""
     try:
-        now = {source.uri: source.etag for source in list_sources(config.frozen().sources, config.column)}
+        now = {
+            source.uri: source.etag
+            for source in list_sources(config.frozen().sources, config.column)
+        }
     except TapdistillError:
         return  # what is labelled already needs its sources no more
-    then = {uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)}
+    then = {
+        uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)
+    }
     new = sum(uri not in then for uri in now)
     changed = sum(uri in then and then[uri] != etag for uri, etag in now.items())
     if new or changed:
-        say(f"note: {new} files are new and {changed} changed since this data set was planned; label them into another --out.")
+        say(
+            f"note: {new} files are new and {changed} changed since this data set was planned; "
+            "label them into another --out."
+        )

@@ -1,6 +1,8 @@
-"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere, and a heartbeat that `tapdistill status` reads.
+"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere, and a
+heartbeat that `tapdistill status` reads.
 
-A thread keeps them going while nothing happens, so that the last slow video of a job is seen for what it is.
+A thread keeps them going while nothing happens, so that the last slow video of a job is seen for
+what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from labeler.shards.checked_json import check_types
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
@@ -27,14 +36,16 @@ from pipelines.terminal.progress import LINE_EVERY_S, Lines, duration
 REFRESH_S = 0.2
 """Between two looks of the bar."""
 SLOW_S, SLOW_TIMES, QUICK_S = 60.0, 10.0, 5.0
-"""A clip that is in flight for a minute is named, and one for ten times the median, if that is more than some seconds."""
+"""A clip that is in flight for a minute is named, and one for ten times the median, if that is more
+than some seconds."""
 LATEST = 256
 """Clips of which the median is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a job looks like at a moment, as `status`, the JSON lines of --metrics, and Ray's metrics have it."""
+    """What a job looks like at a moment, as `status`, the JSON lines of --metrics, and Ray's
+    metrics have it."""
 
     host: str
     pid: int
@@ -48,7 +59,8 @@ class Snapshot:
     clips_per_s: float
     tracks_per_s: float
     teachers_busy: float | None
-    """Share of the unit workers' time in which teachers work; None before the first video is through."""
+    """Share of the unit workers' time in which teachers work; None before the first video is
+    through."""
     waiting_for_frames: float | None
     """Share of it in which they wait for the decoder."""
     oldest_s: float
@@ -56,7 +68,8 @@ class Snapshot:
     oldest: str
     """Its video, and what is done with it; "" if nothing is in flight."""
     median_s: float | None = None
-    """How long a clip takes its teachers: the median of the latest; None before the first one is done."""
+    """How long a clip takes its teachers: the median of the latest; None before the first one is
+    done."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Rows by reason."""
     ended: bool = False
@@ -73,7 +86,8 @@ class Snapshot:
 
 
 class JobProgress:
-    """Counts events and shows them: videos done of all, clips/s, tracks/s, shares of time, time left, rows by reason.
+    """Counts events and shows them: videos done of all, clips/s, tracks/s, shares of time, time
+    left, rows by reason.
 
     Args:
         videos: to do.
@@ -100,10 +114,17 @@ class JobProgress:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
         self._bar = Progress(
-            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("videos · {task.fields[counts]}", markup=False),
-            TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn("labelling"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("videos · {task.fields[counts]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self._task = self._bar.add_task("labelling", total=videos, counts="")
 
     def __enter__(self) -> JobProgress:
@@ -111,7 +132,12 @@ class JobProgress:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
         self._bar.stop()
@@ -136,14 +162,23 @@ class JobProgress:
                 self._tracks += event.tracks
                 if event.unit in self._tracking:
                     self._took.append(time.monotonic() - self._tracking.pop(event.unit))
-                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+                self._doing[event.unit] = (
+                    time.monotonic(),
+                    f"unit {event.unit}: waiting for frames",
+                )
             elif isinstance(event, VideoDone):
-                self._videos_done = min(self._videos_done + 1, self._videos)  # a unit that was done again counts once
+                # a unit that was done again counts once
+                self._videos_done = min(self._videos_done + 1, self._videos)
                 self._reasons.update(row.reason for row in event.rows)
                 before = self._seconds.get(event.unit, {})
-                self._spent.update({step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()})
+                self._spent.update(
+                    {step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()}
+                )
                 self._seconds[event.unit] = event.seconds
-                self._doing[event.unit] = (time.monotonic(), f"unit {event.unit}: waiting for frames")
+                self._doing[event.unit] = (
+                    time.monotonic(),
+                    f"unit {event.unit}: waiting for frames",
+                )
             elif isinstance(event, UnitOpen):
                 say(f"unit {event.unit} stays open: {event.why}")
                 self._doing.pop(event.unit, None)
@@ -162,12 +197,23 @@ class JobProgress:
             spent, total = self._spent, sum(self._spent.values())
             since, what = min(self._doing.values(), default=(now, ""))
             return Snapshot(
-                host=socket.gethostname(), pid=os.getpid(), started=self._started_at, now=time.time(), videos=self._videos,
-                videos_done=self._videos_done, clips=self._clips, clips_per_s=self._clips / elapsed,
-                tracks_per_s=self._tracks / elapsed, teachers_busy=spent["teachers"] / total if total else None,
-                waiting_for_frames=spent["waiting for frames"] / total if total else None, oldest_s=now - since,
-                oldest="" if ended else what, median_s=median(self._took) if self._took else None, reasons=dict(self._reasons), ended=ended,
-            )  # fmt: skip
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                started=self._started_at,
+                now=time.time(),
+                videos=self._videos,
+                videos_done=self._videos_done,
+                clips=self._clips,
+                clips_per_s=self._clips / elapsed,
+                tracks_per_s=self._tracks / elapsed,
+                teachers_busy=spent["teachers"] / total if total else None,
+                waiting_for_frames=spent["waiting for frames"] / total if total else None,
+                oldest_s=now - since,
+                oldest="" if ended else what,
+                median_s=median(self._took) if self._took else None,
+                reasons=dict(self._reasons),
+                ended=ended,
+            )
 
     def _report(self, *, ended: bool = False) -> None:
         snapshot = self.snapshot(ended=ended)
@@ -182,19 +228,34 @@ class JobProgress:
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
         snapshot = self.snapshot()
-        self._bar.update(self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot)))
+        self._bar.update(
+            self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot))
+        )
         if self._lines.due():
-            say(f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}{left(snapshot)}")
+            say(
+                f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · "
+                f"{counts(snapshot)}{left(snapshot)}"
+            )
 
 
 def counts(snapshot: Snapshot) -> str:
-    """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3 static"."""
-    parts = [f"{snapshot.clips} clips", f"{snapshot.clips_per_s:.2f} clips/s", f"{snapshot.tracks_per_s:,.0f} tracks/s"]
+    """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3
+    static"."""
+    parts = [
+        f"{snapshot.clips} clips",
+        f"{snapshot.clips_per_s:.2f} clips/s",
+        f"{snapshot.tracks_per_s:,.0f} tracks/s",
+    ]
     if snapshot.teachers_busy is not None and snapshot.waiting_for_frames is not None:
-        parts += [f"teachers {snapshot.teachers_busy:.0%}", f"waiting for frames {snapshot.waiting_for_frames:.0%}"]
+        parts += [
+            f"teachers {snapshot.teachers_busy:.0%}",
+            f"waiting for frames {snapshot.waiting_for_frames:.0%}",
+        ]
     text = ", ".join(parts)
     if snapshot.reasons:
-        text += " · " + ", ".join(f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3))
+        text += " · " + ", ".join(
+            f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3)
+        )
     if snapshot.oldest and is_slow(snapshot):
         text += f" · slow: {snapshot.oldest} for {duration(snapshot.oldest_s)}"
     return text
@@ -202,7 +263,11 @@ def counts(snapshot: Snapshot) -> str:
 
 def is_slow(snapshot: Snapshot) -> bool:
     """Whether the oldest clip in flight takes strikingly long."""
-    much = SLOW_S if snapshot.median_s is None else min(SLOW_S, max(QUICK_S, SLOW_TIMES * snapshot.median_s))
+    much = (
+        SLOW_S
+        if snapshot.median_s is None
+        else min(SLOW_S, max(QUICK_S, SLOW_TIMES * snapshot.median_s))
+    )
     return snapshot.oldest_s > much
 
 
@@ -210,5 +275,9 @@ def left(snapshot: Snapshot) -> str:
     """ " · about 12 min left", from the pace so far; "" before the first video is through."""
     if not snapshot.videos_done:
         return ""
-    seconds = (snapshot.now - snapshot.started) / snapshot.videos_done * (snapshot.videos - snapshot.videos_done)
+    seconds = (
+        (snapshot.now - snapshot.started)
+        / snapshot.videos_done
+        * (snapshot.videos - snapshot.videos_done)
+    )
     return f" · about {duration(seconds)} left"

@@ -1,6 +1,8 @@
-"""Ray metrics: the snapshots of a job as gauges, which Ray serves to Prometheus at each node as `ray_tapdistill_...`.
+"""Ray metrics: the snapshots of a job as gauges, which Ray serves to Prometheus at each node as
+`ray_tapdistill_...`.
 
-Ray's agent does that where `ray[default]` is installed (`tapdistill[cluster]`); elsewhere they go nowhere, and do no harm.
+Ray's agent does that where `ray[default]` is installed (`tapdistill[cluster]`); elsewhere they go
+nowhere, and do no harm.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ class RayMetrics:
 
     def __init__(self, dataset: str) -> None:
         """`dataset` is the tag of every gauge: jobs on one cluster are told apart by it."""
-        self._gauges = {name: Gauge(f"tapdistill_{name}", text, ("dataset",)) for name, text in NUMBERS.items()}
+        self._gauges = {
+            name: Gauge(f"tapdistill_{name}", text, ("dataset",)) for name, text in NUMBERS.items()
+        }
         self._rows = Gauge(
-            "tapdistill_rows", "Videos, clips, and teachers' parts of clips that gave no label.", ("dataset", "reason")
+            "tapdistill_rows",
+            "Videos, clips, and teachers' parts of clips that gave no label.",
+            ("dataset", "reason"),
         )
         self._tags = {"dataset": dataset}
 

@@ -1,10 +1,12 @@
-"""The report of a data set: one page with its numbers, a table of clips, and a player for each; it loads nothing from the network.
+"""The report of a data set: one page with its numbers, a table of clips, and a player for each; it
+loads nothing from the network.
 
-While the players are small together they lie in the page itself, which is then one file. Above `ONE_FILE_BYTES` each is a script
-in a folder beside it (`index-clips/000017.js`), which the page reads when the clip is opened.
+While the players are small together they lie in the page itself, which is then one file. Above
+`ONE_FILE_BYTES` each is a script in a folder beside it (`index-clips/000017.js`), which the page
+reads when the clip is opened.
 
-The look, the charts, and the accounts are those of `pipelines.reports.page`, the player is that of `labeler.show.player`. Texts from
-files are escaped.
+The look, the charts, and the accounts are those of `pipelines.reports.page`, the player is that of
+`labeler.show.player`. Texts from files are escaped.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from labeler.labels.disagreement import disagreement
 from labeler.reasons import REASONS
 from labeler.show import player
 from pipelines.reports.measures import Measures
-from pipelines.reports.page import ROWS_SHOWN, Figure, Statistics, accounts_of, most_central, short, statistics_of, templates
+from pipelines.reports.page import (
+    ROWS_SHOWN,
+    Figure,
+    Statistics,
+    accounts_of,
+    most_central,
+    short,
+    statistics_of,
+    templates,
+)
 from pipelines.reports.thumbnail import thumbnail
 from teachers import SurroundingsError
 from teachers.licences import licence_note
@@ -65,7 +76,12 @@ class ClipRow:
 
 
 def write_report(
-    index: Path, dataset: Dataset, clips: Iterable[Clip], teachers: Sequence[str], measures: Measures | None, how: str
+    index: Path,
+    dataset: Dataset,
+    clips: Iterable[Clip],
+    teachers: Sequence[str],
+    measures: Measures | None,
+    how: str,
 ) -> Written:
     """Write the page to `index`, and the players of the clips into it or beside it.
 
@@ -90,11 +106,14 @@ def write_report(
     except OSError as error:
         raise SurroundingsError(f"could not write --out {index}: {error}.") from error
     size = len(page.encode()) + players.size_bytes * players.split
-    return Written(clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None)
+    return Written(
+        clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None
+    )
 
 
 class Players:
-    """The players of a report: kept for the page while they are small together, else each in a file of its own."""
+    """The players of a report: kept for the page while they are small together, else each in a file
+    of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,7 +130,9 @@ class Players:
         if self.split:
             self.folder.mkdir(exist_ok=True)
             for waiting, text in self.inline.items():
-                (self.folder / Path(self.file(waiting)).name).write_text(f"clip({waiting}, {json.dumps(text)});", encoding="utf-8")
+                (self.folder / Path(self.file(waiting)).name).write_text(
+                    f"clip({waiting}, {json.dumps(text)});", encoding="utf-8"
+                )
             self.inline.clear()
 
     def file(self, number: int) -> str:
@@ -140,46 +161,64 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
 
 
 def _fragment(clip: Clip, statistics: Statistics) -> str:
-    """The clip as the page shows it when it is opened: player, charts, and what its metadata say."""
-    return templates().get_template("inspect_clip.html.j2").render(
-        player=player.payload_of(clip),
-        mp4=clip.mp4,
-        colour="support",
-        key=clip.key,
-        uri=clip.meta["uri"],
-        statistics=statistics,
-        facts={name: short(value) for name, value in clip.meta.items() if name != "teachers"},
-        trackers=clip.meta["teachers"],
-    )  # fmt: skip
+    """The clip as the page shows it when it is opened: player, charts, and what its metadata
+    say."""
+    return (
+        templates()
+        .get_template("inspect_clip.html.j2")
+        .render(
+            player=player.payload_of(clip),
+            mp4=clip.mp4,
+            colour="support",
+            key=clip.key,
+            uri=clip.meta["uri"],
+            statistics=statistics,
+            facts={name: short(value) for name, value in clip.meta.items() if name != "teachers"},
+            trackers=clip.meta["teachers"],
+        )
+    )
 
 
 def _page(
-    dataset: Dataset, rows: Sequence[ClipRow], players: Players, teachers: Sequence[str], measures: Measures | None, how: str
+    dataset: Dataset,
+    rows: Sequence[ClipRow],
+    players: Players,
+    teachers: Sequence[str],
+    measures: Measures | None,
+    how: str,
 ) -> str:
     accounts, failures = dataset.accounts, dataset.failures
     reason_counts = {
-        kind: [(reason, count) for (what, reason), count in accounts.reasons.most_common() if what == kind]
+        kind: [
+            (reason, count)
+            for (what, reason), count in accounts.reasons.most_common()
+            if what == kind
+        ]
         for kind in ("video", "clip", "teacher")
     }
-    return templates().get_template("inspect.html.j2").render(
-        title=dataset.storage.url.rstrip("/").rpartition("/")[2] or dataset.storage.url,
-        url=dataset.storage.url,
-        summary=dataset.summary,
-        how=how,
-        figures=_figures(dataset),
-        rows=rows,
-        players=players,
-        teachers=teachers,
-        all_teachers=dataset.teacher_infos,
-        licence_note=licence_note(dataset.teacher_infos),
-        measures=measures,
-        curves=threshold_curves(measures) if measures else None,
-        accounts=accounts_of(accounts),
-        reason_counts=reason_counts,
-        reasons=REASONS,
-        failures=list(failures.head(ROWS_SHOWN).itertuples()),
-        failures_in_all=len(failures),
-    )  # fmt: skip
+    return (
+        templates()
+        .get_template("inspect.html.j2")
+        .render(
+            title=dataset.storage.url.rstrip("/").rpartition("/")[2] or dataset.storage.url,
+            url=dataset.storage.url,
+            summary=dataset.summary,
+            how=how,
+            figures=_figures(dataset),
+            rows=rows,
+            players=players,
+            teachers=teachers,
+            all_teachers=dataset.teacher_infos,
+            licence_note=licence_note(dataset.teacher_infos),
+            measures=measures,
+            curves=threshold_curves(measures) if measures else None,
+            accounts=accounts_of(accounts),
+            reason_counts=reason_counts,
+            reasons=REASONS,
+            failures=list(failures.head(ROWS_SHOWN).itertuples()),
+            failures_in_all=len(failures),
+        )
+    )
 
 
 def _figures(dataset: Dataset) -> tuple[Figure, ...]:
@@ -199,7 +238,8 @@ def _figures(dataset: Dataset) -> tuple[Figure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCurve:
-    """Share of the points that is kept, by tau; places are shares of the chart's width and height."""
+    """Share of the points that is kept, by tau; places are shares of the chart's width and
+    height."""
 
     supports: str
     """The least supports that give it."""
@@ -233,7 +273,9 @@ def threshold_curves(measures: Measures) -> ThresholdCurves:
     for shares in sorted(supports, key=lambda shares: -shares[-1]):
         name_y = min(shares[-1], curves[-1].name_y - NAMES_APART) if curves else shares[-1]
         places = list(zip(x_of.values(), shares, strict=True))
-        curves.append(ThresholdCurve(supports=", ".join(supports[shares]), places=places, name_y=name_y))
+        curves.append(
+            ThresholdCurve(supports=", ".join(supports[shares]), places=places, name_y=name_y)
+        )
     stored = table[(table["tau_px"] == base.tau_px) & (table["min_support"] == base.min_support)]
     return ThresholdCurves(
         curves=curves,

@@ -1,4 +1,5 @@
-"""What `tapdistill inspect` measures on raw tracks of some clips: who differs from whom, what is kept, what other thresholds keep.
+"""What `tapdistill inspect` measures on raw tracks of some clips: who differs from whom, what is
+kept, what other thresholds keep.
 
 Distances are px of the 256 x 256 raster.
 """
@@ -32,13 +33,15 @@ class Measures:
     agreement: AgreementConfig
     """The settings of the stored labels: of the latest unit, if they differ."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share by stored support of the points and frames that are not agreed to be occluded."""
+    """float [HISTOGRAM_BINS]: share by stored support of the points and frames that are not agreed
+    to be occluded."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
     distances: pd.DataFrame
     """Median, by pair of teachers."""
     thresholds: pd.DataFrame
-    """What other tau and least support would keep; the columns of `labeler.labels.disagreement.what_if`."""
+    """What other tau and least support would keep; the columns of
+    `labeler.labels.disagreement.what_if`."""
 
     def kept(self, table: Literal["by_sampler", "by_motion"]) -> dict[str, tuple[int, int]]:
         """Name -> (points kept, points)."""
@@ -63,7 +66,9 @@ def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
     base = AgreementConfig(**dataset.records[-1].agreement)
     counts = np.zeros(HISTOGRAM_BINS)
     for clip in clips:
-        counts += np.histogram(clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1))[0]
+        counts += np.histogram(
+            clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1)
+        )[0]
     return Measures(
         clips=len(clips),
         agreement=base,
@@ -74,4 +79,4 @@ def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
         thresholds=disagreement.what_if(
             clips, sorted({*TAUS_PX, base.tau_px}), sorted({*SUPPORTS, base.min_support}), base
         ).drop(columns="queries"),
-    )  # fmt: skip
+    )

@@ -1,10 +1,12 @@
 """The report: one HTML page that holds everything it shows, videos too, and loads nothing.
 
-    write_report("report.html", Report(title="...", subtitle="...", clips=(clip_view(sample),), ...))
+    report = Report(title="...", subtitle="...", clips=(clip_view(sample),), ...)
+    write_report("report.html", report)
 
-A clip becomes a `ClipView`: the stored mp4, the tracks of some of its points for the player, pictures of some of its frames, and
-statistics of ALL its points. Another tracker, such as a student before and after training, is one more entry of `extra`.
-Texts from files are escaped; the page forbids itself every request (Content-Security-Policy).
+A clip becomes a `ClipView`: the stored mp4, the tracks of some of its points for the player,
+pictures of some of its frames, and statistics of ALL its points. Another tracker, such as a student
+before and after training, is one more entry of `extra`. Texts from files are escaped; the page
+forbids itself every request (Content-Security-Policy).
 """
 
 from __future__ import annotations
@@ -66,7 +68,12 @@ class Account:
 def accounts_of(accounts: Accounts) -> tuple[Account, Account]:
     """Those of the videos and of the clips of a data set."""
     a = accounts
-    videos = {"done": a.done, "left out": a.videos_left_out, "failed": a.videos_failed, "open": a.open}
+    videos = {
+        "done": a.done,
+        "left out": a.videos_left_out,
+        "failed": a.videos_failed,
+        "open": a.open,
+    }
     clips = {"labelled": a.labelled, "left out": a.clips_left_out, "failed": a.clips_failed}
     return (
         Account(what="video", total_name="planned", parts=videos),
@@ -80,7 +87,8 @@ class Table:
 
     title: str
     frame: pd.DataFrame
-    """One row per teacher, student, or policy; floats are printed with `digits`, missing values as a dash."""
+    """One row per teacher, student, or policy; floats are printed with `digits`, missing values as
+    a dash."""
     best: Mapping[str, Literal["max", "min"]] = field(default_factory=dict)
     """Column -> which of its values is the best."""
     note: str = ""
@@ -100,14 +108,17 @@ class Statistics:
     """How the trackers of one clip agree, over all of its points."""
 
     support: np.ndarray
-    """float [T]: mean support, of the points that are not agreed to be occluded; NaN where all are."""
+    """float [T]: mean support, of the points that are not agreed to be occluded; NaN where all
+    are."""
     valid: np.ndarray
     """float [T]: share of the points whose label is valid."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share by support of the points and frames that are not agreed to be occluded."""
+    """float [HISTOGRAM_BINS]: share by support of the points and frames that are not agreed to be
+    occluded."""
     names: tuple[str, ...]
     distance_px: np.ndarray
-    """float [K, K]: median distance, px of the 256 raster, where both see the point; NaN where they never do."""
+    """float [K, K]: median distance, px of the 256 raster, where both see the point; NaN where they
+    never do."""
     kept: dict[str, tuple[int, int]]
     """Sampler -> (points kept, points drawn)."""
 
@@ -153,25 +164,40 @@ def write_report(path: str | Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    return templates().get_template("report.html.j2").render(
-        report=report, reasons=REASONS, reason_counts=_reason_counts(report.rows), rows_shown=ROWS_SHOWN
-    )  # fmt: skip
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            reasons=REASONS,
+            reason_counts=_reason_counts(report.rows),
+            rows_shown=ROWS_SHOWN,
+        )
+    )
 
 
 def clip_view(
-    sample: Sample, *, extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None, points_shown: int = player.POINTS_SHOWN
+    sample: Sample,
+    *,
+    extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None,
+    points_shown: int = player.POINTS_SHOWN,
 ) -> ClipView:
     """What the page needs of one sample.
 
     Args:
         sample: N points in T frames.
-        extra: more trackers by name, such as a student or the truth: tracks of the same queries, and when they see a point.
-        points_shown: points in the player and the pictures, evenly chosen in the order of the queries.
+        extra: more trackers by name, such as a student or the truth: tracks of the same queries,
+            and when they see a point.
+        points_shown: points in the player and the pictures, evenly chosen in the order of the
+            queries.
     """
     extra = dict(extra or {})
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
-    trackers = {**sample.meta["teachers"], **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()}}
+    trackers = {
+        **sample.meta["teachers"],
+        **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()},
+    }
     statistics = statistics_of(sample, stack(tracks, rules, sample.size_hw))
     points = len(sample.queries)
     shown = player.evenly(points, points_shown)
@@ -188,7 +214,8 @@ def clip_view(
 
 
 def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ...]:
-    """Some frames with what was kept of one teacher, then the middle one with all its points, coloured by support."""
+    """Some frames with what was kept of one teacher, then the middle one with all its points,
+    coloured by support."""
     frames = decode_clip(sample.mp4)
     radius = enlargement(*sample.size_hw) * sample.size_hw[1] / MARKERS_A_WIDTH
     labels, xy, sees = sample.labels, sample.tracks[name].xy[shown], sample.visible(name)[shown]
@@ -196,14 +223,18 @@ def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ..
 
     def picture(t: int, xy: np.ndarray, colours: np.ndarray, what: str) -> Picture:
         return Picture(
-            caption=f"frame {t}: {name}, {what}", jpeg=jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius))
+            caption=f"frame {t}: {name}, {what}",
+            jpeg=jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius)),
         )
 
     key_frames = [int(part * (len(frames) - 1) + 0.5) for part in KEY_FRAMES]
     kept, by_place = np.where(label[..., None], xy, np.nan), rainbow(sample.queries)[shown]
     pictures = [picture(t, kept, by_place, "what became a label") for t in key_frames]
     middle = key_frames[len(key_frames) // 2]
-    return (*pictures, picture(middle, xy, colour_by(labels.support[shown, middle]), "all points, by support"))
+    return (
+        *pictures,
+        picture(middle, xy, colour_by(labels.support[shown, middle]), "all points, by support"),
+    )
 
 
 def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
@@ -215,7 +246,8 @@ def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
     kept = Counter(sample.sampler[labels.keep].tolist())
     points = max(len(sample.queries), 1)
     return Statistics(
-        support=np.where(counted, labels.support, 0).sum(0) / np.where(counted.any(0), counted.sum(0), np.nan),
+        support=np.where(counted, labels.support, 0).sum(0)
+        / np.where(counted.any(0), counted.sum(0), np.nan),
         valid=labels.valid.sum(0) / points,
         histogram=counts / max(counts.sum(), 1),
         names=stacked.names,
@@ -230,19 +262,27 @@ def _median_distances(stacked: Stack) -> np.ndarray:
     out = np.diag(np.where(sees.any((1, 2)), 0.0, np.nan))
     for i, j in combinations(range(len(sees)), 2):
         both = sees[i] & sees[j]
-        out[i, j] = out[j, i] = np.median(np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)) if both.any() else np.nan
+        out[i, j] = out[j, i] = (
+            np.median(np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)) if both.any() else np.nan
+        )
     return out
 
 
 def most_central(statistics: Statistics, candidates: Collection[str]) -> str:
-    """Of the candidates, the one nearest to all trackers: least sum of median distances; one without any comes last."""
-    total = dict(zip(statistics.names, np.nan_to_num(statistics.distance_px, nan=1e9).sum(1), strict=True))
+    """Of the candidates, the one nearest to all trackers: least sum of median distances; one
+    without any comes last."""
+    total = dict(
+        zip(statistics.names, np.nan_to_num(statistics.distance_px, nan=1e9).sum(1), strict=True)
+    )
     return min(sorted(candidates), key=total.__getitem__)
 
 
 def _reason_counts(rows: tuple[LeftOut, ...]) -> dict[str, list[tuple[str, int]]]:
     """ "video" and "clip" -> reasons with their number, the most frequent first."""
-    return {what: Counter(row.reason for row in rows if row.what == what).most_common() for what in ("video", "clip")}
+    return {
+        what: Counter(row.reason for row in rows if row.what == what).most_common()
+        for what in ("video", "clip")
+    }
 
 
 def _cells(table: Table) -> list[list[dict[str, Any]]]:
@@ -290,7 +330,8 @@ def jpeg(picture: np.ndarray, most_wide_px: int = PICTURE_WIDTH_PX) -> bytes:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates of the reports and of the player; `harmless` is for names from files, which could turn the text around them."""
+    """The templates of the reports and of the player; `harmless` is for names from files, which
+    could turn the text around them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", player.FOLDER]),
         autoescape=True,

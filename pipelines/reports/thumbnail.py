@@ -1,7 +1,8 @@
-"""The small picture of a clip: one teacher's labels on the key frame nearest the middle, coloured by support.
+"""The small picture of a clip: one teacher's labels on the key frame nearest the middle, coloured
+by support.
 
-A key frame can be decoded without any other, and it is drawn at the size at which it is shown: `benchmarks/inspect_report.py` says what a
-clip takes.
+A key frame can be decoded without any other, and it is drawn at the size at which it is shown:
+`benchmarks/inspect_report.py` says what a clip takes.
 """
 
 from __future__ import annotations
@@ -37,14 +38,20 @@ def thumbnail(clip: Clip, teacher: str) -> bytes:
     at = (clip.tracks[teacher].xy[shown, steps] + 0.5) * scale - 0.5
     label = (clip.labels.valid & (clip.labels.state == VISIBLE))[shown, steps]
     drawn = draw_picture(
-        picture, np.where(label[..., None], at, np.nan), clip.visible(teacher)[shown, steps],
-        colour_by(clip.labels.support[shown, index]), trail_frames=TRAIL_FRAMES, point_radius=MARKER_PX, scale=1,
-    )  # fmt: skip
+        picture,
+        np.where(label[..., None], at, np.nan),
+        clip.visible(teacher)[shown, steps],
+        colour_by(clip.labels.support[shown, index]),
+        trail_frames=TRAIL_FRAMES,
+        point_radius=MARKER_PX,
+        scale=1,
+    )
     return jpeg(drawn)
 
 
 def key_frame(mp4: bytes, size_hw: tuple[int, int], name: str) -> tuple[int, np.ndarray]:
-    """Number of the key frame nearest the middle of a clip of `size_hw` px, and its picture: uint8 [h, WIDTH_PX, 3] RGB.
+    """Number of the key frame nearest the middle of a clip of `size_hw` px, and its picture: uint8
+    [h, WIDTH_PX, 3] RGB.
 
     ShardError, which says `name`, if it cannot be decoded.
     """
@@ -52,14 +59,26 @@ def key_frame(mp4: bytes, size_hw: tuple[int, int], name: str) -> tuple[int, np.
     try:
         with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
             stream = container.streams.video[0]
-            packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.pts is not None]
+            packets = [
+                (packet.pts, packet.is_keyframe)
+                for packet in container.demux(stream)
+                if packet.pts is not None
+            ]
             shown = sorted(pts for pts, _ in packets)
             numbers = [shown.index(pts) for pts, is_key in packets if is_key]
             number = min(numbers, key=lambda each: abs(each - (len(shown) - 1) / 2))
             container.seek(shown[number], stream=stream)
             frame = next(container.decode(stream))
     except (av.FFmpegError, IndexError, ValueError, StopIteration) as error:
-        raise ShardError(f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`.") from error
+        raise ShardError(
+            f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
+        ) from error
     size = {"width": WIDTH_PX, "height": max(1, round(WIDTH_PX * height / width))}
-    rgb = frame.reformat(**size, format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=Interpolation.AREA, threads=1)
+    rgb = frame.reformat(
+        **size,
+        format="rgb24",
+        dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
     return number, rgb.to_ndarray()

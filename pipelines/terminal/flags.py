@@ -1,10 +1,13 @@
-"""Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the command line beats the file.
+"""Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the
+command line beats the file.
 
-A config that has `RECIPES`, a folder of such files, also takes `--recipe NAME`, which is `--config RECIPES/NAME.toml`.
+A config that has `RECIPES`, a folder of such files, also takes `--recipe NAME`, which is
+`--config RECIPES/NAME.toml`.
 
 TOML has no null: "None" stands for it, as on the command line.
 
-Flags that every command takes, because every command may read or write S3: --s3-endpoint, --s3-profile, --s3-anon.
+Flags that every command takes, because every command may read or write S3: --s3-endpoint,
+--s3-profile, --s3-anon.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ UNPREFIXED = tyro.conf.arg(name="")
 
 
 def parse(config: type[C], program: str, arguments: list[str]) -> C:
-    """An instance of the dataclass `config` from flags, and from the TOML file that `--config` names.
+    """An instance of the dataclass `config` from flags, and from the TOML file that `--config`
+    names.
 
     Raises:
-        ConfigError: the file is missing, not TOML, or names a field that does not exist; or the values cannot be right.
+        ConfigError: the file is missing, not TOML, or names a field that does not exist; or the
+            values cannot be right.
         SystemExit: `--help`, or flags that do not parse (exit code 2, as every command line does).
     """
     arguments, file = _without_flag("--config", arguments)
@@ -45,7 +50,12 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
     arguments = _gathered(config, arguments)
     default: Any = _from_toml(config, file, arguments) if file else tyro.MISSING_NONPROP
     return tyro.cli(
-        config, prog=program, args=arguments, default=default, config=(tyro.conf.FlagCreatePairsOff,), console_outputs=True
+        config,
+        prog=program,
+        args=arguments,
+        default=default,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        console_outputs=True,
     )
 
 
@@ -54,7 +64,9 @@ def _without_flag(flag: str, arguments: list[str]) -> tuple[list[str], Path | No
     for i, argument in enumerate(arguments):
         if argument == flag:
             if i + 1 == len(arguments):
-                raise ConfigError(f"{flag} needs a {'file' if flag == '--config' else 'recipe'} name.")
+                raise ConfigError(
+                    f"{flag} needs a {'file' if flag == '--config' else 'recipe'} name."
+                )
             return arguments[:i] + arguments[i + 2 :], Path(arguments[i + 1])
         if argument.startswith(f"{flag}="):
             return arguments[:i] + arguments[i + 1 :], Path(argument.removeprefix(f"{flag}="))
@@ -64,12 +76,16 @@ def _without_flag(flag: str, arguments: list[str]) -> tuple[list[str], Path | No
 def _recipe(folder: Path, name: str) -> Path:
     there = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in there:
-        raise ConfigError(f"--recipe {name}: there are {', '.join(there)}; for a file of your own give --config FILE.")
+        raise ConfigError(
+            f"--recipe {name}: there are {', '.join(there)}; for a file of your own give --config "
+            "FILE."
+        )
     return folder / f"{name}.toml"
 
 
 def _gathered(config: type, arguments: list[str]) -> list[str]:
-    """Arguments in which a flag of a tuple that is given several times is given once, with all values; tyro would take the last."""
+    """Arguments in which a flag of a tuple that is given several times is given once, with all
+    values; tyro would take the last."""
     tuples = _tuple_flags(config)
     gathered: dict[str, list[str]] = {}
     rest: list[str] = []
@@ -92,9 +108,13 @@ def _tuple_flags(config: type, prefix: str = "") -> set[str]:
     """The flags, of this dataclass and of those in it, that take any number of values."""
     flags: set[str] = set()
     for name, noted in typing.get_type_hints(config, include_extras=True).items():
-        kind, *notes = typing.get_args(noted) if typing.get_origin(noted) is typing.Annotated else (noted,)
+        kind, *notes = (
+            typing.get_args(noted) if typing.get_origin(noted) is typing.Annotated else (noted,)
+        )
         if dataclasses.is_dataclass(kind):
-            flags |= _tuple_flags(typing.cast(type, kind), prefix if UNPREFIXED in notes else f"{prefix}{name}.")
+            flags |= _tuple_flags(
+                typing.cast(type, kind), prefix if UNPREFIXED in notes else f"{prefix}{name}."
+            )
         elif typing.get_args(kind)[1:] == (Ellipsis,):
             flags.add(f"--{prefix}{name}".replace("_", "-"))
     return flags
@@ -115,27 +135,40 @@ def _filled(config: type, values: dict[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(config)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ConfigError(f"{where} sets {unknown[0]!r}, which {config.__name__} does not have: there are {', '.join(fields)}.")
+        raise ConfigError(
+            f"{where} sets {unknown[0]!r}, which {config.__name__} does not have: there are "
+            f"{', '.join(fields)}."
+        )
     kinds = typing.get_type_hints(config)
     filled: dict[str, Any] = {}
     for name, field in fields.items():
         if name not in values:
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            required = (
+                field.default is dataclasses.MISSING
+                and field.default_factory is dataclasses.MISSING
+            )
             if required:
                 filled[name] = tyro.MISSING
         elif dataclasses.is_dataclass(kinds[name]) and isinstance(values[name], dict):
-            filled[name] = _filled(typing.cast(type, kinds[name]), values[name], f"{where} [{name}]")
+            filled[name] = _filled(
+                typing.cast(type, kinds[name]), values[name], f"{where} [{name}]"
+            )
         else:
             try:
                 filled[name] = _converted(kinds[name], values[name])
             except ValueError as error:
-                kind = kinds[name].__name__ if isinstance(kinds[name], type) else str(kinds[name]).replace("typing.", "")
+                kind = (
+                    kinds[name].__name__
+                    if isinstance(kinds[name], type)
+                    else str(kinds[name]).replace("typing.", "")
+                )
                 raise ConfigError(f"{where}: {name} = {values[name]!r}: must be {kind}.") from error
     return config(**filled)
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """A value of a TOML file as the flag of type `kind` would give it; ValueError if it is of another type."""
+    """A value of a TOML file as the flag of type `kind` would give it; ValueError if it is of
+    another type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value == "None" and type(None) in inner:
@@ -156,7 +189,8 @@ def _converted(kind: Any, value: Any) -> Any:
 
 
 STORAGE_HELP = (
-    "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; credentials come from the environment."
+    "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
+    "credentials come from the environment."
 )
 
 STORAGE_WITH_VALUE = ("--s3-endpoint", "--s3-profile")
@@ -168,7 +202,8 @@ def take_storage_flags(arguments: list[str]) -> list[str]:
     """The other arguments; what these flags say is set for this process and those that it starts.
 
     Raises:
-        ConfigError: a flag without its value, or an endpoint that is no http address, or holds a password.
+        ConfigError: a flag without its value, or an endpoint that is no http address, or holds a
+            password.
     """
     values: dict[str, str] = {}
     rest: list[str] = []
@@ -199,7 +234,12 @@ def _checked_endpoint(endpoint: str | None) -> str | None:
         return None
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("--s3-endpoint: give an address such as https://storage.example.org:9000.")
+        raise ConfigError(
+            "--s3-endpoint: give an address such as https://storage.example.org:9000."
+        )
     if "@" in parts.netloc:
-        raise ConfigError("--s3-endpoint holds a user or a password: give credentials through the environment or a profile.")
+        raise ConfigError(
+            "--s3-endpoint holds a user or a password: give credentials through the environment or "
+            "a profile."
+        )
     return endpoint

@@ -35,7 +35,9 @@ class Counts:
 def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Iterator[np.ndarray]:
     """The same frames; a bar in a terminal, a line every ten seconds elsewhere."""
     lines, begun = Lines(), time.monotonic()
-    bar = track(frames, what, total=total, console=console, transient=True, disable=not console.is_terminal)
+    bar = track(
+        frames, what, total=total, console=console, transient=True, disable=not console.is_terminal
+    )
     for count, frame in enumerate(bar, 1):
         yield frame
         if lines.due():
@@ -50,8 +52,12 @@ def summary(counts: Mapping[str, Counts], points: int) -> Table:
         table.add_column(column, justify="right" if column else "left")
     for title, one in counts.items():
         table.add_row(
-            title, str(one.frames), str(points),
-            f"{one.tracked / max(1, one.frames * points):.1%}", f"{one.visible / max(1, one.tracked):.1%}",
-            f"{one.seconds:.1f}", f"{one.frames / max(one.seconds, 1e-9):.1f}",
-        )  # fmt: skip
+            title,
+            str(one.frames),
+            str(points),
+            f"{one.tracked / max(1, one.frames * points):.1%}",
+            f"{one.visible / max(1, one.tracked):.1%}",
+            f"{one.seconds:.1f}",
+            f"{one.frames / max(one.seconds, 1e-9):.1f}",
+        )
     return table

@@ -15,16 +15,23 @@ RECENT = 50
 
 
 class TrainProgress:
-    """Shows steps done of all, loss, steps/s, time left, and the share of the time spent waiting for data."""
+    """Shows steps done of all, loss, steps/s, time left, and the share of the time spent waiting
+    for data."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._recent: deque[StepDone] = deque(maxlen=RECENT)
         self._lines = Lines()
         self._bar = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps · {task.fields[counts]}"), TimeElapsedColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps · {task.fields[counts]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self._task = self._bar.add_task("training", total=steps, counts="")
 
     def __enter__(self) -> TrainProgress:
@@ -43,12 +50,23 @@ class TrainProgress:
                 if event.parts > 1:
                     say(f"each process adds up the gradients of {event.parts} batches a step")
                 for left_out in event.left_out:
-                    say(f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: {left_out.detail}")
+                    say(
+                        f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: "
+                        f"{left_out.detail}"
+                    )
             case StepSkipped():
-                say(f"after step {event.step}: loss not finite, step skipped; samples {', '.join(event.keys)}")
+                say(
+                    f"after step {event.step}: loss not finite, step skipped; samples "
+                    f"{', '.join(event.keys)}"
+                )
             case Evaluated():
-                figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in event.figures.items())
-                say(f"step {event.step}: {figures} on procedural test clips{' (best so far)' if event.best else ''}")
+                figures = ", ".join(
+                    f"{name} {100 * value:.1f}" for name, value in event.figures.items()
+                )
+                say(
+                    f"step {event.step}: {figures} on procedural test "
+                    f"clips{' (best so far)' if event.best else ''}"
+                )
             case Saved():
                 self._lines.soon()
             case StepDone():
@@ -64,4 +82,7 @@ class TrainProgress:
         waited = sum(event.waited_s for event in self._recent) / seconds
         loss = sum(event.losses["total"] for event in self._recent) / steps
         left = duration((self._steps - self._recent[-1].step) * seconds / steps)
-        return f"loss {loss:.3f}, {steps / seconds:.2f} steps/s, {waited:.0%} waiting for data, about {left} left"
+        return (
+            f"loss {loss:.3f}, {steps / seconds:.2f} steps/s, {waited:.0%} waiting for data, about "
+            f"{left} left"
+        )

@@ -3,8 +3,9 @@
     frame --> each tracker's stream --> tracks that are final --> npz
          \\--> waits until every tracker has answered for it --> overlay --> mp4
 
-Only teachers with a `stream` can do it. Ctrl-C, or a SIGTERM, is the usual end of a camera: what has come is tracked to its last
-frame and both files are closed. A kill leaves a video that plays and the tracks of the last `TrackWriter.save`.
+Only teachers with a `stream` can do it. Ctrl-C, or a SIGTERM, is the usual end of a camera: what
+has come is tracked to its last frame and both files are closed. A kill leaves a video that plays
+and the tracks of the last `TrackWriter.save`.
 """
 
 from __future__ import annotations
@@ -64,11 +65,17 @@ def follow(
     overlay: Path | None,
     files: Mapping[str, TrackFile],
 ) -> dict[str, Counts]:
-    """Track frame by frame until the source ends, or somebody ends it; `overlay` and `files` are what is written."""
+    """Track frame by frame until the source ends, or somebody ends it; `overlay` and `files` are
+    what is written."""
     streams = {title: stream_of(teacher, queries) for title, teacher in trackers.items()}
     with contextlib.ExitStack() as stack:
-        writers = {title: stack.enter_context(TrackWriter(file, queries)) for title, file in files.items()}
-        followers = {title: Follower(trackers[title], streams[title], writers.get(title)) for title in trackers}
+        writers = {
+            title: stack.enter_context(TrackWriter(file, queries)) for title, file in files.items()
+        }
+        followers = {
+            title: Follower(trackers[title], streams[title], writers.get(title))
+            for title in trackers
+        }
         video = stack.enter_context(VideoWriter(overlay, source.fps)) if overlay else None
         drawing = Overlay(queries, list(trackers), source.size)
         waiting: deque[np.ndarray] = deque()
@@ -98,8 +105,8 @@ def stream_of(teacher: Teacher, queries: np.ndarray) -> Stream:
     if not _can_stream(type(teacher)):
         able = [name for name in teachers.names() if _can_stream(factory_of(name))]
         raise ConfigError(
-            f"teacher {teacher.info.name!r} cannot stream, as it needs the whole clip: leave --stream out, or take one of "
-            f"{', '.join(able)}."
+            f"teacher {teacher.info.name!r} cannot stream, as it needs the whole clip: leave "
+            f"--stream out, or take one of {', '.join(able)}."
         )
     return teacher.stream(queries)
 
@@ -109,7 +116,8 @@ def _can_stream(factory: Any) -> bool:
 
 
 def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The frames until Ctrl-C or SIGTERM: at once while the next frame is waited for, else after the one that is worked on."""
+    """The frames until Ctrl-C or SIGTERM: at once while the next frame is waited for, else after
+    the one that is worked on."""
     asked = waiting = False
 
     def stop(number: int, place: object) -> None:

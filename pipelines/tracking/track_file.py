@@ -1,10 +1,11 @@
 """Track files: the tracks of one teacher on one video, as an npz that plain numpy reads.
 
-    queries [N, 3]  xy [N, T, 2]  visibility [N, T]  confidence [N, T]     float32, px and frames of the tracked frames, NaN as in `Tracks`
+    queries [N, 3]  xy [N, T, 2]  visibility [N, T]  confidence [N, T]     float32, as in `Tracks`,
+                    px and numbers of the tracked frames
     info            a JSON string: the teacher's `TeacherInfo`, and under "clip" what was tracked
 
-`TrackWriter` writes tracks that come bit by bit: they lie in a temporary file, not in memory, and the npz is renewed now and then, so
-that it is valid whenever the process ends.
+`TrackWriter` writes tracks that come bit by bit: they lie in a temporary file, not in memory, and
+the npz is renewed now and then, so that it is valid whenever the process ends.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
     try:
         with part.open("wb") as stream:
             np.savez(
-                stream, queries=queries, xy=tracks.xy, visibility=tracks.visibility, confidence=tracks.confidence,
+                stream,
+                queries=queries,
+                xy=tracks.xy,
+                visibility=tracks.visibility,
+                confidence=tracks.confidence,
                 info=np.array(json.dumps(file.info)),
-            )  # fmt: skip
+            )
         os.replace(part, file.path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -51,7 +56,8 @@ def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
 
 
 class TrackWriter:
-    """Tracks into an npz as they come; use it as a context manager. Memory does not grow with the frames."""
+    """Tracks into an npz as they come; use it as a context manager. Memory does not grow with the
+    frames."""
 
     def __init__(self, file: TrackFile, queries: np.ndarray) -> None:
         self._file, self._queries = file, queries  # N >= 1
@@ -60,7 +66,11 @@ class TrackWriter:
 
     def append(self, tracks: Tracks) -> None:
         """Tracks [N, t] of the next t frames."""
-        values = np.concatenate([tracks.xy, tracks.visibility[..., None], tracks.confidence[..., None]], -1, dtype=np.float32)
+        values = np.concatenate(
+            [tracks.xy, tracks.visibility[..., None], tracks.confidence[..., None]],
+            -1,
+            dtype=np.float32,
+        )
         self._rows.write(values.swapaxes(0, 1).tobytes())  # by frames, so that the file only grows
         if time.monotonic() - self._saved_at > max(SAVE_EVERY_S, self._saving_s / SAVING_SHARE):
             self.save()
@@ -73,7 +83,9 @@ class TrackWriter:
             return
         rows = np.memmap(self._rows, np.float32, "r").reshape(-1, len(self._queries), 4)
         values = rows.swapaxes(0, 1)  # [N, T, 4], still in the temporary file
-        save_tracks(self._file, self._queries, Tracks(values[..., :2], values[..., 2], values[..., 3]))
+        save_tracks(
+            self._file, self._queries, Tracks(values[..., :2], values[..., 2], values[..., 3])
+        )
         self._saved_at = time.monotonic()
         self._saving_s = self._saved_at - begun
 
@@ -85,5 +97,10 @@ class TrackWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

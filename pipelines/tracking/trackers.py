@@ -1,4 +1,5 @@
-"""Trackers as the command line names them: a teacher, a teacher with a checkpoint, or a checkpoint alone."""
+"""Trackers as the command line names them: a teacher, a teacher with a checkpoint, or a checkpoint
+alone."""
 
 from __future__ import annotations
 
@@ -40,5 +41,8 @@ def name_and_checkpoint(text: str, flag: str = "--model") -> tuple[str, str | No
     if ":" in name:
         return name, None
     if not Path(text).suffix:
-        raise ConfigError(f"{flag} {text}: there are {', '.join(teachers.names())}; or give a file, or NAME=CHECKPOINT.")
+        raise ConfigError(
+            f"{flag} {text}: there are {', '.join(teachers.names())}; or give a file, or "
+            "NAME=CHECKPOINT."
+        )
     raise CheckpointError(f"{flag} {text}: no such checkpoint file.")

@@ -2,10 +2,12 @@
 
     sub-sequence -> enlarge if too small -> crop -> flip -> queries
 
-Pure functions on arrays; whatever they draw comes from the generator that is passed in. Points are px, an integer is a pixel centre.
+Pure functions on arrays; whatever they draw comes from the generator that is passed in. Points are
+px, an integer is a pixel centre.
 
-Short clips are extended by their reverse (CoTracker3's recipe). A point outside the crop is occluded, and its frames stay in the loss:
-the recipe's teacher is run on the crop itself and says "occluded" there too; ours saw the whole frame and knows the place better.
+Short clips are extended by their reverse (CoTracker3's recipe). A point outside the crop is
+occluded, and its frames stay in the loss: the recipe's teacher is run on the crop itself and says
+"occluded" there too; ours saw the whole frame and knows the place better.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import numpy as np
 from teachers.tracks import inside
 
 LARGEST_SCALE = 2.0
-"""A clip is enlarged by at most this to fill the crop: beyond it, the student would learn from blur."""
+"""A clip is enlarged by at most this to fill the crop: beyond it, the student would learn from
+blur."""
 
 
 class Unusable(Exception):
-    """A sample that gives nothing to train on; another one takes its place, and the reason is counted."""
+    """A sample that gives nothing to train on; another one takes its place, and the reason is
+    counted."""
 
     def __init__(self, reason: Literal["corrupt", "no-labels"]) -> None:
         super().__init__(reason)
@@ -47,8 +51,16 @@ class Labelled:
     """bool [N, T]: frames that enter the loss."""
 
 
-def augment(clip: Labelled, frames: int, size_hw: tuple[int, int], queries: int, flip: bool, rng: np.random.Generator) -> Labelled:
-    """A random `frames` x `size_hw` part of `clip` with `queries` points, mirrored half of the time if `flip`.
+def augment(
+    clip: Labelled,
+    frames: int,
+    size_hw: tuple[int, int],
+    queries: int,
+    flip: bool,
+    rng: np.random.Generator,
+) -> Labelled:
+    """A random `frames` x `size_hw` part of `clip` with `queries` points, mirrored half of the time
+    if `flip`.
 
     The clip must be large enough: see `scale_to_fill`.
 
@@ -62,21 +74,26 @@ def augment(clip: Labelled, frames: int, size_hw: tuple[int, int], queries: int,
 
 
 def subsequence(clip: Labelled, frames: int, rng: np.random.Generator) -> Labelled:
-    """A run of `frames` frames from a random start; a shorter clip first goes on backwards, forwards, backwards, ..."""
+    """A run of `frames` frames from a random start; a shorter clip first goes on backwards,
+    forwards, backwards, ..."""
     there = np.arange(len(clip.frames))
     passes = -(-frames // len(there))
     extended = np.concatenate([there[:: -1 if i % 2 else 1] for i in range(passes)])
     start = rng.integers(len(extended) - frames + 1)
     index = extended[start : start + frames]
     first = np.full(len(there), -1)
-    first[index[::-1]] = np.arange(frames)[::-1]  # of several places of a frame, the first is assigned last
+    # of several places of a frame, the first is assigned last
+    first[index[::-1]] = np.arange(frames)[::-1]
     queries = clip.queries.copy()
     queries[:, 0] = first[clip.queries[:, 0].astype(int)]
-    return Labelled(clip.frames[index], queries, clip.xy[:, index], clip.visible[:, index], clip.used[:, index])
+    return Labelled(
+        clip.frames[index], queries, clip.xy[:, index], clip.visible[:, index], clip.used[:, index]
+    )
 
 
 def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
-    """How much a clip must be enlarged to hold the crop; 1 if it does. Above `LARGEST_SCALE` it is too small to be used."""
+    """How much a clip must be enlarged to hold the crop; 1 if it does. Above `LARGEST_SCALE` it is
+    too small to be used."""
     return max(1.0, *(crop / size for crop, size in zip(crop_hw, size_hw, strict=True)))
 
 
@@ -86,16 +103,27 @@ def enlarged(clip: Labelled, crop_hw: tuple[int, int]) -> Labelled:
     scale = scale_to_fill((height, width), crop_hw)
     if scale == 1:
         return clip
-    new_height, new_width = (max(crop, round(side * scale)) for crop, side in zip(crop_hw, (height, width), strict=True))
-    frames = np.stack([cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR) for frame in clip.frames])
-    by = np.array([new_width / width, new_height / height])  # the sides are whole numbers, so the two may differ a little
+    new_height, new_width = (
+        max(crop, round(side * scale)) for crop, side in zip(crop_hw, (height, width), strict=True)
+    )
+    frames = np.stack(
+        [
+            cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+            for frame in clip.frames
+        ]
+    )
+    # the sides are whole numbers, so the two may differ a little
+    by = np.array([new_width / width, new_height / height])
     return _moved(replace(clip, frames=frames), lambda xy: (xy + 0.5) * by - 0.5)
 
 
 def cropped(clip: Labelled, crop_hw: tuple[int, int], rng: np.random.Generator) -> Labelled:
     """A random part of that size; points are not visible outside it."""
     height, width = crop_hw
-    y, x = (int(rng.integers(side - crop + 1)) for side, crop in zip(clip.frames.shape[1:3], crop_hw, strict=True))
+    y, x = (
+        int(rng.integers(side - crop + 1))
+        for side, crop in zip(clip.frames.shape[1:3], crop_hw, strict=True)
+    )
     part = replace(clip, frames=clip.frames[:, y : y + height, x : x + width])
     part = _moved(part, lambda xy: xy - (x, y))
     return replace(part, visible=part.visible & inside(part.xy, crop_hw))
@@ -104,11 +132,14 @@ def cropped(clip: Labelled, crop_hw: tuple[int, int], rng: np.random.Generator) 
 def flipped(clip: Labelled) -> Labelled:
     """Left and right swapped."""
     last = clip.frames.shape[2] - 1
-    return _moved(replace(clip, frames=clip.frames[:, :, ::-1]), lambda xy: xy * (-1, 1) + (last, 0))
+    return _moved(
+        replace(clip, frames=clip.frames[:, :, ::-1]), lambda xy: xy * (-1, 1) + (last, 0)
+    )
 
 
 def requeried(clip: Labelled, rng: np.random.Generator) -> Labelled:
-    """Queries outside the frames, in time or space, based anew: on the track's own place in a random frame that shows it.
+    """Queries outside the frames, in time or space, based anew: on the track's own place in a
+    random frame that shows it.
 
     A point without such a frame cannot be asked for: none of its frames is used any more.
     """
@@ -122,7 +153,8 @@ def requeried(clip: Labelled, rng: np.random.Generator) -> Labelled:
 
 
 def chosen(clip: Labelled, queries: int, rng: np.random.Generator) -> Labelled:
-    """`queries` random points of those with used frames. Where there are fewer, some are repeated without a used frame.
+    """`queries` random points of those with used frames. Where there are fewer, some are repeated
+    without a used frame.
 
     Raises:
         Unusable: no point has a used frame.
@@ -132,7 +164,13 @@ def chosen(clip: Labelled, queries: int, rng: np.random.Generator) -> Labelled:
         raise Unusable("no-labels")
     rows = np.resize(able, queries)
     used = clip.used[rows] & (np.arange(queries) < len(able))[:, None]
-    return Labelled(clip.frames, clip.queries[rows], np.where(used[..., None], clip.xy[rows], 0), clip.visible[rows] & used, used)
+    return Labelled(
+        clip.frames,
+        clip.queries[rows],
+        np.where(used[..., None], clip.xy[rows], 0),
+        clip.visible[rows] & used,
+        used,
+    )
 
 
 def _moved(clip: Labelled, move: Callable[[np.ndarray], np.ndarray]) -> Labelled:

@@ -1,6 +1,7 @@
 """Batch: clips as the trainer takes them.
 
-A `TrainClip` is one clip in numpy, ready for the network; `collate` stacks B of them into a `Batch` of torch tensors.
+A `TrainClip` is one clip in numpy, ready for the network; `collate` stacks B of them into a `Batch`
+of torch tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ EXACT: tuple[Source, ...] = ("procedural", "kubric")
 
 @dataclass(frozen=True)
 class Ask:
-    """Which teacher labels a clip inside the training step (`--labels inline`), and the seed of what it draws."""
+    """Which teacher labels a clip inside the training step (`--labels inline`), and the seed of
+    what it draws."""
 
     teacher: str
     seed: int
@@ -44,7 +46,8 @@ class TrainClip:
     used: np.ndarray
     """bool [N, T]: frames that enter the loss."""
     occluded_too: bool
-    """False: the teacher does not know where a hidden point is, so only visible frames may enter the loss."""
+    """False: the teacher does not know where a hidden point is, so only visible frames may enter
+    the loss."""
     ask: Ask | None = None
     """Labels are still to be made; until then no frame is used."""
 
@@ -68,7 +71,8 @@ class Batch:
     keys: tuple[str, ...]
     sources: tuple[Source, ...]
     position: int
-    """The `start` with which reading goes on after the step that this batch belongs to, on every rank."""
+    """The `start` with which reading goes on after the step that this batch belongs to, on every
+    rank."""
     asks: tuple[Ask | None, ...]
     """See `TrainClip`."""
     skipped: Counter[str]
@@ -95,8 +99,15 @@ def collate(clips: Sequence[TrainClip], position: int, skipped: Counter[str]) ->
         return torch.from_numpy(np.stack([getattr(clip, name) for clip in clips]))
 
     return Batch(
-        frames=stacked("frames"), queries=stacked("queries"), xy=stacked("xy"), visible=stacked("visible"), used=stacked("used"),
-        occluded_too=torch.tensor([clip.occluded_too for clip in clips]), keys=tuple(clip.key for clip in clips),
-        sources=tuple(clip.source for clip in clips), position=position,
-        asks=tuple(clip.ask for clip in clips), skipped=skipped,
-    )  # fmt: skip
+        frames=stacked("frames"),
+        queries=stacked("queries"),
+        xy=stacked("xy"),
+        visible=stacked("visible"),
+        used=stacked("used"),
+        occluded_too=torch.tensor([clip.occluded_too for clip in clips]),
+        keys=tuple(clip.key for clip in clips),
+        sources=tuple(clip.source for clip in clips),
+        position=position,
+        asks=tuple(clip.ask for clip in clips),
+        skipped=skipped,
+    )

@@ -13,8 +13,8 @@ from teachers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementOverride:
-    """Thresholds of the policies that need agreement. They are applied to the stored raw tracks, so nothing is labelled again; None
-    takes what the stored labels were made with."""
+    """Thresholds of the policies that need agreement. They are applied to the stored raw tracks, so
+    nothing is labelled again; None takes what the stored labels were made with."""
 
     tau_px: float | None = None
     """Teachers within this distance of their medoid agree; px of the 256 x 256 raster."""
@@ -30,7 +30,9 @@ class AgreementOverride:
 
     def over(self, stored: AgreementConfig) -> AgreementConfig:
         """`stored` with the thresholds that are given here."""
-        return replace(stored, **{name: value for name, value in vars(self).items() if value is not None})
+        return replace(
+            stored, **{name: value for name, value in vars(self).items() if value is not None}
+        )
 
 
 AS_STORED = AgreementOverride()
@@ -43,14 +45,17 @@ class DataConfig:
     data: tuple[str, ...] = ()
     """Data sets that `tapdistill label` wrote: folders or URLs."""
     data_weights: tuple[float, ...] = ()
-    """Shares of the data sets among the stored clips, in the order of `data`; without them every clip comes equally often."""
+    """Shares of the data sets among the stored clips, in the order of `data`; without them every
+    clip comes equally often."""
     policy: Policy = "random"
-    """Whose track is the label. random: one teacher's, drawn anew each time a clip is read. random-agreeing: for each query one of the
-    teachers that agree, where it agrees. medoid, mean, median: ablations."""
+    """Whose track is the label. random: one teacher's, drawn anew each time a clip is read.
+    random-agreeing: for each query one of the teachers that agree, where it agrees. medoid, mean,
+    median: ablations."""
     agreement: AgreementOverride = AS_STORED
     labels: Literal["stored", "inline"] = "stored"
-    """stored: what the shards hold. inline: a teacher runs inside the training step, on the very part that the student sees, as in the
-    published script; for comparison, as it is paid for again in every step."""
+    """stored: what the shards hold. inline: a teacher runs inside the training step, on the very
+    part that the student sees, as in the published script; for comparison, as it is paid for again
+    in every step."""
     teachers: tuple[str, ...] = ()
     """Of inline labels: the names, one of which is drawn for each clip."""
     checkpoint: tuple[str, ...] = ()
@@ -64,7 +69,8 @@ class DataConfig:
     frames: int = 64
     """Frames of a clip; shorter clips are extended by their reverse."""
     least_frames: int | None = None
-    """Clips of a step have a length drawn between this and `frames`; None: always `frames`. The offline recipe: 40 to 80."""
+    """Clips of a step have a length drawn between this and `frames`; None: always `frames`. The
+    offline recipe: 40 to 80."""
     height: int = 384
     """Px of the crop."""
     width: int = 512
@@ -74,17 +80,19 @@ class DataConfig:
     batch: int = 32
     """Clips of a step, over all processes together."""
     at_once: int = 1
-    """Clips that go through the network together on one device; the gradients of the others are added up."""
+    """Clips that go through the network together on one device; the gradients of the others are
+    added up."""
     flip: bool = True
     """Mirror half of the stored clips."""
     photometric: float = 0.0
-    """Strength with which colours, sharpness, noise, and patches of the student's frames are changed: 0 not at all, 1 is usual. Labels
-    come from the clean frames."""
+    """Strength with which colours, sharpness, noise, and patches of the student's frames are
+    changed: 0 not at all, 1 is usual. Labels come from the clean frames."""
     shards_at_once: int = 16
-    """Clips are shuffled within so many shards, themselves in random order, so that reads stay near each other."""
+    """Clips are shuffled within so many shards, themselves in random order, so that reads stay near
+    each other."""
     readers: int = 0
-    """Processes that read and decode; 0 does it in the trainer's own. Changes no batch. A script that uses them needs the usual
-    `if __name__ == "__main__":`."""
+    """Processes that read and decode; 0 does it in the trainer's own. Changes no batch. A script
+    that uses them needs the usual `if __name__ == "__main__":`."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width", "queries", "batch", "at_once", "shards_at_once"):
@@ -93,50 +101,74 @@ class DataConfig:
         if self.readers < 0:
             raise ConfigError(f"readers = {self.readers}: must be 0 (none) or more.")
         if self.least_frames is not None and not 1 <= self.least_frames <= self.frames:
-            raise ConfigError(f"least_frames = {self.least_frames}: must be between 1 and frames = {self.frames}.")
+            raise ConfigError(
+                f"least_frames = {self.least_frames}: must be between 1 and frames = {self.frames}."
+            )
         if self.batch % self.at_once:
             raise ConfigError(
-                f"batch = {self.batch} cannot be taken at_once = {self.at_once} clips at a time: it must be a multiple."
+                f"batch = {self.batch} cannot be taken at_once = {self.at_once} clips at a time: "
+                "it must be a multiple."
             )
         if self.policy not in POLICIES or self.policy == "oracle":
             names = ", ".join(policy for policy in POLICIES if policy != "oracle")
-            raise ConfigError(f"policy = {self.policy!r}: stored clips have {names} ('oracle' needs exact tracks).")
+            raise ConfigError(
+                f"policy = {self.policy!r}: stored clips have {names} ('oracle' needs exact "
+                "tracks)."
+            )
         if not 0 <= self.photometric <= 2:
-            raise ConfigError(f"photometric = {self.photometric:g}: a strength in [0, 2]; 0 is none, 1 is usual.")
+            raise ConfigError(
+                f"photometric = {self.photometric:g}: a strength in [0, 2]; 0 is none, 1 is usual."
+            )
         self._check_sources()
         self._check_inline()
 
     def _check_sources(self) -> None:
         for name in ("procedural", "kubric_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} = {getattr(self, name):g}: is the share of such clips, in [0, 1].")
+                raise ConfigError(
+                    f"{name} = {getattr(self, name):g}: is the share of such clips, in [0, 1]."
+                )
         if self.synthetic > 1:
-            raise ConfigError(f"procedural = {self.procedural:g} and kubric_share = {self.kubric_share:g}: together at most 1.")
-        if (self.kubric is None) != (self.kubric_share == 0):
-            raise ConfigError(f"kubric = {self.kubric!r} with kubric_share = {self.kubric_share:g}: give both, or neither.")
-        if self.data_weights and (len(self.data_weights) != len(self.data) or min(self.data_weights) <= 0):
             raise ConfigError(
-                f"data_weights = {self.data_weights}: one above 0 for each of the {len(self.data)} data sets, or none."
+                f"procedural = {self.procedural:g} and kubric_share = {self.kubric_share:g}: "
+                "together at most 1."
+            )
+        if (self.kubric is None) != (self.kubric_share == 0):
+            raise ConfigError(
+                f"kubric = {self.kubric!r} with kubric_share = {self.kubric_share:g}: give both, "
+                "or neither."
+            )
+        if self.data_weights and (
+            len(self.data_weights) != len(self.data) or min(self.data_weights) <= 0
+        ):
+            raise ConfigError(
+                f"data_weights = {self.data_weights}: one above 0 for each of the {len(self.data)} "
+                "data sets, or none."
             )
         if self.procedural > 0:
             self.synth(self.frames)
 
     def _check_inline(self) -> None:
-        if (self.labels == "inline") != bool(self.teachers) or (self.checkpoint and not self.teachers):
+        if (self.labels == "inline") != bool(self.teachers) or (
+            self.checkpoint and not self.teachers
+        ):
             raise ConfigError(
-                f"labels = {self.labels!r} with teachers = {self.teachers}: inline labels need teachers, stored ones take none."
+                f"labels = {self.labels!r} with teachers = {self.teachers}: inline labels need "
+                "teachers, stored ones take none."
             )
         if self.labels == "inline" and self.photometric:
             raise ConfigError(
-                "inline labels with photometric > 0: the teacher would see the changed frames. Set photometric to 0, or use stored labels."
+                "inline labels with photometric > 0: the teacher would see the changed frames. Set "
+                "photometric to 0, or use stored labels."
             )
 
     def check_complete(self) -> None:
-        """ConfigError where there is nothing to learn from. A recipe may leave the data sets to the command line, so only reading asks."""
+        """ConfigError where there is nothing to learn from. A recipe may leave the data sets to the
+        command line, so only reading asks."""
         if not self.data and self.synthetic < 1:
             raise ConfigError(
-                f"procedural = {self.procedural:g} and no data: name a data set of `tapdistill label`, or train on procedural video "
-                "alone with procedural = 1."
+                f"procedural = {self.procedural:g} and no data: name a data set of `tapdistill "
+                "label`, or train on procedural video alone with procedural = 1."
             )
 
     @property
@@ -147,5 +179,10 @@ class DataConfig:
     def synth(self, frames: int) -> SynthConfig:
         """What procedural clips of that length are like."""
         return SynthConfig(
-            frames=frames, height=self.height, width=self.width, points=self.queries, query_frame="random", split="train"
-        )  # fmt: skip
+            frames=frames,
+            height=self.height,
+            width=self.width,
+            points=self.queries,
+            query_frame="random",
+            split="train",
+        )

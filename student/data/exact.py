@@ -12,12 +12,19 @@ from teachers.errors import ConfigError, ShardError
 
 
 def training_clip(
-    sequence: KubricSequence, frames: int, size_hw: tuple[int, int], queries: int, flip: bool, rng: np.random.Generator
+    sequence: KubricSequence,
+    frames: int,
+    size_hw: tuple[int, int],
+    queries: int,
+    flip: bool,
+    rng: np.random.Generator,
 ) -> TrainClip:
-    """A random part of a sequence, as the procedural generator's clips are: exact tracks, each queried in a random visible frame.
+    """A random part of a sequence, as the procedural generator's clips are: exact tracks, each
+    queried in a random visible frame.
 
     Args:
-        frames, size_hw: of the part; a shorter sequence goes on backwards, a smaller one is enlarged.
+        frames, size_hw: of the part; a shorter sequence goes on backwards, a smaller one is
+            enlarged.
         queries: points of the part, drawn from those that are ever visible in it.
         flip: mirror half of the parts.
 
@@ -33,15 +40,41 @@ def training_clip(
     if scale_to_fill(pictures.shape[1:3], size_hw) > LARGEST_SCALE:
         height, width = pictures.shape[1:3]
         raise ConfigError(
-            f"{sequence.url}: {width} x {height} px are too small for a crop of {size_hw[1]} x {size_hw[0]} px even "
-            f"when enlarged {LARGEST_SCALE:g} times: take a smaller crop."
+            f"{sequence.url}: {width} x {height} px are too small for a crop of {size_hw[1]} x "
+            f"{size_hw[0]} px even when enlarged {LARGEST_SCALE:g} times: take a smaller crop."
         )
-    nowhere = np.full((len(xy), 3), (0, np.nan, np.nan), np.float32)  # so that each query is based anew, in a random frame
-    part = augment(Labelled(pictures, nowhere, xy, visible, np.ones_like(visible)), frames, size_hw, queries, flip, rng)
-    return TrainClip(f"kubric-{sequence.name}", "kubric", part.frames, part.queries, part.xy, part.visible, part.used, True)
+    # so that each query is based anew, in a random frame
+    nowhere = np.full((len(xy), 3), (0, np.nan, np.nan), np.float32)
+    part = augment(
+        Labelled(pictures, nowhere, xy, visible, np.ones_like(visible)),
+        frames,
+        size_hw,
+        queries,
+        flip,
+        rng,
+    )
+    return TrainClip(
+        f"kubric-{sequence.name}",
+        "kubric",
+        part.frames,
+        part.queries,
+        part.xy,
+        part.visible,
+        part.used,
+        True,
+    )
 
 
 def procedural_clip(key: str, seed: int, config: SynthConfig) -> TrainClip:
     """The procedural clip of a seed; raises what `generate` raises."""
     made = generate(seed, config)
-    return TrainClip(key, "procedural", made.frames, made.queries, made.xy, made.visible, np.ones_like(made.visible), True)
+    return TrainClip(
+        key,
+        "procedural",
+        made.frames,
+        made.queries,
+        made.xy,
+        made.visible,
+        np.ones_like(made.visible),
+        True,
+    )

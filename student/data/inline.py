@@ -1,7 +1,8 @@
 """Inline labels: a teacher runs inside the training step, on the very frames that the student gets.
 
-This is how the published script does it: nothing is stored, and every step pays for a teacher. It is here to compare with stored labels
-(`benchmarks/inline_labels.py`). Teachers run in mode "recipe", which is the published call.
+This is how the published script does it: nothing is stored, and every step pays for a teacher. It
+is here to compare with stored labels (`benchmarks/inline_labels.py`). Teachers run in mode
+"recipe", which is the published call.
 """
 
 from __future__ import annotations
@@ -34,30 +35,43 @@ class InlineLabels:
         """Those that the config names.
 
         Raises:
-            ConfigError: no such teacher, or one with random weights. CheckpointError: weights that are missing or not of that network.
+            ConfigError: no such teacher, or one with random weights. CheckpointError: weights that
+                are missing or not of that network.
         """
         files: dict[str, str] = {}
         for text in config.checkpoint:
             name, separator, file = text.partition("=")
             if not separator or name not in config.teachers:
-                raise ConfigError(f"checkpoint {text}: write NAME=FILE with a NAME of the teachers ({', '.join(config.teachers)}).")
+                raise ConfigError(
+                    f"checkpoint {text}: write NAME=FILE with a NAME of the teachers "
+                    f"({', '.join(config.teachers)})."
+                )
             files[name] = file
         trackers = {}
         for name in config.teachers:
-            trackers[name] = teachers.load(name, checkpoint=files.get(name), device=str(device), mode="recipe")
+            trackers[name] = teachers.load(
+                name, checkpoint=files.get(name), device=str(device), mode="recipe"
+            )
             if trackers[name].info.checkpoint_sha256 == "random":
-                raise ConfigError(f"teacher {name!r} has random weights: noise is never a label. Give it a checkpoint.")
+                raise ConfigError(
+                    f"teacher {name!r} has random weights: noise is never a label. Give it a "
+                    "checkpoint."
+                )
         return cls(trackers)
 
     def label(self, batch: Batch) -> Batch:
         """The batch with the labels that it asks for; on the CPU."""
         started = time.perf_counter()
-        xy, visible, used, hidden = (part.clone() for part in (batch.xy, batch.visible, batch.used, batch.occluded_too))
+        xy, visible, used, hidden = (
+            part.clone() for part in (batch.xy, batch.visible, batch.used, batch.occluded_too)
+        )
         for clip, ask in enumerate(batch.asks):
             if ask is None:
                 continue
             teacher = self._trackers[ask.teacher]
-            tracks = teacher.track(batch.frames[clip].numpy(), batch.queries[clip].numpy(), ask.seed)
+            tracks = teacher.track(
+                batch.frames[clip].numpy(), batch.queries[clip].numpy(), ask.seed
+            )
             seen, known = teacher.info.rule(tracks), knows_hidden_points(teacher.info.architecture)
             asked_for = used[clip].any(1, keepdim=True).numpy()
             good = np.isfinite(tracks.xy).all(-1) & asked_for & (seen | known)
@@ -66,4 +80,11 @@ class InlineLabels:
             visible[clip] = torch.from_numpy(seen & good)
             hidden[clip] = known
         self.seconds += time.perf_counter() - started
-        return replace(batch, xy=xy, visible=visible, used=used, occluded_too=hidden, asks=(None,) * len(batch.asks))
+        return replace(
+            batch,
+            xy=xy,
+            visible=visible,
+            used=used,
+            occluded_too=hidden,
+            asks=(None,) * len(batch.asks),
+        )

@@ -1,17 +1,22 @@
-"""Mixture: an endless stream of batches from shards and synthetic video, a function of (config, seed, start) alone.
+"""Mixture: an endless stream of batches from shards and synthetic video, a function of (config,
+seed, start) alone.
 
-    stream = batches(config, seed=0)                        # or start=batch.position of the last step that was taken
+    stream = batches(config, seed=0)  # or start=batch.position of the last step that was taken
     for batch in stream: ...
 
-Places   The stream is a sequence of numbered places. A place is a stored clip, a procedural one, or one of Kubric; everything random
-         about it is drawn from a generator seeded with (seed, number). Stored clips come epoch by epoch, each once; with weights, each
-         data set has its own epochs.
-Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part of them, and gets them `at_once` by
-         `at_once`. Each reader makes whole parts in turn. So neither ranks, readers, nor a restart change what a step learns from; all
-         ranks are always at the same position; and as places never end, no rank waits for one whose shards ran out.
-Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip of its pool: a place always gives one.
+Places   The stream is a sequence of numbered places. A place is a stored clip, a procedural one, or
+         one of Kubric; everything random about it is drawn from a generator seeded with (seed,
+         number). Stored clips come epoch by epoch, each once; with weights, each data set has its
+         own epochs.
+Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part
+         of them, and gets them `at_once` by `at_once`. Each reader makes whole parts in turn. So
+         neither ranks, readers, nor a restart change what a step learns from; all ranks are always
+         at the same position; and as places never end, no rank waits for one whose shards ran out.
+Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip of its
+         pool: a place always gives one.
 
-webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in the middle of an epoch.
+webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in
+the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -53,7 +58,8 @@ class Batches(Iterator[Batch]):
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
         self.digest = digest
-        """sha256 of what the stream is drawn from: the same places give the same clips only where it is the same."""
+        """sha256 of what the stream is drawn from: the same places give the same clips only where
+        it is the same."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -63,23 +69,30 @@ class Batches(Iterator[Batch]):
         return batch
 
 
-def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world: int = 1) -> Batches:
+def batches(
+    config: DataConfig, seed: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Batches:
     """Batches for one of `world` ranks, for ever.
 
     Args:
-        start: 0, or the `position` of the last step that was taken, with the same config and seed; `world` may be another.
+        start: 0, or the `position` of the last step that was taken, with the same config and seed;
+            `world` may be another.
 
     Raises:
-        ConfigError: `start` or `rank` cannot be right, `world` does not divide the batch, or the photographs for procedural video are not
-            installed.
-        ShardError: at once, if a data set is missing, empty, or of another schema; later, from the iterator, if a shard disappears or
-            nearly no clip can be used.
+        ConfigError: `start` or `rank` cannot be right, `world` does not divide the batch, or the
+            photographs for procedural video are not installed.
+        ShardError: at once, if a data set is missing, empty, or of another schema; later, from the
+            iterator, if a shard disappears or nearly no clip can be used.
     """
     if seed < 0 or start < 0 or not 0 <= rank < world:
-        raise ConfigError(f"seed = {seed}, start = {start}, rank = {rank} of {world}: none is negative, and rank is below world.")
+        raise ConfigError(
+            f"seed = {seed}, start = {start}, rank = {rank} of {world}: none is negative, and rank "
+            "is below world."
+        )
     config.check_complete()
     parts_of_step(config, world)
-    os.environ.setdefault("WDS_SECURE", "1")  # read when webdataset is imported: no pickles, no pipes
+    # read when webdataset is imported: no pickles, no pipes
+    os.environ.setdefault("WDS_SECURE", "1")
     import webdataset
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
@@ -107,7 +120,8 @@ def batches(config: DataConfig, seed: int, start: int = 0, rank: int = 0, world:
 
 @dataclass(frozen=True)
 class _Load:
-    """Places to a batch. An expected error is returned, for the trainer to raise: a reader could only pass on its traceback."""
+    """Places to a batch. An expected error is returned, for the trainer to raise: a reader could
+    only pass on its traceback."""
 
     config: DataConfig
     clips: Sequence[StoredClip]
@@ -119,21 +133,38 @@ class _Load:
     def __call__(self, part: Part) -> Batch | TapdistillError:
         skipped = Counter[str]()
         try:
-            return collate([self.clip(place, part.frames, skipped) for place in part.places], part.position, skipped)
+            return collate(
+                [self.clip(place, part.frames, skipped) for place in part.places],
+                part.position,
+                skipped,
+            )
         except TapdistillError as error:
             return error
 
     def clip(self, place: Place, frames: int, skipped: Counter[str]) -> TrainClip:
         rng = np.random.default_rng((self.seed, PLACE, place.number))
-        clip = self.procedural(place, frames, rng) if place.source == "procedural" else self.usable(place, frames, rng, skipped)
+        clip = (
+            self.procedural(place, frames, rng)
+            if place.source == "procedural"
+            else self.usable(place, frames, rng, skipped)
+        )
         return photometric(clip, self.config.photometric, rng)
 
     def procedural(self, place: Place, frames: int, rng: np.random.Generator) -> TrainClip:
-        return procedural_clip(f"procedural-{place.number}", int(rng.integers(2**62)), self.config.synth(frames))
+        return procedural_clip(
+            f"procedural-{place.number}", int(rng.integers(2**62)), self.config.synth(frames)
+        )
 
     def of_kubric(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
         config = self.config
-        return training_clip(self.kubric[index], frames, (config.height, config.width), config.queries, config.flip, rng)
+        return training_clip(
+            self.kubric[index],
+            frames,
+            (config.height, config.width),
+            config.queries,
+            config.flip,
+            rng,
+        )
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
         config, clip = self.config, self.clips[index]
@@ -143,11 +174,26 @@ class _Load:
             ask = Ask(config.teachers[rng.integers(len(config.teachers))], int(rng.integers(2**31)))
         else:
             whole, hidden = read_clip(clip, config.policy, rng, config.agreement)
-        part = augment(whole, frames, (config.height, config.width), config.queries, config.flip, rng)
-        return TrainClip(clip.entry.key, "shards", part.frames, part.queries, part.xy, part.visible, part.used, hidden, ask)
+        part = augment(
+            whole, frames, (config.height, config.width), config.queries, config.flip, rng
+        )
+        return TrainClip(
+            clip.entry.key,
+            "shards",
+            part.frames,
+            part.queries,
+            part.xy,
+            part.visible,
+            part.used,
+            hidden,
+            ask,
+        )
 
-    def usable(self, place: Place, frames: int, rng: np.random.Generator, skipped: Counter[str]) -> TrainClip:
-        """The clip of a place, or if it is unusable another one of its pool, or of Kubric; why is counted."""
+    def usable(
+        self, place: Place, frames: int, rng: np.random.Generator, skipped: Counter[str]
+    ) -> TrainClip:
+        """The clip of a place, or if it is unusable another one of its pool, or of Kubric; why is
+        counted."""
         of_kubric, tried = place.source == "kubric", Counter[str]()
         make = self.of_kubric if of_kubric else self.stored
         others = range(len(self.kubric)) if of_kubric else self.pools[place.pool]
@@ -163,22 +209,29 @@ class _Load:
             skipped += tried
             return clip
         counts = ", ".join(f"{number} {reason}" for reason, number in tried.items())
-        where = self.config.kubric if of_kubric else ", ".join(dict.fromkeys(self.clips[other].shard.url for other in others))
+        where = (
+            self.config.kubric
+            if of_kubric
+            else ", ".join(dict.fromkeys(self.clips[other].shard.url for other in others))
+        )
         raise ShardError(
-            f"{where}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run `tapdistill verify`. 'no-labels': policy "
-            f"{self.config.policy!r} finds too little to learn from; take more teachers, lower thresholds, or 'random'."
+            f"{where}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run "
+            f"`tapdistill verify`. 'no-labels': policy {self.config.policy!r} finds too little to "
+            "learn from; take more teachers, lower thresholds, or 'random'."
         )
 
 
 def _fork_server() -> BaseContext:
-    """Where readers come from. OpenCV hangs in a plain fork of a process that has used its threads; a spawned reader takes seconds."""
+    """Where readers come from. OpenCV hangs in a plain fork of a process that has used its threads;
+    a spawned reader takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
 
 
 def _start_reader(reader: int) -> None:
-    """One thread, as the readers share the cores; and no reader outlives a trainer that was killed, as those of a fork server would."""
+    """One thread, as the readers share the cores; and no reader outlives a trainer that was killed,
+    as those of a fork server would."""
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_trainer, daemon=True).start()
 

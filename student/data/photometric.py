@@ -1,10 +1,12 @@
 """Photometric: the student's frames look different, the labels stay those of the clean ones.
 
-    colour -> gamma -> blur -> noise -> patches                     each with its own chance, all from the generator passed in
+    colour -> gamma -> blur -> noise -> patches
 
-Of the kinds that CoTracker's training uses: colour jitter and blur over the whole clip, and patches that hide a part of single frames.
-What a patch hides becomes invisible, and its place stays known. No patch lies on a query in its own frame: the network could not know
-what it is asked for.
+Each has its own chance; all is drawn from the generator that is passed in.
+
+Of the kinds that CoTracker's training uses: colour jitter and blur over the whole clip, and patches
+that hide a part of single frames. What a patch hides becomes invisible, and its place stays known.
+No patch lies on a query in its own frame: the network could not know what it is asked for.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from student.data.batch import TrainClip
 CHANCE = 0.5
 """Of each kind of change, clip by clip."""
 COLOUR, HUE_RAD, GAMMA, SIGMA_PX, NOISE = 0.3, 0.15, 0.3, 1.0, 6.0
-"""Largest changes at strength 1: factors of brightness, contrast, and saturation; turn of the hue; log of gamma; width of the blur at 256
-px; standard deviation of the noise in grey levels."""
+"""Largest changes at strength 1: factors of brightness, contrast, and saturation; turn of the hue;
+log of gamma; width of the blur at 256 px; standard deviation of the noise in grey levels."""
 PATCH_CHANCE, MOST_PATCHES, PATCH_SIDE = 0.3, 3, (0.03, 0.25)
-"""Patches at strength 1: chance of a frame, most in a frame, and their sides as shares of the frame's short side."""
+"""Patches at strength 1: chance of a frame, most in a frame, and their sides as shares of the
+frame's short side."""
 
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
@@ -41,7 +44,10 @@ def photometric(clip: TrainClip, strength: float, rng: np.random.Generator) -> T
 
 def coloured(frames: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Saturation and hue, by one 3 x 3 matrix for the whole clip."""
-    saturation, turn = np.exp(strength * COLOUR * rng.uniform(-1, 1)), strength * HUE_RAD * rng.uniform(-1, 1)
+    saturation, turn = (
+        np.exp(strength * COLOUR * rng.uniform(-1, 1)),
+        strength * HUE_RAD * rng.uniform(-1, 1),
+    )
     turned = saturation * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     in_yiq = np.eye(3)
     in_yiq[1:, 1:] = turned
@@ -56,7 +62,9 @@ def brightened(frames: np.ndarray, strength: float, rng: np.random.Generator) ->
     gamma = np.exp(strength * GAMMA * rng.uniform(-1, 1))
     grey = (np.arange(256) / 255) ** gamma
     table = ((grey * brightness - 0.5) * contrast + 0.5).clip(0, 1) * 255
-    return cv2.LUT(frames.reshape(-1, *frames.shape[2:]), table.round().astype(np.uint8)).reshape(frames.shape)
+    return cv2.LUT(frames.reshape(-1, *frames.shape[2:]), table.round().astype(np.uint8)).reshape(
+        frames.shape
+    )
 
 
 def blurred(frames: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -88,6 +96,10 @@ def patched(clip: TrainClip, strength: float, rng: np.random.Generator) -> Train
     return replace(clip, frames=frames, visible=visible)
 
 
-def _below(xy: np.ndarray, x: int, y: int, sides: np.ndarray) -> np.ndarray:  # [..., 2] px -> [...] bool
+def _below(
+    xy: np.ndarray, x: int, y: int, sides: np.ndarray
+) -> np.ndarray:  # [..., 2] px -> [...] bool
     """Whether a place is on a pixel of the patch whose first pixel is (x, y)."""
-    return np.logical_and.reduce((xy >= np.array([x, y]) - 0.5) & (xy < np.array([x, y]) + sides - 0.5), axis=-1)
+    return np.logical_and.reduce(
+        (xy >= np.array([x, y]) - 0.5) & (xy < np.array([x, y]) + sides - 0.5), axis=-1
+    )

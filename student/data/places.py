@@ -1,7 +1,9 @@
-"""Places: which clip comes when. The stream of `student.data.mixture` as numbers, before anything is read.
+"""Places: which clip comes when. The stream of `student.data.mixture` as numbers, before anything
+is read.
 
-Numbered places follow each other for ever; each is a stored clip, a procedural one, or one of Kubric. A step takes the next `batch` of
-them, whatever the number of ranks, and each rank has every `world`-th.
+Numbered places follow each other for ever; each is a stored clip, a procedural one, or one of
+Kubric. A step takes the next `batch` of them, whatever the number of ranks, and each rank has every
+`world`-th.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Place:
     clip: int | None = None
     """Index of a clip in the shards or in Kubric."""
     pool: int = 0
-    """Of a stored clip: the pool that it is of, from which another one takes its place if it cannot be used."""
+    """Of a stored clip: the pool that it is of, from which another one takes its place if it cannot
+    be used."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def parts_of_step(config: DataConfig, world: int) -> int:
     parts, rest = divmod(config.batch, world * config.at_once)
     if rest:
         raise ConfigError(
-            f"batch = {config.batch} cannot be shared by {world} processes with at_once = {config.at_once}: it must be a multiple of "
-            f"{world * config.at_once}. Take a smaller at_once, or another batch."
+            f"batch = {config.batch} cannot be shared by {world} processes with at_once = "
+            f"{config.at_once}: it must be a multiple of {world * config.at_once}. Take a smaller "
+            "at_once, or another batch."
         )
     return parts
 
@@ -68,7 +72,10 @@ def places(
 ) -> Iterator[Place]:
     """The stream of places from number 0, for ever."""
     kind = np.random.default_rng((seed, _KIND))
-    stored = [_shuffled(shards, config.shards_at_once, (seed, _ORDER), pool) for pool, shards in enumerate(pools)]
+    stored = [
+        _shuffled(shards, config.shards_at_once, (seed, _ORDER), pool)
+        for pool, shards in enumerate(pools)
+    ]
     sequence = _shuffled([range(kubric)], 1, (seed, _KUBRIC), 0)
     for number in count():
         draw = kind.random()
@@ -77,7 +84,11 @@ def places(
         elif draw < config.synthetic:
             yield Place(number, "kubric", next(sequence))
         else:
-            pool = int(kind.choice(len(stored), p=_shares(config.data_weights))) if config.data_weights else 0
+            pool = (
+                int(kind.choice(len(stored), p=_shares(config.data_weights)))
+                if config.data_weights
+                else 0
+            )
             yield Place(number, "shards", next(stored[pool]), pool)
 
 
@@ -85,7 +96,9 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
     return np.array(weights) / sum(weights)
 
 
-def _shuffled(shards: Sequence[Sequence[int]], at_once: int, seed: tuple[int, int], pool: int) -> Iterator[int]:
+def _shuffled(
+    shards: Sequence[Sequence[int]], at_once: int, seed: tuple[int, int], pool: int
+) -> Iterator[int]:
     """Every clip of a pool once an epoch, for ever."""
     for epoch in count():
         rng = np.random.default_rng((*seed, epoch, pool))
@@ -96,7 +109,12 @@ def _shuffled(shards: Sequence[Sequence[int]], at_once: int, seed: tuple[int, in
 
 
 def own_parts(
-    config: DataConfig, stream: Callable[[], Iterator[Place]], seed: int, start: int, rank: int, world: int
+    config: DataConfig,
+    stream: Callable[[], Iterator[Place]],
+    seed: int,
+    start: int,
+    rank: int,
+    world: int,
 ) -> Iterator[Part]:
     """The rank's places of each step from `start` on."""
     rest = islice(stream(), start, None)
@@ -104,13 +122,18 @@ def own_parts(
         own = list(islice(rest, config.batch))[rank::world]
         frames = config.frames
         if config.least_frames is not None:
-            frames = int(np.random.default_rng((seed, _LENGTH, first)).integers(config.least_frames, config.frames + 1))
+            frames = int(
+                np.random.default_rng((seed, _LENGTH, first)).integers(
+                    config.least_frames, config.frames + 1
+                )
+            )
         for part in range(0, len(own), config.at_once):
             yield Part(own[part : part + config.at_once], frames, first + config.batch)
 
 
 def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[int]]]:
-    """Indices of stored clips by pool and shard: a pool for each data set that has a weight, else one for all."""
+    """Indices of stored clips by pool and shard: a pool for each data set that has a weight, else
+    one for all."""
     urls = [Storage(url).url for url in config.data]
     shards: dict[tuple[str, str], list[int]] = {}
     for index, clip in enumerate(clips):
@@ -120,5 +143,7 @@ def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[
     pools = [[shard for (url, _), shard in shards.items() if url == of] for of in urls]
     for url, pool in zip(urls, pools, strict=True):
         if not pool:
-            raise ShardError(f"{url}: has a weight, but none of its clips can be used for this crop.")
+            raise ShardError(
+                f"{url}: has a weight, but none of its clips can be used for this crop."
+            )
     return pools

@@ -3,8 +3,9 @@
     stored, left_out = open_clips(("labels", "s3://bucket/more"), crop_hw=(384, 512))
     clip = read_clip(stored[0], "random", rng)         # Labelled, its labels chosen by the policy
 
-Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, and failures all stand there. Of a tar only the
-members that a policy needs are read: the mp4, the queries, and the drawn teacher's tracks, or all teachers' if they must agree.
+Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, and failures all
+stand there. Of a tar only the members that a policy needs are read: the mp4, the queries, and the
+drawn teacher's tracks, or all teachers' if they must agree.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from student.data.config import AS_STORED, AgreementOverride
 from teachers import ShardError, VisibleRule
 
 KNOW_HIDDEN_POINTS = frozenset({"CoTracker", "CoTracker3", "PIPs", "PIPs++"})
-"""First words of the architectures that are trained to say where a hidden point is. TAPIR's recipe takes no loss from its hidden points
-(CoTracker3); the classical teachers lose them."""
+"""First words of the architectures that are trained to say where a hidden point is. TAPIR's recipe
+takes no loss from its hidden points (CoTracker3); the classical teachers lose them."""
 
 NEIGHBOUR_BYTES = 2048
-"""Members no further apart are read together: padding and the headers of pax, which the writer uses."""
+"""Members no further apart are read together: padding and the headers of pax, which the writer
+uses."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class StoredClip:
     """Sorted."""
 
 
-def open_clips(urls: Sequence[str], crop_hw: tuple[int, int]) -> tuple[list[StoredClip], list[UnusableClips]]:
-    """The clips of data sets that a crop of `crop_hw` px can be cut from, by data set and unit, and those left out.
+def open_clips(
+    urls: Sequence[str], crop_hw: tuple[int, int]
+) -> tuple[list[StoredClip], list[UnusableClips]]:
+    """The clips of data sets that a crop of `crop_hw` px can be cut from, by data set and unit, and
+    those left out.
 
     Raises:
         ShardError: a data set is missing, of another schema, has no clip, or none that can be used.
@@ -83,7 +88,8 @@ def open_clips(urls: Sequence[str], crop_hw: tuple[int, int]) -> tuple[list[Stor
         dataset = open_dataset(url)
         if not len(dataset):
             raise ShardError(
-                f"{dataset.storage.url} has no labelled clip yet: run `tapdistill label VIDEOS --out {url}` to its end."
+                f"{dataset.storage.url} has no labelled clip yet: run `tapdistill label VIDEOS "
+                f"--out {url}` to its end."
             )
         records = [record for record in dataset.records if record.clips]
         with ThreadPoolExecutor(16) as pool:
@@ -98,20 +104,27 @@ def open_clips(urls: Sequence[str], crop_hw: tuple[int, int]) -> tuple[list[Stor
             counts[one.reason] += one.clips
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise ShardError(
-            f"{', '.join(urls)}: none of the clips can be used ({why}; first: {left_out[0].file}: {left_out[0].detail}). Take a smaller "
-            "crop for small clips; `tapdistill verify` lists damaged shards."
+            f"{', '.join(urls)}: none of the clips can be used ({why}; first: {left_out[0].file}: "
+            f"{left_out[0].detail}). Take a smaller crop for small clips; `tapdistill verify` "
+            "lists damaged shards."
         )
     return stored, left_out
 
 
 def read_clip(
-    clip: StoredClip, policy: Policy, rng: np.random.Generator, agreement: AgreementOverride = AS_STORED
+    clip: StoredClip,
+    policy: Policy,
+    rng: np.random.Generator,
+    agreement: AgreementOverride = AS_STORED,
 ) -> tuple[Labelled, bool]:
-    """The whole clip with the labels of `policy`, and whether any of its teachers knows where hidden points are.
+    """The whole clip with the labels of `policy`, and whether any of its teachers knows where
+    hidden points are.
 
     Args:
-        policy: "random" draws one teacher for the clip, as the published training does for each step.
-        agreement: thresholds of the policies that need them, where they differ from those of the stored labels.
+        policy: "random" draws one teacher for the clip, as the published training does for each
+            step.
+        agreement: thresholds of the policies that need them, where they differ from those of the
+            stored labels.
 
     Raises:
         Unusable: its bytes are damaged, or no teacher could track it.
@@ -124,19 +137,36 @@ def read_clip(
     if policy == "random":
         names = (names[rng.integers(len(names))],)
     members = _read_members(
-        shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz", *(f"{n}.npz" for n in names))}
+        shard,
+        {
+            suffix: entry.offsets[suffix]
+            for suffix in ("mp4", "queries.npz", *(f"{n}.npz" for n in names))
+        },
     )
     try:
         frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
         queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
-        tracks = {name: tracks_from_npz(members[f"{name}.npz"], f"{entry.key}.{name}.npz") for name in names}
+        tracks = {
+            name: tracks_from_npz(members[f"{name}.npz"], f"{entry.key}.{name}.npz")
+            for name in names
+        }
     except (ShardError, KeyError) as error:
         raise Unusable("corrupt") from error
     expected = (entry.queries, entry.frames, 2)
-    if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(t.xy.shape != expected for t in tracks.values()):
+    if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(
+        t.xy.shape != expected for t in tracks.values()
+    ):
         raise Unusable("corrupt")
     rules = {name: VisibleRule.parse(shard.teachers[name]["visible_rule"]) for name in names}
-    target = choose(policy, tracks, rules, queries, (entry.height, entry.width), rng, agreement.over(shard.agreement))
+    target = choose(
+        policy,
+        tracks,
+        rules,
+        queries,
+        (entry.height, entry.width),
+        rng,
+        agreement.over(shard.agreement),
+    )
     knows = np.array([knows_hidden_points(shard.teachers[name]["architecture"]) for name in names])
     used = target.used & (target.visible | knows[target.teacher][:, None])
     return Labelled(frames, queries, target.xy, target.visible, used), bool(knows.any())
@@ -148,14 +178,17 @@ def knows_hidden_points(architecture: str) -> bool:
 
 
 def read_unlabelled(clip: StoredClip) -> Labelled:
-    """The whole clip with its queries, for a teacher that is yet to track them: each is used in its own frame alone.
+    """The whole clip with its queries, for a teacher that is yet to track them: each is used in its
+    own frame alone.
 
     Raises:
         Unusable: its bytes are damaged.
         ShardError: its tar is gone.
     """
     entry = clip.entry
-    members = _read_members(clip.shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz")})
+    members = _read_members(
+        clip.shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz")}
+    )
     try:
         frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
         queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
@@ -172,25 +205,41 @@ def _clips_of(
     assert record.tar is not None
     file = f"{storage.url}/{record.tar}"
     if size is None:
-        return [], [UnusableClips(file, "missing", len(record.clips), "its record names it, but there is no such file")]
+        return [], [
+            UnusableClips(
+                file, "missing", len(record.clips), "its record names it, but there is no such file"
+            )
+        ]
     if size != record.size_bytes:
         detail = f"has {size:,} bytes, its record says {record.size_bytes:,}"
         return [], [UnusableClips(file, "truncated", len(record.clips), detail)]
     failed = {(row.key, row.stage) for row in record.rows if row.what == "teacher"}
     shard = Shard(storage.url, record.tar, record.teachers, AgreementConfig(**record.agreement))
-    fits = [entry for entry in record.clips if scale_to_fill((entry.height, entry.width), crop_hw) <= LARGEST_SCALE]
+    fits = [
+        entry
+        for entry in record.clips
+        if scale_to_fill((entry.height, entry.width), crop_hw) <= LARGEST_SCALE
+    ]
     clips = [
-        StoredClip(shard, entry, tuple(n for n in sorted(record.teachers) if (entry.key, f"teacher:{n}") not in failed))
+        StoredClip(
+            shard,
+            entry,
+            tuple(n for n in sorted(record.teachers) if (entry.key, f"teacher:{n}") not in failed),
+        )
         for entry in fits
     ]
     if len(fits) == len(record.clips):
         return clips, []
-    detail = f"smaller than the crop of {crop_hw[1]} x {crop_hw[0]} px even when enlarged {LARGEST_SCALE:g} times"
+    detail = (
+        f"smaller than the crop of {crop_hw[1]} x {crop_hw[0]} px even when enlarged "
+        f"{LARGEST_SCALE:g} times"
+    )
     return clips, [UnusableClips(file, "too-small", len(record.clips) - len(fits), detail)]
 
 
 def _read_members(shard: Shard, wanted: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
-    """Bytes of members by suffix, from their (offset, size); neighbours in the tar come in one read."""
+    """Bytes of members by suffix, from their (offset, size); neighbours in the tar come in one
+    read."""
     runs: list[list[str]] = []
     end = -NEIGHBOUR_BYTES - 1
     for suffix, (offset, size) in sorted(wanted.items(), key=lambda item: item[1]):
@@ -205,7 +254,8 @@ def _read_members(shard: Shard, wanted: Mapping[str, tuple[int, int]]) -> dict[s
             data = _storage(shard.url, os.getpid()).read_range(shard.tar, start, stop - start)
         except ShardError as error:
             raise ShardError(
-                f"{error} It was there when reading began: if `tapdistill gc` removed an old revision, start again to read the new one."
+                f"{error} It was there when reading began: if `tapdistill gc` removed an old "
+                "revision, start again to read the new one."
             ) from error
         parts |= {suffix: data[wanted[suffix][0] - start :][: wanted[suffix][1]] for suffix in run}
     return parts

@@ -1,6 +1,7 @@
 """Evaluation: a tracker against exact tracks, as TAP-Vid counts.
 
-In   teachers or students, clips with truth. Out: a table row per tracker and clip, and means with bootstrap intervals over clips.
+In   teachers or students, clips with truth. Out: a table row per tracker and clip, and means with
+     bootstrap intervals over clips.
 Label policies are scored with the same figures, over the frames that each policy would train on.
 """
 
@@ -24,23 +25,32 @@ FIGURES = ("AJ", "delta_avg", "OA")
 Clip = SynthClip | TestClip
 
 
-def compare(trackers: Mapping[str, Teacher], clips: Iterable[TestClip], query_mode: QueryMode = "first") -> pd.DataFrame:
-    """A row per tracker and clip: `model`, `clip`, every figure of `student.evaluation.metrics.score`, `points`, `frames`, `seconds`.
+def compare(
+    trackers: Mapping[str, Teacher], clips: Iterable[TestClip], query_mode: QueryMode = "first"
+) -> pd.DataFrame:
+    """A row per tracker and clip: `model`, `clip`, every figure of
+    `student.evaluation.metrics.score`, `points`, `frames`, `seconds`.
 
-    `query_mode` says which frames count; the queries are the clips' own. One clip at a time is in memory.
+    `query_mode` says which frames count; the queries are the clips' own. One clip at a time is in
+    memory.
     """
     rows = []
     for clip in clips:
         for name, tracker in trackers.items():
             (found,), seconds = track_clips(tracker, [clip])
-            (figures,) = score_tracks([found], tracker.info.rule, [clip], query_mode).to_dict("records")
+            (figures,) = score_tracks([found], tracker.info.rule, [clip], query_mode).to_dict(
+                "records"
+            )
             figures |= {"points": len(clip.queries), "frames": len(clip.frames), "seconds": seconds}
             rows.append({"model": name, "clip": clip.name, **figures})
     return pd.DataFrame(rows)
 
 
-def track_clips(teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None] | None = None) -> tuple[list[Tracks], float]:
-    """A tracker's tracks of every clip, and the wall time in seconds; `seen` is called after each clip."""
+def track_clips(
+    teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None] | None = None
+) -> tuple[list[Tracks], float]:
+    """A tracker's tracks of every clip, and the wall time in seconds; `seen` is called after each
+    clip."""
     found, started = [], time.perf_counter()
     for clip in clips:
         found.append(teacher.track(clip.frames, clip.queries))
@@ -50,19 +60,33 @@ def track_clips(teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None
 
 
 def score_tracks(
-    tracks: Sequence[Tracks], rule: VisibleRule, clips: Sequence[Clip], query_mode: QueryMode = "first"
+    tracks: Sequence[Tracks],
+    rule: VisibleRule,
+    clips: Sequence[Clip],
+    query_mode: QueryMode = "first",
 ) -> pd.DataFrame:
     """One row per clip: every figure of `student.evaluation.metrics.score`."""
     return pd.DataFrame(
         [
-            score(clip.queries, clip.xy, clip.visible, found.xy, rule(found), clip.frames.shape[1:3], query_mode)
+            score(
+                clip.queries,
+                clip.xy,
+                clip.visible,
+                found.xy,
+                rule(found),
+                clip.frames.shape[1:3],
+                query_mode,
+            )
             for found, clip in zip(tracks, clips, strict=True)
         ]
     )
 
 
-def with_interval(values: npt.ArrayLike, seed: int = 0, draws: int = 1000) -> tuple[float, float, float]:
-    """(mean, low, high): the mean over clips and its 95 % bootstrap interval; NaN clips are left out."""
+def with_interval(
+    values: npt.ArrayLike, seed: int = 0, draws: int = 1000
+) -> tuple[float, float, float]:
+    """(mean, low, high): the mean over clips and its 95 % bootstrap interval; NaN clips are left
+    out."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     if not len(known):
@@ -83,17 +107,25 @@ def score_policy(
     """How right the labels of a policy are, over the truly visible frames that it would train on.
 
     Returns:
-        `used`: share of the truly visible frames (without the query's own) that enter the loss as visible.
-        `delta_avg`: share of those within 1, 2, 4, 8, 16 px of the truth, mean over thresholds.
-        `median_px`: their median error. `wrong`: share of the frames used as visible that are truly occluded.
-        Distances are px of the 256 x 256 raster.
+        `used`: share of the truly visible frames (without the query's own) that enter the loss as
+        visible. `delta_avg`: share of those within 1, 2, 4, 8, 16 px of the truth, mean over
+        thresholds. `median_px`: their median error. `wrong`: share of the frames used as visible
+        that are truly occluded. Distances are px of the 256 x 256 raster.
     """
     rng = np.random.default_rng(seed)
     errors, used, visible, occluded = [], 0, 0, 0
     for i, clip in enumerate(clips):
         size = clip.frames.shape[1:3]
         target = choose(
-            policy, {name: tracks[name][i] for name in tracks}, rules, clip.queries, size, rng, config, clip.xy, clip.visible
+            policy,
+            {name: tracks[name][i] for name in tracks},
+            rules,
+            clip.queries,
+            size,
+            rng,
+            config,
+            clip.xy,
+            clip.visible,
         )
         others = np.arange(len(clip.frames)) != clip.queries[:, :1]
         shown = target.used & target.visible & others
@@ -106,7 +138,9 @@ def score_policy(
     error = np.concatenate(errors) if errors else np.zeros(0)
     return {
         "used": used / max(visible, 1),
-        "delta_avg": float(np.mean([(error < d).mean() for d in (1, 2, 4, 8, 16)])) if len(error) else float("nan"),
+        "delta_avg": float(np.mean([(error < d).mean() for d in (1, 2, 4, 8, 16)]))
+        if len(error)
+        else float("nan"),
         "median_px": float(np.median(error)) if len(error) else float("nan"),
         "wrong": occluded / max(used + occluded, 1),
     }

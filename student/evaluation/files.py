@@ -18,7 +18,8 @@ from teachers.errors import ShardError
 
 
 def join(url: str, name: str) -> str:
-    """The URL of `name` in the folder `url`; of a chain such as zip://folder::s3://bucket/data.zip, the first part is the folder."""
+    """The URL of `name` in the folder `url`; of a chain such as zip://folder::s3://bucket/data.zip,
+    the first part is the folder."""
     folder, chain, rest = url.partition("::")
     return f"{folder.rstrip('/')}/{name}{chain}{rest}"
 
@@ -37,11 +38,14 @@ def listed(folder: str, kind: Literal["file", "directory"]) -> list[str]:
             entries = None
     if entries is None:
         raise ShardError(f"{folder}: no such file or folder.")
-    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == kind)
+    return sorted(
+        entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == kind
+    )
 
 
 def matching(root: str, *patterns: str) -> list[str]:
-    """URLs of the files: `root` itself if it is one, else those in it that the first pattern matches of those that match any, by name.
+    """URLs of the files: `root` itself if it is one, else those in it that the first pattern
+    matches of those that match any, by name.
 
     Raises:
         ShardError: no such file or folder, or none of its files matches.
@@ -57,7 +61,8 @@ def matching(root: str, *patterns: str) -> list[str]:
             return found
     there = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
     raise ShardError(
-        f"{root}: holds no file {' or '.join(patterns)} (its files: {there}). Is it the right --root for this --dataset?"
+        f"{root}: holds no file {' or '.join(patterns)} (its files: {there}). Is it the right "
+        "--root for this --dataset?"
     )
 
 
@@ -94,5 +99,7 @@ def stacked(images: Sequence[np.ndarray], name: str) -> np.ndarray:
     """uint8 [T, H, W, 3]; a ShardError if there is none, or if they are not of one size."""
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) != 1:
-        raise ShardError(f"{name}: frames of one size are needed, not of {sizes or 'none'} (height, width).")
+        raise ShardError(
+            f"{name}: frames of one size are needed, not of {sizes or 'none'} (height, width)."
+        )
     return np.stack(images)

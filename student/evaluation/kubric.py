@@ -1,14 +1,17 @@
-"""Kubric: the synthetic clips on which CoTracker3 is trained before it sees real video, as its authors release them.
+"""Kubric: the synthetic clips on which CoTracker3 is trained before it sees real video, as its
+authors release them.
 
     <root>/<name>/frames/*.png    the frames, in the order of their names
-    <root>/<name>/<name>.npy      a pickled dict: coords [N, T, 2] px (x, y), and visibility [N, T], which in truth says "occluded"
+    <root>/<name>/<name>.npy      a pickled dict: coords [N, T, 2] px (x, y), and visibility [N, T],
+                                  which in truth says "occluded"
 
     for sequence in sequences(root):
         clip = read_sequence(sequence)
 
 `student.data.exact.training_clip` takes parts of them to train on.
 
-The root is a folder or any fsspec URL; a sequence is read when it is asked for. Points outside the frame count as not visible.
+The root is a folder or any fsspec URL; a sequence is read when it is asked for. Points outside the
+frame count as not visible.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ def sequences(root: str) -> list[KubricSequence]:
     """
     names = listed(root, "directory")
     if not names:
-        raise ShardError(f"{root}: holds no folder: Kubric has NAME/frames/*.png and NAME/NAME.npy there.")
+        raise ShardError(
+            f"{root}: holds no folder: Kubric has NAME/frames/*.png and NAME/NAME.npy there."
+        )
     return [KubricSequence(join(root, name), name) for name in names]
 
 
@@ -53,7 +58,8 @@ def read_sequence(sequence: KubricSequence) -> TestClip:
     """The whole clip, each point that is ever visible queried in its first visible frame.
 
     Raises:
-        ShardError: files are missing or damaged, refused because their pickle holds more than arrays, or do not fit each other.
+        ShardError: files are missing or damaged, refused because their pickle holds more than
+            arrays, or do not fit each other.
     """
     frames, xy, visible = decoded(sequence, fetched(sequence))
     return queried(sequence.name, frames, xy, visible)
@@ -72,7 +78,9 @@ def fetched(sequence: KubricSequence) -> _Files:
     folder = join(sequence.url, "frames")
     urls = [join(folder, name) for name in listed(folder, "file") if name.endswith(".png")]
     with ThreadPoolExecutor(READERS) as pool:
-        return _Files(_content(_tracks_url(sequence)), dict(zip(urls, pool.map(_content, urls), strict=True)))
+        return _Files(
+            _content(_tracks_url(sequence)), dict(zip(urls, pool.map(_content, urls), strict=True))
+        )
 
 
 def _content(url: str) -> bytes:
@@ -88,7 +96,10 @@ def decoded(sequence: KubricSequence, files: _Files) -> tuple[np.ndarray, np.nda
     """frames uint8 [T, H, W, 3], xy float32 [N, T, 2] px, visible bool [N, T]"""
     xy, occluded = _tracks(files.tracks, _tracks_url(sequence))
     with ThreadPoolExecutor(READERS) as pool:
-        frames = stacked(list(pool.map(decode_image, files.frames.values(), files.frames)), join(sequence.url, "frames"))
+        frames = stacked(
+            list(pool.map(decode_image, files.frames.values(), files.frames)),
+            join(sequence.url, "frames"),
+        )
     check_arrays(sequence.url, frames, xy, occluded)
     return frames, xy, ~occluded & inside(xy, (frames.shape[1], frames.shape[2]))
 
@@ -97,7 +108,13 @@ def _tracks(file: bytes, url: str) -> tuple[np.ndarray, np.ndarray]:
     content = load_npy(io.BytesIO(file), url)
     try:
         fields = content.item()
-        xy, occluded = np.asarray(fields["coords"], np.float32), np.asarray(fields["visibility"], bool)
+        xy, occluded = (
+            np.asarray(fields["coords"], np.float32),
+            np.asarray(fields["visibility"], bool),
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ShardError(f"{url}: not a dict with arrays 'coords' and 'visibility' ({type(error).__name__}: {error}).") from error
+        raise ShardError(
+            f"{url}: not a dict with arrays 'coords' and 'visibility' ({type(error).__name__}: "
+            f"{error})."
+        ) from error
     return xy, occluded

@@ -1,11 +1,14 @@
-"""Restricted pickle: published tracks come as pickles, and a pickle can run any program; one that is read here cannot.
+"""Restricted pickle: published tracks come as pickles, and a pickle can run any program; one that
+is read here cannot.
 
-Allowed are numpy arrays and scalars, in dicts, lists, tuples, numbers, str, and bytes, pickled by numpy 1 or 2 with any protocol.
-A pickle that asks for anything else, by its name in a module, is refused before that is imported.
+Allowed are numpy arrays and scalars, in dicts, lists, tuples, numbers, str, and bytes, pickled by
+numpy 1 or 2 with any protocol. A pickle that asks for anything else, by its name in a module, is
+refused before that is imported.
 
-Numpy's own dtype is not let in either: it takes a pickle's word that a type of objects is one of numbers, and so bytes would become
-addresses; and an array takes its word for how many objects there are. Arrays are filled by `_Array`, which counts, with a dtype that is
-made anew from its letter and size.
+Numpy's own dtype is not let in either: it takes a pickle's word that a type of objects is one of
+numbers, and so bytes would become addresses; and an array takes its word for how many objects there
+are. Arrays are filled by `_Array`, which counts, with a dtype that is made anew from its letter and
+size.
 """
 
 from __future__ import annotations
@@ -28,21 +31,35 @@ def load(file: BinaryIO, name: str) -> Any:
         name: of the file, for the error's text.
 
     Raises:
-        ShardError: it asks for something that is not allowed, is damaged or cut off, or is no pickle.
+        ShardError: it asks for something that is not allowed, is damaged or cut off, or is no
+            pickle.
     """
     try:
         return _Unpickler(file, name).load()
     except (
-        pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
-    ) as error:  # fmt: skip
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise ShardError(
-            f"{name}: not a whole pickle of plain arrays ({type(error).__name__}: {error}). It may be cut off: download it again."
+            f"{name}: not a whole pickle of plain arrays ({type(error).__name__}: {error}). It may "
+            "be cut off: download it again."
         ) from error
 
 
 def load_npy(file: BinaryIO, name: str) -> Any:
-    """The array in an npy that is a pickle, as `np.save` writes a dict: [] of object; see `load`."""
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    """The array in an npy that is a pickle, as `np.save` writes a dict: [] of object; see
+    `load`."""
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     try:
         _, _, dtype = read_header[np.lib.format.read_magic(file)](file)
     except (ValueError, KeyError) as error:
@@ -61,14 +78,16 @@ class _Unpickler(pickle.Unpickler):
         found = ALLOWED.get((OLDER.get(module, module), name))
         if found is None:
             raise ShardError(
-                f"{self._name}: refused: its pickle asks for {module}.{name}, and only numpy arrays and plain values are read from "
-                "pickles, as anything else could run code. Nothing of it was run."
+                f"{self._name}: refused: its pickle asks for {module}.{name}, and only numpy "
+                "arrays and plain values are read from pickles, as anything else could run code. "
+                "Nothing of it was run."
             )
         return found
 
 
 class _Dtype:
-    """What a pickle says of a dtype: b, i, u, f, c, S, U, or O with a size, then the order of bytes."""
+    """What a pickle says of a dtype: b, i, u, f, c, S, U, or O with a size, then the order of
+    bytes."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not re.fullmatch(r"[biufcSUO]\d+", code):
@@ -98,7 +117,11 @@ def _unfilled(subtype: object, shape: tuple[int, ...], code: bytes) -> _Array:
 
 
 def _from_buffer(
-    buffer: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str, axis_order: tuple[int, ...] | None = None
+    buffer: bytes | bytearray,
+    dtype: _Dtype,
+    shape: tuple[int, ...],
+    order: str,
+    axis_order: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """How protocol 5 writes arrays; `axis_order` since numpy 2.3."""
     if not isinstance(buffer, (bytes, bytearray)):

@@ -5,10 +5,12 @@
     tapvid-kinetics      0000_of_0010.pkl, ...       lists, of videos whose frames are JPEG files
     robotap              robotap_split0.pkl, ...     dicts, taken together
 
-A video is a dict: `video` uint8 [T, H, W, 3], or T images as bytes; `points` [N, T, 2], (x, y) as shares of width and height;
-`occluded` bool [N, T]. (0, 0) is the corner of the top-left pixel (Doersch et al. 2022, arXiv 2211.03726).
+A video is a dict: `video` uint8 [T, H, W, 3], or T images as bytes; `points` [N, T, 2], (x, y) as
+shares of width and height; `occluded` bool [N, T]. (0, 0) is the corner of the top-left pixel
+(Doersch et al. 2022, arXiv 2211.03726).
 
-The files are pickles, and are read by `restricted_pickle`. One file is in memory at a time, less the videos that are done.
+The files are pickles, and are read by `restricted_pickle`. One file is in memory at a time, less
+the videos that are done.
 """
 
 from __future__ import annotations
@@ -32,18 +34,21 @@ PATTERNS: dict[TapVid, str] = {
     "tapvid-kinetics": "*_of_*.pkl",
     "robotap": "robotap_split*.pkl",
 }
-"""Official names. A folder in which none matches is one that somebody renamed: all of its pickles are read."""
+"""Official names. A folder in which none matches is one that somebody renamed: all of its pickles
+are read."""
 
 
 def tapvid_clips(dataset: TapVid, root: str) -> Iterator[TestClip]:
-    """The videos of a data set at their own size, each point that is ever visible queried in its first visible frame.
+    """The videos of a data set at their own size, each point that is ever visible queried in its
+    first visible frame.
 
     Args:
         root: file, folder, or fsspec URL of either.
 
     Raises:
         ShardError: at once, if there is no such file.
-        ShardError: later, if a file is damaged, is refused because its pickle holds more than arrays, or has another layout.
+        ShardError: later, if a file is damaged, is refused because its pickle holds more than
+            arrays, or has another layout.
     """
     return (clip for url in matching(root, PATTERNS[dataset], "*.pkl") for clip in read_pickle(url))
 
@@ -62,23 +67,32 @@ def read_pickle(url: str) -> Iterator[TestClip]:
             yield _clip(videos.pop(), f"{stem}-{number:04d}", url)
     else:
         raise ShardError(
-            f"{url}: not a file of TAP-Vid: its pickle holds a {type(content).__name__}, not a dict or list of videos."
+            f"{url}: not a file of TAP-Vid: its pickle holds a {type(content).__name__}, not a "
+            "dict or list of videos."
         )
 
 
 def _clip(video: Any, name: str, url: str) -> TestClip:
     where = f"{url}, video {name}"
     try:
-        frames, points, occluded = video["video"], np.asarray(video["points"], np.float64), np.asarray(video["occluded"], bool)
+        frames, points, occluded = (
+            video["video"],
+            np.asarray(video["points"], np.float64),
+            np.asarray(video["occluded"], bool),
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ShardError(
-            f"{where}: not a video of TAP-Vid, a dict with video, points, and occluded ({type(error).__name__}: {error})."
+            f"{where}: not a video of TAP-Vid, a dict with video, points, and occluded "
+            f"({type(error).__name__}: {error})."
         ) from error
     frames = _frames(frames, where)
     check_arrays(where, frames, points, occluded)
     shown = points[~occluded]
     if len(shown) and np.median(shown) > 2:
-        raise ShardError(f"{where}: its points are not shares of width and height: half of them are above {np.median(shown):g}.")
+        raise ShardError(
+            f"{where}: its points are not shares of width and height: half of them are above "
+            f"{np.median(shown):g}."
+        )
     height, width = frames.shape[1:3]
     return queried(name, frames, points * (width, height) - 0.5, ~occluded)
 
@@ -86,7 +100,12 @@ def _clip(video: Any, name: str, url: str) -> TestClip:
 def _frames(frames: Any, where: str) -> np.ndarray:
     if isinstance(frames, np.ndarray) and frames.dtype != object:
         return np.asarray(frames)
-    if not isinstance(frames, (list, tuple, np.ndarray)) or not all(isinstance(frame, (bytes, np.ndarray)) for frame in frames):
+    if not isinstance(frames, (list, tuple, np.ndarray)) or not all(
+        isinstance(frame, (bytes, np.ndarray)) for frame in frames
+    ):
         raise ShardError(f"{where}: its video is neither an array nor a list of images.")
-    images = [decode_image(frame, where) if isinstance(frame, bytes) else np.asarray(frame) for frame in frames]
+    images = [
+        decode_image(frame, where) if isinstance(frame, bytes) else np.asarray(frame)
+        for frame in frames
+    ]
     return stacked(images, where)

@@ -1,7 +1,8 @@
-"""Test sets: clips with exact tracks to evaluate on, one at a time, so that a set may be larger than memory.
+"""Test sets: clips with exact tracks to evaluate on, one at a time, so that a set may be larger
+than memory.
 
-Every clip is in our own units: px of the clip, pixel centres, queries as (t, x, y). Our own sets are here; published ones are in
-`tapvid` and `kubric`.
+Every clip is in our own units: px of the clip, pixel centres, queries as (t, x, y). Our own sets
+are here; published ones are in `tapvid` and `kubric`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class TestClip:
 
 
 def procedural_clips(count: int, seed: int = 0) -> Iterator[TestClip]:
-    """Clips drawn from the test photographs, the same as those of `tapdistill synth --scene.split test` with these seeds."""
+    """Clips drawn from the test photographs, the same as those of
+    `tapdistill synth --scene.split test` with these seeds."""
     for number in range(seed, seed + count):
         clip = generate(number, SynthConfig(split="test"))
         yield TestClip(f"procedural-{number}", clip.frames, clip.queries, clip.xy, clip.visible)
@@ -54,9 +56,11 @@ def npz_clips(root: str) -> Iterator[TestClip]:
 
 
 def read_npz(url: str | Path) -> TestClip:
-    """A clip from `video` uint8 [T, H, W, 3], `points` [N, T, 2] px, `occluded` bool [N, T], and, if it is there, `queries` [N, 3].
+    """A clip from `video` uint8 [T, H, W, 3], `points` [N, T, 2] px, `occluded` bool [N, T], and,
+    if it is there, `queries` [N, 3].
 
-    Without `queries` each point is queried in its first visible frame; a point that is never visible is left out.
+    Without `queries` each point is queried in its first visible frame; a point that is never
+    visible is left out.
 
     Raises:
         ShardError: not such a file; the message says what is wrong with it.
@@ -67,38 +71,67 @@ def read_npz(url: str | Path) -> TestClip:
             frames, xy, occluded = npz["video"], npz["points"], npz["occluded"]
             queries = npz.get("queries")
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ShardError(f"{name}: not a test clip: {error}. It needs video, points, and occluded.") from error
+        raise ShardError(
+            f"{name}: not a test clip: {error}. It needs video, points, and occluded."
+        ) from error
     check_arrays(name, frames, xy, occluded)
     if queries is None:
         return queried(Path(name).stem, frames, xy, ~occluded.astype(bool))
     if queries.shape != (len(xy), 3):
-        raise ShardError(f"{name}: not a test clip: queries {queries.shape} are not [N, 3] for {len(xy)} points.")
-    return TestClip(Path(name).stem, frames, queries.astype(np.float32), xy.astype(np.float32), ~occluded.astype(bool))
+        raise ShardError(
+            f"{name}: not a test clip: queries {queries.shape} are not [N, 3] for {len(xy)} points."
+        )
+    return TestClip(
+        Path(name).stem,
+        frames,
+        queries.astype(np.float32),
+        xy.astype(np.float32),
+        ~occluded.astype(bool),
+    )
 
 
 def check_arrays(name: str, frames: np.ndarray, xy: np.ndarray, occluded: np.ndarray) -> None:
-    """A ShardError if these are not uint8 [T, H, W, 3], [N, T, 2], and [N, T], or if a visible point has no place."""
+    """A ShardError if these are not uint8 [T, H, W, 3], [N, T, 2], and [N, T], or if a visible
+    point has no place."""
     shape = occluded.shape
     fits = frames.ndim == 4 and frames.shape[-1] == 3 and frames.size and frames.dtype == np.uint8
     if not fits or len(shape) != 2 or shape[1] != len(frames) or xy.shape != (*shape, 2):
-        arrays = f"video {frames.dtype} {list(frames.shape)}, points {list(xy.shape)}, occluded {list(shape)}"
-        raise ShardError(f"{name}: not a test clip: {arrays} are not uint8 [T, H, W, 3], [N, T, 2], [N, T].")
+        arrays = (
+            f"video {frames.dtype} {list(frames.shape)}, points {list(xy.shape)}, occluded "
+            f"{list(shape)}"
+        )
+        raise ShardError(
+            f"{name}: not a test clip: {arrays} are not uint8 [T, H, W, 3], [N, T, 2], [N, T]."
+        )
     lost = np.argwhere(~occluded.astype(bool) & ~np.isfinite(xy).all(-1))
     if len(lost):
         point, frame = lost[0]
-        raise ShardError(f"{name}: not a test clip: point {point} is visible in frame {frame} and has no finite place there.")
+        raise ShardError(
+            f"{name}: not a test clip: point {point} is visible in frame {frame} and has no finite "
+            "place there."
+        )
 
 
-def queried(name: str, frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, mode: QueryMode = "first") -> TestClip:
-    """A clip with the queries that TAP-Vid takes from its tracks: see `student.evaluation.metrics.sample_queries`.
+def queried(
+    name: str, frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, mode: QueryMode = "first"
+) -> TestClip:
+    """A clip with the queries that TAP-Vid takes from its tracks: see
+    `student.evaluation.metrics.sample_queries`.
 
-    A query of a point that is said to be visible outside the frame lies on the frame's edge: no tracker looks outside.
+    A query of a point that is said to be visible outside the frame lies on the frame's edge: no
+    tracker looks outside.
     """
     sampled = sample_queries(~visible, xy, mode)
     t, y, x = sampled.query_points.T
     height, width = frames.shape[1:3]
     queries = np.column_stack([t, np.clip(x, -0.5, width - 0.5), np.clip(y, -0.5, height - 0.5)])
-    return TestClip(name, frames, queries.astype(np.float32), sampled.target_points.astype(np.float32), ~sampled.occluded)
+    return TestClip(
+        name,
+        frames,
+        queries.astype(np.float32),
+        sampled.target_points.astype(np.float32),
+        ~sampled.occluded,
+    )
 
 
 def strided(clip: TestClip) -> TestClip:
@@ -107,13 +140,24 @@ def strided(clip: TestClip) -> TestClip:
 
 
 def on_tapvid_raster(clip: TestClip) -> TestClip:
-    """The clip as TAP-Vid shows it to a tracker: 256 x 256 px, whatever its shape, by Pillow's Lanczos filter as in the official code."""
+    """The clip as TAP-Vid shows it to a tracker: 256 x 256 px, whatever its shape, by Pillow's
+    Lanczos filter as in the official code."""
     size = clip.frames.shape[1:3]
     if size == (RASTER_PX, RASTER_PX):
         return clip
-    frames = np.stack([
-        np.asarray(Image.fromarray(frame).resize((RASTER_PX, RASTER_PX), Image.Resampling.LANCZOS)) for frame in clip.frames
-    ])  # fmt: skip
+    frames = np.stack(
+        [
+            np.asarray(
+                Image.fromarray(frame).resize((RASTER_PX, RASTER_PX), Image.Resampling.LANCZOS)
+            )
+            for frame in clip.frames
+        ]
+    )
     places = to_tapvid_raster(clip.queries[:, 1:], size) - 0.5
     queries = np.column_stack([clip.queries[:, 0], places]).astype(np.float32)
-    return replace(clip, frames=frames, queries=queries, xy=(to_tapvid_raster(clip.xy, size) - 0.5).astype(np.float32))
+    return replace(
+        clip,
+        frames=frames,
+        queries=queries,
+        xy=(to_tapvid_raster(clip.xy, size) - 0.5).astype(np.float32),
+    )

@@ -1,7 +1,8 @@
 """Layers of a procedural clip: what is drawn of them, and where their points are.
 
-Both follow from the same maps. A layer's texture is seen through a homography and, if it has one, a bend; a point is a place on it, so
-its track is exact, and it is visible where it lies inside the frame and more than half of the light there is its own layer's.
+Both follow from the same maps. A layer's texture is seen through a homography and, if it has one, a
+bend; a point is a place on it, so its track is exact, and it is visible where it lies inside the
+frame and more than half of the light there is its own layer's.
 """
 
 from __future__ import annotations
@@ -21,16 +22,22 @@ class Layer:
 
     rgb: np.ndarray  # [h, w, 3] float32 in [0, 255]
     alpha: np.ndarray  # [h, w]    float32 in [0, 1], 0 is transparent
-    to_frame: np.ndarray  # [T, 3, 3] float64, homography from px of the (unbent) texture to px of the frame
+    # [T, 3, 3] float64, homography from px of the (unbent) texture to px of the frame
+    to_frame: np.ndarray
     bend: Bend | None = None
     instants: tuple[tuple[np.ndarray, Bend | None], ...] = ()
-    """`to_frame` and `bend` at the instants that each frame is exposed at, the same number for all layers; none: a sharp picture."""
+    """`to_frame` and `bend` at the instants that each frame is exposed at, the same number for all
+    layers; none: a sharp picture."""
 
-    def frame_xy(self, place: np.ndarray, t: np.ndarray) -> np.ndarray:  # [..., 2] px of the texture, frames [...] -> [..., 2]
+    def frame_xy(
+        self, place: np.ndarray, t: np.ndarray
+    ) -> np.ndarray:  # [..., 2] px of the texture, frames [...] -> [..., 2]
         """Where places are seen; leading axes broadcast."""
         return apply(self.to_frame[t], place if self.bend is None else self.bend.to_plane(place, t))
 
-    def place(self, xy: np.ndarray, t: np.ndarray) -> np.ndarray:  # [..., 2] px of the frame, frames [...] -> [..., 2]
+    def place(
+        self, xy: np.ndarray, t: np.ndarray
+    ) -> np.ndarray:  # [..., 2] px of the frame, frames [...] -> [..., 2]
         """What is seen where; leading axes broadcast."""
         plane = apply(np.linalg.inv(self.to_frame)[t], xy)
         return plane if self.bend is None else self.bend.to_texture(plane, t)
@@ -48,8 +55,11 @@ class Points:
 def render(layers: Sequence[Layer], height: int, width: int) -> np.ndarray:
     """uint8 [T, H, W, 3]: the layers laid over each other, the last one in front."""
     frames = np.zeros((len(layers[0].to_frame), height, width, 3), np.uint8)
-    textures = [np.dstack([layer.rgb * layer.alpha[..., None], layer.alpha]) for layer in layers]  # premultiplied
-    exposures = list(zip(*(layer.instants or ((layer.to_frame, layer.bend),) for layer in layers), strict=True))
+    # premultiplied
+    textures = [np.dstack([layer.rgb * layer.alpha[..., None], layer.alpha]) for layer in layers]
+    exposures = list(
+        zip(*(layer.instants or ((layer.to_frame, layer.bend),) for layer in layers), strict=True)
+    )
     for t, frame in enumerate(frames):
         light = np.zeros((height, width, 3), np.float32)
         for instant in exposures:
@@ -96,7 +106,9 @@ def sample(alpha: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return top * (1 - down) + bottom * down
 
 
-def _lay(canvas: np.ndarray, texture: np.ndarray, to_frame: np.ndarray, bend: Bend | None, t: int) -> None:
+def _lay(
+    canvas: np.ndarray, texture: np.ndarray, to_frame: np.ndarray, bend: Bend | None, t: int
+) -> None:
     """Draw a premultiplied texture [h, w, 4] over the canvas [H, W, 3], in place."""
     x0, y0, x1, y1 = _box(texture, to_frame, 0 if bend is None else bend.reach_px, canvas)
     if x0 >= x1 or y0 >= y1:
@@ -114,11 +126,16 @@ def _lay(canvas: np.ndarray, texture: np.ndarray, to_frame: np.ndarray, bend: Be
     part += drawn[..., :3]
 
 
-def _box(texture: np.ndarray, to_frame: np.ndarray, margin: float, canvas: np.ndarray) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1: the part of the canvas that holds the texture with a margin; empty (x0 >= x1 or y0 >= y1) if it is outside."""
+def _box(
+    texture: np.ndarray, to_frame: np.ndarray, margin: float, canvas: np.ndarray
+) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1: the part of the canvas that holds the texture with a margin; empty (x0 >= x1
+    or y0 >= y1) if it is outside."""
     h, w = texture.shape[:2]
     left, top, right, bottom = -margin, -margin, w - 1 + margin, h - 1 + margin
-    corners = apply(to_frame, np.array([[left, top], [right, top], [left, bottom], [right, bottom]]))
+    corners = apply(
+        to_frame, np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
+    )
     x0, y0 = np.maximum(np.floor(corners.min(0)), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(corners.max(0)) + 1, canvas.shape[1::-1]).astype(int)
     return int(x0), int(y0), int(x1), int(y1)

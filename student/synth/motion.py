@@ -1,4 +1,5 @@
-"""How the layers of a procedural clip move: smooth curves, the homographies made of them, and bends.
+"""How the layers of a procedural clip move: smooth curves, the homographies made of them, and
+bends.
 
 A path or a bend can be asked for any time, between frames too: motion blur needs that.
 """
@@ -11,8 +12,8 @@ import numpy as np
 
 BEND_WAVES = 2
 STEEPEST = 0.05
-"""Largest shift of one wave of a bend, in wavelengths: all of them together then shift neighbours by less than their distance, so
-nothing folds over and the inverse of a bend exists."""
+"""Largest shift of one wave of a bend, in wavelengths: all of them together then shift neighbours
+by less than their distance, so nothing folds over and the inverse of a bend exists."""
 INVERSE_STEPS = 40
 """Each leaves at most 0.63 of the error."""
 
@@ -31,8 +32,8 @@ class Curve:
 
 
 def draw_curve(rng: np.random.Generator, frames: int, amount: float, rough: bool = False) -> Curve:
-    """With root mean square `amount` over the frames. Two cosines and one more for every 12 frames; rough ones have twice as many, and
-    the fast ones are stronger."""
+    """With root mean square `amount` over the frames. Two cosines and one more for every 12 frames;
+    rough ones have twice as many, and the fast ones are stronger."""
     terms = np.arange(1, 3 + frames // (6 if rough else 12))
     weights = rng.normal(size=len(terms)) / terms ** (0.6 if rough else 1)
     return Curve(amount * np.sqrt(2) * (weights / np.linalg.norm(weights)), frames)
@@ -63,7 +64,9 @@ class Movement:
         cos, sin = np.exp(log_scale) * np.cos(angle), np.exp(log_scale) * np.sin(angle)
         zero, one = np.zeros(len(t)), np.ones(len(t))
         similarity = np.array([[cos, -sin, zero], [sin, cos, zero], [tilt_x, tilt_y, one]])
-        shift = np.array([[one, zero, self.centre[0] + x], [zero, one, self.centre[1] + y], [zero, zero, one]])
+        shift = np.array(
+            [[one, zero, self.centre[0] + x], [zero, one, self.centre[1] + y], [zero, zero, one]]
+        )
         return shift.transpose(2, 0, 1) @ similarity.transpose(2, 0, 1)
 
 
@@ -78,18 +81,21 @@ def draw_movement(
     tilt: float,
     rough: bool = False,
 ) -> Movement:
-    """`shift_px`, `turn` (radians), `zoom` (of the scale's logarithm), and `tilt` (of 1 / px, the perspective) are root mean squares
-    over time at amount 1."""
+    """`shift_px`, `turn` (radians), `zoom` (of the scale's logarithm), and `tilt` (of 1 / px, the
+    perspective) are root mean squares over time at amount 1."""
     x, y, angle, log_scale, tilt_x, tilt_y = (
-        draw_curve(rng, frames, amount * each, rough) for each in (shift_px, shift_px, turn, zoom, tilt, tilt)
+        draw_curve(rng, frames, amount * each, rough)
+        for each in (shift_px, shift_px, turn, zoom, tilt, tilt)
     )
-    return Movement(centre=centre, x=x, y=y, angle=angle, log_scale=log_scale, tilt_x=tilt_x, tilt_y=tilt_y)
+    return Movement(
+        centre=centre, x=x, y=y, angle=angle, log_scale=log_scale, tilt_x=tilt_x, tilt_y=tilt_y
+    )
 
 
 @dataclass(frozen=True)
 class Bend:
-    """A change of shape: at a place of the unbent plane one sees the texture's place + sum over V waves of shift * sin(wave . place +
-    phase). All in px of the texture."""
+    """A change of shape: at a place of the unbent plane one sees the texture's place + sum over V
+    waves of shift * sin(wave . place + phase). All in px of the texture."""
 
     wave: np.ndarray  # [V, 2]    radians / px
     phase: np.ndarray  # [V]
@@ -100,14 +106,21 @@ class Bend:
         """No place is shifted farther."""
         return float(np.linalg.norm(self.shift, axis=-1).sum(-1).max(initial=0))
 
-    def to_texture(self, plane: np.ndarray, t: np.ndarray | int) -> np.ndarray:  # [..., 2], frames [...] -> [..., 2]
+    def to_texture(
+        self, plane: np.ndarray, t: np.ndarray | int
+    ) -> np.ndarray:  # [..., 2], frames [...] -> [..., 2]
         """What is seen at places of the unbent plane; leading axes broadcast."""
         strength = np.sin(plane @ self.wave.T.astype(plane.dtype) + self.phase.astype(plane.dtype))
         shift = self.shift[t].astype(plane.dtype)
-        return plane + (strength @ shift if np.ndim(t) == 0 else (strength[..., None, :] @ shift)[..., 0, :])
+        return plane + (
+            strength @ shift if np.ndim(t) == 0 else (strength[..., None, :] @ shift)[..., 0, :]
+        )
 
-    def to_plane(self, texture: np.ndarray, t: np.ndarray) -> np.ndarray:  # [..., 2], frames [...] -> [..., 2]
-        """Where places of the texture are seen: the fixed point of `plane = texture - shift there`."""
+    def to_plane(
+        self, texture: np.ndarray, t: np.ndarray
+    ) -> np.ndarray:  # [..., 2], frames [...] -> [..., 2]
+        """Where places of the texture are seen: the fixed point of
+        `plane = texture - shift there`."""
         plane = texture
         for _ in range(INVERSE_STEPS):
             plane = texture - (self.to_texture(plane, t) - plane)
@@ -131,7 +144,10 @@ class Bending:
 
 def draw_bending(rng: np.random.Generator, frames: int, amount: float, size_px: float) -> Bending:
     """Waves of about `size_px`; at amount 1 as steep as can be."""
-    length, angle = size_px * rng.uniform(0.8, 2, BEND_WAVES), rng.uniform(0, 2 * np.pi, (2, BEND_WAVES))
+    length, angle = (
+        size_px * rng.uniform(0.8, 2, BEND_WAVES),
+        rng.uniform(0, 2 * np.pi, (2, BEND_WAVES)),
+    )
     wave = 2 * np.pi / length * np.stack([np.cos(angle[0]), np.sin(angle[0])])
     most = amount * STEEPEST * length * np.stack([np.cos(angle[1]), np.sin(angle[1])])
     strength = tuple(draw_curve(rng, frames, 1.0) for _ in range(BEND_WAVES))

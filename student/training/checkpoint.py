@@ -1,11 +1,15 @@
-"""Checkpoint: everything from which training goes on as if it had not stopped, and the weights alone, for everybody else.
+"""Checkpoint: everything from which training goes on as if it had not stopped, and the weights
+alone, for everybody else.
 
-    <folder>/checkpoints/step-00001000.pt    network, optimiser, schedule, random states, place in the data; the last few are kept
-    <folder>/student.safetensors             the newest weights under the official key names, with the sizes of their network
+    <folder>/checkpoints/step-00001000.pt    network, optimiser, schedule, random states, place in
+                                             the data; the last few are kept
+    <folder>/student.safetensors             the newest weights under the official key names, with
+                                             the sizes of their network
     <folder>/best.safetensors                those of the best evaluation so far
 
-A file is written beside its place, flushed, and renamed, so it is whole or not there: a full disk or a kill costs the steps since the
-last one. All of them hold tensors and plain values; nothing is read that could run code.
+A file is written beside its place, flushed, and renamed, so it is whole or not there: a full disk
+or a kill costs the steps since the last one. All of them hold tensors and plain values; nothing is
+read that could run code.
 """
 
 from __future__ import annotations
@@ -88,14 +92,25 @@ class Checkpoints:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             return Checkpoint(**content)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:
             raise CheckpointError(
-                f"{path}: not a checkpoint of this version of tapdistill, or damaged ({type(error).__name__}). Remove it, and training "
-                "goes on from the one before; or give another --out."
+                f"{path}: not a checkpoint of this version of tapdistill, or damaged "
+                f"({type(error).__name__}). Remove it, and training goes on from the one before; "
+                "or give another --out."
             ) from error
 
-    def export(self, name: str, model: CoTracker3Network, teacher: str, notes: Mapping[str, str]) -> Path:
-        """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and `--checkpoint FILE` take it.
+    def export(
+        self, name: str, model: CoTracker3Network, teacher: str, notes: Mapping[str, str]
+    ) -> Path:
+        """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and
+        `--checkpoint FILE` take it.
 
         Args:
             teacher: the name of the teacher that they are for.
@@ -103,22 +118,32 @@ class Checkpoints:
         Raises:
             SurroundingsError: it cannot be written; the file of that name before it stays.
         """
-        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        weights = {
+            key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
+        }
         metadata = {TEACHER: teacher, CONFIG: json.dumps(asdict(model.config)), **notes}
         self._storage.replace(f"{name}.safetensors", safetensors.torch.save(weights, metadata))
         return self.folder / f"{name}.safetensors"
 
     def _names(self) -> list[str]:
-        return [name for name in self._storage.names(FOLDER) if name.startswith("step-") and name.endswith(".pt")]
+        return [
+            name
+            for name in self._storage.names(FOLDER)
+            if name.startswith("step-") and name.endswith(".pt")
+        ]
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
     """State of torch's own generators of this process: on the CPU, and on its GPU."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Go on drawing from `states`; a GPU that was not there then, or is not now, is left as it is."""
+    """Go on drawing from `states`; a GPU that was not there then, or is not now, is left as it
+    is."""
     torch.set_rng_state(states["cpu"])
     if states["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)

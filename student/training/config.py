@@ -18,10 +18,21 @@ from teachers.errors import CheckpointError, ConfigError
 
 SCRATCH = "scratch"
 FREE = (
-    *("device", "log_every", "picture_every", "checkpoint_every", "keep", "eval_every", "eval_clips", "recompute", "most_skipped"),
+    *(
+        "device",
+        "log_every",
+        "picture_every",
+        "checkpoint_every",
+        "keep",
+        "eval_every",
+        "eval_clips",
+        "recompute",
+        "most_skipped",
+    ),
     *("data.readers", "data.at_once"),
 )
-"""Settings that a resumed run may have otherwise. They change no weight; `at_once`, like the number of processes, but for rounding."""
+"""Settings that a resumed run may have otherwise. They change no weight; `at_once`, like the number
+of processes, but for rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +41,16 @@ class TrainConfig:
 
     data: DataConfig
     init: str
-    """File with the weights to begin with (official, or a student's); "scratch" begins with random ones."""
+    """File with the weights to begin with (official, or a student's); "scratch" begins with random
+    ones."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig.pseudo_label)
     loss: LossConfig = field(default_factory=LossConfig.pseudo_label)
     student: Kind = "offline"
-    """offline: one window over the whole clip. online: windows of 16 frames, for streams. Weights of either kind can begin it."""
+    """offline: one window over the whole clip. online: windows of 16 frames, for streams. Weights
+    of either kind can begin it."""
     preset: Preset = "official"
-    """Sizes of the network, where the file does not say them itself. From scratch, "mini" is made for the clips' own size and length."""
+    """Sizes of the network, where the file does not say them itself. From scratch, "mini" is made
+    for the clips' own size and length."""
     iterations: int = 4
     """Refinements of a track, all of which enter the loss."""
     bf16: bool | None = None
@@ -62,34 +76,57 @@ class TrainConfig:
     """Clips of an evaluation."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "log_every", "picture_every", "checkpoint_every", "keep", "eval_clips", "most_skipped"):
+        for name in (
+            "iterations",
+            "log_every",
+            "picture_every",
+            "checkpoint_every",
+            "keep",
+            "eval_clips",
+            "most_skipped",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
         if self.student not in STUDENTS:
             raise ConfigError(f"student = {self.student!r}: there are {', '.join(STUDENTS)}.")
         if self.preset not in PRESETS:
             raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(PRESETS)}.")
-        if self.init == SCRATCH and (self.schedule.frozen or not self.loss.visibility or not self.loss.confidence):
+        if self.init == SCRATCH and (
+            self.schedule.frozen or not self.loss.visibility or not self.loss.confidence
+        ):
             raise ConfigError(
-                "init = 'scratch' with a head that does not learn: visibility would stay random. Set frozen to None, visibility and "
-                "confidence of the loss above 0 (1 is usual), and procedural or kubric_share above 0, or begin with the weights of a file."
+                "init = 'scratch' with a head that does not learn: visibility would stay random. "
+                "Set frozen to None, visibility and confidence of the loss above 0 (1 is usual), "
+                "and procedural or kubric_share above 0, or begin with the weights of a file."
             )
         if self.schedule.frozen and (self.loss.visibility or self.loss.confidence):
             raise ConfigError(
-                f"frozen = {self.schedule.frozen!r}, but the loss has visibility = {self.loss.visibility:g} and confidence = "
-                f"{self.loss.confidence:g}: set both to 0, or frozen to None."
+                f"frozen = {self.schedule.frozen!r}, but the loss has visibility = "
+                f"{self.loss.visibility:g} and confidence = {self.loss.confidence:g}: set both to "
+                "0, or frozen to None."
             )
         if (self.loss.visibility or self.loss.confidence) and not self.data.synthetic:
             raise ConfigError(
-                "the visibility and confidence head learns from exact tracks only, and procedural = kubric_share = 0: give one of them a "
-                "share above 0."
+                "the visibility and confidence head learns from exact tracks only, and procedural "
+                "= kubric_share = 0: give one of them a share above 0."
             )
 
     @classmethod
-    def from_scratch(cls, data: DataConfig, steps: int, learning_rate: float = 1e-3, **settings: Any) -> TrainConfig:
+    def from_scratch(
+        cls, data: DataConfig, steps: int, learning_rate: float = 1e-3, **settings: Any
+    ) -> TrainConfig:
         """A mini student with random weights and every part learning, for a short run."""
-        schedule = ScheduleConfig(steps=steps, learning_rate=learning_rate, clip_norm=1.0, warm_up=0.05, frozen=None)
-        return cls(data=data, init=SCRATCH, preset="mini", schedule=schedule, loss=LossConfig.supervised(), **settings)
+        schedule = ScheduleConfig(
+            steps=steps, learning_rate=learning_rate, clip_norm=1.0, warm_up=0.05, frozen=None
+        )
+        return cls(
+            data=data,
+            init=SCRATCH,
+            preset="mini",
+            schedule=schedule,
+            loss=LossConfig.supervised(),
+            **settings,
+        )
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
@@ -99,12 +136,17 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 def check_same_settings(config: TrainConfig, found: Checkpoint, out: Path) -> None:
     now, then = _flat(plain(config)), _flat(found.config)
-    changed = [name for name in sorted(now.keys() | then.keys()) if name not in FREE and now.get(name) != then.get(name)]
+    changed = [
+        name
+        for name in sorted(now.keys() | then.keys())
+        if name not in FREE and now.get(name) != then.get(name)
+    ]
     if changed:
         name = changed[0]
         raise CheckpointError(
-            f"{out}: its checkpoint of step {found.step} was trained with {name} = {then.get(name)!r}, not {now.get(name)!r} "
-            f"({len(changed)} in all). Give those settings to go on with it, or another --out to start anew."
+            f"{out}: its checkpoint of step {found.step} was trained with {name} = "
+            f"{then.get(name)!r}, not {now.get(name)!r} ({len(changed)} in all). Give those "
+            "settings to go on with it, or another --out to start anew."
         )
 
 
@@ -112,5 +154,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return flat

@@ -1,4 +1,5 @@
-"""What a training run tells while it runs, and at its end. All of it can be pickled: with several processes it comes from rank 0."""
+"""What a training run tells while it runs, and at its end. All of it can be pickled: with several
+processes it comes from rank 0."""
 
 from __future__ import annotations
 
@@ -39,11 +40,13 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSkipped:
-    """Loss or gradient was not finite, so the weights did not move; the step is taken with the next batch."""
+    """Loss or gradient was not finite, so the weights did not move; the step is taken with the next
+    batch."""
 
     step: int
     keys: tuple[str, ...]
-    """The samples without a finite answer; all of the step where only the gradient is not finite."""
+    """The samples without a finite answer; all of the step where only the gradient is not
+    finite."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,13 @@
 """Losses of a CoTracker3 student: positions, visibility, confidence.
 
-Paper     CoTracker3, arXiv 2410.11831, section 3.3. The sums are those of the published training scripts.
-Windows   a model that goes window by window has its loss in every window, on the window's frames; windows then count the same.
-Clips     count the same whatever their number of valid points: the published batch is one clip a device, averaged over devices.
-Pixels    those of the training crop. An error's x and y parts are averaged, not combined into a distance.
+Paper     CoTracker3, arXiv 2410.11831, section 3.3. The sums are those of the published training
+          scripts.
+Windows   a model that goes window by window has its loss in every window, on the window's frames;
+          windows then count the same.
+Clips     count the same whatever their number of valid points: the published batch is one clip a
+          device, averaged over devices.
+Pixels    those of the training crop. An error's x and y parts are averaged, not combined into a
+          distance.
 
 What is masked may be NaN in the targets: it gets no weight and no gradient.
 """
@@ -36,16 +40,19 @@ class Targets:
     visible: Tensor
     """[B, N, T] bool"""
     weight: Tensor
-    """[B, N, T] 0 or 1: where positions count. For a model that goes window by window `from_query_on` belongs in it."""
+    """[B, N, T] 0 or 1: where positions count. For a model that goes window by window
+    `from_query_on` belongs in it."""
     occluded_too: Tensor | None = None
-    """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all of them do."""
+    """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all
+    of them do."""
     clip_weight: Tensor | None = None
     """[B]: how much each clip counts. None: 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Factors of the parts. The defaults are those of pseudo-label training; its visibility head is frozen."""
+    """Factors of the parts. The defaults are those of pseudo-label training; its visibility head is
+    frozen."""
 
     visible: float = 0.05
     """Huber loss of positions where the point is visible."""
@@ -56,14 +63,19 @@ class LossConfig:
     confidence: float = 0.0
     """Cross entropy of confidence, on clips with exact tracks."""
     real: tuple[float, float] = (1.0, 1.0)
-    """How much a labelled clip counts in the first step and in the last; linear between. Track-On-R: 1 2."""
+    """How much a labelled clip counts in the first step and in the last; linear between.
+    Track-On-R: 1 2."""
     synthetic: tuple[float, float] = (1.0, 1.0)
-    """How much a clip with exact tracks counts in the first step and in the last. Track-On-R: 1 0."""
+    """How much a clip with exact tracks counts in the first step and in the last. Track-On-R: 1
+    0."""
 
     def __post_init__(self) -> None:
         for name in ("real", "synthetic"):
             if min(getattr(self, name)) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: weights in the first and the last step, none below 0.")
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)}: weights in the first and the last step, none "
+                    "below 0."
+                )
 
     @classmethod
     def pseudo_label(cls) -> LossConfig:
@@ -96,8 +108,14 @@ def student_losses(windows: Sequence[Refinements], targets: Targets, config: Los
     if targets.occluded_too is not None:
         unseen = unseen & targets.occluded_too[:, None, None]
     return Losses(
-        visible=config.visible * position_loss(windows, targets.xy, targets.weight * targets.visible, huber, targets.clip_weight),
-        occluded=config.occluded * position_loss(windows, targets.xy, targets.weight * unseen, torch.abs, targets.clip_weight),
+        visible=config.visible
+        * position_loss(
+            windows, targets.xy, targets.weight * targets.visible, huber, targets.clip_weight
+        ),
+        occluded=config.occluded
+        * position_loss(
+            windows, targets.xy, targets.weight * unseen, torch.abs, targets.clip_weight
+        ),
         visibility=config.visibility * visibility_loss(windows, targets.visible),
         confidence=config.confidence * confidence_loss(windows, targets.xy, targets.visible),
     )
@@ -110,7 +128,8 @@ def position_loss(
     error: Callable[[Tensor], Tensor],  # px to loss, element by element
     clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
-    """Weighted mean error of every iteration, the later ones counting more; summed and divided by the number of iterations."""
+    """Weighted mean error of every iteration, the later ones counting more; summed and divided by
+    the number of iterations."""
     weight = weight * xy.isfinite().all(-1)
     xy = xy.nan_to_num()
     clips = xy.new_ones(len(xy)) if clip_weight is None else clip_weight
@@ -127,19 +146,28 @@ def position_loss(
     return _mean_over(windows, of_window)
 
 
-def visibility_loss(windows: Sequence[Refinements], visible: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Cross entropy over all points and iterations alike, those before the query included; of [B, N, T] `counted`, if it is given."""
+def visibility_loss(
+    windows: Sequence[Refinements], visible: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """Cross entropy over all points and iterations alike, those before the query included; of
+    [B, N, T] `counted`, if it is given."""
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)
         target = visible[:, :, frames].to(window.xy.dtype)
-        return _mean_of(_cross_entropy(window.visibility, target), None if counted is None else counted[:, :, frames])
+        return _mean_of(
+            _cross_entropy(window.visibility, target),
+            None if counted is None else counted[:, :, frames],
+        )
 
     return _mean_over(windows, of_window)
 
 
-def confidence_loss(windows: Sequence[Refinements], xy: Tensor, visible: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Cross entropy with "within 12 px of the target", where visible; the mean is over the same points as for visibility."""
+def confidence_loss(
+    windows: Sequence[Refinements], xy: Tensor, visible: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """Cross entropy with "within 12 px of the target", where visible; the mean is over the same
+    points as for visibility."""
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)
@@ -162,12 +190,16 @@ def from_query_on(query_frames: Tensor, frames: int) -> Tensor:
 
 
 def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
-    with torch.autocast(probability.device.type, enabled=False):  # torch refuses this function in half precision
-        return F.binary_cross_entropy(probability.to(target.dtype), target.expand_as(probability), reduction="none")
+    # torch refuses this function in half precision
+    with torch.autocast(probability.device.type, enabled=False):
+        return F.binary_cross_entropy(
+            probability.to(target.dtype), target.expand_as(probability), reduction="none"
+        )
 
 
 def _mean_of(each: Tensor, counted: Tensor | None) -> Tensor:  # [I, B, N, S], [B, N, S] bool
-    """The mean over iterations and clips of each clip's mean over what counts in it; None: everything does."""
+    """The mean over iterations and clips of each clip's mean over what counts in it; None:
+    everything does."""
     if counted is None:
         return each.mean()
     return ((each * counted).sum((2, 3)) / counted.sum((1, 2)).clamp(min=1)).mean()

@@ -2,7 +2,8 @@
 
 Paper   TAPIR, arXiv 2306.08637, section 3.4. The sums are those of the published training code.
 Pixels  those of the 256 x 256 raster, whatever the size of the video.
-Means   are over all points and frames, the masked ones counted; the steps of a forward pass are added up.
+Means   are over all points and frames, the masked ones counted; the steps of a forward pass are
+        added up.
 
 What is occluded or masked may be NaN in the targets: it gets no weight and no gradient.
 """
@@ -62,7 +63,9 @@ class TapirLosses:
 
 
 def tapir_losses(
-    steps: Tensor,  # [S, B, N, T, 4] of `teachers.tapir.network.Refinements`: x, y, logits of occlusion and distance
+    # [S, B, N, T, 4] of `teachers.tapir.network.Refinements`: x, y, logits of occlusion and
+    # distance
+    steps: Tensor,
     targets: TapirTargets,
     size: tuple[int, int],  # (H, W) of the video
     config: TapirLossConfig | None = None,
@@ -74,11 +77,16 @@ def tapir_losses(
     occluded = targets.occluded.to(xy.dtype)
     seen = 1 - occluded
     weight = torch.ones_like(seen) if targets.weight is None else targets.weight.to(xy.dtype)
-    occlusion_weight = weight if targets.occlusion_weight is None else targets.occlusion_weight.to(xy.dtype)
+    occlusion_weight = (
+        weight if targets.occlusion_weight is None else targets.occlusion_weight.to(xy.dtype)
+    )
 
-    square = ((xy - targets.xy.nan_to_num()) * to_raster).square().sum(-1)  # [S, B, N, T] px of the raster
+    # [S, B, N, T] px of the raster
+    square = ((xy - targets.xy.nan_to_num()) * to_raster).square().sum(-1)
     far = (square.detach() > config.far_px**2).to(xy.dtype)
-    of_occlusion = F.binary_cross_entropy_with_logits(occlusion, occluded.expand_as(occlusion), reduction="none")
+    of_occlusion = F.binary_cross_entropy_with_logits(
+        occlusion, occluded.expand_as(occlusion), reduction="none"
+    )
     balance = 1 + config.rebalance * seen
     of_distance = F.binary_cross_entropy_with_logits(distance, far, reduction="none")
     return TapirLosses(

@@ -1,11 +1,13 @@
 """Processes: the ranks that train one student together, and the little that they say to each other.
 
     all ranks   read their share of every batch and add up its gradients
-    then        one small message: did all get their clips, were all answers finite, and what were the losses?
+    then        one small message: did all get their clips, were all answers finite, and what were
+                the losses?
     then        one large message: the mean gradient, so all ranks take the same step
 
-This is data-parallel training without `DistributedDataParallel`: see docs/decisions/0007-own-gradient-exchange.md. A single process sends
-nothing. Rank 0 alone reads and writes files of the run.
+This is data-parallel training without `DistributedDataParallel`: see
+docs/decisions/0007-own-gradient-exchange.md. A single process sends nothing. Rank 0 alone reads and
+writes files of the run.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Processes:
         if self.world == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        parts = self.mean(torch.cat([gradient.flatten() for gradient in gradients])).split([g.numel() for g in gradients])
+        parts = self.mean(torch.cat([gradient.flatten() for gradient in gradients])).split(
+            [g.numel() for g in gradients]
+        )
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -69,7 +73,8 @@ class Processes:
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives on rank 0, where alone it is called; what goes wrong there is raised everywhere, so no rank waits for ever."""
+        """What `make` gives on rank 0, where alone it is called; what goes wrong there is raised
+        everywhere, so no rank waits for ever."""
         if self.world == 1:
             return make()
         made: list[Any] = [_value_or_error(make) if self.first else None]
@@ -96,8 +101,11 @@ def under_torchrun() -> bool:
 
 
 @contextmanager
-def joined(device: str, rank: int, world: int, local_rank: int, address: str) -> Iterator[Processes]:
-    """This process as one of `world`, which meet at `address` ("tcp://host:port", or "env://" for what torchrun says).
+def joined(
+    device: str, rank: int, world: int, local_rank: int, address: str
+) -> Iterator[Processes]:
+    """This process as one of `world`, which meet at `address` ("tcp://host:port", or "env://" for
+    what torchrun says).
 
     Args:
         device: of the training; "auto" or "cuda" is the GPU number `local_rank`.
@@ -109,10 +117,12 @@ def joined(device: str, rank: int, world: int, local_rank: int, address: str) ->
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen if chosen.index is not None else local_rank)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's threads alive when it is destroyed, and one
-    # of them can abort the process while it ends.
+    # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's
+    # threads alive when it is destroyed, and one of them can abort the process while it ends.
     importlib.import_module("torch._dynamo")
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world, timeout=PATIENCE)
+    dist.init_process_group(
+        backend, init_method=address, rank=rank, world_size=world, timeout=PATIENCE
+    )
     try:
         yield Processes(rank, world)
     finally:
@@ -124,6 +134,9 @@ def joined_by_torchrun(device: str) -> Iterator[Processes]:
     """This process as torchrun placed it."""
     rank, world, local_rank = (int(os.environ[name]) for name in TORCHRUN[:3])
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device = {device!r} under torchrun: give auto, cpu, or cuda; each process takes the GPU of its number.")
+        raise ConfigError(
+            f"device = {device!r} under torchrun: give auto, cpu, or cuda; each process takes the "
+            "GPU of its number."
+        )
     with joined(device, rank, world, local_rank, "env://") as processes:
         yield processes

@@ -1,4 +1,5 @@
-"""Optimiser and learning rate of the published training scripts: AdamW, one cosine cycle, clipped gradients.
+"""Optimiser and learning rate of the published training scripts: AdamW, one cosine cycle, clipped
+gradients.
 
 The cycle is made for 100 steps more than are taken, so it never reaches its end.
 """
@@ -29,15 +30,20 @@ class ScheduleConfig:
     clip_norm: float = 10.0
     """Longest gradient, over all parameters together."""
     warm_up: float = 0.0
-    """Share of the steps in which the rate rises, from a 25th; then it falls to nearly 0 along a cosine."""
+    """Share of the steps in which the rate rises, from a 25th; then it falls to nearly 0 along a
+    cosine."""
     frozen: str | None = "vis_conf_head"
     """Parameters whose name holds this stay as they are."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"steps = {self.steps}: at least 1 is needed; the published recipe takes 15000.")
+            raise ConfigError(
+                f"steps = {self.steps}: at least 1 is needed; the published recipe takes 15000."
+            )
         if not 0 <= self.warm_up < 1:
-            raise ConfigError(f"warm_up = {self.warm_up}: must be in [0, 1); it is a share of the steps.")
+            raise ConfigError(
+                f"warm_up = {self.warm_up}: must be in [0, 1); it is a share of the steps."
+            )
 
     @classmethod
     def pseudo_label(cls, steps: int = 15_000) -> ScheduleConfig:
@@ -46,7 +52,14 @@ class ScheduleConfig:
     @classmethod
     def supervised(cls, steps: int = 50_000) -> ScheduleConfig:
         """Training on synthetic video with exact tracks (Kubric)."""
-        return cls(steps=steps, learning_rate=5e-4, weight_decay=5e-4, clip_norm=1.0, warm_up=0.05, frozen=None)
+        return cls(
+            steps=steps,
+            learning_rate=5e-4,
+            weight_decay=5e-4,
+            clip_norm=1.0,
+            warm_up=0.05,
+            frozen=None,
+        )
 
 
 class Optimiser:
@@ -56,7 +69,9 @@ class Optimiser:
         freeze(model, config.frozen)
         self.config = config
         self.parameters = list(model.parameters())
-        self.adamw = AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-8)
+        self.adamw = AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-8
+        )
         self.cycle = OneCycleLR(
             self.adamw,
             max_lr=config.learning_rate,
@@ -72,7 +87,8 @@ class Optimiser:
         return float(self.adamw.param_groups[0]["lr"])
 
     def step(self) -> Tensor:
-        """Use the gradients that backward has left, and clear them. Returns their length before clipping."""
+        """Use the gradients that backward has left, and clear them. Returns their length before
+        clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.adamw.step()
         self.cycle.step()
@@ -88,9 +104,14 @@ class Optimiser:
 
 
 def freeze(model: nn.Module, part: str | None) -> None:
-    """Parameters whose name holds `part` get no gradient, and so no weight decay; a ConfigError if there are none."""
-    names: Iterable[str] = [] if part is None else [name for name, _ in model.named_parameters() if part in name]
+    """Parameters whose name holds `part` get no gradient, and so no weight decay; a ConfigError if
+    there are none."""
+    names: Iterable[str] = (
+        [] if part is None else [name for name, _ in model.named_parameters() if part in name]
+    )
     if part is not None and not names:
-        raise ConfigError(f"frozen = {part!r}: no parameter of {type(model).__name__} has that in its name.")
+        raise ConfigError(
+            f"frozen = {part!r}: no parameter of {type(model).__name__} has that in its name."
+        )
     for name in names:
         model.get_parameter(name).requires_grad_(False)

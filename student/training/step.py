@@ -1,6 +1,7 @@
 """Step: from clips to a gradient. What one process computes of a training step.
 
-clips -> [inline labels] -> tracks in every window, after every refinement -> losses -> gradient, added to those before
+clips -> [inline labels] -> tracks in every window, after every refinement -> losses -> gradient,
+added to those before
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from student.data.batch import EXACT, Batch
 from student.training.config import TrainConfig
-from student.training.losses import LossConfig, Losses, Targets, confidence_loss, from_query_on, student_losses, visibility_loss
+from student.training.losses import (
+    LossConfig,
+    Losses,
+    Targets,
+    confidence_loss,
+    from_query_on,
+    student_losses,
+    visibility_loss,
+)
 from student.training.students import Student
 from teachers.cotracker.cotracker3 import CoTracker3Network
 from teachers.cotracker.refinements import Refinements
@@ -32,7 +41,12 @@ class StepPart:
 
 
 def add_gradient(
-    student: Student, model: CoTracker3Network, batch: Batch, config: TrainConfig, parts: int, progress: float
+    student: Student,
+    model: CoTracker3Network,
+    batch: Batch,
+    config: TrainConfig,
+    parts: int,
+    progress: float,
 ) -> StepPart:
     """Add a batch's gradient, divided by the `parts` of the step, to what the parameters hold.
 
@@ -41,11 +55,17 @@ def add_gradient(
         progress: how much of the training is done, in [0, 1].
     """
     memory = Memory(recompute=config.recompute)
-    with torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=uses_bf16(config, batch.frames.device)):
+    with torch.autocast(
+        batch.frames.device.type, torch.bfloat16, enabled=uses_bf16(config, batch.frames.device)
+    ):
         windows = student.track(model, batch.frames, batch.queries, config.iterations, memory)
         fit = finite_clips(windows)
         if not fit.all():  # the cross entropy of such a probability would be an error on a GPU
-            return StepPart(None, tuple(key for key, good in zip(batch.keys, fit.tolist(), strict=True) if not good), windows)
+            return StepPart(
+                None,
+                tuple(key for key, good in zip(batch.keys, fit.tolist(), strict=True) if not good),
+                windows,
+            )
         losses = batch_losses(student, windows, batch, config.loss, progress)
     if not losses.total.isfinite():
         return StepPart(None, batch.keys, windows)
@@ -60,14 +80,25 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
 
 def finite_clips(windows: Sequence[Refinements]) -> Tensor:  # [B] bool
     """Whether everything that the network says about a clip is finite."""
-    answers = [part for window in windows for part in (window.xy, window.visibility_logit, window.confidence_logit)]
-    return torch.stack([answer.isfinite().transpose(0, 1).flatten(1).all(1) for answer in answers]).all(0)
+    answers = [
+        part
+        for window in windows
+        for part in (window.xy, window.visibility_logit, window.confidence_logit)
+    ]
+    return torch.stack(
+        [answer.isfinite().transpose(0, 1).flatten(1).all(1) for answer in answers]
+    ).all(0)
 
 
 def batch_losses(
-    student: Student, windows: Sequence[Refinements], batch: Batch, config: LossConfig, progress: float = 0.0
+    student: Student,
+    windows: Sequence[Refinements],
+    batch: Batch,
+    config: LossConfig,
+    progress: float = 0.0,
 ) -> Losses:
-    """The published sum: positions are learnt from every clip, visibility and confidence from those with exact tracks alone."""
+    """The published sum: positions are learnt from every clip, visibility and confidence from those
+    with exact tracks alone."""
     used = batch.used
     if student.from_query_on:
         used = used & from_query_on(batch.queries[..., 0].long(), used.shape[2])
@@ -97,5 +128,9 @@ def batch_losses(
 
 def clip_weights(batch: Batch, config: LossConfig, progress: float) -> Tensor:  # [B]
     """How much each clip counts at this point of the training."""
-    real, synthetic = (first + (last - first) * progress for first, last in (config.real, config.synthetic))
-    return torch.tensor([synthetic if source in EXACT else real for source in batch.sources], device=batch.xy.device)
+    real, synthetic = (
+        first + (last - first) * progress for first, last in (config.real, config.synthetic)
+    )
+    return torch.tensor(
+        [synthetic if source in EXACT else real for source in batch.sources], device=batch.xy.device
+    )

@@ -1,11 +1,12 @@
 """Students: the two networks that can learn here, and where their weights begin.
 
     offline   one window over the whole clip; every used frame enters the loss
-    online    windows of 16 frames that start from one another; a point's frames before its query enter no loss, because the network
-              is asked to follow forward only (the published masks: `valid` offline, `valid` and `query frame <= t` online)
+    online    windows of 16 frames that start from one another; a point's frames before its query
+              enter no loss, because the network is asked to follow forward only (the published
+              masks: `valid` offline, `valid` and `query frame <= t` online)
 
-Both have the same parameters under the same names. They differ in the time embedding alone, which is computed and not learnt, so weights
-of one kind can begin a student of the other.
+Both have the same parameters under the same names. They differ in the time embedding alone, which
+is computed and not learnt, so weights of one kind can begin a student of the other.
 """
 
 from __future__ import annotations
@@ -18,9 +19,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, read_weights, stored_config
+from teachers.checkpoints.files import (
+    TEACHER,
+    load_weights,
+    read_metadata,
+    read_weights,
+    stored_config,
+)
 from teachers.cotracker import cotracker3
-from teachers.cotracker.cotracker3 import WINDOW, CoTracker3, CoTracker3Config, CoTracker3Network, CoTracker3Online
+from teachers.cotracker.cotracker3 import (
+    WINDOW,
+    CoTracker3,
+    CoTracker3Config,
+    CoTracker3Network,
+    CoTracker3Online,
+)
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.cotracker.refinements import Refinements
@@ -58,18 +71,24 @@ class Student:
         found = model(frames.permute(0, 1, 4, 2, 3), queries, iterations, memory)
         return found if isinstance(found, list) else [found]
 
-    def from_scratch(self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int) -> CoTracker3Network:
+    def from_scratch(
+        self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int
+    ) -> CoTracker3Network:
         """A network with random weights. A mini is made for clips of that length and size."""
         sizes = self.presets[preset]()
         if preset == "mini":
-            shorter = min(sizes.window, frames + frames % 2)  # windows advance by half of their frames
-            sizes = replace(sizes, window=frames if self.kind == "offline" else shorter, resolution=size_hw)
+            # windows advance by half of their frames
+            shorter = min(sizes.window, frames + frames % 2)
+            sizes = replace(
+                sizes, window=frames if self.kind == "offline" else shorter, resolution=size_hw
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.network(sizes)
 
     def from_file(self, path: str | Path, preset: Preset) -> CoTracker3Network:
-        """The network with the weights of a file: official or one of ours, of this kind or of the other.
+        """The network with the weights of a file: official or one of ours, of this kind or of the
+        other.
 
         Args:
             preset: sizes of the network, where the file does not say them.
@@ -90,18 +109,27 @@ class Student:
 
 STUDENTS: dict[Kind, Student] = {
     "offline": Student(
-        kind="offline", teacher="cotracker3-offline", network=CoTracker3, presets=cotracker3.PRESETS,
-        adapter=CoTracker3OfflineTeacher, from_query_on=False,
+        kind="offline",
+        teacher="cotracker3-offline",
+        network=CoTracker3,
+        presets=cotracker3.PRESETS,
+        adapter=CoTracker3OfflineTeacher,
+        from_query_on=False,
     ),
     "online": Student(
-        kind="online", teacher="cotracker3-online", network=CoTracker3Online, presets=cotracker3.ONLINE_PRESETS,
-        adapter=CoTracker3OnlineTeacher, from_query_on=True,
+        kind="online",
+        teacher="cotracker3-online",
+        network=CoTracker3Online,
+        presets=cotracker3.ONLINE_PRESETS,
+        adapter=CoTracker3OnlineTeacher,
+        from_query_on=True,
     ),
-}  # fmt: skip
+}
 
 
 def kind_of_file(path: str | Path) -> Kind:
-    """Which kind of student a file's weights are of: what it says itself, or else what the length of its time embedding says.
+    """Which kind of student a file's weights are of: what it says itself, or else what the length
+    of its time embedding says.
 
     Raises:
         CheckpointError: no such file, or it says that it is of another network.
@@ -112,6 +140,8 @@ def kind_of_file(path: str | Path) -> Kind:
             if stored.startswith(student.teacher):
                 return kind
         names = " or ".join(student.teacher for student in STUDENTS.values())
-        raise CheckpointError(f"{path}: weights of {stored}, and a student begins with those of {names}.")
+        raise CheckpointError(
+            f"{path}: weights of {stored}, and a student begins with those of {names}."
+        )
     time = read_weights(path).get(TIME)
     return "online" if time is not None and time.shape[1:2] == (WINDOW,) else "offline"

@@ -24,7 +24,8 @@ from teachers.cotracker.refinements import Refinements
 class Curves:
     """Scalars are means over every `every` steps.
 
-    A SurroundingsError where they cannot be written, as on a full disk; TensorBoard writes late, so it may come steps after.
+    A SurroundingsError where they cannot be written, as on a full disk; TensorBoard writes late, so
+    it may come steps after.
     """
 
     def __init__(self, out: Path, step: int, every: int) -> None:
@@ -41,12 +42,24 @@ class Curves:
         events, self._events = self._events, []
         with self._written():
             for part in event.losses:
-                self._writer.add_scalar(f"loss/{part}", sum(each.losses[part] for each in events) / len(events), event.step)
+                self._writer.add_scalar(
+                    f"loss/{part}",
+                    sum(each.losses[part] for each in events) / len(events),
+                    event.step,
+                )
             seconds = sum(each.seconds for each in events)
             self._writer.add_scalar("learning_rate", event.learning_rate, event.step)
-            self._writer.add_scalar("gradient_norm", sum(each.gradient_norm for each in events) / len(events), event.step)
+            self._writer.add_scalar(
+                "gradient_norm",
+                sum(each.gradient_norm for each in events) / len(events),
+                event.step,
+            )
             self._writer.add_scalar("speed/steps_per_s", len(events) / seconds, event.step)
-            self._writer.add_scalar("speed/waiting_for_data", sum(each.waited_s for each in events) / seconds, event.step)
+            self._writer.add_scalar(
+                "speed/waiting_for_data",
+                sum(each.waited_s for each in events) / seconds,
+                event.step,
+            )
 
     def add_figures(self, step: int, figures: dict[str, float]) -> None:
         with self._written():
@@ -72,24 +85,36 @@ LIKELY = 0.5
 """Visibility above which the student's point is drawn as visible."""
 
 
-def strip(batch: Batch, windows: Sequence[Refinements]) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
+def strip(
+    batch: Batch, windows: Sequence[Refinements]
+) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
     """The first clip of a batch, at even distances in time."""
     frames, queries = batch.frames[0].cpu().numpy(), batch.queries[0, :STRIP_POINTS].cpu().numpy()
     used = batch.used[0, :STRIP_POINTS].cpu().numpy()
     labels = np.where(used[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)
     answers, visible = last_answers(windows, len(frames))
-    rows = (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & used), (answers[:STRIP_POINTS], visible[:STRIP_POINTS])
+    rows = (
+        (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & used),
+        (answers[:STRIP_POINTS], visible[:STRIP_POINTS]),
+    )
     shown = np.unique(np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int))
     return np.concatenate(
         [
-            np.concatenate([draw_frame(frames, t, xy, seen, rainbow(queries), query_frames=queries[:, 0]) for t in shown], 1)
+            np.concatenate(
+                [
+                    draw_frame(frames, t, xy, seen, rainbow(queries), query_frames=queries[:, 0])
+                    for t in shown
+                ],
+                1,
+            )
             for xy, seen in rows
         ]
     )
 
 
 def last_answers(windows: Sequence[Refinements], frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """xy [N, T, 2] and visible [N, T] of the first clip; where windows overlap, the later counts."""
+    """xy [N, T, 2] and visible [N, T] of the first clip; where windows overlap, the later
+    counts."""
     points = windows[0].xy.shape[2]
     xy, visible = np.full((points, frames, 2), np.nan, np.float32), np.zeros((points, frames), bool)
     with torch.no_grad():

@@ -1,15 +1,18 @@
 """Training: a CoTracker3 student learns from batches of labelled clips.
 
-    read clips -> tracks of every refinement -> losses -> mean gradient of all processes -> clipped AdamW step
+    read clips -> tracks of every refinement -> losses
+        -> mean gradient of all processes -> clipped AdamW step
 
 Two ways, and the settings for both are in the config:
-    fine-tuning    from a checkpoint, on pseudo-labels; the visibility and confidence head stays as it is (CoTracker3, section 3.3),
-                   because teachers disagree about what is hidden. These are the defaults.
-    from scratch   `init="scratch"`: the head must learn too (`TrainConfig.from_scratch`). Its losses take only clips with exact tracks;
-                   positions are learnt from all clips.
+    fine-tuning    from a checkpoint, on pseudo-labels; the visibility and confidence head stays as
+                   it is (CoTracker3, section 3.3), because teachers disagree about what is hidden.
+                   These are the defaults.
+    from scratch   `init="scratch"`: the head must learn too (`TrainConfig.from_scratch`). Its
+                   losses take only clips with exact tracks; positions are learnt from all clips.
 
-Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same numbers of threads and processes the
-weights are then, bit for bit, those of a run that was never stopped. Nothing here prints: `watch` is told what happens.
+Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same
+numbers of threads and processes the weights are then, bit for bit, those of a run that was never
+stopped. Nothing here prints: `watch` is told what happens.
 """
 
 from __future__ import annotations
@@ -31,9 +34,22 @@ from student.data.mixture import Batches, batches
 from student.data.places import parts_of_step
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
 from student.evaluation.testsets import TestClip, procedural_clips
-from student.training.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from student.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    random_states,
+    restore_random_states,
+)
 from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
-from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent, TrainResult
+from student.training.events import (
+    Evaluated,
+    Saved,
+    Started,
+    StepDone,
+    StepSkipped,
+    TrainEvent,
+    TrainResult,
+)
 from student.training.losses import Losses
 from student.training.processes import ALONE, Processes
 from student.training.schedule import Optimiser
@@ -61,13 +77,15 @@ def train(
 
     Args:
         out: folder for checkpoints, TensorBoard curves, and `student.safetensors`.
-        resume: go on from the newest checkpoint in `out`, if there is one; False refuses a folder that has one.
+        resume: go on from the newest checkpoint in `out`, if there is one; False refuses a folder
+            that has one.
         watch: called with everything that happens.
         processes: those that train together; only rank 0 reads and writes `out`.
 
     Raises:
         ConfigError: settings that cannot be right, or a loss that stays NaN.
-        CheckpointError: `init` or the checkpoint in `out` is of another network or of other settings.
+        CheckpointError: `init` or the checkpoint in `out` is of another network or of other
+            settings.
         ShardError: a data set is missing, empty, or of another schema; or a shard has gone.
         SurroundingsError: `out` cannot be written; the last checkpoint stays.
     """
@@ -78,7 +96,9 @@ def train(
     raise AssertionError("a training ends with its result")
 
 
-def training(config: TrainConfig, out: Path, resume: bool, processes: Processes) -> Generator[TrainEvent | TrainResult, None, None]:
+def training(
+    config: TrainConfig, out: Path, resume: bool, processes: Processes
+) -> Generator[TrainEvent | TrainResult, None, None]:
     """`train`, as the events themselves; the result comes last."""
     yield from _Run(config, out, resume, processes).events()
 
@@ -87,7 +107,9 @@ def first_network(config: TrainConfig) -> CoTracker3Network:
     """The network before its first step, on the CPU."""
     student, data = STUDENTS[config.student], config.data
     if config.init == SCRATCH:
-        return student.from_scratch(config.preset, data.frames, (data.height, data.width), config.seed)
+        return student.from_scratch(
+            config.preset, data.frames, (data.height, data.width), config.seed
+        )
     return student.from_file(config.init, config.preset)
 
 
@@ -99,9 +121,15 @@ class _Run:
         self.student = STUDENTS[config.student]
         self.device = pick_device(config.device)
         self.parts = parts_of_step(config.data, processes.world)
-        self.inline = InlineLabels.of(config.data, self.device) if config.data.labels == "inline" else None
+        self.inline = (
+            InlineLabels.of(config.data, self.device) if config.data.labels == "inline" else None
+        )
         found = processes.from_first(lambda: self._found(resume))
-        model = self.student.network(CoTracker3Config(**found.network)) if found else processes.from_first(self._first_network)
+        model = (
+            self.student.network(CoTracker3Config(**found.network))
+            if found
+            else processes.from_first(self._first_network)
+        )
         self.model = model.to(self.device)
         self.optimiser = Optimiser(self.model, config.schedule)
         self.step = self.position = self.steps_skipped = self.skipped_in_a_row = 0
@@ -138,24 +166,36 @@ class _Run:
             if curves:
                 curves.close()
         yield TrainResult(
-            steps=self.step, weights=self.processes.from_first(lambda: self._export(STUDENT)), figures=self.figures,
+            steps=self.step,
+            weights=self.processes.from_first(lambda: self._export(STUDENT)),
+            figures=self.figures,
             samples_skipped=sum(self.processes.gather(self.samples_skipped), Counter()),
-            left_out=sum(one.clips for one in stream.left_out), steps_skipped=self.steps_skipped,
-            seconds=time.perf_counter() - started, waited_s=self.waited_s,
-        )  # fmt: skip
+            left_out=sum(one.clips for one in stream.left_out),
+            steps_skipped=self.steps_skipped,
+            seconds=time.perf_counter() - started,
+            waited_s=self.waited_s,
+        )
 
     def _stream(self) -> Batches:
-        stream = batches(self.config.data, self.config.seed, self.position, self.processes.rank, self.processes.world)
+        stream = batches(
+            self.config.data,
+            self.config.seed,
+            self.position,
+            self.processes.rank,
+            self.processes.world,
+        )
         if self.data not in ("", stream.digest):
             raise CheckpointError(
-                f"{self.out}: the data sets hold other clips or revisions than when its checkpoint of step {self.step} was written, so "
-                "the run cannot go on as it was. Give another --out, with `--init` the weights of this one."
+                f"{self.out}: the data sets hold other clips or revisions than when its checkpoint "
+                f"of step {self.step} was written, so the run cannot go on as it was. Give another "
+                "--out, with `--init` the weights of this one."
             )
         self.data = stream.digest
         return stream
 
     def _one_step(self, stream: Batches) -> tuple[StepDone | StepSkipped, Batch, StepPart]:
-        """Take a step, or skip it where an answer or the gradient of any process is not finite. With the last batch, and its answer.
+        """Take a step, or skip it where an answer or the gradient of any process is not finite.
+        With the last batch, and its answer.
 
         An error of one process, such as a shard that has gone, is raised by all of them.
         """
@@ -166,11 +206,16 @@ class _Run:
         try:
             for _ in range(self.parts):
                 batch = self._next(stream)
-                part = add_gradient(self.student, self.model, batch, self.config, self.parts, progress)
+                part = add_gradient(
+                    self.student, self.model, batch, self.config, self.parts, progress
+                )
                 keys += batch.keys
                 unfit += part.unfit
                 if part.losses:
-                    losses += torch.stack([getattr(part.losses, name) for name in LOSSES]).detach() / self.parts
+                    losses += (
+                        torch.stack([getattr(part.losses, name) for name in LOSSES]).detach()
+                        / self.parts
+                    )
         except TapdistillError as caught:
             error = caught
         flags = losses.new_tensor([error is not None, bool(unfit)])
@@ -180,7 +225,13 @@ class _Run:
         if missing:
             return self._skip(unfit), batch, part
         self.processes.mean_gradients(self.optimiser.parameters)
-        norm = get_total_norm([parameter.grad for parameter in self.optimiser.parameters if parameter.grad is not None])
+        norm = get_total_norm(
+            [
+                parameter.grad
+                for parameter in self.optimiser.parameters
+                if parameter.grad is not None
+            ]
+        )
         if not norm.isfinite():
             return self._skip(keys), batch, part
         learning_rate = self.optimiser.learning_rate
@@ -188,9 +239,13 @@ class _Run:
         self.step += 1
         self.skipped_in_a_row = 0
         done = StepDone(
-            step=self.step, losses={**dict(zip(LOSSES, means, strict=True)), "total": sum(means)}, learning_rate=learning_rate,
-            gradient_norm=norm.item(), seconds=time.perf_counter() - began, waited_s=self.waited_s - waited_before,
-        )  # fmt: skip
+            step=self.step,
+            losses={**dict(zip(LOSSES, means, strict=True)), "total": sum(means)},
+            learning_rate=learning_rate,
+            gradient_norm=norm.item(),
+            seconds=time.perf_counter() - began,
+            waited_s=self.waited_s - waited_before,
+        )
         return done, batch, part
 
     def _next(self, stream: Batches) -> Batch:
@@ -208,9 +263,10 @@ class _Run:
         named = tuple(key for of_rank in self.processes.gather(keys) for key in of_rank)
         if self.skipped_in_a_row == self.config.most_skipped:
             raise ConfigError(
-                f"the loss was not finite {self.config.most_skipped} times in a row after step {self.step}, the last time with "
-                f"{', '.join(named)}: training stops, and checkpoints stay as they are. Try a lower learning rate; if it is always the "
-                "same sample, look at it."
+                f"the loss was not finite {self.config.most_skipped} times in a row after step "
+                f"{self.step}, the last time with {', '.join(named)}: training stops, and "
+                "checkpoints stay as they are. Try a lower learning rate; if it is always the same "
+                "sample, look at it."
             )
         return StepSkipped(step=self.step, keys=named)
 
@@ -226,7 +282,9 @@ class _Run:
     def _scored(self) -> Evaluated:
         """Score the weights as users will get them: exported, and loaded as a teacher."""
         self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
-        teacher = self.student.adapter(name=STUDENT, checkpoint=str(self._export(STUDENT)), device=str(self.device))
+        teacher = self.student.adapter(
+            name=STUDENT, checkpoint=str(self._export(STUDENT)), device=str(self.device)
+        )
         tracks, _ = track_clips(teacher, self.test_clips)
         table = score_tracks(tracks, teacher.info.rule, self.test_clips)
         self.figures = {name: float(table[name].mean()) for name in FIGURES}
@@ -243,11 +301,18 @@ class _Run:
     def _write(self, random: list[dict[str, Tensor | None]]) -> None:
         self._checkpoints.save(
             Checkpoint(
-                step=self.step, position=self.position, data=self.data, network=asdict(self.model.config), config=plain(self.config),
-                model=self.model.state_dict(), optimiser=self.optimiser.state_dict(), random=random, figures=self.figures,
+                step=self.step,
+                position=self.position,
+                data=self.data,
+                network=asdict(self.model.config),
+                config=plain(self.config),
+                model=self.model.state_dict(),
+                optimiser=self.optimiser.state_dict(),
+                random=random,
+                figures=self.figures,
                 best=self.best,
             )
-        )  # fmt: skip
+        )
 
     @property
     def _checkpoints(self) -> Checkpoints:
@@ -260,24 +325,39 @@ class _Run:
     def _found(self, resume: bool) -> Checkpoint | None:
         found = self._checkpoints.latest()
         if found and not resume:
-            raise ConfigError(f"{self.out} has a checkpoint of step {found.step} already: resume from it, or give another folder.")
+            raise ConfigError(
+                f"{self.out} has a checkpoint of step {found.step} already: resume from it, or "
+                "give another folder."
+            )
         if found:
             check_same_settings(self.config, found, self.out)
         return found
 
     def _export(self, name: str) -> Path:
         figures = json.dumps(self.figures)
-        notes = {"step": str(self.step), "figures": figures, "training": json.dumps(plain(self.config)), LICENCE: self._licence()}
+        notes = {
+            "step": str(self.step),
+            "figures": figures,
+            "training": json.dumps(plain(self.config)),
+            LICENCE: self._licence(),
+        }
         return self._checkpoints.export(name, self.model, self.student.teacher, notes)
 
     def _licence(self) -> str:
         if self.config.init == SCRATCH:
             return "Apache-2.0"
-        return read_metadata(self.config.init).get(LICENCE, f"that of {Path(self.config.init).name}, from which it was trained")
+        return read_metadata(self.config.init).get(
+            LICENCE, f"that of {Path(self.config.init).name}, from which it was trained"
+        )
 
     def _restore(self, found: Checkpoint) -> None:
         self.model.load_state_dict(found.model)
         self.optimiser.load_state_dict(found.optimiser)
-        self.step, self.position, self.figures, self.best = found.step, found.position, found.figures, found.best
+        self.step, self.position, self.figures, self.best = (
+            found.step,
+            found.position,
+            found.figures,
+            found.best,
+        )
         if self.processes.rank < len(found.random):
             restore_random_states(found.random[self.processes.rank], self.device)

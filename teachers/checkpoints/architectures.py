@@ -1,7 +1,8 @@
 """Networks of teachers without their weights: which keys and shapes a checkpoint of each must have.
 
-They are made on torch's "meta" device, where a tensor has a shape and no memory, so that all of them take a second.
-A class of a learnt teacher says `network`, a class made from a config, and `presets`, which name the configs.
+They are made on torch's "meta" device, where a tensor has a shape and no memory, so that all of
+them take a second. A class of a learnt teacher says `network`, a class made from a config, and
+`presets`, which name the configs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ ALIKE = 0.8
 def configs(name: str) -> dict[str, Any]:
     """Configs of the network of teacher `name`, by preset; empty for one without a network."""
     factory = factory_of(name)
-    return {preset: config(**getattr(factory, "variant", {})) for preset, config in getattr(factory, "presets", {}).items()}
+    return {
+        preset: config(**getattr(factory, "variant", {}))
+        for preset, config in getattr(factory, "presets", {}).items()
+    }
 
 
 @functools.cache
@@ -37,8 +41,8 @@ def weightless(name: str, config: Any) -> nn.Module:
 
 
 def teachers_with(shapes: Shapes) -> list[str]:
-    """The teachers whose network has these keys and shapes, or, if none has, those that come nearest; each as "'name'", with its
-    preset if that is not "official". Empty if none is like it.
+    """The teachers whose network has these keys and shapes, or, if none has, those that come
+    nearest; each as "'name'", with its preset if that is not "official". Empty if none is like it.
     """
     likeness: dict[str, float] = {}
     for entry in entries():
@@ -46,7 +50,11 @@ def teachers_with(shapes: Shapes) -> list[str]:
             continue
         with contextlib.suppress(ConfigError):  # of a package that cannot be imported
             for preset, config in configs(entry.name).items():
-                label = repr(entry.name) if preset == "official" else f"{entry.name!r} (preset {preset!r})"
+                label = (
+                    repr(entry.name)
+                    if preset == "official"
+                    else f"{entry.name!r} (preset {preset!r})"
+                )
                 likeness[label] = _likeness(shapes, weightless(entry.name, config))
     best = max(likeness.values(), default=0.0)
     return [label for label, value in likeness.items() if value == best >= ALIKE]

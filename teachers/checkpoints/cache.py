@@ -1,6 +1,8 @@
-"""The cache of checkpoints: one file for each teacher, `<folder>/<teacher>.<suffix>`, and a receipt, `<folder>/<teacher>.json`.
+"""The cache of checkpoints: one file for each teacher, `<folder>/<teacher>.<suffix>`, and a
+receipt, `<folder>/<teacher>.json`.
 
-The folder is `$TAPDISTILL_HOME/weights`, or else `tapdistill/weights` in the user's cache (`$XDG_CACHE_HOME`, `~/.cache`).
+The folder is `$TAPDISTILL_HOME/weights`, or else `tapdistill/weights` in the user's cache
+(`$XDG_CACHE_HOME`, `~/.cache`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ def weights_folder() -> Path:
     home = os.environ.get("TAPDISTILL_HOME")
     if home:
         return Path(home).expanduser() / "weights"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapdistill" / "weights"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapdistill" / "weights"
+    )
 
 
 def checkpoint_place(name: str, suffix: str) -> Path:

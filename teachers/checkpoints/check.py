@@ -1,4 +1,5 @@
-"""Check: is this file a checkpoint of that teacher? Answered from its keys and shapes, without running it."""
+"""Check: is this file a checkpoint of that teacher? Answered from its keys and shapes, without
+running it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teachers.checkpoints.architectures import configs, weightless
-from teachers.checkpoints.files import differences, file_sha256, read_weights, stored_config, wrong_network
+from teachers.checkpoints.files import (
+    differences,
+    file_sha256,
+    read_weights,
+    stored_config,
+    wrong_network,
+)
 from teachers.errors import ConfigError
 
 
@@ -26,17 +33,29 @@ def check(name: str, path: str | Path) -> Checked:
 
     Raises:
         ConfigError: no such teacher, or one without weights that are known here.
-        CheckpointError: not a checkpoint, or of another network; the message names the first keys that differ and the likely teacher.
+        CheckpointError: not a checkpoint, or of another network; the message names the first keys
+            that differ and the likely teacher.
     """
     presets = configs(name)
     if not presets:
-        raise ConfigError(f"teacher {name!r} has no weights that can be checked: it is not a learnt teacher of tapdistill.")
+        raise ConfigError(
+            f"teacher {name!r} has no weights that can be checked: it is not a learnt teacher of "
+            "tapdistill."
+        )
     weights = read_weights(path)
     stored = stored_config(path, presets["official"])
     if stored != presets["official"]:
-        presets = {preset: config for preset, config in presets.items() if config == stored} or {"own": stored}
+        presets = {preset: config for preset, config in presets.items() if config == stored} or {
+            "own": stored
+        }
     for preset, config in presets.items():
         if not differences(weights, weightless(name, config).state_dict()):
-            return Checked(sha256=file_sha256(path), parameters=sum(value.numel() for value in weights.values()), preset=preset)
+            return Checked(
+                sha256=file_sha256(path),
+                parameters=sum(value.numel() for value in weights.values()),
+                preset=preset,
+            )
     first = next(iter(presets.values()))
-    raise wrong_network(path, name, weights, differences(weights, weightless(name, first).state_dict()))
+    raise wrong_network(
+        path, name, weights, differences(weights, weightless(name, first).state_dict())
+    )

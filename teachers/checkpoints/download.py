@@ -1,9 +1,11 @@
-"""Download: a file from the web, whole or not at all, going on where an interrupted download stopped.
+"""Download: a file from the web, whole or not at all, going on where an interrupted download
+stopped.
 
-What has arrived lies in `<file>.part`, and in `<file>.part.json` where it came from and the server's mark of that version (its ETag,
-or else the date). Another attempt, of this process or a later one, asks for the rest under the condition that the version is still
-the same (`Range` with `If-Range`); a server that says otherwise, or knows no ranges, sends the whole file, which then starts anew.
-The file gets its name when all bytes that the server announced are there.
+What has arrived lies in `<file>.part`, and in `<file>.part.json` where it came from and the
+server's mark of that version (its ETag, or else the date). Another attempt, of this process or a
+later one, asks for the rest under the condition that the version is still the same (`Range` with
+`If-Range`); a server that says otherwise, or knows no ranges, sends the whole file, which then
+starts anew. The file gets its name when all bytes that the server announced are there.
 """
 
 from __future__ import annotations
@@ -51,12 +53,15 @@ class _Cut(Exception):
     """This attempt ended early; another may bring more."""
 
 
-def download(url: str, path: Path, watch: Watch | None = None, patience: Patience = PATIENCE) -> None:
+def download(
+    url: str, path: Path, watch: Watch | None = None, patience: Patience = PATIENCE
+) -> None:
     """Put the content of `url` (http or https) at `path`, whose folder must exist.
 
     Raises:
         CheckpointError: the server has no such file, or does not give it to us.
-        SurroundingsError: no network, a server that fails or hangs, a full disk, or another process that downloads the same file.
+        SurroundingsError: no network, a server that fails or hangs, a full disk, or another process
+            that downloads the same file.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -66,7 +71,9 @@ def download(url: str, path: Path, watch: Watch | None = None, patience: Patienc
             part.replace(path)
         _note(part).unlink(missing_ok=True)
     except BlockingIOError as error:
-        raise SurroundingsError(f"{part}: another process downloads it already: wait for that one.") from error
+        raise SurroundingsError(
+            f"{part}: another process downloads it already: wait for that one."
+        ) from error
     except OSError as error:
         raise SurroundingsError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
@@ -80,8 +87,14 @@ def _attempts(url: str, file: BinaryIO, part: Path, watch: Watch, patience: Pati
             fruitless = 0 if file.tell() > most else fruitless + 1
             most = max(most, file.tell())
             if fruitless == patience.attempts:
-                kept = f" {file.tell()} bytes are kept: the same command goes on from there." if file.tell() else ""
-                raise SurroundingsError(f"{shown(url)}: {cut}, {fruitless} times in a row.{kept}") from cut
+                kept = (
+                    f" {file.tell()} bytes are kept: the same command goes on from there."
+                    if file.tell()
+                    else ""
+                )
+                raise SurroundingsError(
+                    f"{shown(url)}: {cut}, {fruitless} times in a row.{kept}"
+                ) from cut
             time.sleep(patience.pause_s * 2 ** max(0, fruitless - 1))
 
 
@@ -90,7 +103,9 @@ def _attempt(url: str, file: BinaryIO, part: Path, watch: Watch, timeout_s: floa
     version = _stored_version(part, url) if file.tell() else None
     headers = {"Range": f"bytes={file.tell()}-", "If-Range": version} if version else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=timeout_s
+        ) as answer:
             total = _begin(url, answer.status, answer.headers, file, part, version)
             while block := answer.read1(BLOCK_BYTES):  # what has come, so that a hang loses nothing
                 _write(file, block)
@@ -103,7 +118,8 @@ def _attempt(url: str, file: BinaryIO, part: Path, watch: Watch, timeout_s: floa
         if error.code in BUSY:
             raise _Cut(f"the server answers {error.code} {error.reason}") from error
         raise CheckpointError(
-            f"{shown(url)}: the server answers {error.code} {error.reason}: the file is not there, or not for us."
+            f"{shown(url)}: the server answers {error.code} {error.reason}: the file is not there, "
+            "or not for us."
         ) from error
     except urllib.error.URLError as error:
         raise _Cut(f"cannot be reached ({error.reason})") from error
@@ -115,8 +131,11 @@ def _attempt(url: str, file: BinaryIO, part: Path, watch: Watch, timeout_s: floa
         raise _Cut(f"the connection ended after {file.tell()} of {total} bytes")
 
 
-def _begin(url: str, status: int | None, headers: Message, file: BinaryIO, part: Path, version: str | None) -> int | None:
-    """Make `file` ready for the body of this answer; returns how long the whole will be, if the server says."""
+def _begin(
+    url: str, status: int | None, headers: Message, file: BinaryIO, part: Path, version: str | None
+) -> int | None:
+    """Make `file` ready for the body of this answer; returns how long the whole will be, if the
+    server says."""
     here = _version(headers)
     content = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
     if status == http.HTTPStatus.PARTIAL_CONTENT:
@@ -160,6 +179,9 @@ def _stored_version(part: Path, url: str) -> str | None:
 
 
 def shown(url: str) -> str:
-    """`url` as messages may show it: without a query, which may hold a signature, and without credentials."""
+    """`url` as messages may show it: without a query, which may hold a signature, and without
+    credentials."""
     address = urlsplit(url)
-    return address._replace(query="", fragment="", netloc=address.netloc.rpartition("@")[2]).geturl()
+    return address._replace(
+        query="", fragment="", netloc=address.netloc.rpartition("@")[2]
+    ).geturl()

@@ -1,11 +1,13 @@
 """Checkpoints: weights from a file into a network, all of them or none.
 
-Reads safetensors, and torch's own files with `weights_only=True`, so a file can hold tensors but no code; which of the two it is, its
-content says. The wrappings of training scripts are taken off: a dict with the weights under "state_dict" or "model" (Lightning and
-most others), and what Lightning ("model."), data-parallel training ("module."), and `torch.compile` put in front of every key.
-Then every key and every shape must be the network's.
+Reads safetensors, and torch's own files with `weights_only=True`, so a file can hold tensors but no
+code; which of the two it is, its content says. The wrappings of training scripts are taken off: a
+dict with the weights under "state_dict" or "model" (Lightning and most others), and what Lightning
+("model."), data-parallel training ("module."), and `torch.compile` put in front of every key. Then
+every key and every shape must be the network's.
 
-A file that this project wrote says in its metadata which teacher it is for and how large the network is, so both need no flag.
+A file that this project wrote says in its metadata which teacher it is for and how large the
+network is, so both need no flag.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
         The sha256 of the file.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, or not one of this network; the message names the first keys that differ.
+        CheckpointError: no such file, not a checkpoint, or not one of this network; the message
+            names the first keys that differ.
     """
     weights = read_weights(path)
     if wrong := differences(weights, model.state_dict()):
@@ -67,14 +70,15 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
 def no_weights(name: str, weights_at: str, licence: str) -> CheckpointError:
     """The error of a teacher that is made without a checkpoint when none was pulled."""
     return CheckpointError(
-        f"teacher {name!r} has no weights: get its file from {weights_at} ({licence}) with `tapdistill teachers pull {name}`, or put it "
-        f"at {checkpoint_place(name, '.pt')}, or give it as `--checkpoint FILE`. `--checkpoint random` takes untrained weights, for "
-        "tests only."
+        f"teacher {name!r} has no weights: get its file from {weights_at} ({licence}) with "
+        f"`tapdistill teachers pull {name}`, or put it at {checkpoint_place(name, '.pt')}, or give "
+        "it as `--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
     )
 
 
 def differences(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """How a file's tensors differ from those of a network, by key and shape; empty if they do not."""
+    """How a file's tensors differ from those of a network, by key and shape; empty if they do
+    not."""
     reshaped = [
         f"{key} is {list(weights[key].shape)} where the network has {list(value.shape)}"
         for key, value in own.items()
@@ -85,11 +89,18 @@ def differences(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str
         ([key for key in weights if key not in own], len(weights), "are unexpected"),
         (reshaped, len(own), "have another shape"),
     )
-    return "; ".join(f"{len(found)} of {total} keys {what} ({_first(found)})" for found, total, what in kinds if found)
+    return "; ".join(
+        f"{len(found)} of {total} keys {what} ({_first(found)})"
+        for found, total, what in kinds
+        if found
+    )
 
 
-def wrong_network(path: str | Path, name: str, weights: Mapping[str, Tensor], wrong: str) -> CheckpointError:
-    """The error for a file whose keys are not those of teacher `name`: `wrong` says how, and it says whose they are."""
+def wrong_network(
+    path: str | Path, name: str, weights: Mapping[str, Tensor], wrong: str
+) -> CheckpointError:
+    """The error for a file whose keys are not those of teacher `name`: `wrong` says how, and it
+    says whose they are."""
     likely = teachers_with({key: tuple(value.shape) for key, value in weights.items()})
     if repr(name) in likely:
         whose = f"It looks like a file of {name!r} that was changed or is incomplete: "
@@ -98,13 +109,14 @@ def wrong_network(path: str | Path, name: str, weights: Mapping[str, Tensor], wr
     else:
         whose = "No teacher here has such keys: "
     return CheckpointError(
-        f"{path}: not a checkpoint of {name!r}: {wrong}. {whose}get the file that belongs to {name!r} "
-        f"(`tapdistill teachers pull {name}`)."
+        f"{path}: not a checkpoint of {name!r}: {wrong}. {whose}get the file that belongs to "
+        f"{name!r} (`tapdistill teachers pull {name}`)."
     )
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by key, on the CPU, without wrappings; a CheckpointError if the file holds anything else."""
+    """Tensors by key, on the CPU, without wrappings; a CheckpointError if the file holds anything
+    else."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file.")
@@ -112,20 +124,29 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content: Any = load_file(path) if is_safetensors(path) else _load_torch(path)
     except (*DAMAGE, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a checkpoint that can be read as tensors alone: {_reason(path, error)}. Files with pickled code are refused; "
-            "save the state dict, or convert the file to .safetensors where you trust it."
+            f"{path}: not a checkpoint that can be read as tensors alone: {_reason(path, error)}. "
+            "Files with pickled code are refused; save the state dict, or convert the file to "
+            ".safetensors where you trust it."
         ) from error
-    while isinstance(content, dict) and (inner := next((content[key] for key in WRAPPINGS if _is_dict(content.get(key))), None)):
+    while isinstance(content, dict) and (
+        inner := next((content[key] for key in WRAPPINGS if _is_dict(content.get(key))), None)
+    ):
         content = inner
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
         raise CheckpointError(
-            f"{path}: holds no state dict: a dict of tensors is needed, at the top or under one of {', '.join(WRAPPINGS)}."
+            f"{path}: holds no state dict: a dict of tensors is needed, at the top or under one of "
+            f"{', '.join(WRAPPINGS)}."
         )
     return _without_prefixes({str(key): value for key, value in content.items()})
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a safetensors file says of itself; empty for every other file, and for one that does not exist or is damaged."""
+    """What a safetensors file says of itself; empty for every other file, and for one that does not
+    exist or is damaged."""
     try:
         if not is_safetensors(Path(path)):
             return {}
@@ -136,7 +157,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def stored_config(path: str | Path, default: Config) -> Config:
-    """Sizes of the network whose weights are in a file: what its metadata says, or else `default`; both of one dataclass.
+    """Sizes of the network whose weights are in a file: what its metadata says, or else `default`;
+    both of one dataclass.
 
     Raises:
         CheckpointError: the metadata is of another architecture or version.
@@ -145,21 +167,29 @@ def stored_config(path: str | Path, default: Config) -> Config:
     if stored is None:
         return default
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(stored).items()}
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(stored).items()
+        }
         return type(default)(**values)
     except (ValueError, TypeError, AttributeError) as error:
         network = type(default).__name__.removesuffix("Config")
-        raise CheckpointError(f"{path}: its metadata does not describe a {network} network ({error}).") from error
+        raise CheckpointError(
+            f"{path}: its metadata does not describe a {network} network ({error})."
+        ) from error
 
 
 def _load_torch(path: Path) -> Any:
-    with path.open("rb") as file, warnings.catch_warnings():  # given a name, torch would go by its suffix
-        warnings.simplefilter("ignore", UserWarning)  # of unusual pickles, which are read or refused all the same
+    # given a name, torch would go by its suffix
+    with path.open("rb") as file, warnings.catch_warnings():
+        # of unusual pickles, which are read or refused all the same
+        warnings.simplefilter("ignore", UserWarning)
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is safetensors: it begins with the length of a header of JSON, and the header."""
+    """Whether a file is safetensors: it begins with the length of a header of JSON, and the
+    header."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
@@ -172,10 +202,22 @@ def file_sha256(path: str | Path) -> str:
 
 
 DAMAGE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OverflowError,
-    MemoryError, AssertionError, struct.error, tarfile.TarError,
-)  # fmt: skip
-"""What reading a damaged file raises: a torch file is a pickle, and a broken pickle fails in any of these ways."""
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    AssertionError,
+    struct.error,
+    tarfile.TarError,
+)
+"""What reading a damaged file raises: a torch file is a pickle, and a broken pickle fails in any of
+these ways."""
 
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 
@@ -202,7 +244,9 @@ def _is_dict(value: Any) -> bool:
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Keys without what wrappers put in front of all of them."""
-    while prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in weights)), None):
+    while prefix := next(
+        (prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in weights)), None
+    ):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 

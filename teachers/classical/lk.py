@@ -1,10 +1,13 @@
 """Lucas-Kanade: step from frame to frame, then check against the query's own patch.
 
-Step     pyramidal Lucas-Kanade there and back (OpenCV); a step that does not come back to where it started is not believed.
-Check    the patch of the query is aligned at the place stepped to (`patches.py`). That takes the drift out of the chain, and a point
-         whose patch looks different has gone behind something (Shi and Tomasi 1994).
-Lost     a lost point goes on with its last velocity, damped, not with the steps: those follow what covers it. It is visible again as
-         soon as its patch is found where it has come to. It may wander out of the frame.
+Step     pyramidal Lucas-Kanade there and back (OpenCV); a step that does not come back to where it
+         started is not believed.
+Check    the patch of the query is aligned at the place stepped to (`patches.py`). That takes the
+         drift out of the chain, and a point whose patch looks different has gone behind something
+         (Shi and Tomasi 1994).
+Lost     a lost point goes on with its last velocity, damped, not with the steps: those follow what
+         covers it. It is visible again as soon as its patch is found where it has come to. It may
+         wander out of the frame.
 """
 
 from __future__ import annotations
@@ -50,21 +53,35 @@ class LucasKanadeSettings:
         require_positive(self)
         if not (self.similar < 1 and self.found_again < 1):
             raise ConfigError(
-                f"similar = {self.similar}, found_again = {self.found_again}: must be in (0, 1), as correlations are."
+                f"similar = {self.similar}, found_again = {self.found_again}: must be in (0, 1), "
+                "as correlations are."
             )
         if self.window_px < 3:
             raise ConfigError(f"window_px = {self.window_px}: must be at least 3.")
 
 
 class LucasKanadeTeacher(Teacher):
-    """The teacher `lk`. Visibility is 1 for a patch that looks as in the query's frame, 1/2 at the least correlation asked for."""
+    """The teacher `lk`. Visibility is 1 for a patch that looks as in the query's frame, 1/2 at the
+    least correlation asked for."""
 
     def __init__(
-        self, *, name: str, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        **settings: Any,
     ) -> None:
         self.settings = LucasKanadeSettings(**settings)
         architecture = "pyramidal Lucas-Kanade, forward-backward check, patch alignment"
-        self.info = classical_info(name=name, checkpoint=checkpoint, mode=mode, architecture=architecture, settings=self.settings)
+        self.info = classical_info(
+            name=name,
+            checkpoint=checkpoint,
+            mode=mode,
+            architecture=architecture,
+            settings=self.settings,
+        )
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         settings = self.settings
@@ -79,27 +96,47 @@ class LucasKanadeTeacher(Teacher):
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
         for before, now, rows in outwards(query_t, t):
-            start, seen, speed = xy[rows, before], visibility[rows, before] > 0.5, velocity[rows, before]
+            start, seen, speed = (
+                xy[rows, before],
+                visibility[rows, before] > 0.5,
+                velocity[rows, before],
+            )
             stepped, error_px = self._step(grey[before], grey[now], start)
             believed = seen & (error_px < settings.error_px) & inside(stepped, height, width)
             guess = np.where(believed[:, None], stepped, start + speed)
 
-            found = templates.align(smooth(frames[now]), rows, guess, affine[rows, before], settings.iterations)
+            found = templates.align(
+                smooth(frames[now]), rows, guess, affine[rows, before], settings.iterations
+            )
             near = np.linalg.norm(found.xy - guess, axis=1) < settings.anchor_px
             least = np.where(believed, settings.similar, settings.found_again)
-            visibility[rows, now] = graded(1 - found.similarity, 1 - least) * (near & inside(found.xy, height, width))
+            visibility[rows, now] = graded(1 - found.similarity, 1 - least) * (
+                near & inside(found.xy, height, width)
+            )
 
             anchored = visibility[rows, now] > 0.5
             xy[rows, now] = np.where(anchored[:, None], found.xy, guess)
-            affine[rows, now] = np.where(anchored[:, None, None], found.affine, affine[rows, before])
-            velocity[rows, now] = np.where((seen & anchored)[:, None], xy[rows, now] - start, speed * VELOCITY_KEPT)
+            affine[rows, now] = np.where(
+                anchored[:, None, None], found.affine, affine[rows, before]
+            )
+            velocity[rows, now] = np.where(
+                (seen & anchored)[:, None], xy[rows, now] - start, speed * VELOCITY_KEPT
+            )
         return Tracks(xy, visibility, np.full((n, t), np.nan))
 
-    def _step(self, before: np.ndarray, now: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points [n, 2] go between two grey frames, and how far from `start` the way back ends; inf where it is lost."""
-        settings = {"winSize": (self.settings.window_px, self.settings.window_px), "maxLevel": self.settings.levels}
+    def _step(
+        self, before: np.ndarray, now: np.ndarray, start: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where points [n, 2] go between two grey frames, and how far from `start` the way back
+        ends; inf where it is lost."""
+        settings = {
+            "winSize": (self.settings.window_px, self.settings.window_px),
+            "maxLevel": self.settings.levels,
+        }
         points = start.astype(np.float32)[:, None]
         there, ok_there, _ = cv2.calcOpticalFlowPyrLK(before, now, points, None, **settings)  # type: ignore[call-overload]
         back, ok_back, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, **settings)  # type: ignore[call-overload]
         error_px = np.linalg.norm(back[:, 0] - points[:, 0], axis=1)
-        return there[:, 0].astype(np.float64), np.where(((ok_there & ok_back) == 1)[:, 0], error_px, np.inf)
+        return there[:, 0].astype(np.float64), np.where(
+            ((ok_there & ok_back) == 1)[:, 0], error_px, np.inf
+        )

@@ -1,7 +1,8 @@
-"""Matching without weights: descriptors in the manner of DAISY, looked for in every frame (`search.py`).
+"""Matching without weights: descriptors in the manner of DAISY, looked for in every frame
+(`search.py`).
 
-Describe  every fourth pixel of every frame as Tola et al. 2010 do: gradients by direction, smoothed, read at the point and on two
-          rings around it; beside them the colour.
+Describe  every fourth pixel of every frame as Tola et al. 2010 do: gradients by direction,
+          smoothed, read at the point and on two rings around it; beside them the colour.
 Memory    descriptors are kept as float16: 400 MB for 80 frames of 384 x 680.
 """
 
@@ -18,11 +19,14 @@ from teachers.classical.patches import sample
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.interface import Mode
 
-DIRECTIONS = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1).astype(np.float32)
+DIRECTIONS = np.stack(
+    [np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1
+).astype(np.float32)
 RINGS_PX = (6, 12)
 SMOOTHING_PX = (2.5, 5.0)
 FLAT = 20.0
-"""Added to the length of a gradient descriptor before dividing by it, so that flat places are like nothing but each other."""
+"""Added to the length of a gradient descriptor before dividing by it, so that flat places are like
+nothing but each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,23 @@ class MatchTeacher(MatchingTeacher):
     between_cells = False
 
     def __init__(
-        self, *, name: str, checkpoint: str | None = None, device: str = "auto", mode: Mode = "predictor", **settings: Any
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        **settings: Any,
     ) -> None:
         self.settings = DaisySettings(**settings)
         architecture = "descriptor matching in every frame, patch alignment"
-        self.info = classical_info(name=name, checkpoint=checkpoint, mode=mode, architecture=architecture, settings=self.settings)
+        self.info = classical_info(
+            name=name,
+            checkpoint=checkpoint,
+            mode=mode,
+            architecture=architecture,
+            settings=self.settings,
+        )
 
     def _describe(self, frames: np.ndarray) -> Described:
         stride = self.settings.stride_px
@@ -53,20 +69,31 @@ class MatchTeacher(MatchingTeacher):
 
 
 def describe(frame: np.ndarray, stride_px: int) -> np.ndarray:
-    """float32 [h, w, 151]: descriptors of the pixels (0, 0), (stride, 0), ... of a frame uint8 [H, W, 3]."""
+    """float32 [h, w, 151]: descriptors of the pixels (0, 0), (stride, 0), ... of a frame uint8
+    [H, W, 3]."""
     height, width = frame.shape[:2]
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
-    slope = np.stack([cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)], axis=-1)
+    slope = np.stack(
+        [cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)], axis=-1
+    )
     by_direction = np.maximum(slope @ DIRECTIONS.T, 0)
     fine, coarse = (cv2.GaussianBlur(by_direction, (0, 0), sigma) for sigma in SMOOTHING_PX)
-    colour = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32) / 255, (0, 0), SMOOTHING_PX[0])
+    colour = cv2.GaussianBlur(
+        cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32) / 255, (0, 0), SMOOTHING_PX[0]
+    )
 
-    places = np.stack(np.meshgrid(np.arange(0, width, stride_px), np.arange(0, height, stride_px)), axis=-1).astype(np.float32)
+    places = np.stack(
+        np.meshgrid(np.arange(0, width, stride_px), np.arange(0, height, stride_px)), axis=-1
+    ).astype(np.float32)
     gradients = [sample(fine, places)]
     gradients += [
-        sample(image, places + radius * d) for image, radius in zip((fine, coarse), RINGS_PX, strict=True) for d in DIRECTIONS
+        sample(image, places + radius * d)
+        for image, radius in zip((fine, coarse), RINGS_PX, strict=True)
+        for d in DIRECTIONS
     ]
     shape = np.concatenate(gradients, axis=-1)
     shape /= np.linalg.norm(shape, axis=-1, keepdims=True) + FLAT
-    colours = [sample(colour, places)] + [sample(colour, places + RINGS_PX[1] * d) for d in DIRECTIONS[::2]]
+    colours = [sample(colour, places)] + [
+        sample(colour, places + RINGS_PX[1] * d) for d in DIRECTIONS[::2]
+    ]
     return np.concatenate([shape, *colours], axis=-1)

@@ -1,7 +1,9 @@
-"""What the trackers without weights share: no checkpoint, the walk outwards, visibility from an error.
+"""What the trackers without weights share: no checkpoint, the walk outwards, visibility from an
+error.
 
-Trackers that only know how to go from a frame to its neighbour walk the clip twice, to its end and back to its start. A query joins
-the walk at its own frame, so queries of all frames are stepped together, and none depends on another.
+Trackers that only know how to go from a frame to its neighbour walk the clip twice, to its end and
+back to its start. A query joins the walk at its own frame, so queries of all frames are stepped
+together, and none depends on another.
 """
 
 from __future__ import annotations
@@ -21,10 +23,16 @@ if TYPE_CHECKING:
 VISIBLE_RULE = "v > 0.5"
 
 
-def classical_info(*, name: str, checkpoint: str | None, mode: Mode, architecture: str, settings: DataclassInstance) -> TeacherInfo:
-    """The `info` of a teacher without weights; a ConfigError if weights are given. Every mode tracks every frame, alike."""
+def classical_info(
+    *, name: str, checkpoint: str | None, mode: Mode, architecture: str, settings: DataclassInstance
+) -> TeacherInfo:
+    """The `info` of a teacher without weights; a ConfigError if weights are given. Every mode
+    tracks every frame, alike."""
     if checkpoint is not None:
-        raise ConfigError(f"{checkpoint}: teacher {name!r} ({architecture}) has no weights: leave `checkpoint` out.")
+        raise ConfigError(
+            f"{checkpoint}: teacher {name!r} ({architecture}) has no weights: leave `checkpoint` "
+            "out."
+        )
     return TeacherInfo(
         name=name,
         architecture=architecture,
@@ -46,7 +54,8 @@ def outwards(
     query_frames: np.ndarray,  # [N] whole numbers
     frames: int,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Steps (from frame, to frame, indices of the queries that take it); steps that nobody takes are left out."""
+    """Steps (from frame, to frame, indices of the queries that take it); steps that nobody takes
+    are left out."""
     for t in range(frames - 1):
         rows = np.flatnonzero(query_frames <= t)
         if len(rows):

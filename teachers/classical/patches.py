@@ -1,11 +1,13 @@
 """Alignment: the patch around each query, found again in another frame to a fraction of a pixel.
 
-In   frames, queries, and a guess of the affine map that carries the patch of a query into another frame.
+In   frames, queries, and a guess of the affine map that carries the patch of a query into another
+     frame.
 Out  `Alignment`: the refined map, and how alike the two patches are.
 
-Inverse-compositional Lucas-Kanade with an affine warp (Baker and Matthews 2004, section 3.2), on colour patches of zero mean and
-unit contrast under a Gaussian window. Comparing with the query's own frame is what keeps a track from drifting, and tells an
-occluder from the point (Shi and Tomasi 1994). Patches are rows of 3 P values, P = (2 radius + 1)^2. Queries don't see each other.
+Inverse-compositional Lucas-Kanade with an affine warp (Baker and Matthews 2004, section 3.2), on
+colour patches of zero mean and unit contrast under a Gaussian window. Comparing with the query's
+own frame is what keeps a track from drifting, and tells an occluder from the point (Shi and Tomasi
+1994). Patches are rows of 3 P values, P = (2 radius + 1)^2. Queries don't see each other.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ NOISE = 1.0
 """Grey levels of noise that smoothing leaves: a patch of less contrast is alike to nothing."""
 
 DAMPING = 0.01
-"""Share of its mean added to the diagonal of the normal equations: what a patch does not show stays."""
+"""Share of its mean added to the diagonal of the normal equations: what a patch does not show
+stays."""
 
 LARGEST_STRETCH = 3.0
 """A patch that seems to have grown or shrunk by more was not found."""
@@ -34,10 +37,15 @@ def sample(
     image: np.ndarray,  # [H, W, C], C <= 128
     xy: np.ndarray,  # [..., 2] px; outside the image its border goes on
 ) -> np.ndarray:  # [..., C]
-    """Bilinear values of an image at any points."""  # fmt: skip
+    """Bilinear values of an image at any points."""
     points = xy.reshape(-1, 1, 2).astype(np.float32)
     blocks = np.array_split(points, len(points) // 2**14 + 1)  # cv2.remap takes sides below 2^15
-    values = [cv2.remap(image, block[..., 0], block[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for block in blocks]
+    values = [
+        cv2.remap(
+            image, block[..., 0], block[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        for block in blocks
+    ]
     return np.concatenate(values).reshape(*xy.shape[:-1], image.shape[2])
 
 
@@ -75,13 +83,17 @@ class Templates:
             for axis, step in enumerate(np.eye(2, dtype=np.float32)):
                 difference = sample(image, points + step) - sample(image, points - step)
                 slope[rows, :, axis] = difference.reshape(len(rows), -1) / (2 * contrast[:, None])
-        # Six parameters: displacement in px, then the affine part, whose unit is one px at the patch's rim.
+        # Six parameters: displacement in px, then the affine part, whose unit is one px at the
+        # patch's rim.
         affine = slope[..., :, None] * (self.offsets.repeat(3, axis=0) / radius_px)[:, None, :]
         descent = np.concatenate([slope, affine.reshape(n, size, 4)], axis=2)  # [N, 3 P, 6]
         normal = np.matmul((descent * self.window[:, None]).transpose(0, 2, 1), descent)
         mean = np.trace(normal, axis1=1, axis2=2) / 6
         normal += (DAMPING * mean + 1e-9)[:, None, None] * np.eye(6)
-        self.solve = (np.linalg.inv(normal) @ (descent * self.window[:, None]).transpose(0, 2, 1)).astype(np.float32)  # [N, 6, 3 P]
+        # [N, 6, 3 P]
+        self.solve = (
+            np.linalg.inv(normal) @ (descent * self.window[:, None]).transpose(0, 2, 1)
+        ).astype(np.float32)
 
     def align(
         self,
@@ -91,26 +103,34 @@ class Templates:
         affine: np.ndarray,  # [n, 2, 2], the guess
         iterations: int,
     ) -> Alignment:
-        """The maps near the guess under which the image looks most like the patches; similarity -1 where there is none."""  # fmt: skip
+        """The maps near the guess under which the image looks most like the patches; similarity -1
+        where there is none."""
         guess, solve, values = affine, self.solve[rows], self.values[rows]
         for _ in range(iterations):
             change = np.einsum("nip,np->ni", solve, self._view(image, xy, affine) - values)
             move = np.clip(change[:, :2], -0.5 * self.radius_px, 0.5 * self.radius_px)
-            growth = np.eye(2) + np.clip(change[:, 2:].reshape(-1, 2, 2) / self.radius_px, -0.25, 0.25)
+            growth = np.eye(2) + np.clip(
+                change[:, 2:].reshape(-1, 2, 2) / self.radius_px, -0.25, 0.25
+            )
             affine = affine @ np.linalg.inv(growth)
             xy = xy - np.einsum("nij,nj->ni", affine, move)
         stretch = np.linalg.svd(affine, compute_uv=False)
         lost = (stretch[:, 0] > LARGEST_STRETCH) | (stretch[:, 1] < 1 / LARGEST_STRETCH)
-        similarity = np.where(lost, -1.0, np.einsum("np,p->n", self._view(image, xy, affine) * values, self.window))
+        similarity = np.where(
+            lost, -1.0, np.einsum("np,p->n", self._view(image, xy, affine) * values, self.window)
+        )
         return Alignment(xy, np.where(lost[:, None, None], guess, affine), similarity)
 
     def _view(self, image: np.ndarray, xy: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """[n, 3 P]: what the image shows where the patches are said to lie, normalised."""
-        points = xy.astype(np.float32)[:, None] + self.offsets @ affine.astype(np.float32).transpose(0, 2, 1)
+        points = xy.astype(np.float32)[:, None] + self.offsets @ affine.astype(
+            np.float32
+        ).transpose(0, 2, 1)
         return self._normalised(sample(image, points))[0]
 
     def _normalised(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Patches [n, P, 3] as rows [n, 3 P] of zero mean and unit contrast under the window, and their contrast [n]."""
+        """Patches [n, P, 3] as rows [n, 3 P] of zero mean and unit contrast under the window, and
+        their contrast [n]."""
         values = pixels.reshape(len(pixels), -1)
         values = values - np.einsum("np,p->n", values, self.window)[:, None]
         contrast = np.sqrt(np.einsum("np,p->n", np.square(values), self.window) + NOISE**2)

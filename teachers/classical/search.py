@@ -1,13 +1,20 @@
-"""Matching: look for each query in every frame, wherever it may be, then place it to a fraction of a pixel.
+"""Matching: look for each query in every frame, wherever it may be, then place it to a fraction of
+a pixel.
 
-A subclass says how places on a regular grid of every frame are described (`match.py`, `xfeat/teacher.py`); the rest is here.
+A subclass says how places on a regular grid of every frame are described (`match.py`,
+`xfeat/teacher.py`); the rest is here.
 
-Search    all described places of a frame for the likest one. Places far from where the point was last seen cost a little more.
-Place     the patch of the query is aligned there (`patches.py`); a patch that looks different means that the point is hidden.
-Jumps     a match far from where the point was last seen must be mutual: from there back to the query's frame, it leads to the query.
-Turning   descriptors are upright. So the one looked for is renewed whenever a point is found, and its affine map starts the next
-          alignment; the alignment stays with the query's own patch, so this does not drift.
-Lost      frames without a match are filled in linearly between those with one. A point that comes back is found wherever it does.
+Search    all described places of a frame for the likest one. Places far from where the point was
+          last seen cost a little more.
+Place     the patch of the query is aligned there (`patches.py`); a patch that looks different means
+          that the point is hidden.
+Jumps     a match far from where the point was last seen must be mutual: from there back to the
+          query's frame, it leads to the query.
+Turning   descriptors are upright. So the one looked for is renewed whenever a point is found, and
+          its affine map starts the next alignment; the alignment stays with the query's own patch,
+          so this does not drift.
+Lost      frames without a match are filled in linearly between those with one. A point that comes
+          back is found wherever it does.
 """
 
 from __future__ import annotations
@@ -25,7 +32,8 @@ from teachers.interface import Teacher
 from teachers.tracks import Tracks
 
 BLOCK = 128
-"""Queries are compared in blocks of this many rows, the last filled up: a row's result does not depend on how many there are."""
+"""Queries are compared in blocks of this many rows, the last filled up: a row's result does not
+depend on how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +87,14 @@ class Described:
 
 
 class MatchingTeacher(Teacher):
-    """Subclasses give `settings` and `_describe`. Visibility is 1 for a patch that looks as in the query's frame, 1/2 at the least
-    correlation asked for.
+    """Subclasses give `settings` and `_describe`. Visibility is 1 for a patch that looks as in the
+    query's frame, 1/2 at the least correlation asked for.
     """
 
     settings: MatchSettings
     between_cells: ClassVar[bool]
-    """Whether a match lies at the vertex of the parabola through the likest cell and its neighbours, or on the cell."""
+    """Whether a match lies at the vertex of the parabola through the likest cell and its
+    neighbours, or on the cell."""
 
     @abc.abstractmethod
     def _describe(self, frames: np.ndarray) -> Described:
@@ -108,26 +117,45 @@ class MatchingTeacher(Teacher):
 
         for before, now, rows in outwards(query_t, t):
             joins = rows[query_t[rows] == before]
-            wanted[joins], last[joins], affine[joins] = original[joins], queries[joins, 1:], np.eye(2)
+            wanted[joins], last[joins], affine[joins] = (
+                original[joins],
+                queries[joins, 1:],
+                np.eye(2),
+            )
 
             match = self._nearest(wanted[rows], described, now, last[rows])
-            found = templates.align(smooth(frames[now]), rows, match, affine[rows], settings.iterations)
+            found = templates.align(
+                smooth(frames[now]), rows, match, affine[rows], settings.iterations
+            )
             near = np.linalg.norm(found.xy - match, axis=1) < settings.anchor_px
-            visible = graded(1 - found.similarity, 1 - settings.similar) * (near & inside(found.xy, height, width))
-            jumps = np.flatnonzero((visible > 0.5) & (np.linalg.norm(found.xy - last[rows], axis=1) > settings.far_px))
+            visible = graded(1 - found.similarity, 1 - settings.similar) * (
+                near & inside(found.xy, height, width)
+            )
+            jumps = np.flatnonzero(
+                (visible > 0.5) & (np.linalg.norm(found.xy - last[rows], axis=1) > settings.far_px)
+            )
             there = described.read(now, found.xy)
             for i in np.unique(query_t[rows[jumps]]):
                 some = jumps[query_t[rows[jumps]] == i]
                 back = self._nearest(there[some], described, i)
-                visible[some] *= np.linalg.norm(back - queries[rows[some], 1:], axis=1) < settings.mutual_px
+                visible[some] *= (
+                    np.linalg.norm(back - queries[rows[some], 1:], axis=1) < settings.mutual_px
+                )
 
             xy[rows, now], visibility[rows, now] = found.xy, visible
             seen = visible > 0.5
-            wanted[rows[seen]], last[rows[seen]], affine[rows[seen]] = there[seen], found.xy[seen], found.affine[seen]
+            wanted[rows[seen]], last[rows[seen]], affine[rows[seen]] = (
+                there[seen],
+                found.xy[seen],
+                found.affine[seen],
+            )
         return Tracks(filled(xy, visibility > 0.5), visibility, np.full((n, t), np.nan))
 
-    def _nearest(self, wanted: np.ndarray, described: Described, t: int, last: np.ndarray | None = None) -> np.ndarray:
-        """float64 [n, 2] px: the place in frame `t` likest to each of [n, C]; where `last` is given, a place far from it costs more."""
+    def _nearest(
+        self, wanted: np.ndarray, described: Described, t: int, last: np.ndarray | None = None
+    ) -> np.ndarray:
+        """float64 [n, 2] px: the place in frame `t` likest to each of [n, C]; where `last` is
+        given, a place far from it costs more."""
         cells = described.cells[t]
         height, width, channels = cells.shape
         places = cells.reshape(-1, channels).astype(np.float32)
@@ -138,16 +166,26 @@ class MatchingTeacher(Teacher):
             full = np.zeros((BLOCK, channels), np.float32)
             full[: len(block)] = -2 * block
             cost = (full @ places.T)[: len(block)]
-            cost += length2  # the squared distance, but for the length of `wanted`, which is the same everywhere
+            # the squared distance, but for the length of `wanted`, which is the same everywhere
+            cost += length2
             if last is not None:
                 jump_cost = np.float32(self.settings.jump_cost)
-                x, y = ((last[start : start + BLOCK] - described.first_px) / described.step_px).astype(np.float32).T
-                share_x, share_y = (jump_cost * np.float32(step / self.settings.far_px) ** 2 for step in described.step_px)
+                x, y = (
+                    ((last[start : start + BLOCK] - described.first_px) / described.step_px)
+                    .astype(np.float32)
+                    .T
+                )
+                share_x, share_y = (
+                    jump_cost * np.float32(step / self.settings.far_px) ** 2
+                    for step in described.step_px
+                )
                 dx2 = np.square(np.arange(width, dtype=np.float32) - x[:, None])[:, None, :]
                 dy2 = np.square(np.arange(height, dtype=np.float32) - y[:, None])[:, :, None]
                 farther = share_x * dx2 + share_y * dy2
                 cost += np.minimum(farther, jump_cost, out=farther).reshape(len(block), -1)
-            best[start : start + BLOCK] = _lowest(cost.reshape(-1, height, width), self.between_cells)
+            best[start : start + BLOCK] = _lowest(
+                cost.reshape(-1, height, width), self.between_cells
+            )
         return described.first_px + best * described.step_px
 
 
@@ -155,22 +193,31 @@ def _lowest(
     cost: np.ndarray,  # [n, h, w]
     between: bool,
 ) -> np.ndarray:  # [n, 2] (x, y)
-    """The cell of least cost; `between` cells, the vertex of the parabola through it and its neighbours, by row and by column."""
+    """The cell of least cost; `between` cells, the vertex of the parabola through it and its
+    neighbours, by row and by column."""
     n, height, width = cost.shape
     cell = np.stack(np.divmod(cost.reshape(n, -1).argmin(1), width)[::-1], axis=1)
     if not between:
         return cell.astype(float)
     vertex, everyone, highest = cell.astype(float), np.arange(n), np.array([width, height]) - 1
     for axis, step in enumerate(np.eye(2, dtype=int)):
-        low, middle, high = (cost[everyone, y, x] for x, y in (np.clip(cell + i * step, 0, highest).T for i in (-1, 0, 1)))
+        low, middle, high = (
+            cost[everyone, y, x]
+            for x, y in (np.clip(cell + i * step, 0, highest).T for i in (-1, 0, 1))
+        )
         bend = low + high - 2 * middle
         inner = (cell[:, axis] > 0) & (cell[:, axis] < highest[axis]) & (bend > 0)
-        vertex[inner, axis] += 0.5 * (low - high)[inner] / bend[inner]  # at most half a cell, as the middle is the lowest
+        # at most half a cell, as the middle is the lowest
+        vertex[inner, axis] += 0.5 * (low - high)[inner] / bend[inner]
     return vertex
 
 
 def filled(xy: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Tracks [N, T, 2] whose unseen places lie on the line between the seen ones around them; at the ends the nearest one stays."""
+    """Tracks [N, T, 2] whose unseen places lie on the line between the seen ones around them; at
+    the ends the nearest one stays."""
     frames = np.arange(xy.shape[1])
-    lines = [[np.interp(frames, frames[s], track[s, axis]) for axis in (0, 1)] for track, s in zip(xy, seen, strict=True)]
+    lines = [
+        [np.interp(frames, frames[s], track[s, axis]) for axis in (0, 1)]
+        for track, s in zip(xy, seen, strict=True)
+    ]
     return np.array(lines).transpose(0, 2, 1)

@@ -1,13 +1,17 @@
-"""CoTracker 2.1: refine all tracks of a window together, each with a feature that follows its point.
+"""CoTracker 2.1: refine all tracks of a window together, each with a feature that follows its
+point.
 
-Paper    Karaev et al. 2023, arXiv 2307.07635 (the second model of its authors, with virtual tracks). Names below are the paper's.
-Weights  facebook/cotracker, `cotracker2v1.pth`, CC-BY-NC 4.0. This file is written from the paper; the parity tests show equal
-         outputs. Attribute names are the keys of that file.
-Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in cells: px / 4.
+Paper    Karaev et al. 2023, arXiv 2307.07635 (the second model of its authors, with virtual
+         tracks). Names below are the paper's.
+Weights  facebook/cotracker, `cotracker2v1.pth`, CC-BY-NC 4.0. This file is written from the paper;
+         the parity tests show equal outputs. Attribute names are the keys of that file.
+Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
+         cells: px / 4.
 
-Unlike CoTracker3: a track has one feature a frame, which the iterations change and from which its visibility is read at the end; its
-products with the features around the present position go into the token directly; there is no confidence; and points whose query
-has not come yet are hidden from the others.
+Unlike CoTracker3: a track has one feature a frame, which the iterations change and from which its
+visibility is read at the end; its products with the features around the present position go into
+the token directly; there is no confidence; and points whose query has not come yet are hidden from
+the others.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ class CoTracker2Config:
     window: int = 16
     """Frames of a window."""
     resolution: tuple[int, int] = (384, 512)
-    """(H, W) px of the frames that the position embedding is made for; beyond it points get that of the border."""
+    """(H, W) px of the frames that the position embedding is made for; beyond it points get that of
+    the border."""
     stages: tuple[int, int, int, int] = (64, 96, 128, 128)
     """Channels of the encoder's stages."""
     channels: int = 128
@@ -64,14 +69,28 @@ class CoTracker2Config:
     def mini(cls) -> CoTracker2Config:
         """0.8 M parameters, for two CPU cores."""
         return cls(
-            resolution=(192, 256), stages=(16, 24, 32, 32), channels=32, flow_channels=16, width=96, heads=4, layers=2, mlp_ratio=2,
+            resolution=(192, 256),
+            stages=(16, 24, 32, 32),
+            channels=32,
+            flow_channels=16,
+            width=96,
+            heads=4,
+            layers=2,
+            mlp_ratio=2,
             virtual_tracks=16,
-        )  # fmt: skip
+        )
 
     @property
     def token_channels(self) -> int:
-        """Way in x and y with sines, correlation, feature, whether the point is being tracked, visibility."""
-        return 2 + 2 * self.flow_channels + self.levels * (2 * self.radius + 1) ** 2 + self.channels + 2
+        """Way in x and y with sines, correlation, feature, whether the point is being tracked,
+        visibility."""
+        return (
+            2
+            + 2 * self.flow_channels
+            + self.levels * (2 * self.radius + 1) ** 2
+            + self.channels
+            + 2
+        )
 
 
 COTRACKER2_PRESETS = {"official": CoTracker2Config.official, "mini": CoTracker2Config.mini}
@@ -84,7 +103,9 @@ class UpdateTransformer(TrackTransformer):
         super().__init__(config)
         self.flow_head = nn.Linear(config.width, 2 + config.channels)
 
-    def forward(self, tokens: Tensor, unseen: Tensor) -> Tensor:  # [B, N, S, token_channels], [B, N] -> [B, N, S, 2 + channels]
+    def forward(
+        self, tokens: Tensor, unseen: Tensor
+    ) -> Tensor:  # [B, N, S, token_channels], [B, N] -> [B, N, S, 2 + channels]
         return self.flow_head(self.attend(tokens, unseen))
 
 
@@ -101,13 +122,18 @@ class CoTracker2(nn.Module):
         self.config = config
         height, width = config.resolution
         self.register_buffer("time_emb", time_embedding(config.window, config.token_channels))
-        self.register_buffer("pos_emb", position_embedding(height // STRIDE, width // STRIDE, config.token_channels))
+        self.register_buffer(
+            "pos_emb", position_embedding(height // STRIDE, width // STRIDE, config.token_channels)
+        )
         self.fnet = ResidualEncoder(config.stages, config.channels, STRIDE)
         self.updateformer = UpdateTransformer(config)
         self.norm = nn.GroupNorm(1, config.channels)
-        self.track_feat_updater = nn.Sequential(nn.Linear(config.channels, config.channels), nn.GELU())
+        self.track_feat_updater = nn.Sequential(
+            nn.Linear(config.channels, config.channels), nn.GELU()
+        )
         self.vis_predictor = nn.Sequential(nn.Linear(config.channels, 1))
-        nn.init.normal_(self.updateformer.flow_head.weight, std=1e-3)  # an untrained network leaves the points where they are
+        # an untrained network leaves the points where they are
+        nn.init.normal_(self.updateformer.flow_head.weight, std=1e-3)
 
     def forward(
         self,
@@ -116,20 +142,33 @@ class CoTracker2(nn.Module):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and where they do the later one counts. Sizes as for `encode`."""
+        """Tracks in every window; windows overlap by half, and where they do the later one counts.
+        Sizes as for `encode`."""
         chain = WindowChain(self, queries, iterations, memory)
-        return [chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)]
+        return [
+            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
+        ]
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
+        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
+        `encode_pyramid`."""
         return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
 
-    def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:  # [B, N, 3] -> one [B, N, C]
+    def appearance(
+        self, pyramid: list[Tensor], queries: Tensor
+    ) -> list[Tensor]:  # [B, N, 3] -> one [B, N, C]
         """The feature under each query in its frame."""
-        return [sample_windows(pyramid[0], queries[..., :1].long(), queries[..., None, 1:] / STRIDE, 0)[:, :, 0, 0]]
+        return [
+            sample_windows(pyramid[0], queries[..., :1].long(), queries[..., None, 1:] / STRIDE, 0)[
+                :, :, 0, 0
+            ]
+        ]
 
-    def refine_window(self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory) -> Refinements:
-        """Improve the tracks of one window. No gradient flows through positions from one iteration to the one before."""
+    def refine_window(
+        self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
+    ) -> Refinements:
+        """Improve the tracks of one window. No gradient flows through positions from one iteration
+        to the one before."""
         frames = self.config.window
         (feature,) = start.appearance
         feature = feature[:, :, None].expand(-1, -1, frames, -1)
@@ -153,8 +192,11 @@ class CoTracker2(nn.Module):
         visibility = self.vis_predictor(feature)[None, ..., 0]
         return Refinements(torch.stack(steps), visibility, torch.full_like(visibility, math.nan))
 
-    def correlation(self, pyramid: list[Tensor], feature: Tensor, xy: Tensor, memory: Memory) -> Tensor:
-        """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2] products with what lies around."""
+    def correlation(
+        self, pyramid: list[Tensor], feature: Tensor, xy: Tensor, memory: Memory
+    ) -> Tensor:
+        """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2]
+        products with what lies around."""
 
         def block(feature: Tensor, xy: Tensor) -> Tensor:
             return self._correlation(pyramid, feature, xy)
@@ -163,32 +205,51 @@ class CoTracker2(nn.Module):
 
     def _correlation(self, pyramid: list[Tensor], feature: Tensor, xy: Tensor) -> Tensor:
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
-        feature = (feature[..., None, :] / math.sqrt(self.config.channels)).mT  # as a row in memory: products are four times faster
+        # as a row in memory: products are four times faster
+        feature = (feature[..., None, :] / math.sqrt(self.config.channels)).mT
         products = []
         for level, grid in enumerate(pyramid):
             at = xy / 2**level
-            cells = gather_cells(grid, frame, at, self.config.radius)  # [B, N, S, (2 radius + 2)**2, C]
+            # [B, N, S, (2 radius + 2)**2, C]
+            cells = gather_cells(grid, frame, at, self.config.radius)
             products.append(blend_cells(cells @ feature, at, self.config.radius)[..., 0])
         return torch.cat(products, -1)
 
-    def _flow_embedding(self, xy: Tensor) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2 + 2 * flow_channels]
-        """The way from the window's first frame, then sine and cosine of it by turns, for x and then for y."""
+    def _flow_embedding(
+        self, xy: Tensor
+    ) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2 + 2 * flow_channels]
+        """The way from the window's first frame, then sine and cosine of it by turns, for x and
+        then for y."""
         channels = self.config.flow_channels
         way = xy - xy[:, :, :1]
-        frequency = torch.arange(0, channels, 2, device=xy.device, dtype=xy.dtype) * (FLOW_SCALE / channels)
+        frequency = torch.arange(0, channels, 2, device=xy.device, dtype=xy.dtype) * (
+            FLOW_SCALE / channels
+        )
         angles = way[..., None] * frequency
         return torch.cat([way, torch.stack([angles.sin(), angles.cos()], -1).flatten(3)], -1)
 
-    def _position_embedding(self, xy: Tensor) -> Tensor:  # [B, N, 1, 2] cells -> [B, N, 1, token_channels]
+    def _position_embedding(
+        self, xy: Tensor
+    ) -> Tensor:  # [B, N, 1, 2] cells -> [B, N, 1, token_channels]
         grid = self.pos_emb.permute(0, 2, 3, 1)[:, None]
         first = torch.zeros_like(xy[None, ..., 0].flatten(1, 2), dtype=torch.long)
-        return sample_windows(grid, first, xy.flatten(0, 1)[None], 0)[0, ..., 0, :].unflatten(0, xy.shape[:2])
+        return sample_windows(grid, first, xy.flatten(0, 1)[None], 0)[0, ..., 0, :].unflatten(
+            0, xy.shape[:2]
+        )
 
     def _normed(self, change: Tensor) -> Tensor:  # [B, N, S, C]
         return self.norm(change.flatten(0, 2)).view(change.shape)
 
 
-def position_embedding(height: int, width: int, channels: int) -> Tensor:  # [1, channels, height, width]
-    """`time_embedding` of the column in the first half of the channels, and of the row in the second."""
-    columns, rows = time_embedding(width, channels // 2)[0].T, time_embedding(height, channels // 2)[0].T
-    return torch.cat([columns[:, None].expand(-1, height, -1), rows[..., None].expand(-1, -1, width)])[None]
+def position_embedding(
+    height: int, width: int, channels: int
+) -> Tensor:  # [1, channels, height, width]
+    """`time_embedding` of the column in the first half of the channels, and of the row in the
+    second."""
+    columns, rows = (
+        time_embedding(width, channels // 2)[0].T,
+        time_embedding(height, channels // 2)[0].T,
+    )
+    return torch.cat(
+        [columns[:, None].expand(-1, height, -1), rows[..., None].expand(-1, -1, width)]
+    )[None]

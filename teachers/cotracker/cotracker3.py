@@ -1,24 +1,30 @@
-"""CoTracker3: refine all tracks of a clip together, from correlation with what each point looked like in its query frame.
+"""CoTracker3: refine all tracks of a clip together, from correlation with what each point looked
+like in its query frame.
 
-Paper    Karaev et al. 2024, arXiv 2410.11831; the transformer with virtual tracks is that of CoTracker, arXiv 2307.07635.
-Weights  facebook/cotracker3, `scaled_offline.pth` and `baseline_offline.pth`, CC-BY-NC 4.0. This file is written from the papers;
-         the parity tests show equal outputs. Attribute names are the keys of those files, "virual" included.
-Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in cells: px / 4, without a half-pixel
-         shift, and again half of that at each coarser level of the pyramid.
+Paper    Karaev et al. 2024, arXiv 2410.11831; the transformer with virtual tracks is that of
+         CoTracker, arXiv 2307.07635.
+Weights  facebook/cotracker3, `scaled_offline.pth` and `baseline_offline.pth`, CC-BY-NC 4.0. This
+         file is written from the papers; the parity tests show equal outputs. Attribute names are
+         the keys of those files, "virual" included.
+Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
+         cells: px / 4, without a half-pixel shift, and again half of that at each coarser level of
+         the pyramid.
 
-One pass: encode every frame, build a pyramid, cut a window of features around each query in its frame. Then refine `iterations`
-times: correlate those windows with windows around the present positions, and let a transformer, which attends over time and
-between tracks, correct positions, visibility, and confidence. `refine` works on any run of frames from any start, so a model
-that goes window by window is the same network called several times.
+One pass: encode every frame, build a pyramid, cut a window of features around each query in its
+frame. Then refine `iterations` times: correlate those windows with windows around the present
+positions, and let a transformer, which attends over time and between tracks, correct positions,
+visibility, and confidence. `refine` works on any run of frames from any start, so a model that goes
+window by window is the same network called several times.
 
 CoTracker3 online: the same network, window by window, each starting from what the one before said.
 
 Paper    Karaev et al. 2024, arXiv 2410.11831.
-Weights  facebook/cotracker3, `scaled_online.pth` and `baseline_online.pth`, CC-BY-NC 4.0. Written from the paper; the parity tests
-         show equal outputs.
+Weights  facebook/cotracker3, `scaled_online.pth` and `baseline_online.pth`, CC-BY-NC 4.0. Written
+         from the paper; the parity tests show equal outputs.
 
-A query whose frame no window has reached looks like nothing (zero features): its tracks there are the query's place plus noise, and
-later windows replace them. What is handed over: positions, without gradient, and the logits of visibility and confidence, with it.
+A query whose frame no window has reached looks like nothing (zero features): its tracks there are
+the query's place plus noise, and later windows replace them. What is handed over: positions,
+without gradient, and the logits of visibility and confidence, with it.
 """
 
 from __future__ import annotations
@@ -54,7 +60,8 @@ class CoTracker3Config:
     window: int = 60
     """Frames that the time embedding is made for; other lengths resize it."""
     resolution: tuple[int, int] = (384, 512)
-    """(H, W) px of the frames that the network is meant for. It sets the scale of the motion input, whatever size they have."""
+    """(H, W) px of the frames that the network is meant for. It sets the scale of the motion input,
+    whatever size they have."""
     stages: tuple[int, int, int, int] = (64, 96, 128, 128)
     """Channels of the encoder's stages."""
     channels: int = 128
@@ -65,7 +72,8 @@ class CoTracker3Config:
     """Windows are (2 radius + 1)**2 cells."""
     correlation_hidden: int = 384
     correlation_channels: int = 256
-    """What the (2 radius + 1)**4 products of one level are reduced to, and the layer on the way there."""
+    """What the (2 radius + 1)**4 products of one level are reduced to, and the layer on the way
+    there."""
     width: int = 384
     """Channels of a token of the transformer."""
     heads: int = 8
@@ -83,9 +91,19 @@ class CoTracker3Config:
     def mini(cls) -> CoTracker3Config:
         """1.3 M parameters; trains on a CPU core."""
         return cls(
-            window=24, resolution=(256, 256), stages=(16, 24, 32, 32), channels=32, radius=2, correlation_hidden=96,
-            correlation_channels=48, width=128, heads=4, layers=2, mlp_ratio=2, virtual_tracks=16,
-        )  # fmt: skip
+            window=24,
+            resolution=(256, 256),
+            stages=(16, 24, 32, 32),
+            channels=32,
+            radius=2,
+            correlation_hidden=96,
+            correlation_channels=48,
+            width=128,
+            heads=4,
+            layers=2,
+            mlp_ratio=2,
+            virtual_tracks=16,
+        )
 
     @property
     def token_channels(self) -> int:
@@ -96,7 +114,8 @@ PRESETS = {"official": CoTracker3Config.official, "mini": CoTracker3Config.mini}
 
 
 def config_of_file(path: str | Path, preset: Preset) -> CoTracker3Config:
-    """Sizes of the network whose weights are in a file: what its metadata says, or else the preset's.
+    """Sizes of the network whose weights are in a file: what its metadata says, or else the
+    preset's.
 
     Raises:
         CheckpointError: the metadata is of another architecture or version.
@@ -112,13 +131,16 @@ class UpdateTransformer(TrackTransformer):
         self.flow_head = nn.Linear(config.width, 2)
         self.vis_conf_head = nn.Linear(config.width, 2)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:  # [B, N, T, token_channels] -> [B, N, T, 2], [B, N, T, 2]
+    def forward(
+        self, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [B, N, T, token_channels] -> [B, N, T, 2], [B, N, T, 2]
         x = self.attend(tokens)
         return self.flow_head(x), self.vis_conf_head(x)
 
 
 class CoTracker3Network(nn.Module):
-    """What the offline and the online model have in common. Runs on the device of its weights; its input must be there too."""
+    """What the offline and the online model have in common. Runs on the device of its weights; its
+    input must be there too."""
 
     BF16_PARTS = ("fnet", "updateformer", "corr_mlp")
     time_emb: Tensor  # [1, window, token_channels]
@@ -130,23 +152,32 @@ class CoTracker3Network(nn.Module):
         self.register_buffer("time_emb", time_embedding(config.window, config.token_channels))
         self.fnet = ResidualEncoder(config.stages, config.channels, STRIDE)
         self.updateformer = UpdateTransformer(config)
-        self.corr_mlp = Mlp(samples * samples, config.correlation_hidden, config.correlation_channels, "none")
+        self.corr_mlp = Mlp(
+            samples * samples, config.correlation_hidden, config.correlation_channels, "none"
+        )
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for head in (self.updateformer.flow_head, self.updateformer.vis_conf_head):
-            nn.init.normal_(head.weight, std=1e-3)  # an untrained network leaves the points where they are
+            # an untrained network leaves the points where they are
+            nn.init.normal_(head.weight, std=1e-3)
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of unit-length features, per level [B, T, h, w, C]; see `encode_pyramid`."""
+        """[B, T, 3, H, W] in 0..255 to a pyramid of unit-length features, per level
+        [B, T, h, w, C]; see `encode_pyramid`."""
         return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=True)
 
-    def query_windows(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:  # [B, N, 3] -> per level [B, N, W, C]
+    def query_windows(
+        self, pyramid: list[Tensor], queries: Tensor
+    ) -> list[Tensor]:  # [B, N, 3] -> per level [B, N, W, C]
         """What each query looks like in its frame; W = (2 radius + 1)**2."""
         frame = queries[..., :1].long()
         xy = queries[..., None, 1:] / STRIDE
-        return [sample_windows(grid, frame, xy / 2**level, self.config.radius)[:, :, 0] for level, grid in enumerate(pyramid)]
+        return [
+            sample_windows(grid, frame, xy / 2**level, self.config.radius)[:, :, 0]
+            for level, grid in enumerate(pyramid)
+        ]
 
     def refine(
         self,
@@ -160,8 +191,8 @@ class CoTracker3Network(nn.Module):
     ) -> Refinements:
         """Improve tracks over the frames of the pyramid.
 
-        No gradient flows through positions from one iteration to the one before; it does through the logits, which are running
-        sums.
+        No gradient flows through positions from one iteration to the one before; it does through
+        the logits, which are running sums.
         """
         time = self._time_embedding(xy.shape[2])
         xy = xy / STRIDE
@@ -169,13 +200,21 @@ class CoTracker3Network(nn.Module):
         for _ in range(iterations):
             xy = xy.detach()
             correlation = self.correlation(pyramid, query_windows, xy, memory)
-            tokens = torch.cat([visibility[..., None], confidence[..., None], correlation, self._motion(xy)], -1) + time
+            tokens = (
+                torch.cat(
+                    [visibility[..., None], confidence[..., None], correlation, self._motion(xy)],
+                    -1,
+                )
+                + time
+            )
             move, logits = self.updateformer(tokens)
             xy = xy + move
             visibility = visibility + logits[..., 0]
             confidence = confidence + logits[..., 1]
             steps.append((xy * STRIDE, visibility, confidence))
-        every_xy, every_visibility, every_confidence = (torch.stack(values) for values in zip(*steps, strict=True))
+        every_xy, every_visibility, every_confidence = (
+            torch.stack(values) for values in zip(*steps, strict=True)
+        )
         return Refinements(every_xy, every_visibility, every_confidence)
 
     def correlation(
@@ -185,21 +224,27 @@ class CoTracker3Network(nn.Module):
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
-        """Products of every cell around a query with every cell around its present position, reduced by one MLP (section 3.2)."""
+        """Products of every cell around a query with every cell around its present position,
+        reduced by one MLP (section 3.2)."""
 
         def block(xy: Tensor, *query_windows: Tensor) -> Tensor:
             return self._correlation(pyramid, query_windows, xy)
 
         return memory.in_blocks(block, xy, *query_windows, points_per_query=len(xy) * xy.shape[2])
 
-    def _correlation(self, pyramid: list[Tensor], query_windows: Sequence[Tensor], xy: Tensor) -> Tensor:
+    def _correlation(
+        self, pyramid: list[Tensor], query_windows: Sequence[Tensor], xy: Tensor
+    ) -> Tensor:
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
         reduced = []
         for level, (grid, query) in enumerate(zip(pyramid, query_windows, strict=True)):
             at = xy / 2**level
-            cells = gather_cells(grid, frame, at, self.config.radius)  # [B, N, T, (2 radius + 2)**2, C]
-            products = cells.flatten(2, 3) @ query.transpose(2, 3)  # one matrix product a query, over all frames
-            products = blend_cells(products.unflatten(2, cells.shape[2:4]), at, self.config.radius)  # [B, N, T, W, W]
+            # [B, N, T, (2 radius + 2)**2, C]
+            cells = gather_cells(grid, frame, at, self.config.radius)
+            # one matrix product a query, over all frames
+            products = cells.flatten(2, 3) @ query.transpose(2, 3)
+            # [B, N, T, W, W]
+            products = blend_cells(products.unflatten(2, cells.shape[2:4]), at, self.config.radius)
             reduced.append(self.corr_mlp(products.flatten(3)))
         return torch.cat(reduced, -1)
 
@@ -208,13 +253,17 @@ class CoTracker3Network(nn.Module):
         step = (xy[:, :, 1:] - xy[:, :, :-1]) / (xy.new_tensor([width, height]) / STRIDE)
         to_next, from_last = F.pad(-step, (0, 0, 0, 1)), F.pad(step, (0, 0, 1, 0))
         motion = torch.cat([to_next, from_last], -1)
-        angles = (motion[..., None, :] * 2 ** torch.arange(MOTION_FREQUENCIES, device=xy.device)[:, None]).flatten(3)
+        angles = (
+            motion[..., None, :] * 2 ** torch.arange(MOTION_FREQUENCIES, device=xy.device)[:, None]
+        ).flatten(3)
         return torch.cat([motion, angles.sin(), (angles + math.pi / 2).sin()], -1)
 
     def _time_embedding(self, frames: int) -> Tensor:  # [1, T, token_channels]
         if frames == self.config.window:
             return self.time_emb
-        return F.interpolate(self.time_emb.transpose(1, 2), frames, mode="linear", align_corners=False).transpose(1, 2)
+        return F.interpolate(
+            self.time_emb.transpose(1, 2), frames, mode="linear", align_corners=False
+        ).transpose(1, 2)
 
 
 class CoTracker3(CoTracker3Network):
@@ -227,7 +276,8 @@ class CoTracker3(CoTracker3Network):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> Refinements:
-        """Tracks over all T frames, those before the query included. Sizes that `encode` refuses are a ConfigError."""
+        """Tracks over all T frames, those before the query included. Sizes that `encode` refuses
+        are a ConfigError."""
         return self.track(self.encode(frames, memory), queries, iterations, memory)
 
     def track(
@@ -238,7 +288,8 @@ class CoTracker3(CoTracker3Network):
         memory: Memory = DEFAULT_MEMORY,
         looks: list[Tensor] | None = None,  # per level [B, N, W, C]
     ) -> Refinements:
-        """`forward` for frames that are encoded already, and perhaps for queries whose looks are known from elsewhere."""
+        """`forward` for frames that are encoded already, and perhaps for queries whose looks are
+        known from elsewhere."""
         frames = pyramid[0].shape[1]
         xy = queries[:, :, None, 1:].expand(-1, -1, frames, -1)
         unknown = torch.zeros_like(xy[..., 0])
@@ -266,13 +317,20 @@ class CoTracker3Online(CoTracker3Network):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and where they do the later one counts. Sizes as for `encode`."""
+        """Tracks in every window; windows overlap by half, and where they do the later one counts.
+        Sizes as for `encode`."""
         chain = WindowChain(self, queries, iterations, memory)
-        return [chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)]
+        return [
+            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
+        ]
 
     def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
         return self.query_windows(pyramid, queries)
 
-    def refine_window(self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory) -> Refinements:
+    def refine_window(
+        self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
+    ) -> Refinements:
         visibility, confidence = start.logits.unbind(-1)
-        return self.refine(pyramid, start.appearance, start.xy, visibility, confidence, iterations, memory)
+        return self.refine(
+            pyramid, start.appearance, start.xy, visibility, confidence, iterations, memory
+        )

@@ -1,16 +1,21 @@
-"""Long clips: a tracker made for whole clips goes through a longer one in overlapping windows of it.
+"""Long clips: a tracker made for whole clips goes through a longer one in overlapping windows of
+it.
 
-Windows       All have the same length and are spread evenly, so that neighbours share at least `overlap` frames.
+Windows       All have the same length and are spread evenly, so that neighbours share at least
+              `overlap` frames.
 Entering      A query enters the last window that holds its frame.
-Handing over  In the overlap with the next window, a point is handed over at the frame in which it is seen most surely; of equally sure
-              ones, at that nearest to the middle. There, where it has been tracked to, it is a query of the next window. Up to that
-              frame the track of the old window counts, from then on that of the new one.
-Hidden        A point that is not seen in the whole overlap is handed over at its last frame. What it looks like is not read there, where
-              something covers it, but kept from its last query; so it can be found again.
+Handing over  In the overlap with the next window, a point is handed over at the frame in which it
+              is seen most surely; of equally sure ones, at that nearest to the middle. There, where
+              it has been tracked to, it is a query of the next window. Up to that frame the track
+              of the old window counts, from then on that of the new one.
+Hidden        A point that is not seen in the whole overlap is handed over at its last frame. What
+              it looks like is not read there, where something covers it, but kept from its last
+              query; so it can be found again.
 Backwards     The frames before a query are those of the same walk through the reversed clip.
 
-A tracker that makes no mistakes loses nothing by this. One that does starts anew from its own mistake at each handing over, at most once
-in `window - overlap` frames. Memory is that of one window, and of the tracks.
+A tracker that makes no mistakes loses nothing by this. One that does starts anew from its own
+mistake at each handing over, at most once in `window - overlap` frames. Memory is that of one
+window, and of the tracks.
 """
 
 from __future__ import annotations
@@ -32,14 +37,16 @@ class Entry:
     hidden: Tensor
     """[n] bool: something covers the point there, so it looks like its row of `looks`."""
     looks: list[Tensor]
-    """[number of hidden points, ...] each: what the hidden points looked like when they were seen last."""
+    """[number of hidden points, ...] each: what the hidden points looked like when they were seen
+    last."""
 
 
 class WindowTracker(Protocol):
     """Tracks points in the `window` frames from `first` on."""
 
     def __call__(self, first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
-        """Tracks [n, window, C], of which the first two channels are x and y, and what the points look like, [n, ...] each."""
+        """Tracks [n, window, C], of which the first two channels are x and y, and what the points
+        look like, [n, ...] each."""
 
 
 def walk_both_ways(
@@ -63,7 +70,8 @@ def walk_both_ways(
 
 def walk(
     track: WindowTracker,
-    sureness: Callable[[Tensor], Tensor],  # [n, t, C] -> [n, t] how surely a point is seen, 0 where it isn't
+    # [n, t, C] -> [n, t] how surely a point is seen, 0 where it isn't
+    sureness: Callable[[Tensor], Tensor],
     queries: Tensor,  # [N, 3] (t, x, y)
     frames: int,  # more than `window`
     window: int,
@@ -86,9 +94,13 @@ def walk(
             tracks = found.new_full((len(queries), frames, found.shape[-1]), torch.nan)
         frame = torch.arange(first, first + window, device=queries.device)
         counts = (frame > at[rows, :1]) | (home[rows, None] == index) & (frame == at[rows, :1])
-        tracks[rows, first : first + window] = torch.where(counts[..., None], found, tracks[rows, first : first + window])
+        tracks[rows, first : first + window] = torch.where(
+            counts[..., None], found, tracks[rows, first : first + window]
+        )
         if index + 1 < len(starts):
-            at[rows], hidden[rows] = _hand_over(found, sureness(found), first, int(starts[index + 1]), at[rows, 0])
+            at[rows], hidden[rows] = _hand_over(
+                found, sureness(found), first, int(starts[index + 1]), at[rows, 0]
+            )
             looks = [part[hidden[rows]] for part in looks]
     assert tracks is not None
     return tracks
@@ -101,11 +113,15 @@ def window_starts(frames: int, window: int, overlap: int) -> Tensor:  # [number 
     return torch.linspace(0, frames - window, count, dtype=torch.float64).round().long()
 
 
-def _hand_over(found: Tensor, sure: Tensor, first: int, next_first: int, entered: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each point enters the next window, [n, 3] in the clip, and whether it is hidden there, [n].
+def _hand_over(
+    found: Tensor, sure: Tensor, first: int, next_first: int, entered: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where each point enters the next window, [n, 3] in the clip, and whether it is hidden there,
+    [n].
 
     Args:
-        entered: [n] the frame where each point entered this window; it is handed over there or later.
+        entered: [n] the frame where each point entered this window; it is handed over there or
+            later.
     """
     shared = torch.arange(next_first, first + found.shape[1], device=found.device)
     sure = torch.where(shared >= entered[:, None], sure[:, next_first - first :], -1.0)

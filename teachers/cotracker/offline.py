@@ -22,9 +22,10 @@ from teachers.tracks import VisibleRule
 class CoTracker3OfflineTeacher(CoTrackerTeacher):
     """CoTracker3 over a whole clip at once.
 
-    The time embedding is made for 60 frames and is stretched to other numbers, as the official code does. A clip of more than
-    `max_frames` goes in overlapping windows, as `long_clips.py` says; how surely a point is seen is visibility x confidence, 0 where it
-    is not visible by the mode's rule. Each window has support points of its own, in every mode anew for the reversed clip.
+    The time embedding is made for 60 frames and is stretched to other numbers, as the official code
+    does. A clip of more than `max_frames` goes in overlapping windows, as `long_clips.py` says; how
+    surely a point is seen is visibility x confidence, 0 where it is not visible by the mode's rule.
+    Each window has support points of its own, in every mode anew for the reversed clip.
 
     Settings, beside those of `CoTrackerTeacher`:
         max_frames: the longest clip that is tracked at once.
@@ -36,13 +37,21 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     presets = PRESETS
     network = CoTracker3
 
-    def __init__(self, *, max_frames: int = MAX_FRAMES, overlap: int | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, max_frames: int = MAX_FRAMES, overlap: int | None = None, **settings: Any
+    ) -> None:
         super().__init__(max_frames=max_frames, **settings)
         self.overlap = max_frames // 2 if overlap is None else overlap
         require_whole(1, overlap=self.overlap)
         if self.overlap >= max_frames:
-            raise ConfigError(f"overlap = {self.overlap}: must be in 1..{max_frames - 1}, as a window has {max_frames} frames.")
-        self.info = replace(self.info, settings=self.info.settings | {"max_frames": max_frames, "overlap": self.overlap})
+            raise ConfigError(
+                f"overlap = {self.overlap}: must be in 1..{max_frames - 1}, as a window has "
+                f"{max_frames} frames."
+            )
+        self.info = replace(
+            self.info,
+            settings=self.info.settings | {"max_frames": max_frames, "overlap": self.overlap},
+        )
 
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
         """`label` is the recipe's call, because that already covers the frames before a query."""
@@ -58,10 +67,16 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     def _clip(self, features: ClipFeatures, own: Tensor, seed: int) -> Tensor:
         if len(features) <= self.max_frames:
             return super()._clip(features, own, seed)
-        ahead, back = (partial(self._window, clip, seed) for clip in (features, features.reversed()))
-        return walk_both_ways(ahead, back, self._sureness, own, len(features), self.max_frames, self.overlap)
+        ahead, back = (
+            partial(self._window, clip, seed) for clip in (features, features.reversed())
+        )
+        return walk_both_ways(
+            ahead, back, self._sureness, own, len(features), self.max_frames, self.overlap
+        )
 
-    def _window(self, features: ClipFeatures, seed: int, first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
+    def _window(
+        self, features: ClipFeatures, seed: int, first: int, entry: Entry
+    ) -> tuple[Tensor, list[Tensor]]:
         pyramid = features.window(first, self.max_frames)
         looks = self.model.query_windows(pyramid, entry.queries[None])
         if entry.hidden.any():
@@ -76,14 +91,25 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
 
     def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:
         pyramid = features.window(0, len(features))
-        return torch.cat([self._together(pyramid, group, self.model.query_windows(pyramid, group.own[None])) for group in groups])
+        return torch.cat(
+            [
+                self._together(pyramid, group, self.model.query_windows(pyramid, group.own[None]))
+                for group in groups
+            ]
+        )
 
-    def _together(self, pyramid: list[Tensor], group: Group, looks: list[Tensor]) -> Tensor:  # -> [n, T, 4]
+    def _together(
+        self, pyramid: list[Tensor], group: Group, looks: list[Tensor]
+    ) -> Tensor:  # -> [n, T, 4]
         """Tracks of a group's own points, which look like `looks`, per level [1, n, W, C]."""
         support = self.model.query_windows(pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
-        return self.model.track(pyramid, group.points, self.call.iterations, self.memory, every).answer(len(group.own))
+        return self.model.track(
+            pyramid, group.points, self.call.iterations, self.memory, every
+        ).answer(len(group.own))
 
     def _sureness(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
         rule, sure = self._rule(self.info.mode), tracks[..., 2] * tracks[..., 3]
-        return torch.where((sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0)
+        return torch.where(
+            (sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0
+        )

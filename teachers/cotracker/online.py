@@ -1,7 +1,9 @@
-"""Teachers whose network goes window by window: over a clip, or over a stream of frames that need not end.
+"""Teachers whose network goes window by window: over a clip, or over a stream of frames that need
+not end.
 
-Both hold the features of one window, whatever they have seen. `track` holds those of the whole clip if it has at most `max_frames`
-frames, because a second pass uses them again; no track depends on that.
+Both hold the features of one window, whatever they have seen. `track` holds those of the whole clip
+if it has at most `max_frames` frames, because a second pass uses them again; no track depends on
+that.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ class WindowTeacher(CoTrackerTeacher):
         """See `Teacher.stream`; the tracks are those of `track` over all frames at once."""
         if self.call.backward or self.call.single or self.call.support_points:
             raise ConfigError(
-                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip: it tracks backward, one query at a time, or with "
-                "support points from all over the clip. Stream with mode 'recipe', or with the official online predictor."
+                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip: it tracks "
+                "backward, one query at a time, or with support points from all over the clip. "
+                "Stream with mode 'recipe', or with the official online predictor."
             )
         return WindowStream(self, queries)
 
@@ -42,7 +45,12 @@ class WindowTeacher(CoTrackerTeacher):
         for first in first_frames(len(features), window):
             pyramid = features.window(first, window)
             answers.append(
-                torch.cat([chain.advance(pyramid).answer(len(group.own)) for chain, group in zip(chains, groups, strict=True)])
+                torch.cat(
+                    [
+                        chain.advance(pyramid).answer(len(group.own))
+                        for chain, group in zip(chains, groups, strict=True)
+                    ]
+                )
             )
         return joined(answers, window)
 
@@ -62,7 +70,8 @@ class WindowStream(Stream):
         self._pyramid: list[Tensor] = []
         """Features of the frames that no complete window has left behind."""
         self._answer: Tensor | None = None
-        """[N, S / 2, 4]: what the last window said about the frames that the next one will say again."""
+        """[N, S / 2, 4]: what the last window said about the frames that the next one will say
+        again."""
 
     def _advance(self, frames: np.ndarray) -> Tracks:
         final = []
@@ -119,9 +128,10 @@ class WindowStream(Stream):
 class CoTracker2Teacher(WindowTeacher):
     """CoTracker 2.1, over a clip or a stream.
 
-    Mode "predictor" has two published forms: the offline one (a 6 x 6 support grid and a pass over the reversed clip) and the online
-    one (forward only, which is the one that can stream). "recipe" is forward only, at the clip's own size, 4 iterations, with a
-    5 x 5 grid; "label" adds the pass over the reversed clip. "benchmark" tracks all points together.
+    Mode "predictor" has two published forms: the offline one (a 6 x 6 support grid and a pass over
+    the reversed clip) and the online one (forward only, which is the one that can stream). "recipe"
+    is forward only, at the clip's own size, 4 iterations, with a 5 x 5 grid; "label" adds the pass
+    over the reversed clip. "benchmark" tracks all points together.
 
     Settings:
         predictor: "offline" or "online", which form of mode "predictor".
@@ -133,11 +143,15 @@ class CoTracker2Teacher(WindowTeacher):
     presets = COTRACKER2_PRESETS
     network = CoTracker2
 
-    def __init__(self, *, predictor: Literal["offline", "online"] = "offline", **settings: Any) -> None:
+    def __init__(
+        self, *, predictor: Literal["offline", "online"] = "offline", **settings: Any
+    ) -> None:
         if predictor not in ("offline", "online"):
             raise ConfigError(f"predictor = {predictor!r}: there are offline, online.")
         if settings.get("single"):
-            raise ConfigError("CoTracker 2.1 was only measured with all points together: leave `single` out.")
+            raise ConfigError(
+                "CoTracker 2.1 was only measured with all points together: leave `single` out."
+            )
         self._online = predictor == "online"
         super().__init__(**settings)
 
@@ -149,18 +163,23 @@ class CoTracker2Teacher(WindowTeacher):
         if mode == "benchmark":
             return Call(iterations=6, resolution=resolution, support_grid=5)
         label = mode == "label"
-        return Call(iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label)
+        return Call(
+            iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
+        )
 
     def _rule(self, mode: Mode) -> VisibleRule:
-        return VisibleRule("v", 0.6 if mode == "benchmark" or (mode == "predictor" and self._online) else 0.9)
+        return VisibleRule(
+            "v", 0.6 if mode == "benchmark" or (mode == "predictor" and self._online) else 0.9
+        )
 
 
 class CoTracker3OnlineTeacher(WindowTeacher):
     """CoTracker3 online, over a clip or a stream.
 
-    Modes: "predictor" is the official online predictor (6 iterations at 384 x 512, forward only; its support grid is
-    `support_grid=6`). "recipe" is forward only too, at the clip's own size, 4 iterations, with a 5 x 5 grid. "label" adds a pass
-    over the reversed clip, so that frames before a query are tracked. Settings: see `CoTrackerTeacher`.
+    Modes: "predictor" is the official online predictor (6 iterations at 384 x 512, forward only;
+    its support grid is `support_grid=6`). "recipe" is forward only too, at the clip's own size, 4
+    iterations, with a 5 x 5 grid. "label" adds a pass over the reversed clip, so that frames before
+    a query are tracked. Settings: see `CoTrackerTeacher`.
     """
 
     architecture = "CoTracker3 online"
@@ -174,7 +193,11 @@ class CoTracker3OnlineTeacher(WindowTeacher):
         if mode == "benchmark":
             return Call(iterations=6, resolution=resolution, support_grid=5)
         label = mode == "label"
-        return Call(iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label)
+        return Call(
+            iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
+        )
 
     def _rule(self, mode: Mode) -> VisibleRule:
-        return VisibleRule("v*c", 0.6) if mode in ("predictor", "benchmark") else VisibleRule("v", 0.9)
+        return (
+            VisibleRule("v*c", 0.6) if mode in ("predictor", "benchmark") else VisibleRule("v", 0.9)
+        )

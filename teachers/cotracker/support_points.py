@@ -1,7 +1,8 @@
-"""Support points: queries that nobody asked for, which let a tracker that attends between tracks see how the scene moves.
+"""Support points: queries that nobody asked for, which let a tracker that attends between tracks
+see how the scene moves.
 
-A CoTracker takes them beside the real queries and their tracks are thrown away. All are (t, x, y) in px of the raster on which the
-network runs.
+A CoTracker takes them beside the real queries and their tracks are thrown away. All are (t, x, y)
+in px of the raster on which the network runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ def grid_points(
     size: tuple[float, float],  # height, width in px
     centre: tuple[float, float],  # x, y
 ) -> Tensor:  # [side**2, 3]
-    """`side` x `side` points at frame 0, rows from the top, x fastest, over a rectangle around `centre`; a single one at `centre`."""
+    """`side` x `side` points at frame 0, rows from the top, x fastest, over a rectangle around
+    `centre`; a single one at `centre`."""
     (height, width), (x, y) = size, centre
     margin = width * MARGIN
     if side == 1:
@@ -34,7 +36,9 @@ def frame_grid(side: int, height: int, width: int) -> Tensor:  # [side**2, 3]
     return grid_points(side, (height, width), (width / 2, height / 2))
 
 
-def random_points(count: int, frames: int, height: int, width: int, seed: int) -> Tensor:  # [count, 3]
+def random_points(
+    count: int, frames: int, height: int, width: int, seed: int
+) -> Tensor:  # [count, 3]
     """Points uniform over space and time; equal seeds give equal points."""
     share = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
     points = share * torch.tensor([frames, width - 1, height - 1])

@@ -1,8 +1,10 @@
 """The CoTrackers as teachers: modes, rasters, support points, and the pass over the reversed clip.
 
-What a network does with the points of one pass is its own; how the passes are made, and what becomes of them, is the same for all.
+What a network does with the points of one pass is its own; how the passes are made, and what
+becomes of them, is the same for all.
 
-    frames --to raster--> features --> pass with the queries and their support --> [pass over the reversed clip] --> px of the clip
+    frames --to raster--> features --> pass with the queries and their support
+        --> [pass over the reversed clip] --> px of the clip
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.files import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
 from teachers.cotracker.support_points import frame_grid, grid_points, random_points
 from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
@@ -32,7 +40,8 @@ from teachers.tracks import Tracks, VisibleRule
 
 MAX_FRAMES = 256
 LOCAL_EXTENT_PX = 50.0
-"""Side of the square around a query that is tracked alone; its support points lie in it, always at frame 0."""
+"""Side of the square around a query that is tracked alone; its support points lie in it, always at
+frame 0."""
 
 Preset = Literal["official", "mini"]
 Size = tuple[int, int]
@@ -45,17 +54,20 @@ class Call:
 
     iterations: int
     resolution: tuple[int, int] | None
-    """(H, W) px that frames are resized to, multiples of 4; None keeps the clip's own size (sides that are no multiple of 4 are
-    padded by their last row and column, and so are clips too small for the network)."""
+    """(H, W) px that frames are resized to, multiples of 4; None keeps the clip's own size (sides
+    that are no multiple of 4 are padded by their last row and column, and so are clips too small
+    for the network)."""
     support_grid: int
     """Support points a side, in a grid over frame 0."""
     support_points: int = 0
     """Support points drawn over space and time."""
     backward: bool = False
-    """Take the frames before a query from a pass over the reversed clip, and the query's own frame from the query."""
+    """Take the frames before a query from a pass over the reversed clip, and the query's own frame
+    from the query."""
     support_moves: bool = False
-    """In the reversed clip lay the support anew, over its own frame 0. The published predictors leave it where it was, in what is
-    then the last frame; a model that goes window by window would meet it there when it is of no more use."""
+    """In the reversed clip lay the support anew, over its own frame 0. The published predictors
+    leave it where it was, in what is then the last frame; a model that goes window by window would
+    meet it there when it is of no more use."""
     single: bool = False
     """Track each query alone, with its own local support grid."""
     local_grid: int = 8
@@ -63,12 +75,21 @@ class Call:
 
     def __post_init__(self) -> None:
         require_whole(1, iterations=self.iterations)
-        require_whole(0, support_grid=self.support_grid, support_points=self.support_points, local_grid=self.local_grid)
+        require_whole(
+            0,
+            support_grid=self.support_grid,
+            support_points=self.support_points,
+            local_grid=self.local_grid,
+        )
         require_switch(single=self.single)
         if self.resolution is None:
             return
-        if len(self.resolution) != 2 or any(side % STRIDE or side < STRIDE for side in self.resolution):
-            raise ConfigError(f"resolution = {self.resolution}: must be height and width, multiples of {STRIDE}.")
+        if len(self.resolution) != 2 or any(
+            side % STRIDE or side < STRIDE for side in self.resolution
+        ):
+            raise ConfigError(
+                f"resolution = {self.resolution}: must be height and width, multiples of {STRIDE}."
+            )
 
 
 @dataclass(frozen=True)
@@ -90,9 +111,11 @@ class CoTrackerTeacher(Teacher):
 
     Settings:
         preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        iterations, support_grid, support_points, local_grid, resolution: see `Call`; None keeps what the mode does.
+        iterations, support_grid, support_points, local_grid, resolution: see `Call`; None keeps
+            what the mode does.
         single: in mode "benchmark", track each query alone.
-        max_frames: how many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px (official network).
+        max_frames: how many frames are held as features at once, 8.4 MB each for frames of 384 x
+            512 px (official network).
         memory: see `Memory`.
         bf16: see `compute_in_bf16`.
     """
@@ -133,11 +156,16 @@ class CoTrackerTeacher(Teacher):
             config = stored_config(checkpoint, config)
         official = config == self.presets["official"]()
         given = {
-            "iterations": iterations, "support_grid": support_grid, "support_points": support_points, "local_grid": local_grid,
+            "iterations": iterations,
+            "support_grid": support_grid,
+            "support_points": support_points,
+            "local_grid": local_grid,
             "resolution": None if resolution is None else tuple(resolution),
-        }  # fmt: skip
+        }
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self.call: Call = replace(self._published_call(mode, config.resolution), single=single, **changed)
+        self.call: Call = replace(
+            self._published_call(mode, config.resolution), single=single, **changed
+        )
         self.device = pick_device(device)
         self.max_frames, self.memory = max_frames, memory
         with torch.random.fork_rng(devices=[]):
@@ -146,7 +174,9 @@ class CoTrackerTeacher(Teacher):
         millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         self.info = TeacherInfo(
             name=name,
-            architecture=self.architecture if official else f"{self.architecture}, {millions:.1f} M parameters",
+            architecture=self.architecture
+            if official
+            else f"{self.architecture}, {millions:.1f} M parameters",
             mode=mode,
             visible_rule=str(self._rule(mode)),
             licence=_licence(checkpoint, official),
@@ -159,7 +189,8 @@ class CoTrackerTeacher(Teacher):
 
     @abc.abstractmethod
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
-        """What the publication's code does in each mode; `resolution` is the one that the network is meant for."""
+        """What the publication's code does in each mode; `resolution` is the one that the network
+        is meant for."""
 
     @abc.abstractmethod
     def _rule(self, mode: Mode) -> VisibleRule: ...
@@ -178,7 +209,8 @@ class CoTrackerTeacher(Teacher):
         with torch.inference_mode():
             features = ClipFeatures(self._encode, frames)
             if len(frames) <= self.max_frames:
-                features.window(0, len(frames))  # held from now on, so a pass back need not encode them again
+                # held from now on, so a pass back need not encode them again
+                features.window(0, len(frames))
             scale = self._scale(features.size)
             tracks = self._clip(features, self._to_own_raster(queries, scale), seed)
         result = self._to_tracks(tracks, scale)
@@ -187,25 +219,36 @@ class CoTrackerTeacher(Teacher):
             result.xy[at_query], result.visibility[at_query] = queries[:, 1:], 1
         return result
 
-    def _clip(self, features: ClipFeatures, own: Tensor, seed: int) -> Tensor:  # [N, 3] -> [N, T, 4]
-        """Tracks over all frames; if the mode says so, those before a query from the reversed clip."""
+    def _clip(
+        self, features: ClipFeatures, own: Tensor, seed: int
+    ) -> Tensor:  # [N, 3] -> [N, T, 4]
+        """Tracks over all frames; if the mode says so, those before a query from the reversed
+        clip."""
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
         before = torch.arange(frames, device=self.device) < own[:, :1]  # [N, T]
         if self.call.backward and before.any():
-            back = self._pass(features.reversed(), [self._reversed(group, frames) for group in groups])
+            back = self._pass(
+                features.reversed(), [self._reversed(group, frames) for group in groups]
+            )
             tracks = torch.where(before[..., None], back.flip(1), tracks)
         return tracks
 
     def _groups(self, own: Tensor, frames: int, size: Size, seed: int) -> list[Group]:
-        """The own points [N, 3] in groups that are tracked together, each with the support that the mode gives it."""
+        """The own points [N, 3] in groups that are tracked together, each with the support that the
+        mode gives it."""
         height, width = self._raster(size)
         grid = frame_grid(self.call.support_grid, height, width)
-        support = torch.cat([grid, random_points(self.call.support_points, frames, height, width, seed)]).to(self.device)
+        support = torch.cat(
+            [grid, random_points(self.call.support_points, frames, height, width, seed)]
+        ).to(self.device)
         if not self.call.single:
             return [Group(own, support)]
-        return [Group(point, torch.cat([_local_grid(point, self.call.local_grid), support])) for point in own.split(1)]
+        return [
+            Group(point, torch.cat([_local_grid(point, self.call.local_grid), support]))
+            for point in own.split(1)
+        ]
 
     def _reversed(self, group: Group, frames: int) -> Group:
         """A group in the reversed clip."""
@@ -213,15 +256,23 @@ class CoTrackerTeacher(Teacher):
         def reversed_points(points: Tensor) -> Tensor:
             return torch.cat([frames - 1 - points[:, :1], points[:, 1:]], 1)
 
-        return Group(reversed_points(group.own), group.support if self.call.support_moves else reversed_points(group.support))
+        return Group(
+            reversed_points(group.own),
+            group.support if self.call.support_moves else reversed_points(group.support),
+        )
 
-    def _encode(self, frames: np.ndarray) -> list[Tensor]:  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
-        video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)  # torch warns of read-only arrays: Ray's are
+    def _encode(
+        self, frames: np.ndarray
+    ) -> list[Tensor]:  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
+        # torch warns of read-only arrays: Ray's are
+        video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
         size, raster = video.shape[-2:], self._raster((video.shape[-2], video.shape[-1]))
         if self.call.resolution:
             video = F.interpolate(video.float(), raster, mode="bilinear", align_corners=True)
         elif size != raster:
-            video = F.pad(video.float(), (0, raster[1] - size[1], 0, raster[0] - size[0]), mode="replicate")
+            video = F.pad(
+                video.float(), (0, raster[1] - size[1], 0, raster[0] - size[0]), mode="replicate"
+            )
         return self.model.encode(video[None], self.memory)
 
     def _raster(self, size: Size) -> Size:
@@ -237,10 +288,14 @@ class CoTrackerTeacher(Teacher):
         (height, width), (rows, columns) = size, self.call.resolution
         return (columns - 1) / max(1, width - 1), (rows - 1) / max(1, height - 1)
 
-    def _to_own_raster(self, queries: np.ndarray, scale: tuple[float, float]) -> Tensor:  # [N, 3] -> [N, 3]
+    def _to_own_raster(
+        self, queries: np.ndarray, scale: tuple[float, float]
+    ) -> Tensor:  # [N, 3] -> [N, 3]
         return (torch.from_numpy(queries) * torch.tensor([1.0, *scale])).to(self.device)
 
-    def _to_tracks(self, values: Tensor, scale: tuple[float, float]) -> Tracks:  # [N, T, 4] px of the raster
+    def _to_tracks(
+        self, values: Tensor, scale: tuple[float, float]
+    ) -> Tracks:  # [N, T, 4] px of the raster
         require_finite(values[..., :3], self.info.name)  # CoTracker 2.1 knows no confidence
         xy, visibility, confidence = (part.cpu().numpy() for part in values.split((2, 1, 1), -1))
         return Tracks(xy / np.array(scale, np.float32), visibility[..., 0], confidence[..., 0])

@@ -1,13 +1,17 @@
-"""Track transformer: tokens of all tracks in all frames look at each other, along time and, through virtual tracks, across tracks.
+"""Track transformer: tokens of all tracks in all frames look at each other, along time and, through
+virtual tracks, across tracks.
 
-Tracks see each other only through a few learnt virtual tracks, so the cost grows with N, not N squared (CoTracker, arXiv 2307.07635,
-section 3). Attribute names are the keys of the official checkpoints, "virual" included.
+Tracks see each other only through a few learnt virtual tracks, so the cost grows with N, not N
+squared (CoTracker, arXiv 2307.07635, section 3). Attribute names are the keys of the official
+checkpoints, "virual" included.
 
 Attention: the pre-norm transformer blocks of the CoTrackers.
 
-Attention is never split over tokens to save memory: every token of the set that is passed in sees every other.
+Attention is never split over tokens to save memory: every token of the set that is passed in sees
+every other.
 
-Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide as they are, then stays in the cache of a CPU.
+Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide as they are, then
+stays in the cache of a CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ TOKENS_PER_BLOCK = 1024
 class Mlp(nn.Module):
     """Two linear layers around a GELU, exact ("none") or approximated by "tanh"."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, approximate: Literal["none", "tanh"]) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, approximate: Literal["none", "tanh"]
+    ) -> None:
         super().__init__()
         self.approximate = approximate
         self.fc1 = nn.Linear(inputs, hidden)
@@ -47,7 +53,8 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from x to a context of the same width; keys and values share one layer, keys first."""
+    """Multi-head attention from x to a context of the same width; keys and values share one layer,
+    keys first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -60,13 +67,18 @@ class Attention(nn.Module):
         self,
         x: Tensor,  # [G, n, width]
         context: Tensor,  # [G, m, width]
-        bias: Tensor | None = None,  # [G, 1 or heads, 1 or n, 1 or m], added to how much x attends to the context
+        # [G, 1 or heads, 1 or n, 1 or m], added to how much x attends to the context
+        bias: Tensor | None = None,
     ) -> Tensor:  # [G, n, width]
         key, value = self.to_kv(context).chunk(2, -1)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(x), key, value))
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.to_q(x), key, value)
+        )
         if bias is not None:
             bias = bias.expand(-1, -1, query.shape[2], key.shape[2])
-        mixed = F.scaled_dot_product_attention(query, key, value, bias)  # [G, heads, n, width / heads]
+        # [G, heads, n, width / heads]
+        mixed = F.scaled_dot_product_attention(query, key, value, bias)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -93,7 +105,9 @@ class CrossAttentionBlock(nn.Module):
         self.cross_attn = Attention(width, heads)
         self.mlp = Mlp(width, mlp_ratio * width, width, "tanh")
 
-    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:  # as for `Attention`
+    def forward(
+        self, x: Tensor, context: Tensor, bias: Tensor | None = None
+    ) -> Tensor:  # as for `Attention`
         x = x + self.cross_attn(_norm(x), self.norm_context(context), bias)
         return x + self.mlp(_norm(x))
 
@@ -130,23 +144,37 @@ class TrackTransformer(nn.Module):
         width, heads, ratio, layers = sizes.width, sizes.heads, sizes.mlp_ratio, sizes.layers
         self.input_transform = nn.Linear(sizes.token_channels, width)
         self.virual_tracks = nn.Parameter(torch.randn(1, sizes.virtual_tracks, 1, width))
-        self.time_blocks = nn.ModuleList(SelfAttentionBlock(width, heads, ratio) for _ in range(layers))
-        self.space_virtual2point_blocks = nn.ModuleList(CrossAttentionBlock(width, heads, ratio) for _ in range(layers))
-        self.space_virtual_blocks = nn.ModuleList(SelfAttentionBlock(width, heads, ratio) for _ in range(layers))
-        self.space_point2virtual_blocks = nn.ModuleList(CrossAttentionBlock(width, heads, ratio) for _ in range(layers))
+        self.time_blocks = nn.ModuleList(
+            SelfAttentionBlock(width, heads, ratio) for _ in range(layers)
+        )
+        self.space_virtual2point_blocks = nn.ModuleList(
+            CrossAttentionBlock(width, heads, ratio) for _ in range(layers)
+        )
+        self.space_virtual_blocks = nn.ModuleList(
+            SelfAttentionBlock(width, heads, ratio) for _ in range(layers)
+        )
+        self.space_point2virtual_blocks = nn.ModuleList(
+            CrossAttentionBlock(width, heads, ratio) for _ in range(layers)
+        )
 
     def attend(
         self,
         tokens: Tensor,  # [B, N, T, token_channels]
-        unseen: Tensor | None = None,  # [B, N] bool: tracks that the others must not look at, nor they at the others
+        # [B, N] bool: tracks that the others must not look at, nor they at the others
+        unseen: Tensor | None = None,
     ) -> Tensor:  # [B, N, T, width]
         batch, points, frames, _ = tokens.shape
         virtual = self.virual_tracks.expand(batch, -1, frames, -1)
         x = torch.cat([self.input_transform(tokens), virtual], 1)  # [B, N + V, T, width]
         from_points = to_points = None
         if unseen is not None and unseen.any():
-            refused = x.new_zeros(batch, points).masked_fill(unseen, torch.finfo(x.dtype).min).repeat_interleave(frames, 0)
-            from_points, to_points = refused[:, None, None, :], refused[:, None, :, None]  # [B * T, heads, asking, asked]
+            refused = (
+                x.new_zeros(batch, points)
+                .masked_fill(unseen, torch.finfo(x.dtype).min)
+                .repeat_interleave(frames, 0)
+            )
+            # [B * T, heads, asking, asked]
+            from_points, to_points = refused[:, None, None, :], refused[:, None, :, None]
         layers = zip(
             self.time_blocks,
             self.space_virtual2point_blocks,

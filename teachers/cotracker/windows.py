@@ -1,8 +1,9 @@
 """Windows: a network made for a few frames follows points through a clip of any length.
 
-Windows of S frames overlap by half. A later window starts from what the one before said about the overlap, and its answer replaces
-that one there. A clip that ends inside a window is continued by its last frame, and the answer is cut; so every length works, one
-frame included. What is kept between windows does not grow with the clip (CoTracker, arXiv 2307.07635, section 3).
+Windows of S frames overlap by half. A later window starts from what the one before said about the
+overlap, and its answer replaces that one there. A clip that ends inside a window is continued by
+its last frame, and the answer is cut; so every length works, one frame included. What is kept
+between windows does not grow with the clip (CoTracker, arXiv 2307.07635, section 3).
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ class WindowNetwork(Protocol):
     def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
         """What each query looks like in its frame: per level, or once, [B, N, ...]."""
 
-    def refine_window(self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory) -> Refinements:
+    def refine_window(
+        self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
+    ) -> Refinements:
         """Improve the tracks in the S frames of the pyramid."""
 
 
 class WindowChain:
-    """Tracks of some queries, window by window: `advance` with the next S frames, each time S / 2 further."""
+    """Tracks of some queries, window by window: `advance` with the next S frames, each time S / 2
+    further."""
 
-    def __init__(self, network: WindowNetwork, queries: Tensor, iterations: int, memory: Memory) -> None:  # [B, N, 3]
+    def __init__(
+        self, network: WindowNetwork, queries: Tensor, iterations: int, memory: Memory
+    ) -> None:  # [B, N, 3]
         self.network, self.iterations, self.memory = network, iterations, memory
         self.window: int = network.config.window
         self.query_frame, self.query_xy = queries[..., 0].long(), queries[..., 1:]
@@ -61,7 +67,8 @@ class WindowChain:
         self.last: Refinements | None = None
 
     def advance(self, pyramid: list[Tensor]) -> Refinements:  # per level [B, 1..S, h, w, C]
-        """Tracks in these frames, which begin in the middle of those before; fewer than S only at the clip's end."""
+        """Tracks in these frames, which begin in the middle of those before; fewer than S only at
+        the clip's end."""
         frames = pyramid[0].shape[1]
         pyramid = [_continued(grid, self.window) for grid in pyramid]
         self._look_at_queries(pyramid)
@@ -73,16 +80,20 @@ class WindowChain:
         return answer
 
     def _look_at_queries(self, pyramid: list[Tensor]) -> None:
-        """Keep what the queries of these frames look like. (In the overlap they look as they did before.)"""
+        """Keep what the queries of these frames look like. (In the overlap they look as they did
+        before.)"""
         frame = self.query_frame - self.first_frame
         here = (frame >= 0) & (frame < self.window)
         inside = frame.clamp(0, self.window - 1)[..., None]
-        seen = self.network.appearance(pyramid, torch.cat([inside.to(self.query_xy.dtype), self.query_xy], -1))
+        seen = self.network.appearance(
+            pyramid, torch.cat([inside.to(self.query_xy.dtype), self.query_xy], -1)
+        )
         before = self.appearance or [torch.zeros_like(part) for part in seen]
         self.appearance = [_where(here, new, old) for new, old in zip(seen, before, strict=True)]
 
     def _start(self) -> tuple[Tensor, Tensor]:
-        """Positions [B, N, S, 2] and logits [B, N, S, 2] to refine: the query's, or those that the last window hands over."""
+        """Positions [B, N, S, 2] and logits [B, N, S, 2] to refine: the query's, or those that the
+        last window hands over."""
         xy = self.query_xy[:, :, None].expand(-1, -1, self.window, -1)
         logits = torch.zeros_like(xy)
         logits[..., 0] = self.network.first_visibility
@@ -90,10 +101,13 @@ class WindowChain:
             return xy, logits
         known = self.query_frame - self.first_frame < self.window // 2
         last = torch.stack([self.last.visibility_logit[-1], self.last.confidence_logit[-1]], -1)
-        return _where(known, self._handed_over(self.last.xy[-1]), xy), _where(known, self._handed_over(last), logits)
+        return _where(known, self._handed_over(self.last.xy[-1]), xy), _where(
+            known, self._handed_over(last), logits
+        )
 
     def _handed_over(self, values: Tensor) -> Tensor:  # [B, N, S, ...] -> [B, N, S, ...]
-        """Values of the last window in the frames that this one shares with it, the last of them for all further frames."""
+        """Values of the last window in the frames that this one shares with it, the last of them
+        for all further frames."""
         half = self.window // 2
         return torch.cat([values[:, :, half:], values[:, :, -1:].expand(-1, -1, half, -1)], 2)
 

@@ -1,8 +1,9 @@
 """Clip features: the feature maps of a clip of any length, some frames at a time.
 
-For networks that go through a clip window by window. Frames are encoded when a window first needs them, and forgotten once a window
-has passed them, so a pass forward encodes every frame once and holds no more than a window, however long the clip is. A window of the
-whole clip holds all of it for good.
+For networks that go through a clip window by window. Frames are encoded when a window first needs
+them, and forgotten once a window has passed them, so a pass forward encodes every frame once and
+holds no more than a window, however long the clip is. A window of the whole clip holds all of it
+for good.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class ClipFeatures:
 
     def __init__(
         self,
-        encode: Callable[[np.ndarray], list[Tensor]],  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
+        # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
+        encode: Callable[[np.ndarray], list[Tensor]],
         frames: np.ndarray,  # uint8 [T, H, W, 3]
     ) -> None:
         self._encode, self._frames = encode, frames
@@ -43,7 +45,10 @@ class ClipFeatures:
         elif last > held:
             kept = [grid[:, first - self._first :] for grid in self._maps]
             new = self._encode(self._frames[held:last])
-            self._first, self._maps = first, [torch.cat(grids, 1) for grids in zip(kept, new, strict=True)]
+            self._first, self._maps = (
+                first,
+                [torch.cat(grids, 1) for grids in zip(kept, new, strict=True)],
+            )
         return [grid[:, first - self._first : last - self._first] for grid in self._maps]
 
     def reversed(self) -> ClipFeatures:

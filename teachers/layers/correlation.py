@@ -1,19 +1,23 @@
-"""Template correlation: products of what a point looked like with the cells around where it may be now.
+"""Template correlation: products of what a point looked like with the cells around where it may be
+now.
 
-A point has several templates and moves through frames of its own, so that points whose windows begin in different frames run
-together (PIPs, arXiv 2204.04153; PIPs++, arXiv 2307.15055). Positions are in cells of the grid, an integer is a cell's centre.
-Bilinear between cells, zero outside the grid; the steps of a window move y fastest.
+A point has several templates and moves through frames of its own, so that points whose windows
+begin in different frames run together (PIPs, arXiv 2204.04153; PIPs++, arXiv 2307.15055). Positions
+are in cells of the grid, an integer is a cell's centre. Bilinear between cells, zero outside the
+grid; the steps of a window move y fastest.
 
-Speed: the whole cells around a point are gathered once for all its templates, and products are blended, not features. A template
-has to be a row in memory, and its transpose a view: then one template is multiplied five times faster.
+Speed: the whole cells around a point are gathered once for all its templates, and products are
+blended, not features. A template has to be a row in memory, and its transpose a view: then one
+template is multiplied five times faster.
 
 Local correlation: products of a point's feature with the cells around its present position.
 
-Bilinear between cells, zero outside the grid, rows from the top, x fastest. Positions are in cells of the grid, corner raster: the
-centre of the first cell is (0.5, 0.5).
+Bilinear between cells, zero outside the grid, rows from the top, x fastest. Positions are in cells
+of the grid, corner raster: the centre of the first cell is (0.5, 0.5).
 
-There are two ways. A product with EVERY cell of a frame is one matrix product for all points, so on a small grid it is cheaper than
-gathering the features of the 64 cells around each point; on a large one gathering is, and its cost doesn't grow with the grid.
+There are two ways. A product with EVERY cell of a frame is one matrix product for all points, so on
+a small grid it is cheaper than gathering the features of the 64 cells around each point; on a large
+one gathering is, and its cost doesn't grow with the grid.
 """
 
 from __future__ import annotations
@@ -38,12 +42,15 @@ def correlate_templates(
     products = cells @ templates.contiguous().mT  # [B, N, S, (2 radius + 2)**2, M]
     steps = torch.arange(-radius, radius + 2, device=xy.device)
     column, row = (xy.floor().long()[..., None, :] + steps[:, None]).unbind(-1)
-    inside = ((column >= 0) & (column < width))[..., :, None] & ((row >= 0) & (row < height))[..., None, :]
+    inside = ((column >= 0) & (column < width))[..., :, None] & ((row >= 0) & (row < height))[
+        ..., None, :
+    ]
     return blend_cells(products * inside.flatten(-2)[..., None], xy, radius).mT
 
 
 SMALL = 48 * 48
-"""Cells of the largest grid on which `correlate_maps` is the faster way; measured, for 128 and for 256 channels."""
+"""Cells of the largest grid on which `correlate_maps` is the faster way; measured, for 128 and for
+256 channels."""
 
 
 def correlate(
@@ -54,14 +61,21 @@ def correlate(
 ) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
     """The faster of the two ways."""
     small = grid.shape[2] * grid.shape[3] <= SMALL
-    return correlate_maps(grid, features, xy, radius) if small else correlate_cells(grid, features, xy, radius)
+    return (
+        correlate_maps(grid, features, xy, radius)
+        if small
+        else correlate_cells(grid, features, xy, radius)
+    )
 
 
-def correlate_maps(grid: Tensor, features: Tensor, xy: Tensor, radius: int, x_by_height: bool = False) -> Tensor:
+def correlate_maps(
+    grid: Tensor, features: Tensor, xy: Tensor, radius: int, x_by_height: bool = False
+) -> Tensor:
     """Multiply with every cell, then sample the products.
 
     Args:
-        x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; right on square grids alone.
+        x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; right on
+            square grids alone.
     """
     batch, frames, height, width, _ = grid.shape
     maps = features.transpose(1, 2) @ grid.flatten(2, 3).mT  # [B, T, N, h * w]
@@ -70,7 +84,9 @@ def correlate_maps(grid: Tensor, features: Tensor, xy: Tensor, radius: int, x_by
     at = xy.transpose(1, 2).flatten(0, 2)[:, None, None] + around
     places = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
     maps = maps.view(-1, 1, height, width)
-    sampled = F.grid_sample(maps, places.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled = F.grid_sample(
+        maps, places.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return sampled.view(batch, frames, -1, len(steps) ** 2).transpose(1, 2)
 
 

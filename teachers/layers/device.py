@@ -1,8 +1,10 @@
-"""Where a network runs, the device of a name; and in which precision: the parts that can multiply in bf16.
+"""Where a network runs, the device of a name; and in which precision: the parts that can multiply
+in bf16.
 
-Each network names them in `BF16_PARTS`. What is between them stays float32: positions (bf16 has 8 bits, so it counts no further than
-256 px), correlations, and TAPIR's matching with the features it needs, because two cells that look nearly alike change places.
-It is off by default; on a CPU without bf16 instructions it is slower than float32.
+Each network names them in `BF16_PARTS`. What is between them stays float32: positions (bf16 has 8
+bits, so it counts no further than 256 px), correlations, and TAPIR's matching with the features it
+needs, because two cells that look nearly alike change places. It is off by default; on a CPU
+without bf16 instructions it is slower than float32.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from teachers.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU if there is one. A ConfigError if this machine has no such device."""
+    """The device called `name`; "auto" is a GPU if there is one. A ConfigError if this machine has
+    no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -26,12 +29,15 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason} Use 'auto', 'cpu', or 'cuda:<number>'.") from error
+        raise ConfigError(
+            f"device {name!r} cannot be used here: {reason} Use 'auto', 'cpu', or 'cuda:<number>'."
+        ) from error
     return device
 
 
 def compute_in_bf16(network: nn.Module) -> None:
-    """From now on the network's `BF16_PARTS` multiply in bf16; what they take and give stays float32."""
+    """From now on the network's `BF16_PARTS` multiply in bf16; what they take and give stays
+    float32."""
     names: tuple[str, ...] = network.BF16_PARTS  # type: ignore[assignment]
     for name in names:
         part = network.get_submodule(name)
@@ -43,6 +49,8 @@ def _in_bf16(forward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(x: Tensor, *args: Any) -> Any:
         with torch.autocast(x.device.type, torch.bfloat16):
             answer = forward(x, *args)
-        return answer.float() if isinstance(answer, Tensor) else tuple(part.float() for part in answer)
+        return (
+            answer.float() if isinstance(answer, Tensor) else tuple(part.float() for part in answer)
+        )
 
     return wrapped

@@ -1,16 +1,18 @@
 """Winograd convolution: 3 x 3 taps with fewer products.
 
-A square of 2 x 2 outputs needs 4 x 4 inputs. Plainly that is 36 products; 16 products of sums of inputs with sums of taps give the same
-(Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, F(2 x 2, 3 x 3)). In two dimensions it is the one-dimensional rule of
-`TimeConvolution` along columns, then along rows. Sums are passes over memory, so it pays only with many channels: on a CPU,
-256 to 1024 take two thirds of the time of torch's convolution, 128 to 128 take as long. No gradient flows through it.
-`test_fast.py` holds the two equal.
+A square of 2 x 2 outputs needs 4 x 4 inputs. Plainly that is 36 products; 16 products of sums of
+inputs with sums of taps give the same (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, F(2 x
+2, 3 x 3)). In two dimensions it is the one-dimensional rule of `TimeConvolution` along columns,
+then along rows. Sums are passes over memory, so it pays only with many channels: on a CPU, 256 to
+1024 take two thirds of the time of torch's convolution, 128 to 128 take as long. No gradient flows
+through it. `test_fast.py` holds the two equal.
 
 Time convolution: each frame of a track mixed with its two neighbours, zero beyond the ends.
 
-Speed: two neighbouring outputs of a convolution with three taps share two of their four inputs. Four products of sums give both,
-where six would do it plainly (Winograd 1980, minimal filtering F(2, 3)); over [C, O] matrices of taps that saves a third of the
-arithmetic. `test_pips2.py` holds it equal to torch's convolution.
+Speed: two neighbouring outputs of a convolution with three taps share two of their four inputs.
+Four products of sums give both, where six would do it plainly (Winograd 1980, minimal filtering
+F(2, 3)); over [C, O] matrices of taps that saves a third of the arithmetic. `test_pips2.py` holds
+it equal to torch's convolution.
 
 Activations that torch computes slowly on a CPU.
 """
@@ -33,7 +35,9 @@ def winograd_taps(weight: Tensor) -> Tensor:  # [O, I, 3, 3] of a convolution ->
     return (both @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(16, inputs, outputs)
 
 
-def winograd_convolution(x: Tensor, taps: Tensor) -> Tensor:  # [F, h, w, I], [16, I, O] -> [F, h, w, O]
+def winograd_convolution(
+    x: Tensor, taps: Tensor
+) -> Tensor:  # [F, h, w, I], [16, I, O] -> [F, h, w, O]
     """What the convolution with one cell of zeros around gives, without its bias."""
     height, width = x.shape[1:3]
     x = F.pad(x, (0, 0, 1, 1 + width % 2, 1, 1 + height % 2))  # to whole squares of outputs
@@ -52,7 +56,12 @@ def _sums(x: Tensor, axis: int) -> Tensor:  # -> [4, ...], half as long along th
     """Of the four inputs of each pair of outputs."""
     even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
     pairs = even.shape[axis] - 1
-    a, b, c, d = even.narrow(axis, 0, pairs), odd.narrow(axis, 0, pairs), even.narrow(axis, 1, pairs), odd.narrow(axis, 1, pairs)
+    a, b, c, d = (
+        even.narrow(axis, 0, pairs),
+        odd.narrow(axis, 0, pairs),
+        even.narrow(axis, 1, pairs),
+        odd.narrow(axis, 1, pairs),
+    )
     sums = x.new_empty(4, *a.shape)
     torch.sub(a, c, out=sums[0])
     torch.add(b, c, out=sums[1])
@@ -69,7 +78,8 @@ def _outputs(products: Tensor, even: Tensor, odd: Tensor) -> None:  # [4, ...], 
 
 
 def fast_convolution(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """The fastest form of a 3 x 3 convolution of many channels for maps like x: [F, C, h, w], channels-last."""
+    """The fastest form of a 3 x 3 convolution of many channels for maps like x: [F, C, h, w],
+    channels-last."""
     if x.device.type != "cpu" or x.dtype == torch.bfloat16 or torch.is_grad_enabled():
         return convolution
     taps, bias = winograd_taps(convolution.weight), convolution.bias
@@ -82,7 +92,8 @@ def fast_convolution(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Te
 
 
 class TimeConvolution(nn.Module):
-    """Convolution over three frames. `kernel` does once what does not change while the weights don't."""
+    """Convolution over three frames. `kernel` does once what does not change while the weights
+    don't."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -100,9 +111,11 @@ class TimeConvolution(nn.Module):
         x = F.pad(x, (0, 0, 1, 1 + frames % 2))  # to whole pairs of outputs
         even, odd = x[:, 0::2], x[:, 1::2]
         a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the inputs of each pair
-        products = torch.stack([a - c, b + c, c - b, b - d]).flatten(1, 2) @ kernel  # [4, P * pairs, outputs]
+        # [4, P * pairs, outputs]
+        products = torch.stack([a - c, b + c, c - b, b - d]).flatten(1, 2) @ kernel
         first, both, difference, last = products.unflatten(1, (points, -1))
-        pairs = torch.stack([first + both + difference, both - difference - last], 2)  # [P, pairs, 2, outputs]
+        # [P, pairs, 2, outputs]
+        pairs = torch.stack([first + both + difference, both - difference - last], 2)
         return pairs.flatten(1, 2)[:, :frames] + self.conv.bias
 
 
@@ -118,9 +131,11 @@ _CUBIC = 0.044715
 
 
 def tanh_gelu(x: Tensor) -> Tensor:
-    """`F.gelu(x, approximate="tanh")`, written as x * sigmoid(2 z) because (1 + tanh(z)) / 2 = sigmoid(2 z).
+    """`F.gelu(x, approximate="tanh")`, written as x * sigmoid(2 z) because (1 + tanh(z)) / 2 =
+    sigmoid(2 z).
 
-    On a CPU torch's sigmoid is six times faster than its tanh, and this twice as fast as its GELU; on a GPU its GELU is one kernel.
+    On a CPU torch's sigmoid is six times faster than its tanh, and this twice as fast as its GELU;
+    on a GPU its GELU is one kernel.
     """
     if x.device.type != "cpu" or x.dtype == torch.bfloat16 or x.requires_grad:
         return F.gelu(x, approximate="tanh")

@@ -14,16 +14,18 @@ from torch.utils.checkpoint import checkpoint
 class Memory:
     """How much is computed at once. It changes memory and speed, never the result.
 
-    0 is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU blocks that fill it (16, 16384).
+    0 is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU
+    blocks that fill it (16, 16384).
     """
 
     frames_per_block: int = 0
     """Frames that go through the encoder together."""
     points_per_block: int = 0
-    """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the official CoTracker3."""
+    """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the
+    official CoTracker3."""
     recompute: bool = True
-    """In training, encode and correlate again on the way back, instead of keeping the encoder's maps of all frames, and those 60 KiB for
-    every point, level, and iteration."""
+    """In training, encode and correlate again on the way back, instead of keeping the encoder's
+    maps of all frames, and those 60 KiB for every point, level, and iteration."""
 
     def frames(self, device: torch.device) -> int:
         """Frames to encode together on that device."""
@@ -33,14 +35,18 @@ class Memory:
         """Points to correlate together on that device."""
         return self.points_per_block or (512 if device.type == "cpu" else 16384)
 
-    def in_blocks(self, compute: Callable[..., Tensor], *per_query: Tensor, points_per_query: int) -> Tensor:
-        """`compute(*per_query)` for tensors [B, N, ...] whose queries do not need each other, a block of queries at a time."""
+    def in_blocks(
+        self, compute: Callable[..., Tensor], *per_query: Tensor, points_per_query: int
+    ) -> Tensor:
+        """`compute(*per_query)` for tensors [B, N, ...] whose queries do not need each other, a
+        block of queries at a time."""
         queries = max(1, self.points(per_query[0].device) // points_per_query)
         blocks = zip(*(tensor.split(queries, 1) for tensor in per_query), strict=True)
         return torch.cat([self.run(compute, *block) for block in blocks], 1)
 
     def run(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`compute(*inputs)`, which must draw nothing at random; in training kept, or computed again, as `recompute` says."""
+        """`compute(*inputs)`, which must draw nothing at random; in training kept, or computed
+        again, as `recompute` says."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
         return compute(*inputs)

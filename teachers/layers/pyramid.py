@@ -1,9 +1,11 @@
-"""Pyramid: the feature maps of every frame, each level half as large as the one before; and the encoder of a frame.
+"""Pyramid: the feature maps of every frame, each level half as large as the one before; and the
+encoder of a frame.
 
 Residual encoder: one frame to one feature map, as RAFT, PIPs, and the CoTrackers use it.
 
-Four stages of two residual blocks at strides 2, 4, 8, 16; their outputs are resized to one size, stacked, and mixed. Instance
-norms have no parameters, so a frame's features depend on that frame alone, and frames can be encoded in blocks of any size.
+Four stages of two residual blocks at strides 2, 4, 8, 16; their outputs are resized to one size,
+stacked, and mixed. Instance norms have no parameters, so a frame's features depend on that frame
+alone, and frames can be encoded in blocks of any size.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from teachers.layers.memory import Memory
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut; a stride above 1 puts a 1 x 1 convolution into the shortcut."""
+    """Two 3 x 3 convolutions beside a shortcut; a stride above 1 puts a 1 x 1 convolution into the
+    shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride)) if stride > 1 else None
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride)) if stride > 1 else None
+        )
 
-    def forward(self, x: Tensor) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
         y = F.instance_norm(self.conv1(x)).relu_()
         y = F.instance_norm(self.conv2(y)).relu_()
         shortcut = x if self.downsample is None else F.instance_norm(self.downsample(x))
@@ -39,17 +46,27 @@ class ResidualEncoder(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(3, stages[0], 7, 2, padding=3)
-        self.layer1 = nn.Sequential(ResidualBlock(stages[0], stages[0], 1), ResidualBlock(stages[0], stages[0], 1))
-        self.layer2 = nn.Sequential(ResidualBlock(stages[0], stages[1], 2), ResidualBlock(stages[1], stages[1], 1))
-        self.layer3 = nn.Sequential(ResidualBlock(stages[1], stages[2], 2), ResidualBlock(stages[2], stages[2], 1))
-        self.layer4 = nn.Sequential(ResidualBlock(stages[2], stages[3], 2), ResidualBlock(stages[3], stages[3], 1))
+        self.layer1 = nn.Sequential(
+            ResidualBlock(stages[0], stages[0], 1), ResidualBlock(stages[0], stages[0], 1)
+        )
+        self.layer2 = nn.Sequential(
+            ResidualBlock(stages[0], stages[1], 2), ResidualBlock(stages[1], stages[1], 1)
+        )
+        self.layer3 = nn.Sequential(
+            ResidualBlock(stages[1], stages[2], 2), ResidualBlock(stages[2], stages[2], 1)
+        )
+        self.layer4 = nn.Sequential(
+            ResidualBlock(stages[2], stages[3], 2), ResidualBlock(stages[3], stages[3], 1)
+        )
         self.conv2 = nn.Conv2d(sum(stages), 2 * channels, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * channels, channels, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, frames: Tensor) -> Tensor:  # [F, 3, H, W] in [-1, 1] -> [F, channels, H / stride, W / stride]
+    def forward(
+        self, frames: Tensor
+    ) -> Tensor:  # [F, 3, H, W] in [-1, 1] -> [F, channels, H / stride, W / stride]
         size = (frames.shape[-2] // self.stride, frames.shape[-1] // self.stride)
         x = F.instance_norm(self.conv1(frames)).relu_()
         maps = []
@@ -61,7 +78,8 @@ class ResidualEncoder(nn.Module):
 
 
 def least_side(stride: int, levels: int) -> int:
-    """Px a side of the smallest frame: its coarsest level has a cell, and the encoder's last stage (4 strides) two to normalise over."""
+    """Px a side of the smallest frame: its coarsest level has a cell, and the encoder's last stage
+    (4 strides) two to normalise over."""
     return max(8 * stride, stride * 2 ** (levels - 1))
 
 
@@ -73,20 +91,27 @@ def encode_pyramid(
     unit_length: bool,
     whole_cells: bool = True,
 ) -> list[Tensor]:  # per level [B, T, h, w, C]
-    """Encode frames, a block at a time; with `unit_length` the finest features have length 1, coarser ones are their averages. Without
-    `whole_cells` any size goes; the encoder then squeezes its maps into the cells that are whole, as the official PIPs do.
+    """Encode frames, a block at a time; with `unit_length` the finest features have length 1,
+    coarser ones are their averages. Without `whole_cells` any size goes; the encoder then squeezes
+    its maps into the cells that are whole, as the official PIPs do.
 
     Raises:
-        ConfigError: H or W is too small for the pyramid, or no multiple of the encoder's stride though `whole_cells` asks for it.
+        ConfigError: H or W is too small for the pyramid, or no multiple of the encoder's stride
+            though `whole_cells` asks for it.
     """
     batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
     least = least_side(stride, levels)
     if (whole_cells and (height % stride or width % stride)) or min(height, width) < least:
-        raise ConfigError(f"frames of {width} x {height} px: the network needs multiples of {stride}, at least {least} a side.")
+        raise ConfigError(
+            f"frames of {width} x {height} px: the network needs multiples of {stride}, at least "
+            f"{least} a side."
+        )
     dtype = encoder.conv1.weight.dtype
     parts = frames.flatten(0, 1).split(memory.frames(frames.device))
     blocks = [memory.run(encoder, 2 * (part.to(dtype) / 255) - 1) for part in parts]
-    maps = torch.cat([F.normalize(block, dim=1, eps=1e-6) for block in blocks] if unit_length else blocks)
+    maps = torch.cat(
+        [F.normalize(block, dim=1, eps=1e-6) for block in blocks] if unit_length else blocks
+    )
     pyramid = []
     for level in range(levels):
         maps = F.avg_pool2d(maps, 2) if level else maps

@@ -1,11 +1,13 @@
 """Sampling: square windows of a feature map around sub-pixel points.
 
-Coordinates are (x, y) in cells of the map, an integer is a cell's centre, and what lies outside is the nearest border cell: the
-same as `torch.nn.functional.grid_sample(align_corners=True, padding_mode="border")`, which the test compares.
+Coordinates are (x, y) in cells of the map, an integer is a cell's centre, and what lies outside is
+the nearest border cell: the same as `torch.nn.functional.grid_sample(align_corners=True,
+padding_mode="border")`, which the test compares.
 
-All samples of a window share one sub-cell offset. So a window is cut in two steps: gather the whole cells around the point (one
-more a side), then blend neighbours. The blend is linear, so whoever multiplies the window with something may multiply the cells
-first and blend the (smaller) products; CoTracker's correlation does.
+All samples of a window share one sub-cell offset. So a window is cut in two steps: gather the whole
+cells around the point (one more a side), then blend neighbours. The blend is linear, so whoever
+multiplies the window with something may multiply the cells first and blend the (smaller) products;
+CoTracker's correlation does.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ def gather_cells(
     xy: Tensor,  # [B, N, S, 2] cells of the map
     radius: int,
 ) -> Tensor:  # [B, N, S, (2 radius + 2)**2, C]
-    """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; the first of the two window axes moves x, the second y."""
+    """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; the first of the two
+    window axes moves x, the second y."""
     batch, frames, height, width, channels = grid.shape
     steps = torch.arange(-radius, radius + 2, device=xy.device)
     corner = xy.floor().long()
@@ -29,7 +32,11 @@ def gather_cells(
     clip = torch.arange(batch, device=xy.device)[:, None, None]
     first = (clip * frames + frame) * (height * width)  # index of each map's first cell
     index = first[..., None, None] + row[..., None, :] * width + column[..., :, None]
-    return grid.flatten(0, 3).index_select(0, index.flatten()).view(*xy.shape[:-1], len(steps) ** 2, channels)
+    return (
+        grid.flatten(0, 3)
+        .index_select(0, index.flatten())
+        .view(*xy.shape[:-1], len(steps) ** 2, channels)
+    )
 
 
 def blend_cells(
@@ -47,5 +54,6 @@ def blend_cells(
 
 
 def sample_windows(grid: Tensor, frame: Tensor, xy: Tensor, radius: int) -> Tensor:
-    """[B, N, S, (2 radius + 1)**2, C]: windows around `xy` in the maps of `frame`; arguments as for `gather_cells`."""
+    """[B, N, S, (2 radius + 1)**2, C]: windows around `xy` in the maps of `frame`; arguments as for
+    `gather_cells`."""
     return blend_cells(gather_cells(grid, frame, xy, radius), xy, radius)

@@ -1,14 +1,17 @@
 """PIPs: follow each point through eight frames at a time, alone, behind occluders too.
 
-Paper    Harley et al. 2022, "Particle Video Revisited", arXiv 2204.04153, section 3. Names below are the paper's.
-Weights  the reference model of aharley/pips, MIT. This file is written from the paper; the parity tests show equal outputs.
-         Attribute names are the keys of that file.
-Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in cells: px / 4, without a half-pixel
-         shift, and again half of that at each coarser level of the pyramid.
+Paper    Harley et al. 2022, "Particle Video Revisited", arXiv 2204.04153, section 3. Names below
+         are the paper's.
+Weights  the reference model of aharley/pips, MIT. This file is written from the paper; the parity
+         tests show equal outputs. Attribute names are the keys of that file.
+Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
+         cells: px / 4, without a half-pixel shift, and again half of that at each coarser level of
+         the pyramid.
 
-One window: the query's feature is sampled in its first frame, and the point starts at rest. Then refine `iterations` times:
-correlate the point's feature in each frame with the cells around its position there, and let an MLP-mixer over the eight frames
-correct positions and features. Visibility is read from the features. `PipsTeacher` chains windows: each begins where the last one
+One window: the query's feature is sampled in its first frame, and the point starts at rest. Then
+refine `iterations` times: correlate the point's feature in each frame with the cells around its
+position there, and let an MLP-mixer over the eight frames correct positions and features.
+Visibility is read from the features. `PipsTeacher` chains windows: each begins where the last one
 was sure to see the point, and keeps the feature of the first.
 """
 
@@ -58,11 +61,15 @@ class PipsConfig:
     @classmethod
     def mini(cls) -> PipsConfig:
         """0.5 M parameters; trains on two CPU cores."""
-        return cls(stages=(16, 24, 32, 32), channels=32, levels=3, code_channels=16, width=96, blocks=4)
+        return cls(
+            stages=(16, 24, 32, 32), channels=32, levels=3, code_channels=16, width=96, blocks=4
+        )
 
     @property
     def token_channels(self) -> int:
-        return self.channels + self.levels * (2 * self.radius + 1) ** 2 + 3 * (self.code_channels + 1)
+        return (
+            self.channels + self.levels * (2 * self.radius + 1) ** 2 + 3 * (self.code_channels + 1)
+        )
 
 
 PIPS_PRESETS = {"official": PipsConfig.official, "mini": PipsConfig.mini}
@@ -100,12 +107,15 @@ class DeltaBlock(nn.Module):
         frames, width, ratio = config.window, config.width, config.mlp_ratio
 
         def mixer_block() -> nn.Sequential:
-            over_frames = mlp(nn.Conv1d(frames, ratio * frames, 1), nn.Conv1d(ratio * frames, frames, 1))
+            over_frames = mlp(
+                nn.Conv1d(frames, ratio * frames, 1), nn.Conv1d(ratio * frames, frames, 1)
+            )
             over_channels = mlp(nn.Linear(width, ratio * width), nn.Linear(ratio * width, width))
             return nn.Sequential(Residual(width, over_frames), Residual(width, over_channels))
 
         last = nn.Linear(width, frames * (2 + config.channels))
-        nn.init.normal_(last.weight, std=1e-3)  # an untrained network leaves the points where they are
+        # an untrained network leaves the points where they are
+        nn.init.normal_(last.weight, std=1e-3)
         self.to_delta = nn.Sequential(
             nn.Linear(config.token_channels, width),
             *(mixer_block() for _ in range(config.blocks)),
@@ -114,13 +124,16 @@ class DeltaBlock(nn.Module):
             last,
         )
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:  # [B, N, S, token_channels] -> [B, N, S, 2], [B, N, S, C]
+    def forward(
+        self, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [B, N, S, token_channels] -> [B, N, S, 2], [B, N, S, C]
         delta = self.to_delta(tokens.flatten(0, 1)).view(*tokens.shape[:3], -1)
         return delta[..., :2], delta[..., 2:]
 
 
 class Pips(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; its input must be on that device."""
+    """The network. Runs on the device and in the precision of its weights; its input must be on
+    that device."""
 
     BF16_PARTS = ("fnet", "delta_block")
 
@@ -140,14 +153,24 @@ class Pips(nn.Module):
         iterations: int = 6,
         memory: Memory = DEFAULT_MEMORY,
     ) -> Tensor:  # [B, N, iterations, S, 3]
-        """(x, y, visibility logit) in one window after every iteration. Sizes that `encode` refuses are a ConfigError."""
+        """(x, y, visibility logit) in one window after every iteration. Sizes that `encode` refuses
+        are a ConfigError."""
         pyramid = self.encode(frames, memory)
         frame = torch.arange(self.config.window, device=start.device)[None, None]
-        return self.refine(pyramid, frame, start, self.query_features(pyramid, frame[..., :1], start[:, :, 0]), iterations)
+        return self.refine(
+            pyramid,
+            frame,
+            start,
+            self.query_features(pyramid, frame[..., :1], start[:, :, 0]),
+            iterations,
+        )
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False)
+        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
+        `encode_pyramid`."""
+        return encode_pyramid(
+            self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False
+        )
 
     def query_features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:
         """[B or 1, N or 1, 1] frames and [B, N, 2] px to [B, N, C]: what each query looks like."""
@@ -161,7 +184,8 @@ class Pips(nn.Module):
         query: Tensor,  # [B, N, C] what the point looks like
         iterations: int,
     ) -> Tensor:  # [B, N, iterations, S, 3]
-        """Improve the tracks of one window; the first position stays. As in RAFT, no gradient flows through positions."""
+        """Improve the tracks of one window; the first position stays. As in RAFT, no gradient flows
+        through positions."""
         xy = xy / self.config.stride
         first = xy[:, :, :1]
         features = query[:, :, None].expand(-1, -1, self.config.window, -1)
@@ -169,28 +193,40 @@ class Pips(nn.Module):
         for _ in range(iterations):
             xy = xy.detach()
             code = position_code(xy - first, self.config.code_channels)
-            move, change = self.delta_block(torch.cat([features, self._correlation(pyramid, frame, xy, features), code], -1))
+            move, change = self.delta_block(
+                torch.cat([features, self._correlation(pyramid, frame, xy, features), code], -1)
+            )
             xy = torch.cat([first, (xy + move)[:, :, 1:]], 2)
             features = features + self.ffeat_updater(self.norm(change))
             steps.append(torch.cat([xy * self.config.stride, self.vis_predictor(features)], -1))
         return torch.stack(steps, 2)
 
-    def _correlation(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, features: Tensor) -> Tensor:
+    def _correlation(
+        self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, features: Tensor
+    ) -> Tensor:
         """[B, N, S, levels * (2 radius + 1)**2]"""
-        templates, radius = features[..., None, :] / math.sqrt(self.config.channels), self.config.radius
+        templates, radius = (
+            features[..., None, :] / math.sqrt(self.config.channels),
+            self.config.radius,
+        )
         levels = [
-            correlate_templates(grid, templates, frame, xy / 2**level, radius).flatten(3) for level, grid in enumerate(pyramid)
+            correlate_templates(grid, templates, frame, xy / 2**level, radius).flatten(3)
+            for level, grid in enumerate(pyramid)
         ]
         return torch.cat(levels, -1)
 
 
-def position_code(xy: Tensor, channels: int) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 3 * (channels + 1)]
+def position_code(
+    xy: Tensor, channels: int
+) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 3 * (channels + 1)]
     """Sines and cosines, alternating, of x, of y, and of the time, then these three themselves.
 
     Time goes from 0 to S, both included, so that its steps are S / (S - 1).
     """
     frames = xy.shape[2]
-    time = torch.linspace(0, frames, frames, dtype=xy.dtype, device=xy.device)[:, None].expand(*xy.shape[:3], 1)
+    time = torch.linspace(0, frames, frames, dtype=xy.dtype, device=xy.device)[:, None].expand(
+        *xy.shape[:3], 1
+    )
     place = torch.cat([xy, time], -1)
     frequencies = torch.arange(0, channels, 2, dtype=xy.dtype, device=xy.device) * (1000 / channels)
     angles = place[..., None] * frequencies

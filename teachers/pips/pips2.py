@@ -1,14 +1,19 @@
-"""PIPs++: follow each point through the whole clip at once, alone, comparing with what it looked like a few frames ago.
+"""PIPs++: follow each point through the whole clip at once, alone, comparing with what it looked
+like a few frames ago.
 
-Paper    Zheng et al. 2023, "PointOdyssey", arXiv 2307.15055, section 4. Names below are the paper's.
-Weights  the reference model of aharley/pips2, MIT. This file is written from the paper; the parity tests show equal outputs.
-         Attribute names are the keys of that file, `norm` included, which nothing uses.
-Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in cells: px / 8, without a half-pixel
-         shift, and again half of that at each coarser level of the pyramid.
+Paper    Zheng et al. 2023, "PointOdyssey", arXiv 2307.15055, section 4. Names below are the
+         paper's.
+Weights  the reference model of aharley/pips2, MIT. This file is written from the paper; the parity
+         tests show equal outputs. Attribute names are the keys of that file, `norm` included, which
+         nothing uses.
+Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
+         cells: px / 8, without a half-pixel shift, and again half of that at each coarser level of
+         the pyramid.
 
-The point starts at rest. Then refine `iterations` times: correlate three templates of the point, from its first frame and from the
-track 2 and 4 frames back, with the cells around its position in each frame, and let a convolutional network over time correct the
-positions. It knows nothing of visibility. `Pips2Teacher` chains windows over long clips.
+The point starts at rest. Then refine `iterations` times: correlate three templates of the point,
+from its first frame and from the track 2 and 4 frames back, with the cells around its position in
+each frame, and let a convolutional network over time correct the positions. It knows nothing of
+visibility. `Pips2Teacher` chains windows over long clips.
 """
 
 from __future__ import annotations
@@ -58,18 +63,28 @@ class Pips2Config:
     @classmethod
     def mini(cls) -> Pips2Config:
         """0.4 M parameters; trains on two CPU cores."""
-        return cls(stride=4, stages=(16, 24, 32, 32), channels=32, levels=3, motion_frequencies=8, widths=(48, 48, 96, 96))
+        return cls(
+            stride=4,
+            stages=(16, 24, 32, 32),
+            channels=32,
+            levels=3,
+            motion_frequencies=8,
+            widths=(48, 48, 96, 96),
+        )
 
     @property
     def token_channels(self) -> int:
-        return TEMPLATES * self.levels * (2 * self.radius + 1) ** 2 + 4 * self.motion_frequencies + 2
+        return (
+            TEMPLATES * self.levels * (2 * self.radius + 1) ** 2 + 4 * self.motion_frequencies + 2
+        )
 
 
 PIPS2_PRESETS = {"official": Pips2Config.official, "mini": Pips2Config.mini}
 
 
 class TimeBlock(nn.Module):
-    """Norm over time, ReLU, convolution, twice, beside a shortcut. What it gains in channels is zero there, half on each side."""
+    """Norm over time, ReLU, convolution, twice, beside a shortcut. What it gains in channels is
+    zero there, half on each side."""
 
     def __init__(self, inputs: int, outputs: int, activated: bool) -> None:
         super().__init__()
@@ -78,7 +93,9 @@ class TimeBlock(nn.Module):
         self.conv1 = TimeConvolution(inputs, outputs)
         self.conv2 = TimeConvolution(outputs, outputs)
 
-    def forward(self, x: Tensor, kernel1: Tensor, kernel2: Tensor) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
+    def forward(
+        self, x: Tensor, kernel1: Tensor, kernel2: Tensor
+    ) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
         y = x if self.activated else norm_over_time(x).relu()
         y = norm_over_time(self.conv1(y, kernel1)).relu()
         return self.conv2(y, kernel2) + F.pad(x, (self.gained // 2, self.gained - self.gained // 2))
@@ -92,19 +109,26 @@ class DeltaBlock(nn.Module):
         self.first_block_conv = TimeConvolution(config.token_channels, config.widths[0])
         widths = (config.widths[0], *config.widths)
         self.basicblock_list = nn.ModuleList(
-            TimeBlock(inputs, outputs, activated=index == 0) for index, (inputs, outputs) in enumerate(pairwise(widths))
+            TimeBlock(inputs, outputs, activated=index == 0)
+            for index, (inputs, outputs) in enumerate(pairwise(widths))
         )
         self.dense = nn.Linear(config.widths[-1], 2)
-        nn.init.normal_(self.dense.weight, std=1e-3)  # an untrained network leaves the points where they are
+        # an untrained network leaves the points where they are
+        nn.init.normal_(self.dense.weight, std=1e-3)
 
     def kernels(self) -> list[Tensor]:
-        """Of every convolution in the order of the forward pass; they serve as long as the weights stay the same."""
+        """Of every convolution in the order of the forward pass; they serve as long as the weights
+        stay the same."""
         return [module.kernel() for module in self.modules() if isinstance(module, TimeConvolution)]
 
-    def forward(self, tokens: Tensor, kernels: list[Tensor]) -> Tensor:  # [B, N, S, token_channels] -> [B, N, S, 2]
+    def forward(
+        self, tokens: Tensor, kernels: list[Tensor]
+    ) -> Tensor:  # [B, N, S, token_channels] -> [B, N, S, 2]
         first, *rest = kernels
         x = self.first_block_conv(tokens.flatten(0, 1), first).relu()
-        for block, kernel1, kernel2 in zip(self.basicblock_list, rest[::2], rest[1::2], strict=True):
+        for block, kernel1, kernel2 in zip(
+            self.basicblock_list, rest[::2], rest[1::2], strict=True
+        ):
             x = block(x, kernel1, kernel2)
         return self.dense(x.relu()).view(*tokens.shape[:3], 2)
 
@@ -122,7 +146,8 @@ class Window:
 
 
 class Pips2(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; its input must be on that device."""
+    """The network. Runs on the device and in the precision of its weights; its input must be on
+    that device."""
 
     BF16_PARTS = ("fnet", "delta_block")
 
@@ -143,15 +168,24 @@ class Pips2(nn.Module):
     ) -> Window:
         """One window. Sizes that `encode` refuses are a ConfigError."""
         pyramid = self.encode(frames, memory)
-        return self.refine(pyramid, start, self.first_templates(pyramid, start), iterations, beautify)
+        return self.refine(
+            pyramid, start, self.first_templates(pyramid, start), iterations, beautify
+        )
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False)
+        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
+        `encode_pyramid`."""
+        return encode_pyramid(
+            self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False
+        )
 
-    def first_templates(self, pyramid: list[Tensor], start: Tensor) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
+    def first_templates(
+        self, pyramid: list[Tensor], start: Tensor
+    ) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
         """What the queries look like, in place of all templates."""
-        first = self._features(pyramid, start.new_zeros(1, dtype=torch.long), start[:, :, :1] / self.config.stride)
+        first = self._features(
+            pyramid, start.new_zeros(1, dtype=torch.long), start[:, :, :1] / self.config.stride
+        )
         return first[:, :, :, None].expand(-1, -1, start.shape[2], TEMPLATES, -1)
 
     def refine(
@@ -174,21 +208,36 @@ class Pips2(nn.Module):
         for iteration in range(iterations):
             xy = xy.detach()
             if iteration:
-                templates = torch.cat([templates[..., :1, :], self._recent_templates(pyramid, xy)], -2)
-            tokens = torch.cat([self._correlation(pyramid, xy, templates), motion(xy, self.config.motion_frequencies)], -1)
+                templates = torch.cat(
+                    [templates[..., :1, :], self._recent_templates(pyramid, xy)], -2
+                )
+            tokens = torch.cat(
+                [
+                    self._correlation(pyramid, xy, templates),
+                    motion(xy, self.config.motion_frequencies),
+                ],
+                -1,
+            )
             share = 0.5 if beautify and iteration > 3 * iterations // 4 else 1.0
             xy = xy + share * self.delta_block(tokens, kernels)
             steps.append(xy * self.config.stride)
             xy = torch.cat([first, xy[:, :, 1:]], 2)
         return Window(torch.stack(steps, 2), xy * self.config.stride, templates)
 
-    def _recent_templates(self, pyramid: list[Tensor], xy: Tensor) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2, C]
-        """What the track shows a few frames back, in the first frames what it shows in the first."""
+    def _recent_templates(
+        self, pyramid: list[Tensor], xy: Tensor
+    ) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2, C]
+        """What the track shows a few frames back, in the first frames what it shows in the
+        first."""
         frame = torch.arange(xy.shape[2], device=xy.device)
         features = self._features(pyramid, frame, xy)
-        return torch.stack([features[:, :, (frame - back).clamp(min=0)] for back in FRAMES_BACK], -2)
+        return torch.stack(
+            [features[:, :, (frame - back).clamp(min=0)] for back in FRAMES_BACK], -2
+        )
 
-    def _features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:  # [S], [B, N, S, 2] cells -> [B, N, S, C]
+    def _features(
+        self, pyramid: list[Tensor], frame: Tensor, xy: Tensor
+    ) -> Tensor:  # [S], [B, N, S, 2] cells -> [B, N, S, C]
         return sample_windows(pyramid[0], frame[None, None], xy, 0)[..., 0, :]
 
     def _correlation(self, pyramid: list[Tensor], xy: Tensor, templates: Tensor) -> Tensor:
@@ -196,15 +245,21 @@ class Pips2(nn.Module):
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
         templates = templates / math.sqrt(self.config.channels)
         levels = [
-            correlate_templates(grid, templates, frame, xy / 2**level, self.config.radius) for level, grid in enumerate(pyramid)
+            correlate_templates(grid, templates, frame, xy / 2**level, self.config.radius)
+            for level, grid in enumerate(pyramid)
         ]
         return torch.cat(levels, -1).flatten(3)
 
 
-def motion(xy: Tensor, frequencies: int) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 4 * frequencies + 2]
-    """Sines, then cosines, of the step to the next frame, in x, then y; then the step itself. The last step is repeated."""
+def motion(
+    xy: Tensor, frequencies: int
+) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 4 * frequencies + 2]
+    """Sines, then cosines, of the step to the next frame, in x, then y; then the step itself. The
+    last step is repeated."""
     step = xy[:, :, 1:] - xy[:, :, :-1]
     step = torch.cat([step, step[:, :, -1:]], 2)
-    omega = 10000.0 ** (-torch.arange(frequencies, dtype=xy.dtype, device=xy.device) / (frequencies - 1))
+    omega = 10000.0 ** (
+        -torch.arange(frequencies, dtype=xy.dtype, device=xy.device) / (frequencies - 1)
+    )
     angles = step[..., None] * omega
     return torch.cat([torch.cat([angles.sin(), angles.cos()], -1).flatten(3), step], -1)

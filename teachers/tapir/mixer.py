@@ -1,11 +1,13 @@
 """Temporal mixer: what TAPIR knows of each track in each frame, mixed over time and over channels.
 
-An MLP-mixer whose mixing over tokens is replaced by depthwise convolutions over time, so that it runs on any number of frames
-(TAPIR, section 3.3). Tracks do not see each other. A causal mixer sees no later frame; it can be given the frames of a clip in parts
-if it carries `Past` from one part to the next.
+An MLP-mixer whose mixing over tokens is replaced by depthwise convolutions over time, so that it
+runs on any number of frames (TAPIR, section 3.3). Tracks do not see each other. A causal mixer sees
+no later frame; it can be given the frames of a clip in parts if it carries `Past` from one part to
+the next.
 
-Speed: tensors stay [N, T, channels]. Torch's grouped convolutions want time last and are some ten times slower than the three
-multiplications of whole rows below; `test_tapir.py` holds the two equal.
+Speed: tensors stay [N, T, channels]. Torch's grouped convolutions want time last and are some ten
+times slower than the three multiplications of whole rows below; `test_tapir.py` holds the two
+equal.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ REACH = KERNEL - 1
 
 @dataclass(frozen=True)
 class Past:
-    """What a causal mixer must remember of the last two frames: the inputs of its convolutions. Updated in place."""
+    """What a causal mixer must remember of the last two frames: the inputs of its convolutions.
+    Updated in place."""
 
     first: Tensor
     """[..., blocks, 2, 1, C] of the first convolution, after the norm; the mixer takes [N, ...]."""
@@ -36,17 +39,23 @@ class Past:
 class TemporalMixer(nn.Module):
     """Inputs of a track over time to corrections of it."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, ratio: int, blocks: int, causal: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int, ratio: int, blocks: int, causal: bool
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(MixerBlock(width, ratio, causal) for _ in range(blocks))
         self.layer_norm = nn.LayerNorm(width, bias=False)
         self.linear_1 = nn.Linear(width, outputs)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:  # [N, T, inputs] -> [N, T, outputs]
+    def forward(
+        self, x: Tensor, past: Past | None = None
+    ) -> Tensor:  # [N, T, inputs] -> [N, T, outputs]
         x = self.linear(x)
         for index, block in enumerate(self.blocks):
-            x = block(x, None if past is None else Past(past.first[:, index], past.second[:, index]))
+            x = block(
+                x, None if past is None else Past(past.first[:, index], past.second[:, index])
+            )
         return self.linear_1(self.layer_norm(x))
 
 
@@ -86,9 +95,11 @@ def over_time(
     x: Tensor,  # [N, T, 1 or M, C]
     convolution: nn.Conv1d,  # depthwise, C or M * C inputs, M * C outputs
     back: int,  # frames that it looks back; the others of `REACH` it looks ahead
-    past: Tensor | None = None,  # [N, back, 1 or M, C]: the frames before, which become those before the next; None is zeros
+    # [N, back, 1 or M, C]: the frames before, which become those before the next; None is zeros
+    past: Tensor | None = None,
 ) -> Tensor:  # [N, T, M, C]
-    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero beyond the ends."""
+    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero
+    beyond the ends."""
     frames, channels = x.shape[1], x.shape[-1]
     assert convolution.bias is not None
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]

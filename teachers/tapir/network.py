@@ -1,15 +1,21 @@
-"""TAPIR, BootsTAPIR, causal BootsTAPIR: match each query in every frame alone, then refine the whole track.
+"""TAPIR, BootsTAPIR, causal BootsTAPIR: match each query in every frame alone, then refine the
+whole track.
 
-Paper    Doersch et al. 2023, arXiv 2306.08637; BootsTAPIR (extra convolutions, one more level): Doersch et al. 2024, arXiv 2402.00847.
-Weights  dm-tapnet `tapir_checkpoint_panning.pt`, `bootstapir_checkpoint_v2.pt`, `causal_bootstapir_checkpoint.pt`, Apache-2.0. This file
-         is written from the papers; the parity tests show equal outputs. Attribute names are the keys of those files.
-Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the top-left pixel, and going to a grid of
-         another size is a multiplication. Only `teacher.py` knows of pixel centres.
+Paper    Doersch et al. 2023, arXiv 2306.08637; BootsTAPIR (extra convolutions, one more level):
+         Doersch et al. 2024, arXiv 2402.00847.
+Weights  dm-tapnet `tapir_checkpoint_panning.pt`, `bootstapir_checkpoint_v2.pt`,
+         `causal_bootstapir_checkpoint.pt`, Apache-2.0. This file is written from the papers; the
+         parity tests show equal outputs. Attribute names are the keys of those files.
+Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the
+         top-left pixel, and going to a grid of another size is a multiplication. Only `teacher.py`
+         knows of pixel centres.
 
-Matching: a query's feature times the features of every cell of a frame gives a cost map; two convolutions and a soft argmax turn it
-into a position, an occlusion logit, and a logit of "farther than 6 px off". Refinement: products with the 7 x 7 cells around the
-position, on each grid of a pyramid, go through a mixer over time that corrects all three and the feature of the point; repeated, and
-again on finer grids for large frames. Tracks never see each other, so queries are computed in blocks that fit the cache.
+Matching: a query's feature times the features of every cell of a frame gives a cost map; two
+convolutions and a soft argmax turn it into a position, an occlusion logit, and a logit of "farther
+than 6 px off". Refinement: products with the 7 x 7 cells around the position, on each grid of a
+pyramid, go through a mixer over time that corrects all three and the feature of the point;
+repeated, and again on finer grids for large frames. Tracks never see each other, so queries are
+computed in blocks that fit the cache.
 """
 
 from __future__ import annotations
@@ -44,10 +50,12 @@ class TapirConfig:
     raster: int = 256
     """Side in px of the square raster in which positions are kept and points are matched."""
     groups: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the encoder's groups; the fine grid has those of the second, the coarse grid those of the fourth."""
+    """Channels of the encoder's groups; the fine grid has those of the second, the coarse grid
+    those of the fourth."""
     blocks_per_group: int = 2
     extra_blocks: int = 0
-    """BootsTAPIR: further residual blocks on the coarse grid, `extra_ratio` times as wide inside."""
+    """BootsTAPIR: further residual blocks on the coarse grid, `extra_ratio` times as wide
+    inside."""
     extra_ratio: int = 4
     pyramid_levels: int = 0
     """BootsTAPIR: how often the coarse grid is pooled by 2 for further correlations."""
@@ -65,21 +73,29 @@ class TapirConfig:
     causal: bool = False
     """No frame sees a later one in the mixer."""
     official_quirks: bool = False
-    """Do as the torch release does where it is wrong: it scales x by the height of the grid in correlations (up to 5 px off on grids
-    that are not square), and does not resize to a listed resolution if the one before is the size of the video."""
+    """Do as the torch release does where it is wrong: it scales x by the height of the grid in
+    correlations (up to 5 px off on grids that are not square), and does not resize to a listed
+    resolution if the one before is the size of the video."""
 
     @classmethod
     def official(cls, **changes: Any) -> TapirConfig:
-        """31.1 M parameters, as in `tapir_checkpoint_panning.pt`; 54.7 M with the changes of `BOOTSTAPIR`."""
+        """31.1 M parameters, as in `tapir_checkpoint_panning.pt`; 54.7 M with the changes of
+        `BOOTSTAPIR`."""
         return cls(**changes)
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
         """0.4 M parameters; trains on a CPU core."""
         sizes: dict[str, Any] = dict(
-            groups=(16, 32, 48, 64), blocks_per_group=1, extra_ratio=2, matching_channels=(8, 16, 8),
-            iterations=3, mixer_width=128, mixer_ratio=2, mixer_blocks=4,
-        )  # fmt: skip
+            groups=(16, 32, 48, 64),
+            blocks_per_group=1,
+            extra_ratio=2,
+            matching_channels=(8, 16, 8),
+            iterations=3,
+            mixer_width=128,
+            mixer_ratio=2,
+            mixer_blocks=4,
+        )
         return cls(**(sizes | changes))
 
     @property
@@ -115,16 +131,18 @@ class Features:
 
     resolution: Size
     grids: list[Tensor]
-    """[B, T, h, w, C]: the fine grid (stride 4), the coarse grid (stride 8), the coarse grid pooled by 2, 4, ..."""
+    """[B, T, h, w, C]: the fine grid (stride 4), the coarse grid (stride 8), the coarse grid pooled
+    by 2, 4, ..."""
 
 
 @dataclass(frozen=True)
 class TapirSteps:
-    """A forward pass: the matched points, then every refinement of every resolution, all of which enter the training loss."""
+    """A forward pass: the matched points, then every refinement of every resolution, all of which
+    enter the training loss."""
 
     steps: Tensor
-    """[1 + resolutions * iterations, B, N, T, 4]: x, y in px of the video, corner raster; logits of occlusion and of "farther than
-    6 px from the truth"."""
+    """[1 + resolutions * iterations, B, N, T, 4]: x, y in px of the video, corner raster; logits of
+    occlusion and of "farther than 6 px from the truth"."""
     iterations: int
 
     @property
@@ -147,7 +165,8 @@ class MatchingHead(nn.Module):
         self.occ_out = nn.Linear(third, 2)
 
     def forward(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """[P, 1, h, w] to positions [P, 2] in cells (corner raster), and logits [P, 2] of occlusion and distance."""
+        """[P, 1, h, w] to positions [P, 2] in cells (corner raster), and logits [P, 2] of occlusion
+        and distance."""
         hidden = self.hid1(cost.contiguous(memory_format=torch.channels_last)).relu_()
         weights = (self.temperature * self.hid2(hidden)).flatten(1).softmax(1)
         xy = soft_argmax(weights.unflatten(1, cost.shape[-2:]), self.radius)
@@ -156,9 +175,13 @@ class MatchingHead(nn.Module):
 
 
 def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2]
-    """Mean (x, y) of cell centres, weighted, over the cells strictly nearer than `radius` to the one with the largest weight."""
+    """Mean (x, y) of cell centres, weighted, over the cells strictly nearer than `radius` to the
+    one with the largest weight."""
     height, width = weights.shape[-2:]
-    rows, columns = torch.meshgrid(*(torch.arange(side, device=weights.device) + 0.5 for side in (height, width)), indexing="ij")
+    rows, columns = torch.meshgrid(
+        *(torch.arange(side, device=weights.device) + 0.5 for side in (height, width)),
+        indexing="ij",
+    )
     centres = torch.stack([columns, rows], -1).flatten(0, 1).to(weights)  # [h * w, 2]
     weights = weights.flatten(1)
     best = centres[weights.argmax(1)]  # [P, 2]
@@ -168,7 +191,8 @@ def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2
 
 
 class Tapir(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; frames and queries must be on that device."""
+    """The network. Runs on the device and in the precision of its weights; frames and queries must
+    be on that device."""
 
     BF16_PARTS = ("torch_pips_mixer",)
 
@@ -180,53 +204,86 @@ class Tapir(nn.Module):
         self.resnet_torch = PreActivationResNet(config.groups, config.blocks_per_group)
         self.torch_cost_volume_track_mods = MatchingHead(config)
         self.torch_pips_mixer = TemporalMixer(
-            4 + features + correlations, 4 + features, config.mixer_width, config.mixer_ratio, config.mixer_blocks, config.causal
+            4 + features + correlations,
+            4 + features,
+            config.mixer_width,
+            config.mixer_ratio,
+            config.mixer_blocks,
+            config.causal,
         )
         if config.extra_blocks:
-            self.extra_convs = ExtraConvolutions(config.coarse_channels, config.extra_ratio, config.extra_blocks)
+            self.extra_convs = ExtraConvolutions(
+                config.coarse_channels, config.extra_ratio, config.extra_blocks
+            )
 
     def forward(
         self,
         frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
-        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames, corner raster; t is a whole number
+        # [B, N, 3] (t, x, y), px of the frames, corner raster; t is a whole number
+        queries: Tensor,
         resolutions: Sequence[Size] | None = None,
         memory: Memory = CPU_MEMORY,
     ) -> TapirSteps:
         """Tracks over all T frames, those before the query included.
 
         Args:
-            resolutions: (H, W) px, multiples of 8, of the frames that positions are refined on, one after the other; None takes
-                `default_resolutions`.
+            resolutions: (H, W) px, multiples of 8, of the frames that positions are refined on, one
+                after the other; None takes `default_resolutions`.
         """
         size = (frames.shape[-2], frames.shape[-1])
-        features = self.encode(frames, resolutions or default_resolutions(size, self.config), memory)
-        return self.track(features, self.describe(features, queries, size), size, queries, memory=memory)
+        features = self.encode(
+            frames, resolutions or default_resolutions(size, self.config), memory
+        )
+        return self.track(
+            features, self.describe(features, queries, size), size, queries, memory=memory
+        )
 
-    def encode(self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY) -> list[Features]:
-        """Features for matching, then those for each of `resolutions`; equal neighbours are the same object."""
+    def encode(
+        self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY
+    ) -> list[Features]:
+        """Features for matching, then those for each of `resolutions`; equal neighbours are the
+        same object."""
         size = (frames.shape[-2], frames.shape[-1])
         features = [self._encode(frames, (self.config.raster, self.config.raster), memory)]
         for resolution in resolutions:
             before = features[-1]
             if self.config.official_quirks and before.resolution == size:
                 resolution = size
-            features.append(before if resolution == before.resolution else self._encode(frames, resolution, memory))
+            features.append(
+                before
+                if resolution == before.resolution
+                else self._encode(frames, resolution, memory)
+            )
         return features
 
     def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> Features:
         least = STRIDE * 2**self.config.pyramid_levels
         if any(side % STRIDE or side < least for side in resolution):
-            raise ConfigError(f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least {least}.")
-        blocks = [self._encode_block(block, resolution) for block in frames.flatten(0, 1).split(memory.frames_per_block)]
+            raise ConfigError(
+                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least "
+                f"{least}."
+            )
+        blocks = [
+            self._encode_block(block, resolution)
+            for block in frames.flatten(0, 1).split(memory.frames_per_block)
+        ]
         fine, coarse = (torch.cat(maps) for maps in zip(*blocks, strict=True))
         if self.config.extra_blocks:
             coarse = self.extra_convs(coarse, memory.frames_per_block)
         grids = [fine, _unit_length(coarse)]
         for _ in range(self.config.pyramid_levels):
             grids.append(F.avg_pool2d(grids[-1], 2))
-        return Features(resolution, [grid.permute(0, 2, 3, 1).contiguous().unflatten(0, (len(frames), -1)) for grid in grids])
+        return Features(
+            resolution,
+            [
+                grid.permute(0, 2, 3, 1).contiguous().unflatten(0, (len(frames), -1))
+                for grid in grids
+            ],
+        )
 
-    def _encode_block(self, frames: Tensor, resolution: Size) -> tuple[Tensor, Tensor]:  # [F, 3, H, W] -> [F, C, h, w] each
+    def _encode_block(
+        self, frames: Tensor, resolution: Size
+    ) -> tuple[Tensor, Tensor]:  # [F, 3, H, W] -> [F, C, h, w] each
         images = frames.to(self.resnet_torch.initial_conv.weight.dtype) / 255 * 2 - 1
         if images.shape[-2:] != resolution:
             images = F.interpolate(images, resolution, mode="bilinear", align_corners=False)
@@ -234,12 +291,16 @@ class Tapir(nn.Module):
         return _unit_length(fine), coarse
 
     def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> list[Tensor]:
-        """What each query looks like in its frame: for each of `features` [B, N, fine + coarse channels]."""
+        """What each query looks like in its frame: for each of `features` [B, N, fine + coarse
+        channels]."""
         frame, xy = queries[..., :1].round().long(), queries[..., None, 1:]
         share = xy / xy.new_tensor(size[::-1])
         described = []
         for level in features:
-            parts = [sample_windows(grid, frame, share * _sides(grid, xy) - 0.5, 0)[:, :, 0, 0] for grid in level.grids[:2]]
+            parts = [
+                sample_windows(grid, frame, share * _sides(grid, xy) - 0.5, 0)[:, :, 0, 0]
+                for grid in level.grids[:2]
+            ]
             described.append(torch.cat(parts, -1))
         return described
 
@@ -258,30 +319,42 @@ class Tapir(nn.Module):
             features: of `encode`.
             described: of `describe`, perhaps from other frames.
             size: (H, W) of the video.
-            queries: [B, N, 3] as in `forward`; matched positions in their own frames are replaced by them. None replaces nothing.
-            pasts: what a causal network remembers of the frames before, for each resolution; updated.
+            queries: [B, N, 3] as in `forward`; matched positions in their own frames are replaced
+                by them. None replaces nothing.
+            pasts: what a causal network remembers of the frames before, for each resolution;
+                updated.
         """
-        to_video = torch.cat([described[0].new_tensor(size[::-1]) / self.config.raster, described[0].new_ones(2)])
+        to_video = torch.cat(
+            [described[0].new_tensor(size[::-1]) / self.config.raster, described[0].new_ones(2)]
+        )
         matched = self.match(features[0], described[0], memory)
         xy, logits = matched.split(2, -1)
         if queries is not None:
-            here = torch.arange(xy.shape[2], device=xy.device) == queries[..., :1].round()  # [B, N, T]
-            xy = torch.where(here[..., None], (queries[..., 1:] / to_video[:2]).to(xy.dtype)[:, :, None], xy)
+            # [B, N, T]
+            here = torch.arange(xy.shape[2], device=xy.device) == queries[..., :1].round()
+            xy = torch.where(
+                here[..., None], (queries[..., 1:] / to_video[:2]).to(xy.dtype)[:, :, None], xy
+            )
         steps = [torch.cat([xy, logits], -1)[None]]
         for index, (level, points) in enumerate(zip(features[1:], described[1:], strict=True)):
             start = torch.cat([steps[-1][-1, ..., :2], logits], -1)
-            steps.append(self.refine(level, points, start, None if pasts is None else pasts[index], memory))
+            steps.append(
+                self.refine(level, points, start, None if pasts is None else pasts[index], memory)
+            )
         return TapirSteps(torch.cat(steps) * to_video, self.config.iterations)
 
     def match(self, features: Features, described: Tensor, memory: Memory = CPU_MEMORY) -> Tensor:
-        """[B, N, fine + coarse channels] to [B, N, T, 4]: where each frame alone looks most like the query."""
+        """[B, N, fine + coarse channels] to [B, N, T, 4]: where each frame alone looks most like
+        the query."""
         coarse = features.grids[1]
         batch, frames, height, width, _ = coarse.shape
         cells = coarse.flatten(1, 3).mT  # [B, C, T * h * w]
         cell_px = self.config.raster / _sides(coarse, described)
 
         def matched(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, 4]
-            xy, logits = self.torch_cost_volume_track_mods((points @ cells).view(-1, 1, height, width))
+            xy, logits = self.torch_cost_volume_track_mods(
+                (points @ cells).view(-1, 1, height, width)
+            )
             return torch.cat([xy * cell_px, logits], -1).view(batch, -1, frames, 4)
 
         points = described[..., self.config.fine_channels :]
@@ -299,21 +372,35 @@ class Tapir(nn.Module):
         remembered = () if past is None else (past.first, past.second)
         refined = partial(self._refine, features)
         points = start.shape[0] * start.shape[2]
-        return memory.in_blocks(refined, described, start, *remembered, points_per_query=points).movedim(2, 0)
+        return memory.in_blocks(
+            refined, described, start, *remembered, points_per_query=points
+        ).movedim(2, 0)
 
     def _refine(
-        self, features: Features, described: Tensor, start: Tensor, first: Tensor | None = None, second: Tensor | None = None
+        self,
+        features: Features,
+        described: Tensor,
+        start: Tensor,
+        first: Tensor | None = None,
+        second: Tensor | None = None,
     ) -> Tensor:  # [B, N, iterations, T, 4]
         fine, raster = self.config.fine_channels, self.config.raster
         xy, logits = start.split(2, -1)
         batch, _, frames, _ = xy.shape
         move_scale = raster / xy.new_tensor(features.resolution[::-1])
-        point = described[:, :, None].expand(-1, -1, frames, -1)  # [B, N, T, fine + coarse channels]
-        correlated = partial(correlate_maps, x_by_height=True) if self.config.official_quirks else correlate
+        # [B, N, T, fine + coarse channels]
+        point = described[:, :, None].expand(-1, -1, frames, -1)
+        correlated = (
+            partial(correlate_maps, x_by_height=True) if self.config.official_quirks else correlate
+        )
         unused = torch.zeros_like(xy)  # where PIPs had the position
         steps = []
         for iteration in range(self.config.iterations):
-            past = None if first is None or second is None else Past(first[0, :, iteration], second[0, :, iteration])
+            past = (
+                None
+                if first is None or second is None
+                else Past(first[0, :, iteration], second[0, :, iteration])
+            )
             parts = [point[..., :fine]] + [point[..., fine:]] * (len(features.grids) - 1)
             correlations = [
                 correlated(grid, part, xy / raster * _sides(grid, xy), self.config.radius)
@@ -332,11 +419,15 @@ class Tapir(nn.Module):
         config = self.config
         lead = (1, points, config.iterations, config.mixer_blocks, REACH)
         like = self.torch_pips_mixer.linear.weight
-        return Past(like.new_zeros(*lead, 1, config.mixer_width), like.new_zeros(*lead, config.mixer_ratio, config.mixer_width))
+        return Past(
+            like.new_zeros(*lead, 1, config.mixer_width),
+            like.new_zeros(*lead, config.mixer_ratio, config.mixer_width),
+        )
 
 
 def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
-    """The resolutions that the official forward pass refines on: the raster, then up to the video's own size by factors of at most 2."""
+    """The resolutions that the official forward pass refines on: the raster, then up to the video's
+    own size by factors of at most 2."""
     largest = max(size) / config.raster
     if largest <= 1:
         return [(config.raster, config.raster)]
@@ -344,7 +435,11 @@ def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
     least = STRIDE * 2**config.pyramid_levels
 
     def side(length: int, level: int) -> int:
-        exact = length if level == levels else config.raster * (length / config.raster) ** (level / levels)
+        exact = (
+            length
+            if level == levels
+            else config.raster * (length / config.raster) ** (level / levels)
+        )
         return max(least, int(exact) // STRIDE * STRIDE)
 
     return [(side(size[0], level), side(size[1], level)) for level in range(levels + 1)]

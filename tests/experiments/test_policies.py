@@ -1,4 +1,5 @@
-"""The experiment in experiments/policies.py: its truth is true, and what is done is not done again."""
+"""The experiment in experiments/policies.py: its truth is true, and what is done is not done
+again."""
 
 from __future__ import annotations
 
@@ -22,8 +23,10 @@ def test_the_truth_goes_through_every_query_where_it_is_seen(done):
     seen = 0
     for sample, truth in with_truth(str(done.out / "labels")):
         at_query = np.arange(len(sample.queries)), sample.queries[:, 0].astype(int)
-        np.testing.assert_allclose(truth.xy[at_query], sample.queries[:, 1:], atol=0.05)  # a bend is inverted to that
-        assert truth.visible[at_query].mean() > 0.9  # on an edge, half of the light may be another layer's
+        # a bend is inverted to that
+        np.testing.assert_allclose(truth.xy[at_query], sample.queries[:, 1:], atol=0.05)
+        # on an edge, half of the light may be another layer's
+        assert truth.visible[at_query].mean() > 0.9
         seen += len(sample.queries)
     assert seen == done.clips * done.queries
 
@@ -33,13 +36,20 @@ def test_the_oracle_labels_the_same_clips_with_no_track_farther_from_the_truth(d
     def error(tracks, truth) -> np.ndarray:
         distance = np.linalg.norm(tracks.xy - truth.xy, axis=-1)
         shown = truth.visible & np.isfinite(distance)
-        return np.where(shown.any(1), np.where(shown, distance, 0).sum(1) / np.maximum(shown.sum(1), 1), np.inf)
+        return np.where(
+            shown.any(1), np.where(shown, distance, 0).sum(1) / np.maximum(shown.sum(1), 1), np.inf
+        )
 
-    teachers, oracles = (dict((s.key, (s, t)) for s, t in with_truth(str(done.out / name))) for name in ("labels", "labels-oracle"))
+    teachers, oracles = (
+        dict((s.key, (s, t)) for s, t in with_truth(str(done.out / name)))
+        for name in ("labels", "labels-oracle")
+    )
     assert teachers.keys() == oracles.keys()
     for key, (sample, truth) in teachers.items():
         nearest = np.min([error(tracks, truth) for tracks in sample.tracks.values()], axis=0)
-        np.testing.assert_allclose(error(oracles[key][0].tracks["oracle"], truth), nearest, atol=0.02)
+        np.testing.assert_allclose(
+            error(oracles[key][0].tracks["oracle"], truth), nearest, atol=0.02
+        )
 
 
 @pytest.mark.slow
@@ -47,14 +57,24 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     before = {path: path.stat().st_mtime_ns for path in (done.out / "scores").iterdir()}
     run(done)
     said = capsys.readouterr().out
-    for name in ("lk", "flow", "match", "student before", "student, random", "student, random-agreeing", "student, oracle"):
+    for name in (
+        "lk",
+        "flow",
+        "match",
+        "student before",
+        "student, random",
+        "student, random-agreeing",
+        "student, oracle",
+    ):
         assert name in said
     assert {path: path.stat().st_mtime_ns for path in (done.out / "scores").iterdir()} == before
 
 
 @pytest.mark.slow
 def test_a_folder_holds_one_experiment(done):
-    with pytest.raises(ConfigError, match="holds an experiment with steps = 2, not 60: give another --out"):
+    with pytest.raises(
+        ConfigError, match="holds an experiment with steps = 2, not 60: give another --out"
+    ):
         run(Experiment(out=done.out))
 
 

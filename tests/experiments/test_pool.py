@@ -26,7 +26,12 @@ def folder(tmp_path_factory):
     video = np.stack([2 * x, 2 * y, 2 * t], -1).astype(np.uint8)
     for clip in range(2):
         points = rng.uniform(5, 90, (80, 12, 2)).astype(np.float32)
-        np.savez(folder / f"clip-{clip:06d}.npz", video=video, points=points, visible=rng.random((80, 12)) < 0.8)
+        np.savez(
+            folder / f"clip-{clip:06d}.npz",
+            video=video,
+            points=points,
+            visible=rng.random((80, 12)) < 0.8,
+        )
     return folder
 
 
@@ -44,8 +49,12 @@ def test_a_track_shows_in_every_frame_the_place_that_the_clip_had_there(folder, 
     for frames, xy, visible in zip(view.frames, view.xy, view.visible, strict=True):
         times = frames[:, 32, 32, 2] // 2
         for n, t in zip(*np.nonzero(visible & ((xy > 1) & (xy < 62)).all(-1)), strict=True):
-            colour = cv2.getRectSubPix(frames[t].astype(np.float32), (1, 1), xy[n, t].tolist())[0, 0]
-            nearest = min(np.abs(colour[:2] / 2 - points[:, times[t]]).max(-1).min() for points in stored)
+            colour = cv2.getRectSubPix(frames[t].astype(np.float32), (1, 1), xy[n, t].tolist())[
+                0, 0
+            ]
+            nearest = min(
+                np.abs(colour[:2] / 2 - points[:, times[t]]).max(-1).min() for points in stored
+            )
             assert nearest < 0.75  # colours are steps of half a pixel
             read += 1
     assert read > 100
@@ -98,7 +107,10 @@ def test_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
     (first,) = tmp_path.iterdir()
     before = first.stat().st_mtime_ns, first.read_bytes()
     render_pool(tmp_path, clips=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip-000000.npz", "clip-000001.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clip-000000.npz",
+        "clip-000001.npz",
+    ]
     assert (first.stat().st_mtime_ns, first.read_bytes()) == before
     view = draw_view(tmp_path, np.random.default_rng(0), replace(VIEW, batch=1))
     assert view.frames.shape == (1, 5, 64, 64, 3)

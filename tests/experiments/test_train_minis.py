@@ -1,4 +1,5 @@
-"""How the minis were trained: every stage learns, and a killed run goes on as if it had not been."""
+"""How the minis were trained: every stage learns, and a killed run goes on as if it had not
+been."""
 
 from __future__ import annotations
 
@@ -22,14 +23,21 @@ SMALL = ViewConfig(batch=1, frames=4, size=64, points=8)
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "STORED", SynthConfig(frames=8, height=96, width=96, points=200, query_frame="random"))
+        patch.setattr(
+            pool,
+            "STORED",
+            SynthConfig(frames=8, height=96, width=96, points=200, query_frame="random"),
+        )
         render_pool(folder, clips=2)
     return folder
 
 
 def short(name, monkeypatch, steps=(2, 2)):
     recipe = RECIPES[name]()
-    stages = (Stage(steps[0], replace(SMALL, frames=2), pretraining=True), Stage(steps[1], SMALL, start="between"))
+    stages = (
+        Stage(steps[0], replace(SMALL, frames=2), pretraining=True),
+        Stage(steps[1], SMALL, start="between"),
+    )
     monkeypatch.setattr(type(recipe), "stages", stages)
     monkeypatch.setattr(train_minis, "SAVE_EVERY", 3)
     return recipe
@@ -46,7 +54,11 @@ def test_a_killed_run_that_goes_on_ends_with_the_same_weights(name, folder, tmp_
 
     losses = type(recipe).losses
     calls = []
-    monkeypatch.setattr(type(recipe), "losses", lambda *given: calls.append(1) or (losses if len(calls) < 4 else killed)(*given))
+    monkeypatch.setattr(
+        type(recipe),
+        "losses",
+        lambda *given: calls.append(1) or (losses if len(calls) < 4 else killed)(*given),
+    )
     with pytest.raises(KeyboardInterrupt):
         train(recipe, folder, tmp_path / "killed", seed=0)
     monkeypatch.setattr(type(recipe), "losses", losses)

@@ -1,4 +1,5 @@
-"""A unit of work, step by step: killed at any write, overtaken by another writer, or with a decoder that fails."""
+"""A unit of work, step by step: killed at any write, overtaken by another writer, or with a decoder
+that fails."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def only_unit(videos: Path, out: Path) -> tuple[Job, list]:
     storage = Storage(str(out))
     freeze(storage, settings.frozen(), "test")
     create_plan(storage, 0, cut_into_units(list_sources([str(videos)]), 99))
-    return Job(url=str(out), frozen=settings.frozen(), agreement=settings.agreement), units(read_plans(storage))
+    return Job(url=str(out), frozen=settings.frozen(), agreement=settings.agreement), units(
+        read_plans(storage)
+    )
 
 
 def trackers(*names: str) -> LocalTrackers:
@@ -77,7 +80,9 @@ def label_twice(job: Job, unit: Unit, decoding: DecodingProcess) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("writes", range(4))
-def test_a_unit_killed_at_any_write_ends_with_the_same_bytes(videos, tmp_path, decoding, monkeypatch, writes, after):
+def test_a_unit_killed_at_any_write_ends_with_the_same_bytes(
+    videos, tmp_path, decoding, monkeypatch, writes, after
+):
     """Two teachers, then a third: tar, record, tar, record are its four writes."""
     job, (unit,) = only_unit(videos, tmp_path / "killed")
     calm, (same,) = only_unit(videos, tmp_path / "calm")
@@ -102,7 +107,8 @@ def test_the_events_of_a_unit_tell_every_clip_and_video(videos, tmp_path, decodi
 
 
 class Overtaken(Storage):
-    """Just before the first record is created, another job commits the unit with a teacher of its own."""
+    """Just before the first record is created, another job commits the unit with a teacher of its
+    own."""
 
     rival = None
 
@@ -113,19 +119,29 @@ class Overtaken(Storage):
         return super().create(name, data)
 
 
-def test_who_loses_the_race_adds_its_teachers_without_running_them_again_and_keeps_its_rows(tmp_path, decoding, monkeypatch):
+def test_who_loses_the_race_adds_its_teachers_without_running_them_again_and_keeps_its_rows(
+    tmp_path, decoding, monkeypatch
+):
     write_moving(tmp_path / "v.mp4", seed=1, frames=9)
     job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
     job = replace(job, frozen=config(tmp_path, "unused").frozen())
     ours, runs = trackers(STILL, NEAR, FEW), []
     track = ours.track
-    monkeypatch.setattr(ours, "track", lambda names, *rest: runs.append(names) or track(names, *rest))
+    monkeypatch.setattr(
+        ours, "track", lambda names, *rest: runs.append(names) or track(names, *rest)
+    )
     Overtaken.rival = lambda: list(do_unit(job, unit, second, trackers(FAR)))
-    with DecodingProcess(job.frozen, deadline_s=60, memory_gib=8) as second, monkeypatch.context() as patch:
+    with (
+        DecodingProcess(job.frozen, deadline_s=60, memory_gib=8) as second,
+        monkeypatch.context() as patch,
+    ):
         patch.setattr("labeler.unit.Storage", Overtaken)
         list(do_unit(job, unit, decoding, ours))
     record = latest_records(Storage(str(tmp_path / "out")))[0]
-    assert (record.revision, sorted(record.teachers)) == (1, ["far", "near", "needslongclips", "still"])
+    assert (record.revision, sorted(record.teachers)) == (
+        1,
+        ["far", "near", "needslongclips", "still"],
+    )
     assert [row.stage for row in record.rows] == ["teacher:needslongclips"]
     assert runs == [["near", "needslongclips", "still"]]
     assert findings(tmp_path / "out") == []
@@ -146,7 +162,9 @@ def test_a_damaged_record_stops_the_unit_with_its_name(videos, tmp_path, decodin
         list(do_unit(job, unit, decoding, trackers(STILL)))
 
 
-def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(videos, tmp_path, decoding, monkeypatch):
+def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(
+    videos, tmp_path, decoding, monkeypatch
+):
     call = decoding._process.call
     monkeypatch.setattr(
         decoding._process,

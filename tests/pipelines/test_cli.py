@@ -1,4 +1,5 @@
-"""The command line: help for everything, one sentence for what cannot be done, and no traceback for what was foreseen."""
+"""The command line: help for everything, one sentence for what cannot be done, and no traceback for
+what was foreseen."""
 
 from __future__ import annotations
 
@@ -54,11 +55,18 @@ def test_a_command_that_does_not_exist_is_wrong_usage(capsys):
     assert exit_code("lable", "videos") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("tapdistill: there is no command 'lable': there are demo, teachers, track, label")
+    assert err.startswith(
+        "tapdistill: there is no command 'lable': there are demo, teachers, track, label"
+    )
 
 
 @pytest.mark.parametrize(
-    "arguments", [("label",), ("label", "v", "--out", "o", "--no-such-flag"), ("label", "v", "--out", "o", "--workers", "two")]
+    "arguments",
+    [
+        ("label",),
+        ("label", "v", "--out", "o", "--no-such-flag"),
+        ("label", "v", "--out", "o", "--workers", "two"),
+    ],
 )
 def test_flags_that_do_not_parse_are_wrong_usage(arguments, capsys):
     assert exit_code(*arguments) == 2
@@ -80,12 +88,25 @@ def sentence(capsys) -> str:
     [
         (("label", "{tmp}/none*.mp4", "--out", "{tmp}/o"), "no file there"),
         (("label", "v", "--out", "s3://key:secret@bucket/o"), "must not hold a user or a password"),
-        (("label", "v", "--out", "{tmp}/o", "--agreement.tau-px", "0"), "tau_px = 0.0: must be above 0"),
+        (
+            ("label", "v", "--out", "{tmp}/o", "--agreement.tau-px", "0"),
+            "tau_px = 0.0: must be above 0",
+        ),
         (("label", "v", "--out", "{tmp}/o", "--clips.frames", "0"), "min_frames = 8, frames = 0"),
         (("label", "v", "--out", "{tmp}/o", "--teachers", "lk", "lk"), "each once"),
         (("label", "v", "--out", "{tmp}/o", "--checkpoint", "lk"), "write NAME=FILE"),
         (
-            ("label", "{tmp}/v.mp4", "--out", "{tmp}/o", "--engine", "local", "--teachers", "lk", "lkk"),
+            (
+                "label",
+                "{tmp}/v.mp4",
+                "--out",
+                "{tmp}/o",
+                "--engine",
+                "local",
+                "--teachers",
+                "lk",
+                "lkk",
+            ),
             "no teacher 'lkk': there are lk, ",
         ),
         (("relabel", "{tmp}"), "is not a data set"),
@@ -121,12 +142,19 @@ def toml(tmp_path: Path, text: str) -> str:
 def test_a_file_gives_defaults_and_flags_beat_it(tmp_path):
     file = toml(
         tmp_path,
-        'out = "there"\nteachers = ["lk", "flow"]\n[agreement]\ntau_px = 3\nmin_support = 0.5\n[clips]\nstrides = [1, 2]\n',
+        'out = "there"\nteachers = ["lk", "flow"]\n[agreement]\ntau_px = 3\nmin_support = '
+        "0.5\n[clips]\nstrides = [1, 2]\n",
     )
-    config = parse(LabelConfig, "label", ["v.mp4", "w.mp4", "--config", file, "--agreement.tau-px", "1.5"])
+    config = parse(
+        LabelConfig, "label", ["v.mp4", "w.mp4", "--config", file, "--agreement.tau-px", "1.5"]
+    )
     assert config.videos == ("v.mp4", "w.mp4")
     assert (config.out, config.teachers, config.clips.strides) == ("there", ("lk", "flow"), (1, 2))
-    assert (config.agreement.tau_px, config.agreement.min_support, config.agreement.min_visible_frames) == (1.5, 0.5, 8)
+    assert (
+        config.agreement.tau_px,
+        config.agreement.min_support,
+        config.agreement.min_visible_frames,
+    ) == (1.5, 0.5, 8)
 
 
 def test_a_whole_number_in_a_file_is_the_same_setting_as_on_the_command_line(tmp_path):
@@ -140,8 +168,15 @@ def test_a_whole_number_in_a_file_is_the_same_setting_as_on_the_command_line(tmp
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("taus = 3", r"job\.toml sets 'taus', which LabelConfig does not have: there are videos, out"),
-        ("[agreement]\ntau = 3", r"job\.toml \[agreement\] sets 'tau', which AgreementConfig does not have: there are tau_px"),
+        (
+            "taus = 3",
+            r"job\.toml sets 'taus', which LabelConfig does not have: there are videos, out",
+        ),
+        (
+            "[agreement]\ntau = 3",
+            r"job\.toml \[agreement\] sets 'tau', which AgreementConfig does not have: there are "
+            r"tau_px",
+        ),
         ("[agreement]\ntau_px = 0", r"tau_px = 0\.0: must be above 0"),
         ("agreement = 3", r"job\.toml: agreement = 3"),
         ('[agreement]\ntau_px = "three"', r"job\.toml \[agreement\]: tau_px = 'three'"),
@@ -159,9 +194,15 @@ def test_a_file_that_cannot_be_right_is_refused_with_its_name(tmp_path, text, sa
 
 
 def test_a_file_works_for_every_kind_of_flag(tmp_path):
-    config = parse(GcConfig, "gc", ["data", "--config", toml(tmp_path, "dry_run = true\nolder_than_s = 60")])
+    config = parse(
+        GcConfig, "gc", ["data", "--config", toml(tmp_path, "dry_run = true\nolder_than_s = 60")]
+    )
     assert repr(config) == "GcConfig(data='data', older_than_s=60.0, dry_run=True)"
-    quiet = parse(LabelConfig, "label", ["v", "--config", toml(tmp_path, 'out = "o"\nengine = "local"\nworkers = 1')])
+    quiet = parse(
+        LabelConfig,
+        "label",
+        ["v", "--config", toml(tmp_path, 'out = "o"\nengine = "local"\nworkers = 1')],
+    )
     assert (quiet.engine, quiet.workers, quiet.ray_address) == ("local", 1, None)
 
 
@@ -179,7 +220,11 @@ def test_a_file_works_for_every_kind_of_flag(tmp_path):
 )
 def test_values_of_a_flag_may_come_together_or_one_by_one(flags):
     data = parse(TrainCommand, "train", ["--recipe", "mini", "--out", "o", *flags]).data
-    assert (data.data, data.data_weights, data.policy) == (("a", "b"), (1.0, 3.0), "random-agreeing")
+    assert (data.data, data.data_weights, data.policy) == (
+        ("a", "b"),
+        (1.0, 3.0),
+        "random-agreeing",
+    )
 
 
 def test_values_of_a_repeated_flag_leave_other_flags_and_arguments_alone():
@@ -196,15 +241,35 @@ def test_values_of_a_repeated_flag_leave_other_flags_and_arguments_alone():
         "2",
         "--unsafe-decode",
     )
-    config = parse(LabelConfig, "label", [*flags, "--checkpoint", "lk=1", "--checkpoint", "match=2"])
+    config = parse(
+        LabelConfig, "label", [*flags, "--checkpoint", "lk=1", "--checkpoint", "match=2"]
+    )
     assert (config.videos, config.out, config.unsafe_decode) == (("v.mp4",), "o", True)
-    assert (config.teachers, config.clips.strides, config.checkpoint) == (("lk", "match"), (1, 2), ("lk=1", "match=2"))
-    assert parse(EvalCommand, "eval", ["--model", "a", "--seed", "3", "--model", "b=c.pth"]).model == ("a", "b=c.pth")
+    assert (config.teachers, config.clips.strides, config.checkpoint) == (
+        ("lk", "match"),
+        (1, 2),
+        ("lk=1", "match=2"),
+    )
+    assert parse(
+        EvalCommand, "eval", ["--model", "a", "--seed", "3", "--model", "b=c.pth"]
+    ).model == ("a", "b=c.pth")
 
 
 def test_of_a_flag_with_one_value_the_last_counts_and_a_file_is_still_beaten(tmp_path):
     file = toml(tmp_path, 'out = "o"\nteachers = ["lk"]\nworkers = 1\n')
-    flags = ["v.mp4", "--config", file, "--teachers", "flow", "--workers", "2", "--teachers", "match", "--workers", "3"]
+    flags = [
+        "v.mp4",
+        "--config",
+        file,
+        "--teachers",
+        "flow",
+        "--workers",
+        "2",
+        "--teachers",
+        "match",
+        "--workers",
+        "3",
+    ]
     config = parse(LabelConfig, "label", flags)
     assert (config.teachers, config.workers) == (("flow", "match"), 3)
 
@@ -248,11 +313,24 @@ print(*sorted({"ray", "torch", "cv2", "av", "pandas", "tyro", "webdataset"} & se
 
 
 def test_help_imports_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", HEAVY], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == ""
 
 
 def test_the_console_script_is_the_command_line():
-    done = subprocess.run([sys.executable, "-m", "pipelines.cli", "lable"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "lable"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("tapdistill: there is no command 'lable'")

@@ -1,4 +1,5 @@
-"""Data sets whose own files are damaged: every command says which, in one sentence, and none shows a traceback."""
+"""Data sets whose own files are damaged: every command says which, in one sentence, and none shows
+a traceback."""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ PLAN = "plan.0000.parquet"
 @pytest.fixture
 def spoiled(dataset, tmp_path) -> Path:
     """A copy of a good data set."""
-    return Path(shutil.copytree(dataset.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("records.parquet")))
+    return Path(
+        shutil.copytree(
+            dataset.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("records.parquet")
+        )
+    )
 
 
 def refusals(folder: Path, capsys) -> dict[str, str]:
@@ -51,7 +56,15 @@ def test_a_plan_that_is_none_is_named(spoiled, capsys, data):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("uri", None), ("uri", 5), ("unit", "a"), ("unit", float("nan")), ("unit", -2), ("size", "x"), ("metadata", 0.5)],
+    [
+        ("uri", None),
+        ("uri", 5),
+        ("unit", "a"),
+        ("unit", float("nan")),
+        ("unit", -2),
+        ("size", "x"),
+        ("metadata", 0.5),
+    ],
 )
 def test_a_plan_with_odd_columns_is_named(spoiled, capsys, column, value):
     table = pd.read_parquet(spoiled / PLAN)
@@ -66,7 +79,13 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
     """Every field of a record, and of the first of each of its lists."""
     if at:
         yield at
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1])
+        if isinstance(value, list)
+        else ()
+    )
     for name, one in inner:
         if name not in ("teachers", "fingerprint", "agreement"):
             yield from places(one, (*at, name))
@@ -99,7 +118,10 @@ def test_a_record_under_another_name_is_refused(spoiled):
 
 def test_copies_of_records_that_are_none_are_as_good_as_none(spoiled):
     before = open_dataset(str(spoiled)).clips
-    for table in (pd.DataFrame({"name": ["x"]}), pd.DataFrame({"name": [["x"]], "tag": [["y"]], "record": [5]})):
+    for table in (
+        pd.DataFrame({"name": ["x"]}),
+        pd.DataFrame({"name": [["x"]], "tag": [["y"]], "record": [5]}),
+    ):
         table.to_parquet(spoiled / "records.parquet")
         pd.testing.assert_frame_equal(open_dataset(str(spoiled)).clips, before)
 

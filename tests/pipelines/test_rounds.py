@@ -1,4 +1,5 @@
-"""Rounds: a trained student joins the teachers, labels again, and another student learns from all of them."""
+"""Rounds: a trained student joins the teachers, labels again, and another student learns from all
+of them."""
 
 from __future__ import annotations
 
@@ -37,26 +38,51 @@ SCRATCH = (
 
 
 @pytest.mark.slow
-def test_a_student_labels_under_its_own_name_and_the_next_one_learns_from_it(dataset, videos, tmp_path):
+def test_a_student_labels_under_its_own_name_and_the_next_one_learns_from_it(
+    dataset, videos, tmp_path
+):
     labels = str(shutil.copytree(dataset.folder, tmp_path / "labels"))
     before = {record.unit: record.tar for record in latest_records(Storage(labels))}
 
     first = tmp_path / "round1"
-    assert tapdistill(["train", "--data", labels, *SIZES, *SCRATCH, "--steps", "2", "--out", str(first)]) == 0
+    assert (
+        tapdistill(
+            ["train", "--data", labels, *SIZES, *SCRATCH, "--steps", "2", "--out", str(first)]
+        )
+        == 0
+    )
     student = first / "student.safetensors"
     again = ["label", str(videos), "--out", labels, *FLAGS, "--device", "cpu"]
     assert tapdistill([*again, "--teachers", "round-1", "--checkpoint", f"round-1={student}"]) == 0
 
     records = latest_records(Storage(labels))
     assert {name for record in records for name in record.teachers} == {"still", "near", "round-1"}
-    assert all(record.teachers["round-1"]["architecture"].startswith("CoTracker3 offline") for record in records)
+    assert all(
+        record.teachers["round-1"]["architecture"].startswith("CoTracker3 offline")
+        for record in records
+    )
     assert all(record.tar != before[record.unit] for record in records)
     clips, _ = open_clips((labels,), (48, 64))
     assert {clip.teachers for clip in clips} == {("near", "round-1", "still")}
 
     second = tmp_path / "round2"
     begin = ["--init", str(student), "--steps", "2", "--out", str(second)]
-    assert tapdistill(["train", "--data", labels, *SIZES, *begin, "--policy", "random-agreeing", "--agreement.tau-px", "20"]) == 0
+    assert (
+        tapdistill(
+            [
+                "train",
+                "--data",
+                labels,
+                *SIZES,
+                *begin,
+                "--policy",
+                "random-agreeing",
+                "--agreement.tau-px",
+                "20",
+            ]
+        )
+        == 0
+    )
     assert (second / "student.safetensors").is_file()
 
 

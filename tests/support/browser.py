@@ -8,18 +8,30 @@ import shutil
 import time
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--window-size=1200,900",
+)
 
 
 def chromium() -> str | None:
     """The program, or None where there is none."""
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
 
 
 class Browser:
-    """A page in headless Chromium, in real time, spoken to through two pipes (Chrome DevTools Protocol)."""
+    """A page in headless Chromium, in real time, spoken to through two pipes (Chrome DevTools
+    Protocol)."""
 
     def __init__(self, chromium, page, profile):
         there_in, self._out = os.pipe()
@@ -41,21 +53,32 @@ class Browser:
         os.close(there_out)
         self._sent, self._session = 0, {}
         target = self._ask("Target.createTarget", url=page.as_uri())["targetId"]
-        self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self._session = {
+            "sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)[
+                "sessionId"
+            ]
+        }
         while self.evaluate("location.protocol + document.readyState") != "file:complete":
             time.sleep(0.05)
 
     def evaluate(self, script):
         """The value that the promise `script` gives."""
-        answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        answer = self._ask(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def press(self, key):
-        """A real key, as a keyboard gives it to whatever has the focus: its name in `KeyboardEvent.key`, such as "Tab"."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}.get(key, ord(key[0].upper()))
+        """A real key, as a keyboard gives it to whatever has the focus: its name in
+        `KeyboardEvent.key`, such as "Tab"."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}.get(
+            key, ord(key[0].upper())
+        )
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-        self._ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
+        self._ask(
+            "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code
+        )
         self._ask("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     def close(self):
@@ -67,7 +90,13 @@ class Browser:
 
     def _ask(self, method, **params):
         self._sent += 1
-        os.write(self._out, json.dumps({"id": self._sent, "method": method, "params": params, **self._session}).encode() + b"\0")
+        os.write(
+            self._out,
+            json.dumps(
+                {"id": self._sent, "method": method, "params": params, **self._session}
+            ).encode()
+            + b"\0",
+        )
         while True:
             answer = json.loads(b"".join(iter(lambda: os.read(self._in, 1), b"\0")))
             if answer.get("id") == self._sent:

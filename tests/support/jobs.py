@@ -25,7 +25,8 @@ def findings(out: Path | str) -> list[str]:
 
 
 def differences(there: Path | str, here: Path | str) -> list[str]:
-    """Members that are not the same in two data sets, by unit: empty for equal samples, whatever the revision."""
+    """Members that are not the same in two data sets, by unit: empty for equal samples, whatever
+    the revision."""
     found: list[str] = []
     for unit, (a, b) in enumerate(zip_longest(contents(there), contents(here), fillvalue=b"")):
         if a != b:

@@ -1,4 +1,5 @@
-"""Official CoTracker weights of a parity case, and comparison of tracks with what the official code gave for them."""
+"""Official CoTracker weights of a parity case, and comparison of tracks with what the official code
+gave for them."""
 
 from __future__ import annotations
 
@@ -16,9 +17,12 @@ from tests.support import parity
 
 
 def model_of(case: parity.Case, model: nn.Module, keys: str) -> nn.Module:
-    """`model` with the weights of the case; those of rule "keep" are the constants that it has already."""
+    """`model` with the weights of the case; those of rule "keep" are the constants that it has
+    already."""
     filled = parity.weights(keys, **case.meta["weights"])
-    missing, unexpected = model.load_state_dict({key: torch.from_numpy(value) for key, value in filled.items()}, strict=False)
+    missing, unexpected = model.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in filled.items()}, strict=False
+    )
     kept = {entry["key"] for entry in parity.key_list(keys) if entry["rule"] == "keep"}
     assert set(missing) == kept
     assert unexpected == []
@@ -34,17 +38,22 @@ def file_of(case: parity.Case, model: nn.Module, keys: str, folder: Path) -> str
 
 def inputs(case: parity.Case) -> tuple[Tensor, Tensor]:
     """Frames [1, T, 3, H, W] and queries [1, N, 3]."""
-    return torch.from_numpy(case.frames).permute(0, 3, 1, 2)[None], torch.from_numpy(case["queries"])[None]
+    return torch.from_numpy(case.frames).permute(0, 3, 1, 2)[None], torch.from_numpy(
+        case["queries"]
+    )[None]
 
 
 def check(ours: np.ndarray | Tensor, theirs: np.ndarray, tolerance: float) -> None:
     """`ours` is [..., N, T] or [..., N, T, 2], theirs has T before N."""
     points = -3 if theirs.shape[-1] == 2 and np.ndim(ours) > 2 else -2
-    np.testing.assert_allclose(np.swapaxes(np.asarray(ours), points, points + 1), theirs, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(
+        np.swapaxes(np.asarray(ours), points, points + 1), theirs, atol=tolerance, rtol=0
+    )
 
 
 def answers(windows: list[Refinements], iteration: int) -> tuple[Tensor, Tensor, Tensor]:
-    """xy [N, T, 2], visibility [N, T], confidence [N, T] after an iteration; where windows overlap the later counts."""
+    """xy [N, T, 2], visibility [N, T], confidence [N, T] after an iteration; where windows overlap
+    the later counts."""
     frames = windows[-1].first_frame + windows[-1].xy.shape[3]
     points = windows[0].xy.shape[2]
     xy = windows[0].xy.new_zeros(points, frames, 2)
@@ -57,7 +66,9 @@ def answers(windows: list[Refinements], iteration: int) -> tuple[Tensor, Tensor,
     return xy, visibility, confidence
 
 
-def check_predictor(case: parity.Case, teacher: CoTrackerTeacher, tracks: Tracks, prefix: str = "") -> None:
+def check_predictor(
+    case: parity.Case, teacher: CoTrackerTeacher, tracks: Tracks, prefix: str = ""
+) -> None:
     """Positions within the tolerance, and the visible flag wherever the case is sure of it."""
     assert teacher.info.settings["iterations"] == case.meta["iters"]
     check(tracks.xy, case[f"{prefix}tracks"], case.meta["tolerance_px"])

@@ -1,4 +1,5 @@
-"""The teacher that docs/add-a-teacher.md writes, as the module that a user would have: "tests.support.own_teacher:FarnebackTeacher"."""
+"""The teacher that docs/add-a-teacher.md writes, as the module that a user would have:
+"tests.support.own_teacher:FarnebackTeacher"."""
 
 from __future__ import annotations
 

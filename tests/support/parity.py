@@ -1,7 +1,8 @@
-"""Inputs of the parity cases in `tests/data`: weights, videos, and queries from formulas, so that no weight needs to be stored.
+"""Inputs of the parity cases in `tests/data`: weights, videos, and queries from formulas, so that
+no weight needs to be stored.
 
-A case is an npz with the outputs of the official code for these inputs; its `meta` says which. Integer arithmetic up to the last
-step: every machine gets the same bits.
+A case is an npz with the outputs of the official code for these inputs; its `meta` says which.
+Integer arithmetic up to the last step: every machine gets the same bits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def key_list(model: str) -> list[dict[str, Any]]:
 
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """float64 in [-1, 1): SplitMix64 of (index + crc32(name) * 2**32), top 53 bits."""
-    z = np.arange(math.prod(shape), dtype=np.uint64) + (np.uint64(zlib.crc32(name.encode())) << np.uint64(32))
+    z = np.arange(math.prod(shape), dtype=np.uint64) + (
+        np.uint64(zlib.crc32(name.encode())) << np.uint64(32)
+    )
     with np.errstate(over="ignore"):
         z += np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -59,7 +62,9 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return ((z >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0).reshape(shape)
 
 
-def weights(model: str, *, salt: str = "", gains: Any = (), bias_offset: Any = (), column_gains: Any = ()) -> dict[str, np.ndarray]:
+def weights(
+    model: str, *, salt: str = "", gains: Any = (), bias_offset: Any = (), column_gains: Any = ()
+) -> dict[str, np.ndarray]:
     """float32 weights of every filled entry; arguments as in a case's `meta["weights"]`.
 
     Entries of rule "keep" are constants of the network and left out.
@@ -89,9 +94,11 @@ def weights(model: str, *, salt: str = "", gains: Any = (), bias_offset: Any = (
 
 
 def video(seed: int, T: int, H: int, W: int, vx: float, vy: float) -> np.ndarray:
-    """uint8 [T, H, W, 3]: a background that drifts by (vx, vy) px a frame, and a disc in front that moves by (-1.5 vx, -vy).
+    """uint8 [T, H, W, 3]: a background that drifts by (vx, vy) px a frame, and a disc in front that
+    moves by (-1.5 vx, -vy).
 
-    Texture: 24 plane waves a channel, 4 to 40 px long. The disc has radius min(H, W) / 5 and starts at (0.35 W, 0.5 H).
+    Texture: 24 plane waves a channel, 4 to 40 px long. The disc has radius min(H, W) / 5 and starts
+    at (0.35 W, 0.5 H).
     """
     y, x = np.mgrid[0:H, 0:W].astype(np.float64)
 
@@ -111,12 +118,15 @@ def video(seed: int, T: int, H: int, W: int, vx: float, vy: float) -> np.ndarray
         front = texture("front", x + 1.5 * vx * t, y + vy * t)
         cx, cy = 0.35 * W - 1.5 * vx * t, 0.5 * H - vy * t
         inside = ((x - cx) ** 2 + (y - cy) ** 2 < (min(H, W) / 5.0) ** 2)[..., None]
-        frames.append(np.clip(np.rint(127.5 + 26.0 * np.where(inside, front, back)), 0, 255).astype(np.uint8))
+        frames.append(
+            np.clip(np.rint(127.5 + 26.0 * np.where(inside, front, back)), 0, 255).astype(np.uint8)
+        )
     return np.stack(frames)
 
 
 def queries(seed: int, N: int, T: int, H: int, W: int) -> np.ndarray:
-    """float32 [N, 3] as (t, x, y): a third at t = 0, the others at any frame; 8 % margin; multiples of 1/16 px."""
+    """float32 [N, 3] as (t, x, y): a third at t = 0, the others at any frame; 8 % margin; multiples
+    of 1/16 px."""
     u = (uniform(f"queries/{seed}", (N, 3)) + 1.0) / 2.0
     t = np.floor(u[:, 0] * T)
     t[: (N + 2) // 3] = 0

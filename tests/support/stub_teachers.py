@@ -1,4 +1,5 @@
-"""Teachers that do one plain thing each, for tests of everything around teachers: "benchmarks.harness.teachers:Still" and so on.
+"""Teachers that do one plain thing each, for tests of everything around teachers:
+"benchmarks.harness.teachers:Still" and so on.
 
 Each is called as the factory of a teacher is; their tracks are known by hand.
 """
@@ -31,7 +32,11 @@ class Drawn(Still):
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         still = super()._track(frames, queries, seed)
-        return Tracks(still.xy + np.random.default_rng(seed).normal(size=still.xy.shape), still.visibility, still.confidence)
+        return Tracks(
+            still.xy + np.random.default_rng(seed).normal(size=still.xy.shape),
+            still.visibility,
+            still.confidence,
+        )
 
 
 class NeedsLongClips(Still):
@@ -79,7 +84,9 @@ class _LateStream(Stream):
         self._teacher, self._unanswered = teacher, np.zeros((0, 1, 1, 3), np.uint8)
 
     def _advance(self, frames: np.ndarray) -> Tracks:
-        self._unanswered = np.concatenate([self._unanswered, frames]) if len(self._unanswered) else frames
+        self._unanswered = (
+            np.concatenate([self._unanswered, frames]) if len(self._unanswered) else frames
+        )
         return self._answer(max(0, len(self._unanswered) - LATE_FRAMES))
 
     def _rest(self) -> Tracks:

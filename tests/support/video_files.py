@@ -1,8 +1,8 @@
 """Small videos of every kind, written with PyAV, whose frames tell their own number.
 
-The top half of a frame holds its number twice: a row of 8 blocks, white for 1 and black for 0, and below it the complement. That
-survives lossy coding, and a mixed or broken frame is hardly read by accident. The bottom half is a moving texture, so that the
-codecs predict between frames.
+The top half of a frame holds its number twice: a row of 8 blocks, white for 1 and black for 0, and
+below it the complement. That survives lossy coding, and a mixed or broken frame is hardly read by
+accident. The bottom half is a moving texture, so that the codecs predict between frames.
 
     write_video(path, codec="libx264", options={"bf": "3"})
     number_in(frame)        # 17
@@ -24,7 +24,9 @@ HEIGHT, WIDTH, FRAMES, RATE = 48, 64, 60, 24
 def painted(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:  # uint8 [H, W, 3]
     """A frame that carries `number` (0..255)."""
     y, x = np.mgrid[:height, :width]
-    frame = np.stack([128 + 80 * np.sin((x + s * number) / 5 + y / (4 + s)) for s in (1, 2, 3)], -1).astype(np.uint8)
+    frame = np.stack(
+        [128 + 80 * np.sin((x + s * number) / 5 + y / (4 + s)) for s in (1, 2, 3)], -1
+    ).astype(np.uint8)
     band, block = height // 4, width // 8
     for i, bit in enumerate(f"{number:08b}"):
         frame[:band, i * block : (i + 1) * block] = 235 if bit == "1" else 20
@@ -33,7 +35,8 @@ def painted(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
 
 
 def number_in(frame: np.ndarray) -> int:
-    """The number painted in `frame`, whatever its size; AssertionError if its two rows don't agree."""
+    """The number painted in `frame`, whatever its size; AssertionError if its two rows don't
+    agree."""
     height, width = frame.shape[:2]
 
     def bits(row: float) -> list[bool]:
@@ -41,7 +44,9 @@ def number_in(frame: np.ndarray) -> int:
         return [bool(frame[y, x].mean() > 128) for x in xs]
 
     plain, complement = bits(1 / 8), bits(3 / 8)
-    assert plain == [not bit for bit in complement], "this frame carries no number: it is turned, mixed, or broken"
+    assert plain == [not bit for bit in complement], (
+        "this frame carries no number: it is turned, mixed, or broken"
+    )
     return int("".join("01"[bit] for bit in plain), 2)
 
 
@@ -66,7 +71,8 @@ def write_video(
 ) -> Path:
     with av.open(str(path), "w", options=container or {}) as out:
         streams = [
-            out.add_stream(codec, rate=RATE, options={**SETTINGS.get(codec, {}), **(options or {})}) for _ in range(video_streams)
+            out.add_stream(codec, rate=RATE, options={**SETTINGS.get(codec, {}), **(options or {})})
+            for _ in range(video_streams)
         ]
         sound = out.add_stream("aac", rate=8000, layout="mono") if audio else None
         for stream in streams:
@@ -95,13 +101,18 @@ def write_video(
             for packet in stream.encode():
                 out.mux(packet)
     if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # run by root, it makes this thread a real-time one
+        # run by root, it makes this thread a real-time one
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
 SETTINGS = {
     "libx264": {"g": "20", "crf": "10", "preset": "veryfast", "bf": "3"},
-    "libx265": {"crf": "10", "preset": "superfast", "x265-params": "keyint=20:bframes=3:open-gop=0:log-level=none:pools=1"},
+    "libx265": {
+        "crf": "10",
+        "preset": "superfast",
+        "x265-params": "keyint=20:bframes=3:open-gop=0:log-level=none:pools=1",
+    },
     "libvpx-vp9": {"g": "20", "crf": "10", "b": "0", "cpu-used": "8"},
     "libvpx": {"g": "20", "crf": "6", "b": "4M", "cpu-used": "8"},
     "libsvtav1": {"g": "20", "crf": "10", "preset": "8", "svtav1-params": "lp=1"},
@@ -112,7 +123,9 @@ SETTINGS = {
 
 
 def _silence(samples: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), np.float32), format="fltp", layout="mono")
+    frame = av.AudioFrame.from_ndarray(
+        np.zeros((1, samples), np.float32), format="fltp", layout="mono"
+    )
     frame.rate, frame.pts = 8000, 0
     return frame
 
@@ -127,8 +140,12 @@ def write_audio(path: Path) -> Path:
 
 
 def trim_without_coding(source: Path, path: Path, first: int) -> Path:
-    """Cut the `first` frames off as `ffmpeg -ss -c copy` does: the packets stay, an edit list hides them."""
-    with av.open(str(source)) as there, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
+    """Cut the `first` frames off as `ffmpeg -ss -c copy` does: the packets stay, an edit list hides
+    them."""
+    with (
+        av.open(str(source)) as there,
+        av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out,
+    ):
         old = there.streams.video[0]
         new = out.add_stream_from_template(old)
         shift = round(Fraction(first, RATE) / old.time_base)

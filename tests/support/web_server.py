@@ -56,7 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = site.body[first:]
         self.send_response(206 if first else 200)
         if first:
-            self.send_header("Content-Range", f"bytes {first}-{len(site.body) - 1}/{len(site.body)}")
+            self.send_header(
+                "Content-Range", f"bytes {first}-{len(site.body) - 1}/{len(site.body)}"
+            )
         if site.etag:
             self.send_header("ETag", site.etag)
         if site.announces_length:

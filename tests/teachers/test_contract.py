@@ -1,10 +1,12 @@
 """The contract: what every teacher that can be named keeps, whatever tracker is behind it.
 
-A new teacher is tested by being listed, and so is the one of docs/add-a-teacher.md. One that needs weights is tested without training
-(`checkpoint="random"`, `preset="mini"`): what only a tracker that works, or one whose queries don't see each other, can keep is asked
-of those without weights. Clips are drawn from plane waves at moved coordinates, so that motion is exact.
+A new teacher is tested by being listed, and so is the one of docs/add-a-teacher.md. One that needs
+weights is tested without training (`checkpoint="random"`, `preset="mini"`): what only a tracker
+that works, or one whose queries don't see each other, can keep is asked of those without weights.
+Clips are drawn from plane waves at moved coordinates, so that motion is exact.
 
-`TAPDISTILL_CONTRACT=module:Class` asks all of it of that teacher alone, made from the file in `TAPDISTILL_CONTRACT_CHECKPOINT`.
+`TAPDISTILL_CONTRACT=module:Class` asks all of it of that teacher alone, made from the file in
+`TAPDISTILL_CONTRACT_CHECKPOINT`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def frames() -> np.ndarray:
 @pytest.fixture(scope="module")
 def queries() -> np.ndarray:
     """[12, 3]: at every frame, at whole pixels and between them, away from the border."""
-    places = [(t, 30 + 6.25 * i, 28 + 3.5 * i) for i, t in enumerate([0, 3, 7, 5, 0, 2, 7, 1, 4, 6, 3, 0])]
+    places = [
+        (t, 30 + 6.25 * i, 28 + 3.5 * i) for i, t in enumerate([0, 3, 7, 5, 0, 2, 7, 1, 4, 6, 3, 0])
+    ]
     return np.array(places, np.float32)
 
 
@@ -48,15 +52,23 @@ CHECKPOINT = os.environ.get("TAPDISTILL_CONTRACT_CHECKPOINT")
 
 def works(name: str) -> bool:
     """Whether it tracks: it needs no weights, or has them."""
-    return CHECKPOINT != "random" if NAMED else name == DOCUMENTED or ENTRIES[name].weights == "none needed"
+    return (
+        CHECKPOINT != "random"
+        if NAMED
+        else name == DOCUMENTED or ENTRIES[name].weights == "none needed"
+    )
 
 
 WORKING = [name for name in NAMES if works(name)]
-EVERY_TEACHER = [name if name in WORKING else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+EVERY_TEACHER = [
+    name if name in WORKING else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
+]
 
 
 def load(name: str) -> teachers.Teacher:
-    untrained = {"checkpoint": "random", "preset": "mini"} if name in ENTRIES and ENTRIES[name].file else {}
+    untrained = (
+        {"checkpoint": "random", "preset": "mini"} if name in ENTRIES and ENTRIES[name].file else {}
+    )
     given = {"checkpoint": CHECKPOINT} if NAMED else untrained
     return teachers.load(name, device="cpu", mode="label", **given)
 
@@ -111,7 +123,10 @@ def test_the_order_of_queries_does_not_matter(teacher, frames, queries):
 
 
 def test_a_query_does_not_depend_on_the_others(working_teacher, frames, queries):
-    whole, part = working_teacher.track(frames, queries), working_teacher.track(frames, queries[3:5])
+    whole, part = (
+        working_teacher.track(frames, queries),
+        working_teacher.track(frames, queries[3:5]),
+    )
     same(teachers.Tracks(whole.xy[3:5], whole.visibility[3:5], whole.confidence[3:5]), part)
 
 
@@ -123,7 +138,10 @@ def test_the_same_call_gives_the_same_bytes(teacher, frames, queries):
 
 def test_a_clip_shown_backwards_is_tracked_backwards(working_teacher, frames, queries):
     reversed_queries = queries * [-1, 1, 1] + [7, 0, 0]
-    there, back = working_teacher.track(frames, queries), working_teacher.track(frames[::-1], reversed_queries)
+    there, back = (
+        working_teacher.track(frames, queries),
+        working_teacher.track(frames[::-1], reversed_queries),
+    )
     both = np.isfinite(there.xy).all(-1) & np.isfinite(back.xy[:, ::-1]).all(-1)
     np.testing.assert_allclose(there.xy[both], back.xy[:, ::-1][both], atol=0.25)
 
@@ -160,7 +178,9 @@ def test_a_single_frame_gives_the_queries_back(teacher, frames):
 def test_a_tiny_clip_is_tracked(teacher, size):
     height, width = size
     frames = translating(frames=4, height=height, width=width, velocity=(0.5, 0.25))
-    corners = np.array([[0, -0.5, -0.5], [2, width - 0.5, height - 0.5], [3, width // 2, height // 2]])
+    corners = np.array(
+        [[0, -0.5, -0.5], [2, width - 0.5, height - 0.5], [3, width // 2, height // 2]]
+    )
     tracks = teacher.track(frames, corners)
     np.testing.assert_array_equal(tracks.xy[np.arange(3), [0, 2, 3]], corners[:, 1:])
 
@@ -176,7 +196,9 @@ def test_a_tiny_clip_is_tracked(teacher, size):
     ids=["float", "nan", "grey", "channels first"],
 )
 def test_frames_that_are_not_rgb_bytes_are_refused(teacher, wrong):
-    with pytest.raises(teachers.ConfigError, match=r"frames must be a uint8 array \[T, H, W, 3\] in RGB, not"):
+    with pytest.raises(
+        teachers.ConfigError, match=r"frames must be a uint8 array \[T, H, W, 3\] in RGB, not"
+    ):
         teacher.track(wrong, np.array([[0, 1, 1]]))
 
 
@@ -187,12 +209,32 @@ def test_a_clip_without_frames_is_refused(teacher):
 
 @pytest.mark.parametrize(
     "wrong",
-    [(8, 1, 1), (-1, 1, 1), (0.5, 1, 1), (0, 127.6, 1), (0, 1, -0.6), (0, np.nan, 1), (np.inf, 1, 1)],
-    ids=["after the clip", "before the clip", "between frames", "right of the frame", "above the frame", "nan", "inf"],
+    [
+        (8, 1, 1),
+        (-1, 1, 1),
+        (0.5, 1, 1),
+        (0, 127.6, 1),
+        (0, 1, -0.6),
+        (0, np.nan, 1),
+        (np.inf, 1, 1),
+    ],
+    ids=[
+        "after the clip",
+        "before the clip",
+        "between frames",
+        "right of the frame",
+        "above the frame",
+        "nan",
+        "inf",
+    ],
 )
 def test_a_query_outside_the_clip_or_the_frame_is_refused(teacher, frames, wrong):
     with pytest.raises(
-        teachers.ConfigError, match=r"query 1 is \(t, x, y\) = .*: t must be a whole number in 0\.\.7, x in -0\.5\.\.127\.5"
+        teachers.ConfigError,
+        match=(
+            r"query 1 is \(t, x, y\) = .*: t must be a whole number in 0\.\.7, x in "
+            r"-0\.5\.\.127\.5"
+        ),
     ):
         teacher.track(frames, np.array([(0, 1, 1), wrong]))
 

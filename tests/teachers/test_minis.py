@@ -25,7 +25,9 @@ def clip():
 
 
 def score(teacher, clip):
-    (figures,) = score_tracks([teacher.track(clip.frames, clip.queries)], teacher.info.rule, [clip]).to_dict("records")
+    (figures,) = score_tracks(
+        [teacher.track(clip.frames, clip.queries)], teacher.info.rule, [clip]
+    ).to_dict("records")
     return figures
 
 
@@ -37,7 +39,9 @@ def test_there_are_minis():
 def test_its_name_alone_loads_it_and_its_info_says_which_weights(entry):
     info = teachers.load(entry.name, device="cpu").info
     assert info.name == entry.name
-    assert info.checkpoint_sha256 == hashlib.sha256(entry.shipped_checkpoint.read_bytes()).hexdigest()
+    assert (
+        info.checkpoint_sha256 == hashlib.sha256(entry.shipped_checkpoint.read_bytes()).hexdigest()
+    )
     assert info.licence == entry.licence == "Apache-2.0"
 
 
@@ -52,7 +56,10 @@ def test_its_file_is_small_and_says_how_it_came_about(entry):
 
 @by_name
 def test_it_has_learnt_to_track(entry, clip):
-    trained, untrained = (teachers.load(entry.name, checkpoint=c, device="cpu", mode="benchmark") for c in (None, "random"))
+    trained, untrained = (
+        teachers.load(entry.name, checkpoint=c, device="cpu", mode="benchmark")
+        for c in (None, "random")
+    )
     trained, untrained = score(trained, clip), score(untrained, clip)
     assert trained["delta_avg"] > untrained["delta_avg"] + 0.15
     assert trained["OA"] > untrained["OA"]
@@ -62,10 +69,16 @@ def test_it_has_learnt_to_track(entry, clip):
 @pytest.mark.parametrize("size", [(272, 480), (384, 288)])
 def test_it_tracks_frames_of_another_size_as_well(entry, size):
     height, width = size
-    clip = generate(1, SynthConfig(split="test", frames=12, height=height, width=width, points=48, motion=0.5))
+    clip = generate(
+        1, SynthConfig(split="test", frames=12, height=height, width=width, points=48, motion=0.5)
+    )
     still = np.repeat(clip.queries[:, None, 1:], 12, 1)
-    tracked = teachers.load(entry.name, device="cpu", mode="label").track(clip.frames, clip.queries).xy
-    error, unmoved = (np.median(np.linalg.norm(xy - clip.xy, axis=-1)[clip.visible]) for xy in (tracked, still))
+    tracked = (
+        teachers.load(entry.name, device="cpu", mode="label").track(clip.frames, clip.queries).xy
+    )
+    error, unmoved = (
+        np.median(np.linalg.norm(xy - clip.xy, axis=-1)[clip.visible]) for xy in (tracked, still)
+    )
     assert error < unmoved / 2
 
 
@@ -74,5 +87,7 @@ def test_other_weights_may_be_given(entry, tmp_path):
     other = Path(tmp_path) / "other.safetensors"
     other.write_bytes(entry.shipped_checkpoint.read_bytes())
     assert teachers.load(entry.name, checkpoint=str(other), device="cpu").info.name == entry.name
-    with pytest.raises(teachers.CheckpointError, match=r"nowhere\.safetensors: no such checkpoint file"):
+    with pytest.raises(
+        teachers.CheckpointError, match=r"nowhere\.safetensors: no such checkpoint file"
+    ):
         teachers.load(entry.name, checkpoint="nowhere.safetensors", device="cpu")

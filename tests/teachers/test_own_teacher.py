@@ -37,12 +37,16 @@ def register(folder: Path, monkeypatch: pytest.MonkeyPatch, entry_points: str) -
     monkeypatch.syspath_prepend(folder)
 
 
-def test_an_installed_package_adds_teachers_by_entry_point(tmp_path, monkeypatch, frames_and_queries):
+def test_an_installed_package_adds_teachers_by_entry_point(
+    tmp_path, monkeypatch, frames_and_queries
+):
     register(tmp_path, monkeypatch, f"farneback = {OWN}")
     assert "farneback" in teachers.names()
     teacher = teachers.load("farneback")
     assert teacher.info.name == "farneback"
-    np.testing.assert_array_equal(teacher.track(*frames_and_queries).xy, teachers.load(OWN).track(*frames_and_queries).xy)
+    np.testing.assert_array_equal(
+        teacher.track(*frames_and_queries).xy, teachers.load(OWN).track(*frames_and_queries).xy
+    )
 
 
 def test_a_package_does_not_take_the_name_of_a_built_in_teacher(tmp_path, monkeypatch):
@@ -55,11 +59,17 @@ def test_a_package_does_not_take_the_name_of_a_built_in_teacher(tmp_path, monkey
     [
         ("Bad_Name = a:B", "lk", "'Bad_Name' cannot be the name of a teacher"),
         ("lost = no_such_module:B", "lost", "teacher 'lost': cannot import 'no_such_module:B'"),
-        (f"lost = {OWN.partition(':')[0]}:Nobody", "lost", "teacher 'lost': cannot import .*Nobody"),
+        (
+            f"lost = {OWN.partition(':')[0]}:Nobody",
+            "lost",
+            "teacher 'lost': cannot import .*Nobody",
+        ),
         ("wrong = builtins:dict", "wrong", "teacher 'wrong': .* did not make a Teacher"),
     ],
 )
-def test_a_registration_that_cannot_be_right_is_named(tmp_path, monkeypatch, entry_point, name, message):
+def test_a_registration_that_cannot_be_right_is_named(
+    tmp_path, monkeypatch, entry_point, name, message
+):
     register(tmp_path, monkeypatch, entry_point)
     with pytest.raises(ConfigError, match=message):
         teachers.load(name)
@@ -72,8 +82,18 @@ def test_a_registration_that_cannot_be_right_is_named(tmp_path, monkeypatch, ent
     ids=["one that tracks", "one that does not follow"],
 )
 def test_the_contract_runs_over_a_teacher_that_is_named(named, passes):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/teachers/test_contract.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/teachers/test_contract.py",
+    ]
     environment = {**os.environ, "TAPDISTILL_CONTRACT": named}
-    outcome = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    outcome = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert (outcome.returncode == 0) == passes, outcome.stdout
     assert ("test_a_moving_texture_is_followed_forwards_and_backwards" in outcome.stdout) != passes

@@ -37,16 +37,32 @@ def test_only_the_exact_word_means_random(word):
 def test_a_teacher_with_random_weights_says_so(name):
     teacher = teachers.load(name, checkpoint="random", device="cpu", preset="mini")
     assert teacher.info.checkpoint_sha256 == "random"
-    with pytest.raises(ConfigError, match=f"teacher '{name}' has random weights: noise is never a label"):
+    with pytest.raises(
+        ConfigError, match=f"teacher '{name}' has random weights: noise is never a label"
+    ):
         refuse_untrained({name: teacher.info})
 
 
 def test_a_job_does_not_take_random_weights(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="teacher 'pips' has random weights: noise is never a label"):
+    with pytest.raises(
+        ConfigError, match="teacher 'pips' has random weights: noise is never a label"
+    ):
         TeacherSpec(name="pips", checkpoint="random", device="cpu").load()
     out = tmp_path / "labels"
     code = cli.run(
-        ["label", str(tmp_path), "--out", str(out), "--engine", "local", "--teachers", "lk", "pips", "--checkpoint", "pips=random"]
+        [
+            "label",
+            str(tmp_path),
+            "--out",
+            str(out),
+            "--engine",
+            "local",
+            "--teachers",
+            "lk",
+            "pips",
+            "--checkpoint",
+            "pips=random",
+        ]
     )
     assert code == 1
     assert not list(out.glob("shards/*"))
@@ -55,7 +71,9 @@ def test_a_job_does_not_take_random_weights(tmp_path, capsys):
 def test_a_unit_is_not_labelled_by_random_weights_that_came_in_another_way(tmp_path):
     """As from Python, with teachers that somebody made by hand."""
     trackers = LocalTrackers([])
-    trackers._teachers["pips"] = teachers.load("pips", checkpoint="random", device="cpu", preset="mini")
+    trackers._teachers["pips"] = teachers.load(
+        "pips", checkpoint="random", device="cpu", preset="mini"
+    )
     with pytest.raises(ConfigError, match="teacher 'pips' has random weights"):
         next(do_unit(None, None, None, trackers))  # type: ignore[arg-type]  refused before anything is looked at
 

@@ -1,14 +1,19 @@
-"""The player: a clip that plays in a browser with its tracks drawn over it, in one piece of HTML that loads nothing.
+"""The player: a clip that plays in a browser with its tracks drawn over it, in one piece of HTML
+that loads nothing.
 
-    html_of(clip)                     a whole page: the stored mp4 as a data URI, tracks, style, script
+    html_of(clip)                     a whole page: the stored mp4 as a data URI, tracks, style,
+                                      script
     page_of(clip)                     the same as a `Page`, which a notebook shows inline
 
-A page of many clips holds STYLE and SCRIPT once, and for each clip `fragment_of(clip)`, or its `payload_of(clip)` in player.html.j2; at its
-end it calls `startPlayers()`, which starts every player under an element (by default the document) that does not run yet. The style takes
-its colours from the variables --surface, --ink, --quiet, --line, and --accent. A player sends the event "frame" when it shows another one,
-with `detail` {frame, last}, which bubbles. `data-frame` and `data-drawn` of <div class="player"> say what it shows.
+A page of many clips holds STYLE and SCRIPT once, and for each clip `fragment_of(clip)`, or its
+`payload_of(clip)` in player.html.j2; at its end it calls `startPlayers()`, which starts every
+player under an element (by default the document) that does not run yet. The style takes its colours
+from the variables --surface, --ink, --quiet, --line, and --accent. A player sends the event "frame"
+when it shows another one, with `detail` {frame, last}, which bubbles. `data-frame` and `data-drawn`
+of <div class="player"> say what it shows.
 
-A filled marker is a point that the tracker sees, a ring one that it says is occluded. Texts from files are escaped.
+A filled marker is a point that the tracker sees, a ring one that it says is occluded. Texts from
+files are escaped.
 """
 
 from __future__ import annotations
@@ -31,27 +36,42 @@ from labeler.show.draw import colour_by, rainbow
 from teachers import Tracks, VisibleRule
 
 FOLDER = Path(__file__).parent
-STYLE, SCRIPT = ((FOLDER / name).read_text(encoding="utf-8") for name in ("player.css", "player.js"))
+STYLE, SCRIPT = (
+    (FOLDER / name).read_text(encoding="utf-8") for name in ("player.css", "player.js")
+)
 
 UNIT_PX = 1 / 16
 """Coordinates in a page are int16 in these steps."""
 NOT_TRACKED = -(2**15)
 UNKNOWN = 255
 """A probability is a byte from 0 to 250, in steps of 1/250; this one is none."""
-TRACKER_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#8a8f98")
-"""Okabe and Ito's palette, safe for colour-blind eyes, in an order that parts neighbours; it starts again after the eighth."""
+TRACKER_COLOURS = (
+    "#e69f00",
+    "#56b4e9",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#f0e442",
+    "#0072b2",
+    "#8a8f98",
+)
+"""Okabe and Ito's palette, safe for colour-blind eyes, in an order that parts neighbours; it starts
+again after the eighth."""
 POINTS_SHOWN = 200
 WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 176
-"""Of a player in a notebook: least and most width, most height of the picture, and height of what lies under it."""
+"""Of a player in a notebook: least and most width, most height of the picture, and height of what
+lies under it."""
 
 Extra = Mapping[str, tuple[Tracks, VisibleRule]]
-"""More trackers by name, such as a student or the truth: tracks of the same queries, and when they see a point."""
+"""More trackers by name, such as a student or the truth: tracks of the same queries, and when they
+see a point."""
 Colour = Literal["support", "tracker", "place"]
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of HTML that a notebook shows inline, in a frame of its own: its style and script touch nothing else."""
+    """A page of HTML that a notebook shows inline, in a frame of its own: its style and script
+    touch nothing else."""
 
     html: str
     title: str
@@ -61,49 +81,85 @@ class Page:
     def _repr_html_(self) -> str:
         height, width = self.size_hw
         return (
-            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" sandbox="allow-scripts" '
+            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
+            'sandbox="allow-scripts" '
             f'style="width: {width}px; max-width: 100%; height: {height}px; border: 0"></iframe>'
         )
 
     def __repr__(self) -> str:
-        return f"Page of {self.title}, {len(self.html) / 1e6:.1f} MB: a notebook plays it, `.save('clip.html')` is for a browser"
+        return (
+            f"Page of {self.title}, {len(self.html) / 1e6:.1f} MB: a notebook plays it, "
+            "`.save('clip.html')` is for a browser"
+        )
 
     def save(self, file: str | Path) -> None:
         """Write the page to a local file, which any browser opens."""
         Path(file).write_text(self.html, encoding="utf-8")
 
 
-def page_of(sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN, colour: Colour = "support") -> Page:
+def page_of(
+    sample: Sample,
+    *,
+    extra: Extra | None = None,
+    points_shown: int = POINTS_SHOWN,
+    colour: Colour = "support",
+) -> Page:
     """The clip as a page; arguments as in `html_of`."""
     height, width = sample.size_hw
     across = min(WIDTH_PX[1], HEIGHT_PX * width / height)
     size = UNDER_PX + round(across * height / width), max(WIDTH_PX[0], round(across))
-    return Page(html_of(sample, extra=extra, points_shown=points_shown, colour=colour), f"clip {sample.key}", size)
+    return Page(
+        html_of(sample, extra=extra, points_shown=points_shown, colour=colour),
+        f"clip {sample.key}",
+        size,
+    )
 
 
-def html_of(sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN, colour: Colour = "support") -> str:
+def html_of(
+    sample: Sample,
+    *,
+    extra: Extra | None = None,
+    points_shown: int = POINTS_SHOWN,
+    colour: Colour = "support",
+) -> str:
     """A whole page with one player; UTF-8.
 
     Args:
         sample: a labelled clip of N points in T frames.
         extra: more trackers.
         points_shown: points that are drawn at most, evenly chosen in the order of the queries.
-        colour: what the colours say at first: support (agreement), which tracker it is, or where the query was.
+        colour: what the colours say at first: support (agreement), which tracker it is, or where
+            the query was.
     """
     payload = payload_of(sample, extra=extra, points_shown=points_shown)
-    return _templates().get_template("page.html.j2").render(
-        player=payload, mp4=sample.mp4, colour=colour, under_px=UNDER_PX
-    )  # fmt: skip
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(player=payload, mp4=sample.mp4, colour=colour, under_px=UNDER_PX)
+    )
 
 
-def fragment_of(sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN, colour: Colour = "support") -> str:
+def fragment_of(
+    sample: Sample,
+    *,
+    extra: Extra | None = None,
+    points_shown: int = POINTS_SHOWN,
+    colour: Colour = "support",
+) -> str:
     """The player alone, for a page that holds STYLE and SCRIPT; arguments as in `html_of`."""
     payload = payload_of(sample, extra=extra, points_shown=points_shown)
-    return _templates().get_template("player.html.j2").render(player=payload, mp4=sample.mp4, colour=colour)
+    return (
+        _templates()
+        .get_template("player.html.j2")
+        .render(player=payload, mp4=sample.mp4, colour=colour)
+    )
 
 
-def payload_of(sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN) -> dict[str, Any]:
-    """What player.js reads, JSON: size, frame times, names, and arrays of n of the N points as base64; arguments as in `html_of`."""
+def payload_of(
+    sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN
+) -> dict[str, Any]:
+    """What player.js reads, JSON: size, frame times, names, and arrays of n of the N points as
+    base64; arguments as in `html_of`."""
     extra = extra or {}
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
@@ -120,10 +176,18 @@ def payload_of(sample: Sample, *, extra: Extra | None = None, points_shown: int 
         "of": points,
         "number": shown.tolist(),  # of each shown point among the queries
         "sampler": sample.sampler[shown].tolist(),
-        "xy": to_base64(_packed(np.stack([each.xy[shown] for each in tracks.values()]))),  # int16 [K, n, T, 2]
-        "sees": to_base64(np.stack([rules[name](each)[shown] for name, each in tracks.items()])),  # 0 or 1 [K, n, T]
-        "visibility": to_base64(_bytes(np.stack([each.visibility[shown] for each in tracks.values()]))),  # [K, n, T]
-        "confidence": to_base64(_bytes(np.stack([each.confidence[shown] for each in tracks.values()]))),  # [K, n, T]
+        # int16 [K, n, T, 2]
+        "xy": to_base64(_packed(np.stack([each.xy[shown] for each in tracks.values()]))),
+        # 0 or 1 [K, n, T]
+        "sees": to_base64(np.stack([rules[name](each)[shown] for name, each in tracks.items()])),
+        # [K, n, T]
+        "visibility": to_base64(
+            _bytes(np.stack([each.visibility[shown] for each in tracks.values()]))
+        ),
+        # [K, n, T]
+        "confidence": to_base64(
+            _bytes(np.stack([each.confidence[shown] for each in tracks.values()]))
+        ),
         "support": to_base64(_bytes(labels.support[shown])),  # [n, T]
         "state": to_base64(labels.state[shown]),  # as in `Labels` [n, T]
         "label": to_base64((labels.valid & labels.keep[:, None])[shown]),  # 0 or 1 [n, T]
@@ -138,10 +202,15 @@ def evenly(points: int, most: int) -> np.ndarray:
 
 
 def frame_times(mp4: bytes) -> list[float]:
-    """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown first is at 0."""
+    """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown
+    first is at 0."""
     with av.open(io.BytesIO(mp4), "r") as container:
         stream = container.streams.video[0]
-        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None)
+        times = sorted(
+            float(packet.pts * packet.time_base)
+            for packet in container.demux(stream)
+            if packet.pts is not None
+        )
     return [time - times[0] for time in times]
 
 
@@ -155,14 +224,17 @@ def to_base64(data: bytes | np.ndarray) -> str:
 
 
 def _packed(xy: np.ndarray) -> np.ndarray:
-    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and what lies 2,048 px away or more is clipped."""
+    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and what lies 2,048 px away or more is
+    clipped."""
     steps = np.rint(xy / UNIT_PX).clip(NOT_TRACKED + 1, 2**15 - 1)
     return np.where(np.isfinite(xy), steps, NOT_TRACKED).astype("<i2")
 
 
 def _bytes(probability: np.ndarray) -> np.ndarray:
     """uint8; NaN is `UNKNOWN`."""
-    return np.where(np.isfinite(probability), np.rint(np.nan_to_num(probability) * 250), UNKNOWN).astype(np.uint8)
+    return np.where(
+        np.isfinite(probability), np.rint(np.nan_to_num(probability) * 250), UNKNOWN
+    ).astype(np.uint8)
 
 
 @cache

@@ -1,4 +1,5 @@
-"""Clips: planned within shots, spread evenly, the same on every machine; still and dark ones are left out."""
+"""Clips: planned within shots, spread evenly, the same on every machine; still and dark ones are
+left out."""
 
 from hashlib import sha256
 from itertools import pairwise
@@ -8,7 +9,13 @@ import numpy as np
 import pytest
 import skimage.data
 
-from labeler.clips.choice import ClipConfig, analysed_ranges, clip_key, plan_clips, reason_to_leave_out
+from labeler.clips.choice import (
+    ClipConfig,
+    analysed_ranges,
+    clip_key,
+    plan_clips,
+    reason_to_leave_out,
+)
 from labeler.reasons import LEFT_OUT
 from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
 from teachers import ConfigError
@@ -22,7 +29,9 @@ def random_case(seed):
     edges = np.cumsum([rng.integers(0, 50), *rng.integers(1, 600, rng.integers(1, 13))])
     shots = [range(int(a), int(b)) for a, b in pairwise(edges)]
     strides = tuple(rng.choice([1, 2, 3, 5], size=rng.integers(1, 4), replace=False).tolist())
-    config = ClipConfig(frames=int(rng.integers(8, 100)), strides=strides, clips_per_video=int(rng.integers(1, 9)))
+    config = ClipConfig(
+        frames=int(rng.integers(8, 100)), strides=strides, clips_per_video=int(rng.integers(1, 9))
+    )
     return shots, sha256(bytes([seed % 256])).hexdigest(), config
 
 
@@ -43,8 +52,12 @@ def test_every_plan_keeps_the_rules(seed):
         assert len(plan.indices) == plan.frames
         assert config.min_frames <= plan.frames <= config.frames
         if plan.frames < config.frames:
-            assert plan.stride == min(config.strides), "a shorter clip although a smaller stride was left"
-            assert sum(other.start in home[0] for other in plans) == 1, "a shot was divided into short clips"
+            assert plan.stride == min(config.strides), (
+                "a shorter clip although a smaller stride was left"
+            )
+            assert sum(other.start in home[0] for other in plans) == 1, (
+                "a shot was divided into short clips"
+            )
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -61,17 +74,27 @@ def test_clips_are_left_only_when_the_video_has_no_more_room(seed):
 
 def test_one_long_shot_is_divided_evenly():
     plans = plan_clips([range(400)], HASH, ClipConfig(strides=(1,)))
-    assert [(plan.start, plan.frames) for plan in plans] == [(10, 80), (110, 80), (210, 80), (310, 80)]
+    assert [(plan.start, plan.frames) for plan in plans] == [
+        (10, 80),
+        (110, 80),
+        (210, 80),
+        (310, 80),
+    ]
 
 
 def test_the_longest_shots_get_the_clips():
-    plans = plan_clips([range(100), range(100, 110), range(110, 400), range(400, 405)], HASH, ClipConfig(strides=(1,)))
+    plans = plan_clips(
+        [range(100), range(100, 110), range(110, 400), range(400, 405)],
+        HASH,
+        ClipConfig(strides=(1,)),
+    )
+    # one of 80 in the first shot, three in the third, none elsewhere
     assert [plan.start // 10 for plan in plans] == [
         1,
         11,
         21,
         31,
-    ]  # one of 80 in the first shot, three in the third, none elsewhere
+    ]
     assert all(plan.frames == 80 for plan in plans)
 
 
@@ -87,10 +110,16 @@ def test_a_video_without_shots_has_no_clips():
 
 def test_all_strides_are_drawn_and_do_not_depend_on_the_other_clips():
     config = ClipConfig(frames=8)
-    drawn = [[plan.stride for plan in plan_clips([range(200)], sha256(bytes([i])).hexdigest(), config)] for i in range(100)]
+    drawn = [
+        [plan.stride for plan in plan_clips([range(200)], sha256(bytes([i])).hexdigest(), config)]
+        for i in range(100)
+    ]
     shares = np.bincount(np.ravel(drawn), minlength=4)[1:] / 400
     np.testing.assert_allclose(shares, 1 / 3, atol=0.1)
-    assert plan_clips([range(200)], HASH, config)[0].stride == plan_clips([range(900)], HASH, config)[0].stride
+    assert (
+        plan_clips([range(200)], HASH, config)[0].stride
+        == plan_clips([range(900)], HASH, config)[0].stride
+    )
 
 
 def test_a_key_is_stable_and_has_no_dot():
@@ -117,10 +146,15 @@ def test_a_long_video_of_one_shot_gives_a_clip_from_each_window():
 
 
 def still(noise=0.0, levels=255, length=30):
-    """A camera on a tripod before a photo: uint8 [T, 96, 128, 3], with sensor noise, as it comes out of an H.264 file."""
+    """A camera on a tripod before a photo: uint8 [T, 96, 128, 3], with sensor noise, as it comes
+    out of an H.264 file."""
     rng = np.random.default_rng(0)
-    photo = cv2.resize(skimage.data.coffee(), (128, 96), interpolation=cv2.INTER_AREA) * (levels / 255)
-    frames = np.stack([np.clip(photo + rng.normal(0, noise, photo.shape), 0, 255) for _ in range(length)]).astype(np.uint8)
+    photo = cv2.resize(skimage.data.coffee(), (128, 96), interpolation=cv2.INTER_AREA) * (
+        levels / 255
+    )
+    frames = np.stack(
+        [np.clip(photo + rng.normal(0, noise, photo.shape), 0, 255) for _ in range(length)]
+    ).astype(np.uint8)
     return frames
 
 
@@ -151,7 +185,9 @@ def test_a_moving_camera_is_worth_a_label():
 
 
 def test_a_near_black_clip_is_dark_even_where_it_moves():
-    frames = np.stack([np.roll(frame, t, axis=1) for t, frame in enumerate(still(noise=2, levels=12))])
+    frames = np.stack(
+        [np.roll(frame, t, axis=1) for t, frame in enumerate(still(noise=2, levels=12))]
+    )
     reason, detail = reason_to_leave_out(frames, ClipConfig())
     assert reason == "dark"
     assert "99 % of the pixels are at or below" in detail

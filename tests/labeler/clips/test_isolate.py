@@ -1,4 +1,5 @@
-"""Isolation: whatever happens in the child, the parent gets an answer or a reason, and no process is left."""
+"""Isolation: whatever happens in the child, the parent gets an answer or a reason, and no process
+is left."""
 
 from __future__ import annotations
 
@@ -122,7 +123,8 @@ def test_the_start_of_the_child_does_not_count_as_the_videos_time(guest):
 
 
 @pytest.mark.parametrize(
-    ("method", "args", "how"), [("die", (signal.SIGSEGV,), "SIGSEGV: last words"), ("leave", (), "exit code 3")]
+    ("method", "args", "how"),
+    [("die", (signal.SIGSEGV,), "SIGSEGV: last words"), ("leave", (), "exit code 3")],
 )
 def test_a_crash_tells_its_signal_and_its_last_words(guest, method, args, how):
     with pytest.raises(VideoError, match=f"a.mp4: its process ended with {how}") as caught:
@@ -137,8 +139,15 @@ def test_a_child_that_somebody_else_killed_is_no_fault_of_the_video(guest):
 
 
 def test_a_child_that_dies_before_it_is_up_is_no_fault_of_the_video(monkeypatch):
-    monkeypatch.setattr("labeler.clips.isolate.CHILD", "import sys; sys.exit('no module named labeler')")
-    with Isolated(GUEST) as isolated, pytest.raises(SurroundingsError, match=r"a\.mp4: .* did not start \(exit code 1: no module"):
+    monkeypatch.setattr(
+        "labeler.clips.isolate.CHILD", "import sys; sys.exit('no module named labeler')"
+    )
+    with (
+        Isolated(GUEST) as isolated,
+        pytest.raises(
+            SurroundingsError, match=r"a\.mp4: .* did not start \(exit code 1: no module"
+        ),
+    ):
         isolated.call("add", 1, about="a.mp4")
 
 
@@ -153,7 +162,9 @@ def test_a_child_that_dies_between_requests_is_noticed(guest):
 def test_memory_is_limited_beyond_the_imports():
     with Isolated(GUEST, memory_gib=0.5) as guest:
         assert guest.call("hoard", 0.25) == 2**28
-        with pytest.raises(VideoError, match=r"a\.mp4: needs more memory than its limit of 0\.5 GiB") as caught:
+        with pytest.raises(
+            VideoError, match=r"a\.mp4: needs more memory than its limit of 0\.5 GiB"
+        ) as caught:
             guest.call("hoard", 1.0, about="a.mp4")
         assert caught.value.reason == "memory"
         assert guest.call("add", 1) == 1
@@ -181,9 +192,15 @@ def test_a_result_that_cannot_be_sent_says_so(guest):
 
 
 def test_an_object_that_cannot_be_made_says_why():
-    with Isolated(f"{__name__}:Unmakeable") as isolated, pytest.raises(ConfigError, match="cannot be made"):
+    with (
+        Isolated(f"{__name__}:Unmakeable") as isolated,
+        pytest.raises(ConfigError, match="cannot be made"),
+    ):
         isolated.call("anything")
-    with Isolated("no.such.module:Guest") as isolated, pytest.raises(ModuleNotFoundError, match=r"no\b"):
+    with (
+        Isolated("no.such.module:Guest") as isolated,
+        pytest.raises(ModuleNotFoundError, match=r"no\b"),
+    ):
         isolated.call("anything")
     with pytest.raises(ConfigError, match="write 'module:Class'"):
         Isolated("Guest")
@@ -199,7 +216,8 @@ def test_close_leaves_no_process_and_no_file(tmp_path, monkeypatch):
 
 
 def test_a_child_survives_the_thread_that_started_it():
-    """The kernel's parent-death signal is about the thread that forks: a thread of a pool must not take the child with it."""
+    """The kernel's parent-death signal is about the thread that forks: a thread of a pool must not
+    take the child with it."""
     isolated = Isolated(GUEST)
     thread = threading.Thread(target=lambda: isolated.call("add", 1))
     thread.start()
@@ -211,12 +229,15 @@ def test_a_child_survives_the_thread_that_started_it():
 @pytest.mark.parametrize("method", ["hang", "pid"])
 def test_no_child_outlives_a_killed_parent(method, tmp_path):
     script = (
-        f"from labeler.clips.isolate import Isolated\nguest = Isolated({GUEST!r})\nprint(guest.call('pid'), flush=True)\n"
-        f"guest.submit({method!r})\nimport time; time.sleep(3600)"
+        "from labeler.clips.isolate import Isolated\nguest = "
+        f"Isolated({GUEST!r})\nprint(guest.call('pid'), "
+        f"flush=True)\nguest.submit({method!r})\nimport time; time.sleep(3600)"
     )
     root = Path(__file__).parents[3]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+    ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         assert _exists(pid)

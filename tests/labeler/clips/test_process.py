@@ -23,17 +23,25 @@ PATIENCE_S = 30
 def sources(tmp_path_factory) -> list[Source]:
     """Three videos of one clip, one of two."""
     folder = tmp_path_factory.mktemp("ahead")
-    return [Source(str(write_moving(folder / f"{i}.mp4", i, FRAMES * (1 + (i == 3)))), 0, "") for i in range(4)]
+    return [
+        Source(str(write_moving(folder / f"{i}.mp4", i, FRAMES * (1 + (i == 3)))), 0, "")
+        for i in range(4)
+    ]
 
 
 @pytest.fixture
 def decoding(sources) -> Iterator[DecodingProcess]:
-    with DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8) as process:
+    with DecodingProcess(
+        config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8
+    ) as process:
         yield process
 
 
 def named(items: Iterator[Item]) -> list[tuple[str, str]]:
-    return [(type(item).__name__, item.key if isinstance(item, UnlabelledClip) else item.uri) for item in items]
+    return [
+        (type(item).__name__, item.key if isinstance(item, UnlabelledClip) else item.uri)
+        for item in items
+    ]
 
 
 def test_what_was_foretold_changes_no_item(sources, decoding):
@@ -59,7 +67,9 @@ def test_a_unit_left_half_way_is_given_whole_at_the_next_call(sources, decoding,
     assert named(decoding.clips(sources[:2])) == whole
 
 
-def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(sources, decoding, monkeypatch):
+def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(
+    sources, decoding, monkeypatch
+):
     decoded = threading.Event()
     call = Isolated.call
 
@@ -78,7 +88,9 @@ def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(sources, 
 
 
 def test_closing_ends_a_fetch_that_waits(sources):
-    decoding = DecodingProcess(config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8)
+    decoding = DecodingProcess(
+        config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8
+    )
     next(decoding.clips(sources[:2], sources[2:]))
     closing = threading.Thread(target=decoding.close)
     closing.start()
@@ -89,6 +101,7 @@ def test_closing_ends_a_fetch_that_waits(sources):
 def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding, monkeypatch):
     monkeypatch.setattr(decoding._process, "_target", "labeler.sauce:VideoSource")
     with pytest.raises(
-        SurroundingsError, match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'"
+        SurroundingsError,
+        match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'",
     ):
         list(decoding.clips(sources))

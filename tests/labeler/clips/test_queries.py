@@ -1,4 +1,5 @@
-"""Queries lie inside the clip, are the same for the same seed, and the SIFT ones are those of CoTracker3's script."""
+"""Queries lie inside the clip, are the same for the same seed, and the SIFT ones are those of
+CoTracker3's script."""
 
 import random
 
@@ -32,7 +33,8 @@ def clip():
 
 
 def walker(length=12, side_px=12, step_px=6):
-    """A square that walks to the right before a still photo, and where it is: uint8 [T, 96, 128, 3], [T] its left side."""
+    """A square that walks to the right before a still photo, and where it is: uint8
+    [T, 96, 128, 3], [T] its left side."""
     photo = cv2.resize(skimage.data.coffee(), (128, 96), interpolation=cv2.INTER_AREA)
     lefts = 10 + step_px * np.arange(length)
     frames = np.repeat(photo[None], length, axis=0)
@@ -47,13 +49,19 @@ def test_sift_points_are_those_of_the_official_script(number):
     frames = parity.video(**call["video"])
     np.testing.assert_array_equal(parity.probe(frames), SIFT[f"video_probe{number}"])
     n_frames = call.get("num_sampled_frames", 8)
-    draw = random.Random(call["python_random_seed"])  # the script draws with replacement, from Python's own generator
-    drawn = [draw.randint(0, int(len(frames) * call.get("sampling_length_percent", 0.25))) for _ in range(n_frames)]
+    # the script draws with replacement, from Python's own generator
+    draw = random.Random(call["python_random_seed"])
+    drawn = [
+        draw.randint(0, int(len(frames) * call.get("sampling_length_percent", 0.25)))
+        for _ in range(n_frames)
+    ]
     assert drawn == SIFT[f"frames{number}"].tolist()
     points = sift_keypoints(frames, drawn, call["size"] // n_frames)[: call["size"]]
     np.testing.assert_array_equal(np.trunc(points[:, :3]), SIFT[f"points{number}"])
     distinct = sift_keypoints(frames, sorted(set(drawn)), call["size"] // n_frames)
-    np.testing.assert_array_equal(distinct.astype(np.float32), SIFT[f"keypoints{number}"][:, [0, 1, 2, 4]])
+    np.testing.assert_array_equal(
+        distinct.astype(np.float32), SIFT[f"keypoints{number}"][:, [0, 1, 2, 4]]
+    )
 
 
 def test_sift_does_not_depend_on_the_number_of_threads(clip):
@@ -82,8 +90,14 @@ def test_sift_takes_distinct_points_of_eight_distinct_frames_of_the_first_quarte
 @pytest.mark.parametrize("count", [0, 1, 7, 1024])
 def test_every_query_lies_inside_the_clip(shape, content, count):
     rng = np.random.default_rng(1)
-    frames = np.zeros(shape, np.uint8) if content == "black" else rng.integers(0, 256, shape, dtype=np.uint8)
-    queries = sample_queries(frames, QueryConfig(count=count, sift=0.5, motion=0.2, grid=0.1), seed=2)
+    frames = (
+        np.zeros(shape, np.uint8)
+        if content == "black"
+        else rng.integers(0, 256, shape, dtype=np.uint8)
+    )
+    queries = sample_queries(
+        frames, QueryConfig(count=count, sift=0.5, motion=0.2, grid=0.1), seed=2
+    )
     assert queries.points.dtype == np.float32
     assert queries.points.shape == (count, 3)
     assert queries.sampler.shape == (count,)
@@ -96,10 +110,16 @@ def test_every_query_lies_inside_the_clip(shape, content, count):
 
 def test_shares_are_kept_and_a_shortage_is_filled_with_uniform_points(clip):
     def counts(frames, **settings):
-        names, numbers = np.unique(sample_queries(frames, QueryConfig(**settings), seed=0).sampler, return_counts=True)
+        names, numbers = np.unique(
+            sample_queries(frames, QueryConfig(**settings), seed=0).sampler, return_counts=True
+        )
         return dict(zip(names.tolist(), numbers.tolist(), strict=True))
 
-    assert counts(clip, count=80, sift=0, motion=0.5, grid=0.25) == {"grid": 20, "motion": 40, "uniform": 20}
+    assert counts(clip, count=80, sift=0, motion=0.5, grid=0.25) == {
+        "grid": 20,
+        "motion": 40,
+        "uniform": 20,
+    }
     assert counts(clip, count=3, sift=0, motion=0.5, grid=0.5) == {"grid": 2, "motion": 1}
     flat = np.full((8, 64, 64, 3), 90, np.uint8)
     assert counts(flat) == {"uniform": 1024}
@@ -130,7 +150,10 @@ def test_the_strongest_sift_points_are_taken(clip):
 
 
 def test_equal_seeds_give_equal_queries(clip):
-    one, same, other = (sample_queries(clip, QueryConfig(count=50), seed) for seed in (3, np.random.default_rng(3), 4))
+    one, same, other = (
+        sample_queries(clip, QueryConfig(count=50), seed)
+        for seed in (3, np.random.default_rng(3), 4)
+    )
     np.testing.assert_array_equal(one.points, same.points)
     np.testing.assert_array_equal(one.sampler, same.sampler)
     assert not np.array_equal(one.points, other.points)
@@ -157,7 +180,9 @@ def test_coding_noise_is_no_motion():
 
 def test_uniform_points_cover_frames_and_places_evenly():
     points = uniform((10, 48, 64, 3), 20_000, np.random.default_rng(0))
-    shares = np.histogramdd(points, bins=(10, 4, 4), range=((-0.5, 9.5), (0, 63), (0, 47)))[0] / 20_000
+    shares = (
+        np.histogramdd(points, bins=(10, 4, 4), range=((-0.5, 9.5), (0, 63), (0, 47)))[0] / 20_000
+    )
     np.testing.assert_allclose(shares, 1 / 160, atol=0.003)
 
 
@@ -203,7 +228,9 @@ def test_queries_are_read_from_npz_and_csv(tmp_path):
 def test_a_file_without_queries_is_an_empty_list(tmp_path):
     np.savez(tmp_path / "q.npz", queries=np.zeros((0, 3)))
     (tmp_path / "q.csv").write_text("t,x,y\n")
-    assert read_queries(tmp_path / "q.npz").shape == read_queries(tmp_path / "q.csv").shape == (0, 3)
+    assert (
+        read_queries(tmp_path / "q.npz").shape == read_queries(tmp_path / "q.csv").shape == (0, 3)
+    )
 
 
 @pytest.mark.parametrize(

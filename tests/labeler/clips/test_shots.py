@@ -1,4 +1,5 @@
-"""Cuts are found where they are, and nowhere else. Real footage was looked at by eye, frame by frame."""
+"""Cuts are found where they are, and nowhere else. Real footage was looked at by eye, frame by
+frame."""
 
 from importlib.metadata import files
 
@@ -34,7 +35,9 @@ def real(name):
 
 def test_hard_cuts_between_photos_are_found():
     lengths = [20, 7, 3, 31, 5, 12]
-    frames = [photo(name) for name, length in zip(PHOTOS, lengths, strict=True) for _ in range(length)]
+    frames = [
+        photo(name) for name, length in zip(PHOTOS, lengths, strict=True) for _ in range(length)
+    ]
     assert find_cuts(frames) == [20, 27, 30, 61, 66]
 
 
@@ -75,14 +78,24 @@ def test_still_and_noisy_clips_have_no_cuts():
     rng = np.random.default_rng(0)
     assert find_cuts([photo("astronaut")] * 30) == []
     assert find_cuts(rng.integers(0, 256, (30, 96, 128, 3), dtype=np.uint8)) == []
-    assert find_cuts([np.clip(photo("rocket") + rng.normal(0, 20, (96, 128, 3)), 0, 255).astype(np.uint8) for _ in range(30)]) == []
+    assert (
+        find_cuts(
+            [
+                np.clip(photo("rocket") + rng.normal(0, 20, (96, 128, 3)), 0, 255).astype(np.uint8)
+                for _ in range(30)
+            ]
+        )
+        == []
+    )
 
 
 def test_cuts_of_a_street_film_are_those_seen_by_eye():
     assert find_cuts(real("bikes.mp4")) == [30, 76, 137, 187, 242]
 
 
-@pytest.mark.parametrize("name", ["carphone_pristine.mp4", "carphone_distorted.mp4", "bigbuckbunny.mp4"])
+@pytest.mark.parametrize(
+    "name", ["carphone_pristine.mp4", "carphone_distorted.mp4", "bigbuckbunny.mp4"]
+)
 def test_one_shot_films_have_no_cuts(name):
     assert find_cuts(real(name)) == []
 

@@ -1,4 +1,5 @@
-"""An opened data set: what it says from records alone, what it reads of a tar, and what it measures on raw tracks."""
+"""An opened data set: what it says from records alone, what it reads of a tar, and what it measures
+on raw tracks."""
 
 from __future__ import annotations
 
@@ -48,8 +49,14 @@ def no_tar_is_read(monkeypatch):
 def test_printing_says_what_is_there_without_reading_a_tar(opened, no_tar_is_read):
     said = repr(opened)
     assert said.splitlines()[0] == f"Dataset {opened.storage.url}"
-    for part in ("7 with 112 frames", "3 of 3 units are written", "5 planned: 5 done", "168, of which 168 kept (100%); mean support 1.00",
-                 "tau 2 px, support >= 0.6", "near, still"):  # fmt: skip
+    for part in (
+        "7 with 112 frames",
+        "3 of 3 units are written",
+        "5 planned: 5 done",
+        "168, of which 168 kept (100%); mean support 1.00",
+        "tau 2 px, support >= 0.6",
+        "near, still",
+    ):
         assert part in said
 
 
@@ -102,14 +109,21 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     ("licences", "says"),
     [
         ({}, "no teacher yet"),
-        ({"lk": "Apache-2.0", "pips": "MIT"}, "Apache-2.0 (lk); MIT (pips): commercial use is not restricted by them"),
+        (
+            {"lk": "Apache-2.0", "pips": "MIT"},
+            "Apache-2.0 (lk); MIT (pips): commercial use is not restricted by them",
+        ),
         (
             {"cotracker2": "CC-BY-NC 4.0", "lk": "MIT"},
-            "CC-BY-NC 4.0 (cotracker2); MIT (lk): no commercial use of these labels, because of cotracker2",
+            "CC-BY-NC 4.0 (cotracker2); MIT (lk): no commercial use of these labels, because of "
+            "cotracker2",
         ),
-        ({"own": "see its package", "lk": "MIT"}, "MIT (lk); see its package (own): whether commercial use is free depends on own"),
+        (
+            {"own": "see its package", "lk": "MIT"},
+            "MIT (lk); see its package (own): whether commercial use is free depends on own",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_narrowest_licence_of_the_teachers_is_named(licences, says):
     assert licence_note({name: {"licence": licence} for name, licence in licences.items()}) == says
 
@@ -149,11 +163,18 @@ def test_a_clip_holds_arrays(opened):
         assert tracks.xy.shape == (24, FRAMES, 2)
         assert tracks.visibility.shape == tracks.confidence.shape == (24, FRAMES)
     assert clip.labels.support.shape == (24, FRAMES)
-    assert repr(clip) == f"Clip({clip.key!r}): 16 frames of 64 x 48 px, 24 queries of which 24 kept, near, still"
+    assert (
+        repr(clip)
+        == f"Clip({clip.key!r}): 16 frames of 64 x 48 px, 24 queries of which 24 kept, near, still"
+    )
 
 
 def test_one_clip_is_one_range_of_its_tar_on_s3_too(opened, monkeypatch):
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
         monkeypatch.setenv(name, value)
     with s3_server() as port, proxy(port) as server:
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": server.url})
@@ -173,7 +194,8 @@ def test_one_clip_is_one_range_of_its_tar_on_s3_too(opened, monkeypatch):
         clip = there[key]
         np.testing.assert_array_equal(clip.tracks["near"].xy, opened[key].tracks["near"].xy)
         np.testing.assert_array_equal(clip.frames, opened[key].frames)
-        assert len(ranges) == 3  # two here, of which one of this data set and one on the disk, and none for the frames
+        # two here, of which one of this data set and one on the disk, and none for the frames
+        assert len(ranges) == 3
         name, size = ranges[0]
         assert size < there.storage.size(name) / 1.5
         assert there.tars[0].startswith("s3://labels/set/shards/000000.r0.")
@@ -211,7 +233,10 @@ def disputed(videos, tmp_path_factory):
 
 def test_the_hardest_clips_are_those_of_which_the_least_is_kept(opened, monkeypatch):
     kept = [24, 3, 24, 0, 12, 24, 24]
-    places = [(record, dataclasses.replace(entry, kept=k)) for (record, entry), k in zip(opened._places, kept, strict=True)]
+    places = [
+        (record, dataclasses.replace(entry, kept=k))
+        for (record, entry), k in zip(opened._places, kept, strict=True)
+    ]
     monkeypatch.setattr(opened, "_places", places)
     keys = opened.clips["key"]
     assert [clip.key for clip in opened.sample("hardest", 3)] == [keys[3], keys[1], keys[4]]
@@ -219,9 +244,15 @@ def test_the_hardest_clips_are_those_of_which_the_least_is_kept(opened, monkeypa
 
 @pytest.mark.parametrize(
     ("support", "state", "amount"),
-    [([[1, 1, 0]], [[1, 1, 2]], 0.0), ([[1, 0.5, 0.25, 0]], [[1, 1, 0, 2]], 1 - 1.75 / 3), ([[0, 0]], [[2, 2]], 0.0)],
+    [
+        ([[1, 1, 0]], [[1, 1, 2]], 0.0),
+        ([[1, 0.5, 0.25, 0]], [[1, 1, 0, 2]], 1 - 1.75 / 3),
+        ([[0, 0]], [[2, 2]], 0.0),
+    ],
 )
-def test_disagreement_is_how_far_support_is_from_one_where_the_point_is_not_agreed_to_be_occluded(support, state, amount):
+def test_disagreement_is_how_far_support_is_from_one_where_the_point_is_not_agreed_to_be_occluded(
+    support, state, amount
+):
     support, state = np.array(support, np.float32), np.array(state, np.uint8)
     labels = Labels(support, support, state, state == 1, np.array([True]))
     assert disagreement(labels) == pytest.approx(amount)
@@ -231,11 +262,17 @@ def test_the_clips_with_the_most_disagreement_come_first(opened, monkeypatch):
     amounts = [0.1, 0.5, 0.0, 0.9, 0.2, 0.5, 0.3]
     monkeypatch.setattr(opened, "_disagreement", amounts.__getitem__)
     keys = opened.clips["key"]
-    assert [clip.key for clip in opened.sample("most disagreement", 3)] == [keys[3], keys[1], keys[5]]
+    assert [clip.key for clip in opened.sample("most disagreement", 3)] == [
+        keys[3],
+        keys[1],
+        keys[5],
+    ]
 
 
 def test_what_cannot_be_asked_is_refused(opened):
-    with pytest.raises(ConfigError, match="no sample 'easiest': there are 'hardest', 'random', 'most disagreement'"):
+    with pytest.raises(
+        ConfigError, match="no sample 'easiest': there are 'hardest', 'random', 'most disagreement'"
+    ):
         opened.sample("easiest")
     with pytest.raises(ConfigError, match="n = 0"):
         opened.sample("random", 0)
@@ -250,7 +287,9 @@ def test_what_cannot_be_asked_is_refused(opened):
 
 def test_the_distance_of_two_teachers_is_that_of_their_tracks(opened):
     table = opened.distances()
-    assert table.loc["near", "still"] == table.loc["still", "near"] == pytest.approx(NEAR_PX, abs=0.02)
+    assert (
+        table.loc["near", "still"] == table.loc["still", "near"] == pytest.approx(NEAR_PX, abs=0.02)
+    )
     assert table.columns.name == "median px, 7 of 7 clips"
     assert opened.distances(clips=3).columns.name == "median px, 3 of 7 clips"
 
@@ -264,7 +303,9 @@ def test_the_shares_add_up_to_all_queries(opened):
 
 
 def test_other_thresholds_keep_what_relabelling_would(opened):
-    table = opened.what_if(tau_px=(NEAR_PX / 2, 2), min_support=(0.5, 0.6), clips=4).set_index(["tau_px", "min_support"])
+    table = opened.what_if(tau_px=(NEAR_PX / 2, 2), min_support=(0.5, 0.6), clips=4).set_index(
+        ["tau_px", "min_support"]
+    )
     assert table.loc[(NEAR_PX / 2, 0.5), "share"] == 1  # each alone is half of the teachers
     assert table.loc[(NEAR_PX / 2, 0.6), "share"] == 0
     assert table.loc[(2, 0.6), "share"] == table.loc[(2, 0.6), "label_share"] == 1

@@ -1,4 +1,5 @@
-"""S3: a real server process on loopback, and a proxy that fails requests: what is written is whole, and nothing is lost."""
+"""S3: a real server process on loopback, and a proxy that fails requests: what is written is whole,
+and nothing is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ SECRET = "not-to-be-shown"
 @pytest.fixture(scope="module")
 def server():
     """The port of an S3 server, with credentials in the environment as a user has them."""
-    environment = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     with pytest.MonkeyPatch.context() as patch, s3_server() as port:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -36,7 +41,8 @@ def server():
 
 @pytest.fixture
 def through(server, monkeypatch, tmp_path):
-    """through(faults): a proxy that s3:// addresses go through, and an empty bucket behind it, named for the test."""
+    """through(faults): a proxy that s3:// addresses go through, and an empty bucket behind it,
+    named for the test."""
     opened = []
 
     def start(faults: Faults | None = None):
@@ -73,7 +79,10 @@ def test_a_file_is_visible_only_when_complete(through, tmp_path):
     (tmp_path / "unit.tar").write_bytes(os.urandom(1 << 20))
     storage.publish(tmp_path / "unit.tar", "shards/unit.tar")
     assert storage.names("shards") == ["unit.tar"]
-    assert storage.read_range("shards/unit.tar", 1000, 24) == (tmp_path / "unit.tar").read_bytes()[1000:1024]
+    assert (
+        storage.read_range("shards/unit.tar", 1000, 24)
+        == (tmp_path / "unit.tar").read_bytes()[1000:1024]
+    )
     storage.remove("shards/unit.tar")
     storage.remove("shards/unit.tar")
     assert storage.names("shards") == []
@@ -90,7 +99,9 @@ def test_a_failing_request_is_made_again(through):
     assert flaky.failed["reset"]
 
 
-def test_a_storage_that_never_answers_is_of_the_surroundings_after_a_limited_number_of_requests(through):
+def test_a_storage_that_never_answers_is_of_the_surroundings_after_a_limited_number_of_requests(
+    through,
+):
     dead = through(Faults(refuse=1.0))
     settings = fsspec.config.conf["s3"]
     settings["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
@@ -113,7 +124,10 @@ def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tm
         Storage(f"{through.bucket}/videos").publish(video, video.name)
     result = label(config(f"{through.bucket}/videos", url))
     assert not result.open_units
-    assert (result.accounts.done, result.accounts.labelled) == (calm.accounts.done, calm.accounts.labelled)
+    assert (result.accounts.done, result.accounts.labelled) == (
+        calm.accounts.done,
+        calm.accounts.labelled,
+    )
     assert [finding for finding in verify(Storage(url)) if not finding.harmless] == []
     assert flaky.failed.total()
 
@@ -152,17 +166,44 @@ def test_credentials_are_neither_stored_nor_shown(through, tmp_path, capsys):
     write_moving(tmp_path / "a.mp4", seed=0)
     url = f"{through.bucket}/labels"
     assert (
-        run(["label", str(tmp_path / "a.mp4"), "--out", url, "--engine", "local", "--teachers", "lk", "--s3-endpoint", running.url])
+        run(
+            [
+                "label",
+                str(tmp_path / "a.mp4"),
+                "--out",
+                url,
+                "--engine",
+                "local",
+                "--teachers",
+                "lk",
+                "--s3-endpoint",
+                running.url,
+            ]
+        )
         == 0
     )
-    assert run(["label", str(tmp_path / "a.mp4"), "--out", url, "--s3-endpoint", f"http://user:{SECRET}@127.0.0.1"]) == 1
+    assert (
+        run(
+            [
+                "label",
+                str(tmp_path / "a.mp4"),
+                "--out",
+                url,
+                "--s3-endpoint",
+                f"http://user:{SECRET}@127.0.0.1",
+            ]
+        )
+        == 1
+    )
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
     fs = fsspec.filesystem("s3")
     assert all(SECRET.encode() not in fs.cat_file(name) for name in fs.find(url))
 
 
-@pytest.mark.parametrize("flags", [["--s3-endpoint"], ["--s3-endpoint", "storage.example"], ["--s3-profile="]])
+@pytest.mark.parametrize(
+    "flags", [["--s3-endpoint"], ["--s3-endpoint", "storage.example"], ["--s3-profile="]]
+)
 def test_flags_of_s3_that_cannot_be_are_refused(flags, capsys):
     assert run(["status", "s3://bucket/labels", *flags]) == 1
     assert "--s3-" in capsys.readouterr().err
@@ -171,7 +212,11 @@ def test_flags_of_s3_that_cannot_be_are_refused(flags, capsys):
 def test_variables_for_other_machines_hold_no_credentials(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"key": "me", "secret": SECRET, "endpoint_url": "http://127.0.0.1:9000"})
+    monkeypatch.setitem(
+        fsspec.config.conf,
+        "s3",
+        {"key": "me", "secret": SECRET, "endpoint_url": "http://127.0.0.1:9000"},
+    )
     variables = s3.variables()
     assert variables["AWS_DEFAULT_REGION"] == "eu-west-1"
     assert variables[s3.VARIABLE] == '{"endpoint_url": "http://127.0.0.1:9000"}'

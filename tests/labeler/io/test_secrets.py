@@ -1,4 +1,5 @@
-"""Addresses with a password or a signature are refused, wherever it stands in them, and shown without it."""
+"""Addresses with a password or a signature are refused, wherever it stands in them, and shown
+without it."""
 
 from __future__ import annotations
 
@@ -72,7 +73,21 @@ def test_an_address_without_one_is_as_it_was(address):
     ],
 )
 def test_no_flag_of_a_job_repeats_a_secret(tmp_path, flags, capsys):
-    assert run(["label", str(tmp_path), "--out", str(tmp_path / "out"), "--teachers", STILL, NEAR, *flags]) == 1
+    assert (
+        run(
+            [
+                "label",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "out"),
+                "--teachers",
+                STILL,
+                NEAR,
+                *flags,
+            ]
+        )
+        == 1
+    )
     shown = capsys.readouterr()
     assert "topsecret" not in shown.out + shown.err
     assert "***" in shown.err

@@ -22,7 +22,9 @@ from teachers import ConfigError, ShardError, SurroundingsError
 
 @pytest.fixture(params=["folder", "memory"])
 def storage(request, tmp_path):
-    return Storage(str(tmp_path / "data") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/data")
+    return Storage(
+        str(tmp_path / "data") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/data"
+    )
 
 
 def test_a_file_is_created_once(storage):
@@ -91,19 +93,27 @@ def race(writers: int, write) -> list:
 def test_of_eight_threads_that_create_one_name_one_wins(tmp_path):
     storage = Storage(str(tmp_path))
     for attempt in range(40):
-        won = race(8, lambda i, name=f"shards/{attempt}.json": storage.create(name, str(i).encode() * 1000))
+        won = race(
+            8, lambda i, name=f"shards/{attempt}.json": storage.create(name, str(i).encode() * 1000)
+        )
         assert sorted(won) == [False] * 7 + [True]
         assert storage.read(f"shards/{attempt}.json") == str(won.index(True)).encode() * 1000
     assert [name for name in storage.names("shards") if not name.endswith(".json")] == []
 
 
-CREATE = "import sys; from labeler.io.storage import Storage; print(Storage(sys.argv[1]).create('a', sys.argv[2].encode()))"
+CREATE = (
+    "import sys; from labeler.io.storage import Storage; print(Storage(sys.argv[1]).create('a', "
+    "sys.argv[2].encode()))"
+)
 
 
 @pytest.mark.slow
 def test_of_four_processes_that_create_one_name_one_wins(tmp_path):
     writers = [
-        subprocess.Popen([sys.executable, "-c", CREATE, str(tmp_path), str(i)], stdout=subprocess.PIPE, text=True) for i in range(4)
+        subprocess.Popen(
+            [sys.executable, "-c", CREATE, str(tmp_path), str(i)], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(4)
     ]
     assert sorted(writer.communicate()[0].strip() for writer in writers) == ["False"] * 3 + ["True"]
 
@@ -163,12 +173,17 @@ def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
 
 
 def test_scratch_folders_of_dead_processes_of_this_machine_are_removed(tmp_path, monkeypatch):
-    """Machines may share a disk for temporary files: a folder of another machine is another's, whatever its process id."""
+    """Machines may share a disk for temporary files: a folder of another machine is another's,
+    whatever its process id."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = socket.gethostname()
-    others = {f"tapdistill-another-{dead.pid}-x1", f"tapdistill-{host}-2-{dead.pid}-x1", f"tapdistill-{dead.pid}"}
+    others = {
+        f"tapdistill-another-{dead.pid}-x1",
+        f"tapdistill-{host}-2-{dead.pid}-x1",
+        f"tapdistill-{dead.pid}",
+    }
     for name in (*others, f"tapdistill-{host}-{dead.pid}-x1"):
         (tmp_path / name).mkdir()
     with scratch_folder() as ours:
@@ -196,7 +211,9 @@ s.Storage(sys.argv[1]).publish(Path(sys.argv[2]), "shards/a.tar")
 def test_a_writer_killed_in_the_middle_leaves_nothing_that_the_next_job_keeps(tmp_path):
     file = tmp_path / "local.tar"
     file.write_bytes(b"x" * 5000)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "data"), str(file)], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "data"), str(file)], check=False
+    )
     assert done.returncode == -signal.SIGKILL
     storage = Storage(str(tmp_path / "data"))
     assert storage.size("shards/a.tar") is None
@@ -218,9 +235,15 @@ def full_disk(tmp_path, big):
     """A file system of 64 KiB; where we may not mount one, a limit on the size of files."""
     folder = tmp_path / "full"
     folder.mkdir()
-    mounted = os.geteuid() == 0 and sys.platform == "linux" and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
-    ).returncode  # fmt: skip
+    mounted = (
+        os.geteuid() == 0
+        and sys.platform == "linux"
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)],
+            capture_output=True,
+            check=False,
+        ).returncode
+    )
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if not mounted:
         resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, before[1]))
@@ -238,7 +261,11 @@ def test_a_full_disk_is_of_the_surroundings_and_leaves_nothing_half_written(full
         lambda: storage.publish(big, "shards/a.tar"),
     ):
         with pytest.raises(
-            SurroundingsError, match=r"could not write .*shards/a\.(json|tar): .*(No space|too large).* run the same command again"
+            SurroundingsError,
+            match=(
+                r"could not write .*shards/a\.(json|tar): .*(No space|too large).* run the same "
+                r"command again"
+            ),
         ):
             write()
     assert storage.names("shards") == []
@@ -251,7 +278,9 @@ def test_a_folder_that_is_a_file_is_of_the_surroundings(tmp_path):
         Storage(str(tmp_path / "file")).create("a", b"")
 
 
-@pytest.mark.parametrize("url", ["s3://key:secret@bucket/data", "https://user@example.org/x", "memory://a:b@c@d/e"])
+@pytest.mark.parametrize(
+    "url", ["s3://key:secret@bucket/data", "https://user@example.org/x", "memory://a:b@c@d/e"]
+)
 def test_a_url_with_a_password_is_refused_and_not_repeated(url):
     with pytest.raises(ConfigError, match="must not hold a user or a password") as caught:
         Storage(url)

@@ -34,10 +34,13 @@ def on_a_line(x: list[list[float]], seen: list[list[int]]) -> tuple[np.ndarray, 
 
 
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, AgreementConfig]:
-    """Tracks that scatter about tau, with teachers and frames that are NaN, on a coarse grid so that ties are common."""
+    """Tracks that scatter about tau, with teachers and frames that are NaN, on a coarse grid so
+    that ties are common."""
     rng = np.random.default_rng(seed)
     k, n, t = rng.integers(1, 6), rng.integers(0, 7), rng.integers(1, 15)
-    xy = (rng.integers(0, 4, (k, n, t, 2)) + rng.integers(0, 2) * rng.normal(0, 0.3, (k, n, t, 2))).astype(np.float32)
+    xy = (
+        rng.integers(0, 4, (k, n, t, 2)) + rng.integers(0, 2) * rng.normal(0, 0.3, (k, n, t, 2))
+    ).astype(np.float32)
     xy[rng.random((k, n, t)) < 0.1] = NAN
     xy[rng.random(k) < 0.15] = NAN
     sees = (rng.random((k, n, t)) < rng.choice([0.5, 0.9])) & np.isfinite(xy).all(-1)
@@ -64,7 +67,10 @@ def test_the_fast_version_equals_the_plain_one(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_the_order_of_the_queries_does_not_matter(seed):
     xy, sees, frames, config = random_case(seed)
-    there, back = agree(xy, sees, frames, config), agree(xy[:, ::-1], sees[:, ::-1], frames[::-1], config)
+    there, back = (
+        agree(xy, sees, frames, config),
+        agree(xy[:, ::-1], sees[:, ::-1], frames[::-1], config),
+    )
     for name in ("support", "spread", "state", "valid", "keep"):
         np.testing.assert_array_equal(getattr(there, name), getattr(back, name)[::-1], err_msg=name)
 
@@ -72,7 +78,10 @@ def test_the_order_of_the_queries_does_not_matter(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_teacher_that_failed_changes_nothing(seed):
     xy, sees, frames, config = random_case(seed)
-    more = np.concatenate([xy, np.full_like(xy[:1], NAN)]), np.concatenate([sees, np.zeros_like(sees[:1])])
+    more = (
+        np.concatenate([xy, np.full_like(xy[:1], NAN)]),
+        np.concatenate([sees, np.zeros_like(sees[:1])]),
+    )
     without, with_it = agree(xy, sees, frames, config), agree(*more, frames, config)
     for name in ("support", "spread", "state", "valid", "keep"):
         np.testing.assert_array_equal(getattr(without, name), getattr(with_it, name), err_msg=name)
@@ -101,9 +110,13 @@ def test_an_occluded_frame_is_no_visible_frame():
     assert not agree(xy, sees, np.array([0]), replace(ANY_LENGTH, min_visible_frames=3)).keep.any()
 
 
-@pytest.mark.parametrize(("near", "of", "good"), [(3, 5, True), (2, 5, False), (2, 3, True), (1, 2, False), (1, 1, True)])
+@pytest.mark.parametrize(
+    ("near", "of", "good"), [(3, 5, True), (2, 5, False), (2, 3, True), (1, 2, False), (1, 1, True)]
+)
 def test_the_share_that_agrees_must_reach_min_support(near, of, good):
-    xy, sees = on_a_line([[0]] * near + [[away] for away in (100, -100, 200)[: of - near]], [[1]] * of)
+    xy, sees = on_a_line(
+        [[0]] * near + [[away] for away in (100, -100, 200)[: of - near]], [[1]] * of
+    )
     labels = agree(xy, sees, np.array([0]), ANY_LENGTH)
     np.testing.assert_allclose(labels.support, near / of, rtol=1e-6)
     assert labels.valid.item() is good
@@ -126,7 +139,12 @@ def test_only_teachers_that_track_the_frame_count():
 def test_a_frame_that_no_teacher_tracks_is_disputed():
     xy, sees = on_a_line([[NAN], [NAN]], [[0], [0]])
     labels = agree(xy, sees, np.array([0]), ANY_LENGTH)
-    assert (labels.state.item(), labels.support.item(), labels.valid.item(), labels.keep.item()) == (DISPUTED, 0, False, False)
+    assert (
+        labels.state.item(),
+        labels.support.item(),
+        labels.valid.item(),
+        labels.keep.item(),
+    ) == (DISPUTED, 0, False, False)
     assert np.isnan(labels.spread).all()
 
 
@@ -160,16 +178,28 @@ def test_a_teacher_agrees_where_it_sees_near_the_medoid_or_says_occluded_as_most
     xy, sees = on_a_line([[0, 0], [0, 0], [90, 0]], [[1, 0], [1, 0], [1, 1]])
     state = agree(xy, sees, np.array([0]), ANY_LENGTH).state
     assert state.tolist() == [[VISIBLE, OCCLUDED]]
-    assert agreeing(xy, sees, state, tau_px=2)[:, 0].tolist() == [[True, True], [True, True], [False, True]]
+    assert agreeing(xy, sees, state, tau_px=2)[:, 0].tolist() == [
+        [True, True],
+        [True, True],
+        [False, True],
+    ]
 
 
 def test_the_run_through_a_frame_that_is_not_good_is_empty():
     good = np.array([[1, 1, 0, 1, 1]] * 3, bool)
-    assert run_through(good, np.array([2, 0, 4])).astype(int).tolist() == [[0] * 5, [1, 1, 0, 0, 0], [0, 0, 0, 1, 1]]
+    assert run_through(good, np.array([2, 0, 4])).astype(int).tolist() == [
+        [0] * 5,
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 1, 1],
+    ]
 
 
 def tracks_at(xy: np.ndarray, visibility: float = 1.0) -> Tracks:
-    return Tracks(xy.astype(np.float32), np.full(xy.shape[:2], visibility, np.float32), np.full(xy.shape[:2], NAN, np.float32))
+    return Tracks(
+        xy.astype(np.float32),
+        np.full(xy.shape[:2], visibility, np.float32),
+        np.full(xy.shape[:2], NAN, np.float32),
+    )
 
 
 def test_distances_are_in_the_256_raster_on_each_axis():
@@ -178,7 +208,13 @@ def test_distances_are_in_the_256_raster_on_each_axis():
     rules = {"a": VisibleRule("v", 0.5), "b": VisibleRule("v", 0.5)}
     queries = np.float32([[0, 60, 60]])
     support = [
-        agreement.label({"a": tracks_at(base), "b": tracks_at(base + step)}, rules, queries, (128, 512), ANY_LENGTH).support.item()
+        agreement.label(
+            {"a": tracks_at(base), "b": tracks_at(base + step)},
+            rules,
+            queries,
+            (128, 512),
+            ANY_LENGTH,
+        ).support.item()
         for step in ([3, 0], [0, 3])
     ]
     assert support == [1, 0.5]
@@ -188,7 +224,11 @@ def test_each_teacher_is_read_by_its_own_rule():
     base = np.full((1, 1, 2), 60.0)
     rules = {"a": VisibleRule("v", 0.9), "b": VisibleRule("v", 0.5)}
     labels = agreement.label(
-        {"b": tracks_at(base, 0.8), "a": tracks_at(base, 0.8)}, rules, np.float32([[0, 60, 60]]), (128, 128), ANY_LENGTH
+        {"b": tracks_at(base, 0.8), "a": tracks_at(base, 0.8)},
+        rules,
+        np.float32([[0, 60, 60]]),
+        (128, 128),
+        ANY_LENGTH,
     )
     assert labels.state.item() == DISPUTED
     assert labels.settings["teachers"] == {"a": "v > 0.9", "b": "v > 0.5"}
@@ -218,7 +258,10 @@ def test_labels_of_stored_tracks_are_labels_of_read_tracks():
 
 def test_a_clip_without_queries_has_labels_without_rows():
     labels = agree(
-        np.zeros((2, 0, 5, 2), np.float32), np.zeros((2, 0, 5), bool), np.zeros(0, int), AgreementConfig(min_motion_px=1)
+        np.zeros((2, 0, 5, 2), np.float32),
+        np.zeros((2, 0, 5), bool),
+        np.zeros(0, int),
+        AgreementConfig(min_motion_px=1),
     )
     assert isinstance(labels, Labels)
     assert (labels.support.shape, labels.keep.shape) == ((0, 5), (0,))

@@ -19,13 +19,32 @@ LENIENT = AgreementConfig(min_visible_frames=1)
 def still(x: float, n: int = 1, visible: object = 1.0, y: float = 40.0) -> Tracks:
     """N points at (x, y) in every frame."""
     xy = np.broadcast_to(np.float32([x, y]), (n, FRAMES, 2)).copy()
-    return Tracks(xy, np.broadcast_to(np.float32(visible), (n, FRAMES)).copy(), np.full((n, FRAMES), np.nan, np.float32))
+    return Tracks(
+        xy,
+        np.broadcast_to(np.float32(visible), (n, FRAMES)).copy(),
+        np.full((n, FRAMES), np.nan, np.float32),
+    )
 
 
-def chosen(policy: str, tracks: dict[str, Tracks], seed: int = 0, config: AgreementConfig | None = None, **truth) -> Target:
+def chosen(
+    policy: str,
+    tracks: dict[str, Tracks],
+    seed: int = 0,
+    config: AgreementConfig | None = None,
+    **truth,
+) -> Target:
     n = len(next(iter(tracks.values())).xy)
     queries = np.tile(np.float32([0, 100, 40]), (n, 1))
-    return choose(policy, tracks, dict.fromkeys(tracks, SEEN), queries, SIZE, np.random.default_rng(seed), config, **truth)
+    return choose(
+        policy,
+        tracks,
+        dict.fromkeys(tracks, SEEN),
+        queries,
+        SIZE,
+        np.random.default_rng(seed),
+        config,
+        **truth,
+    )
 
 
 def test_random_draws_every_teacher_about_as_often():
@@ -33,7 +52,9 @@ def test_random_draws_every_teacher_about_as_often():
     target = chosen("random", {"a": still(100, n), "b": still(200, n), "c": still(300, n)})
     counts = np.bincount(target.teacher, minlength=3)
     assert abs(counts - n / 3).max() < 5 * np.sqrt(n * 2 / 9)  # five standard deviations
-    np.testing.assert_allclose(target.xy[:, 0, 0], np.float32([100, 200, 300])[target.teacher], atol=1e-4)
+    np.testing.assert_allclose(
+        target.xy[:, 0, 0], np.float32([100, 200, 300])[target.teacher], atol=1e-4
+    )
     assert target.used.all()
 
 
@@ -81,7 +102,9 @@ def test_every_policy_takes_a_clip_without_queries(policy):
 
 def test_random_agreeing_never_draws_the_one_that_disagrees():
     n = 200
-    target = chosen("random-agreeing", {"a": still(100, n), "b": still(101, n), "odd": still(300, n)})
+    target = chosen(
+        "random-agreeing", {"a": still(100, n), "b": still(101, n), "odd": still(300, n)}
+    )
     assert set(target.teacher.tolist()) == {0, 1}
 
 
@@ -89,20 +112,29 @@ def test_random_agreeing_uses_a_teacher_only_where_it_agrees_itself():
     """b strays in frames 5-9, where a and c still agree: drawn, b is used in frames 0-4 only."""
     stray = still(100, 100)
     stray.xy[:, 5:, 0] = 400
-    target = chosen("random-agreeing", {"a": still(100, 100), "b": stray, "c": still(100, 100)}, config=LENIENT)
+    target = chosen(
+        "random-agreeing", {"a": still(100, 100), "b": stray, "c": still(100, 100)}, config=LENIENT
+    )
     assert set(target.teacher.tolist()) == {0, 1, 2}
     for row, teacher in enumerate(target.teacher):
-        assert target.used[row].tolist() == ([True] * 5 + [False] * 5 if teacher == 1 else [True] * 10)
+        assert target.used[row].tolist() == (
+            [True] * 5 + [False] * 5 if teacher == 1 else [True] * 10
+        )
 
 
 def test_random_agreeing_learns_an_agreed_occlusion_but_not_from_who_still_sees():
     hidden = [1] * 5 + [0] * 5
     target = chosen(
-        "random-agreeing", {"a": still(100, 60, hidden), "b": still(100, 60, hidden), "c": still(100, 60)}, config=LENIENT
+        "random-agreeing",
+        {"a": still(100, 60, hidden), "b": still(100, 60, hidden), "c": still(100, 60)},
+        config=LENIENT,
     )
     for row, teacher in enumerate(target.teacher):
-        assert target.visible[row].tolist() == [True] * 5 + ([False] * 5 if teacher != 2 else [True] * 5)
-        assert target.used[row].all()  # c sees the point within tau of the medoid, which is c itself
+        assert target.visible[row].tolist() == [True] * 5 + (
+            [False] * 5 if teacher != 2 else [True] * 5
+        )
+        # c sees the point within tau of the medoid, which is c itself
+        assert target.used[row].all()
 
 
 def test_random_agreeing_needs_min_visible_frames_of_the_teacher():
@@ -152,11 +184,16 @@ def test_the_oracle_takes_the_teacher_nearest_to_the_truth():
 
 
 def test_the_oracle_does_not_look_at_occluded_frames():
-    truth, visible = np.broadcast_to(np.float32([100, 40]), (1, FRAMES, 2)).copy(), np.ones((1, FRAMES), bool)
+    truth, visible = (
+        np.broadcast_to(np.float32([100, 40]), (1, FRAMES, 2)).copy(),
+        np.ones((1, FRAMES), bool),
+    )
     visible[:, 5:] = False
     good_when_seen = still(101)
     good_when_seen.xy[:, 5:] = 400
-    target = chosen("oracle", {"a": still(103), "b": good_when_seen}, truth_xy=truth, truth_visible=visible)
+    target = chosen(
+        "oracle", {"a": still(103), "b": good_when_seen}, truth_xy=truth, truth_visible=visible
+    )
     assert target.teacher.tolist() == [1]
 
 
@@ -166,5 +203,7 @@ def test_the_oracle_needs_a_truth():
 
 
 def test_a_policy_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(ConfigError, match="no label policy 'best': there are random, random-agreeing"):
+    with pytest.raises(
+        ConfigError, match="no label policy 'best': there are random, random-agreeing"
+    ):
         chosen("best", {"a": still(1)})

@@ -26,17 +26,43 @@ def plan(*names: str, first_unit: int = 0) -> pd.DataFrame:
 
 def clip(uri: str, number: int = 0) -> ClipEntry:
     return ClipEntry(
-        key=f"{uri}-{number}", uri=uri, source_start=0, stride=1, frames=8, height=48, width=64, queries=4, kept=3, mean_support=0.5,
-        decoder="decord", truncated=False, offsets={"mp4": (512, 10)},
-    )  # fmt: skip
+        key=f"{uri}-{number}",
+        uri=uri,
+        source_start=0,
+        stride=1,
+        frames=8,
+        height=48,
+        width=64,
+        queries=4,
+        kept=3,
+        mean_support=0.5,
+        decoder="decord",
+        truncated=False,
+        offsets={"mp4": (512, 10)},
+    )
 
 
-def record(unit: int, videos: dict[str, int], clips: list[ClipEntry], rows: list[LeftOut], teachers: str = "a b") -> Record:
+def record(
+    unit: int,
+    videos: dict[str, int],
+    clips: list[ClipEntry],
+    rows: list[LeftOut],
+    teachers: str = "a b",
+) -> Record:
     return Record(
-        unit=unit, revision=0, plan=0, tar=None, size_bytes=0, sha256=None, teachers={name: {} for name in teachers.split()},
-        agreement={}, videos=[VideoEntry(uri=uri, sha256="", clips=count) for uri, count in videos.items()], clips=clips, rows=rows,
+        unit=unit,
+        revision=0,
+        plan=0,
+        tar=None,
+        size_bytes=0,
+        sha256=None,
+        teachers={name: {} for name in teachers.split()},
+        agreement={},
+        videos=[VideoEntry(uri=uri, sha256="", clips=count) for uri, count in videos.items()],
+        clips=clips,
+        rows=rows,
         planned=1,
-    )  # fmt: skip
+    )
 
 
 def video_row(uri: str, reason: str) -> LeftOut:
@@ -49,7 +75,10 @@ def clip_row(uri: str, reason: str) -> LeftOut:
 
 def test_every_reason_is_either_left_out_or_failed():
     assert not LEFT_OUT.keys() & FAILED.keys()
-    assert {LeftOut(uri="", what="clip", stage="", reason=reason).status for reason in REASONS} == {"left out", "failed"}
+    assert {LeftOut(uri="", what="clip", stage="", reason=reason).status for reason in REASONS} == {
+        "left out",
+        "failed",
+    }
     with pytest.raises(ValueError, match="'bored' is not one of the reasons"):
         LeftOut(uri="", what="clip", stage="", reason="bored")
 
@@ -61,10 +90,21 @@ def test_the_accounts_of_a_small_job_worked_by_hand():
         record(2, {}, [], [video_row("c", "empty")]),
     ]
     found = accounts([plan("a", "b", "c", "d")], records)
-    assert (found.videos, found.done, found.videos_left_out, found.videos_failed, found.open) == (4, 1, 1, 1, 1)
+    assert (found.videos, found.done, found.videos_left_out, found.videos_failed, found.open) == (
+        4,
+        1,
+        1,
+        1,
+        1,
+    )
     assert (found.clips, found.labelled, found.clips_left_out, found.clips_failed) == (3, 1, 1, 1)
     assert found.reasons == Counter(
-        {("clip", "static"): 1, ("clip", "decode-error"): 1, ("video", "duplicate"): 1, ("video", "empty"): 1}
+        {
+            ("clip", "static"): 1,
+            ("clip", "decode-error"): 1,
+            ("video", "duplicate"): 1,
+            ("video", "empty"): 1,
+        }
     )
 
 
@@ -104,8 +144,12 @@ def test_units_without_a_record_or_without_a_teacher_are_open():
 def test_tables_without_rows_have_their_columns(tmp_path):
     storage = Storage(str(tmp_path))
     compact(storage, [])
-    assert {"key", "unit", "tar", "uri", "teachers", "offsets"} <= set(pd.read_parquet(tmp_path / "clips.parquet").columns)
-    assert {"uri", "what", "status", "reason"} <= set(pd.read_parquet(tmp_path / "failures.parquet").columns)
+    assert {"key", "unit", "tar", "uri", "teachers", "offsets"} <= set(
+        pd.read_parquet(tmp_path / "clips.parquet").columns
+    )
+    assert {"uri", "what", "status", "reason"} <= set(
+        pd.read_parquet(tmp_path / "failures.parquet").columns
+    )
 
 
 def test_the_tables_say_what_the_records_say():
@@ -113,7 +157,9 @@ def test_the_tables_say_what_the_records_say():
     clips, failures = clips_table(records), failures_table([], records)
     assert clips[["key", "unit", "kept", "teachers"]].values.tolist() == [["a-0", 3, 3, "a,b"]]
     assert json.loads(clips["offsets"][0]) == {"mp4": [512, 10]}
-    assert failures[["unit", "uri", "what", "status", "reason"]].values.tolist() == [[3, "a", "clip", "left out", "dark"]]
+    assert failures[["unit", "uri", "what", "status", "reason"]].values.tolist() == [
+        [3, "a", "clip", "left out", "dark"]
+    ]
 
 
 def test_byte_offsets_cut_a_member_out_of_its_tar(dataset):

@@ -1,4 +1,5 @@
-"""Samples: what goes into a shard comes out of it, equal bytes for equal samples, and nothing in it can harm who reads it."""
+"""Samples: what goes into a shard comes out of it, equal bytes for equal samples, and nothing in it
+can harm who reads it."""
 
 from __future__ import annotations
 
@@ -17,26 +18,49 @@ import pytest
 
 from labeler.labels.agreement import AgreementConfig, label
 from labeler.labels.sample import Sample
-from labeler.shards.members import MAX_MEMBER_BYTES, from_members, info_to_meta, members, npz, read_npz, stored, tracks_to_npz
+from labeler.shards.members import (
+    MAX_MEMBER_BYTES,
+    from_members,
+    info_to_meta,
+    members,
+    npz,
+    read_npz,
+    stored,
+    tracks_to_npz,
+)
 from labeler.shards.tar import ShardWriter
 from teachers import ShardError, TeacherInfo, Tracks, VisibleRule
 
 
 def a_sample(key: str = "0123456789abcdef-f000000-s1", seed: int = 0) -> Sample:
-    """A sample of 5 queries in 9 frames, with a teacher that failed and one without a confidence."""
+    """A sample of 5 queries in 9 frames, with a teacher that failed and one without a
+    confidence."""
     rng = np.random.default_rng(seed)
     n, t, size = 5, 9, (48, 64)
-    queries = np.column_stack([rng.integers(0, t, n), rng.integers(0, 48, (n, 2))]).astype(np.float32)
+    queries = np.column_stack([rng.integers(0, t, n), rng.integers(0, 48, (n, 2))]).astype(
+        np.float32
+    )
     infos = {
-        name: TeacherInfo(name=name, architecture="stub", mode="label", visible_rule="v > 0.5", licence="none", settings={"a": [1]})
+        name: TeacherInfo(
+            name=name,
+            architecture="stub",
+            mode="label",
+            visible_rule="v > 0.5",
+            licence="none",
+            settings={"a": [1]},
+        )
         for name in ("one", "two", "broken")
     }
     tracks = {
         "one": stored(Tracks(rng.normal(30, 9, (n, t, 2)), rng.random((n, t)), rng.random((n, t)))),
-        "two": stored(Tracks(rng.normal(30, 9, (n, t, 2)), rng.random((n, t)), np.full((n, t), np.nan))),
+        "two": stored(
+            Tracks(rng.normal(30, 9, (n, t, 2)), rng.random((n, t)), np.full((n, t), np.nan))
+        ),
         "broken": Tracks.nan(n, t),
     }
-    labels = label(tracks, {name: info.rule for name, info in infos.items()}, queries, size, AgreementConfig())
+    labels = label(
+        tracks, {name: info.rule for name, info in infos.items()}, queries, size, AgreementConfig()
+    )
     meta = {
         "schema": 1,
         "key": key,
@@ -45,7 +69,15 @@ def a_sample(key: str = "0123456789abcdef-f000000-s1", seed: int = 0) -> Sample:
         "uri": "/videos/ein schöner Film.mp4",
         "teachers": info_to_meta(infos),
     }
-    return Sample(key, b"not decoded here", queries, np.array(["sift", "sift", "uniform", "motion", "grid"]), tracks, labels, meta)
+    return Sample(
+        key,
+        b"not decoded here",
+        queries,
+        np.array(["sift", "sift", "uniform", "motion", "grid"]),
+        tracks,
+        labels,
+        meta,
+    )
 
 
 def assert_same(a: object, b: object, where: str = "sample") -> None:
@@ -74,13 +106,23 @@ def test_a_sample_comes_back_as_it_was():
 def test_equal_samples_give_equal_bytes_in_a_fixed_order():
     first, second = members(a_sample()), members(a_sample())
     assert first == second
-    assert list(first) == ["mp4", "queries.npz", "broken.npz", "one.npz", "two.npz", "labels.npz", "json"]
+    assert list(first) == [
+        "mp4",
+        "queries.npz",
+        "broken.npz",
+        "one.npz",
+        "two.npz",
+        "labels.npz",
+        "json",
+    ]
     backwards = dataclasses.replace(a_sample(), tracks=dict(reversed(a_sample().tracks.items())))
     assert list(members(backwards).items()) == list(first.items())
 
 
 def test_stored_coordinates_are_whole_64ths_and_probabilities_float16():
-    tracks = stored(Tracks(np.array([[[10.01, 0.0078125]]]), np.array([[0.1]]), np.array([[np.nan]])))
+    tracks = stored(
+        Tracks(np.array([[[10.01, 0.0078125]]]), np.array([[0.1]]), np.array([[np.nan]]))
+    )
     assert tracks.xy.tolist() == [[[10.015625, 0.0]]]  # 641 / 64; half a step goes to the even one
     assert tracks.visibility.item() == np.float16(0.1)
     assert np.isnan(tracks.confidence).all()
@@ -107,7 +149,9 @@ def npz_with_pickle() -> bytes:
 def npz_that_claims(entry: str, shape: tuple[int, ...]) -> bytes:
     """A tiny npz whose array says it has `shape`."""
     array = io.BytesIO()
-    np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        array, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(entry, array.getvalue())
@@ -132,9 +176,18 @@ BAD_NPZ = {
     "an npy in place of it": (lambda: b"\x93NUMPY\x01\x00", "not an npz of plain arrays"),
     "nothing": (lambda: b"", "not an npz of plain arrays"),
     "cut": (lambda: tracks_to_npz(Tracks.nan(4, 4))[:-40], "not an npz of plain arrays"),
-    "an array that claims 4 TB": (lambda: npz_that_claims("xy.npy", (1 << 40,)), "not an npz of plain arrays"),
-    "an entry that is no array": (lambda: npz_that_claims("readme.txt", (1,)), "not an npz of plain arrays"),
-    "an array is missing": (lambda: npz(xy=np.zeros((5, 9, 2), np.float32)), "visibility.* is missing"),
+    "an array that claims 4 TB": (
+        lambda: npz_that_claims("xy.npy", (1 << 40,)),
+        "not an npz of plain arrays",
+    ),
+    "an entry that is no array": (
+        lambda: npz_that_claims("readme.txt", (1,)),
+        "not an npz of plain arrays",
+    ),
+    "an array is missing": (
+        lambda: npz(xy=np.zeros((5, 9, 2), np.float32)),
+        "visibility.* is missing",
+    ),
 }
 
 
@@ -177,7 +230,9 @@ def test_a_missing_member_is_named(suffix):
         from_members(sample.key, parts)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"schema": 1}', '{"schema": 1, "teachers": {"none": {}}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", "{", '{"schema": 1}', '{"schema": 1, "teachers": {"none": {}}}']
+)
 def test_a_json_member_that_is_something_else_is_refused(text):
     sample = a_sample()
     with pytest.raises(ShardError, match=sample.key):
@@ -197,11 +252,16 @@ import numpy as np
 import webdataset as wds
 
 def decode(sample):
-    read = {"npz": lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False)), "json": json.loads}
-    return {name: read.get(name.rsplit(".", 1)[-1], lambda data: data)(data) for name, data in sample.items()}
+    npz = lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False))
+    read = {"npz": npz, "json": json.loads}
+    return {
+        name: read.get(name.rsplit(".", 1)[-1], lambda data: data)(data)
+        for name, data in sample.items()
+    }
 
 for sample in wds.WebDataset(sys.argv[1], shardshuffle=False).map(decode):
-    print(sample["__key__"], *sorted(name for name in sample if name[0] != "_"), sample["one.npz"]["xy"].shape, sample["json"]["width"])
+    names = sorted(name for name in sample if name[0] != "_")
+    print(sample["__key__"], *names, sample["one.npz"]["xy"].shape, sample["json"]["width"])
 """
 
 
@@ -212,8 +272,14 @@ def test_plain_webdataset_reads_a_shard_without_this_project(tmp_path):
         writer.write(key, members(a_sample(key)))
     writer.finish()
     said = subprocess.run(
-        [sys.executable, "-c", PLAIN_READER, str(tmp_path / "a.tar")], cwd=tmp_path, env={**os.environ, "WDS_SECURE": "1"},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        [sys.executable, "-c", PLAIN_READER, str(tmp_path / "a.tar")],
+        cwd=tmp_path,
+        env={**os.environ, "WDS_SECURE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     names = " ".join(sorted(members(a_sample())))
-    assert said.splitlines() == [f"{key} {names} (5, 9, 2) 64" for key in ("aa-f000000-s1", "bb-f000000-s1")]
+    assert said.splitlines() == [
+        f"{key} {names} (5, 9, 2) 64" for key in ("aa-f000000-s1", "bb-f000000-s1")
+    ]

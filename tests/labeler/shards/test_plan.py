@@ -29,7 +29,9 @@ def uris(*patterns: str) -> list[str]:
 
 
 def test_a_folder_gives_every_file_below_it_that_is_not_hidden(videos):
-    assert uris(str(videos)) == [str(videos / name) for name in ("a.mov", "b.mp4", "deep/c.mkv", "notes.txt")]
+    assert uris(str(videos)) == [
+        str(videos / name) for name in ("a.mov", "b.mp4", "deep/c.mkv", "notes.txt")
+    ]
     assert uris(f"{videos}/") == uris(str(videos))
 
 
@@ -38,11 +40,16 @@ def test_a_folder_below_a_hidden_one_can_be_named(videos):
 
 
 def test_a_glob_takes_what_it_matches(videos):
-    assert uris(f"{videos}/[bd]*/**/*.m[pk]*", f"{videos}/b.*") == [str(videos / name) for name in ("b.mp4", "deep/c.mkv")]
+    assert uris(f"{videos}/[bd]*/**/*.m[pk]*", f"{videos}/b.*") == [
+        str(videos / name) for name in ("b.mp4", "deep/c.mkv")
+    ]
 
 
 def test_a_video_named_twice_is_planned_once(videos):
-    assert uris(str(videos / "b.mp4"), str(videos), f"{videos}/*.mp4").count(str(videos / "b.mp4")) == 1
+    assert (
+        uris(str(videos / "b.mp4"), str(videos), f"{videos}/*.mp4").count(str(videos / "b.mp4"))
+        == 1
+    )
 
 
 def test_links_to_files_are_followed(videos, tmp_path_factory):
@@ -99,13 +106,16 @@ def sources(count: int) -> list[Source]:
 
 
 @pytest.mark.parametrize(
-    ("count", "per_unit", "sizes"), [(1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (5, 1, [1] * 5), (0, 4, [])]
+    ("count", "per_unit", "sizes"),
+    [(1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (5, 1, [1] * 5), (0, 4, [])],
 )
 def test_consecutive_videos_share_a_unit(count, per_unit, sizes):
     plan = cut_into_units(sources(count), per_unit)
     planned = units([plan])
     assert [len(unit.videos) for unit in planned] == sizes
-    assert [video.uri for unit in planned for video in unit.videos] == [source.uri for source in sources(count)]
+    assert [video.uri for unit in planned for video in unit.videos] == [
+        source.uri for source in sources(count)
+    ]
 
 
 def test_a_plan_comes_back_as_it_was_written(tmp_path):
@@ -127,6 +137,8 @@ def test_a_video_planned_again_counts_in_its_latest_unit():
     assert [(unit.number, unit.plan) for unit in units([first, again])] == [(0, 0), (1, 0), (2, 1)]
 
 
-@pytest.mark.parametrize(("videos", "units"), [(1, 1), (10, 10), (63, 63), (64, 32), (100, 34), (512, 32), (1600, 100)])
+@pytest.mark.parametrize(
+    ("videos", "units"), [(1, 1), (10, 10), (63, 63), (64, 32), (100, 34), (512, 32), (1600, 100)]
+)
 def test_few_videos_make_small_units_so_that_all_workers_get_some(videos, units):
     assert cut_into_units(sources(videos))["unit"].nunique() == units

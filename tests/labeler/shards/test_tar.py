@@ -1,4 +1,5 @@
-"""Shards and their records: one winner of a race, new revisions that keep bytes, and nothing that verify does not find."""
+"""Shards and their records: one winner of a race, new revisions that keep bytes, and nothing that
+verify does not find."""
 
 from __future__ import annotations
 
@@ -49,9 +50,17 @@ def shard_of(folder: Path, members: dict[str, bytes], key: str = "k") -> object:
 
 def record_of(unit: int, revision: int, shard, **fields) -> Record:
     return Record(
-        unit=unit, revision=revision, plan=0, teachers={}, agreement={}, videos=[], clips=[], rows=[], planned=1,
+        unit=unit,
+        revision=revision,
+        plan=0,
+        teachers={},
+        agreement={},
+        videos=[],
+        clips=[],
+        rows=[],
+        planned=1,
         **{**tar_of(unit, revision, shard), **fields},
-    )  # fmt: skip
+    )
 
 
 # --- the tar
@@ -68,7 +77,9 @@ def test_a_shard_comes_back_as_it_was_written(tmp_path):
     data = (tmp_path / "a.tar").read_bytes()
     assert len(data) == shard.size_bytes
     for key, offsets in shard.offsets.items():
-        assert {suffix: data[start : start + size] for suffix, (start, size) in offsets.items()} == samples[key]
+        assert {
+            suffix: data[start : start + size] for suffix, (start, size) in offsets.items()
+        } == samples[key]
 
 
 def test_the_same_members_give_the_same_bytes(tmp_path):
@@ -86,7 +97,10 @@ def test_a_shard_without_samples_is_no_file(tmp_path):
 
 @pytest.mark.parametrize("key", ["a.b", "a/b"])
 def test_a_key_that_webdataset_would_cut_is_refused(tmp_path, key):
-    with ShardWriter(tmp_path / "a.tar") as writer, pytest.raises(ShardError, match="WebDataset would cut it there"):
+    with (
+        ShardWriter(tmp_path / "a.tar") as writer,
+        pytest.raises(ShardError, match="WebDataset would cut it there"),
+    ):
         writer.write(key, {"mp4": b""})
 
 
@@ -107,9 +121,17 @@ def member(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize(
     "odd",
-    [member("../k.mp4"), member("/k.mp4"), member("a/k.mp4"), member("k.mp4", tarfile.SYMTYPE), member("k.mp4", tarfile.LNKTYPE),
-     member("k", tarfile.DIRTYPE), member(".mp4"), member("k.mp4", tarfile.FIFOTYPE)],
-)  # fmt: skip
+    [
+        member("../k.mp4"),
+        member("/k.mp4"),
+        member("a/k.mp4"),
+        member("k.mp4", tarfile.SYMTYPE),
+        member("k.mp4", tarfile.LNKTYPE),
+        member("k", tarfile.DIRTYPE),
+        member(".mp4"),
+        member("k.mp4", tarfile.FIFOTYPE),
+    ],
+)
 def test_a_member_that_no_shard_of_ours_has_is_refused(odd):
     with pytest.raises(ShardError, match=r"bad\.tar holds .*refused"):
         list(read_samples(odd_tar(odd), "bad.tar"))
@@ -142,7 +164,9 @@ def test_a_record_comes_back_as_it_was(dataset):
         assert storage.read(record.name) == record.to_bytes()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "videos": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "videos": 3}']
+)
 def test_a_damaged_record_is_named(text):
     with pytest.raises(ShardError, match=r"000001\.r0\.json"):
         Record.from_bytes(text.encode(), "000001.r0.json")
@@ -150,7 +174,9 @@ def test_a_damaged_record_is_named(text):
 
 def test_a_record_of_a_later_schema_is_refused_as_such(dataset):
     fields = {**json.loads(dataset.result.records[0].to_bytes()), "schema": 2}
-    with pytest.raises(ShardError, match=r"has schema 2; this version of tapdistill reads schema 1"):
+    with pytest.raises(
+        ShardError, match=r"has schema 2; this version of tapdistill reads schema 1"
+    ):
         Record.from_bytes(json.dumps(fields).encode(), "000001.r0.json")
 
 
@@ -177,8 +203,15 @@ def test_copies_of_records_are_used_only_while_their_files_are_the_ones_copied(t
 
     read.clear()
     assert commit(storage, record_of(1, 1, None), None)  # a later revision
-    storage.replace(record_name(2, 0), dataclasses.replace(record_of(2, 0, None), planned=7).to_bytes())  # the file, written anew
-    assert [(record.revision, record.planned) for record in latest_records(storage)] == [(0, 1), (1, 1), (0, 7)]
+    # the file, written anew
+    storage.replace(
+        record_name(2, 0), dataclasses.replace(record_of(2, 0, None), planned=7).to_bytes()
+    )
+    assert [(record.revision, record.planned) for record in latest_records(storage)] == [
+        (0, 1),
+        (1, 1),
+        (0, 7),
+    ]
     assert sorted(read) == [COPIES, record_name(1, 1), record_name(2, 0)]
 
 
@@ -193,7 +226,9 @@ def test_of_eight_writers_with_equal_bytes_all_are_done(tmp_path):
     storage = Storage(str(tmp_path / "data"))
     shards = [shard_of(tmp_path / str(i), {"mp4": b"same"}) for i in range(8)]
     assert race(8, lambda i: commit(storage, record_of(0, 0, shards[i]), shards[i])) == [True] * 8
-    assert storage.names("shards") == sorted(["000000.r0.json", Path(shard_name(0, 0, shards[0].sha256)).name])
+    assert storage.names("shards") == sorted(
+        ["000000.r0.json", Path(shard_name(0, 0, shards[0].sha256)).name]
+    )
 
 
 def test_of_eight_writers_with_other_bytes_one_wins_and_the_others_leave_nothing(tmp_path):
@@ -203,7 +238,9 @@ def test_of_eight_writers_with_other_bytes_one_wins_and_the_others_leave_nothing
     assert sorted(won) == [False] * 7 + [True]
     winner = shards[won.index(True)]
     assert latest(storage, 0).sha256 == winner.sha256
-    assert storage.names("shards") == sorted(["000000.r0.json", Path(shard_name(0, 0, winner.sha256)).name])
+    assert storage.names("shards") == sorted(
+        ["000000.r0.json", Path(shard_name(0, 0, winner.sha256)).name]
+    )
 
 
 def test_a_unit_without_clips_has_a_record_and_no_tar(tmp_path):
@@ -233,9 +270,14 @@ def test_another_tau_changes_what_is_kept_and_only_the_labels(dataset, tmp_path)
     assert kept(storage) == 0
     for record in latest_records(storage):
         assert record.revision == 1
-        old, new = (dict(read_samples(storage.open(read_record(storage, record.unit, i).tar), "")) for i in (0, 1))
+        old, new = (
+            dict(read_samples(storage.open(read_record(storage, record.unit, i).tar), ""))
+            for i in (0, 1)
+        )
         for key in old:
-            assert {suffix for suffix in old[key] if old[key][suffix] != new[key][suffix]} == {"labels.npz"}
+            assert {suffix for suffix in old[key] if old[key][suffix] != new[key][suffix]} == {
+                "labels.npz"
+            }
     assert list(verify(storage)) == []
     assert (pd.read_parquet(tmp_path / "clips.parquet")["kept"] == 0).all()
     run_relabel(RelabelConfig(data=str(tmp_path), agreement=AgreementConfig(tau_px=1.0)))
@@ -266,7 +308,9 @@ def test_prune_leaves_rejected_queries_out_of_every_member(dataset, tmp_path):
         assert len(sample.queries) == len(sample.sampler) == 0
         assert sample.tracks["still"].xy.shape == (0, 16, 2)
         assert sample.labels.support.shape == (0, 16)
-    assert all(entry.kept == entry.queries for record in latest_records(storage) for entry in record.clips)
+    assert all(
+        entry.kept == entry.queries for record in latest_records(storage) for entry in record.clips
+    )
     assert list(verify(storage)) == []
     before = storage.names("shards")
     run_relabel(RelabelConfig(data=str(tmp_path), agreement=settings, prune=True))
@@ -299,7 +343,11 @@ def test_prune_keeps_the_rows_that_are_kept(dataset, tmp_path, monkeypatch):
 
 
 def problems(storage: Storage, quick: bool = False) -> dict[str, str]:
-    return {finding.file.split("/")[-1]: finding.problem for finding in verify(storage, quick=quick) if not finding.harmless}
+    return {
+        finding.file.split("/")[-1]: finding.problem
+        for finding in verify(storage, quick=quick)
+        if not finding.harmless
+    }
 
 
 def harmless(storage: Storage) -> list[str]:
@@ -348,15 +396,22 @@ def test_a_record_that_lost_a_clip_does_not_close_the_accounts(dataset, tmp_path
     assert any("accounts do not close" in problem for problem in problems(storage).values())
 
 
-def test_a_stray_tar_and_a_half_written_file_are_harmless_and_another_file_is_not(dataset, tmp_path):
+def test_a_stray_tar_and_a_half_written_file_are_harmless_and_another_file_is_not(
+    dataset, tmp_path
+):
     storage = copied(dataset, tmp_path)
     for name in ("000001.r7.abcdefabcdef.tar", ".000001.r0.json@host-1-1.part", "notes.txt"):
         storage.create(f"shards/{name}", b"")
-    assert sorted(harmless(storage)) == [".000001.r0.json@host-1-1.part", "000001.r7.abcdefabcdef.tar"]
+    assert sorted(harmless(storage)) == [
+        ".000001.r0.json@host-1-1.part",
+        "000001.r7.abcdefabcdef.tar",
+    ]
     assert problems(storage) == {"notes.txt": "is neither a shard nor a record"}
 
 
-def test_a_tar_with_the_right_hash_but_other_samples_than_its_record_names_is_found(dataset, tmp_path):
+def test_a_tar_with_the_right_hash_but_other_samples_than_its_record_names_is_found(
+    dataset, tmp_path
+):
     storage = copied(dataset, tmp_path)
     record, other = latest(storage, 0), latest(storage, 1)
     (tmp_path / record.tar).write_bytes(storage.read(other.tar))
@@ -381,7 +436,9 @@ def test_gc_removes_old_revisions_and_old_strays_only(dataset, tmp_path):
     assert old <= set(storage.names("shards"))
     assert {Path(name).name for name in collect_garbage(storage)} == old
     assert "000001.r9.abcdefabcdef.tar" in storage.names("shards")
-    assert {"000000.r0.json", "000000.r1.json"} <= set(storage.names("shards")), "a revision's number is never free again"
+    assert {"000000.r0.json", "000000.r1.json"} <= set(storage.names("shards")), (
+        "a revision's number is never free again"
+    )
     assert collect_garbage(storage, older_than_s=-1) == ["shards/000001.r9.abcdefabcdef.tar"]
     assert list(verify(storage)) == []
     assert len(open_dataset(str(tmp_path)).clips) == 7
@@ -398,7 +455,9 @@ def test_gc_refuses_to_work_on_a_damaged_record(dataset, tmp_path):
 
 def test_offsets_are_of_the_tar_that_tarfile_reads(dataset):
     for record in dataset.result.records:
-        assert tar_offsets(dataset.folder / record.tar) == {entry.key: entry.offsets for entry in record.clips}
+        assert tar_offsets(dataset.folder / record.tar) == {
+            entry.key: entry.offsets for entry in record.clips
+        }
 
 
 def test_a_sample_of_a_shard_is_the_sample_by_offset(dataset):

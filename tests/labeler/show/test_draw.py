@@ -4,7 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-from labeler.show.draw import TITLE_HEIGHT_PX, colour_by, draw_frame, draw_tracks, enlargement, rainbow, side_by_side
+from labeler.show.draw import (
+    TITLE_HEIGHT_PX,
+    colour_by,
+    draw_frame,
+    draw_tracks,
+    enlargement,
+    rainbow,
+    side_by_side,
+)
 from teachers import ConfigError
 
 WHITE, RED = np.full((1, 3), 255, np.uint8), np.array([[255, 0, 0]], np.uint8)
@@ -45,11 +53,14 @@ def test_an_occluded_point_is_a_ring_around_the_untouched_frame():
 
 def test_the_inside_of_a_ring_shows_the_frame_and_not_the_trail():
     xy = one_point(*[(10 + 2 * t, 20) for t in range(11)])
-    crossing = one_point(*[(40 - 2 * t, 20) for t in range(11)])  # its fresh trail lies below the ring
+    # its fresh trail lies below the ring
+    crossing = one_point(*[(40 - 2 * t, 20) for t in range(11)])
     visible = np.ones((2, 11), bool)
     visible[0, 10] = False
     crossing[0, 10] = np.nan
-    picture = draw_frame(grey(11), 10, np.concatenate([xy, crossing]), visible, np.repeat(RED, 2, axis=0), scale=1)
+    picture = draw_frame(
+        grey(11), 10, np.concatenate([xy, crossing]), visible, np.repeat(RED, 2, axis=0), scale=1
+    )
     assert picture[20, 30].tolist() == [100, 100, 100]
     assert drawn(picture)[20, 22]
 
@@ -66,7 +77,9 @@ def test_frames_in_which_a_point_is_occluded_leave_no_trail():
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("place", [(30, 20), (30.5, 20.25), (12.3, 40.8)])
 def test_a_marker_lies_at_its_sub_pixel_place(place, scale):
-    picture = draw_frame(grey(level=0), 0, one_point(place), np.ones((1, 1), bool), WHITE, scale=scale)
+    picture = draw_frame(
+        grey(level=0), 0, one_point(place), np.ones((1, 1), bool), WHITE, scale=scale
+    )
     expected = (np.array(place) + 0.5) * scale - 0.5  # pixel centres, as cv2.resize has them
     np.testing.assert_allclose(centroid(picture), expected, atol=0.1)
 
@@ -75,14 +88,19 @@ def test_an_enlarged_marker_lies_on_the_enlarged_pixel():
     frames = grey(level=0)
     frames[0, 20, 30] = 255
     bare = draw_frame(frames, 0, one_point((np.nan, np.nan)), np.ones((1, 1), bool), WHITE, scale=3)
-    marked = draw_frame(grey(level=0), 0, one_point((30, 20)), np.ones((1, 1), bool), WHITE, scale=3)
+    marked = draw_frame(
+        grey(level=0), 0, one_point((30, 20)), np.ones((1, 1), bool), WHITE, scale=3
+    )
     np.testing.assert_allclose(centroid(marked), centroid(bare), atol=0.1)
 
 
 def test_a_trail_fades_with_age_and_ends():
     xy = one_point(*[(10 + 3 * t, 30) for t in range(20)])
-    picture = draw_frame(grey(20, level=0), 19, xy, np.ones((1, 20), bool), WHITE, trail_frames=12, scale=1)
-    brightness = [int(picture[30, 10 + 3 * t - 1, 0]) for t in range(8, 18)]  # between the places of frames t - 1 and t
+    picture = draw_frame(
+        grey(20, level=0), 19, xy, np.ones((1, 20), bool), WHITE, trail_frames=12, scale=1
+    )
+    # between the places of frames t - 1 and t
+    brightness = [int(picture[30, 10 + 3 * t - 1, 0]) for t in range(8, 18)]
     assert brightness == sorted(brightness)
     assert brightness[0] < 60 < 160 < brightness[-1]
     assert not drawn(picture, 0)[30, : 10 + 3 * 6].any()
@@ -96,7 +114,9 @@ def test_no_trail_is_drawn_if_none_is_wanted():
 
 def test_a_point_that_is_not_tracked_is_not_drawn():
     xy = one_point((np.nan, np.nan))
-    np.testing.assert_array_equal(draw_frame(grey(), 0, xy, np.ones((1, 1), bool), RED, scale=1), grey()[0])
+    np.testing.assert_array_equal(
+        draw_frame(grey(), 0, xy, np.ones((1, 1), bool), RED, scale=1), grey()[0]
+    )
 
 
 def test_a_trail_breaks_where_the_point_is_not_tracked():
@@ -109,12 +129,16 @@ def test_a_trail_breaks_where_the_point_is_not_tracked():
 
 def test_a_point_far_outside_the_frame_does_no_harm():
     xy = one_point((1e9, -1e9))
-    np.testing.assert_array_equal(draw_frame(grey(), 0, xy, np.ones((1, 1), bool), RED, scale=1), grey()[0])
+    np.testing.assert_array_equal(
+        draw_frame(grey(), 0, xy, np.ones((1, 1), bool), RED, scale=1), grey()[0]
+    )
 
 
 def test_the_query_frame_is_marked_with_a_white_ring():
     xy, visible = one_point((30, 20), (30, 20)), np.ones((1, 2), bool)
-    pictures = draw_tracks(grey(2), xy, visible, RED, query_frames=np.array([1]), trail_frames=0, scale=1)
+    pictures = draw_tracks(
+        grey(2), xy, visible, RED, query_frames=np.array([1]), trail_frames=0, scale=1
+    )
     assert pictures[1, 20, 36].tolist() == [255, 255, 255]
     assert pictures[0, 20, 36].max() <= 100
 
@@ -131,11 +155,15 @@ def test_every_frame_is_drawn_and_the_input_stays_as_it_was():
 
 
 def test_no_point_at_all_gives_the_frames():
-    pictures = draw_tracks(grey(2), np.zeros((0, 2, 2)), np.zeros((0, 2), bool), np.zeros((0, 3), np.uint8), scale=1)
+    pictures = draw_tracks(
+        grey(2), np.zeros((0, 2, 2)), np.zeros((0, 2), bool), np.zeros((0, 3), np.uint8), scale=1
+    )
     np.testing.assert_array_equal(pictures, grey(2))
 
 
-@pytest.mark.parametrize(("size", "factor"), [((144, 176), 3), ((64, 64), 4), ((360, 640), 1), ((1080, 1920), 1)])
+@pytest.mark.parametrize(
+    ("size", "factor"), [((144, 176), 3), ((64, 64), 4), ((360, 640), 1), ((1080, 1920), 1)]
+)
 def test_small_frames_are_enlarged(size, factor):
     assert enlargement(*size) == factor
 
@@ -146,13 +174,17 @@ def test_tracks_that_do_not_fit_the_frames_are_refused():
 
 
 def test_support_gets_lighter_colours_the_higher_it_is():
-    lightness = cv2.cvtColor(colour_by(np.linspace(0, 1, 20))[None], cv2.COLOR_RGB2LAB)[0, :, 0].astype(int)
+    lightness = cv2.cvtColor(colour_by(np.linspace(0, 1, 20))[None], cv2.COLOR_RGB2LAB)[
+        0, :, 0
+    ].astype(int)
     assert (np.diff(lightness) > 0).all()
     assert colour_by(np.array([np.nan])).tolist() == [[128, 128, 128]]
 
 
 def test_the_rainbow_goes_from_blue_above_to_red_below():
-    top, middle, bottom = rainbow(np.array([[0, 5, 0], [0, 9, 50], [3, 1, 100]], np.float32)).astype(int)
+    top, middle, bottom = rainbow(
+        np.array([[0, 5, 0], [0, 9, 50], [3, 1, 100]], np.float32)
+    ).astype(int)
     assert top.argmax() == 2
     assert middle.argmax() == 1
     assert bottom.argmax() == 0
@@ -160,7 +192,9 @@ def test_the_rainbow_goes_from_blue_above_to_red_below():
 
 
 def test_panels_stand_beside_each_other_below_their_titles():
-    both = side_by_side([("before", grey(2, width=80, level=0)), ("after", grey(2, width=60, level=200))])
+    both = side_by_side(
+        [("before", grey(2, width=80, level=0)), ("after", grey(2, width=60, level=200))]
+    )
     assert both.shape == (2, TITLE_HEIGHT_PX + 60, 140, 3)
     assert (both[:, TITLE_HEIGHT_PX:, :80] == 0).all()
     assert (both[:, TITLE_HEIGHT_PX:, 80:] == 200).all()
@@ -169,5 +203,7 @@ def test_panels_stand_beside_each_other_below_their_titles():
 
 
 def test_panels_of_different_length_are_refused():
-    with pytest.raises(ConfigError, match=r"one length and one height.*'a' \(2, 60, 80, 3\), 'b' \(3, 60, 80, 3\)"):
+    with pytest.raises(
+        ConfigError, match=r"one length and one height.*'a' \(2, 60, 80, 3\), 'b' \(3, 60, 80, 3\)"
+    ):
         side_by_side([("a", grey(2)), ("b", grey(3))])

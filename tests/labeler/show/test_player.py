@@ -20,7 +20,8 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def clip(dataset):
-    """24 points in 16 frames by `near` and `still`; `still` says that they are occluded from frame 8 on."""
+    """24 points in 16 frames by `near` and `still`; `still` says that they are occluded from frame
+    8 on."""
     clip = open_dataset(str(dataset.folder))[0]
     still = clip.tracks["still"]
     visibility = np.where(np.arange(16) < 8, still.visibility, 0.25).astype(np.float32)
@@ -48,7 +49,10 @@ def test_names_cannot_leave_their_place(clip):
 
 def test_a_notebook_shows_the_page_in_a_frame_that_may_only_run_scripts(page):
     shown = page._repr_html_()
-    assert re.fullmatch(r'<iframe srcdoc="[^"]*" title="[^"]*" sandbox="allow-scripts" style="[^"]*"></iframe>', shown)
+    assert re.fullmatch(
+        r'<iframe srcdoc="[^"]*" title="[^"]*" sandbox="allow-scripts" style="[^"]*"></iframe>',
+        shown,
+    )
     assert unescape(re.search(r'srcdoc="([^"]*)"', shown)[1]) == page.html
 
 
@@ -67,7 +71,9 @@ def test_the_payload_holds_what_the_teachers_said(clip):
         return np.frombuffer(base64.b64decode(payload[name]), np.uint8).reshape(2, 5, 16)
 
     visibility, confidence = array("visibility"), array("confidence")
-    np.testing.assert_allclose(visibility[1] / 250, clip.tracks["still"].visibility[shown], atol=1 / 250)
+    np.testing.assert_allclose(
+        visibility[1] / 250, clip.tracks["still"].visibility[shown], atol=1 / 250
+    )
     assert (confidence == player.UNKNOWN).all()  # these teachers have none
     assert (array("sees")[1] == clip.visible("still")[shown]).all()
 
@@ -87,7 +93,11 @@ def test_a_clip_without_a_query_is_a_page_too(clip):
         sampler=clip.sampler[none],
         tracks={name: Tracks.nan(0, 16) for name in clip.tracks},
         labels=replace(
-            clip.labels, **{name: getattr(clip.labels, name)[none] for name in ("support", "spread", "state", "valid", "keep")}
+            clip.labels,
+            **{
+                name: getattr(clip.labels, name)[none]
+                for name in ("support", "spread", "state", "valid", "keep")
+            },
         ),
     )
     assert "all 0 points" in empty.show().html
@@ -103,8 +113,12 @@ def browser(chromium, page, tmp_path_factory):
 
 
 HELPERS = """
-const root = document.querySelector(".player"), numbers = root.querySelector(".numbers"), canvas = root.querySelector("canvas");
-const press = (key) => { root.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true })); return root.dataset; };
+const root = document.querySelector(".player"), numbers = root.querySelector(".numbers");
+const canvas = root.querySelector("canvas");
+const press = (key) => {
+  root.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  return root.dataset;
+};
 """
 
 
@@ -114,13 +128,18 @@ def ask(browser, script):
 
 @pytest.mark.slow
 def test_keys_step_and_switch_teachers(browser):
-    told = ask(browser, """
+    told = ask(
+        browser,
+        """
         const seen = [];
-        for (const key of ["Home", "ArrowRight", "ArrowRight", "ArrowLeft", "1", "2", "1", "2", "9", "End"]) {
+        const keys = ["Home", "ArrowRight", "ArrowRight", "ArrowLeft"];
+        keys.push("1", "2", "1", "2", "9", "End");
+        for (const key of keys) {
           const { frame, drawn } = press(key);
           seen.push([key, Number(frame), Number(drawn)]);
         }
-        return seen;""")  # fmt: skip
+        return seen;""",
+    )
     assert told == [
         ["Home", 0, 48], ["ArrowRight", 1, 48], ["ArrowRight", 2, 48], ["ArrowLeft", 1, 48],
         ["1", 1, 24], ["2", 1, 0], ["1", 1, 24], ["2", 1, 48], ["9", 1, 48], ["End", 15, 48],
@@ -130,44 +149,55 @@ def test_keys_step_and_switch_teachers(browser):
 @pytest.mark.slow
 def test_the_mouse_over_a_point_shows_its_numbers(browser, clip):
     x, y = clip.queries[0, 1:]
-    told = ask(browser, f"""
+    told = ask(
+        browser,
+        f"""
         press("End");
         const scale = canvas.clientWidth / 64;
         const move = (x, y) => {{
           const {{ left, top }} = canvas.getBoundingClientRect();
-          canvas.dispatchEvent(new PointerEvent("pointermove", {{ clientX: left + (x + 0.5) * scale, clientY: top + (y + 0.5) * scale }}));
+          const at = {{ clientX: left + (x + 0.5) * scale, clientY: top + (y + 0.5) * scale }};
+          canvas.dispatchEvent(new PointerEvent("pointermove", at));
         }};
         move({x}, {y});
         const rows = [...numbers.querySelectorAll("tr")].map((row) => row.innerText);
         const shown = [numbers.hidden, numbers.querySelector("b").textContent, rows];
         canvas.dispatchEvent(new PointerEvent("pointerleave"));
-        return [...shown, numbers.hidden];""")  # fmt: skip
+        return [...shown, numbers.hidden];""",
+    )
     hidden, title, rows, hidden_after = told
     assert (hidden, hidden_after) == (False, True)
     number = int(re.match(r"point (\d+) · (sift|uniform|motion) · ", title)[1])
     assert np.hypot(*(clip.queries[number, 1:] - clip.queries[0, 1:])) < 1
     still = rows[2].split()
     assert still[0] == "still"
-    np.testing.assert_allclose([float(still[1]), float(still[2])], clip.queries[number, 1:], atol=0.1)
+    np.testing.assert_allclose(
+        [float(still[1]), float(still[2])], clip.queries[number, 1:], atol=0.1
+    )
     assert still[3:] == ["no", "0.25", "–"]
 
 
 @pytest.mark.slow
 def test_occluded_points_can_be_hidden(browser):
-    told = ask(browser, """
+    told = ask(
+        browser,
+        """
         const occluded = root.querySelector(".occluded"), drawn = [];
         for (const key of ["Home", "End"]) {
           occluded.click(); drawn.push(Number(press(key).drawn));
           occluded.click(); drawn.push(Number(root.dataset.drawn));
         }
-        return drawn;""")  # fmt: skip
+        return drawn;""",
+    )
     assert told == [48, 48, 24, 48]  # `still` says from frame 8 on that its 24 points are occluded
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_numbers_of_a_point_stay_inside_the_picture(browser, width):
-    outside = ask(browser, f"""
+    outside = ask(
+        browser,
+        f"""
         document.body.style.width = "{width}px";
         await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
         const seen = [], {{ left, right, top, bottom }} = canvas.getBoundingClientRect();
@@ -177,7 +207,8 @@ def test_the_numbers_of_a_point_stay_inside_the_picture(browser, width):
           if (!numbers.hidden) seen.push(box.left < left - 1 || box.right > right + 1);
         }}
         document.body.style.width = "";
-        return [seen.length > 0, seen.filter(Boolean).length];""")  # fmt: skip
+        return [seen.length > 0, seen.filter(Boolean).length];""",
+    )
     assert outside == [True, 0]
 
 

@@ -1,4 +1,5 @@
-"""Sources beyond folders: lists, tables, tars of videos; what travels with them, and which are refused."""
+"""Sources beyond folders: lists, tables, tars of videos; what travels with them, and which are
+refused."""
 
 from __future__ import annotations
 
@@ -23,24 +24,38 @@ def uris(*named) -> list[str]:
 
 
 def test_a_list_names_one_video_a_line(tmp_path):
-    (tmp_path / "some.txt").write_text("b.mp4\n\n# a comment\n/elsewhere/a.mp4\ns3://bucket/c d.mp4\n")
-    assert uris(tmp_path / "some.txt") == ["/elsewhere/a.mp4", f"{tmp_path}/b.mp4", "s3://bucket/c d.mp4"]
+    (tmp_path / "some.txt").write_text(
+        "b.mp4\n\n# a comment\n/elsewhere/a.mp4\ns3://bucket/c d.mp4\n"
+    )
+    assert uris(tmp_path / "some.txt") == [
+        "/elsewhere/a.mp4",
+        f"{tmp_path}/b.mp4",
+        "s3://bucket/c d.mp4",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("column", ["url", "clip"])
 def test_the_other_columns_of_a_table_are_metadata(tmp_path, suffix, column):
     file = tmp_path / f"table.{suffix}"
-    table = pd.DataFrame({"caption": ["a dog, running", None], column: ["b.mp4", "a.mp4"], "year": [2001, 2002]})
+    table = pd.DataFrame(
+        {"caption": ["a dog, running", None], column: ["b.mp4", "a.mp4"], "year": [2001, 2002]}
+    )
     table.to_csv(file, index=False) if suffix == "csv" else table.to_parquet(file)
     found = list_sources([str(file)], column="clip" if column == "clip" else None)
     assert [source.uri for source in found] == [f"{tmp_path}/a.mp4", f"{tmp_path}/b.mp4"]
-    assert [json.loads(source.metadata) for source in found] == [{"year": 2002}, {"caption": "a dog, running", "year": 2001}]
+    assert [json.loads(source.metadata) for source in found] == [
+        {"year": 2002},
+        {"caption": "a dog, running", "year": 2001},
+    ]
 
 
 def test_a_table_without_a_column_of_paths_says_which_it_has(tmp_path):
     pd.DataFrame({"name": ["a.mp4"], "year": [1]}).to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(ConfigError, match=r"none of the columns uri, url, .* it has name, year. Name one with --column"):
+    with pytest.raises(
+        ConfigError,
+        match=r"none of the columns uri, url, .* it has name, year. Name one with --column",
+    ):
         uris(tmp_path / "table.csv")
     with pytest.raises(ConfigError, match="no column 'path'"):
         list_sources([str(tmp_path / "table.csv")], column="path")
@@ -68,7 +83,12 @@ def write_tar(path, members: dict[str, bytes]):
 def archive(tmp_path):
     """A WebDataset tar of two videos, one with metadata."""
     videos = [write_moving(tmp_path / f"{i}.mp4", seed=i).read_bytes() for i in range(2)]
-    members = {"a/x.mp4": videos[0], "a/x.json": b'{"caption": "a cat"}', "y.mp4": videos[1], "y.cls": b"7"}
+    members = {
+        "a/x.mp4": videos[0],
+        "a/x.json": b'{"caption": "a cat"}',
+        "y.mp4": videos[1],
+        "y.cls": b"7",
+    }
     return write_tar(tmp_path / "videos.tar", members), videos
 
 
@@ -105,7 +125,10 @@ def test_a_tar_with_names_that_point_out_of_it_is_refused(tmp_path, name):
         uris(write_tar(tmp_path / "odd.tar", {"a.mp4": b"video", name: b"video"}))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
+)
 def test_a_tar_with_more_than_plain_files_is_refused(tmp_path, kind):
     path = write_tar(tmp_path / "odd.tar", {"a.mp4": b"video"})
     with tarfile.open(path, "a") as tar:
@@ -118,7 +141,8 @@ def test_a_tar_with_more_than_plain_files_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("end", [1536, 1536 + 100, 1536 + 700])
 def test_a_tar_that_was_cut_is_refused_wherever_it_was_cut(tmp_path, end):
-    """After a member, in a header, and in a member of 1,000 bytes, which with its header takes 1,536."""
+    """After a member, in a header, and in a member of 1,000 bytes, which with its header takes
+    1,536."""
     path = write_tar(tmp_path / "cut.tar", {"a.mp4": b"x" * 1000, "b.mp4": b"y" * 1000})
     path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(ConfigError, match="is not a whole tar"):
@@ -159,7 +183,12 @@ def test_metadata_of_a_tar_belong_to_the_videos_of_their_key(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://key:topsecret@bucket/a.mp4", "https://host/a.mp4?X-Amz-Signature=topsecret", "https://host/a.mp4?token=topsecret"]
+    "url",
+    [
+        "s3://key:topsecret@bucket/a.mp4",
+        "https://host/a.mp4?X-Amz-Signature=topsecret",
+        "https://host/a.mp4?token=topsecret",
+    ],
 )
 def test_an_address_that_holds_a_secret_is_refused_without_showing_it(tmp_path, url):
     (tmp_path / "list.txt").write_text(f"ok.mp4\n{url}\n")
@@ -188,7 +217,12 @@ def test_an_address_that_holds_a_secret_is_refused_without_showing_it(tmp_path, 
 )
 def test_whole_words_decide_which_videos_are_wanted(words, why):
     source = Source(
-        "a.mp4", 1, "", metadata=json.dumps({"caption": "A cat.", "title": "Home movie", "tags": ["C++", "#fun", "Straße"]})
+        "a.mp4",
+        1,
+        "",
+        metadata=json.dumps(
+            {"caption": "A cat.", "title": "Home movie", "tags": ["C++", "#fun", "Straße"]}
+        ),
     )
     assert why in words.why_not(source)
     assert bool(why) == bool(words.why_not(source))
@@ -203,9 +237,18 @@ def test_an_empty_word_is_refused(word):
 def test_metadata_travels_into_the_shards_and_unwanted_videos_into_the_accounts(tmp_path, archive):
     path, _ = archive
     result = label(config(path, tmp_path / "out", words=WordFilter(need=("cat",))))
-    assert (result.accounts.videos, result.accounts.done, result.accounts.videos_left_out) == (2, 1, 1)
+    assert (result.accounts.videos, result.accounts.done, result.accounts.videos_left_out) == (
+        2,
+        1,
+        1,
+    )
     dataset = open_dataset(str(tmp_path / "out"))
     assert {sample.meta["metadata"]["caption"] for sample in dataset} == {"a cat"}
     assert {sample.meta["uri"] for sample in dataset} == {f"{path}#a/x.mp4"}
     row = dataset.failures.iloc[0]
-    assert (row["reason"], row["status"], row["stage"], row["unit"]) == ("unwanted", "left out", "plan", -1)
+    assert (row["reason"], row["status"], row["stage"], row["unit"]) == (
+        "unwanted",
+        "left out",
+        "plan",
+        -1,
+    )

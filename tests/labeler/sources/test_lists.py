@@ -1,4 +1,5 @@
-"""Lists and tables as people write them: other line ends, empty fields, numbers that are none, nested columns, odd values."""
+"""Lists and tables as people write them: other line ends, empty fields, numbers that are none,
+nested columns, odd values."""
 
 from __future__ import annotations
 
@@ -20,11 +21,17 @@ from teachers import ConfigError
 
 
 def entries(name: str, data: bytes, column: str | None = None) -> list[tuple[str, object]]:
-    return [(entry.uri, json.loads(entry.metadata or "{}")) for entry in read_entries(name, data, column)]
+    return [
+        (entry.uri, json.loads(entry.metadata or "{}"))
+        for entry in read_entries(name, data, column)
+    ]
 
 
 def test_a_list_may_come_from_windows():
-    assert entries("a.txt", b"\xef\xbb\xbfa.mp4\r\n\r\n  # no\r\n b c.mp4 \r\n") == [("a.mp4", {}), ("b c.mp4", {})]
+    assert entries("a.txt", b"\xef\xbb\xbfa.mp4\r\n\r\n  # no\r\n b c.mp4 \r\n") == [
+        ("a.mp4", {}),
+        ("b c.mp4", {}),
+    ]
     assert entries("a.csv", b'\xef\xbb\xbfurl,n\r\na.mp4,1\r\n\r\n"b\r\n.mp4",2\r\n') == [
         ("a.mp4", {"n": 1}),
         ("b\r\n.mp4", {"n": 2}),
@@ -32,7 +39,10 @@ def test_a_list_may_come_from_windows():
 
 
 def test_only_a_line_end_ends_a_line():
-    assert entries("a.list", "a\u2028b.mp4\nc\x85d.mp4".encode()) == [("a\u2028b.mp4", {}), ("c\x85d.mp4", {})]
+    assert entries("a.list", "a\u2028b.mp4\nc\x85d.mp4".encode()) == [
+        ("a\u2028b.mp4", {}),
+        ("c\x85d.mp4", {}),
+    ]
 
 
 def test_text_of_a_csv_stays_as_it_stands_there():
@@ -41,7 +51,10 @@ def test_text_of_a_csv_stays_as_it_stands_there():
         ("1.mp4", {"id": "007", "country": "NA", "n": 1, "x": 0.5, "ok": True, "mixed": "1"}),
         ("null", {"id": "010", "country": "None", "x": 2, "ok": False, "mixed": "one"}),
     ]
-    assert entries("a.csv", b"id,url\n007,x\n1.50,y\n", "id") == [("007", {"url": "x"}), ("1.50", {"url": "y"})]
+    assert entries("a.csv", b"id,url\n007,x\n1.50,y\n", "id") == [
+        ("007", {"url": "x"}),
+        ("1.50", {"url": "y"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +87,15 @@ def test_nested_columns_dates_and_what_json_does_not_know_travel(tmp_path):
     )
     pq.write_table(table, tmp_path / "t.parquet")
     assert entries("t.parquet", (tmp_path / "t.parquet").read_bytes()) == [
-        ("a.mp4", {"nested": {"box": [1, 2], "label": None}, "many": list(range(2000)), "large": 2**53 + 1, "day": "2020-01-02"}),
+        (
+            "a.mp4",
+            {
+                "nested": {"box": [1, 2], "label": None},
+                "many": list(range(2000)),
+                "large": 2**53 + 1,
+                "day": "2020-01-02",
+            },
+        ),
         ("b.mp4", {"many": [1, None], "infinite": 1}),
     ]
 
@@ -84,7 +105,10 @@ def test_the_index_of_pandas_is_no_metadata_unless_it_has_a_name(tmp_path):
     table[table["n"] > 1].to_parquet(tmp_path / "t.parquet")
     assert entries("t.parquet", (tmp_path / "t.parquet").read_bytes()) == [("b.mp4", {"n": 2})]
     table.set_index("url").to_parquet(tmp_path / "t.parquet")
-    assert entries("t.parquet", (tmp_path / "t.parquet").read_bytes()) == [("a.mp4", {"n": 1}), ("b.mp4", {"n": 2})]
+    assert entries("t.parquet", (tmp_path / "t.parquet").read_bytes()) == [
+        ("a.mp4", {"n": 1}),
+        ("b.mp4", {"n": 2}),
+    ]
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"a": float("-inf")}, [[]] * 3, "a\0b", 10**400])
@@ -102,16 +126,28 @@ def test_metadata_nested_without_end_are_cut_off():
 
 
 def test_addresses_in_metadata_lose_their_secrets():
-    text = to_metadata({"thumb": "https://u:topsecret@h/x.jpg", "from": ["see https://h/y?token=topsecret&n=1, there"]})
+    text = to_metadata(
+        {
+            "thumb": "https://u:topsecret@h/x.jpg",
+            "from": ["see https://h/y?token=topsecret&n=1, there"],
+        }
+    )
     assert "topsecret" not in text
-    assert json.loads(text) == {"thumb": "https://***@h/x.jpg", "from": ["see https://h/y?token=***&n=1, there"]}
+    assert json.loads(text) == {
+        "thumb": "https://***@h/x.jpg",
+        "from": ["see https://h/y?token=***&n=1, there"],
+    }
 
 
 def test_an_entry_without_a_video_is_counted_and_odd_values_stop_no_job(tmp_path):
     write_moving(tmp_path / "a.mp4", seed=0)
     (tmp_path / "t.csv").write_text("url,score\na.mp4,inf\n,2\ngone.mp4,1e999\n")
     result = label(config(tmp_path / "t.csv", tmp_path / "out"))
-    assert (result.accounts.videos, result.accounts.done, result.accounts.videos_failed) == (3, 1, 2)
+    assert (result.accounts.videos, result.accounts.done, result.accounts.videos_failed) == (
+        3,
+        1,
+        2,
+    )
     dataset = open_dataset(str(tmp_path / "out"))
     assert set(dataset.failures["reason"]) == {"not-found"}
     assert dataset[0].meta["metadata"] == {"score": "inf"}
@@ -144,4 +180,6 @@ def test_a_word_that_is_no_address_is_refused_alone_and_a_row_in_a_list(tmp_path
     with pytest.raises(ConfigError, match="Invalid IPv6 URL"):
         list_sources(["http://[x/a.mp4"])
     (tmp_path / "list.txt").write_text("http://[x/a.mp4\n")
-    assert label(config(tmp_path / "list.txt", tmp_path / "out")).accounts.reasons == {("video", "not-found"): 1}
+    assert label(config(tmp_path / "list.txt", tmp_path / "out")).accounts.reasons == {
+        ("video", "not-found"): 1
+    }

@@ -1,4 +1,5 @@
-"""Decoding: every frame that comes out is the one that was asked for, and a file that cannot be trusted says so."""
+"""Decoding: every frame that comes out is the one that was asked for, and a file that cannot be
+trusted says so."""
 
 from __future__ import annotations
 
@@ -76,11 +77,15 @@ FIRST = {"edit-list.mp4": 25}
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one video of each kind."""
     folder = tmp_path_factory.mktemp("videos")
-    for name, settings in (SAFE | {name: settings for name, (settings, _) in UNSAFE.items()}).items():
+    for name, settings in (
+        SAFE | {name: settings for name, (settings, _) in UNSAFE.items()}
+    ).items():
         if name != "edit-list.mp4":
             write_video(folder / name, **settings)
     trim_without_coding(folder / "h264.mp4", folder / "edit-list.mp4", first=FIRST["edit-list.mp4"])
-    write_video(folder / "10-bit-hevc.mp4", codec="libx265", pix_fmt="yuv420p10le", options=X265_DEFAULTS)
+    write_video(
+        folder / "10-bit-hevc.mp4", codec="libx265", pix_fmt="yuv420p10le", options=X265_DEFAULTS
+    )
     write_video(folder / "index-first.mp4", container={"movflags": "+faststart"})
     write_audio(folder / "sound.m4a")
     return folder
@@ -98,8 +103,12 @@ def test_every_frame_is_the_one_asked_for(videos, name, decoder):
             wanted = np.arange(rng.integers(count), count, rng.integers(1, 4))[:8]
             assert numbers_in(video.read(wanted)) == (wanted + first).tolist()
         wanted = rng.integers(0, count, 6)
-        assert numbers_in(video.read(wanted)) == (wanted + first).tolist(), "any order, with repeats"
-        assert [(i, number_in(frame) - first) for i, frame in video.stream(step=7)] == [(i, i) for i in range(0, count, 7)]
+        assert numbers_in(video.read(wanted)) == (wanted + first).tolist(), (
+            "any order, with repeats"
+        )
+        assert [(i, number_in(frame) - first) for i, frame in video.stream(step=7)] == [
+            (i, i) for i in range(0, count, 7)
+        ]
 
 
 @pytest.mark.parametrize("name", SAFE)
@@ -108,7 +117,9 @@ def test_auto_takes_decord_where_the_scan_finds_nothing_against_it(videos, name)
         assert (video.decoder, video.why) == ("decord", "the packet scan found nothing against it")
 
 
-@pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in UNSAFE.items()])
+@pytest.mark.parametrize(
+    ("name", "reason"), [(name, reason) for name, (_, reason) in UNSAFE.items()]
+)
 def test_auto_never_takes_decord_where_it_is_wrong_and_says_why(videos, name, reason):
     with open_video(videos / name) as video:
         assert video.decoder == "pyav"
@@ -126,11 +137,18 @@ def test_a_forced_decord_may_be_told_to_be_unsafe(videos):
 
 @pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "mjpeg.avi", "odd-444.mp4"])
 def test_the_decoder_does_not_change_8_bit_pixels(videos, name):
-    with open_video(videos / name, decoder="decord") as one, open_video(videos / name, decoder="pyav") as other:
-        np.testing.assert_array_equal(one.read([3, 30], short_side=24), other.read([3, 30], short_side=24))
+    with (
+        open_video(videos / name, decoder="decord") as one,
+        open_video(videos / name, decoder="pyav") as other,
+    ):
+        np.testing.assert_array_equal(
+            one.read([3, 30], short_side=24), other.read([3, 30], short_side=24)
+        )
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "open-gop.mp4", "intra-refresh.mp4", "raw.h264"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264.ts", "open-gop.mp4", "intra-refresh.mp4", "raw.h264"]
+)
 def test_the_order_of_reads_does_not_change_a_pixel(videos, name):
     with open_video(videos / name) as video:
         forth = [video.read([i])[0] for i in range(0, FRAMES, 3)]
@@ -142,10 +160,14 @@ def test_the_order_of_reads_does_not_change_a_pixel(videos, name):
 def test_timestamps_come_from_the_file(videos):
     with open_video(videos / "vfr.mp4") as video:
         np.testing.assert_allclose(video.timestamps_s, np.array(VFR_MS) / 1000, atol=1e-9)
-        assert video.fps == pytest.approx(FRAMES / (VFR_MS[-1] + 56) * 1000, rel=0.01)  # 56 ms: the last frame, about
+        # 56 ms: the last frame, about
+        assert video.fps == pytest.approx(FRAMES / (VFR_MS[-1] + 56) * 1000, rel=0.01)
     for name in ("h264.mp4", "h264.ts", "h264.mkv", "edit-list.mp4", "h264.avi"):
         with open_video(videos / name) as video:
-            np.testing.assert_allclose(video.timestamps_s, np.arange(len(video)) / RATE, atol=0.6e-3)  # MKV rounds to 1 ms
+            # MKV rounds to 1 ms
+            np.testing.assert_allclose(
+                video.timestamps_s, np.arange(len(video)) / RATE, atol=0.6e-3
+            )
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
@@ -156,7 +178,8 @@ def test_frames_are_turned_as_a_player_turns_them(tmp_path, decoder, degrees):
         frame = video.read([5])[0]
         assert video.size == frame.shape[:2] == ((64, 128) if degrees == 180 else (128, 64))
     upright = np.rot90(frame, -degrees // 90)
-    assert np.abs(upright.astype(int) - painted(5, 64, 128)).mean() < 12  # chroma subsampling, coding
+    # chroma subsampling, coding
+    assert np.abs(upright.astype(int) - painted(5, 64, 128)).mean() < 12
     opencv = cv2.VideoCapture(str(path))
     opencv.set(cv2.CAP_PROP_POS_FRAMES, 5)
     np.testing.assert_allclose(frame, opencv.read()[1][..., ::-1], atol=3)
@@ -192,7 +215,10 @@ def test_target_sizes(size, short_side, multiple, expected):
 
 
 def test_a_video_smaller_than_the_multiple_is_too_small(videos):
-    with open_video(videos / "16x16.mp4") as video, pytest.raises(VideoError, match="16 x 16 px are fewer than 32") as caught:
+    with (
+        open_video(videos / "16x16.mp4") as video,
+        pytest.raises(VideoError, match="16 x 16 px are fewer than 32") as caught,
+    ):
         video.read([0], multiple=32)
     assert caught.value.reason == "too-small"
 
@@ -207,7 +233,12 @@ def test_bytes_and_urls_read_like_paths(videos):
     data = (videos / "h264.mp4").read_bytes()
     with fsspec.open("memory://videos/a.mp4", "wb") as file:
         file.write(data)
-    for source in (data, "memory://videos/a.mp4", f"file://{videos / 'h264.mp4'}", str(videos / "h264.mp4")):
+    for source in (
+        data,
+        "memory://videos/a.mp4",
+        f"file://{videos / 'h264.mp4'}",
+        str(videos / "h264.mp4"),
+    ):
         with open_video(source) as video:
             assert numbers_in(video.read([40, 2])) == [40, 2]
 
@@ -229,7 +260,10 @@ def test_a_name_with_a_colon_is_a_file_and_no_protocol(videos, tmp_path, monkeyp
             assert len(video) == FRAMES
 
 
-@pytest.mark.parametrize("name", ["index-first.mp4", "h264.mkv", "vp9.webm", "h264.ts", "h264.avi", "h264.flv", "mjpeg.avi"])
+@pytest.mark.parametrize(
+    "name",
+    ["index-first.mp4", "h264.mkv", "vp9.webm", "h264.ts", "h264.avi", "h264.flv", "mjpeg.avi"],
+)
 def test_of_a_cut_file_counts_what_decodes(videos, tmp_path, name):
     whole = videos / name
     with open_video(cut(whole, tmp_path / name, 0.6)) as video:
@@ -254,7 +288,9 @@ def test_frames_before_and_after_a_damage_stay_readable(videos, tmp_path):
     data[position + 4 : position + size] = bytes(size - 4)
     for decoder in ("auto", "pyav"):
         with open_video(bytes(data), decoder=decoder) as video:
-            with pytest.raises(VideoError, match=f"video of {len(data)} bytes: frame .* cannot be decoded") as caught:
+            with pytest.raises(
+                VideoError, match=f"video of {len(data)} bytes: frame .* cannot be decoded"
+            ) as caught:
                 video.read(range(FRAMES))
             assert caught.value.reason == "decode-error"
             assert numbers_in(video.read(range(25))) == list(range(25))
@@ -265,16 +301,23 @@ def test_frames_of_another_size_are_refused(videos, tmp_path):
     larger = write_video(tmp_path / "larger.h264", size=(96, 128)).read_bytes()
     with open_video((videos / "raw.h264").read_bytes() + larger) as video:
         assert numbers_in(video.read(range(FRAMES))) == list(range(FRAMES))
-        with pytest.raises(VideoError, match=r"frame 60 is \(96, 128\), the frames before \(48, 64\)"):
+        with pytest.raises(
+            VideoError, match=r"frame 60 is \(96, 128\), the frames before \(48, 64\)"
+        ):
             video.read([60])
-    with open_video((videos / "raw.h264").read_bytes() + larger, limits=VideoLimits(max_side_px=64)) as video:
+    with open_video(
+        (videos / "raw.h264").read_bytes() + larger, limits=VideoLimits(max_side_px=64)
+    ) as video:
         assert video.truncated  # what is above the limits is never decoded
         assert FRAMES - 3 <= len(video) <= FRAMES  # the decoder still held some when it refused
 
 
 def test_a_picture_that_is_never_shown_has_no_number(videos, tmp_path):
     """VP8 codes reference pictures that are not shown: a packet, but no frame."""
-    with av.open(str(videos / "vp8.webm")) as there, av.open(str(tmp_path / "hidden.webm"), "w") as out:
+    with (
+        av.open(str(videos / "vp8.webm")) as there,
+        av.open(str(tmp_path / "hidden.webm"), "w") as out,
+    ):
         stream = out.add_stream_from_template(there.streams.video[0])
         for i, packet in enumerate(there.demux(video=0)):
             if packet.dts is not None:
@@ -300,7 +343,10 @@ def test_files_that_are_no_video_say_what_they_are(videos, tmp_path):
         "not-found": (tmp_path / "missing.mp4", "there is no such file"),
         "empty": (_write(tmp_path / "empty.mp4", b""), "the file is empty"),
         "no-video-stream": (videos / "sound.m4a", "no video in it, only audio"),
-        "decode-error": (_write(tmp_path / "no-index.mp4", whole[: len(whole) // 2]), "without its index"),
+        "decode-error": (
+            _write(tmp_path / "no-index.mp4", whole[: len(whole) // 2]),
+            "without its index",
+        ),
     }
     for reason, (path, text) in cases.items():
         with pytest.raises(VideoError, match=f"{path.name}: .*{text}") as caught:
@@ -314,7 +360,8 @@ def test_files_that_are_no_video_say_what_they_are(videos, tmp_path):
         ("text.txt", b"not a video at all\n" * 50),  # libav would show it as a terminal's output
         ("text.mp4", b"not a video at all\n" * 50),
         ("noise.mp4", np.random.default_rng(0).bytes(5000)),
-        ("list.m3u8", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:2,\n/etc/hostname\n#EXT-X-ENDLIST\n"),  # would open other files
+        # would open other files
+        ("list.m3u8", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:2,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
         ("photo.png", cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()),
     ],
 )
@@ -364,7 +411,9 @@ def test_limits_are_kept(videos, name, limits, text):
 def test_a_download_stops_at_the_limit():
     with fsspec.open("memory://videos/large.mp4", "wb") as file:
         file.write(bytes(2000))
-    with pytest.raises(VideoError, match=r"memory://videos/large\.mp4: the file is above the limit"):
+    with pytest.raises(
+        VideoError, match=r"memory://videos/large\.mp4: the file is above the limit"
+    ):
         open_video("memory://videos/large.mp4", limits=VideoLimits(max_gib=1e-6))
 
 
@@ -379,7 +428,9 @@ def test_urls_that_fail_say_whose_fault_it_is():
     assert caught.value.reason == "not-found"
     with pytest.raises(ConfigError, match=r"nosuch://a/b\.mp4: Protocol not known"):
         open_video("nosuch://a/b.mp4")
-    with pytest.raises(SurroundingsError, match=r"\*\*\*@127.0.0.1:9/b.mp4: reading failed") as failed:
+    with pytest.raises(
+        SurroundingsError, match=r"\*\*\*@127.0.0.1:9/b.mp4: reading failed"
+    ) as failed:
         open_video("http://user:secret@127.0.0.1:9/b.mp4?signature=secret")
     assert "secret" not in str(failed.value)
 
@@ -411,7 +462,12 @@ def server(videos):
 def test_web_addresses_tell_a_missing_file_from_a_sick_server(server):
     with open_video(f"{server}/a.mp4") as video:
         assert numbers_in(video.read([7])) == [7]
-    for status, reason in ((404, "not-found"), (410, "not-found"), (401, "forbidden"), (403, "forbidden")):
+    for status, reason in (
+        (404, "not-found"),
+        (410, "not-found"),
+        (401, "forbidden"),
+        (403, "forbidden"),
+    ):
         with pytest.raises(VideoError, match=f"/{status}: ") as caught:
             open_video(f"{server}/{status}")
         assert caught.value.reason == reason
@@ -428,7 +484,9 @@ def test_credentials_are_not_shown():
 def test_frames_that_do_not_exist_are_refused(videos):
     with open_video(videos / "h264.mp4") as video:
         for indices in ([60], [3, -1]):
-            with pytest.raises(ConfigError, match=r"h264.mp4: no frame (60|-1): the video has frames 0..59"):
+            with pytest.raises(
+                ConfigError, match=r"h264.mp4: no frame (60|-1): the video has frames 0..59"
+            ):
                 video.read(indices)
         assert video.read([]).shape == (0, 48, 64, 3)
 

@@ -1,4 +1,5 @@
-"""An encoded clip gives the same bytes, the same number of frames in the same order, and the same colours, here and in other readers."""
+"""An encoded clip gives the same bytes, the same number of frames in the same order, and the same
+colours, here and in other readers."""
 
 import io
 
@@ -98,7 +99,11 @@ def test_the_tags_of_a_file_are_honoured(tmp_path, space, extent):
         stream.codec_context.colorspace, stream.codec_context.color_range = space, extent
         for rgb in frames:
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=extent)))
+            container.mux(
+                stream.encode(
+                    frame.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=extent)
+                )
+            )
         container.mux(stream.encode())
     np.testing.assert_allclose(decode_clip(path.read_bytes()), frames, atol=3)
 
@@ -110,7 +115,13 @@ def test_a_browser_can_play_it_while_it_loads(moving):
         stream = container.streams.video[0]
         codec = stream.codec_context
         assert (codec.name, codec.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
-        assert (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range) == (1, 1, 1, 1)  # BT.709, limited
+        # BT.709, limited
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range) == (
+            1,
+            1,
+            1,
+            1,
+        )
         keys = [index for index, frame in enumerate(container.decode(stream)) if frame.key_frame]
     assert keys[0] == 0
     assert max(np.diff([*keys, 80])) <= EncodeConfig().key_frame_distance
@@ -126,12 +137,16 @@ def test_any_even_size_can_be_stored(height, width):
 def test_any_speed_can_be_stored(fps, moving):
     mp4 = encode_clip(moving[:3], fps)
     with av.open(io.BytesIO(mp4)) as container:
-        assert float(container.streams.video[0].average_rate) == pytest.approx(np.clip(fps, 1 / 1001, 1000), rel=1e-6)
+        assert float(container.streams.video[0].average_rate) == pytest.approx(
+            np.clip(fps, 1 / 1001, 1000), rel=1e-6
+        )
     assert len(decode_clip(mp4)) == 3
 
 
 def test_frames_need_not_be_contiguous(moving):
-    assert encode_clip(moving[:8, :, ::-1], 25) == encode_clip(np.ascontiguousarray(moving[:8, :, ::-1]), 25)
+    assert encode_clip(moving[:8, :, ::-1], 25) == encode_clip(
+        np.ascontiguousarray(moving[:8, :, ::-1]), 25
+    )
 
 
 def test_a_higher_crf_is_smaller_and_worse(moving):
@@ -142,7 +157,9 @@ def test_a_higher_crf_is_smaller_and_worse(moving):
 
 @pytest.mark.parametrize(("height", "width"), [(15, 16), (16, 15)])
 def test_odd_sides_are_refused(height, width):
-    with pytest.raises(ConfigError, match=f"{width} x {height} px cannot be encoded: both sides must be even"):
+    with pytest.raises(
+        ConfigError, match=f"{width} x {height} px cannot be encoded: both sides must be even"
+    ):
         encode_clip(np.zeros((2, height, width, 3), np.uint8), 25)
 
 
@@ -176,7 +193,10 @@ def test_other_files_are_no_clips():
         decode_clip(b"a text, not a film" * 100)
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"crf": 52}, "crf = 52"), ({"key_frame_distance": 0}, "key_frame_distance = 0")])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"crf": 52}, "crf = 52"), ({"key_frame_distance": 0}, "key_frame_distance = 0")],
+)
 def test_settings_that_cannot_be_right_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         EncodeConfig(**settings)

@@ -1,4 +1,5 @@
-"""What a web server answers decides whose fault it is: the video's, which becomes a row, or the moment's, and the unit stays open."""
+"""What a web server answers decides whose fault it is: the video's, which becomes a row, or the
+moment's, and the unit stays open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Frames of files, folders, and pipes: the very pixels, in the right order, and a clear word where there are none."""
+"""Frames of files, folders, and pipes: the very pixels, in the right order, and a clear word where
+there are none."""
 
 from __future__ import annotations
 
@@ -88,7 +89,14 @@ def test_frames_are_shrunk_only_if_asked(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("source", "live"), [("-", True), ("0", True), ("rtsp://camera/1", True), ("clip.mp4", False), ("https://host/clip.mp4", False)]
+    ("source", "live"),
+    [
+        ("-", True),
+        ("0", True),
+        ("rtsp://camera/1", True),
+        ("clip.mp4", False),
+        ("https://host/clip.mp4", False),
+    ],
 )
 def test_what_is_live(source, live):
     assert is_live(source) == live
@@ -97,7 +105,9 @@ def test_what_is_live(source, live):
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
 def test_a_pipe_gives_every_frame(tmp_path, monkeypatch, suffix):
     path = write_video(tmp_path / f"v{suffix}")
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(Unseekable(path.read_bytes()))))
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(Unseekable(path.read_bytes())))
+    )
     with open_frames("-") as source:
         assert (source.size, source.length, source.fps) == ((HEIGHT, WIDTH), None, 24)
         assert [number_in(frame) for frame in source.frames] == list(range(FRAMES))
@@ -137,12 +147,16 @@ def pour(content: bytes, pipe: Path) -> None:
 def test_frames_of_two_sizes_are_refused(tmp_path):
     folder = write_pictures(tmp_path / "clip", CLIP[:2])
     cv2.imwrite(f"{folder}/frame3.png", np.zeros((8, 9, 3), np.uint8))
-    with pytest.raises(VideoError, match=r"frame3\.png: 9 x 8 px, but frame1\.png has 23 x 17 px: .* of one size"):
+    with pytest.raises(
+        VideoError, match=r"frame3\.png: 9 x 8 px, but frame1\.png has 23 x 17 px: .* of one size"
+    ):
         frames_of(folder)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"a folder without pictures: frames are read from \.png, \.jpg"):
+    with pytest.raises(
+        ConfigError, match=r"a folder without pictures: frames are read from \.png, \.jpg"
+    ):
         frames_of(str(tmp_path))
 
 
@@ -157,7 +171,13 @@ def test_a_broken_picture_is_named(tmp_path, content):
 def test_more_frames_than_memory_may_hold_are_refused_before_they_are_read(tmp_path):
     folder = write_pictures(tmp_path / "clip", CLIP)
     with open_frames(folder) as source:
-        with pytest.raises(ConfigError, match=r"its 12 frames of 23 x 17 px take .*--max-frames, --stride.*--short-side.*--stream"):
+        with pytest.raises(
+            ConfigError,
+            match=(
+                r"its 12 frames of 23 x 17 px take .*--max-frames, "
+                r"--stride.*--short-side.*--stream"
+            ),
+        ):
             read_all(source, max_gib=1e-6)
         assert len(list(source.frames)) == 12
 
@@ -167,21 +187,35 @@ def test_a_start_behind_the_end_is_refused(tmp_path):
         frames_of(write_pictures(tmp_path / "clip", CLIP), FramePart(start=12))
 
 
-@pytest.mark.parametrize("wrong", [{"start": -1}, {"stride": 0}, {"max_frames": 0}, {"short_side": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"start": -1}, {"stride": 0}, {"max_frames": 0}, {"short_side": 0}]
+)
 def test_a_part_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} = "):
         FramePart(**wrong)
 
 
 def test_a_pipe_without_end_is_not_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(write_video(tmp_path / "v.mkv").read_bytes())))
-    with open_frames("-") as source, pytest.raises(ConfigError, match="no last frame: track it with --stream"):
+    monkeypatch.setattr(
+        sys,
+        "stdin",
+        SimpleNamespace(buffer=io.BytesIO(write_video(tmp_path / "v.mkv").read_bytes())),
+    )
+    with (
+        open_frames("-") as source,
+        pytest.raises(ConfigError, match="no last frame: track it with --stream"),
+    ):
         read_all(source, max_gib=1)
 
 
 def test_a_pipe_with_something_else_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"#EXTM3U\nfile:///etc/passwd\n" * 50)))
-    with pytest.raises(VideoError, match="standard input: not a video that can be read from a pipe"), open_frames("-"):
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"#EXTM3U\nfile:///etc/passwd\n" * 50))
+    )
+    with (
+        pytest.raises(VideoError, match="standard input: not a video that can be read from a pipe"),
+        open_frames("-"),
+    ):
         pass
 
 

@@ -39,18 +39,52 @@ def folder(tmp_path_factory) -> Path:
 def student(tmp_path) -> str:
     """An exported student that was never trained."""
     config = replace(CoTracker3Config.mini(), resolution=(64, 96), window=6)
-    return str(Checkpoints(tmp_path, keep=1).export("student", CoTracker3(config), "cotracker3-offline", {}))
+    return str(
+        Checkpoints(tmp_path, keep=1).export(
+            "student", CoTracker3(config), "cotracker3-offline", {}
+        )
+    )
 
 
 def test_every_tracker_has_a_row_for_every_clip(folder, student, tmp_path, capsys):
     table = tmp_path / "scores.parquet"
-    assert tapdistill(["eval", "--model", "lk", student, "--dataset", "npz", "--root", str(folder), "--out", str(table)]) == 0
+    assert (
+        tapdistill(
+            [
+                "eval",
+                "--model",
+                "lk",
+                student,
+                "--dataset",
+                "npz",
+                "--root",
+                str(folder),
+                "--out",
+                str(table),
+            ]
+        )
+        == 0
+    )
     rows = pd.read_parquet(table)
     assert list(zip(rows["model"], rows["clip"], strict=True)) == [
-        ("lk", "test-00000"), (student, "test-00000"), ("lk", "test-00001"), (student, "test-00001"),
-    ]  # fmt: skip
+        ("lk", "test-00000"),
+        (student, "test-00000"),
+        ("lk", "test-00001"),
+        (student, "test-00001"),
+    ]
     said = capsys.readouterr().out
-    for word in ("lk", "AJ", "delta_avg", "OA", "<1 px", "<16 px", "survival", "AJ_RD", "median", "npz: 2 clips, 24 queries"):
+    for word in (
+        "lk",
+        "AJ",
+        "delta_avg",
+        "OA",
+        "<1 px",
+        "<16 px",
+        "survival",
+        "AJ_RD",
+        "median",
+        "npz: 2 clips, 24 queries",
+    ):
         assert word in said
     for column in (
         "dataset",
@@ -66,11 +100,15 @@ def test_every_tracker_has_a_row_for_every_clip(folder, student, tmp_path, capsy
         assert column in rows
     mean, low, high = with_interval(100 * rows[rows["model"] == "lk"]["AJ"])
     assert f"{mean:.1f} ({low:.1f}-{high:.1f})" in said
-    assert [line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "student "))] == ["lk", "student"] * 2
+    assert [
+        line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "student "))
+    ] == ["lk", "student"] * 2
 
 
 def test_files_of_one_name_keep_their_folders_in_the_table():
-    scores = pd.DataFrame({"model": ["a/student.pt", "b/student.pt", "c/other.pt", "tests.stubs:Near"], "AJ": 0.5})
+    scores = pd.DataFrame(
+        {"model": ["a/student.pt", "b/student.pt", "c/other.pt", "tests.stubs:Near"], "AJ": 0.5}
+    )
     assert list(by_tracker(scores)) == ["a/student.pt", "b/student.pt", "other", "tests.stubs:Near"]
 
 
@@ -79,7 +117,14 @@ def test_the_figures_are_those_of_the_metrics(folder):
     clip, tracker = read_npz(path), teachers.load("lk")
     (row,) = compare({"lk": tracker}, [clip]).to_dict("records")
     found = tracker.track(clip.frames, clip.queries)
-    expected = score(clip.queries, clip.xy, clip.visible, found.xy, tracker.info.rule(found), clip.frames.shape[1:3])
+    expected = score(
+        clip.queries,
+        clip.xy,
+        clip.visible,
+        found.xy,
+        tracker.info.rule(found),
+        clip.frames.shape[1:3],
+    )
     assert {name: row[name] for name in expected} == expected
     assert (row["clip"], row["points"], row["frames"]) == (path.stem, 12, 6)
 
@@ -110,15 +155,25 @@ def test_a_model_is_a_name_a_file_or_both(student, tmp_path):
     swept = tmp_path / "lr=1e-4.safetensors"
     swept.symlink_to(student)
     for text in (student, f"cotracker3-offline={student}", swept, f"cotracker3-offline={swept}"):
-        assert load_tracker(str(text), device="cpu").info.architecture.startswith("CoTracker3 offline, ")
+        assert load_tracker(str(text), device="cpu").info.architecture.startswith(
+            "CoTracker3 offline, "
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("nobody", ConfigError, "--model nobody: there are .*lk.*; or give a file, or NAME=CHECKPOINT"),
+        (
+            "nobody",
+            ConfigError,
+            "--model nobody: there are .*lk.*; or give a file, or NAME=CHECKPOINT",
+        ),
         ("nowhere.safetensors", CheckpointError, r"nowhere\.safetensors: no such checkpoint file"),
-        ("cotracker3-offline=nowhere.pth", CheckpointError, r"nowhere\.pth: no such checkpoint file"),
+        (
+            "cotracker3-offline=nowhere.pth",
+            CheckpointError,
+            r"nowhere\.pth: no such checkpoint file",
+        ),
         ("cotracker3-offline", CheckpointError, "has no weights: get its file from"),
     ],
 )
@@ -137,11 +192,35 @@ def test_a_checkpoint_of_another_architecture_is_a_clear_error(student, capsys):
 
 def test_the_protocol_is_stated_for_a_cotracker(student, folder, capsys):
     npz = ["--dataset", "npz", "--root", str(folder), "--clips", "1"]
-    assert tapdistill(["eval", "--model", student, *npz, "--points", "single", "--global-grid", "2", "--local-grid", "3"]) == 0
+    assert (
+        tapdistill(
+            [
+                "eval",
+                "--model",
+                student,
+                *npz,
+                "--points",
+                "single",
+                "--global-grid",
+                "2",
+                "--local-grid",
+                "3",
+            ]
+        )
+        == 0
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "query mode first, frames at 256 x 256 px" in said
-    assert "mode benchmark, points each alone with a local 3 x 3 grid, global grid 2 x 2, 6 iterations; visible: v*c > 0.6" in said
-    assert tapdistill(["eval", "--model", student, "lk", *npz, "--query-mode", "strided", "--raster", "own"]) == 0
+    assert (
+        "mode benchmark, points each alone with a local 3 x 3 grid, global grid 2 x 2, 6 "
+        "iterations; visible: v*c > 0.6" in said
+    )
+    assert (
+        tapdistill(
+            ["eval", "--model", student, "lk", *npz, "--query-mode", "strided", "--raster", "own"]
+        )
+        == 0
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "query mode strided, frames at their own size" in said
     assert "points all together, global grid 5 x 5, 6 iterations" in said
@@ -150,7 +229,9 @@ def test_the_protocol_is_stated_for_a_cotracker(student, folder, capsys):
 class Recorder(Teacher):
     """Keeps what it was shown, and answers with every query's own place."""
 
-    info = TeacherInfo(name="recorder", architecture="", mode="benchmark", visible_rule="none", licence="")
+    info = TeacherInfo(
+        name="recorder", architecture="", mode="benchmark", visible_rule="none", licence=""
+    )
 
     def __init__(self) -> None:
         self.shown: list[tuple[np.ndarray, np.ndarray]] = []
@@ -168,7 +249,9 @@ def test_trackers_see_the_raster_and_the_queries_of_the_protocol(folder, mode):
     clips, _ = clips_of(command)
     recorder = Recorder()
     rows = compare({"recorder": recorder}, clips, mode)
-    for (frames, queries), row, path in zip(recorder.shown, rows.itertuples(), sorted(folder.glob("*.npz")), strict=True):
+    for (frames, queries), row, path in zip(
+        recorder.shown, rows.itertuples(), sorted(folder.glob("*.npz")), strict=True
+    ):
         with np.load(path) as npz:
             visible = ~npz["occluded"]
         assert frames.shape == (6, 256, 256, 3)
@@ -193,13 +276,21 @@ def test_every_published_data_set_can_be_named(tmp_path):
     ):
         (tmp_path / dataset).mkdir()
         (tmp_path / dataset / file).write_bytes(pickle.dumps(content))
-        clips, _ = clips_of(EvalCommand(model=("lk",), dataset=dataset, root=str(tmp_path / dataset), raster="own"))
+        clips, _ = clips_of(
+            EvalCommand(model=("lk",), dataset=dataset, root=str(tmp_path / dataset), raster="own")
+        )
         np.testing.assert_allclose(next(clips).xy, clip.xy, atol=1e-3)
     (tmp_path / "kubric" / "0" / "frames").mkdir(parents=True)
     for number, frame in enumerate(clip.frames):
         cv2.imwrite(str(tmp_path / "kubric" / "0" / "frames" / f"{number}.png"), frame[..., ::-1])
-    np.save(tmp_path / "kubric" / "0" / "0.npy", {"coords": clip.xy, "visibility": ~clip.visible}, allow_pickle=True)
-    clips, _ = clips_of(EvalCommand(model=("lk",), dataset="kubric", root=str(tmp_path / "kubric"), raster="own"))
+    np.save(
+        tmp_path / "kubric" / "0" / "0.npy",
+        {"coords": clip.xy, "visibility": ~clip.visible},
+        allow_pickle=True,
+    )
+    clips, _ = clips_of(
+        EvalCommand(model=("lk",), dataset="kubric", root=str(tmp_path / "kubric"), raster="own")
+    )
     np.testing.assert_array_equal(next(clips).xy, clip.xy)
 
 
@@ -211,10 +302,22 @@ def test_videos_without_a_query_are_no_figure_and_leave_the_mean_alone(tmp_path,
     for name, content in (("some", {"a": video, "b": unseen}), ("none", {"b": unseen})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tapvid_davis.pkl").write_bytes(pickle.dumps(content))
-    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "some")]) == 0
+    assert (
+        tapdistill(
+            ["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "some")]
+        )
+        == 0
+    )
     assert "tapvid-davis: 2 clips, 12 queries" in capsys.readouterr().out
-    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "none")]) == 0
-    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("lk ")][:1]
+    assert (
+        tapdistill(
+            ["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path / "none")]
+        )
+        == 0
+    )
+    (row,) = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("lk ")
+    ][:1]
     assert row == ["lk", "-", "-", "-"]
 
 
@@ -222,7 +325,10 @@ def test_a_flag_of_several_values_may_be_repeated(folder, capsys):
     npz = ["--dataset", "npz", "--root", str(folder), "--clips", "1"]
     assert tapdistill(["eval", "--model", "lk", *npz, "--model=flow"]) == 0
     said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "flow "))] == ["lk", "flow"] * 2
+    assert [line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "flow "))] == [
+        "lk",
+        "flow",
+    ] * 2
 
 
 # --- what cannot be right
@@ -231,10 +337,18 @@ def test_a_flag_of_several_values_may_be_repeated(folder, capsys):
 def test_an_empty_data_set_is_an_error(tmp_path, capsys):
     assert tapdistill(["eval", "--model", "lk", "--dataset", "npz", "--root", str(tmp_path)]) == 1
     assert "holds no file *.npz" in capsys.readouterr().err
-    assert tapdistill(["eval", "--model", "lk", "--dataset", "npz", "--root", str(tmp_path / "nowhere")]) == 1
+    assert (
+        tapdistill(
+            ["eval", "--model", "lk", "--dataset", "npz", "--root", str(tmp_path / "nowhere")]
+        )
+        == 1
+    )
     assert "nowhere: no such file or folder" in capsys.readouterr().err
     (tmp_path / "tapvid_davis.pkl").write_bytes(pickle.dumps({}))
-    assert tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path)]) == 1
+    assert (
+        tapdistill(["eval", "--model", "lk", "--dataset", "tapvid-davis", "--root", str(tmp_path)])
+        == 1
+    )
     assert f"--root {tmp_path}: the data set holds no video" in capsys.readouterr().err
 
 
@@ -242,9 +356,21 @@ def test_an_empty_data_set_is_an_error(tmp_path, capsys):
     "arrays",
     [
         {"video": np.zeros((4, 8, 8, 3), np.uint8)},
-        {"video": np.zeros((4, 8, 8, 3), np.uint8), "points": np.zeros((2, 5, 2)), "occluded": np.zeros((2, 5), bool)},
-        {"video": np.zeros((4, 8, 8, 3)), "points": np.zeros((2, 4, 2)), "occluded": np.zeros((2, 4), bool)},
-        {"video": np.array([{}], object), "points": np.zeros((2, 4, 2)), "occluded": np.zeros((2, 4), bool)},
+        {
+            "video": np.zeros((4, 8, 8, 3), np.uint8),
+            "points": np.zeros((2, 5, 2)),
+            "occluded": np.zeros((2, 5), bool),
+        },
+        {
+            "video": np.zeros((4, 8, 8, 3)),
+            "points": np.zeros((2, 4, 2)),
+            "occluded": np.zeros((2, 4), bool),
+        },
+        {
+            "video": np.array([{}], object),
+            "points": np.zeros((2, 4, 2)),
+            "occluded": np.zeros((2, 4), bool),
+        },
     ],
 )
 def test_a_file_without_the_right_arrays_is_refused(tmp_path, arrays):
@@ -259,10 +385,22 @@ def test_a_file_without_the_right_arrays_is_refused(tmp_path, arrays):
         (["--model", "lk", "lk"], "name at least one tracker, each once"),
         (["--model", "lk", "--clips", "0"], "--clips 0: must be at least 1"),
         (["--model", "lk", "--seed", "-1"], "--seed -1: must be 0 or more"),
-        (["--model", "lk", "--dataset", "npz"], "--dataset npz: every data set but procedural is read from --root"),
-        (["--model", "lk", "--root", "clips"], "--dataset procedural: every data set but procedural is read from --root"),
-        (["--model", "lk", "--points", "single", "--mode", "predictor"], "--points single belongs to --mode benchmark"),
-        (["--model", "lk", "--out", "nowhere/table.parquet"], "--out nowhere/table.parquet: there is no folder nowhere"),
+        (
+            ["--model", "lk", "--dataset", "npz"],
+            "--dataset npz: every data set but procedural is read from --root",
+        ),
+        (
+            ["--model", "lk", "--root", "clips"],
+            "--dataset procedural: every data set but procedural is read from --root",
+        ),
+        (
+            ["--model", "lk", "--points", "single", "--mode", "predictor"],
+            "--points single belongs to --mode benchmark",
+        ),
+        (
+            ["--model", "lk", "--out", "nowhere/table.parquet"],
+            "--out nowhere/table.parquet: there is no folder nowhere",
+        ),
         (["--model", "lk", "--local-grid", "4"], "--local-grid belongs to --points single"),
     ],
 )

@@ -31,7 +31,8 @@ SHOWN = HOSTILE.replace("\u202e", "?")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four clips: two of a.mp4 by `Still` and `Near`, one of b.mp4, one of a hostile name; and a file that is no video."""
+    """Four clips: two of a.mp4 by `Still` and `Near`, one of b.mp4, one of a hostile name; and a
+    file that is no video."""
     root = tmp_path_factory.mktemp("inspect")
     (root / "videos").mkdir()
     for seed, (name, frames) in enumerate((("a.mp4", 34), ("b.mp4", 16), (f"{HOSTILE}.mp4", 16))):
@@ -71,7 +72,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.loads += [value for name, value in attrs if name in {"src", "href", "poster", "srcset", "action", "data"}]
+        self.loads += [
+            value
+            for name, value in attrs
+            if name in {"src", "href", "poster", "srcset", "action", "data"}
+        ]
         assert not any(name.startswith("on") for name, _ in attrs)
 
     def handle_data(self, data):
@@ -85,7 +90,10 @@ def test_one_file_holds_all_of_a_small_report(page):
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
     loads = Page(page.read_text()).loads
     assert len(loads) == 2 * 4  # a thumbnail and a video for each clip
-    assert all(address.startswith(("data:video/mp4;base64,", "data:image/jpeg;base64,")) for address in loads)
+    assert all(
+        address.startswith(("data:video/mp4;base64,", "data:image/jpeg;base64,"))
+        for address in loads
+    )
 
 
 def test_names_from_files_are_text_and_never_tags(page):
@@ -98,7 +106,14 @@ def test_names_from_files_are_text_and_never_tags(page):
 
 def test_the_page_says_what_failed_and_what_the_licences_allow(page):
     text = " ".join(Page(page.read_text()).text.split())
-    for part in ("4 videos planned", "1 failed", "not-a-video", "All 4 clips", "commercial use", "Points kept, by motion"):
+    for part in (
+        "4 videos planned",
+        "1 failed",
+        "not-a-video",
+        "All 4 clips",
+        "commercial use",
+        "Points kept, by motion",
+    ):
         assert part in text
 
 
@@ -127,27 +142,38 @@ def test_only_the_teachers_that_are_asked_for_are_shown(folder, tmp_path):
 
 def test_an_unknown_teacher_is_named(folder, tmp_path, capsys):
     assert inspect(folder, "--out", tmp_path, "--teachers", "far") == 1
-    assert re.search(r"--teachers far: labelled nothing in .*; there are near, still", capsys.readouterr().err)
+    assert re.search(
+        r"--teachers far: labelled nothing in .*; there are near, still", capsys.readouterr().err
+    )
 
 
 def test_without_a_report_the_terminal_has_the_summary(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert inspect(folder, "--out", "None") == 0
     said = capsys.readouterr().out
-    for part in ("4 with 64 frames", "video: not-a-video", "kept, by sampler", "kept, by motion", "median distance"):
+    for part in (
+        "4 with 64 frames",
+        "video: not-a-video",
+        "kept, by sampler",
+        "kept, by motion",
+        "median distance",
+    ):
         assert part in said
     assert "nan" not in said
     assert not any(tmp_path.iterdir())
 
 
-def test_without_a_terminal_a_line_says_how_far_the_report_is(folder, tmp_path, monkeypatch, capsys):
+def test_without_a_terminal_a_line_says_how_far_the_report_is(
+    folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr("pipelines.terminal.progress.LINE_EVERY_S", -1)  # always due
     assert inspect(folder, "--out", tmp_path) == 0
     assert re.search(r"drawing: 3/4 clips · about \d+ s left", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(("--clips", "0"), "--clips 0: must be in 1-2,000"), (("--clips", "2001"), "--clips 2001")]
+    ("flags", "said"),
+    [(("--clips", "0"), "--clips 0: must be in 1-2,000"), (("--clips", "2001"), "--clips 2001")],
 )
 def test_a_number_of_clips_that_cannot_be_is_refused(folder, tmp_path, flags, said, capsys):
     assert inspect(folder, "--out", tmp_path / "report", *flags) == 1
@@ -229,7 +255,8 @@ def test_a_thumbnail_shows_the_key_frame_nearest_the_middle(growing_light):
     number, picture = key_frame(mp4, (48, 64), "clip.mp4")
     assert number == 12
     assert picture.shape == (WIDTH_PX * 48 // 64, WIDTH_PX, 3)
-    np.testing.assert_allclose(picture.mean((0, 1)), decode_clip(mp4)[12].mean((0, 1)), atol=2.5)  # frames are 6 apart
+    # frames are 6 apart
+    np.testing.assert_allclose(picture.mean((0, 1)), decode_clip(mp4)[12].mean((0, 1)), atol=2.5)
 
 
 def test_a_clip_of_one_frame_has_a_thumbnail(growing_light):
@@ -246,7 +273,9 @@ def test_a_damaged_clip_is_named(growing_light, damage):
 def test_only_labels_are_drawn_on_a_thumbnail(folder):
     clip = open_dataset(str(folder / "labels"))[0]
     nothing = replace(clip, labels=replace(clip.labels, keep=np.zeros_like(clip.labels.keep)))
-    occluded = replace(clip, labels=replace(clip.labels, state=np.full_like(clip.labels.state, OCCLUDED)))
+    occluded = replace(
+        clip, labels=replace(clip.labels, state=np.full_like(clip.labels.state, OCCLUDED))
+    )
     assert thumbnail(nothing, "near") == thumbnail(occluded, "near") != thumbnail(clip, "near")
 
 
@@ -261,7 +290,9 @@ def test_agreed_occlusions_are_no_disagreement(folder):
     for some in (np.s_[:, 2], np.s_[:9, 4:8]):
         state[some], support[some] = OCCLUDED, 0.25
     hidden = replace(clip, labels=replace(clip.labels, state=state, support=support))
-    np.testing.assert_array_equal(measure([hidden], dataset).histogram, measure([clip], dataset).histogram)
+    np.testing.assert_array_equal(
+        measure([hidden], dataset).histogram, measure([clip], dataset).histogram
+    )
     stacked = stack(clip.tracks, clip.rules, clip.size_hw)
     expected = statistics_of(clip, stacked).support
     expected[2] = np.nan
@@ -269,13 +300,17 @@ def test_agreed_occlusions_are_no_disagreement(folder):
 
 
 def test_a_curve_has_no_place_where_there_is_nothing_to_measure():
-    line = templates().get_template("charts.html.j2").module.line([0.5, float("nan"), 1.0], "support")
+    line = (
+        templates().get_template("charts.html.j2").module.line([0.5, float("nan"), 1.0], "support")
+    )
     assert re.search(r'points="([^"]*)"', line)[1].split() == ["0.0,40.0", "300.0,0.0"]
 
 
 def test_a_sample_without_one_clip_of_the_teachers_has_a_report(folder, tmp_path):
     dataset = open_dataset(str(folder / "labels"))
-    written = inspect_report.write_report(tmp_path / "index.html", dataset, [], ["near", "still"], measure([], dataset), "none")
+    written = inspect_report.write_report(
+        tmp_path / "index.html", dataset, [], ["near", "still"], measure([], dataset), "none"
+    )
     assert written.clips == 0
 
 
@@ -303,7 +338,9 @@ def test_the_page_of_500_clips_is_far_below_30_mb(folder, tmp_path, monkeypatch)
     sizes = []
     for times in (1, 3):
         clips = [clip for _ in range(times) for clip in dataset]
-        inspect_report.write_report(tmp_path / "index.html", dataset, clips, dataset.teachers, None, "all")
+        inspect_report.write_report(
+            tmp_path / "index.html", dataset, clips, dataset.teachers, None, "all"
+        )
         sizes.append((tmp_path / "index.html").stat().st_size)
     a_clip = (sizes[1] - sizes[0]) / (2 * len(dataset))
     assert sizes[0] + 500 * a_clip < 15e6
@@ -322,15 +359,26 @@ def browser(chromium, page, tmp_path_factory):
 HELPERS = """
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 const until = async (true_) => { while (!true_()) await wait(20); };
-const type = (element, value) => { element.value = value; element.dispatchEvent(new Event("input", { bubbles: true })); };
-const shown = () => [...document.querySelectorAll(".clips tbody tr")].filter((row) => !row.hidden && row.offsetHeight);
+const type = (element, value) => {
+  element.value = value;
+  element.dispatchEvent(new Event("input", { bubbles: true }));
+};
+const rows = () => [...document.querySelectorAll(".clips tbody tr")];
+const shown = () => rows().filter((row) => !row.hidden && row.offsetHeight);
 const column = (name) => {
-  const at = [...document.querySelectorAll(".clips th")].findIndex((each) => each.innerText.startsWith(name));
+  const heads = [...document.querySelectorAll(".clips th")];
+  const at = heads.findIndex((each) => each.innerText.startsWith(name));
   return shown().map((row) => row.children[at].dataset.value);
 };
-const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const press = (key) => {
+  const event = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+  return document.activeElement.dispatchEvent(event);
+};
 const player = () => document.querySelector("dialog .player");
-const openFirst = async () => { shown()[0].querySelector(".open").click(); await until(() => player()?.dataset.frame); };
+const openFirst = async () => {
+  shown()[0].querySelector(".open").click();
+  await until(() => player()?.dataset.frame);
+};
 """
 
 
@@ -340,7 +388,9 @@ def ask(browser, script):
 
 @pytest.mark.slow
 def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
-    told = ask(browser, """
+    told = ask(
+        browser,
+        """
         const counts = [];
         for (const words of ["a.mp4", "A.MP4", "onerror", "nothing like this", ""]) {
           type(document.querySelector("#words"), words);
@@ -349,7 +399,8 @@ def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
         type(document.querySelector("#band"), "0 0");
         counts.push([shown().length, ""]);
         type(document.querySelector("#band"), "0 1");
-        return counts;""")  # fmt: skip
+        return counts;""",
+    )
     assert told == [
         [2, "2 of 4 clips"],
         [2, "2 of 4 clips"],
@@ -362,11 +413,18 @@ def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
 
 @pytest.mark.slow
 def test_a_heading_sorts_and_once_more_turns_it_round(browser):
-    told = ask(browser, """
-        const button = (name) => [...document.querySelectorAll(".sort")].find((each) => each.innerText.startsWith(name));
+    told = ask(
+        browser,
+        """
+        const sorts = [...document.querySelectorAll(".sort")];
+        const button = (name) => sorts.find((each) => each.innerText.startsWith(name));
         const seen = [];
-        for (const name of ["Source", "Source", "Disagreement", "Disagreement"]) { button(name).click(); seen.push(column(name)); }
-        return [...seen, document.querySelectorAll("[aria-sort]").length];""")  # fmt: skip
+        for (const name of ["Source", "Source", "Disagreement", "Disagreement"]) {
+          button(name).click();
+          seen.push(column(name));
+        }
+        return [...seen, document.querySelectorAll("[aria-sort]").length];""",
+    )
     up, down, most, least, sorted_columns = told
     names = [uri.rpartition("/")[2] for uri in up]
     assert names[-3:] == ["a.mp4", "a.mp4", "b.mp4"]
@@ -378,19 +436,25 @@ def test_a_heading_sorts_and_once_more_turns_it_round(browser):
 
 @pytest.mark.slow
 def test_a_clip_opens_plays_and_switches_teachers(browser):
-    told = ask(browser, """
+    told = ask(
+        browser,
+        """
         await openFirst();
-        const focused = document.activeElement === player(), video = player().querySelector("video");
+        const focused = document.activeElement === player();
+        const video = player().querySelector("video");
         const before = Number(player().dataset.drawn);
         press("1");
         const without = Number(player().dataset.drawn);
         press("1"); press("ArrowRight"); press("ArrowRight");
-        const frame = player().dataset.frame, playhead = Number(document.querySelector("dialog .playhead").getAttribute("x1"));
+        const frame = player().dataset.frame, line = document.querySelector("dialog .playhead");
+        const playhead = Number(line.getAttribute("x1"));
         press(" ");
         await until(() => !video.paused && Number(player().dataset.frame) > 4);
         press(" ");
-        return [focused, before, without, frame, playhead, document.querySelector("dialog").open, location.hash];
-        """)  # fmt: skip
+        const open = document.querySelector("dialog").open;
+        return [focused, before, without, frame, playhead, open, location.hash];
+        """,
+    )
     focused, before, without, frame, playhead, is_open, address = told
     assert (focused, before, without, frame, is_open) == (True, 48, 24, "2", True)
     assert playhead == pytest.approx(300 * 2 / 15)
@@ -399,24 +463,33 @@ def test_a_clip_opens_plays_and_switches_teachers(browser):
 
 @pytest.mark.slow
 def test_keys_go_through_the_clips_and_closing_leaves_nothing_playing(browser):
-    told = ask(browser, """
+    told = ask(
+        browser,
+        """
         if (!document.querySelector("dialog").open) await openFirst();
         const key = () => player().getAttribute("aria-label"), first = key();
         press("n"); await until(() => key() !== first);
         const second = key();
         press("p"); await until(() => key() === first);
         document.querySelector("dialog").close(); await until(() => !player());
-        const back = document.activeElement.className, videos = document.querySelectorAll("video").length;
+        const back = document.activeElement.className;
+        const videos = document.querySelectorAll("video").length;
         press("/");
-        return [first !== second, videos, location.hash, back, document.activeElement.id];""")  # fmt: skip
+        return [first !== second, videos, location.hash, back, document.activeElement.id];""",
+    )
     assert told == [True, 0, "", "open", "words"]
 
 
 @pytest.mark.slow
 def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
     focus = """(() => { const at = document.activeElement; return [at.id || at.className,
-        getComputedStyle(at.matches(".player") ? at.querySelector(".stage") : at).outlineStyle !== "none"]; })()"""
-    ask(browser, "document.querySelector('dialog').close(); await wait(50); scrollTo(0, 0); document.activeElement.blur();")
+        getComputedStyle(at.matches(".player") ? at.querySelector(".stage") : at).outlineStyle
+          !== "none"]; })()"""
+    ask(
+        browser,
+        "document.querySelector('dialog').close(); await wait(50); scrollTo(0, 0); "
+        "document.activeElement.blur();",
+    )
     browser.press("/")
     seen = [browser.evaluate(focus)]
     for _ in range(8):
@@ -440,7 +513,9 @@ def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
 def test_a_player_beside_the_page_opens_the_same(chromium, split_page, tmp_path):
     browser = Browser(chromium, split_page, tmp_path)
     try:
-        told = ask(browser, """
+        told = ask(
+            browser,
+            """
             await openFirst();
             const drawn = player().dataset.drawn;
             document.querySelector("dialog").close(); await until(() => !player());
@@ -448,8 +523,12 @@ def test_a_player_beside_the_page_opens_the_same(chromium, split_page, tmp_path)
             row.dataset.file = "missing.js";
             row.querySelector(".open").click();
             await until(() => document.querySelector("dialog").open);
-            return [drawn, document.querySelector(".opened").innerText];""")  # fmt: skip
-        assert told == ["48", "Could not read missing.js: it belongs into the same folder as this page."]
+            return [drawn, document.querySelector(".opened").innerText];""",
+        )
+        assert told == [
+            "48",
+            "Could not read missing.js: it belongs into the same folder as this page.",
+        ]
         assert browser.evaluate("document.documentElement.dataset.error ?? null") is None
     finally:
         browser.close()

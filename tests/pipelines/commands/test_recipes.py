@@ -19,7 +19,9 @@ NAMES = sorted(path.stem for path in TrainCommand.RECIPES.glob("*.toml"))
 
 def command(name: str, *flags: str) -> TrainCommand:
     return parse(
-        TrainCommand, "tapdistill train", ["--recipe", name, "--init", "given.pth", "--out", "out", "--data", "labels", *flags]
+        TrainCommand,
+        "tapdistill train",
+        ["--recipe", name, "--init", "given.pth", "--out", "out", "--data", "labels", *flags],
     )
 
 
@@ -31,10 +33,26 @@ def test_these_recipes_are_there():
 def test_the_recipe_of_the_paper_has_its_numbers(kind):
     recipe = command(f"cotracker3_15k_{kind}")
     data, schedule, loss = recipe.data, recipe.schedule, recipe.loss
-    assert (recipe.student, recipe.preset, recipe.iterations, recipe.bf16) == (kind, "official", 4, True)
-    assert (data.height, data.width, data.queries, data.batch, data.policy) == (384, 512, 384, 32, "random")
+    assert (recipe.student, recipe.preset, recipe.iterations, recipe.bf16) == (
+        kind,
+        "official",
+        4,
+        True,
+    )
+    assert (data.height, data.width, data.queries, data.batch, data.policy) == (
+        384,
+        512,
+        384,
+        32,
+        "random",
+    )
     assert (data.least_frames, data.frames) == ((40, 80) if kind == "offline" else (None, 64))
-    assert (schedule.steps, schedule.learning_rate, schedule.weight_decay, schedule.clip_norm) == (15_000, 5e-5, 1e-5, 10)
+    assert (schedule.steps, schedule.learning_rate, schedule.weight_decay, schedule.clip_norm) == (
+        15_000,
+        5e-5,
+        1e-5,
+        10,
+    )
     assert (schedule.warm_up, schedule.frozen) == (0, "vis_conf_head")
     assert (loss.visible, loss.occluded, loss.visibility, loss.confidence) == (0.05, 0.01, 0, 0)
     assert (loss.real, loss.synthetic, data.synthetic) == ((1, 1), (1, 1), 0)
@@ -42,10 +60,19 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
 
 
 def test_the_recipe_of_the_paper_is_what_the_defaults_are():
-    """The defaults say that they are the pseudo-label training: an offline student with 64 frames, but for what a machine decides."""
+    """The defaults say that they are the pseudo-label training: an offline student with 64 frames,
+    but for what a machine decides."""
     recipe = command("cotracker3_15k_online")
-    default = parse(TrainCommand, "tapdistill train", ["--init", "given.pth", "--out", "out", "--data", "labels"])
-    assert (recipe.schedule, recipe.loss, recipe.iterations) == (default.schedule, default.loss, default.iterations)
+    default = parse(
+        TrainCommand,
+        "tapdistill train",
+        ["--init", "given.pth", "--out", "out", "--data", "labels"],
+    )
+    assert (recipe.schedule, recipe.loss, recipe.iterations) == (
+        default.schedule,
+        default.loss,
+        default.iterations,
+    )
     assert {**vars(recipe.data), "readers": 0} == {**vars(default.data), "readers": 0}
 
 
@@ -61,12 +88,20 @@ def test_a_recipe_begins_with_its_command_cost_and_published_result(name):
     lines = (TrainCommand.RECIPES / f"{name}.toml").read_text().splitlines()
     head = [line for line in lines[: lines.index("")] if line.startswith("#")]
     assert any(f"tapdistill train --recipe {name} " in line for line in head)
-    assert [word for word in ("Cost", "Published") if any(line.startswith(f"# {word} ") for line in head)] == ["Cost", "Published"]
+    assert [
+        word
+        for word in ("Cost", "Published")
+        if any(line.startswith(f"# {word} ") for line in head)
+    ] == ["Cost", "Published"]
 
 
 def test_a_flag_beats_the_recipe():
     recipe = command("mini", "--steps", "7", "--agreement.tau-px", "1")
-    assert (recipe.schedule.steps, recipe.data.agreement.tau_px, recipe.student) == (7, 1.0, "offline")
+    assert (recipe.schedule.steps, recipe.data.agreement.tau_px, recipe.student) == (
+        7,
+        1.0,
+        "offline",
+    )
     assert command("mini_online").student == "online"
 
 
@@ -79,7 +114,10 @@ def test_the_shares_of_a_batch_on_fewer_devices():
 
 def test_a_recipe_that_is_not_there_is_an_error(capsys):
     assert tapdistill(["train", "--recipe", "maxi", "--out", "out"]) == 1
-    assert "--recipe maxi: there are cotracker3_15k_offline, cotracker3_15k_online, mini, mini_online" in capsys.readouterr().err
+    assert (
+        "--recipe maxi: there are cotracker3_15k_offline, cotracker3_15k_online, mini, mini_online"
+        in capsys.readouterr().err
+    )
 
 
 def test_recipes_are_in_the_package():

@@ -1,4 +1,5 @@
-"""`tapdistill track`: the official predictors' numbers from a folder of PNG frames, overlays, and streams in bounded memory."""
+"""`tapdistill track`: the official predictors' numbers from a folder of PNG frames, overlays, and
+streams in bounded memory."""
 
 from __future__ import annotations
 
@@ -53,14 +54,30 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("name", "teacher", "settings"),
     [
-        pytest.param("ct3_predictor_offline_queries_backward", "cotracker3-offline", [], marks=pytest.mark.slow),
+        pytest.param(
+            "ct3_predictor_offline_queries_backward",
+            "cotracker3-offline",
+            [],
+            marks=pytest.mark.slow,
+        ),
         pytest.param("ct3_predictor_online", "cotracker3-online", [], marks=pytest.mark.slow),
-        pytest.param("ct3_predictor_online_support", "cotracker3-online", ["support_grid=6"], marks=pytest.mark.slow),
-        pytest.param("ct2_predictor_offline_queries_backward", "cotracker2", [], marks=pytest.mark.slow),
-        pytest.param("ct2_predictor_online", "cotracker2", ["predictor=online"], marks=pytest.mark.slow),
+        pytest.param(
+            "ct3_predictor_online_support",
+            "cotracker3-online",
+            ["support_grid=6"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "ct2_predictor_offline_queries_backward", "cotracker2", [], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "ct2_predictor_online", "cotracker2", ["predictor=online"], marks=pytest.mark.slow
+        ),
     ],
 )
-def test_predictor_mode_gives_the_numbers_of_the_official_cotracker_predictors(tmp_path, name, teacher, settings):
+def test_predictor_mode_gives_the_numbers_of_the_official_cotracker_predictors(
+    tmp_path, name, teacher, settings
+):
     case = parity.case(name)
     stored = track_case(tmp_path, case, teacher, case["queries"], *settings)
     check(stored["xy"], case["tracks"], case.meta["tolerance_px"])
@@ -79,14 +96,22 @@ def test_predictor_mode_gives_the_numbers_of_the_official_cotracker_predictors(t
         ("bootstapir_causal_offline", "bootstapir-causal"),
     ],
 )
-def test_predictor_mode_gives_the_numbers_of_the_official_tapirs_half_a_pixel_away(tmp_path, name, teacher):
+def test_predictor_mode_gives_the_numbers_of_the_official_tapirs_half_a_pixel_away(
+    tmp_path, name, teacher
+):
     case = parity.case(name)
     listed = case.meta["settings"]["refinement_resolutions"]
     settings = [f"resolutions={json.dumps(listed)}"] if listed else []
-    stored = track_case(tmp_path, case, teacher, case["queries"] - np.float32([0, 0.5, 0.5]), *settings)
-    np.testing.assert_allclose(stored["xy"] + 0.5, case["tracks"], atol=case.meta["tolerance_px"], rtol=0)
+    stored = track_case(
+        tmp_path, case, teacher, case["queries"] - np.float32([0, 0.5, 0.5]), *settings
+    )
+    np.testing.assert_allclose(
+        stored["xy"] + 0.5, case["tracks"], atol=case.meta["tolerance_px"], rtol=0
+    )
     product = stored["visibility"] * stored["confidence"]
-    np.testing.assert_allclose(product, case["visible_product"], atol=case.meta["tolerance_logit"], rtol=0)
+    np.testing.assert_allclose(
+        product, case["visible_product"], atol=case.meta["tolerance_logit"], rtol=0
+    )
 
 
 @pytest.mark.slow
@@ -95,8 +120,13 @@ def test_predictor_mode_gives_the_numbers_of_the_official_pips(tmp_path, name, t
     case = parity.case(name)
     settings = [f"iterations={case.meta['iters']}"]
     if teacher == "pips2":
-        settings += [f"window={case.meta['S_max']}", f"beautify={json.dumps(case.meta['beautify'])}"]
-    stored = track_case(tmp_path, case, teacher, np.pad(case["queries_xy"], ((0, 0), (1, 0))), *settings)
+        settings += [
+            f"window={case.meta['S_max']}",
+            f"beautify={json.dumps(case.meta['beautify'])}",
+        ]
+    stored = track_case(
+        tmp_path, case, teacher, np.pad(case["queries_xy"], ((0, 0), (1, 0))), *settings
+    )
     check(stored["xy"], case["trajs"], case.meta["tolerance_px"])
 
 
@@ -105,13 +135,22 @@ def test_benchmark_mode_gives_the_numbers_of_the_official_evaluation(tmp_path):
     case = parity.case("ct3_eval_offline_joint")
     call = case.meta["constructor"]
     settings = f"resolution={json.dumps(call['interp_shape'])}", f"iterations={call['n_iters']}"
-    stored = track_case(tmp_path, case, "cotracker3-offline", case["queries"], *settings, mode="benchmark")
+    stored = track_case(
+        tmp_path, case, "cotracker3-offline", case["queries"], *settings, mode="benchmark"
+    )
     check(stored["xy"], case["tracks"], case.meta["tolerance_px"])
-    check(stored["visibility"] * stored["confidence"], case["visibility"], case.meta["tolerance_prob"])
+    check(
+        stored["visibility"] * stored["confidence"], case["visibility"], case.meta["tolerance_prob"]
+    )
 
 
 def track_case(
-    folder: Path, case: parity.Case, teacher: str, queries: np.ndarray, *settings: str, mode: str = "predictor"
+    folder: Path,
+    case: parity.Case,
+    teacher: str,
+    queries: np.ndarray,
+    *settings: str,
+    mode: str = "predictor",
 ) -> dict[str, np.ndarray]:
     """What the command writes for the case's frames as PNG files, with the case's weights."""
     network = factory_of(teacher).network(configs(teacher)["official"])
@@ -125,7 +164,16 @@ def track_case(
             "--checkpoint",
             file_of(case, network, keys, folder),
         ),
-        *("--mode", mode, "--queries", folder / "queries.npz", "--tracks", folder / "out.npz", "--device", "cpu"),
+        *(
+            "--mode",
+            mode,
+            "--queries",
+            folder / "queries.npz",
+            "--tracks",
+            folder / "out.npz",
+            "--device",
+            "cpu",
+        ),
         *(("--setting", *settings) if settings else ()),
     ]
     assert track(*arguments) == 0
@@ -151,8 +199,23 @@ def video(tmp_path_factory) -> Path:
 
 def test_the_track_file_holds_what_the_teacher_says(video, tmp_path):
     queries = np.array([[0, 20, 20.25], [3, 30.5, 10], [7, 40, 30]], np.float32)
-    (tmp_path / "q.csv").write_text("t,x,y\n" + "\n".join(",".join(map(str, row)) for row in queries))
-    assert track(video, "--teacher", "lk", "--queries", tmp_path / "q.csv", "--tracks", tmp_path / "out.npz", "--start", 2) == 0
+    (tmp_path / "q.csv").write_text(
+        "t,x,y\n" + "\n".join(",".join(map(str, row)) for row in queries)
+    )
+    assert (
+        track(
+            video,
+            "--teacher",
+            "lk",
+            "--queries",
+            tmp_path / "q.csv",
+            "--tracks",
+            tmp_path / "out.npz",
+            "--start",
+            2,
+        )
+        == 0
+    )
     stored = arrays_of(tmp_path / "out.npz")
     with open_video(video) as reader:
         expected = teachers.load("lk").track(reader.read(range(2, 20)), queries)
@@ -162,14 +225,26 @@ def test_the_track_file_holds_what_the_teacher_says(video, tmp_path):
         assert stored[name].dtype == np.float32
     info = json.loads(str(stored["info"]))
     assert (info["name"], info["mode"]) == ("lk", "predictor")
-    assert info["clip"] == {"source": str(video), "start": 2, "stride": 1, "size_hw": [48, 64], "fps": 24.0}
+    assert info["clip"] == {
+        "source": str(video),
+        "start": 2,
+        "stride": 1,
+        "size_hw": [48, 64],
+        "fps": 24.0,
+    }
 
 
 def test_a_grid_lies_evenly_in_the_first_frame(video, tmp_path):
     assert track(video, "--teacher", STILL, "--grid", 4, "--tracks", tmp_path / "out.npz") == 0
     queries = arrays_of(tmp_path / "out.npz")["queries"]
     assert queries.shape == (16, 3)
-    assert queries[:5].tolist() == [[0, 7.5, 5.5], [0, 23.5, 5.5], [0, 39.5, 5.5], [0, 55.5, 5.5], [0, 7.5, 17.5]]
+    assert queries[:5].tolist() == [
+        [0, 7.5, 5.5],
+        [0, 23.5, 5.5],
+        [0, 39.5, 5.5],
+        [0, 55.5, 5.5],
+        [0, 7.5, 17.5],
+    ]
 
 
 def test_the_default_grid_has_square_cells(video, tmp_path):
@@ -192,7 +267,10 @@ def test_several_teachers_have_a_file_each_and_a_panel_each(video, tmp_path):
 def test_two_checkpoints_of_one_teacher_are_told_apart(video, tmp_path):
     names = f"{STILL}=a.pth", f"{STILL}=b.pth"
     assert track(video, "--teacher", *names, "--grid", 2, "--tracks", tmp_path / "out.npz") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.still-a.npz", "out.still-b.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.still-a.npz",
+        "out.still-b.npz",
+    ]
 
 
 def test_a_clip_with_odd_sides_is_drawn(tmp_path):
@@ -227,7 +305,9 @@ def test_a_point_is_drawn_from_where_it_is_first_seen():
     frame = np.zeros((90, 90, 3), np.uint8)
     overlay = Overlay(np.array([[1, 45, 45]]), ["one"], (90, 90))
     place = np.array([[[45, 45]]], np.float32)
-    hidden, seen, occluded = (overlay.draw(frame, place, np.array([[visible]])) for visible in (False, True, False))
+    hidden, seen, occluded = (
+        overlay.draw(frame, place, np.array([[visible]])) for visible in (False, True, False)
+    )
     assert not hidden.any()
     assert seen[182, 182].any()
     assert not occluded[182, 182].any()
@@ -236,28 +316,55 @@ def test_a_point_is_drawn_from_where_it_is_first_seen():
 
 def test_overlays_of_a_stream_and_of_a_clip_are_the_same(video, tmp_path):
     for name, flags in (("clip.mp4", []), ("stream.mp4", ["--stream"])):
-        assert track(video, "--teacher", LIVE, "--grid", 3, "--overlay", tmp_path / name, *flags) == 0
+        assert (
+            track(video, "--teacher", LIVE, "--grid", 3, "--overlay", tmp_path / name, *flags) == 0
+        )
     assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "stream.mp4").read_bytes()
 
 
 # --- streams
 
 
-def stream_mini(folder: Path, teacher: str, *flags: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Frames and queries of a clip, and what the command writes for an untrained small network in mode "recipe"."""
+def stream_mini(
+    folder: Path, teacher: str, *flags: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Frames and queries of a clip, and what the command writes for an untrained small network in
+    mode "recipe"."""
     clip = generate(0, SynthConfig(frames=19, height=64, width=64, points=8))
     (folder / "v.mp4").write_bytes(encode_clip(clip.frames, fps=12))
     queries = np.array([[0, 20, 20], [4, 40, 30]], np.float32)
     np.savez(folder / "q.npz", queries=queries)
-    arguments = "--teacher", teacher, "--checkpoint", "random", "--setting", "preset=mini", "--mode", "recipe", *flags
-    assert track(folder / "v.mp4", *arguments, "--queries", folder / "q.npz", "--tracks", folder / "out.npz") == 0
+    arguments = (
+        "--teacher",
+        teacher,
+        "--checkpoint",
+        "random",
+        "--setting",
+        "preset=mini",
+        "--mode",
+        "recipe",
+        *flags,
+    )
+    assert (
+        track(
+            folder / "v.mp4",
+            *arguments,
+            "--queries",
+            folder / "q.npz",
+            "--tracks",
+            folder / "out.npz",
+        )
+        == 0
+    )
     with open_video(folder / "v.mp4") as video:
         return video.read(range(19)), queries, arrays_of(folder / "out.npz")
 
 
 def test_an_online_teacher_says_the_same_of_a_stream_and_of_a_clip(tmp_path):
     frames, queries, streamed = stream_mini(tmp_path, "cotracker3-online", "--stream")
-    whole = teachers.load("cotracker3-online", checkpoint="random", mode="recipe", preset="mini").track(frames, queries)
+    whole = teachers.load(
+        "cotracker3-online", checkpoint="random", mode="recipe", preset="mini"
+    ).track(frames, queries)
     np.testing.assert_allclose(streamed["xy"], whole.xy, atol=NOISE_PX)
     np.testing.assert_allclose(streamed["visibility"], whole.visibility, atol=1e-4)
 
@@ -265,7 +372,9 @@ def test_an_online_teacher_says_the_same_of_a_stream_and_of_a_clip(tmp_path):
 @pytest.mark.slow
 def test_a_causal_teacher_is_streamed(tmp_path):
     frames, queries, streamed = stream_mini(tmp_path, "bootstapir-causal", "--stream")
-    stream = teachers.load("bootstapir-causal", checkpoint="random", mode="recipe", preset="mini").stream(queries)
+    stream = teachers.load(
+        "bootstapir-causal", checkpoint="random", mode="recipe", preset="mini"
+    ).stream(queries)
     np.testing.assert_allclose(streamed["xy"], stream.push(frames).xy, atol=NOISE_PX)
     assert np.isnan(streamed["xy"][1, :4]).all()
 
@@ -287,7 +396,13 @@ def test_the_memory_of_a_stream_does_not_grow_with_its_frames(tmp_path, monkeypa
         content = write_video(tmp_path / "v.mkv", frames=frames).read_bytes()
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         outputs = "--overlay", tmp_path / "out.mp4", "--tracks", tmp_path / "out.npz"
-        peaks.append(peak_bytes(lambda outputs=outputs: track("-", "--stream", "--teacher", LIVE, "--grid", 2, *outputs)))
+        peaks.append(
+            peak_bytes(
+                lambda outputs=outputs: track(
+                    "-", "--stream", "--teacher", LIVE, "--grid", 2, *outputs
+                )
+            )
+        )
     assert arrays_of(tmp_path / "out.npz")["xy"].shape == (4, 240, 2)
     assert peaks[2] - peaks[1] < 400_000  # the 200 frames more have 1.8 MB
 
@@ -295,7 +410,8 @@ def test_the_memory_of_a_stream_does_not_grow_with_its_frames(tmp_path, monkeypa
 def test_tracks_that_are_written_are_not_held(tmp_path):
     writer = TrackWriter(TrackFile(tmp_path / "out.npz", {}), np.zeros((100, 3)))
     part = Tracks(np.zeros((100, 8, 2)), np.zeros((100, 8)), np.zeros((100, 8)))
-    assert peak_bytes(lambda: [writer.append(part) for _ in range(200)]) < 100_000  # they take 2.5 MB
+    # they take 2.5 MB
+    assert peak_bytes(lambda: [writer.append(part) for _ in range(200)]) < 100_000
     writer.close()
     assert arrays_of(tmp_path / "out.npz")["xy"].shape == (100, 1600, 2)
 
@@ -312,13 +428,17 @@ def test_tracks_are_on_disk_before_the_stream_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.tracking.track_file.SAVE_EVERY_S", -1.0)
     monkeypatch.setattr("pipelines.tracking.track_file.SAVING_SHARE", float("inf"))
     rng = np.random.default_rng(0)
-    parts = [Tracks(rng.random((3, t, 2)), rng.random((3, t)), rng.random((3, t))) for t in (0, 4, 1)]
+    parts = [
+        Tracks(rng.random((3, t, 2)), rng.random((3, t)), rng.random((3, t))) for t in (0, 4, 1)
+    ]
     with TrackWriter(TrackFile(tmp_path / "out.npz", {}), np.zeros((3, 3))) as writer:
         for end, part in enumerate(parts):
             writer.append(part)
             expected = np.concatenate([done.xy for done in parts[: end + 1]], 1)
             if expected.size:
-                np.testing.assert_array_equal(arrays_of(tmp_path / "out.npz")["xy"], expected.astype(np.float32))
+                np.testing.assert_array_equal(
+                    arrays_of(tmp_path / "out.npz")["xy"], expected.astype(np.float32)
+                )
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
 
 
@@ -366,36 +486,93 @@ class Interrupted(io.BytesIO):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/none.mp4", "--teacher", "lk", "--tracks", "{tmp}/o.npz"], "none.mp4: there is no such file"),
+        (
+            ["{tmp}/none.mp4", "--teacher", "lk", "--tracks", "{tmp}/o.npz"],
+            "none.mp4: there is no such file",
+        ),
         (["{tmp}", "--teacher", "lk", "--tracks", "{tmp}/o.npz"], "a folder without pictures"),
         (["{video}", "--teacher", "lk"], "nothing would be written: give --overlay"),
-        (["{video}", "--teacher", "nobody", "--tracks", "{tmp}/o.npz"], "--teacher nobody: there are lk, "),
-        (["{video}", "--teacher", "lk,lk", "--tracks", "{tmp}/o.npz"], "name at least one tracker, each once"),
+        (
+            ["{video}", "--teacher", "nobody", "--tracks", "{tmp}/o.npz"],
+            "--teacher nobody: there are lk, ",
+        ),
+        (
+            ["{video}", "--teacher", "lk,lk", "--tracks", "{tmp}/o.npz"],
+            "name at least one tracker, each once",
+        ),
         (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.csv"], "o.csv: must end in .npz"),
-        (["{video}", "--teacher", "lk", "--overlay", "{video}"], "v.mp4: is the video itself: name another file"),
+        (
+            ["{video}", "--teacher", "lk", "--overlay", "{video}"],
+            "v.mp4: is the video itself: name another file",
+        ),
         (
             ["{video}", "--teacher", "lk", "--tracks", "{tmp}/q.npz", "--queries", "{tmp}/q.npz"],
             "q.npz: is the file of --queries: name another",
         ),
         (
-            ["{video}", "--teacher", f"{STILL}=a/best.pth", f"{STILL}=b/best.pth", "--tracks", "{tmp}/o.npz"],
+            [
+                "{video}",
+                "--teacher",
+                f"{STILL}=a/best.pth",
+                f"{STILL}=b/best.pth",
+                "--tracks",
+                "{tmp}/o.npz",
+            ],
             "would be called still-best, still-best: give files",
         ),
-        (["{video}", "--teacher", "lk", "--overlay", "{video}/o.mp4"], "o.mp4: cannot be written: "),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--grid", "0"], "--grid 0: must be at least 1"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/q.csv"], "q.csv: query 1 is (t, x, y) = (0, 64, 9)"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/no.csv"], "no.csv: no such file of queries"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--start", "20"], "--start 20: "),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--max-gib", "1e-6"], "or raise --max-gib"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "window"], "--setting window: write KEY=VALUE"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "name=x"], "--setting name=x: write KEY=VALUE"),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "wings=2"], "wings"),
-        (["{video}", "--teacher", "lk,match", "--tracks", "{tmp}/o.npz", "--checkpoint", "x"], "--checkpoint belongs to one teacher"),
-        (["{video}", "--teacher", "tapir", "--tracks", "{tmp}/o.npz", "--checkpoint", "{video}"], "v.mp4"),
-        (["{video}", "--teacher", "match", "--tracks", "{tmp}/o.npz", "--stream"], "take one of cotracker3-online, "),
+        (
+            ["{video}", "--teacher", "lk", "--overlay", "{video}/o.mp4"],
+            "o.mp4: cannot be written: ",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--grid", "0"],
+            "--grid 0: must be at least 1",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/q.csv"],
+            "q.csv: query 1 is (t, x, y) = (0, 64, 9)",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/no.csv"],
+            "no.csv: no such file of queries",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--start", "20"],
+            "--start 20: ",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--max-gib", "1e-6"],
+            "or raise --max-gib",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "window"],
+            "--setting window: write KEY=VALUE",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "name=x"],
+            "--setting name=x: write KEY=VALUE",
+        ),
+        (
+            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "wings=2"],
+            "wings",
+        ),
+        (
+            ["{video}", "--teacher", "lk,match", "--tracks", "{tmp}/o.npz", "--checkpoint", "x"],
+            "--checkpoint belongs to one teacher",
+        ),
+        (
+            ["{video}", "--teacher", "tapir", "--tracks", "{tmp}/o.npz", "--checkpoint", "{video}"],
+            "v.mp4",
+        ),
+        (
+            ["{video}", "--teacher", "match", "--tracks", "{tmp}/o.npz", "--stream"],
+            "take one of cotracker3-online, ",
+        ),
     ],
-)  # fmt: skip
-def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(arguments, message, video, tmp_path, capsys):
+)
+def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
+    arguments, message, video, tmp_path, capsys
+):
     (tmp_path / "q.csv").write_text("t,x,y\n3,5,5\n0,64,9\n")
     np.savez(tmp_path / "q.npz", queries=np.zeros((1, 3)))
     assert track(*(argument.format(tmp=tmp_path, video=video) for argument in arguments)) == 1

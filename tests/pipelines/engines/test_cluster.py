@@ -1,4 +1,5 @@
-"""A Ray cluster of several nodes on this machine: one that leaves costs its clips in flight, one that joins late is used."""
+"""A Ray cluster of several nodes on this machine: one that leaves costs its clips in flight, one
+that joins late is used."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from tests.support.jobs import ROOT, SLOW, wait_for
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc"),
+    pytest.mark.skipif(
+        not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc"
+    ),
 ]
 TEACHERS = (STILL, SLOW)
 
@@ -30,7 +33,9 @@ def cluster():
     """A head with one CPU, so with room for one group; add_node and remove_node change it."""
     from ray.cluster_utils import Cluster
 
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    running = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     yield running
     running.shutdown()
 
@@ -58,7 +63,8 @@ print(*(group["state"] for group in placement_group_table().values()))
 
 
 def states_of_groups(address: str) -> list[str]:
-    """Of the groups of a cluster; asked by a process of its own, because this one may be connected to another cluster."""
+    """Of the groups of a cluster; asked by a process of its own, because this one may be connected
+    to another cluster."""
     command = [sys.executable, "-c", STATES, address]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
@@ -74,7 +80,9 @@ def wait_until(happened, driver, within_s: float = 120.0) -> None:
 
 def test_a_node_that_joins_late_is_used(videos, cluster, tmp_path):
     out = tmp_path / "out"
-    driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
+    driver = start_driver(
+        videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address
+    )
     wait_until(lambda: committed(out) > 0, driver)
     assert workers_at_work() == 1
     cluster.add_node(num_cpus=1)
@@ -89,7 +97,9 @@ def test_a_node_that_joins_late_is_used(videos, cluster, tmp_path):
 def test_a_node_that_leaves_costs_no_clip_and_no_byte(videos, cluster, tmp_path):
     out = tmp_path / "out"
     node = cluster.add_node(num_cpus=1)
-    driver = start_driver(videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address)
+    driver = start_driver(
+        videos, out, TEACHERS, "--engine", "ray", "--ray-address", cluster.address
+    )
     wait_until(lambda: committed(out) > 0 and workers_at_work() == 2, driver)
     cluster.remove_node(node, allow_graceful=False)
     wait_until(lambda: "REMOVED" in states_of_groups(cluster.address), driver)
@@ -103,7 +113,9 @@ def test_a_node_that_leaves_costs_no_clip_and_no_byte(videos, cluster, tmp_path)
     assert tars(out) == tars(tmp_path / "alone")
 
 
-def test_a_driver_killed_on_a_cluster_leaves_the_cluster_and_nothing_else(videos, cluster, tmp_path):
+def test_a_driver_killed_on_a_cluster_leaves_the_cluster_and_nothing_else(
+    videos, cluster, tmp_path
+):
     out = tmp_path / "out"
     flags = ("--engine", "ray", "--ray-address", cluster.address)
     driver = start_driver(videos, out, TEACHERS, *flags)
@@ -124,7 +136,9 @@ def test_a_cluster_without_a_worker_yet_says_so(videos, tmp_path):
 
     head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        driver = start_driver(videos, tmp_path / "out", TEACHERS, "--engine", "ray", "--ray-address", head.address)
+        driver = start_driver(
+            videos, tmp_path / "out", TEACHERS, "--engine", "ray", "--ray-address", head.address
+        )
         said, _ = driver.communicate(timeout=120)
     finally:
         head.shutdown()
@@ -135,8 +149,23 @@ def test_a_cluster_without_a_worker_yet_says_so(videos, tmp_path):
 
 @pytest.mark.timeout(900)
 def test_chaos_changes_no_byte():
-    """The short form of `benchmarks/chaos.py`, which checks bytes, accounts, `verify`, and processes itself."""
-    command = ["-m", "benchmarks.chaos", "--videos", "8", "--clip-s", "4", "--every", "10", "16", "--seed", "3"]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The short form of `benchmarks/chaos.py`, which checks bytes, accounts, `verify`, and
+    processes itself."""
+    command = [
+        "-m",
+        "benchmarks.chaos",
+        "--videos",
+        "8",
+        "--clip-s",
+        "4",
+        "--every",
+        "10",
+        "16",
+        "--seed",
+        "3",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "killed:" in done.stdout

@@ -1,4 +1,5 @@
-"""The Ray engine: the bytes of the local engine, whatever the number of workers and whoever is killed."""
+"""The Ray engine: the bytes of the local engine, whatever the number of workers and whoever is
+killed."""
 
 from __future__ import annotations
 
@@ -9,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.jobs import FRAMES, NEAR, STILL, children_of, config, start_driver, still_running, tars, write_moving
+from benchmarks.harness.jobs import (
+    FRAMES,
+    NEAR,
+    STILL,
+    children_of,
+    config,
+    start_driver,
+    still_running,
+    tars,
+    write_moving,
+)
 from labeler.clips.choice import ClipConfig
 from labeler.io.storage import Storage
 from labeler.shards.records import latest_records
@@ -43,7 +54,10 @@ def test_a_layout_fits_in_its_cluster(nodes, teachers, workers, groups, each, gp
     assert (layout.groups, layout.workers, layout.gpus) == (groups, each, gpu_each)
     assert 0 < layout.cpus * (layout.workers + teachers) <= layout.group_cpus
     assert layout.gpus * teachers <= layout.group_gpus
-    room = sum(min(int(cpus / layout.group_cpus + 1e-3), int(gpus) if gpu_each else groups) for cpus, gpus in nodes)
+    room = sum(
+        min(int(cpus / layout.group_cpus + 1e-3), int(gpus) if gpu_each else groups)
+        for cpus, gpus in nodes
+    )
     assert room >= groups
 
 
@@ -51,11 +65,17 @@ def test_a_layout_fits_in_its_cluster(nodes, teachers, workers, groups, each, gp
     ("store_gb", "alive", "says"),
     [
         (10.0, True, ""),
-        (0.5, True, "the object store of big has 0.5 GB, and 16 unit workers with wide clips want 2.0 GB"),
+        (
+            0.5,
+            True,
+            "the object store of big has 0.5 GB, and 16 unit workers with wide clips want 2.0 GB",
+        ),
         (0.5, False, ""),
     ],
 )
-def test_an_object_store_that_is_too_small_for_its_workers_is_said(monkeypatch, store_gb, alive, says):
+def test_an_object_store_that_is_too_small_for_its_workers_is_said(
+    monkeypatch, store_gb, alive, says
+):
     resources = {"CPU": 16.0, "GPU": 1.0, "object_store_memory": store_gb * 1e9}
     node = {"Alive": alive, "NodeManagerHostname": "big", "Resources": resources}
     monkeypatch.setattr("ray.nodes", lambda: [node])
@@ -105,7 +125,9 @@ def actors_of_ours(name: str) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("actor", ["UnitWorker", "TeacherActor"])
-def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(videos, tmp_path, ray_cluster, actor):
+def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(
+    videos, tmp_path, ray_cluster, actor
+):
     teachers = (STILL, SLOW)
     label(config(videos, tmp_path / "calm", teachers))
     killed: list[int] = []
@@ -115,7 +137,9 @@ def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(videos, tmp_pat
             killed.extend(actors_of_ours(actor)[:1])
             os.kill(killed[0], signal.SIGKILL)
 
-    result = label(config(videos, tmp_path / "killed", teachers, engine="ray", workers=2), kill_once)
+    result = label(
+        config(videos, tmp_path / "killed", teachers, engine="ray", workers=2), kill_once
+    )
     assert killed
     assert result.open_units == []
     assert result.accounts.labelled == 7
@@ -129,7 +153,9 @@ def test_a_video_that_takes_fifty_times_as_long_holds_up_no_other(tmp_path, ray_
     folder.mkdir()
     slow = 5
     for i in range(12):
-        write_moving(folder / f"{i:02d}.mp4", seed=i, frames=FEW_FRAMES - 2 if i == slow else FRAMES)
+        write_moving(
+            folder / f"{i:02d}.mp4", seed=i, frames=FEW_FRAMES - 2 if i == slow else FRAMES
+        )
     ended: list[int] = []
 
     def watch(event) -> None:
@@ -137,7 +163,10 @@ def test_a_video_that_takes_fifty_times_as_long_holds_up_no_other(tmp_path, ray_
             ended.append(event.unit)
 
     teachers = ("tests.support.stub_teachers:Uneven", STILL)
-    result = label(config(folder, tmp_path / "out", teachers, engine="ray", workers=2, videos_per_unit=1), watch)
+    result = label(
+        config(folder, tmp_path / "out", teachers, engine="ray", workers=2, videos_per_unit=1),
+        watch,
+    )
     assert result.accounts.labelled == 12
     assert sorted(ended) == list(range(12))
     assert ended.index(slow) > ended.index(slow + 1), "the others went on meanwhile"
@@ -147,7 +176,9 @@ def test_a_video_that_takes_fifty_times_as_long_holds_up_no_other(tmp_path, ray_
 def test_teacher_actors_and_workers_end_with_the_job(videos, tmp_path, ray_cluster):
     label(config(videos, tmp_path, TEACHERS, engine="ray", workers=1))
     deadline = time.monotonic() + 20
-    while (left := actors_of_ours("UnitWorker") + actors_of_ours("TeacherActor")) and time.monotonic() < deadline:
+    while (
+        left := actors_of_ours("UnitWorker") + actors_of_ours("TeacherActor")
+    ) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == []
 
@@ -161,10 +192,16 @@ def test_teacher_actors_and_workers_end_with_the_job(videos, tmp_path, ray_clust
             {},
             r"^teacher 'tests\.support\.stub_teachers:Untrained' has random weights",
         ),
-        (("tests.support.stub_teachers:Nobody", STILL), {}, r"^teacher 'tests\.support\.stub_teachers:Nobody': cannot import"),
+        (
+            ("tests.support.stub_teachers:Nobody", STILL),
+            {},
+            r"^teacher 'tests\.support\.stub_teachers:Nobody': cannot import",
+        ),
     ],
 )
-def test_a_teacher_that_cannot_be_made_says_why_as_on_the_local_engine(videos, tmp_path, ray_cluster, teachers, changes, says):
+def test_a_teacher_that_cannot_be_made_says_why_as_on_the_local_engine(
+    videos, tmp_path, ray_cluster, teachers, changes, says
+):
     for engine in ("local", "ray"):
         with pytest.raises(ConfigError, match=says) as caught:
             label(config(videos, tmp_path / engine, teachers, engine=engine, **changes))
@@ -174,13 +211,17 @@ def test_a_teacher_that_cannot_be_made_says_why_as_on_the_local_engine(videos, t
 @pytest.mark.slow
 def test_a_refusal_in_a_worker_is_the_same_sentence(videos, tmp_path, ray_cluster):
     label(config(videos, tmp_path, (STILL,)))
-    with pytest.raises(ConfigError, match=r"^teacher 'still' labelled unit \d as another") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^teacher 'still' labelled unit \d as another"
+    ) as caught:
         label(config(videos, tmp_path, TEACHERS, engine="ray", checkpoint=(f"{STILL}=w.pth",)))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_failing_surroundings_in_a_worker_leave_the_unit_open_with_the_reason(videos, tmp_path, ray_cluster):
+def test_failing_surroundings_in_a_worker_leave_the_unit_open_with_the_reason(
+    videos, tmp_path, ray_cluster
+):
     """A file stands where the folder of shards should be, once the job is planned."""
     settings = config(videos, tmp_path, TEACHERS, engine="ray", workers=1)
     (tmp_path / "shards").write_bytes(b"")
@@ -198,8 +239,12 @@ def test_a_ray_driver_killed_leaves_no_process_and_loses_nothing(videos, tmp_pat
     label(config(videos, tmp_path / "calm", teachers))
     out = tmp_path / "killed"
     driver = start_driver(videos, out, teachers, "--engine", "ray", "--workers", "1")
-    wait_for(lambda: out.joinpath("shards").exists() and any(out.joinpath("shards").glob("*.json")), driver)
-    below = [pid for pid in children_of(driver.pid) if not title_of(pid).endswith("Agent")]  # Ray's agents take a minute to notice
+    wait_for(
+        lambda: out.joinpath("shards").exists() and any(out.joinpath("shards").glob("*.json")),
+        driver,
+    )
+    # Ray's agents take a minute to notice
+    below = [pid for pid in children_of(driver.pid) if not title_of(pid).endswith("Agent")]
     driver.send_signal(signal.SIGKILL)
     said, _ = driver.communicate()
     assert driver.returncode == -signal.SIGKILL, f"it had ended before: {said}"

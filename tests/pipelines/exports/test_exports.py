@@ -48,11 +48,16 @@ def test_the_pickle_is_read_as_tapvid_davis(dataset, clips, tmp_path, capsys):
     for key, clip in clips.items():
         np.testing.assert_array_equal(read[key].frames, clip.frames)
         assert read[key].visible.all()
-        nearest = np.minimum(*(np.abs(tracks.xy - read[key].xy).max(-1) for tracks in clip.tracks.values()))
-        assert nearest.max() < 1e-4  # the medoid is one of the teachers; places went through shares of the frame and back
+        nearest = np.minimum(
+            *(np.abs(tracks.xy - read[key].xy).max(-1) for tracks in clip.tracks.values())
+        )
+        # the medoid is one of the teachers; places went through shares of the frame and back
+        assert nearest.max() < 1e-4
 
 
-def test_an_npz_clip_is_what_eval_reads_and_its_own_teacher_is_perfect_on_it(dataset, clips, tmp_path):
+def test_an_npz_clip_is_what_eval_reads_and_its_own_teacher_is_perfect_on_it(
+    dataset, clips, tmp_path
+):
     assert run(dataset, "--to", "tapvid-npz", "--out", tmp_path / "npz", "--policy", "near") == 0
     read = list(npz_clips(str(tmp_path / "npz")))
     assert {clip.name for clip in read} == clips.keys()
@@ -60,7 +65,14 @@ def test_an_npz_clip_is_what_eval_reads_and_its_own_teacher_is_perfect_on_it(dat
         clip = clips[truth.name]
         np.testing.assert_array_equal(truth.frames, clip.frames)
         np.testing.assert_array_equal(truth.queries, clip.queries)
-        figures = score(truth.queries, truth.xy, truth.visible, clip.tracks["near"].xy, clip.visible("near"), clip.size_hw)
+        figures = score(
+            truth.queries,
+            truth.xy,
+            truth.visible,
+            clip.tracks["near"].xy,
+            clip.visible("near"),
+            clip.size_hw,
+        )
         assert figures["AJ"] == figures["OA"] == 1
 
 
@@ -76,14 +88,22 @@ def test_other_policies_are_read_too_and_a_draw_is_repeated_by_its_seed(dataset,
         np.testing.assert_array_equal(a.xy, b.xy)
 
 
-def test_a_frame_without_a_label_is_occluded_and_has_the_place_of_the_nearest_frame_that_has_one(clips):
+def test_a_frame_without_a_label_is_occluded_and_has_the_place_of_the_nearest_frame_that_has_one(
+    clips,
+):
     clip = next(iter(clips.values()))
     xy = clip.tracks["near"].xy.copy()
     xy[0, :4] = np.nan  # not tracked at first
     xy[0, 10:12] = np.nan  # nor in a gap
     xy[1, :, 0] = 1e4  # outside, and never seen inside
     xy[2, 5, 0] = -3  # outside once
-    lost = replace(clip, tracks={**clip.tracks, "near": Tracks(xy, clip.tracks["near"].visibility, clip.tracks["near"].confidence)})
+    lost = replace(
+        clip,
+        tracks={
+            **clip.tracks,
+            "near": Tracks(xy, clip.tracks["near"].visibility, clip.tracks["near"].confidence),
+        },
+    )
     truth = labels_as_truth(lost, "near")
     assert len(truth.xy) == len(clip.queries) - 1
     np.testing.assert_array_equal(truth.queries, np.delete(clip.queries, 1, axis=0))
@@ -100,17 +120,38 @@ def test_the_table_has_a_row_for_each_teacher_point_and_frame(dataset, clips, tm
     assert run(dataset, "--to", "parquet", "--out", tmp_path / "tracks.parquet") == 0
     table = pd.read_parquet(tmp_path / "tracks.parquet")
     assert list(table.columns) == [
-        "clip", "query", "teacher", "t", "x", "y", "visible", "visibility", "confidence", "support", "valid", "keep",
-    ]  # fmt: skip
+        "clip",
+        "query",
+        "teacher",
+        "t",
+        "x",
+        "y",
+        "visible",
+        "visibility",
+        "confidence",
+        "support",
+        "valid",
+        "keep",
+    ]
     assert len(table) == 7 * 2 * 24 * T
     for key, clip in clips.items():
         for name, tracks in clip.tracks.items():
-            rows = table[(table["clip"] == key) & (table["teacher"] == name)].sort_values(["query", "t"])
+            rows = table[(table["clip"] == key) & (table["teacher"] == name)].sort_values(
+                ["query", "t"]
+            )
             np.testing.assert_array_equal(rows[["x", "y"]].to_numpy().reshape(24, T, 2), tracks.xy)
-            np.testing.assert_array_equal(rows["support"].to_numpy().reshape(24, T), clip.labels.support)
-            np.testing.assert_array_equal(rows["valid"].to_numpy().reshape(24, T), clip.labels.valid)
-            np.testing.assert_array_equal(rows["keep"].to_numpy().reshape(24, T)[:, 0], clip.labels.keep)
-            np.testing.assert_array_equal(rows["visible"].to_numpy().reshape(24, T), clip.visible(name))
+            np.testing.assert_array_equal(
+                rows["support"].to_numpy().reshape(24, T), clip.labels.support
+            )
+            np.testing.assert_array_equal(
+                rows["valid"].to_numpy().reshape(24, T), clip.labels.valid
+            )
+            np.testing.assert_array_equal(
+                rows["keep"].to_numpy().reshape(24, T)[:, 0], clip.labels.keep
+            )
+            np.testing.assert_array_equal(
+                rows["visible"].to_numpy().reshape(24, T), clip.visible(name)
+            )
     assert table["confidence"].isna().all()  # these teachers have none
 
 
@@ -123,7 +164,9 @@ def test_the_recording_is_verified_by_rerun(dataset, clips, tmp_path):
     assert run(dataset, "--to", "rerun", "--out", file, "--clips", "1") == 0
     rerun = [sys.executable, "-m", "rerun", "rrd"]
     subprocess.run([*rerun, "verify", file], check=True, capture_output=True)
-    printed = subprocess.run([*rerun, "print", file], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        [*rerun, "print", file], check=True, capture_output=True, text=True
+    ).stdout
     assert any(f"/{key}/frame/near/seen" in printed for key in clips)
 
 
@@ -137,11 +180,15 @@ def test_without_rerun_the_way_to_get_it_is_named(dataset, tmp_path, monkeypatch
 def test_hugging_face_datasets_reads_the_current_tars(dataset, clips, tmp_path):
     datasets = pytest.importorskip("datasets", reason="datasets is not part of [dev]")
     tars = open_dataset(str(dataset.folder)).tars
-    read = datasets.load_dataset("webdataset", data_files={"train": tars}, split="train", cache_dir=str(tmp_path))
+    read = datasets.load_dataset(
+        "webdataset", data_files={"train": tars}, split="train", cache_dir=str(tmp_path)
+    )
     for row in read.cast_column("mp4", datasets.Video(decode=False)):
         clip = clips[row["__key__"]]
         assert row["mp4"]["bytes"] == clip.mp4
-        np.testing.assert_array_equal(np.array(row["near.npz"]["xy"], np.float32), clip.tracks["near"].xy)
+        np.testing.assert_array_equal(
+            np.array(row["near.npz"]["xy"], np.float32), clip.tracks["near"].xy
+        )
 
 
 # --- what is refused
@@ -152,7 +199,10 @@ def test_an_export_that_is_there_is_replaced_only_when_asked(dataset, tmp_path, 
     assert run(dataset, "--to", "parquet", "--out", file) == 0
     before = file.read_bytes()
     assert run(dataset, "--to", "parquet", "--out", file, "--clips", 1) == 1
-    assert "exists already. Choose another name, or replace it with --overwrite" in capsys.readouterr().err
+    assert (
+        "exists already. Choose another name, or replace it with --overwrite"
+        in capsys.readouterr().err
+    )
     assert file.read_bytes() == before
     assert run(dataset, "--to", "parquet", "--out", file, "--clips", 1, "--overwrite") == 0
     assert len(pd.read_parquet(file)) == 2 * 24 * T
@@ -190,8 +240,16 @@ def test_a_data_set_without_a_clip_says_what_became_of_its_videos(tmp_path, caps
     video = tmp_path / "no-video.mp4"
     video.write_text("not a video")
     label(config(video, tmp_path / "labels", (STILL, NEAR)))
-    assert cli.run(["export", str(tmp_path / "labels"), "--to", "parquet", "--out", str(tmp_path / "out")]) == 1
-    assert "no labelled clip: of 1 videos 0 are open and 1 failed. `tapdistill status" in capsys.readouterr().err
+    assert (
+        cli.run(
+            ["export", str(tmp_path / "labels"), "--to", "parquet", "--out", str(tmp_path / "out")]
+        )
+        == 1
+    )
+    assert (
+        "no labelled clip: of 1 videos 0 are open and 1 failed. `tapdistill status"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_file_is_not_taken_for_a_folder_nor_a_folder_for_a_file(dataset, tmp_path, capsys):

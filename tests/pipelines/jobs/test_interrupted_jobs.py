@@ -1,4 +1,5 @@
-"""Jobs that are killed, interrupted, or let down by disk and network: nothing is lost, and the same command goes on."""
+"""Jobs that are killed, interrupted, or let down by disk and network: nothing is lost, and the same
+command goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.jobs import NEAR, STILL, children_of, config, start_driver, still_running, tars
+from benchmarks.harness.jobs import (
+    NEAR,
+    STILL,
+    children_of,
+    config,
+    start_driver,
+    still_running,
+    tars,
+)
 from labeler.shards.records import record_name
 from pipelines.engines.common import DecodeLimits, UnitOpen
 from pipelines.jobs.labelling import label
@@ -20,7 +29,8 @@ from tests.support.jobs import SLOW, findings, wait_for
 MOMENTS = {
     "as soon as the plan is there": lambda out: (out / "plan.0000.parquet").exists(),
     "in the first unit": lambda out: (
-        (out / "shards").exists() or ((out / "plan.0000.parquet").exists() and time.sleep(1.5) is None)
+        (out / "shards").exists()
+        or ((out / "plan.0000.parquet").exists() and time.sleep(1.5) is None)
     ),
     "after the first commit": lambda out: (out / record_name(0, 0)).exists(),
     "after the second commit": lambda out: (out / record_name(1, 0)).exists(),
@@ -63,7 +73,11 @@ def test_an_interrupted_driver_says_so_and_goes_on(videos, tmp_path):
 def test_a_full_temporary_disk_leaves_the_unit_open(videos, tmp_path, monkeypatch):
     full = tmp_path / "full"
     full.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(full)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(full)],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("may not mount here")
     try:
         monkeypatch.setattr("tempfile.tempdir", str(full))
@@ -76,7 +90,9 @@ def test_a_full_temporary_disk_leaves_the_unit_open(videos, tmp_path, monkeypatc
     assert tars(tmp_path / "out") == {}
 
 
-def test_the_local_engine_leaves_a_unit_open_when_the_surroundings_fail(videos, tmp_path, monkeypatch):
+def test_the_local_engine_leaves_a_unit_open_when_the_surroundings_fail(
+    videos, tmp_path, monkeypatch
+):
     def fail(*_: object) -> None:
         raise SurroundingsError("the disk is gone.")
 

@@ -1,4 +1,5 @@
-"""What a person does with a job that runs for a week: retry, share it out, stop it in time, ask how it stands."""
+"""What a person does with a job that runs for a week: retry, share it out, stop it in time, ask how
+it stands."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def test_videos_that_failed_are_retried_in_a_unit_of_their_own(videos, tmp_path)
 
 def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
     """What its first unit says of it gives way to what its last one says."""
-    (videos / "2.mp4").write_bytes((videos / "3.mp4").read_bytes())  # a duplicate: its row has that reason
+    # a duplicate: its row has that reason
+    (videos / "2.mp4").write_bytes((videos / "3.mp4").read_bytes())
     label(config(videos, tmp_path / "out"))
     again = label(config(videos, tmp_path / "out", retry="duplicate"))
     assert (again.accounts.videos, again.accounts.done, again.accounts.videos_left_out) == (4, 4, 0)
@@ -95,7 +97,9 @@ def test_a_share_that_cannot_be_is_refused(videos, tmp_path, share):
 def test_a_job_stops_when_too_many_videos_fail(videos, tmp_path):
     for i in range(30):
         (videos / f"broken{i:02d}.mp4").write_bytes(b"no video")
-    with pytest.raises(TooManyFailures, match=r"of 20 videos failed \(\d+ not-a-video\).*--max-failed-fraction 1"):
+    with pytest.raises(
+        TooManyFailures, match=r"of 20 videos failed \(\d+ not-a-video\).*--max-failed-fraction 1"
+    ):
         label(config(videos, tmp_path / "out"))
     assert label(config(videos, tmp_path / "out", max_failed_fraction=1.0)).accounts.open == 0
 
@@ -112,14 +116,34 @@ def test_what_the_words_leave_out_is_not_retried(videos, tmp_path):
 
 
 def test_a_dry_run_counts_no_unit_of_videos_left_out(videos, tmp_path, capsys):
-    rows = [f"{path},{caption}\n" for path, caption in zip(videos.iterdir(), ["dog", "cat", "cat", "cat"], strict=True)]
+    rows = [
+        f"{path},{caption}\n"
+        for path, caption in zip(videos.iterdir(), ["dog", "cat", "cat", "cat"], strict=True)
+    ]
     (tmp_path / "t.csv").write_text("url,caption\n" + "".join(rows))
-    run_label(config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",)), dry_run=True))
+    run_label(
+        config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",)), dry_run=True)
+    )
     assert "; 1 unit; " in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing_and_estimates(videos, tmp_path, capsys):
-    assert run(["label", str(videos), "--out", str(tmp_path / "out"), "--teachers", STILL, NEAR, *FLAGS, "--dry-run"]) == 0
+    assert (
+        run(
+            [
+                "label",
+                str(videos),
+                "--out",
+                str(tmp_path / "out"),
+                "--teachers",
+                STILL,
+                NEAR,
+                *FLAGS,
+                "--dry-run",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "4 videos" in said
     assert "about 4 clips" in said
@@ -187,7 +211,15 @@ def test_a_clip_that_takes_long_is_named():
 
 @pytest.mark.parametrize(
     ("oldest_s", "median_s", "named"),
-    [(61, None, True), (59, None, False), (6, 0.1, True), (4, 0.1, False), (50, 1.0, True), (59, 8.0, False), (61, 8.0, True)],
+    [
+        (61, None, True),
+        (59, None, False),
+        (6, 0.1, True),
+        (4, 0.1, False),
+        (50, 1.0, True),
+        (59, 8.0, False),
+        (61, 8.0, True),
+    ],
 )
 def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s, median_s, named):
     with JobProgress(2) as progress:
@@ -198,7 +230,8 @@ def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s
 
 def test_the_median_is_of_the_time_with_the_teachers():
     with JobProgress(2) as progress:
-        progress.show(ClipDone(7, "stored before", 1))  # of a unit that gets another teacher: nobody said when it began
+        # of a unit that gets another teacher: nobody said when it began
+        progress.show(ClipDone(7, "stored before", 1))
         assert progress.snapshot().median_s is None
         for _ in range(3):
             progress.show(ClipStarted(0, "a.mp4", "key"))
@@ -206,7 +239,9 @@ def test_the_median_is_of_the_time_with_the_teachers():
         assert 0 <= progress.snapshot().median_s < 1
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (600, "10 min"), (9000, "2.5 h"), (260_000, "3.0 days")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (600, "10 min"), (9000, "2.5 h"), (260_000, "3.0 days")]
+)
 def test_a_duration_is_told_in_words(seconds, text):
     assert duration(seconds) == text
 
@@ -214,9 +249,13 @@ def test_a_duration_is_told_in_words(seconds, text):
 def test_equal_videos_are_found_whatever_their_names(videos, tmp_path, capsys):
     (videos / "copy.mkv").write_bytes((videos / "2.mp4").read_bytes())
     found = scan(list_sources([str(videos)]))
-    assert [[source.uri for source in group] for group in found.groups] == [[str(videos / "2.mp4"), str(videos / "copy.mkv")]]
+    assert [[source.uri for source in group] for group in found.groups] == [
+        [str(videos / "2.mp4"), str(videos / "copy.mkv")]
+    ]
 
-    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in [*sorted(videos.iterdir()), videos / "gone.mp4"]))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{path}\n" for path in [*sorted(videos.iterdir()), videos / "gone.mp4"])
+    )
     assert run(["scan", str(tmp_path / "list.txt"), "--unique", str(tmp_path / "unique.txt")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "6 videos, 1 of them duplicates in 1 groups, 1 not read" in said

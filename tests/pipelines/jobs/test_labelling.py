@@ -1,4 +1,5 @@
-"""Whole jobs on the local engine: what goes in comes out, what is refused, and teachers that are added later."""
+"""Whole jobs on the local engine: what goes in comes out, what is refused, and teachers that are
+added later."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_every_clip_is_labelled_by_every_teacher(dataset):
         assert sample.queries.shape == (24, 3)
         assert decode_clip(sample.mp4).shape == (16, 48, 64, 3)
         np.testing.assert_array_equal(sample.tracks["still"].xy[:, 0], sample.queries[:, 1:])
-        assert sample.labels.keep.all()  # the two never part by more than a quarter of a pixel, one of the 256 raster
+        # the two never part by more than a quarter of a pixel, one of the 256 raster
+        assert sample.labels.keep.all()
         assert sample.labels.settings["teachers"] == {"near": "v > 0.5", "still": "v > 0.5"}
 
 
@@ -53,7 +55,9 @@ def test_a_finished_job_run_again_does_nothing(dataset):
     before = {file: file.stat().st_mtime_ns for file in (dataset.folder / "shards").iterdir()}
     result = label(config(Path(dataset.result.records[0].videos[0].uri).parent, dataset.folder))
     assert result.accounts == dataset.result.accounts
-    assert {file: file.stat().st_mtime_ns for file in (dataset.folder / "shards").iterdir()} == before
+    assert {
+        file: file.stat().st_mtime_ns for file in (dataset.folder / "shards").iterdir()
+    } == before
 
 
 def test_another_run_gives_the_same_bytes(dataset, videos, tmp_path):
@@ -87,13 +91,22 @@ def mixed(tmp_path_factory):
 def test_every_planned_file_is_labelled_or_a_row(mixed):
     folder, out, result = mixed
     done = {video.uri for record in result.records for video in record.videos}
-    rows = {row.uri: row.reason for record in result.records for row in record.rows if row.what == "video"}
+    rows = {
+        row.uri: row.reason
+        for record in result.records
+        for row in record.rows
+        if row.what == "video"
+    }
     assert done | rows.keys() == {str(file) for file in folder.iterdir()}
     assert not done & rows.keys()
     assert {Path(uri).name: reason for uri, reason in rows.items()}.items() >= {
-        "b-copy.mp4": "duplicate", "c-empty.mp4": "empty", "d-text.mp4": "not-a-video", "e-sound.mp4": "no-video-stream",
-        "f-short.mp4": "too-short", "g-tiny.mp4": "too-small",
-    }.items()  # fmt: skip
+        "b-copy.mp4": "duplicate",
+        "c-empty.mp4": "empty",
+        "d-text.mp4": "not-a-video",
+        "e-sound.mp4": "no-video-stream",
+        "f-short.mp4": "too-short",
+        "g-tiny.mp4": "too-small",
+    }.items()
     assert result.accounts.open == 0
     assert result.accounts.videos == 9
     assert findings(out) == []
@@ -112,7 +125,12 @@ def test_a_teacher_that_cannot_is_nan_and_a_row(tmp_path):
     assert np.isnan(sample.tracks["needslongclips"].xy).all()
     assert sample.labels.keep.all()
     (row,) = result.records[0].rows
-    assert (row.what, row.stage, row.reason, row.key) == ("teacher", "teacher:needslongclips", "teacher-error", sample.key)
+    assert (row.what, row.stage, row.reason, row.key) == (
+        "teacher",
+        "teacher:needslongclips",
+        "teacher-error",
+        sample.key,
+    )
     assert row.detail == "TeacherError: 9 frames are too few for me."
     assert (result.accounts.labelled, result.accounts.clips_failed) == (1, 0)
 
@@ -120,7 +138,11 @@ def test_a_teacher_that_cannot_is_nan_and_a_row(tmp_path):
 def test_a_clip_that_too_few_teachers_could_track_is_a_row(tmp_path):
     write_moving(tmp_path / "v.mp4", seed=1, frames=9)
     result = label(config(tmp_path / "v.mp4", tmp_path / "out", (STILL, FEW)))
-    assert (result.accounts.clips, result.accounts.labelled, result.accounts.clips_failed) == (1, 0, 1)
+    assert (result.accounts.clips, result.accounts.labelled, result.accounts.clips_failed) == (
+        1,
+        0,
+        1,
+    )
     assert [row.reason for row in result.records[0].rows] == ["teacher-error", "teachers"]
     assert result.records[0].tar is None
     assert findings(tmp_path / "out") == []
@@ -132,7 +154,8 @@ def test_one_teacher_alone_may_label(tmp_path):
 
 
 def test_the_seed_of_a_clip_is_its_own(tmp_path):
-    """What a teacher draws depends on the clip alone, not on the unit or the order of the videos."""
+    """What a teacher draws depends on the clip alone, not on the unit or the order of the
+    videos."""
     for i in range(2):
         write_moving(tmp_path / f"v{i}.mp4", seed=i)
     drawn = "tests.support.stub_teachers:Drawn"
@@ -141,7 +164,8 @@ def test_the_seed_of_a_clip_is_its_own(tmp_path):
     one, both = open_dataset(str(tmp_path / "one")), open_dataset(str(tmp_path / "both"))
     np.testing.assert_array_equal(one[0].tracks["drawn"].xy, both[one[0].key].tracks["drawn"].xy)
     assert (
-        both[0].tracks["drawn"].xy - both[0].tracks["still"].xy != both[1].tracks["drawn"].xy - both[1].tracks["still"].xy
+        both[0].tracks["drawn"].xy - both[0].tracks["still"].xy
+        != both[1].tracks["drawn"].xy - both[1].tracks["still"].xy
     ).any()
 
 
@@ -151,7 +175,10 @@ def test_the_seed_of_a_clip_is_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"clips": ClipConfig(frames=12, strides=(1,), clips_per_video=2)}, r"clips\.frames: 16 there, 12 here"),
+        (
+            {"clips": ClipConfig(frames=12, strides=(1,), clips_per_video=2)},
+            r"clips\.frames: 16 there, 12 here",
+        ),
         ({"videos_per_unit": 3}, "videos_per_unit: 2 there, 3 here"),
         ({"decoder": "pyav"}, "decoder: 'auto' there, 'pyav' here"),
     ],
@@ -170,7 +197,11 @@ def test_other_videos_are_refused(dataset, tmp_path):
 def test_a_teacher_of_the_same_name_with_another_checkpoint_is_refused(videos, tmp_path):
     label(config(videos, tmp_path, (STILL,)))
     with pytest.raises(
-        ConfigError, match=r"teacher 'still' labelled unit 0 as another .*checkpoint_sha256: None there, 'w\.pth' here"
+        ConfigError,
+        match=(
+            r"teacher 'still' labelled unit 0 as another .*checkpoint_sha256: None there, 'w\.pth' "
+            r"here"
+        ),
     ):
         label(config(videos, tmp_path, (STILL, NEAR), checkpoint=(f"{STILL}=w.pth",)))
 
@@ -214,10 +245,15 @@ def test_adding_a_teacher_keeps_every_other_members_bytes(videos, dataset, tmp_p
         storage = Storage(str(tmp_path))
         before = read_record(storage, record.unit, 0)
         with storage.open(before.tar) as old, storage.open(record.tar) as new:
-            for (key, there), (same_key, here) in zip(read_samples(old, ""), read_samples(new, ""), strict=True):
+            for (key, there), (same_key, here) in zip(
+                read_samples(old, ""), read_samples(new, ""), strict=True
+            ):
                 assert key == same_key
                 assert here.keys() - there.keys() == {"far.npz"}
-                assert {suffix for suffix in there if there[suffix] != here[suffix]} == {"labels.npz", "json"}
+                assert {suffix for suffix in there if there[suffix] != here[suffix]} == {
+                    "labels.npz",
+                    "json",
+                }
     assert findings(tmp_path) == []
     assert (pd.read_parquet(tmp_path / "clips.parquet")["teachers"] == "far,near,still").all()
 
@@ -248,7 +284,9 @@ def test_two_jobs_at_once_with_other_teachers_end_with_all(videos, tmp_path):
         except BaseException as error:
             errors.append(error)
 
-    jobs = [threading.Thread(target=job, args=teachers) for teachers in ((STILL, NEAR), (FAR, SLOW))]
+    jobs = [
+        threading.Thread(target=job, args=teachers) for teachers in ((STILL, NEAR), (FAR, SLOW))
+    ]
     for one in jobs:
         one.start()
     for one in jobs:
@@ -257,7 +295,11 @@ def test_two_jobs_at_once_with_other_teachers_end_with_all(videos, tmp_path):
     assert differences(tmp_path / "once", tmp_path / "race") == []
     assert findings(tmp_path / "race") == []
     assert (
-        tables.accounts(read_plans(Storage(str(tmp_path / "race"))), latest_records(Storage(str(tmp_path / "race")))).labelled == 7
+        tables.accounts(
+            read_plans(Storage(str(tmp_path / "race"))),
+            latest_records(Storage(str(tmp_path / "race"))),
+        ).labelled
+        == 7
     )
 
 
@@ -274,8 +316,9 @@ def test_a_tar_holds_plain_files_with_fixed_times_in_one_order(dataset):
     for tar in tars(dataset.folder):
         with tarfile.open(dataset.folder / tar) as archive:
             members = archive.getmembers()
-        assert {(member.mtime, member.mode, member.uid, member.gid, member.isfile()) for member in members} == {
-            (0, 0o444, 0, 0, True)
-        }
+        assert {
+            (member.mtime, member.mode, member.uid, member.gid, member.isfile())
+            for member in members
+        } == {(0, 0o444, 0, 0, True)}
         keys = [member.name.split(".")[0] for member in members]
         assert keys == sorted(keys, key=keys.index)  # the members of a sample stand together

@@ -18,24 +18,34 @@ PATIENCE_S = 60.0
 
 
 def test_every_measure_of_a_snapshot_is_a_gauge():
-    assert set(NUMBERS) | {"reasons"} | TELLS_WHO == {field.name for field in dataclasses.fields(Snapshot)}
+    assert set(NUMBERS) | {"reasons"} | TELLS_WHO == {
+        field.name for field in dataclasses.fields(Snapshot)
+    }
 
 
 @pytest.mark.slow
 def test_a_snapshot_reaches_the_endpoint_of_its_node():
-    pytest.importorskip("opentelemetry.sdk.metrics", reason="Ray serves metrics with ray[default] only")
+    pytest.importorskip(
+        "opentelemetry.sdk.metrics", reason="Ray serves metrics with ray[default] only"
+    )
     if ray.is_initialized():
         pytest.skip("this process is connected to another cluster: run this file alone")
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with JobProgress(5) as progress:
-            snapshot = dataclasses.replace(progress.snapshot(), clips=3, teachers_busy=0.75, reasons={"static": 2})
+            snapshot = dataclasses.replace(
+                progress.snapshot(), clips=3, teachers_busy=0.75, reasons={"static": 2}
+            )
         RayMetrics("s3://bucket/labels")(snapshot)
         wanted = ["tapdistill_clips", "tapdistill_teachers_busy", "tapdistill_rows"]
         deadline, lines = time.monotonic() + PATIENCE_S, []
         while len(lines) < len(wanted) and time.monotonic() < deadline:
             time.sleep(1)
-            lines = [line for line in served().splitlines() if any(line.startswith(f"ray_{name}{{") for name in wanted)]
+            lines = [
+                line
+                for line in served().splitlines()
+                if any(line.startswith(f"ray_{name}{{") for name in wanted)
+            ]
     finally:
         ray.shutdown()
     assert all('dataset="s3://bucket/labels"' in line for line in lines)
@@ -45,5 +55,7 @@ def test_a_snapshot_reaches_the_endpoint_of_its_node():
 
 def served() -> str:
     node = ray.nodes()[0]
-    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10
+    ) as answer:
         return answer.read().decode()

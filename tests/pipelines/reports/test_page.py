@@ -21,51 +21,79 @@ from tests.support.browser import FLAGS, Browser
 HOSTILE = "</script><script>alert(1)</script>"
 T, HEIGHT, WIDTH, FPS = 24, 96, 128, 30000 / 1001
 DARKEST, STEP = 30, 8
-"""Frame t of the clip is grey with the level DARKEST + STEP * t, so that a picture tells its frame."""
+"""Frame t of the clip is grey with the level DARKEST + STEP * t, so that a picture tells its
+frame."""
 VOID = {"meta", "input", "img"}
 
 
 @pytest.fixture(scope="module")
 def sample():
-    """Eight points that go right by 2 px a frame; "b" is 0.5 px off, "c" far off, and "b" does not track the first frame."""
+    """Eight points that go right by 2 px a frame; "b" is 0.5 px off, "c" far off, and "b" does not
+    track the first frame."""
     frames = np.stack([np.full((HEIGHT, WIDTH, 3), DARKEST + STEP * t, np.uint8) for t in range(T)])
     queries = np.array([[0, 10 + 5 * i, 10 + 10 * i] for i in range(8)], np.float32)
     right = queries[:, None, 1:] + np.stack([2.0 * np.arange(T), np.zeros(T)], -1)
     off_by = {"a": 0.0, "b": 0.5, "c": 30.0}
     sure = np.full((8, T), 0.95, np.float32)
     tracks = {
-        name: Tracks((right + np.array([off, 0])).astype(np.float32), sure.copy(), sure.copy()) for name, off in off_by.items()
+        name: Tracks((right + np.array([off, 0])).astype(np.float32), sure.copy(), sure.copy())
+        for name, off in off_by.items()
     }
     tracks["b"].xy[:, 0] = np.nan
     tracks["a"].visibility[:, 20:] = 0.1
     rules = {name: VisibleRule("v", 0.9) for name in tracks}
     meta = {
-        "source": {"uri": f"s3://clips/{HOSTILE}.mp4"}, "height": HEIGHT, "width": WIDTH, "frame_indices": list(range(T)),
-        "teachers": {name: {"name": name, "visible_rule": "v > 0.9", "licence": "Apache-2.0"} for name in tracks},
-    }  # fmt: skip
+        "source": {"uri": f"s3://clips/{HOSTILE}.mp4"},
+        "height": HEIGHT,
+        "width": WIDTH,
+        "frame_indices": list(range(T)),
+        "teachers": {
+            name: {"name": name, "visible_rule": "v > 0.9", "licence": "Apache-2.0"}
+            for name in tracks
+        },
+    }
     labels = label(tracks, rules, queries, (HEIGHT, WIDTH), AgreementConfig(min_support=0.5))
     sampler = np.array(["sift"] * 6 + ["uniform"] * 2)
-    return Sample("0a1b2c-000000-1", encode_clip(frames, FPS), queries, sampler, tracks, labels, meta)
+    return Sample(
+        "0a1b2c-000000-1", encode_clip(frames, FPS), queries, sampler, tracks, labels, meta
+    )
 
 
 @pytest.fixture(scope="module")
 def report(sample):
-    scores = pd.DataFrame({"name": ["a", HOSTILE, "student"], "AJ": [60.04, float("nan"), 64.5], "ms": [3, 41, 41]})
+    scores = pd.DataFrame(
+        {"name": ["a", HOSTILE, "student"], "AJ": [60.04, float("nan"), 64.5], "ms": [3, 41, 41]}
+    )
     return Report(
         title=f"Report {HOSTILE}",
         subtitle="three trackers",
         figures=(Figure(value="1", label="clip"),),
         clips=(clip_view(sample),),
         tables=(Table(title="Scores", frame=scores, best={"AJ": "max", "ms": "min"}),),
-        accounts=(Account(what="video", total_name="planned", parts={"done": 1, "left out": 0, "failed": 1, "open": 0}),),
-        rows=(LeftOut(uri=f"https://example.org/{HOSTILE}", what="video", stage="scan", reason="empty", detail=HOSTILE),),
+        accounts=(
+            Account(
+                what="video",
+                total_name="planned",
+                parts={"done": 1, "left out": 0, "failed": 1, "open": 0},
+            ),
+        ),
+        rows=(
+            LeftOut(
+                uri=f"https://example.org/{HOSTILE}",
+                what="video",
+                stage="scan",
+                reason="empty",
+                detail=HOSTILE,
+            ),
+        ),
         settings={"tau_px": 2.0},
         commands=("tapdistill label 'a & b' --out labels",),
     )
 
 
 class Page(HTMLParser):
-    """What an HTML parser sees: elements, the addresses they load, text, and whether tags are closed in order."""
+    """What an HTML parser sees: elements, the addresses they load, text, and whether tags are
+    closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -77,7 +105,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.loads += [value for name, value in attrs if name in {"src", "href", "poster", "srcset", "action", "data"}]
+        self.loads += [
+            value
+            for name, value in attrs
+            if name in {"src", "href", "poster", "srcset", "action", "data"}
+        ]
         if tag not in VOID:
             self._open.append(tag)
 
@@ -101,7 +133,10 @@ def page(report):
 
 def test_the_page_loads_nothing_from_elsewhere(page, report):
     assert page.loads
-    assert all(address.startswith(("data:video/mp4;base64,", "data:image/jpeg;base64,")) for address in page.loads)
+    assert all(
+        address.startswith(("data:video/mp4;base64,", "data:image/jpeg;base64,"))
+        for address in page.loads
+    )
     assert "url(" not in render(report)
     assert "@import" not in render(report)
     assert "default-src 'none'" in render(report)
@@ -148,16 +183,22 @@ def test_the_tracks_of_the_player_are_those_of_the_sample(sample):
 def test_at_most_so_many_points_are_shown_and_the_page_says_so(sample):
     view = clip_view(sample, points_shown=3)
     assert view.player["points"] == 3
-    assert re.search(r"show 3 of the\s+8 points", Page(render(Report(title="x", clips=(view,)))).text)
+    assert re.search(
+        r"show 3 of the\s+8 points", Page(render(Report(title="x", clips=(view,)))).text
+    )
 
 
 def test_the_statistics_are_those_worked_by_hand(sample):
     statistics = clip_view(sample).statistics
-    np.testing.assert_allclose(statistics.support[1:20], 2 / 3, atol=1e-6)  # a and b, within 2 px; c is 60 px away
+    # a and b, within 2 px; c is 60 px away
+    np.testing.assert_allclose(statistics.support[1:20], 2 / 3, atol=1e-6)
     assert statistics.distance_px[0, 1] == pytest.approx(0.5 * 256 / WIDTH)
     assert statistics.distance_px[0, 2] == pytest.approx(30 * 256 / WIDTH)
     assert statistics.histogram.sum() == pytest.approx(1)
-    assert {name: drawn for name, (_, drawn) in statistics.kept.items()} == {"sift": 6, "uniform": 2}
+    assert {name: drawn for name, (_, drawn) in statistics.kept.items()} == {
+        "sift": 6,
+        "uniform": 2,
+    }
 
 
 def test_pictures_show_the_central_teacher(sample):
@@ -168,7 +209,11 @@ def test_pictures_show_the_central_teacher(sample):
 
 
 def test_another_tracker_stands_beside_the_teachers(sample):
-    student = Tracks(sample.tracks["a"].xy + np.float32(1), sample.tracks["a"].visibility, sample.tracks["a"].confidence)
+    student = Tracks(
+        sample.tracks["a"].xy + np.float32(1),
+        sample.tracks["a"].visibility,
+        sample.tracks["a"].confidence,
+    )
     view = clip_view(sample, extra={"student, after": (student, VisibleRule("none"))})
     assert view.player["trackers"] == ["a", "b", "c", "student, after"]
     assert view.statistics.distance_px.shape == (4, 4)
@@ -185,10 +230,19 @@ def attribute(dom, name):
 
 
 @pytest.mark.slow
-def test_a_browser_draws_every_tracked_point_of_the_frame_in_the_address(tmp_path, report, chromium):
+def test_a_browser_draws_every_tracked_point_of_the_frame_in_the_address(
+    tmp_path, report, chromium
+):
     write_report(tmp_path / "report.html", report)
     address = f"{(tmp_path / 'report.html').as_uri()}#0a1b2c-000000-1@12"
-    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom", address]
+    command = [
+        chromium,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        address,
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert attribute(dom, "data-error") is None
     assert attribute(dom, "data-frame") == "12"
@@ -206,11 +260,19 @@ def browser(chromium, report, tmp_path_factory):
 
 
 HELPERS = """
-const player = players[0], video = player.video, probe = document.createElement("canvas").getContext("2d");
+const player = players[0], video = player.video;
+const probe = document.createElement("canvas").getContext("2d");
 const shown = [];  // [frame that the tracks are drawn for, grey level of the picture]
-const look = () => { probe.drawImage(video, 0, 0, 1, 1); shown.push([player.frame, probe.getImageData(0, 0, 1, 1).data[0]]); };
-const press = (key) => player.root.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
-const presented = () => new Promise((done) => video.requestVideoFrameCallback((now, { mediaTime }) => done(mediaTime)));
+const look = () => {
+  probe.drawImage(video, 0, 0, 1, 1);
+  shown.push([player.frame, probe.getImageData(0, 0, 1, 1).data[0]]);
+};
+const press = (key) => {
+  player.root.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+};
+const presented = () => new Promise((done) => {
+  video.requestVideoFrameCallback((now, { mediaTime }) => done(mediaTime));
+});
 const step = async (key) => {  // a picture that an earlier seek asked for may still come first
   press(key);
   while (player.frameAt(await presented() + 0.001) !== player.frame);
@@ -240,10 +302,14 @@ def test_the_arrow_keys_show_every_frame_of_the_video_under_its_own_tracks(brows
 def test_the_last_frame_stays_when_it_is_asked_for_again(browser):
     shown = browser.evaluate(
         f"""(async () => {{ {HELPERS}
-        for (let i = 0; i < 2; i++) {{ press("End"); await new Promise((done) => setTimeout(done, 300)); }}
+        for (let i = 0; i < 2; i++) {{
+          press("End");
+          await new Promise((done) => setTimeout(done, 300));
+        }}
         look(); return shown; }})()"""
     )
-    assert frames_of(shown) == [(T - 1, T - 1)]  # Chromium shows frame 0 if the video has the attribute "loop"
+    # Chromium shows frame 0 if the video has the attribute "loop"
+    assert frames_of(shown) == [(T - 1, T - 1)]
 
 
 @pytest.mark.slow
@@ -252,7 +318,8 @@ def test_the_tracks_keep_step_with_the_playing_video(browser):
         f"""(async () => {{ {HELPERS}
         player.seek(5); await step("Home");
         const speed = player.root.querySelector(".speed");
-        speed.value = "0.25"; speed.dispatchEvent(new Event("change"));  // slow: a busy machine may report a frame late
+        // slow: a busy machine may report a frame late
+        speed.value = "0.25"; speed.dispatchEvent(new Event("change"));
         press(" ");
         for (let i = 0; i < 10; i++) {{ await presented(); look(); }}
         await step(" ");
@@ -266,9 +333,14 @@ def test_the_tracks_keep_step_with_the_playing_video(browser):
 def test_switches_choose_what_is_drawn(browser):
     drawn = browser.evaluate(
         f"""(async () => {{ {HELPERS}
-        const click = (name, i = 0) => {{ player.root.querySelectorAll(name)[i].click(); return Number(player.root.dataset.drawn); }};
+        const click = (name, i = 0) => {{
+          player.root.querySelectorAll(name)[i].click();
+          return Number(player.root.dataset.drawn);
+        }};
         player.seek(22);
-        return [click(".tracker", 1), click(".tracker", 1), click(".tracker", 0), click(".labels"), document.documentElement.dataset.error];
+        const drawn = [[".tracker", 1], [".tracker", 1], [".tracker", 0], [".labels"]];
+        return [...drawn.map((at) => click(...at)), document.documentElement.dataset.error];
         }})()"""
     )
-    assert drawn == [16, 24, 16, 0, None]  # in frame 22 a says occluded, and b and c disagree: nothing becomes a label
+    # in frame 22 a says occluded, and b and c disagree: nothing becomes a label
+    assert drawn == [16, 24, 16, 0, None]

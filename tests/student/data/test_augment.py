@@ -1,4 +1,5 @@
-"""Augment: every pixel carries its own place and frame as its colour, so where a label went is read back from the picture."""
+"""Augment: every pixel carries its own place and frame as its colour, so where a label went is read
+back from the picture."""
 
 from __future__ import annotations
 
@@ -35,9 +36,13 @@ def painted(frames: int = FRAMES) -> np.ndarray:
 
 
 def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> Labelled:
-    """Points that drift; a query lies on its track; every fifth frame of a point is occluded, every seventh unused."""
+    """Points that drift; a query lies on its track; every fifth frame of a point is occluded, every
+    seventh unused."""
     rng = np.random.default_rng(seed)
-    start, speed = rng.uniform((10, 10), (WIDTH - 11, HEIGHT - 11), (n, 2)), rng.uniform(-0.8, 0.8, (n, 2))
+    start, speed = (
+        rng.uniform((10, 10), (WIDTH - 11, HEIGHT - 11), (n, 2)),
+        rng.uniform(-0.8, 0.8, (n, 2)),
+    )
     xy = (start[:, None] + speed[:, None] * np.arange(frames)[:, None]).astype(np.float32)
     t = rng.integers(frames, size=n)
     number = np.arange(n)[:, None] + np.arange(frames)
@@ -47,9 +52,12 @@ def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> Labelled:
 
 
 def shown(picture: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """(x, y) px and frame [M, 3] of the source, read from one frame's colours at the places [M, 2]."""
+    """(x, y) px and frame [M, 3] of the source, read from one frame's colours at the places
+    [M, 2]."""
     at = np.ascontiguousarray(xy, np.float32)[:, None]
-    colours = cv2.remap(picture.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    colours = cv2.remap(
+        picture.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )[:, 0]
     return colours / (LEVELS_PX, LEVELS_PX, LEVELS_FRAME)
 
 
@@ -64,7 +72,9 @@ STEPS = {
     "enlarged": lambda it, rng: enlarged(it, (64, 70)),
     "cropped": lambda it, rng: cropped(it, (24, 32), rng),
     "flipped": lambda it, rng: flipped(it),
-    "all": lambda it, rng: flipped(cropped(enlarged(subsequence(it, 16, rng), (50, 64)), (50, 64), rng)),
+    "all": lambda it, rng: flipped(
+        cropped(enlarged(subsequence(it, 16, rng), (50, 64)), (50, 64), rng)
+    ),
 }
 
 
@@ -78,7 +88,8 @@ def test_a_point_shows_the_same_place_as_before(step, seed):
         rows = np.flatnonzero(off_the_edge(after.xy[:, t], picture))
         x, y, frame = shown(picture, after.xy[rows, t]).T
         source = int(np.rint(frame[0]))
-        np.testing.assert_allclose(np.stack([x, y], -1), before.xy[rows, source], atol=0.2)  # 8-bit levels: 1/8 px, twice rounded
+        # 8-bit levels: 1/8 px, twice rounded
+        np.testing.assert_allclose(np.stack([x, y], -1), before.xy[rows, source], atol=0.2)
         np.testing.assert_array_equal(after.used[rows, t], before.used[rows, source])
         np.testing.assert_array_equal(after.visible[rows, t], before.visible[rows, source])
         read += len(rows)
@@ -92,20 +103,32 @@ def test_a_query_shows_the_same_place_and_frame_as_before(step, seed):
     after = STEPS[step](before, np.random.default_rng(seed))
     for old, (t, x, y) in zip(before.queries, after.queries, strict=True):
         if t >= 0 and off_the_edge(np.array([x, y]), after.frames[0]):
-            seen_x, seen_y, frame = shown(np.ascontiguousarray(after.frames[int(t)]), np.array([[x, y]]))[0]
+            seen_x, seen_y, frame = shown(
+                np.ascontiguousarray(after.frames[int(t)]), np.array([[x, y]])
+            )[0]
             np.testing.assert_allclose([frame, seen_x, seen_y], old, atol=0.2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_together_still_points_show_one_colour(seed):
-    # 12 still points, each on a place of its own: whatever the part, all its frames and its query show that place
+    # 12 still points, each on a place of its own: whatever the part, all its frames and its query
+    # show that place
     rng = np.random.default_rng(seed)
-    xy = np.repeat(rng.uniform((0, 0), (WIDTH - 1, HEIGHT - 1), (12, 1, 2)), FRAMES, 1).astype(np.float32)
+    xy = np.repeat(rng.uniform((0, 0), (WIDTH - 1, HEIGHT - 1), (12, 1, 2)), FRAMES, 1).astype(
+        np.float32
+    )
     everywhere = np.ones((12, FRAMES), bool)
     queries = np.column_stack([rng.integers(FRAMES, size=12), xy[:, 0]]).astype(np.float32)
-    part = augment(Labelled(painted(), queries, xy, everywhere, everywhere), 7, (50, 64), 9, True, rng)
+    part = augment(
+        Labelled(painted(), queries, xy, everywhere, everywhere), 7, (50, 64), 9, True, rng
+    )
     assert part.frames.shape == (7, 50, 64, 3)
-    assert (part.queries.shape, part.xy.shape, part.visible.shape, part.used.shape) == ((9, 3), (9, 7, 2), (9, 7), (9, 7))
+    assert (part.queries.shape, part.xy.shape, part.visible.shape, part.used.shape) == (
+        (9, 3),
+        (9, 7, 2),
+        (9, 7),
+        (9, 7),
+    )
     pictures = np.ascontiguousarray(part.frames)
     for row in np.flatnonzero(part.used.any(1)):
         t, *place = part.queries[row]
@@ -122,38 +145,54 @@ def frames_shown(it: Labelled) -> list[int]:
 
 def test_a_short_clip_is_extended_by_its_reverse():
     there = [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4]
-    runs = {tuple(frames_shown(subsequence(clip(frames=5), 12, np.random.default_rng(seed)))) for seed in range(40)}
+    runs = {
+        tuple(frames_shown(subsequence(clip(frames=5), 12, np.random.default_rng(seed))))
+        for seed in range(40)
+    }
     assert runs == {tuple(there[start : start + 12]) for start in range(4)}
 
 
 def test_a_sub_sequence_starts_anywhere():
-    runs = {tuple(frames_shown(subsequence(clip(), 8, np.random.default_rng(seed)))) for seed in range(40)}
+    runs = {
+        tuple(frames_shown(subsequence(clip(), 8, np.random.default_rng(seed))))
+        for seed in range(40)
+    }
     assert runs == {tuple(range(start, start + 8)) for start in range(3)}
 
 
 def test_a_crop_lies_anywhere_up_to_the_border():
     corners = {
-        tuple(cropped(clip(n=1), (HEIGHT - 1, WIDTH), np.random.default_rng(seed)).frames[0, 0, 0, :2]) for seed in range(20)
+        tuple(
+            cropped(clip(n=1), (HEIGHT - 1, WIDTH), np.random.default_rng(seed)).frames[0, 0, 0, :2]
+        )
+        for seed in range(20)
     }
     assert corners == {(0, 0), (0, LEVELS_PX)}
 
 
 def test_a_mirrored_pixel_lands_on_the_mirrored_pixel():
-    one = replace(clip(n=1), xy=np.tile(np.float32([3, 5]), (1, FRAMES, 1)), queries=np.float32([[0, 3, 5]]))
+    one = replace(
+        clip(n=1), xy=np.tile(np.float32([3, 5]), (1, FRAMES, 1)), queries=np.float32([[0, 3, 5]])
+    )
     np.testing.assert_array_equal(flipped(one).xy[0, 0], [WIDTH - 1 - 3, 5])
 
 
 def test_a_corner_stays_a_corner_when_enlarged():
     # the corner of the picture is (-0.5, -0.5) at every size, its far one (W - 0.5, H - 0.5)
     one = replace(
-        clip(n=1), xy=np.tile(np.float32([WIDTH - 0.5, HEIGHT - 0.5]), (1, FRAMES, 1)), queries=np.float32([[0, -0.5, -0.5]])
+        clip(n=1),
+        xy=np.tile(np.float32([WIDTH - 0.5, HEIGHT - 0.5]), (1, FRAMES, 1)),
+        queries=np.float32([[0, -0.5, -0.5]]),
     )
     large = enlarged(one, (HEIGHT * 2, WIDTH * 2))
     np.testing.assert_array_equal(large.xy[0, 0], [WIDTH * 2 - 0.5, HEIGHT * 2 - 0.5])
     np.testing.assert_array_equal(large.queries[0, 1:], [-0.5, -0.5])
 
 
-@pytest.mark.parametrize(("crop", "scale"), [((20, 30), 1), ((40, 60), 1), ((60, 60), 1.5), ((40, 120), 2), ((81, 60), 81 / 40)])
+@pytest.mark.parametrize(
+    ("crop", "scale"),
+    [((20, 30), 1), ((40, 60), 1), ((60, 60), 1.5), ((40, 120), 2), ((81, 60), 81 / 40)],
+)
 def test_the_tighter_side_decides_how_much_a_clip_is_enlarged(crop, scale):
     assert scale_to_fill((40, 60), crop) == scale
 
@@ -169,7 +208,11 @@ def test_a_point_outside_the_crop_is_occluded_and_still_used():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_query_outside_is_based_anew_on_its_track_where_it_is_seen(seed):
-    part = cropped(subsequence(clip(seed), 4, np.random.default_rng(seed)), (20, 24), np.random.default_rng(seed))
+    part = cropped(
+        subsequence(clip(seed), 4, np.random.default_rng(seed)),
+        (20, 24),
+        np.random.default_rng(seed),
+    )
     lost = (part.queries[:, 0] < 0) | ~inside(part.queries[:, 1:], (20, 24))
     again = requeried(part, np.random.default_rng(seed))
     able = again.used.any(1)
@@ -213,10 +256,21 @@ def test_what_is_not_used_is_zero_and_not_visible():
 
 def test_a_clip_without_labels_is_not_used():
     with pytest.raises(Unusable, match="no-labels"):
-        augment(replace(clip(), used=np.zeros((POINTS, FRAMES), bool)), 8, (30, 40), 20, True, np.random.default_rng(0))
+        augment(
+            replace(clip(), used=np.zeros((POINTS, FRAMES), bool)),
+            8,
+            (30, 40),
+            20,
+            True,
+            np.random.default_rng(0),
+        )
 
 
 def test_the_generator_decides_all():
-    parts = [augment(clip(), 6, (20, 30), 12, True, np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    assert all(np.array_equal(getattr(parts[0], name), getattr(parts[1], name)) for name in vars(parts[0]))
+    parts = [
+        augment(clip(), 6, (20, 30), 12, True, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    ]
+    assert all(
+        np.array_equal(getattr(parts[0], name), getattr(parts[1], name)) for name in vars(parts[0])
+    )
     assert not np.array_equal(parts[0].frames, parts[2].frames)

@@ -1,4 +1,5 @@
-"""Inline labels: a teacher inside the step says what the stored labels of the same frames would say."""
+"""Inline labels: a teacher inside the step says what the stored labels of the same frames would
+say."""
 
 from __future__ import annotations
 
@@ -38,12 +39,15 @@ def test_a_stored_clip_asks_for_a_teacher_and_uses_nothing_but_its_queries(asked
         at_query = asked.queries[clip, :, 0].long()
         for point in np.flatnonzero(asked.used[clip].any(1)):
             assert asked.used[clip, point, at_query[point]]
-            torch.testing.assert_close(asked.xy[clip, point, at_query[point]], asked.queries[clip, point, 1:])
+            torch.testing.assert_close(
+                asked.xy[clip, point, at_query[point]], asked.queries[clip, point, 1:]
+            )
 
 
 def test_the_labels_are_what_the_teacher_says_of_these_frames(asked):
     still, near = (
-        stub(name=name, checkpoint=None, device="cpu", mode="recipe") for stub, name in ((Still, "still"), (Near, "near"))
+        stub(name=name, checkpoint=None, device="cpu", mode="recipe")
+        for stub, name in ((Still, "still"), (Near, "near"))
     )
     batch = replace(asked, asks=(Ask("still", 1), Ask("near", 2)))
     labelled = InlineLabels({"still": still, "near": near}).label(batch)
@@ -53,7 +57,9 @@ def test_the_labels_are_what_the_teacher_says_of_these_frames(asked):
         asked_for = batch.used[clip].any(1).numpy()
         assert not used[~asked_for].any()
         np.testing.assert_array_equal(labelled.xy[clip].numpy()[used], tracks.xy[used])
-        np.testing.assert_array_equal(labelled.visible[clip].numpy()[used], teacher.info.rule(tracks)[used])
+        np.testing.assert_array_equal(
+            labelled.visible[clip].numpy()[used], teacher.info.rule(tracks)[used]
+        )
     assert labelled.asks == (None, None)
 
 
@@ -71,11 +77,15 @@ def test_a_student_learns_from_inline_labels(dataset, tmp_path):
 
 
 def test_teachers_that_cannot_be_are_refused(dataset):
-    with pytest.raises(ConfigError, match="checkpoint tapir=file: write NAME=FILE with a NAME of the teachers"):
+    with pytest.raises(
+        ConfigError, match="checkpoint tapir=file: write NAME=FILE with a NAME of the teachers"
+    ):
         InlineLabels.of(inline(dataset, checkpoint=("tapir=file",)), CPU)
     with pytest.raises(ConfigError, match="no teacher 'nobody'"):
         InlineLabels.of(inline(dataset, teachers=("nobody",)), CPU)
-    random = inline(dataset, teachers=("cotracker3-offline",), checkpoint=("cotracker3-offline=random",))
+    random = inline(
+        dataset, teachers=("cotracker3-offline",), checkpoint=("cotracker3-offline=random",)
+    )
     with pytest.raises(ConfigError, match="random weights: noise is never a label"):
         InlineLabels.of(random, CPU)
     with pytest.raises(CheckpointError, match="no such checkpoint file"):

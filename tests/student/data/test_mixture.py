@@ -39,7 +39,15 @@ def small(folder: Path, **changes) -> DataConfig:
     """Stored and procedural clips, two a batch."""
     return replace(
         DataConfig(
-            data=(str(folder),), procedural=0.3, frames=10, height=64, width=64, queries=12, batch=2, at_once=2, shards_at_once=2
+            data=(str(folder),),
+            procedural=0.3,
+            frames=10,
+            height=64,
+            width=64,
+            queries=12,
+            batch=2,
+            at_once=2,
+            shards_at_once=2,
         ),
         **changes,
     )
@@ -51,7 +59,12 @@ def take(stream: Batches, number: int) -> list[Batch]:
 
 def assert_same(some: list[Batch], others: list[Batch]) -> None:
     for one, other in zip(some, others, strict=True):
-        assert (one.keys, one.sources, one.position, one.skipped) == (other.keys, other.sources, other.position, other.skipped)
+        assert (one.keys, one.sources, one.position, one.skipped) == (
+            other.keys,
+            other.sources,
+            other.position,
+            other.skipped,
+        )
         for name in TENSORS:
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
@@ -63,7 +76,10 @@ def first_eight(dataset) -> list[Batch]:
 
 def test_a_batch_has_the_shapes_and_types_that_it_promises(first_eight):
     for batch in first_eight:
-        shapes = {name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape)) for name in TENSORS}
+        shapes = {
+            name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape))
+            for name in TENSORS
+        }
         assert shapes == {
             "frames": (torch.uint8, (2, 10, 64, 64, 3)),
             "queries": (torch.float32, (2, 12, 3)),
@@ -87,7 +103,9 @@ def test_the_number_of_readers_changes_no_batch(dataset, first_eight, readers):
 @pytest.mark.parametrize("after", range(1, 8))
 def test_reading_goes_on_after_any_batch_as_if_it_had_never_stopped(dataset, first_eight, after):
     start = first_eight[after - 1].position
-    assert_same(take(batches(small(dataset.folder), seed=5, start=start), 8 - after), first_eight[after:])
+    assert_same(
+        take(batches(small(dataset.folder), seed=5, start=start), 8 - after), first_eight[after:]
+    )
 
 
 def test_reading_goes_on_with_another_number_of_readers(dataset, first_eight):
@@ -96,14 +114,21 @@ def test_reading_goes_on_with_another_number_of_readers(dataset, first_eight):
 
 
 def test_another_seed_gives_other_batches(dataset, first_eight):
-    assert [batch.keys for batch in take(batches(small(dataset.folder), seed=6), 8)] != [batch.keys for batch in first_eight]
+    assert [batch.keys for batch in take(batches(small(dataset.folder), seed=6), 8)] != [
+        batch.keys for batch in first_eight
+    ]
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_the_places_of_each_batch(dataset, world):
     alone = take(batches(small(dataset.folder, batch=4, at_once=4), seed=5), 3)
     ranks = [
-        take(batches(small(dataset.folder, batch=4, at_once=4 // world), seed=5, rank=rank, world=world), 3)
+        take(
+            batches(
+                small(dataset.folder, batch=4, at_once=4 // world), seed=5, rank=rank, world=world
+            ),
+            3,
+        )
         for rank in range(world)
     ]
     for number, whole in enumerate(alone):
@@ -115,29 +140,45 @@ def test_ranks_share_the_places_of_each_batch(dataset, world):
             assert part.keys == whole.keys[rank::world]
 
 
-def stored_order(config: DataConfig, shards: list[list[int]], number: int, seed: int = 0) -> list[int]:
-    return [place.clip for place in islice(places(config, [shards], 0, seed), number) if place.clip is not None]
+def stored_order(
+    config: DataConfig, shards: list[list[int]], number: int, seed: int = 0
+) -> list[int]:
+    return [
+        place.clip
+        for place in islice(places(config, [shards], 0, seed), number)
+        if place.clip is not None
+    ]
 
 
 def test_a_step_takes_the_same_places_in_one_part_or_in_several(dataset):
     whole = take(batches(small(dataset.folder, batch=4, at_once=4), seed=5), 2)
     parts = take(batches(small(dataset.folder, batch=4, at_once=2), seed=5), 4)
-    assert [part.keys for part in parts] == [step.keys[half] for step in whole for half in (slice(0, 2), slice(2, 4))]
+    assert [part.keys for part in parts] == [
+        step.keys[half] for step in whole for half in (slice(0, 2), slice(2, 4))
+    ]
     assert [part.position for part in parts] == [4, 4, 8, 8]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(dataset):
-    with pytest.raises(ConfigError, match=r"batch = 4 cannot be shared by 3 processes with at_once = 1: .* a multiple of 3"):
+    with pytest.raises(
+        ConfigError,
+        match=r"batch = 4 cannot be shared by 3 processes with at_once = 1: .* a multiple of 3",
+    ):
         batches(small(dataset.folder, batch=4, at_once=1), seed=0, world=3)
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_all_clips_of_a_step_have_one_length_drawn_anew_for_each_step(dataset, world):
     config = small(dataset.folder, batch=2, at_once=1, least_frames=5)
-    ranks = [take(batches(config, seed=5, rank=rank, world=world), 16 // world) for rank in range(world)]
+    ranks = [
+        take(batches(config, seed=5, rank=rank, world=world), 16 // world) for rank in range(world)
+    ]
     lengths = [[part.frames.shape[1] for part in rank] for rank in ranks]
     parts = 2 // world
-    steps = [[n for rank in lengths for n in rank[step * parts : (step + 1) * parts]] for step in range(8)]
+    steps = [
+        [n for rank in lengths for n in rank[step * parts : (step + 1) * parts]]
+        for step in range(8)
+    ]
     assert all(len(set(step)) == 1 for step in steps)
     assert {step[0] for step in steps} <= set(range(5, 11))
     assert len({step[0] for step in steps}) > 2
@@ -150,7 +191,8 @@ def test_data_sets_with_weights_come_in_their_shares(tmp_path):
     share = sum(clip < 2 for clip in drawn) / len(drawn)
     assert abs(share - 0.25) < 0.035  # five standard deviations
     first = [clip for clip in drawn if clip < 2]
-    assert {tuple(sorted(first[i : i + 2])) for i in range(0, 200, 2)} == {(0, 1)}  # each has its own epochs
+    # each has its own epochs
+    assert {tuple(sorted(first[i : i + 2])) for i in range(0, 200, 2)} == {(0, 1)}
 
 
 def test_a_data_set_is_a_pool_of_its_own_only_where_it_has_a_weight(dataset, copy):
@@ -161,12 +203,16 @@ def test_a_data_set_is_a_pool_of_its_own_only_where_it_has_a_weight(dataset, cop
     assert len(together) == 1
     assert [sum(map(len, pool)) for pool in apart] == [len(clips) // 2] * 2
     for pools in (together, apart):
-        assert sorted(clip for pool in pools for shard in pool for clip in shard) == list(range(len(clips)))
+        assert sorted(clip for pool in pools for shard in pool for clip in shard) == list(
+            range(len(clips))
+        )
 
 
 def test_thresholds_that_are_given_replace_the_stored_ones():
     stored = AgreementConfig(tau_px=3.0, min_support=0.7)
-    assert AgreementOverride(tau_px=1.0).over(stored) == AgreementConfig(tau_px=1.0, min_support=0.7)
+    assert AgreementOverride(tau_px=1.0).over(stored) == AgreementConfig(
+        tau_px=1.0, min_support=0.7
+    )
     assert AgreementOverride().over(stored) == stored
     with pytest.raises(ConfigError, match="min_support = 2"):
         AgreementOverride(min_support=2.0)
@@ -180,7 +226,16 @@ def test_nothing_to_learn_from_is_refused_when_it_is_read(tmp_path):
 def test_kubric_is_a_source_with_its_share(tmp_path):
     for number in range(3):
         write(tmp_path, f"{number:04d}", generate(number, SCENE))
-    config = DataConfig(kubric=str(tmp_path), kubric_share=1.0, frames=5, height=64, width=64, queries=6, batch=3, at_once=3)
+    config = DataConfig(
+        kubric=str(tmp_path),
+        kubric_share=1.0,
+        frames=5,
+        height=64,
+        width=64,
+        queries=6,
+        batch=3,
+        at_once=3,
+    )
     (batch,) = take(batches(config, seed=0), 1)
     assert set(batch.sources) == {"kubric"}
     assert sorted(batch.keys) == ["kubric-0000", "kubric-0001", "kubric-0002"]  # an epoch
@@ -194,7 +249,16 @@ def test_kubric_is_a_source_with_its_share(tmp_path):
 def test_a_sequence_of_kubric_that_disappears_ends_the_stream_with_its_name(tmp_path):
     for number in range(2):
         write(tmp_path, f"{number:04d}", generate(number, SCENE))
-    config = DataConfig(kubric=str(tmp_path), kubric_share=1.0, frames=5, height=64, width=64, queries=6, batch=2, at_once=2)
+    config = DataConfig(
+        kubric=str(tmp_path),
+        kubric_share=1.0,
+        frames=5,
+        height=64,
+        width=64,
+        queries=6,
+        batch=2,
+        at_once=2,
+    )
     stream = batches(config, seed=0)
     shutil.rmtree(tmp_path / "0001")
     with pytest.raises(ShardError, match=r"0001/frames: no such file or folder"):
@@ -202,8 +266,13 @@ def test_a_sequence_of_kubric_that_disappears_ends_the_stream_with_its_name(tmp_
 
 
 def test_the_students_frames_change_and_its_labels_do_not(dataset):
-    clean, changed = (take(batches(small(dataset.folder, photometric=strength), seed=5), 4) for strength in (0.0, 1.0))
-    assert any(not torch.equal(one.frames, other.frames) for one, other in zip(clean, changed, strict=True))
+    clean, changed = (
+        take(batches(small(dataset.folder, photometric=strength), seed=5), 4)
+        for strength in (0.0, 1.0)
+    )
+    assert any(
+        not torch.equal(one.frames, other.frames) for one, other in zip(clean, changed, strict=True)
+    )
     for one, other in zip(clean, changed, strict=True):
         assert (one.keys, one.position) == (other.keys, other.position)
         for name in ("queries", "xy", "used"):
@@ -226,13 +295,18 @@ def test_clips_are_shuffled_within_a_few_shards(tmp_path):
     groups = [order[first : first + 15] for first in range(0, 60, 15)]
     assert all(len({clip // 5 for clip in group}) == 3 for group in groups)
     assert all(sorted(group) != group for group in groups)
-    assert sorted({clip // 5 for clip in groups[0]}) != [0, 1, 2]  # the shards themselves are shuffled
+    # the shards themselves are shuffled
+    assert sorted({clip // 5 for clip in groups[0]}) != [0, 1, 2]
 
 
 def test_procedural_clips_come_in_their_share_and_cost_no_stored_clip(tmp_path):
     n, share = 4000, 0.3
-    kinds = [place.clip is None for place in islice(places(small(tmp_path, procedural=share), [SHARDS], 0, 1), n)]
-    assert abs(sum(kinds) - n * share) < 5 * np.sqrt(n * share * (1 - share))  # five standard deviations
+    kinds = [
+        place.clip is None
+        for place in islice(places(small(tmp_path, procedural=share), [SHARDS], 0, 1), n)
+    ]
+    # five standard deviations
+    assert abs(sum(kinds) - n * share) < 5 * np.sqrt(n * share * (1 - share))
     order = stored_order(small(tmp_path, procedural=share), SHARDS, 200)
     assert sorted(order[:60]) == list(range(60))
 
@@ -275,11 +349,15 @@ def test_another_clip_takes_the_place_of_a_corrupt_one_which_is_counted(copy, re
     assert_same(take(batches(config, seed=5, start=after[0].position), 3), after[1:])
 
 
-def test_the_place_of_a_corrupt_clip_is_taken_by_one_of_the_same_data_set_where_these_have_weights(dataset, copy):
+def test_the_place_of_a_corrupt_clip_is_taken_by_one_of_the_same_data_set_where_these_have_weights(
+    dataset, copy
+):
     stored, _ = open_clips((str(copy),), (64, 64))
     good = stored[0].entry.key
     damage(copy, {clip.entry.key for clip in stored} - {good})
-    config = small(dataset.folder, data=(str(dataset.folder), str(copy)), data_weights=(1, 1e9), procedural=0)
+    config = small(
+        dataset.folder, data=(str(dataset.folder), str(copy)), data_weights=(1, 1e9), procedural=0
+    )
     for batch in take(batches(config, seed=5), 3):
         assert set(batch.keys) == {good}
 
@@ -305,9 +383,15 @@ def test_a_truncated_shard_is_told_at_the_start_and_the_rest_is_read(copy):
 @pytest.mark.parametrize("readers", [0, 1])
 def test_a_policy_that_finds_no_label_says_so(dataset, readers):
     config = small(
-        dataset.folder, procedural=0, policy="random-agreeing", agreement=AgreementOverride(min_visible_frames=99), readers=readers
+        dataset.folder,
+        procedural=0,
+        policy="random-agreeing",
+        agreement=AgreementOverride(min_visible_frames=99),
+        readers=readers,
     )
-    with pytest.raises(ShardError, match=r"clips in a row cannot be used \(100 no-labels\).*lower thresholds"):
+    with pytest.raises(
+        ShardError, match=r"clips in a row cannot be used \(100 no-labels\).*lower thresholds"
+    ):
         next(batches(config, seed=0))
 
 
@@ -358,11 +442,17 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
         ({"batch": 3}, "batch = 3 cannot be taken at_once = 2"),
         ({"photometric": -1}, "photometric = -1"),
         ({"kubric_share": 0.5}, "kubric = None with kubric_share = 0.5: give both"),
-        ({"kubric": "k", "kubric_share": 0.8}, "procedural = 0.3 and kubric_share = 0.8: together at most 1"),
+        (
+            {"kubric": "k", "kubric_share": 0.8},
+            "procedural = 0.3 and kubric_share = 0.8: together at most 1",
+        ),
         ({"data_weights": (1, 2)}, r"one above 0 for each of the 1 data sets"),
         ({"labels": "inline"}, "inline labels need teachers"),
         ({"teachers": ("lk",)}, "stored ones take none"),
-        ({"labels": "inline", "teachers": ("lk",), "photometric": 1}, "would see the changed frames"),
+        (
+            {"labels": "inline", "teachers": ("lk",), "photometric": 1},
+            "would see the changed frames",
+        ),
         ({"height": 32}, "at least 64 px"),
     ],
 )

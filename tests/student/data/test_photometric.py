@@ -22,9 +22,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 def clip(seed: int = 0) -> TrainClip:
     """Noise, blurred a little, with points anywhere that are all visible."""
     draw = rng(seed)
-    frames = cv2.GaussianBlur(draw.integers(0, 256, (HEIGHT * FRAMES, WIDTH, 3), np.uint8), (5, 5), 1).reshape(
-        FRAMES, HEIGHT, WIDTH, 3
-    )
+    frames = cv2.GaussianBlur(
+        draw.integers(0, 256, (HEIGHT * FRAMES, WIDTH, 3), np.uint8), (5, 5), 1
+    ).reshape(FRAMES, HEIGHT, WIDTH, 3)
     xy = draw.uniform((0, 0), (WIDTH - 1, HEIGHT - 1), (POINTS, FRAMES, 2)).astype(np.float32)
     t = draw.integers(FRAMES, size=POINTS)
     queries = np.column_stack([t, xy[np.arange(POINTS), t]]).astype(np.float32)
@@ -62,7 +62,10 @@ def test_only_frames_and_what_patches_hide_change(seed):
 def test_a_stronger_change_changes_more(change):
     """At 256 px, for which the width of the blur is said."""
     frames = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
-    sizes = [np.mean([np.abs(change(frames, s, rng(i)) - frames.astype(float)).mean() for i in range(8)]) for s in (0.5, 1.0)]
+    sizes = [
+        np.mean([np.abs(change(frames, s, rng(i)) - frames.astype(float)).mean() for i in range(8)])
+        for s in (0.5, 1.0)
+    ]
     assert 0 < sizes[0] < sizes[1]
 
 

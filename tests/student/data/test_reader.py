@@ -1,4 +1,5 @@
-"""Reader: which bytes of a data set are read, and what is said of those that are not as they should be."""
+"""Reader: which bytes of a data set are read, and what is said of those that are not as they should
+be."""
 
 from __future__ import annotations
 
@@ -80,7 +81,11 @@ def test_only_the_members_that_a_policy_needs_are_read(counting, policy, teacher
         CountingFileSystem.reads.clear()
         read_clip(clip, policy, rng())
         ranges, offsets = of_tars(), clip.entry.offsets
-        touched = {s for s, (first, size) in offsets.items() if any(start < first + size and first < end for start, end in ranges)}
+        touched = {
+            s
+            for s, (first, size) in offsets.items()
+            if any(start < first + size and first < end for start, end in ranges)
+        }
         assert {"mp4", "queries.npz"} < touched
         assert len(touched & {"near.npz", "still.npz"}) == teachers
         assert not touched & {"json", "labels.npz"}
@@ -107,7 +112,8 @@ def test_random_draws_one_teacher_for_a_clip_and_each_of_them_at_times(dataset):
     shifts = set()
     for seed in range(20):
         whole, _ = read_clip(clips[0], "random", np.random.default_rng(seed))
-        shift = whole.xy[:, 0, 0] - whole.queries[:, 1]  # `Still` is 0 px off, `Near` a quarter to the right
+        # `Still` is 0 px off, `Near` a quarter to the right
+        shift = whole.xy[:, 0, 0] - whole.queries[:, 1]
         assert np.ptp(shift) < 1 / 32
         shifts.add(round(float(shift.mean()), 1))
     assert shifts == {0.0, 0.2}
@@ -119,19 +125,27 @@ def test_thresholds_are_those_of_the_stored_labels_unless_others_are_given(datas
     assert stored == AgreementConfig()
     whole, _ = read_clip(clips[0], "random-agreeing", rng())
     assert whole.used.any()
-    strict, _ = read_clip(clips[0], "random-agreeing", rng(), AgreementOverride(min_visible_frames=whole.used.shape[1] + 1))
+    strict, _ = read_clip(
+        clips[0],
+        "random-agreeing",
+        rng(),
+        AgreementOverride(min_visible_frames=whole.used.shape[1] + 1),
+    )
     assert not strict.used.any()
 
 
 @pytest.mark.parametrize(
-    ("architecture", "knows"), [("CoTracker3 offline, mini", True), ("PIPs", True), ("TAPIR", False), ("lk", False)]
+    ("architecture", "knows"),
+    [("CoTracker3 offline, mini", True), ("PIPs", True), ("TAPIR", False), ("lk", False)],
 )
 def test_who_knows_where_a_hidden_point_is_goes_by_the_architecture(dataset, architecture, knows):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     infos = {
-        name: {**info, "architecture": architecture, "visible_rule": "v > 2"} for name, info in clips[0].shard.teachers.items()
+        name: {**info, "architecture": architecture, "visible_rule": "v > 2"}
+        for name, info in clips[0].shard.teachers.items()
     }
-    hidden = replace(clips[0], shard=replace(clips[0].shard, teachers=infos))  # so no point is ever visible
+    # so no point is ever visible
+    hidden = replace(clips[0], shard=replace(clips[0].shard, teachers=infos))
     whole, occluded_too = read_clip(hidden, "random", rng())
     assert occluded_too is knows
     assert whole.used.all() if knows else not whole.used.any()
@@ -143,7 +157,13 @@ def test_a_teacher_that_failed_in_a_clip_is_not_drawn(copy):
     record = latest_records(Storage(str(copy)))[0]
     path = copy / record.name
     fields = json.loads(path.read_bytes())
-    row = {"uri": "x", "what": "teacher", "stage": "teacher:near", "reason": "teacher-error", "key": failed}
+    row = {
+        "uri": "x",
+        "what": "teacher",
+        "stage": "teacher:near",
+        "reason": "teacher-error",
+        "key": failed,
+    }
     path.write_text(json.dumps({**fields, "rows": [*fields["rows"], row]}))
     by_key = {clip.entry.key: clip.teachers for clip in open_clips((str(copy),), CROP)[0]}
     assert by_key.pop(failed) == ("still",)
@@ -164,7 +184,8 @@ def test_a_damaged_member_makes_the_sample_unusable(copy, suffix):
 def test_a_truncated_tar_is_left_out_by_name(copy):
     clips, _ = open_clips((str(copy),), CROP)
     tar = copy / clips[0].shard.tar
-    tar.write_bytes(tar.read_bytes()[:-512])  # by a block of zeros: every sample could still be read
+    # by a block of zeros: every sample could still be read
+    tar.write_bytes(tar.read_bytes()[:-512])
     rest, (one,) = open_clips((str(copy),), CROP)
     assert (one.file, one.reason) == (str(tar), "truncated")
     assert one.clips == len(clips) - len(rest) > 0
@@ -175,7 +196,11 @@ def test_a_tar_that_is_missing_at_the_start_is_left_out_by_name(copy):
     clips, _ = open_clips((str(copy),), CROP)
     (copy / clips[0].shard.tar).unlink()
     rest, (one,) = open_clips((str(copy),), CROP)
-    assert (one.file, one.reason, one.clips) == (str(copy / clips[0].shard.tar), "missing", len(clips) - len(rest))
+    assert (one.file, one.reason, one.clips) == (
+        str(copy / clips[0].shard.tar),
+        "missing",
+        len(clips) - len(rest),
+    )
 
 
 def test_a_tar_that_disappears_later_is_an_error_with_its_name(copy):
@@ -187,13 +212,17 @@ def test_a_tar_that_disappears_later_is_an_error_with_its_name(copy):
 
 def test_clips_too_small_for_the_crop_are_said_at_once(dataset):
     assert not open_clips((str(dataset.folder),), (96, 128))[1]  # twice as large as the clips
-    with pytest.raises(ShardError, match=r"none of the clips can be used \(\d+ too-small; .*smaller crop"):
+    with pytest.raises(
+        ShardError, match=r"none of the clips can be used \(\d+ too-small; .*smaller crop"
+    ):
         open_clips((str(dataset.folder),), (97, 128))
 
 
 def test_an_empty_data_set_says_what_to_do(dataset, tmp_path):
     freeze(Storage(str(tmp_path)), config(dataset.folder, tmp_path).frozen(), "0")
-    with pytest.raises(ShardError, match="no labelled clip yet: run `tapdistill label VIDEOS --out"):
+    with pytest.raises(
+        ShardError, match="no labelled clip yet: run `tapdistill label VIDEOS --out"
+    ):
         open_clips((str(tmp_path),), CROP)
 
 

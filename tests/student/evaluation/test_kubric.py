@@ -24,7 +24,11 @@ def write(root: Path, name: str, clip: SynthClip, **fields: np.ndarray) -> Path:
     (folder / "frames").mkdir(parents=True)
     for number, frame in enumerate(clip.frames):
         cv2.imwrite(str(folder / "frames" / f"{number:03d}.png"), frame[..., ::-1])
-    np.save(folder / f"{name}.npy", {"coords": clip.xy, "visibility": ~clip.visible} | fields, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(
+        folder / f"{name}.npy",
+        {"coords": clip.xy, "visibility": ~clip.visible} | fields,
+        allow_pickle=True,
+    )  # type: ignore[arg-type]
     return folder
 
 
@@ -47,7 +51,8 @@ def test_a_sequence_comes_back_as_it_was_written(root, clip):
     np.testing.assert_array_equal(read.frames, clip.frames)
     np.testing.assert_array_equal(read.xy, clip.xy)
     np.testing.assert_array_equal(read.visible, clip.visible)
-    np.testing.assert_array_equal(read.queries, clip.queries)  # the generator too asks where a point is first seen
+    # the generator too asks where a point is first seen
+    np.testing.assert_array_equal(read.queries, clip.queries)
 
 
 def test_a_point_outside_the_frame_is_not_visible_whatever_the_file_says(tmp_path, clip):
@@ -73,7 +78,9 @@ def test_a_part_to_train_on_has_exact_tracks_of_what_it_shows(root, clip):
     assert (part.source, part.key, part.occluded_too) == ("kubric", "kubric-0001", True)
     left = next(x for x in range(33) if (clip.frames[:, :, x : x + 64] == part.frames).all())
     tracks = {tuple(np.rint(64 * track.ravel()).astype(int)) for track in clip.xy - (left, 0)}
-    for (t, x, y), track, visible, used in zip(part.queries, part.xy, part.visible, part.used, strict=True):
+    for (t, x, y), track, visible, used in zip(
+        part.queries, part.xy, part.visible, part.used, strict=True
+    ):
         if used.any():
             assert used.all()
             assert tuple(np.rint(64 * track.ravel()).astype(int)) in tracks
@@ -82,14 +89,18 @@ def test_a_part_to_train_on_has_exact_tracks_of_what_it_shows(root, clip):
 
 
 def test_a_short_and_small_sequence_fills_a_longer_and_larger_part(root):
-    part = training_clip(sequences(str(root))[0], 8, (96, 128), 24, flip=True, rng=np.random.default_rng(0))
+    part = training_clip(
+        sequences(str(root))[0], 8, (96, 128), 24, flip=True, rng=np.random.default_rng(0)
+    )
     assert part.frames.shape == (8, 96, 128, 3)
     assert part.xy.shape == (24, 8, 2)
 
 
 def test_parts_differ_by_the_generator_alone(root):
     def part(seed: int):
-        return training_clip(sequences(str(root))[0], 4, (64, 64), 8, flip=True, rng=np.random.default_rng(seed))
+        return training_clip(
+            sequences(str(root))[0], 4, (64, 64), 8, flip=True, rng=np.random.default_rng(seed)
+        )
 
     np.testing.assert_array_equal(part(1).xy, part(1).xy)
     assert not np.array_equal(part(1).xy, part(2).xy)
@@ -124,7 +135,10 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, clip):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"coords": np.zeros((2, 5, 2))}, "not a dict with arrays 'coords' and 'visibility'"), ([1, 2], "not a dict with arrays")],
+    [
+        ({"coords": np.zeros((2, 5, 2))}, "not a dict with arrays 'coords' and 'visibility'"),
+        ([1, 2], "not a dict with arrays"),
+    ],
 )
 def test_another_layout_is_refused(tmp_path, clip, content, message):
     folder = write(tmp_path, "0000", clip)
@@ -152,4 +166,6 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, clip):
 
 def test_a_crop_far_larger_than_the_sequence_is_refused(root):
     with pytest.raises(ConfigError, match="96 x 64 px are too small for a crop of 384 x 384 px"):
-        training_clip(sequences(str(root))[0], 5, (384, 384), 8, flip=False, rng=np.random.default_rng(0))
+        training_clip(
+            sequences(str(root))[0], 5, (384, 384), 8, flip=False, rng=np.random.default_rng(0)
+        )

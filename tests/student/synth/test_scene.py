@@ -22,22 +22,40 @@ WAVE_PX = 32
 WORLDS = {
     "rigid": SynthConfig(),
     "bent": SynthConfig(bend=1, camera=1, frames=8),
-    "unseen": SynthConfig.unseen(blur=0, frames=8),  # what the tests below paint on the layers is to be read sharp
+    # what the tests below paint on the layers is to be read sharp
+    "unseen": SynthConfig.unseen(blur=0, frames=8),
 }
-SCENES = [(0, "rigid"), (1, "rigid"), (2, "rigid"), (3, "rigid"), (0, "bent"), (1, "bent"), (0, "unseen"), (1, "unseen")]
-every_scene = pytest.mark.parametrize(("seed", "config"), [pytest.param(n, WORLDS[w], id=f"{w}-{n}") for n, w in SCENES])
+SCENES = [
+    (0, "rigid"),
+    (1, "rigid"),
+    (2, "rigid"),
+    (3, "rigid"),
+    (0, "bent"),
+    (1, "bent"),
+    (0, "unseen"),
+    (1, "unseen"),
+]
+every_scene = pytest.mark.parametrize(
+    ("seed", "config"), [pytest.param(n, WORLDS[w], id=f"{w}-{n}") for n, w in SCENES]
+)
 SMALL = SynthConfig(frames=8, height=96, width=128, points=40)
 
 
 def read(image, xy):
     """Colours [N, 3] of an image at the places [N, 2], bilinear."""
     at = xy.astype(np.float32)[:, None]
-    return cv2.remap(image.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    return cv2.remap(
+        image.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )[:, 0]
 
 
 def repainted(scene, paint):
-    """The scene's layers with `paint(number, x, y)` -> [h, w, 3] as their colours, where x and y are the texture's coordinates."""
-    grids = (np.mgrid[: layer.alpha.shape[0], : layer.alpha.shape[1]].astype(np.float32) for layer in scene.layers)
+    """The scene's layers with `paint(number, x, y)` -> [h, w, 3] as their colours, where x and y
+    are the texture's coordinates."""
+    grids = (
+        np.mgrid[: layer.alpha.shape[0], : layer.alpha.shape[1]].astype(np.float32)
+        for layer in scene.layers
+    )
     return [
         replace(layer, rgb=paint(number, x, y).astype(np.float32))
         for number, (layer, (y, x)) in enumerate(zip(scene.layers, grids, strict=True))
@@ -53,12 +71,15 @@ def ids(scene, config):
 @pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
 @every_scene
 def test_a_visible_point_shows_its_own_place_on_the_texture(seed, axis, config):
-    # textures are waves whose phase is the coordinate: 8-bit colours then tell it to a few hundredths of a pixel, modulo 32 px
+    # textures are waves whose phase is the coordinate: 8-bit colours then tell it to a few
+    # hundredths of a pixel, modulo 32 px
     scene = synth.draw_scene(seed, config)
 
     def waves(number, *xy):
         phase = 2 * np.pi * xy[axis] / WAVE_PX
-        return np.dstack([127.5 + 120 * np.sin(phase), 127.5 + 120 * np.cos(phase), np.zeros_like(phase)])
+        return np.dstack(
+            [127.5 + 120 * np.sin(phase), 127.5 + 120 * np.cos(phase), np.zeros_like(phase)]
+        )
 
     frames = synth.render(repainted(scene, waves), config.height, config.width)
     xy, visible = synth.track(scene.layers, scene.points, config.height, config.width)
@@ -85,7 +106,9 @@ def test_a_visible_point_shows_its_own_place_on_the_texture(seed, axis, config):
 def test_a_visible_point_shows_the_right_wave_too(seed, config):
     # the waves above repeat every 32 px; a ramp over the whole texture does not
     scene = synth.draw_scene(seed, config)
-    layers = repainted(scene, lambda _, x, y: np.dstack([255 * x / x.max(), 255 * y / y.max(), 0 * x]))
+    layers = repainted(
+        scene, lambda _, x, y: np.dstack([255 * x / x.max(), 255 * y / y.max(), 0 * x])
+    )
     frames = synth.render(layers, config.height, config.width)
     sizes = np.array([layer.alpha.shape[::-1] for layer in layers])[scene.points.layer]
     xy, _ = synth.track(layers, scene.points, config.height, config.width)
@@ -106,7 +129,9 @@ def test_a_point_is_visible_where_its_layer_is_in_front(seed, config):
         flat = cv2.erode(layer_ids[t], np.ones((3, 3))) == cv2.dilate(layer_ids[t], np.ones((3, 3)))
         x, y = np.clip(np.rint(xy[:, t]), 0, 255).astype(int).T
         plain = inside & flat[y, x]
-        np.testing.assert_array_equal(visible[plain, t], (layer_ids[t, y, x] == 40 * scene.points.layer)[plain])
+        np.testing.assert_array_equal(
+            visible[plain, t], (layer_ids[t, y, x] == 40 * scene.points.layer)[plain]
+        )
         decided += (plain | ~inside).sum()
     assert decided > 0.9 * visible.size
 
@@ -125,7 +150,8 @@ def test_no_query_lies_on_an_edge(query_frame, seed, config):
 
 
 def test_a_point_on_a_layer_that_is_shifted_by_hand_is_where_the_hand_put_it():
-    # 5 px to the right and 3 px down in frame 1; a square of 8 px covers the background's pixels 20..27 in both
+    # 5 px to the right and 3 px down in frame 1; a square of 8 px covers the background's pixels
+    # 20..27 in both
     shift = np.array([np.eye(3), [[1, 0, 5], [0, 1, 3], [0, 0, 1]]])
     still = np.array([[[1.0, 0, 20], [0, 1, 20], [0, 0, 1]]] * 2)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.float32)
@@ -136,8 +162,11 @@ def test_a_point_on_a_layer_that_is_shifted_by_hand_is_where_the_hand_put_it():
     assert (frames[:, 20:28, 20:28] == 0).all()
     assert (frames[0, 19, 19] == pixels[19, 19]).all()
 
-    places = np.array([[10, 10], [16, 18], [62, 30]])  # stays; goes behind the square; leaves the frame
-    xy, visible = synth.track([back, front], Points(np.zeros(3, int), places, np.zeros(3, int)), 64, 64)
+    # stays; goes behind the square; leaves the frame
+    places = np.array([[10, 10], [16, 18], [62, 30]])
+    xy, visible = synth.track(
+        [back, front], Points(np.zeros(3, int), places, np.zeros(3, int)), 64, 64
+    )
     np.testing.assert_allclose(xy, np.stack([places, places + np.array([5, 3])], axis=1))
     np.testing.assert_array_equal(visible, [[True, True], [True, False], [True, False]])
 
@@ -160,10 +189,13 @@ def test_every_point_is_visible_at_its_query(query_frame):
 
 def test_points_fall_on_layers_in_proportion_to_what_is_seen_of_them():
     config = SynthConfig(points=2000, query_frame="random")
-    seen = np.bincount(np.rint(ids(synth.draw_scene(0, config), config) / 40).astype(int).ravel(), minlength=6)
+    seen = np.bincount(
+        np.rint(ids(synth.draw_scene(0, config), config) / 40).astype(int).ravel(), minlength=6
+    )
     drawn = np.bincount(synth.generate(0, config).layer, minlength=6)
     assert (seen > 0).sum() >= 3
-    np.testing.assert_allclose(drawn / drawn.sum(), seen / seen.sum(), atol=0.05)  # edges get no query
+    # edges get no query
+    np.testing.assert_allclose(drawn / drawn.sum(), seen / seen.sum(), atol=0.05)
 
 
 def test_points_leave_the_frame_or_hide_and_come_back():
@@ -233,7 +265,9 @@ def test_a_bend_and_its_inverse_cancel_and_nothing_folds_over():
     y, x = np.mgrid[:60, :80].astype(float)
     texture = np.stack([x, y], -1)[..., None, :]  # [60, 80, 1, 2]
     plane = bend.to_plane(texture, t)
-    np.testing.assert_allclose(bend.to_texture(plane, t), np.broadcast_to(texture, plane.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        bend.to_texture(plane, t), np.broadcast_to(texture, plane.shape), atol=1e-6
+    )
     across, down = np.diff(plane, axis=1)[:-1], np.diff(plane, axis=0)[:, :-1]
     assert (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0] > 0).all()
     assert np.abs(plane - texture).max() > 2
@@ -246,7 +280,11 @@ def test_layers_bend_more_than_a_homography_could():
         own = clip.layer == 0
         places = synth.draw_scene(0, config).points.place[own].astype(np.float32)
         homography, _ = cv2.findHomography(places, clip.xy[own, 5])
-        return np.median(np.linalg.norm(cv2.perspectiveTransform(places[None], homography)[0] - clip.xy[own, 5], axis=1))
+        return np.median(
+            np.linalg.norm(
+                cv2.perspectiveTransform(places[None], homography)[0] - clip.xy[own, 5], axis=1
+            )
+        )
 
     assert left_over(SynthConfig()) < 0.01
     assert left_over(SynthConfig(bend=1)) > 0.5
@@ -255,14 +293,19 @@ def test_layers_bend_more_than_a_homography_could():
 def test_a_camera_moves_background_and_cutouts_alike():
     filmed = synth.draw_scene(0, replace(SMALL, motion=0, camera=1))
     middle = np.array([60.0, 45.0])
-    seen = [layer.frame_xy(layer.place(middle, np.int64(0)), np.arange(8)) for layer in filmed.layers]
+    seen = [
+        layer.frame_xy(layer.place(middle, np.int64(0)), np.arange(8)) for layer in filmed.layers
+    ]
     for track in seen[1:]:
         np.testing.assert_allclose(track, seen[0], atol=1e-6)
     assert np.ptp(seen[0], axis=0).max() > 1
 
 
 def test_blur_light_and_noise_leave_tracks_as_they_are():
-    plain, changed = (synth.generate(2, replace(SMALL, **more)) for more in ({}, {"blur": 1, "light": 1, "noise": 9}))
+    plain, changed = (
+        synth.generate(2, replace(SMALL, **more))
+        for more in ({}, {"blur": 1, "light": 1, "noise": 9})
+    )
     np.testing.assert_allclose(plain.xy, changed.xy, atol=1e-3)
     np.testing.assert_array_equal(plain.visible, changed.visible)
     assert not np.array_equal(plain.frames, changed.frames)
@@ -278,10 +321,15 @@ def test_blur_spreads_a_dot_along_its_way_and_the_track_is_its_middle():
 
     t = np.arange(4)
     layer = Layer(
-        dot, np.ones((33, 33), np.float32), *at(t), instants=tuple(at(t + part) for part in (-0.375, -0.125, 0.125, 0.375))
+        dot,
+        np.ones((33, 33), np.float32),
+        *at(t),
+        instants=tuple(at(t + part) for part in (-0.375, -0.125, 0.125, 0.375)),
     )
     frames = synth.render([layer], 64, 64)[..., 0].astype(float)
-    xy, _ = synth.track([layer], Points(np.zeros(1, int), np.array([[16.0, 16.0]]), np.zeros(1, int)), 64, 64)
+    xy, _ = synth.track(
+        [layer], Points(np.zeros(1, int), np.array([[16.0, 16.0]]), np.zeros(1, int)), 64, 64
+    )
     for frame, (x, y) in zip(frames, xy[0], strict=True):
         lit = np.flatnonzero(frame.sum(0))
         assert np.ptp(lit) >= 4
@@ -309,7 +357,8 @@ def test_the_unseen_world_has_no_photograph_in_it(monkeypatch):
 def test_no_photograph_is_in_both_splits_and_all_can_be_read():
     train, test = (set(synth_textures.PHOTOS[split]) for split in ("train", "test"))
     assert not train & test
-    assert not {name for name in train if "right" in name}  # motorcycle_right shows the scene of motorcycle_left
+    # motorcycle_right shows the scene of motorcycle_left
+    assert not {name for name in train if "right" in name}
     pictures = [synth_textures.read_photo(name) for name in train | test]
     assert len({picture.tobytes() for picture in pictures}) == len(train | test)
 
@@ -342,7 +391,9 @@ def test_a_file_that_is_no_clip_is_named(tmp_path):
 
 
 def test_a_missing_package_names_the_extra():
-    with pytest.raises(ConfigError, match=r"'no_such_package' is not installed: pip install 'tapdistill\[demo\]'"):
+    with pytest.raises(
+        ConfigError, match=r"'no_such_package' is not installed: pip install 'tapdistill\[demo\]'"
+    ):
         synth_textures.read_photo("no_such_package/data/photo.png")
 
 

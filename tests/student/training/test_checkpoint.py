@@ -1,4 +1,5 @@
-"""Checkpoints: whole or not there, the last few are kept, and exported weights are what every teacher loads."""
+"""Checkpoints: whole or not there, the last few are kept, and exported weights are what every
+teacher loads."""
 
 from __future__ import annotations
 
@@ -13,14 +14,21 @@ import torch
 from safetensors.torch import load_file
 
 import teachers
-from student.training.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from student.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    random_states,
+    restore_random_states,
+)
 from teachers.checkpoints.files import LICENCE
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, SurroundingsError
 from tests.support import parity
 
 CPU = torch.device("cpu")
-SMALL = replace(CoTracker3Config.mini(), window=8, resolution=(48, 64), width=32, stages=(8, 8, 8, 8))
+SMALL = replace(
+    CoTracker3Config.mini(), window=8, resolution=(48, 64), width=32, stages=(8, 8, 8, 8)
+)
 
 
 def network(config: CoTracker3Config = SMALL) -> CoTracker3:
@@ -32,9 +40,17 @@ def network(config: CoTracker3Config = SMALL) -> CoTracker3:
 def checkpoint(step: int) -> Checkpoint:
     model = network()
     return Checkpoint(
-        step=step, data="", position=2 * step, network=asdict(model.config), config={"seed": 0}, model=model.state_dict(),
-        optimiser={"adamw": {}}, random=[random_states(CPU)], figures={"delta_avg": 0.5}, best=0.5,
-    )  # fmt: skip
+        step=step,
+        data="",
+        position=2 * step,
+        network=asdict(model.config),
+        config={"seed": 0},
+        model=model.state_dict(),
+        optimiser={"adamw": {}},
+        random=[random_states(CPU)],
+        figures={"delta_avg": 0.5},
+        best=0.5,
+    )
 
 
 def files(folder: Path) -> list[str]:
@@ -46,7 +62,11 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     Checkpoints(tmp_path, keep=2).save(saved)
     found = Checkpoints(tmp_path, keep=2).latest()
     assert found is not None
-    assert {**vars(found), "model": None, "random": None} == {**vars(saved), "model": None, "random": None}
+    assert {**vars(found), "model": None, "random": None} == {
+        **vars(saved),
+        "model": None,
+        "random": None,
+    }
     assert all(torch.equal(found.model[key], value) for key, value in saved.model.items())
 
 
@@ -64,11 +84,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_is(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(checkpoint(1))
     before = (tmp_path / "checkpoints" / "step-00000001.pt").read_bytes()
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(
-            SurroundingsError, match=r"could not write .*step-00000002\.pt: .*File too large.*run the same command again"
+            SurroundingsError,
+            match=(
+                r"could not write .*step-00000002\.pt: .*File too large.*run the same command "
+                r"again"
+            ),
         ):
             checkpoints.save(checkpoint(2))
         with pytest.raises(SurroundingsError, match=r"could not write .*student\.safetensors"):
@@ -81,13 +108,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_is(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda content: b"", lambda content: b"no tensors here"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:1000], lambda content: b"", lambda content: b"no tensors here"],
+)
 def test_a_damaged_checkpoint_is_named(tmp_path, damage):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(checkpoint(1))
     path = tmp_path / "checkpoints" / "step-00000001.pt"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=r"step-00000001\.pt: not a checkpoint of this version of tapdistill, or damaged"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"step-00000001\.pt: not a checkpoint of this version of tapdistill, or damaged",
+    ):
         checkpoints.latest()
 
 
@@ -103,23 +136,39 @@ def test_random_numbers_go_on_where_they_were():
 
 
 def test_an_exported_file_needs_no_preset(tmp_path):
-    """Its metadata says how large the network is; the teacher tracks at the network's own resolution."""
+    """Its metadata says how large the network is; the teacher tracks at the network's own
+    resolution."""
     model = network()
-    path = Checkpoints(tmp_path, keep=1).export("student", model, "cotracker3-offline", {LICENCE: "mine"})
+    path = Checkpoints(tmp_path, keep=1).export(
+        "student", model, "cotracker3-offline", {LICENCE: "mine"}
+    )
     teacher = teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")
     assert teacher.model.config == SMALL
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in teacher.model.state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[key])
+        for key, value in teacher.model.state_dict().items()
+    )
     assert (teacher.info.licence, teacher.info.settings["resolution"]) == ("mine", (48, 64))
 
 
 def test_an_exported_official_network_has_the_official_keys_and_shapes(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", network(CoTracker3Config.official()), "cotracker3-offline", {})
+    path = Checkpoints(tmp_path, keep=1).export(
+        "student", network(CoTracker3Config.official()), "cotracker3-offline", {}
+    )
     own = {key: list(value.shape) for key, value in load_file(path).items()}
     assert own == {entry["key"]: entry["shape"] for entry in parity.key_list("cotracker3_offline")}
-    assert teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu").info.architecture == "CoTracker3 offline"
+    assert (
+        teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu").info.architecture
+        == "CoTracker3 offline"
+    )
 
 
 def test_metadata_of_another_network_is_refused(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", network(), "cotracker3-offline", {"config": json.dumps({"pyramid": 3})})
-    with pytest.raises(CheckpointError, match=r"student\.safetensors: its metadata does not describe a CoTracker3 network"):
+    path = Checkpoints(tmp_path, keep=1).export(
+        "student", network(), "cotracker3-offline", {"config": json.dumps({"pyramid": 3})}
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"student\.safetensors: its metadata does not describe a CoTracker3 network",
+    ):
         teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")

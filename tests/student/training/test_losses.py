@@ -1,4 +1,5 @@
-"""Losses: equal to those of the published training scripts, in value and in gradient (`ct3_loss_*`)."""
+"""Losses: equal to those of the published training scripts, in value and in gradient
+(`ct3_loss_*`)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ NOISE_SCALES = [24, 16, 10, 6, 5, 4]
 
 
 class Inputs:
-    """Clip and predictions of a loss case, built from its seed: the formula is in `meta["inputs"]`."""
+    """Clip and predictions of a loss case, built from its seed: the formula is in
+    `meta["inputs"]`."""
 
     def __init__(self, case: parity.Case, dtype: torch.dtype) -> None:
         spec = case.meta["inputs"]
@@ -35,7 +37,9 @@ class Inputs:
         def u(name: str, *shape: int) -> np.ndarray:
             return parity.uniform(f"loss/{name}", shape)
 
-        def ours(array: np.ndarray) -> Tensor:  # [..., T, N, c] -> [..., N, T, c] with the axis of one clip in front of N
+        def ours(
+            array: np.ndarray,
+        ) -> Tensor:  # [..., T, N, c] -> [..., N, T, c] with the axis of one clip in front of N
             return torch.from_numpy(array).to(dtype)
 
         traj = (u(f"traj/{seed}", frames, points, 2) + 1) / 2 * [127, 95]
@@ -50,18 +54,28 @@ class Inputs:
         for w, (first, end) in enumerate(spec["windows"]):
             steps = range(spec["iters"])
             shape = (end - first, points)
-            xy = [traj[first:end] + NOISE_SCALES[i] * u(f"pred/{seed}/{w}/{i}", *shape, 2) for i in steps]
+            xy = [
+                traj[first:end] + NOISE_SCALES[i] * u(f"pred/{seed}/{w}/{i}", *shape, 2)
+                for i in steps
+            ]
             vis, conf = (
-                np.stack([0.5 + 0.49 * u(f"{name}/{seed}/{w}/{i}", *shape) for i in steps]) for name in ("predvis", "predconf")
+                np.stack([0.5 + 0.49 * u(f"{name}/{seed}/{w}/{i}", *shape) for i in steps])
+                for name in ("predvis", "predconf")
             )
             self.vis.append(ours(vis).transpose(1, 2)[:, None].requires_grad_())
             self.conf.append(ours(conf).transpose(1, 2)[:, None].requires_grad_())
-            window = Probabilities(ours(np.stack(xy)).transpose(1, 2)[:, None].requires_grad_(), self.vis[-1], self.conf[-1], first)
+            window = Probabilities(
+                ours(np.stack(xy)).transpose(1, 2)[:, None].requires_grad_(),
+                self.vis[-1],
+                self.conf[-1],
+                first,
+            )
             self.windows.append(window)
 
 
 class Probabilities(Refinements):
-    """Refinements of given probabilities instead of logits: the cases have gradients with respect to probabilities."""
+    """Refinements of given probabilities instead of logits: the cases have gradients with respect
+    to probabilities."""
 
     @property
     def visibility(self) -> Tensor:
@@ -80,16 +94,24 @@ def check_value(case: parity.Case, name: str, loss: Tensor) -> None:
 def check_gradients(case: parity.Case, name: str, loss: Tensor, inputs: list[Tensor]) -> None:
     for w, gradient in enumerate(torch.autograd.grad(loss, inputs, retain_graph=True)):
         theirs = case[f"{name}_grad_w{w}"]
-        np.testing.assert_allclose(gradient[:, 0].transpose(1, 2), theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+        np.testing.assert_allclose(
+            gradient[:, 0].transpose(1, 2), theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max()
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("variant", ["huber_visible", "huber_all", "l1_visible", "l1_invisible", "l1_all"])
+@pytest.mark.parametrize(
+    "variant", ["huber_visible", "huber_all", "l1_visible", "l1_invisible", "l1_all"]
+)
 def test_position_loss_equals_the_published_one(variant, dtype):
     case = parity.case("ct3_loss_sequence")
     inputs = Inputs(case, dtype)
     kind, which = variant.split("_")
-    where = {"visible": inputs.visible, "invisible": ~inputs.visible, "all": torch.ones_like(inputs.visible)}[which]
+    where = {
+        "visible": inputs.visible,
+        "invisible": ~inputs.visible,
+        "all": torch.ones_like(inputs.visible),
+    }[which]
     weight = inputs.valid & inputs.query_mask & where
     loss = position_loss(inputs.windows, inputs.xy, weight, huber if kind == "huber" else torch.abs)
     check_value(case, variant, loss)
@@ -127,7 +149,9 @@ def test_confidence_loss_equals_the_published_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("script", ["real_online", "real_offline", "real_tapir", "kubric_online", "kubric_offline"])
+@pytest.mark.parametrize(
+    "script", ["real_online", "real_offline", "real_tapir", "kubric_online", "kubric_offline"]
+)
 def test_the_sum_equals_what_the_published_script_backpropagates(script, dtype):
     case = parity.case(f"ct3_loss_{script}")
     inputs = Inputs(case, dtype)
@@ -172,11 +196,17 @@ def random_targets(batch: int) -> Targets:
 def test_a_batch_is_the_mean_of_its_clips():
     windows, targets = random_windows(batch=3), random_targets(batch=3)
     teachers = torch.tensor([True, False, True])
-    together = student_losses(windows, replace(targets, occluded_too=teachers), LossConfig.supervised()).total
+    together = student_losses(
+        windows, replace(targets, occluded_too=teachers), LossConfig.supervised()
+    ).total
     alone = []
     for b in range(3):
         clip = slice(b, b + 1)
-        window = Refinements(windows[0].xy[:, clip], windows[0].visibility_logit[:, clip], windows[0].confidence_logit[:, clip])
+        window = Refinements(
+            windows[0].xy[:, clip],
+            windows[0].visibility_logit[:, clip],
+            windows[0].confidence_logit[:, clip],
+        )
         one = Targets(targets.xy[clip], targets.visible[clip], targets.weight[clip], teachers[clip])
         alone.append(student_losses([window], one, LossConfig.supervised()).total)
     torch.testing.assert_close(together, torch.stack(alone).mean())
@@ -193,6 +223,10 @@ def test_masked_targets_may_be_nan():
 
 def test_a_clip_without_a_valid_point_teaches_nothing():
     windows, targets = random_windows(batch=1), random_targets(batch=1)
-    loss = student_losses(windows, replace(targets, weight=torch.zeros_like(targets.weight)), LossConfig.pseudo_label()).total
+    loss = student_losses(
+        windows,
+        replace(targets, weight=torch.zeros_like(targets.weight)),
+        LossConfig.pseudo_label(),
+    ).total
     assert loss == 0
     assert not torch.autograd.grad(loss, windows[0].xy)[0].any()

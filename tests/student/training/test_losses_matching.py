@@ -12,7 +12,9 @@ from student.training.losses_matching import TEMPERATURE, matching_loss
 @pytest.fixture
 def features():
     """[1, 2, 6, 8, 5]: two frames of 6 x 8 cells, features of length 1."""
-    return F.normalize(torch.randn(1, 2, 6, 8, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    return F.normalize(
+        torch.randn(1, 2, 6, 8, 5, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
 
 
 def test_at_a_cell_it_is_the_cross_entropy_with_that_cell(features):
@@ -27,7 +29,10 @@ def test_at_a_cell_it_is_the_cross_entropy_with_that_cell(features):
 def test_between_two_cells_it_is_the_mean_of_both(features):
     point = features[:, :1, 2, 3]
     left, middle, right = (
-        matching_loss(features, point, torch.tensor([x, 2.0]).expand(1, 1, 2, 2), torch.ones(1, 1, 2)) for x in (3.0, 3.5, 4.0)
+        matching_loss(
+            features, point, torch.tensor([x, 2.0]).expand(1, 1, 2, 2), torch.ones(1, 1, 2)
+        )
+        for x in (3.0, 3.5, 4.0)
     )
     torch.testing.assert_close(middle, (left + right) / 2)
 

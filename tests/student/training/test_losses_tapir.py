@@ -1,4 +1,5 @@
-"""TAPIR's losses: equal to those of the published training code, in value and in gradient (`tapir_loss*`)."""
+"""TAPIR's losses: equal to those of the published training code, in value and in gradient
+(`tapir_loss*`)."""
 
 from __future__ import annotations
 
@@ -20,11 +21,17 @@ SETTINGS = {
 }
 
 
-def inputs(case: parity.Case, masks: dict[str, str]) -> tuple[Tensor, TapirTargets, tuple[int, int]]:
+def inputs(
+    case: parity.Case, masks: dict[str, str]
+) -> tuple[Tensor, TapirTargets, tuple[int, int]]:
     arrays = [case["points"], case["occlusion"][..., None], case["expected_dist"][..., None]]
     steps = torch.from_numpy(np.concatenate(arrays, -1))[None].requires_grad_()
     weights = {name: torch.from_numpy(case[array]) for name, array in masks.items()}
-    targets = TapirTargets(torch.from_numpy(case["target_points"]), torch.from_numpy(case["target_occluded"]), **weights)
+    targets = TapirTargets(
+        torch.from_numpy(case["target_points"]),
+        torch.from_numpy(case["target_occluded"]),
+        **weights,
+    )
     return steps, targets, tuple(case.meta["video_shape"][2:4])
 
 
@@ -42,12 +49,20 @@ def test_every_part_and_its_gradient_equal_the_published_ones(name, setting):
         (gradient,) = torch.autograd.grad(losses.total, steps)
         for place, part in ((slice(0, 2), "points"), (2, "occlusion"), (3, "expected_dist")):
             expected = case[f"{setting}__grad_{part}"]
-            np.testing.assert_allclose(gradient[0, ..., place], expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+            np.testing.assert_allclose(
+                gradient[0, ..., place],
+                expected,
+                rtol=tolerance,
+                atol=tolerance * np.abs(expected).max(),
+            )
 
 
 def test_steps_add_up():
     steps, targets, size = inputs(parity.case("tapir_loss"), {})
-    one, three = tapir_losses(steps, targets, size), tapir_losses(torch.cat([steps, steps, steps]), targets, size)
+    one, three = (
+        tapir_losses(steps, targets, size),
+        tapir_losses(torch.cat([steps, steps, steps]), targets, size),
+    )
     torch.testing.assert_close(three.total, 3 * one.total)
 
 
@@ -55,6 +70,8 @@ def test_targets_may_be_nan_where_they_do_not_count():
     steps, targets, size = inputs(parity.case("tapir_loss"), {})
     targets.xy[targets.occluded] = torch.nan
     losses = tapir_losses(steps, targets, size)
-    assert losses.position.item() == pytest.approx(parity.case("tapir_loss")["default__huber"].item(), rel=1e-9)
+    assert losses.position.item() == pytest.approx(
+        parity.case("tapir_loss")["default__huber"].item(), rel=1e-9
+    )
     (gradient,) = torch.autograd.grad(losses.total, steps)
     assert gradient.isfinite().all()

@@ -54,7 +54,18 @@ FLAGS = (
         "--device",
         "cpu",
     ),
-    *("--learning-rate", "1e-3", "--clip-norm", "1", "--warm-up", "0.05", "--checkpoint-every", "1", "--keep", "9"),
+    *(
+        "--learning-rate",
+        "1e-3",
+        "--clip-norm",
+        "1",
+        "--warm-up",
+        "0.05",
+        "--checkpoint-every",
+        "1",
+        "--keep",
+        "9",
+    ),
 )
 """A mini run on the command line: two clips a step."""
 
@@ -64,7 +75,9 @@ def environment() -> dict[str, str]:
 
 
 def config(steps: int, **settings) -> TrainConfig:
-    return TrainConfig.from_scratch(DATA, steps, iterations=2, device="cpu", checkpoint_every=1, **settings)
+    return TrainConfig.from_scratch(
+        DATA, steps, iterations=2, device="cpu", checkpoint_every=1, **settings
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -86,16 +99,21 @@ def test_a_process_alone_sends_nothing():
 
 def test_gradients_of_several_parts_add_up_to_that_of_the_whole_batch(tmp_path):
     """Accumulation is no other training: the same first step, but for rounding."""
-    together = train(replace(config(1), data=replace(DATA, at_once=2)), tmp_path / "together").weights
+    together = train(
+        replace(config(1), data=replace(DATA, at_once=2)), tmp_path / "together"
+    ).weights
     apart = train(config(1), tmp_path / "apart").weights
     assert_close_files(together, apart)
 
 
 def assert_close_files(one: Path, other: Path) -> None:
-    """Rounding in the gradient is divided by its own size in AdamW's first steps, so a few weights may differ by a part of a step."""
+    """Rounding in the gradient is divided by its own size in AdamW's first steps, so a few weights
+    may differ by a part of a step."""
     weights, others = load_file(one), load_file(other)
     assert weights.keys() == others.keys()
-    differences = torch.cat([(value - others[key]).abs().flatten() for key, value in weights.items()])
+    differences = torch.cat(
+        [(value - others[key]).abs().flatten() for key, value in weights.items()]
+    )
     assert differences.quantile(0.99) < 1e-6
     assert differences.max() < 1e-3
 
@@ -123,7 +141,12 @@ def test_workers_that_cannot_be_right_are_refused(tmp_path, capsys, flags, messa
 @pytest.mark.slow
 def test_two_workers_on_ray_take_the_steps_that_one_process_takes(tmp_path, ray_cluster, capsys):
     alone = train(config(3), tmp_path / "alone").weights
-    assert tapdistill(["train", *FLAGS, "--steps", "3", "--workers", "2", "--out", str(tmp_path / "ray")]) == 0
+    assert (
+        tapdistill(
+            ["train", *FLAGS, "--steps", "3", "--workers", "2", "--out", str(tmp_path / "ray")]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "with 6 points in 2 processes, clips 100% procedural" in said
     assert "3 steps done" in said
@@ -143,20 +166,43 @@ def test_an_error_of_a_worker_is_one_sentence(tmp_path, ray_cluster, capsys):
 
 
 def torchrun(out: Path, steps: int, *flags: str) -> subprocess.Popen:
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "pipelines.cli"]
-    command = [sys.executable, *program, "train", *FLAGS, "--steps", str(steps), "--out", str(out), *flags]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    program = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "pipelines.cli",
+    ]
+    command = [
+        sys.executable,
+        *program,
+        "train",
+        *FLAGS,
+        "--steps",
+        str(steps),
+        "--out",
+        str(out),
+        *flags,
+    ]
+    return subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
-    """Under torchrun, `kill -9` of one rank at a random moment ends both; then again, to the end. Bit for bit as never killed."""
+    """Under torchrun, `kill -9` of one rank at a random moment ends both; then again, to the end.
+    Bit for bit as never killed."""
     process = torchrun(tmp_path / "killed", 8)
     checkpoints = tmp_path / "killed" / "checkpoints"
     while process.poll() is None and len(list(checkpoints.glob("*.pt"))) < 2:
         time.sleep(0.05)
     time.sleep(np.random.default_rng().uniform(0, 0.5))
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+    ranks = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
     if ranks:
         os.kill(int(ranks[-1]), signal.SIGKILL)
     process.communicate(timeout=120)
@@ -165,7 +211,9 @@ def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
         said, _ = process.communicate(timeout=200)
         assert process.returncode == 0, said
         assert said.count("8 steps done") == 1  # one of the two speaks
-    one, other = (load_file(tmp_path / folder / "student.safetensors") for folder in ("killed", "whole"))
+    one, other = (
+        load_file(tmp_path / folder / "student.safetensors") for folder in ("killed", "whole")
+    )
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
@@ -173,10 +221,24 @@ def script_under_torchrun(text: str, folder: Path) -> subprocess.CompletedProces
     """A program as two processes, with an output folder as its argument."""
     script = folder / "script.py"
     script.write_text(text)
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script), str(folder / "out")]
+    program = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        str(script),
+        str(folder / "out"),
+    ]
     root = str(Path(__file__).parents[3])
     command = [sys.executable, *program]
-    return subprocess.run(command, env={**environment(), "PYTHONPATH": root}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        env={**environment(), "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 POISONED = """
@@ -204,7 +266,9 @@ with joined_by_torchrun("cpu") as processes:
 
     with mock.patch.object(Batches, "__next__", poisoned):
         skipped = [
-            event.keys for event in training(config(2), Path(sys.argv[1]), True, processes) if isinstance(event, StepSkipped)
+            event.keys
+            for event in training(config(2), Path(sys.argv[1]), True, processes)
+            if isinstance(event, StepSkipped)
         ]
     print(f"rank {processes.rank} skipped {skipped}", flush=True)
 """
@@ -268,7 +332,10 @@ def test_under_torchrun_workers_are_not_asked_for(tmp_path):
 def test_under_torchrun_a_device_has_no_number(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
-    with pytest.raises(ConfigError, match="each process takes the GPU of its number"), joined_by_torchrun("cuda:1"):
+    with (
+        pytest.raises(ConfigError, match="each process takes the GPU of its number"),
+        joined_by_torchrun("cuda:1"),
+    ):
         pass
 
 
@@ -280,7 +347,8 @@ from student.training.processes import joined_by_torchrun
 with joined_by_torchrun("cpu") as processes:
     torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
     processes.gather(processes.rank)
-print([name for task in os.listdir("/proc/self/task") if "gloo" in (name := open(f"/proc/self/task/{task}/comm").read())])
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+print([name for name in names if "gloo" in name])
 """
 
 
@@ -288,6 +356,14 @@ print([name for task in os.listdir("/proc/self/task") if "gloo" in (name := open
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for threads in /proc")
 def test_no_thread_of_a_group_is_left_that_could_abort_the_process_at_its_end(tmp_path):
     (tmp_path / "program.py").write_text(THREADS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(tmp_path / "program.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        str(tmp_path / "program.py"),
+    ]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr

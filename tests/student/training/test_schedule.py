@@ -1,4 +1,5 @@
-"""Optimiser and learning rate: equal to those of the published training scripts (`ct3_schedule`)."""
+"""Optimiser and learning rate: equal to those of the published training scripts
+(`ct3_schedule`)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class Toy(nn.Module):
         self.body = nn.Linear(4, 3)
         self.vis_conf_head = nn.Linear(3, 2)
         for name, parameter in self.named_parameters():
-            parameter.data = torch.from_numpy(parity.uniform(f"sched/{name}", tuple(parameter.shape))).float()
+            parameter.data = torch.from_numpy(
+                parity.uniform(f"sched/{name}", tuple(parameter.shape))
+            ).float()
 
     def set_gradients(self, step: int) -> None:
         for name, parameter in self.named_parameters():
@@ -100,7 +103,9 @@ def test_a_frozen_part_that_does_not_exist_is_refused():
         Optimiser(Toy(), replace(ScheduleConfig.pseudo_label(), frozen="visibility"))
 
 
-@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "steps = 0"), ({"warm_up": 1.0}, "warm_up = 1.0")])
+@pytest.mark.parametrize(
+    ("change", "message"), [({"steps": 0}, "steps = 0"), ({"warm_up": 1.0}, "warm_up = 1.0")]
+)
 def test_settings_that_cannot_be_right_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         ScheduleConfig(**change)

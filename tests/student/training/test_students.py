@@ -1,4 +1,5 @@
-"""Students: both kinds learn with the published masks, begin with weights of either kind, and leave as official files."""
+"""Students: both kinds learn with the published masks, begin with weights of either kind, and leave
+as official files."""
 
 from __future__ import annotations
 
@@ -39,7 +40,12 @@ def one_thread():
 
 def config(kind: str, **settings) -> TrainConfig:
     return TrainConfig.from_scratch(
-        settings.pop("data", DATA), settings.pop("steps", 2), iterations=2, device="cpu", student=kind, **settings
+        settings.pop("data", DATA),
+        settings.pop("steps", 2),
+        iterations=2,
+        device="cpu",
+        student=kind,
+        **settings,
     )
 
 
@@ -64,15 +70,20 @@ def test_an_online_student_goes_window_by_window_and_an_offline_one_does_not(bat
 
 
 def test_positions_before_its_query_teach_an_offline_student_alone(batch):
-    """The masks of `ct3_loss_real_offline` and `ct3_loss_real_online`: valid, and valid from the query on."""
+    """The masks of `ct3_loss_real_offline` and `ct3_loss_real_online`: valid, and valid from the
+    query on."""
     sources = replace(batch, sources=("shards", "shards"))
     for kind in KINDS:
         student = STUDENTS[kind]
         windows = student.track(wide_windows(kind), batch.frames, batch.queries, 2, Memory())
         after = from_query_on(batch.queries[..., 0].long(), 12)
         used = {"offline": batch.used, "online": batch.used & after}[kind]
-        expected = student_losses(windows, Targets(batch.xy, batch.visible, used, batch.occluded_too), LossConfig())
-        torch.testing.assert_close(batch_losses(student, windows, sources, LossConfig()).total, expected.total)
+        expected = student_losses(
+            windows, Targets(batch.xy, batch.visible, used, batch.occluded_too), LossConfig()
+        )
+        torch.testing.assert_close(
+            batch_losses(student, windows, sources, LossConfig()).total, expected.total
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,25 +114,34 @@ def assert_equal_files(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_official_student_is_exported_under_the_official_keys_and_comes_back_equal(kind, tmp_path):
+def test_an_official_student_is_exported_under_the_official_keys_and_comes_back_equal(
+    kind, tmp_path
+):
     student = STUDENTS[kind]
     torch.manual_seed(0)
     model = student.network(student.presets["official"]()).eval()
     path = Checkpoints(tmp_path, keep=1).export("student", model, student.teacher, {})
     official = {entry["key"]: entry["shape"] for entry in parity.key_list(f"cotracker3_{kind}")}
     assert {key: list(value.shape) for key, value in load_file(path).items()} == official
-    torch.save(load_file(path), tmp_path / "official.pth")  # as the official file is: without a word about itself
+    # as the official file is: without a word about itself
+    torch.save(load_file(path), tmp_path / "official.pth")
     assert kind_of_file(tmp_path / "official.pth") == kind
     frames = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
     queries = np.array([[0, 20, 20], [3, 40, 10]], np.float32)
     found = [
-        teachers.load(student.teacher, checkpoint=str(tmp_path / name), device="cpu", mode="recipe").track(frames, queries)
+        teachers.load(
+            student.teacher, checkpoint=str(tmp_path / name), device="cpu", mode="recipe"
+        ).track(frames, queries)
         for name in ("student.safetensors", "official.pth")
     ]
     with torch.no_grad():
-        windows = student.track(model, torch.from_numpy(frames)[None], torch.from_numpy(queries)[None], 2, Memory())
+        windows = student.track(
+            model, torch.from_numpy(frames)[None], torch.from_numpy(queries)[None], 2, Memory()
+        )
         again = student.from_file(tmp_path / "official.pth", "official").eval()
-        others = student.track(again, torch.from_numpy(frames)[None], torch.from_numpy(queries)[None], 2, Memory())
+        others = student.track(
+            again, torch.from_numpy(frames)[None], torch.from_numpy(queries)[None], 2, Memory()
+        )
     np.testing.assert_array_equal(found[0].xy, found[1].xy)
     assert all(torch.equal(one.xy, other.xy) for one, other in zip(windows, others, strict=True))
 
@@ -134,14 +154,20 @@ def test_weights_of_either_kind_begin_either_student(kind, of, tmp_path):
     begun = STUDENTS[kind].from_file(path, "mini")
     assert type(begun) is STUDENTS[kind].network
     theirs, ours = given.state_dict(), begun.state_dict()
-    different = [key for key in theirs if theirs[key].shape != ours[key].shape or not torch.equal(theirs[key], ours[key])]
+    different = [
+        key
+        for key in theirs
+        if theirs[key].shape != ours[key].shape or not torch.equal(theirs[key], ours[key])
+    ]
     assert different == ([] if kind == of else ["time_emb"])
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     other = CoTracker3(replace(CoTracker3Config.mini(), width=48))
     torch.save(other.state_dict(), tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth: not a checkpoint of 'cotracker3-offline'"):
+    with pytest.raises(
+        CheckpointError, match=r"other\.pth: not a checkpoint of 'cotracker3-offline'"
+    ):
         STUDENTS["online"].from_file(tmp_path / "other.pth", "mini")
 
 
@@ -171,10 +197,15 @@ def test_the_weights_of_sources_go_from_the_first_value_to_the_last(batch):
     plain = parts(mixed, LossConfig.supervised(), 0.0)
     begins, ends = parts(mixed, track_on_r, 0.0), parts(mixed, track_on_r, 1.0)
     torch.testing.assert_close(begins.total, plain.total)
-    halves = [parts(mixed, replace(LossConfig(), real=(r, r), synthetic=(s, s)), 0.0).visible for r, s in ((1.0, 0.0), (0.0, 1.0))]
+    halves = [
+        parts(mixed, replace(LossConfig(), real=(r, r), synthetic=(s, s)), 0.0).visible
+        for r, s in ((1.0, 0.0), (0.0, 1.0))
+    ]
     torch.testing.assert_close(begins.visible, sum(halves))
     torch.testing.assert_close(ends.visible, 2 * halves[0])
-    torch.testing.assert_close(parts(mixed, track_on_r, 0.5).visible, 1.5 * halves[0] + 0.5 * halves[1])
+    torch.testing.assert_close(
+        parts(mixed, track_on_r, 0.5).visible, 1.5 * halves[0] + 0.5 * halves[1]
+    )
     assert ends.visibility == ends.confidence == 0
 
 
@@ -185,5 +216,8 @@ def test_a_negative_weight_is_refused():
 
 def test_weights_of_another_architecture_are_refused_by_their_name():
     other = Path(teachers.__file__).parent / "weights" / "tapir-mini.safetensors"
-    with pytest.raises(CheckpointError, match=r"tapir-mini\.safetensors: weights of tapir.*, and a student begins with those of"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"tapir-mini\.safetensors: weights of tapir.*, and a student begins with those of",
+    ):
         first_network(TrainConfig(data=DATA, init=str(other), device="cpu"))

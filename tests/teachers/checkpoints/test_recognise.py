@@ -40,7 +40,10 @@ def test_an_official_file_is_recognised_by_its_keys_and_shapes(tmp_path, keys, n
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("bootstapir_checkpoint_v2.pt", "bootstapir"), ("causal_bootstapir_checkpoint.pt", "bootstapir-causal")],
+    [
+        ("bootstapir_checkpoint_v2.pt", "bootstapir"),
+        ("causal_bootstapir_checkpoint.pt", "bootstapir-causal"),
+    ],
 )
 def test_networks_with_the_same_keys_are_told_apart_by_the_published_name(tmp_path, file, name):
     assert shapes("bootstapir") == shapes("bootstapir_causal")
@@ -48,13 +51,19 @@ def test_networks_with_the_same_keys_are_told_apart_by_the_published_name(tmp_pa
 
 
 def test_a_file_that_two_networks_could_have_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"are those of bootstapir and of bootstapir-causal: write NAME=.*x\.pt"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"are those of bootstapir and of bootstapir-causal: write NAME=.*x\.pt",
+    ):
         recognise(write(tmp_path / "x.pt", shapes("bootstapir")))
 
 
 def test_a_file_of_no_known_network_needs_a_name(tmp_path):
     path = write(tmp_path / "weights.pth", {"a.weight": (3, 3)})
-    with pytest.raises(CheckpointError, match=r"weights\.pth: does not say which network it is of.*write NAME=.*weights\.pth"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"weights\.pth: does not say which network it is of.*write NAME=.*weights\.pth",
+    ):
         recognise(path)
 
 

@@ -25,7 +25,8 @@ def test_sub_pixel_translation_is_followed(name, velocity):
     assert np.abs(tracks.xy - truth).max() < 0.25
 
 
-@pytest.mark.parametrize(("name", "limit_px"), [("lk", 0.25), ("match", 0.25), ("flow", 1.5)])  # flow drifts by 0.1 px a frame
+# flow drifts by 0.1 px a frame
+@pytest.mark.parametrize(("name", "limit_px"), [("lk", 0.25), ("match", 0.25), ("flow", 1.5)])
 def test_slow_turning_and_growing_is_followed(name, limit_px):
     frames, maps = turning(frames=12, side=128, radians=np.deg2rad(3), growth=1.015)
     offsets = np.array([(20.0, 5), (-15.5, 18), (8, -24.25), (-25, -10)])
@@ -36,25 +37,30 @@ def test_slow_turning_and_growing_is_followed(name, limit_px):
 
 @pytest.fixture(scope="module")
 def bar_passes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A still texture that a bar 40 px wide crosses: frames uint8 [36, 96, 160, 3], 25 queries at frame 0, and bool [25, 36]: which are
-    covered by 8 px or more."""
+    """A still texture that a bar 40 px wide crosses: frames uint8 [36, 96, 160, 3], 25 queries at
+    frame 0, and bool [25, 36]: which are covered by 8 px or more."""
     places = grid(96, 160)
     back = texture(places)
     left = -52.0 + 6 * np.arange(36)
     on_bar = [(places[..., :1] >= x) & (places[..., :1] < x + 40) for x in left]
-    frames = [np.where(bar, texture(places - [x, 0], seed=1), back) for bar, x in zip(on_bar, left, strict=True)]
+    frames = [
+        np.where(bar, texture(places - [x, 0], seed=1), back)
+        for bar, x in zip(on_bar, left, strict=True)
+    ]
     queries = np.array([(0, x, y) for x in (60, 70, 80, 90, 100) for y in (20, 30, 48, 60, 75)])
     return to_bytes(np.stack(frames)), queries, np.abs(left + 20 - queries[:, 1:2]) <= 12
 
 
-@pytest.mark.parametrize(("name", "limit"), [("lk", 0), ("match", 0), ("flow", 0.1)])  # smooth flow carries a few points along
+# smooth flow carries a few points along
+@pytest.mark.parametrize(("name", "limit"), [("lk", 0), ("match", 0), ("flow", 0.1)])
 def test_a_point_behind_a_bar_is_not_visible(name, limit, bar_passes):
     frames, queries, covered = bar_passes
     teacher = teachers.load(name)
     assert seen(teacher, teacher.track(frames, queries))[covered].mean() <= limit
 
 
-@pytest.mark.parametrize(("name", "least"), [("match", 1), ("lk", 0.5)])  # lk looks only where the point has coasted to
+# lk looks only where the point has coasted to
+@pytest.mark.parametrize(("name", "least"), [("match", 1), ("lk", 0.5)])
 def test_points_are_found_again_behind_the_bar(name, least, bar_passes):
     frames, queries, _ = bar_passes
     teacher = teachers.load(name)
@@ -91,7 +97,9 @@ def test_nothing_is_visible_where_there_is_no_texture(name):
 
 
 def test_flow_keeps_points_where_they_are_where_there_is_no_texture():
-    tracks = teachers.load("flow").track(np.full((5, 48, 64, 3), 90, np.uint8), np.array([(1, 20, 20)]))
+    tracks = teachers.load("flow").track(
+        np.full((5, 48, 64, 3), 90, np.uint8), np.array([(1, 20, 20)])
+    )
     np.testing.assert_allclose(tracks.xy, np.broadcast_to([20, 20], (1, 5, 2)), atol=0.01)
 
 
@@ -103,12 +111,17 @@ def test_every_mode_covers_every_frame_alike(name):
     assert np.isfinite(usual.xy).all()
     assert np.isfinite(usual.visibility).all()
     for mode in ("label", "recipe", "benchmark"):
-        np.testing.assert_array_equal(teachers.load(name, mode=mode).track(frames, queries).xy, usual.xy)
+        np.testing.assert_array_equal(
+            teachers.load(name, mode=mode).track(frames, queries).xy, usual.xy
+        )
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_a_checkpoint_is_refused(name):
-    with pytest.raises(teachers.ConfigError, match=rf"x\.pt: teacher '{name}' .* has no weights: leave `checkpoint` out"):
+    with pytest.raises(
+        teachers.ConfigError,
+        match=rf"x\.pt: teacher '{name}' .* has no weights: leave `checkpoint` out",
+    ):
         teachers.load(name, checkpoint="x.pt")
 
 
@@ -128,7 +141,10 @@ def test_a_setting_that_cannot_be_right_is_refused(name, settings, message):
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_settings_are_recorded_defaults_included(name):
-    one, other = teachers.load(name).info.settings, teachers.load(name, **{"lk": {"levels": 2}}.get(name, {})).info.settings
+    one, other = (
+        teachers.load(name).info.settings,
+        teachers.load(name, **{"lk": {"levels": 2}}.get(name, {})).info.settings,
+    )
     assert one
     assert one.keys() == other.keys()
     assert (one != other) == (name == "lk")

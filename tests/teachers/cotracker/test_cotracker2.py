@@ -56,7 +56,9 @@ def test_float64_equals_the_official_network_to_a_millionth_of_a_pixel():
     frames, queries = inputs(case)
     with torch.inference_mode():
         check_answers(case, model(frames, queries, case.meta["iters"]))
-        xy, visibility, _ = answers(model.double()(frames, queries.double(), case.meta["iters"]), case.meta["iters"] - 1)
+        xy, visibility, _ = answers(
+            model.double()(frames, queries.double(), case.meta["iters"]), case.meta["iters"] - 1
+        )
     check(xy, case["f64_tracks"], 1e-6)
     check(visibility, case["f64_visibility"], 1e-8)
 
@@ -64,7 +66,9 @@ def test_float64_equals_the_official_network_to_a_millionth_of_a_pixel():
 @pytest.mark.slow
 def test_predictor_mode_equals_the_official_offline_predictor(tmp_path):
     case = parity.case("ct2_predictor_offline_queries_backward")
-    teacher = CoTracker2Teacher(name="cotracker2", checkpoint=official_file(case, tmp_path), device="cpu")
+    teacher = CoTracker2Teacher(
+        name="cotracker2", checkpoint=official_file(case, tmp_path), device="cpu"
+    )
     assert teacher.info.visible_rule == "v > 0.9"
     check_predictor(case, teacher, teacher.track(case.frames, case["queries"]))
 
@@ -72,12 +76,26 @@ def test_predictor_mode_equals_the_official_offline_predictor(tmp_path):
 @pytest.mark.slow
 def test_a_stream_gives_what_the_official_online_predictor_gives(tmp_path):
     case = parity.case("ct2_predictor_online")
-    teacher = CoTracker2Teacher(name="cotracker2", checkpoint=official_file(case, tmp_path), device="cpu", predictor="online")
+    teacher = CoTracker2Teacher(
+        name="cotracker2",
+        checkpoint=official_file(case, tmp_path),
+        device="cpu",
+        predictor="online",
+    )
     assert teacher.info.visible_rule == "v > 0.6"
     stream = teacher.stream(case["queries"])
-    first, second, rest = stream.push(case.frames[:16]), stream.push(case.frames[16:]), stream.finish()
+    first, second, rest = (
+        stream.push(case.frames[:16]),
+        stream.push(case.frames[16:]),
+        stream.finish(),
+    )
     parts = (first, second, rest)
-    tracks = Tracks(*(np.concatenate([getattr(part, name) for part in parts], 1) for name in ("xy", "visibility", "confidence")))
+    tracks = Tracks(
+        *(
+            np.concatenate([getattr(part, name) for part in parts], 1)
+            for name in ("xy", "visibility", "confidence")
+        )
+    )
     check_predictor(case, teacher, tracks)
     check(first.xy, case["chunk0_tracks"][:8], case.meta["tolerance_px"])
 
@@ -87,9 +105,14 @@ def test_benchmark_mode_equals_the_official_evaluation(tmp_path):
     case = parity.case("ct2_eval_joint")
     call = case.meta["constructor"]
     teacher = CoTracker2Teacher(
-        name="cotracker2", checkpoint=official_file(case, tmp_path), device="cpu", mode="benchmark",
-        resolution=tuple(call["interp_shape"]), iterations=call["n_iters"], support_grid=call["grid_size"],
-    )  # fmt: skip
+        name="cotracker2",
+        checkpoint=official_file(case, tmp_path),
+        device="cpu",
+        mode="benchmark",
+        resolution=tuple(call["interp_shape"]),
+        iterations=call["n_iters"],
+        support_grid=call["grid_size"],
+    )
     tracks = teacher.track(case.frames, case["queries"])
     check(tracks.xy, case["tracks"], case.meta["tolerance_px"])
     check(tracks.visibility, case["visibility"], case.meta["tolerance_prob"])
@@ -116,7 +139,9 @@ def test_the_position_embedding_is_the_official_one():
     (entry,) = [entry for entry in parity.key_list(KEYS) if entry["key"] == "pos_emb"]
     embedding = position_embedding(96, 128, 456).double()
     assert list(embedding.shape) == entry["shape"]
-    np.testing.assert_allclose([embedding.sum(), embedding.norm()], [entry["sum"], entry["l2"]], rtol=1e-9)
+    np.testing.assert_allclose(
+        [embedding.sum(), embedding.norm()], [entry["sum"], entry["l2"]], rtol=1e-9
+    )
 
 
 # --- the mini network
@@ -137,7 +162,8 @@ def queries() -> np.ndarray:
 
 @pytest.fixture
 def mini() -> CoTracker2:
-    """Untrained, but with a head large enough to move points by some px, and with a slow flow embedding: noise stays small."""
+    """Untrained, but with a head large enough to move points by some px, and with a slow flow
+    embedding: noise stays small."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CoTracker2(CoTracker2Config.mini())
@@ -150,19 +176,27 @@ def mini() -> CoTracker2:
 def mini_teacher(model: CoTracker2, folder: Path, **settings: Any) -> CoTracker2Teacher:
     path = folder / "mini.safetensors"
     save_file(model.state_dict(), path)
-    return CoTracker2Teacher(name="cotracker2-mini", checkpoint=str(path), device="cpu", preset="mini", **settings)
+    return CoTracker2Teacher(
+        name="cotracker2-mini", checkpoint=str(path), device="cpu", preset="mini", **settings
+    )
 
 
 def test_correlation_is_the_sampled_map_of_products(mini):
     draw = torch.Generator().manual_seed(0)
     grid = torch.randn(1, 2, 7, 9, 32, generator=draw)
-    feature, xy = torch.randn(1, 3, 2, 32, generator=draw), torch.rand(1, 3, 2, 2, generator=draw) * 12 - 2
+    feature, xy = (
+        torch.randn(1, 3, 2, 32, generator=draw),
+        torch.rand(1, 3, 2, 2, generator=draw) * 12 - 2,
+    )
     ours = mini.correlation([grid], feature, xy, DEFAULT_MEMORY)
     maps = torch.einsum("btyxc,bntc->bntyx", grid, feature) / 32**0.5
     steps = torch.arange(-3, 4.0)
-    at = xy[..., None, None, :] + torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)  # the first axis moves x
+    # the first axis moves x
+    at = xy[..., None, None, :] + torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)
     places = at.flatten(0, 2) * 2 / torch.tensor([8, 6]) - 1
-    theirs = F.grid_sample(maps.flatten(0, 2)[:, None], places, align_corners=True, padding_mode="border")
+    theirs = F.grid_sample(
+        maps.flatten(0, 2)[:, None], places, align_corners=True, padding_mode="border"
+    )
     torch.testing.assert_close(ours.flatten(0, 2), theirs.flatten(1), atol=1e-5, rtol=1e-5)
 
 
@@ -170,21 +204,36 @@ def test_points_whose_query_has_not_come_do_not_disturb_the_others(mini, tmp_pat
     teacher = mini_teacher(mini, tmp_path, mode="recipe", support_grid=0)
     now, later = np.array([[0, 40, 30], [3, 20, 10]]), np.array([[18, 12, 30], [19, 50, 20]])
     together = teacher.track(frames, np.concatenate([now, later]))
-    np.testing.assert_allclose(together.xy[:2, :8], teacher.track(frames, now).xy[:, :8], atol=NOISE_PX)
+    np.testing.assert_allclose(
+        together.xy[:2, :8], teacher.track(frames, now).xy[:, :8], atol=NOISE_PX
+    )
 
 
 def test_sixty_four_points_are_no_exception(mini, tmp_path, frames):
-    """As many points as virtual tracks, where the official code mixes up who is hidden from whom."""
+    """As many points as virtual tracks, where the official code mixes up who is hidden from
+    whom."""
     teacher = mini_teacher(mini, tmp_path, mode="recipe", support_grid=0)
     count = mini.config.virtual_tracks
-    queries = np.stack([np.where(np.arange(count) < 2, 0, 19), np.linspace(5, 60, count), np.linspace(40, 5, count)], 1)
+    queries = np.stack(
+        [
+            np.where(np.arange(count) < 2, 0, 19),
+            np.linspace(5, 60, count),
+            np.linspace(40, 5, count),
+        ],
+        1,
+    )
     np.testing.assert_allclose(
-        teacher.track(frames, queries).xy[:2, :8], teacher.track(frames, queries[:2]).xy[:, :8], atol=NOISE_PX
+        teacher.track(frames, queries).xy[:2, :8],
+        teacher.track(frames, queries[:2]).xy[:, :8],
+        atol=NOISE_PX,
     )
 
 
 def test_block_sizes_do_not_change_the_result(mini, frames, queries):
-    video, points = torch.from_numpy(frames).permute(0, 3, 1, 2)[None], torch.from_numpy(queries)[None]
+    video, points = (
+        torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
+        torch.from_numpy(queries)[None],
+    )
     with torch.inference_mode():
         whole = mini(video, points, memory=Memory(frames_per_block=100, points_per_block=10**6))
         parts = mini(video, points, memory=Memory(frames_per_block=3, points_per_block=1))
@@ -194,11 +243,19 @@ def test_block_sizes_do_not_change_the_result(mini, frames, queries):
 
 
 def test_clips_of_a_batch_do_not_see_each_other(mini, frames, queries):
-    video, points = torch.from_numpy(frames).permute(0, 3, 1, 2)[None], torch.from_numpy(queries)[None]
-    both = torch.cat([video, video.flip(1)]), torch.cat([points, points.flip(1) * torch.tensor([0.5, 1.0, 1.0])])
+    video, points = (
+        torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
+        torch.from_numpy(queries)[None],
+    )
+    both = (
+        torch.cat([video, video.flip(1)]),
+        torch.cat([points, points.flip(1) * torch.tensor([0.5, 1.0, 1.0])]),
+    )
     with torch.inference_mode():
         together = mini(*both)[0].xy
-        alone = torch.cat([mini(clip[None], query[None])[0].xy for clip, query in zip(*both, strict=True)], 1)
+        alone = torch.cat(
+            [mini(clip[None], query[None])[0].xy for clip, query in zip(*both, strict=True)], 1
+        )
     torch.testing.assert_close(together, alone, atol=NOISE_PX, rtol=0)
 
 
@@ -213,12 +270,16 @@ def test_clips_of_a_batch_do_not_see_each_other(mini, frames, queries):
     ],
 )
 def test_each_mode_is_the_published_call(settings, rule, backward):
-    info = CoTracker2Teacher(name="mini", checkpoint="random", device="cpu", preset="mini", **settings).info
+    info = CoTracker2Teacher(
+        name="mini", checkpoint="random", device="cpu", preset="mini", **settings
+    ).info
     assert (info.visible_rule, info.settings["backward"]) == (rule, backward)
 
 
 def test_label_mode_covers_every_frame_and_knows_no_confidence(mini, tmp_path, frames, queries):
-    tracks = mini_teacher(mini, tmp_path, mode="label").track(frames[:, :47, :62], np.minimum(queries, [19, 61, 46]))
+    tracks = mini_teacher(mini, tmp_path, mode="label").track(
+        frames[:, :47, :62], np.minimum(queries, [19, 61, 46])
+    )
     assert np.isfinite(tracks.xy).all()
     assert np.isfinite(tracks.visibility).all()
     assert np.isnan(tracks.confidence).all()
@@ -226,8 +287,20 @@ def test_label_mode_covers_every_frame_and_knows_no_confidence(mini, tmp_path, f
 
 def test_settings_that_cannot_be_right_are_refused():
     with pytest.raises(ConfigError, match="predictor = 'live': there are offline, online"):
-        CoTracker2Teacher(name="mini", checkpoint="random", device="cpu", preset="mini", predictor="live")  # type: ignore[arg-type]
+        CoTracker2Teacher(
+            name="mini", checkpoint="random", device="cpu", preset="mini", predictor="live"
+        )  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"only measured with all points together"):
-        CoTracker2Teacher(name="mini", checkpoint="random", device="cpu", preset="mini", mode="benchmark", single=True)
-    with pytest.raises(CheckpointError, match=r"'cotracker2' has no weights: .*facebook/cotracker .*--checkpoint FILE"):
+        CoTracker2Teacher(
+            name="mini",
+            checkpoint="random",
+            device="cpu",
+            preset="mini",
+            mode="benchmark",
+            single=True,
+        )
+    with pytest.raises(
+        CheckpointError,
+        match=r"'cotracker2' has no weights: .*facebook/cotracker .*--checkpoint FILE",
+    ):
         CoTracker2Teacher(name="cotracker2", device="cpu")

@@ -1,4 +1,5 @@
-"""Long clips: windows lose nothing, streams give what the whole gives, and what is held does not grow with the clip."""
+"""Long clips: windows lose nothing, streams give what the whole gives, and what is held does not
+grow with the clip."""
 
 from __future__ import annotations
 
@@ -65,10 +66,14 @@ def always_seen(tracks: Tensor) -> Tensor:
     return tracks[..., 2]
 
 
-@pytest.mark.parametrize(("frames", "window", "overlap"), [(50, 8, 4), (9, 8, 4), (41, 10, 9), (41, 10, 1), (30, 7, 3)])
+@pytest.mark.parametrize(
+    ("frames", "window", "overlap"), [(50, 8, 4), (9, 8, 4), (41, 10, 9), (41, 10, 1), (30, 7, 3)]
+)
 def test_a_tracker_that_is_never_wrong_loses_nothing_over_windows(frames, window, overlap):
     rng = np.random.default_rng(0)
-    queries = torch.tensor(np.column_stack([rng.integers(frames, size=60), rng.uniform(0, 99, (60, 2))]))
+    queries = torch.tensor(
+        np.column_stack([rng.integers(frames, size=60), rng.uniform(0, 99, (60, 2))])
+    )
     queries[:2, 0] = torch.tensor([0.0, frames - 1])
     both = perfect(frames, window), perfect(frames, window, turned=True)
     tracks = walk_both_ways(*both, always_seen, queries, frames, window, overlap)
@@ -76,8 +81,11 @@ def test_a_tracker_that_is_never_wrong_loses_nothing_over_windows(frames, window
     torch.testing.assert_close(tracks[..., :2], truth, atol=1e-9, rtol=0)
 
 
-def recorded(window: int, seen: Callable[[Tensor], Tensor], drift_px: float = 0.0) -> tuple[WindowTracker, list[tuple[int, Entry]]]:
-    """A tracker whose points stand still, but for a drift with the frames of a window, and a list of how they entered."""
+def recorded(
+    window: int, seen: Callable[[Tensor], Tensor], drift_px: float = 0.0
+) -> tuple[WindowTracker, list[tuple[int, Entry]]]:
+    """A tracker whose points stand still, but for a drift with the frames of a window, and a list
+    of how they entered."""
     entries: list[tuple[int, Entry]] = []
 
     def track(first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
@@ -92,8 +100,11 @@ def recorded(window: int, seen: Callable[[Tensor], Tensor], drift_px: float = 0.
     return track, entries
 
 
-def walked(seen: Callable[[Tensor], Tensor], drift_px: float = 0.0) -> tuple[Tensor, list[tuple[int, Entry]]]:
-    """A point at (5, 6) of frame 1 through 20 frames in windows of 10 that begin at 0, 5, and 10."""
+def walked(
+    seen: Callable[[Tensor], Tensor], drift_px: float = 0.0
+) -> tuple[Tensor, list[tuple[int, Entry]]]:
+    """A point at (5, 6) of frame 1 through 20 frames in windows of 10 that begin at 0, 5, and
+    10."""
     track, entries = recorded(10, seen, drift_px)
     tracks = walk_both_ways(track, track, always_seen, torch.tensor([[1.0, 5.0, 6.0]]), 20, 10, 5)
     return tracks, entries[:3]  # the way back follows
@@ -101,16 +112,24 @@ def walked(seen: Callable[[Tensor], Tensor], drift_px: float = 0.0) -> tuple[Ten
 
 def test_a_point_is_handed_over_where_it_is_seen_most_surely():
     _, entries = walked(lambda frame: torch.where(frame == 8, 1.0, 0.5))
-    assert [(first, entry.queries[0].tolist()) for first, entry in entries[:2]] == [(0, [1, 5, 6]), (5, [3, 5, 6])]
+    assert [(first, entry.queries[0].tolist()) for first, entry in entries[:2]] == [
+        (0, [1, 5, 6]),
+        (5, [3, 5, 6]),
+    ]
 
 
 def test_of_equally_sure_frames_that_in_the_middle_of_the_overlap_counts():
     _, entries = walked(torch.ones_like)
-    assert [(first, entry.queries[0, 0].item()) for first, entry in entries] == [(0, 1), (5, 2), (10, 2)]
+    assert [(first, entry.queries[0, 0].item()) for first, entry in entries] == [
+        (0, 1),
+        (5, 2),
+        (10, 2),
+    ]
 
 
 def test_the_old_window_counts_up_to_the_frame_of_handing_over():
-    tracks, _ = walked(torch.ones_like, drift_px=1.0)  # handed over in frames 7 and 12, with the drift so far
+    # handed over in frames 7 and 12, with the drift so far
+    tracks, _ = walked(torch.ones_like, drift_px=1.0)
     np.testing.assert_allclose(tracks[0, 1:, 0], 5 + np.arange(19.0))
 
 
@@ -121,7 +140,8 @@ def test_a_point_hidden_in_the_overlap_is_handed_over_at_its_last_frame_and_keep
     assert second.queries.tolist() == [[4, 5, 6]]  # frame 9
     assert second.hidden.all()
     assert second.looks[0].tolist() == [1]  # of frame 1 in the first window
-    assert third.queries[0, 0].item() == 2  # seen in frames 12 to 14, of which 12 is nearest to the middle
+    # seen in frames 12 to 14, of which 12 is nearest to the middle
+    assert third.queries[0, 0].item() == 2
     assert not third.hidden.any()
 
 
@@ -142,20 +162,35 @@ def moving(frames: int) -> np.ndarray:
 
 def places(frames: int, count: int = 3) -> np.ndarray:
     """[count, 3]: at frames from the first to the last."""
-    return np.array([[round(i * (frames - 1) / max(1, count - 1)), 12 + 9 * i, 20 - 5 * i] for i in range(count)], np.float32)
+    return np.array(
+        [
+            [round(i * (frames - 1) / max(1, count - 1)), 12 + 9 * i, 20 - 5 * i]
+            for i in range(count)
+        ],
+        np.float32,
+    )
 
 
 @pytest.mark.parametrize("mode", ["label", "predictor", "recipe"])
 def test_a_clip_of_max_frames_is_tracked_at_once(mode):
     frames, queries = moving(9), places(9)
-    whole, at_its_limit = (load("cotracker3-offline", mode=mode, max_frames=most, **SMALL) for most in (256, 9))
-    np.testing.assert_array_equal(whole.track(frames, queries).xy, at_its_limit.track(frames, queries).xy)
+    whole, at_its_limit = (
+        load("cotracker3-offline", mode=mode, max_frames=most, **SMALL) for most in (256, 9)
+    )
+    np.testing.assert_array_equal(
+        whole.track(frames, queries).xy, at_its_limit.track(frames, queries).xy
+    )
 
 
-@pytest.mark.parametrize(("mode", "settings"), [("label", {}), ("predictor", {}), ("benchmark", {"single": True, "local_grid": 2})])
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [("label", {}), ("predictor", {}), ("benchmark", {"single": True, "local_grid": 2})],
+)
 def test_a_clip_longer_than_max_frames_is_tracked_in_every_frame(mode, settings):
     frames, queries = moving(21), places(21)
-    tracks = load("cotracker3-offline", mode=mode, max_frames=8, **SMALL, **settings).track(frames, queries)
+    tracks = load("cotracker3-offline", mode=mode, max_frames=8, **SMALL, **settings).track(
+        frames, queries
+    )
     assert np.isfinite(tracks.xy).all()
     if mode != "benchmark":
         np.testing.assert_array_equal(tracks.xy[np.arange(3), [0, 10, 20]], queries[:, 1:])
@@ -180,7 +215,9 @@ def test_no_more_than_max_frames_are_held_as_features(name, monkeypatch):
 def test_what_is_held_changes_no_track_of_an_online_network(name):
     frames, queries = moving(27), places(27)
     held, not_held = (load(name, mode="label", max_frames=most, iterations=2) for most in (256, 16))
-    np.testing.assert_allclose(held.track(frames, queries).xy, not_held.track(frames, queries).xy, atol=NOISE_PX)
+    np.testing.assert_allclose(
+        held.track(frames, queries).xy, not_held.track(frames, queries).xy, atol=NOISE_PX
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,9 +258,16 @@ ONLINE = {
 
 def streamed(stream: Stream, frames: np.ndarray, pieces: list[int]) -> teachers.Tracks:
     ends = np.cumsum(pieces)
-    parts = [stream.push(frames[end - piece : end]) for piece, end in zip(pieces, ends, strict=True)]
+    parts = [
+        stream.push(frames[end - piece : end]) for piece, end in zip(pieces, ends, strict=True)
+    ]
     parts.append(stream.finish())
-    return teachers.Tracks(*(np.concatenate([getattr(p, name) for p in parts], 1) for name in ("xy", "visibility", "confidence")))
+    return teachers.Tracks(
+        *(
+            np.concatenate([getattr(p, name) for p in parts], 1)
+            for name in ("xy", "visibility", "confidence")
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ONLINE)
@@ -244,7 +288,9 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(name):
     frames, queries = moving(27), places(27)
     teacher = load(name, **ONLINE[name])
     np.testing.assert_allclose(
-        streamed(teacher.stream(queries), frames, [5, 22]).xy, teacher.track(frames, queries).xy, atol=NOISE_PX
+        streamed(teacher.stream(queries), frames, [5, 22]).xy,
+        teacher.track(frames, queries).xy,
+        atol=NOISE_PX,
     )
 
 
@@ -258,7 +304,8 @@ def test_a_stream_holds_no_more_after_many_frames_than_after_a_few(name):
 
 
 def bytes_held(stream: Stream) -> int:
-    """Bytes of every tensor and array that can be reached from a stream, those of its teacher left out."""
+    """Bytes of every tensor and array that can be reached from a stream, those of its teacher left
+    out."""
     found: dict[int, int] = {}
     seen: set[int] = set()
 
@@ -282,9 +329,13 @@ def bytes_held(stream: Stream) -> int:
 
 
 def test_a_teacher_that_needs_the_whole_clip_does_not_stream():
-    with pytest.raises(teachers.ConfigError, match=r"teacher 'lk' needs the whole clip: .* 'cotracker3-online'"):
+    with pytest.raises(
+        teachers.ConfigError, match=r"teacher 'lk' needs the whole clip: .* 'cotracker3-online'"
+    ):
         teachers.load("lk").stream(places(1))
-    with pytest.raises(teachers.ConfigError, match="mode 'label' of 'bootstapir-causal' needs the whole clip"):
+    with pytest.raises(
+        teachers.ConfigError, match="mode 'label' of 'bootstapir-causal' needs the whole clip"
+    ):
         load("bootstapir-causal", mode="label").stream(places(1))
 
 
@@ -299,9 +350,13 @@ def test_what_a_stream_cannot_take_is_refused(name):
         teacher.stream(places(1)).push(moving(1).astype(float))
     stream = teacher.stream(np.array([[9, 1, 1]]))
     stream.push(moving(1))
-    with pytest.raises(teachers.ConfigError, match="frames of 16 x 32 px in a stream of 48 x 32 px"):
+    with pytest.raises(
+        teachers.ConfigError, match="frames of 16 x 32 px in a stream of 48 x 32 px"
+    ):
         stream.push(moving(1)[:, :, :16])
-    with pytest.raises(teachers.ConfigError, match="query 0 is in frame 9, but the stream ended after 1 frames"):
+    with pytest.raises(
+        teachers.ConfigError, match="query 0 is in frame 9, but the stream ended after 1 frames"
+    ):
         stream.finish()
     with pytest.raises(teachers.ConfigError, match="the stream has finished"):
         stream.push(moving(1))

@@ -23,7 +23,9 @@ def test_in_float32_it_rounds_little_more_than_torch():
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 16, 256, generator=draw)
     plain = torch.nn.Conv2d(256, 64, 3, padding=1, bias=False)
-    exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2).double(), plain.weight.double(), padding=1).permute(0, 2, 3, 1)
+    exact = torch.nn.functional.conv2d(
+        x.permute(0, 3, 1, 2).double(), plain.weight.double(), padding=1
+    ).permute(0, 2, 3, 1)
     ours = winograd_convolution(x, winograd_taps(plain.weight))
     theirs = plain(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert (ours - exact).abs().max() < 4 * (theirs - exact).abs().max()

