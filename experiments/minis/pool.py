@@ -19,7 +19,7 @@ from student.synth.scene import SynthClip, SynthConfig, generate
 from teachers.errors import ConfigError
 
 STORED = SynthConfig(
-    frames=24, height=256, width=256, points=1024, query_frame="random", split="train"
+    frames=24, height=256, width=256, points=1024, query_frame="random", split="pool"
 )
 
 
@@ -59,12 +59,35 @@ def render_pool(folder: Path, clips: int, first: int = 0) -> None:
     for seed in range(first, first + clips):
         path = folder / f"clip-{seed:06d}.npz"
         if not path.exists():
-            motion = float(np.random.default_rng((seed, 1)).uniform(0.2, 1.4))
-            clip = generate(seed, replace(STORED, motion=motion))
+            clip = generate(seed, draw_world(seed))
             partial = path.with_suffix(".part")
             with open(partial, "wb") as file:
                 np.savez(file, video=clip.frames, points=clip.xy, visible=clip.visible)
             partial.rename(path)
+
+
+def draw_world(seed: int) -> SynthConfig:
+    """Every third clip is of the plain world, the others of one that is bent, blurred, noisy, and
+    so on, each by chance; never of drawn patterns and polygons, which stay unseen."""
+    rng = np.random.default_rng((seed, 1))
+    motion = float(rng.uniform(0.2, 1.4))
+    if seed % 3 == 0:
+        return replace(STORED, motion=motion)
+    chance, amount = rng.random(5), rng.random(5)
+    bend, camera, light, blur, noise = (
+        float(a) if c < 0.5 else 0.0 for c, a in zip(chance, amount, strict=True)
+    )
+    return replace(
+        STORED,
+        domain="mixtures",
+        motion=motion,
+        cutouts=(1, 8),
+        bend=0.8 * bend,
+        camera=camera,
+        light=light,
+        blur=blur if blur > 0.4 else 0.0,
+        noise=6 * noise,
+    )
 
 
 def draw_view(folder: Path, rng: np.random.Generator, config: ViewConfig) -> View:

@@ -43,7 +43,7 @@ from teachers.layers.sampling import sample_windows
 from teachers.tapir.network import Tapir, TapirConfig
 
 MEMORY = Memory(frames_per_block=8, points_per_block=4096, recompute=False)
-EMA_DECAY = 0.99
+EMA_DECAY = 0.995
 SAVE_EVERY, SAY_EVERY = 50, 50
 PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7, 1.8))
 """Two frames, near or far: enough for an encoder."""
@@ -114,15 +114,15 @@ class TapirRecipe:
 
     teacher = "tapir"
     schedule = ScheduleConfig(
-        learning_rate=1.5e-3, weight_decay=1e-2, clip_norm=1.0, warm_up=0.03, frozen=None
+        learning_rate=1.2e-3, weight_decay=1e-2, clip_norm=1.0, warm_up=0.03, frozen=None
     )
     stages = (
         Stage(1000, PAIRS, pretraining=True),
-        Stage(1700, ViewConfig(batch=2, frames=16, size=128, points=32)),
-        Stage(100, ViewConfig(batch=1, frames=24, size=192, points=48)),
+        Stage(4000, ViewConfig(batch=2, frames=16, size=128, points=64)),
+        Stage(1200, ViewConfig(batch=1, frames=16, size=256, points=64)),
     )
-    # as steep as published beyond 4 px, and steeper below
-    loss_config = TapirLossConfig(position=0.2, huber_px=1.0)
+    # as steep as published beyond 4 px, and down to a quarter of a pixel
+    loss_config = TapirLossConfig(position=0.8, huber_px=0.25)
 
     def network(self) -> Tapir:
         return Tapir(TapirConfig.mini())
@@ -133,9 +133,11 @@ class TapirRecipe:
         corner = example.queries + torch.tensor([0, 0.5, 0.5])
         features = model.encode(example.frames, [size], MEMORY)
         described = model.describe(features, corner, size)
-        fine = model.config.fine_channels
+        # the grid of stride 2 is too fine to tell a point from all others
         parts = zip(
-            features[0].grids, (described[0][..., :fine], described[0][..., fine:]), strict=False
+            features[0].grids[-2:],
+            described[0].split(model.config.channels, -1)[-2:],
+            strict=True,
         )
         weight = example.between_frames()
         matching = [
@@ -214,16 +216,17 @@ Recipe = TapirRecipe | CoTracker3Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {"tapir": TapirRecipe, "cotracker3": CoTracker3Recipe}
 
 
-def train(recipe: Recipe, pool: Path, out: Path, seed: int) -> None:
+def train(recipe: Recipe, pool: Path, out: Path, seed: int, init: Path | None = None) -> None:
     """Go through the recipe's stages, from the checkpoint in `out` if there is one."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None:
+        model.load_state_dict(safetensors.torch.load_file(init))
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     plan = [stage for stage in recipe.stages for _ in range(stage.steps)]
     lengths = [
-        sum(stage.pretraining for stage in plan),
-        sum(not stage.pretraining for stage in plan),
+        max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
     ]
     optimisers = [Optimiser(model, replace(recipe.schedule, steps=length)) for length in lengths]
     step, checkpoint = 0, out / "checkpoint.pt"
@@ -295,6 +298,7 @@ def main() -> None:
     parser.add_argument("what", choices=["render", *RECIPES])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--init", type=Path, help="weights of this network to begin with")
     parser.add_argument("--clips", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -303,7 +307,9 @@ def main() -> None:
     if arguments.what == "render":
         render_pool(arguments.pool, arguments.clips)
     else:
-        train(RECIPES[arguments.what](), arguments.pool, arguments.out, arguments.seed)
+        train(
+            RECIPES[arguments.what](), arguments.pool, arguments.out, arguments.seed, arguments.init
+        )
 
 
 if __name__ == "__main__":

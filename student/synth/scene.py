@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -37,6 +37,7 @@ from student.synth.textures import (
     Domain,
     Split,
     blob,
+    mixture,
     pattern,
     piece_of,
     polygon,
@@ -86,8 +87,9 @@ class SynthConfig:
     """Standard deviation of the noise of each pixel and colour, of 255."""
 
     domain: Domain = "photos"
-    """Pieces of photographs in smooth outlines, or drawn patterns in polygons that move less
-    smoothly: another world, to see what a tracker makes of what it was not trained on."""
+    """Pieces of photographs in smooth outlines; the same in other colours and blended; or drawn
+    patterns in polygons that move less smoothly: another world, to see what a tracker makes of what
+    it was not trained on."""
 
     points: int = 256
     """Queries of a clip."""
@@ -140,8 +142,10 @@ class SynthConfig:
             raise ConfigError(
                 f"noise = {self.noise}: must be in [0, 64]; above, nothing is left to track."
             )
-        if self.domain not in ("photos", "patterns"):
-            raise ConfigError(f"domain = {self.domain!r}: there are 'photos' and 'patterns'.")
+        if self.domain not in get_args(Domain):
+            raise ConfigError(
+                f"domain = {self.domain!r}: there are {', '.join(map(repr, get_args(Domain)))}."
+            )
         if self.query_frame not in ("first", "random"):
             raise ConfigError(
                 f"query_frame = {self.query_frame!r}: there are 'first' and 'random'."
@@ -359,11 +363,12 @@ class _Draw:
         )
 
     def _texture(self, photo: np.ndarray, height: int, width: int) -> np.ndarray:
-        return (
-            pattern(self.rng, height, width)
-            if self.rough
-            else piece_of(self.rng, photo, height, width)
-        )
+        if self.config.domain == "patterns":
+            return pattern(self.rng, height, width)
+        if self.config.domain == "mixtures":
+            other = read_photo(str(self.rng.choice(PHOTOS[self.config.split])))
+            return mixture(self.rng, photo, other, height, width)
+        return piece_of(self.rng, photo, height, width)
 
 
 # Points

@@ -3,6 +3,8 @@
 Domain "photos"    pieces of photographs in smooth random outlines. The photographs lie inside the
                    wheels of scikit-image and scikit-learn (extra `[demo]`); nothing is downloaded.
                    No photo, nor another view of the same scene, is in both splits.
+Domain "mixtures"  the same photographs in other colours, and blends of two of them: more kinds of
+                   texture from few pictures.
 Domain "patterns"  clouds, cells, stripes, and dots, in polygons: nothing that a tracker trained on
                    photographs has seen.
 """
@@ -19,8 +21,8 @@ import numpy as np
 
 from teachers.errors import ConfigError
 
-Split = Literal["train", "test"]
-Domain = Literal["photos", "patterns"]
+Split = Literal["train", "test", "pool"]
+Domain = Literal["photos", "mixtures", "patterns"]
 BORDER_PX = 3
 """Empty border of an outline."""
 
@@ -42,8 +44,26 @@ PHOTOS: dict[Split, tuple[str, ...]] = {
         f"{_SKIMAGE}/ihc.png",
         f"{_SKLEARN}/flower.jpg",
     ),
+    "pool": (
+        f"{_SKIMAGE}/astronaut.png",
+        f"{_SKIMAGE}/brick.png",
+        f"{_SKIMAGE}/camera.png",
+        f"{_SKIMAGE}/cell.png",
+        f"{_SKIMAGE}/coffee.png",
+        f"{_SKIMAGE}/grass.png",
+        f"{_SKIMAGE}/hubble_deep_field.jpg",
+        f"{_SKIMAGE}/moon.png",
+        f"{_SKIMAGE}/motorcycle_left.png",
+        f"{_SKIMAGE}/motorcycle_right.png",
+        f"{_SKIMAGE}/page.png",
+        f"{_SKIMAGE}/retina.jpg",
+        f"{_SKIMAGE}/rocket.jpg",
+        f"{_SKIMAGE}/text.png",
+        f"{_SKLEARN}/china.jpg",
+    ),
 }
-"""Files below the installed packages, by split."""
+"""Files below the installed packages, by split; the pool that the minis learn from has all of them
+that are no test pictures."""
 
 
 @cache
@@ -118,6 +138,29 @@ def piece_of(rng: np.random.Generator, photo: np.ndarray, height: int, width: in
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
     return piece * rng.uniform(0.6, 1.0, 3).astype(np.float32)
+
+
+def mixture(
+    rng: np.random.Generator, photo: np.ndarray, other: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """float32 [height, width, 3] in [0, 255]: a piece in other colours, in half of the draws
+    blended with a piece of the other photograph."""
+    piece = recoloured(rng, piece_of(rng, photo, height, width))
+    if rng.random() < 0.5:
+        second = recoloured(rng, piece_of(rng, other, height, width))
+        even = rng.random() < 0.5
+        share = rng.uniform(0.3, 0.7) if even else _clouds(rng, height, width)[..., None] > 0.5
+        piece = share * piece + (1 - share) * second
+    return piece.clip(0, 255).astype(np.float32)
+
+
+def recoloured(rng: np.random.Generator, piece: np.ndarray) -> np.ndarray:
+    """float32 [h, w, 3] with mixed and permuted channels, another contrast, at times inverted."""
+    mix = np.eye(3)[rng.permutation(3)] + 0.3 * rng.normal(size=(3, 3))
+    mix *= rng.uniform(0.5, 1.5) * (-1 if rng.random() < 0.3 else 1)
+    mix /= np.abs(mix).sum(1, keepdims=True).clip(0.5)
+    centre = rng.uniform(50, 205, 3).astype(np.float32)
+    return (piece - piece.mean((0, 1))) @ mix.T.astype(np.float32) + centre
 
 
 def pattern(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -13,6 +13,7 @@ equal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,10 +101,46 @@ def over_time(
 ) -> Tensor:  # [N, T, M, C]
     """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero
     beyond the ends."""
-    frames, channels = x.shape[1], x.shape[-1]
+    channels = x.shape[-1]
     assert convolution.bias is not None
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
     bias = convolution.bias.view(channels, -1).T.contiguous()
+    if past is None and torch.is_grad_enabled():
+        return _TrainedOverTime.apply(x, taps, bias, back)  # type: ignore[no-any-return]
+    return weighted_shifts(x, taps, bias, back, past)
+
+
+class _TrainedOverTime(torch.autograd.Function):
+    """The same for training: slopes are sums of shifted rows too, and autograd would copy each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor, back: int) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        ctx.back = back
+        return weighted_shifts(x, taps, bias, back, None)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (slope,), (x, taps), back = slopes, ctx.saved_tensors, ctx.back
+        frames = slope.shape[1]
+        of_x = slope * taps[back]
+        of_taps = [torch.empty(0)] * KERNEL
+        for index, shift in enumerate(range(back, back - KERNEL, -1)):
+            later = slice(max(shift, 0), frames + min(shift, 0))
+            earlier = slice(max(-shift, 0), max(0, frames - max(shift, 0)))
+            if shift:
+                of_x[:, earlier].addcmul_(slope[:, later], taps[index])
+            of_taps[index] = (slope[:, later] * x[:, earlier]).sum((0, 1))
+        if x.shape[2] == 1:
+            of_x = of_x.sum(2, keepdim=True)
+        return of_x, torch.stack(of_taps), slope.sum((0, 1)), None
+
+
+def weighted_shifts(
+    x: Tensor, taps: Tensor, bias: Tensor, back: int, past: Tensor | None
+) -> Tensor:
+    """`over_time` with the convolution's weights as taps [3, M, C] and bias [M, C]."""
+    frames = x.shape[1]
     y = torch.addcmul(bias, x, taps[back])
     for tap, shift in zip(taps, range(back, back - KERNEL, -1), strict=True):
         if shift > 0:

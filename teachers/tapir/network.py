@@ -53,6 +53,9 @@ class TapirConfig:
     """Channels of the encoder's groups; the fine grid has those of the second, the coarse grid
     those of the fourth."""
     blocks_per_group: int = 2
+    finest_channels: int = 0
+    """The mini: channels of one more grid, of stride 2, for precision below a pixel; 0 has none, as
+    published."""
     extra_blocks: int = 0
     """BootsTAPIR: further residual blocks on the coarse grid, `extra_ratio` times as wide
     inside."""
@@ -85,10 +88,11 @@ class TapirConfig:
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
-        """0.4 M parameters; trains on a CPU core."""
+        """0.45 M parameters; trains on a CPU core. Beside being small it has a grid of stride 2."""
         sizes: dict[str, Any] = dict(
             groups=(16, 32, 48, 64),
             blocks_per_group=1,
+            finest_channels=24,
             extra_ratio=2,
             matching_channels=(8, 16, 8),
             iterations=3,
@@ -99,12 +103,11 @@ class TapirConfig:
         return cls(**(sizes | changes))
 
     @property
-    def fine_channels(self) -> int:
-        return self.groups[1]
-
-    @property
-    def coarse_channels(self) -> int:
-        return self.groups[3]
+    def channels(self) -> tuple[int, ...]:
+        """Of each grid that describes a point, from fine to coarse; the last is the coarse grid, in
+        which points are matched."""
+        finest = (self.finest_channels,) if self.finest_channels else ()
+        return (*finest, self.groups[1], self.groups[3])
 
     @property
     def reach(self) -> int:
@@ -131,8 +134,8 @@ class Features:
 
     resolution: Size
     grids: list[Tensor]
-    """[B, T, h, w, C]: the fine grid (stride 4), the coarse grid (stride 8), the coarse grid pooled
-    by 2, 4, ..."""
+    """[B, T, h, w, C]: those of `TapirConfig.channels` (strides 2 if there is one, 4, 8), then the
+    coarse grid pooled by 2, 4, ..."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,11 @@ class Tapir(nn.Module):
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
         self.config = config
-        features = config.fine_channels + config.coarse_channels
-        correlations = (2 + config.pyramid_levels) * (2 * config.radius + 1) ** 2
-        self.resnet_torch = PreActivationResNet(config.groups, config.blocks_per_group)
+        features = sum(config.channels)
+        correlations = (len(config.channels) + config.pyramid_levels) * (2 * config.radius + 1) ** 2
+        self.resnet_torch = PreActivationResNet(
+            config.groups, config.blocks_per_group, config.finest_channels
+        )
         self.torch_cost_volume_track_mods = MatchingHead(config)
         self.torch_pips_mixer = TemporalMixer(
             4 + features + correlations,
@@ -213,7 +218,7 @@ class Tapir(nn.Module):
         )
         if config.extra_blocks:
             self.extra_convs = ExtraConvolutions(
-                config.coarse_channels, config.extra_ratio, config.extra_blocks
+                config.channels[-1], config.extra_ratio, config.extra_blocks
             )
 
     def forward(
@@ -267,10 +272,10 @@ class Tapir(nn.Module):
             self._encode_block(block, resolution)
             for block in frames.flatten(0, 1).split(memory.frames_per_block)
         ]
-        fine, coarse = (torch.cat(maps) for maps in zip(*blocks, strict=True))
+        *finer, coarse = (torch.cat(maps) for maps in zip(*blocks, strict=True))
         if self.config.extra_blocks:
             coarse = self.extra_convs(coarse, memory.frames_per_block)
-        grids = [fine, _unit_length(coarse)]
+        grids = [*finer, _unit_length(coarse)]
         for _ in range(self.config.pyramid_levels):
             grids.append(F.avg_pool2d(grids[-1], 2))
         return Features(
@@ -281,25 +286,24 @@ class Tapir(nn.Module):
             ],
         )
 
-    def _encode_block(
-        self, frames: Tensor, resolution: Size
-    ) -> tuple[Tensor, Tensor]:  # [F, 3, H, W] -> [F, C, h, w] each
+    def _encode_block(self, frames: Tensor, resolution: Size) -> list[Tensor]:
+        """[F, 3, H, W] -> [F, C, h, w] each, from fine to coarse; the coarse one of any length."""
         images = frames.to(self.resnet_torch.initial_conv.weight.dtype) / 255 * 2 - 1
         if images.shape[-2:] != resolution:
             images = F.interpolate(images, resolution, mode="bilinear", align_corners=False)
-        fine, coarse = self.resnet_torch(images)
-        return _unit_length(fine), coarse
+        *finer, coarse = self.resnet_torch(images)
+        return [*map(_unit_length, finer), coarse]
 
     def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> list[Tensor]:
-        """What each query looks like in its frame: for each of `features` [B, N, fine + coarse
-        channels]."""
+        """What each query looks like in its frame: for each of `features` [B, N, channels of all
+        grids]."""
         frame, xy = queries[..., :1].round().long(), queries[..., None, 1:]
         share = xy / xy.new_tensor(size[::-1])
         described = []
         for level in features:
             parts = [
                 sample_windows(grid, frame, share * _sides(grid, xy) - 0.5, 0)[:, :, 0, 0]
-                for grid in level.grids[:2]
+                for grid in level.grids[: len(self.config.channels)]
             ]
             described.append(torch.cat(parts, -1))
         return described
@@ -344,9 +348,9 @@ class Tapir(nn.Module):
         return TapirSteps(torch.cat(steps) * to_video, self.config.iterations)
 
     def match(self, features: Features, described: Tensor, memory: Memory = CPU_MEMORY) -> Tensor:
-        """[B, N, fine + coarse channels] to [B, N, T, 4]: where each frame alone looks most like
-        the query."""
-        coarse = features.grids[1]
+        """[B, N, channels of all grids] to [B, N, T, 4]: where each frame alone looks most like the
+        query."""
+        coarse = features.grids[len(self.config.channels) - 1]
         batch, frames, height, width, _ = coarse.shape
         cells = coarse.flatten(1, 3).mT  # [B, C, T * h * w]
         cell_px = self.config.raster / _sides(coarse, described)
@@ -357,13 +361,13 @@ class Tapir(nn.Module):
             )
             return torch.cat([xy * cell_px, logits], -1).view(batch, -1, frames, 4)
 
-        points = described[..., self.config.fine_channels :]
+        points = described[..., -self.config.channels[-1] :]
         return memory.in_blocks(matched, points, points_per_query=MAP_POINTS * batch * frames)
 
     def refine(
         self,
         features: Features,
-        described: Tensor,  # [B, N, fine + coarse channels]
+        described: Tensor,  # [B, N, channels of all grids]
         start: Tensor,  # [B, N, T, 4] px of the raster, logits
         past: Past | None = None,  # [B, N, iterations, blocks, ...]; B must be 1
         memory: Memory = CPU_MEMORY,
@@ -384,11 +388,11 @@ class Tapir(nn.Module):
         first: Tensor | None = None,
         second: Tensor | None = None,
     ) -> Tensor:  # [B, N, iterations, T, 4]
-        fine, raster = self.config.fine_channels, self.config.raster
+        raster = self.config.raster
         xy, logits = start.split(2, -1)
         batch, _, frames, _ = xy.shape
         move_scale = raster / xy.new_tensor(features.resolution[::-1])
-        # [B, N, T, fine + coarse channels]
+        # [B, N, T, channels of all grids]
         point = described[:, :, None].expand(-1, -1, frames, -1)
         correlated = (
             partial(correlate_maps, x_by_height=True) if self.config.official_quirks else correlate
@@ -401,7 +405,8 @@ class Tapir(nn.Module):
                 if first is None or second is None
                 else Past(first[0, :, iteration], second[0, :, iteration])
             )
-            parts = [point[..., :fine]] + [point[..., fine:]] * (len(features.grids) - 1)
+            parts = list(point.split(self.config.channels, -1))
+            parts += parts[-1:] * self.config.pyramid_levels
             correlations = [
                 correlated(grid, part, xy / raster * _sides(grid, xy), self.config.radius)
                 for grid, part in zip(features.grids, parts, strict=True)

@@ -412,7 +412,7 @@ def test_a_missing_photograph_is_named():
         ({"bend": 1.5}, r"bend = 1.5: must be in \[0, 1\]"),
         ({"blur": -0.1}, r"blur = -0.1: must be in \[0, 1\]"),
         ({"noise": 100.0}, r"noise = 100.0: must be in \[0, 64\]"),
-        ({"domain": "moon"}, "domain = 'moon': there are 'photos' and 'patterns'"),
+        ({"domain": "moon"}, "domain = 'moon': there are 'photos', 'mixtures', 'patterns'"),
         ({"query_frame": "last"}, "query_frame = 'last': there are 'first' and 'random'"),
         ({"split": "val"}, "split = 'val': there are train, test"),
     ],
