@@ -106,7 +106,7 @@ def over_time(
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
     bias = convolution.bias.view(channels, -1).T.contiguous()
     if past is None and torch.is_grad_enabled():
-        return _TrainedOverTime.apply(x, taps, bias, back)  # type: ignore[no-any-return]
+        return _TrainedOverTime.apply(x, taps, bias, back)
     return weighted_shifts(x, taps, bias, back, past)
 
 

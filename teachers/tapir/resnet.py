@@ -48,7 +48,7 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor, rectify: bool = False) -> Tensor:  # [F, C, h, w]
         """With `rectify`, a ReLU follows, in place."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _TrainedNorm.apply(x, self.weight, self.bias, self.eps, rectify)  # type: ignore[no-any-return]
+            return _TrainedNorm.apply(x, self.weight, self.bias, self.eps, rectify)
         y = self.normalised(x)
         return y.relu_() if rectify else y
 
