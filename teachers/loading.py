@@ -9,7 +9,7 @@ from typing import Any
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.errors import ConfigError
 from teachers.interface import MODES, Mode, Teacher
-from teachers.registry import entry_of, factory_of, names, own_name
+from teachers.registry import VERIFIERS, entry_of, factory_of, names, own_name
 
 
 def load(
@@ -41,6 +41,11 @@ def load(
     if mode not in MODES:
         raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
     known = _known_name(name, checkpoint)
+    if known in (verifier.name for verifier in VERIFIERS):
+        raise ConfigError(
+            f"{known!r} judges the tracks of teachers and makes none: it is no teacher. "
+            "`teachers.verifier.load` makes it."
+        )
     factory = factory_of(known)
     if ":" not in known and (shipped := entry_of(known).shipped_checkpoint):
         checkpoint, settings = checkpoint or str(shipped), {"preset": "mini"} | settings

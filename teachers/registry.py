@@ -199,6 +199,28 @@ TABLE: tuple[TeacherEntry, ...] = (
     ),
 )  # fmt: skip
 
+VERIFIERS: tuple[TeacherEntry, ...] = (
+    TeacherEntry(
+        name="track-on-r-verifier",
+        factory="teachers.verifier.verifier:Verifier",
+        architecture="Track-On-R's verifier",
+        licence="CC-BY-NC 4.0",
+        weights="https://huggingface.co/gorkaydemir/track_on_r verifier.pt",
+        file=WeightsFile(
+            file="verifier.pt",
+            page="https://huggingface.co/gorkaydemir/track_on_r",
+            url="https://huggingface.co/gorkaydemir/track_on_r/resolve/main/verifier.pt",
+            licence="CC-BY-NC 4.0",
+            code="MIT, its encoder CC-BY-NC 4.0",
+        ),
+    ),
+)
+"""Networks that judge the tracks of teachers, and are none: `teachers.verifier.load` makes them.
+
+`pull` and `check` know their files. No licence of this file is stated where it is published; but it
+holds the encoder of CoTracker3, and so its licence.
+"""
+
 
 def entries() -> list[TeacherEntry]:
     """Every teacher that can be named here: the table, then what installed packages register."""
@@ -229,8 +251,11 @@ def own_name(name: str) -> str:
 
 
 def entry_of(name: str) -> TeacherEntry:
-    """The row of teacher `name`; a ConfigError that lists the names if there is none."""
+    """The row of a teacher, or of a verifier; a ConfigError that lists the teachers if there is none."""
     found = {entry.name: entry for entry in entries()}
+    for verifier in VERIFIERS:
+        if verifier.name == name and name not in found:
+            return verifier
     if name not in found:
         raise ConfigError(
             f"no teacher {name!r}: there are {', '.join(found)}; or give 'module:Class' for one of "

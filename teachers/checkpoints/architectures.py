@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from teachers.errors import ConfigError
-from teachers.registry import entries, factory_of
+from teachers.registry import VERIFIERS, entries, factory_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -41,11 +41,12 @@ def weightless(name: str, config: Any) -> nn.Module:
 
 
 def teachers_with(shapes: Shapes) -> list[str]:
-    """The teachers whose network has these keys and shapes, or, if none has, those that come
-    nearest; each as "'name'", with its preset if that is not "official". Empty if none is like it.
+    """The teachers, or the verifier, whose network has these keys and shapes; if none, the nearest.
+
+    Each as "'name'", with its preset if that is not "official". Empty if none is like it.
     """
     likeness: dict[str, float] = {}
-    for entry in entries():
+    for entry in (*entries(), *VERIFIERS):
         if entry.shipped:  # a network of another entry, and what its file is for stands in it
             continue
         with contextlib.suppress(ConfigError):  # of a package that cannot be imported

@@ -32,7 +32,7 @@ from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_place
 from teachers.errors import CheckpointError
 
-WRAPPINGS = ("state_dict", "model", "model_state_dict")
+WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 SHOWN = 3
 """How many keys an error names."""
@@ -105,7 +105,7 @@ def wrong_network(
     if repr(name) in likely:
         whose = f"It looks like a file of {name!r} that was changed or is incomplete: "
     elif likely:
-        whose = f"It looks like a file of {' or '.join(likely)}: name that teacher, or "
+        whose = f"It looks like a file of {' or '.join(likely)}: name that one, or "
     else:
         whose = "No teacher here has such keys: "
     return CheckpointError(

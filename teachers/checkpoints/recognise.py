@@ -4,12 +4,15 @@ shapes, and name."""
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
+
+from torch import Tensor
 
 from teachers.checkpoints.architectures import configs, weightless
 from teachers.checkpoints.files import TEACHER, differences, read_metadata, read_weights
 from teachers.errors import CheckpointError, ConfigError
-from teachers.registry import TeacherEntry, entries
+from teachers.registry import VERIFIERS, TeacherEntry, entries
 
 
 def recognise(path: str | Path) -> str:
@@ -26,7 +29,13 @@ def recognise(path: str | Path) -> str:
     stored = read_metadata(path).get(TEACHER)
     if stored is not None:
         return stored
-    fitting = _fitting(path)
+    weights = read_weights(path)
+    fitting = _fitting(weights, entries())
+    if verifiers := _fitting(weights, VERIFIERS):
+        raise CheckpointError(
+            f"{path}: is the file of {verifiers[0].name!r}, which judges the tracks of teachers and makes "
+            "none: it cannot be named as a teacher."
+        )
     if not fitting:
         raise CheckpointError(
             f"{path}: does not say which network it is of, and its keys and shapes are not those "
@@ -42,9 +51,9 @@ def recognise(path: str | Path) -> str:
     return (named or fitting)[0].name
 
 
-def _fitting(path: str | Path) -> list[TeacherEntry]:
-    weights, fitting = read_weights(path), []
-    for entry in entries():
+def _fitting(weights: dict[str, Tensor], among: Iterable[TeacherEntry]) -> list[TeacherEntry]:
+    fitting = []
+    for entry in among:
         with contextlib.suppress(ConfigError):  # of a package that cannot be imported
             config = configs(entry.name).get("official")
             if config is not None and not differences(

@@ -255,7 +255,7 @@ def test_the_file_of_another_teacher_is_named_for_what_it_is(tmp_path):
         match=(
             r"w\.pt: not a checkpoint of 'tapir': 30 of 218 keys are unexpected \(first: .*\); 1 "
             r"of 188 keys have another shape .*It looks like a file of 'bootstapir' or "
-            r"'bootstapir-causal': name that teacher, or get the file that belongs to 'tapir' "
+            r"'bootstapir-causal': name that one, or get the file that belongs to 'tapir' "
             r"\(`tapdistill teachers pull tapir`\)"
         ),
     ):
