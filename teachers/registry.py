@@ -251,7 +251,7 @@ def own_name(name: str) -> str:
 
 
 def entry_of(name: str) -> TeacherEntry:
-    """The row of a teacher, or of a verifier; a ConfigError that lists the teachers if there is none."""
+    """The row of a teacher or verifier; a ConfigError that lists the teachers if there is none."""
     found = {entry.name: entry for entry in entries()}
     for verifier in VERIFIERS:
         if verifier.name == name and name not in found:

@@ -24,6 +24,7 @@ from pipelines.terminal.progress import Lines
 from teachers import ConfigError, TeacherEntry, entries
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
 from teachers.licences import commercial_use
+from teachers.registry import VERIFIERS
 
 MB = 1e6
 
@@ -98,6 +99,8 @@ def _list() -> None:
         f"into {weights_folder()}."
     )
     say(commercial_use({entry.name: _licence(entry) for entry in entries()}))
+    verifiers = (f"{entry.name} ({_licence(entry)}, {_state(entry)})" for entry in VERIFIERS)
+    say(f"To judge the tracks of teachers, asked for by name: {', '.join(verifiers)}.")
 
 
 def _licence(entry: TeacherEntry) -> str:

@@ -33,8 +33,8 @@ def recognise(path: str | Path) -> str:
     fitting = _fitting(weights, entries())
     if verifiers := _fitting(weights, VERIFIERS):
         raise CheckpointError(
-            f"{path}: is the file of {verifiers[0].name!r}, which judges the tracks of teachers and makes "
-            "none: it cannot be named as a teacher."
+            f"{path}: is the file of {verifiers[0].name!r}, which judges the tracks of teachers "
+            "and makes none: it cannot be named as a teacher."
         )
     if not fitting:
         raise CheckpointError(
