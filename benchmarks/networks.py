@@ -61,6 +61,9 @@ ROWS = (
     Row("bootstapir-causal", 1, 256, 256, None, 1, 5.1, 1398, 1.2),
     Row("pips", 8, 384, 512, 6, 1, 21.2, 1942, 1.4),
     Row("pips2", 24, 384, 512, 16, 1, 63.4, 2325, 1.2),
+    Row("tapnext", 6, 256, 256, None, 1, 33.0, 2918, 1.3),
+    Row("tapnextpp", 1, 256, 256, None, 1, 4.6, 2314, 1.3),
+    Row("tapnextpp-512", 1, 512, 512, None, 1, 24.6, 4423, 1.3),
 )
 """Official figures: the published code of each model (facebookresearch/co-tracker at 82e02e8,
 google-deepmind/tapnet, aharley/pips, aharley/pips2) with torch 2.13.0 in float32 on two cores of an
@@ -223,6 +226,8 @@ def network(row: Row, bf16: bool) -> tuple[Callable[[], Tensor], Tensor]:
     queries[:, 0] = queries[:, 0].floor()
     queries[: QUERIES // 3, 0] = 0
     queries[:, 1:] += 0.08 * torch.tensor([row.width, row.height])
+    if row.teacher.startswith("tapnext"):
+        return tapnext_pass(teacher, frames.numpy(), queries.numpy()), queries
     video, points = frames.permute(0, 3, 1, 2)[None], queries[None]
 
     def forward() -> Tensor:
@@ -250,6 +255,24 @@ def network(row: Row, bf16: bool) -> tuple[Callable[[], Tensor], Tensor]:
     stream = teacher.stream(queries.numpy())
     stream.push(frames.numpy())  # the points join; what is measured is a frame after that
     return lambda: torch.from_numpy(stream.push(frames.numpy()).xy), queries
+
+
+def tapnext_pass(teacher: Any, frames: Any, queries: Any) -> Callable[[], Tensor]:
+    """Through a clip from its beginning; through a single frame as one of a stream, after
+    another."""
+    import torch
+
+    with torch.inference_mode():
+        points, state = teacher.to_units(queries, frames.shape[1:3]), None
+        if len(frames) == 1:
+            _, state = teacher.advance(frames, points, len(queries), None)
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            answers, _ = teacher.advance(frames, points, len(queries), state)
+        return answers[..., :2] * (frames.shape[2] / 256)
+
+    return run
 
 
 def matrix_rate(bf16: bool) -> float:

@@ -26,6 +26,7 @@ TEACHERS = {
     "cotracker3-online": {},
     "cotracker2": {"predictor": "online"},
     "bootstapir-causal": {"resolutions": [(128, 128)]},
+    "tapnext": {},
 }
 """With the settings of a live demo."""
 

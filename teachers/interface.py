@@ -97,7 +97,7 @@ class Teacher(abc.ABC):
         """
         raise ConfigError(
             f"teacher {self.info.name!r} needs the whole clip: `track` it, or stream with an "
-            "online teacher such as 'cotracker3-online' or 'bootstapir-causal'."
+            "online teacher such as 'cotracker3-online', 'bootstapir-causal', or 'tapnextpp'."
         )
 
     @abc.abstractmethod

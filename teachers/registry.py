@@ -41,6 +41,10 @@ class WeightsFile:
     """"module:function" for weights that lie inside something else: called with an empty folder, it
     returns the path of the file that it put there, and raises CheckpointError or
     SurroundingsError."""
+    form: str | None = None
+    """"module:function" for a file whose tensors are not named as the network names them: called
+    with the tensors of any file, it returns those of this form as the network names them, and
+    others as they are."""
     size: int | None = None
     """Bytes; None is not known, and so not checked."""
     sha256: str | None = None
@@ -89,6 +93,19 @@ def _tapir(path: str) -> WeightsFile:
         licence="Apache-2.0",
         code="Apache-2.0",
         url=f"https://storage.googleapis.com/dm-tapnet/{path}",
+    )
+
+
+def _tapnext(url: str, size: int | None = None, sha256: str | None = None) -> WeightsFile:
+    return WeightsFile(
+        file=url.rpartition("/")[2],
+        page="https://github.com/google-deepmind/tapnet",
+        licence="Apache-2.0",
+        code="Apache-2.0",
+        url=f"https://storage.googleapis.com/{url}",
+        form="teachers.tapnext.published:state_dict",
+        size=size,
+        sha256=sha256,
     )
 
 
@@ -164,6 +181,33 @@ TABLE: tuple[TeacherEntry, ...] = (
         file=_tapir("bootstap/causal_bootstapir_checkpoint.pt"),
     ),
     TeacherEntry(
+        name="tapnext", factory="teachers.tapnext.teacher:TapNextTeacher",
+        architecture="TAPNext, frame by frame with a state", licence="Apache-2.0",
+        weights="dm-tapnet tapnext/tapnext_ckpt.npz",
+        file=_tapnext("dm-tapnet/tapnext/tapnext_ckpt.npz"),
+    ),
+    TeacherEntry(
+        name="bootstapnext", factory="teachers.tapnext.teacher:TapNextTeacher",
+        architecture="TAPNext, frame by frame with a state", licence="Apache-2.0",
+        weights="dm-tapnet tapnext/bootstapnext_ckpt.npz",
+        file=_tapnext("dm-tapnet/tapnext/bootstapnext_ckpt.npz", size=776980182),
+    ),
+    TeacherEntry(
+        name="tapnextpp", factory="teachers.tapnext.teacher:TapNextTeacher",
+        architecture="TAPNext, trained on 1024 frames", licence="Apache-2.0",
+        weights="dm-tapnet tapnextpp/tapnextpp_ckpt.pt",
+        file=_tapnext("dm-tapnet/tapnextpp/tapnextpp_ckpt.pt", size=2532282370),
+    ),
+    TeacherEntry(
+        name="tapnextpp-512", factory="teachers.tapnext.teacher:TapNext512Teacher",
+        architecture="TAPNext, trained on 1024 frames, 512 px", licence="Apache-2.0",
+        weights="gresearch tapnextpp/tapnextpp_512.ckpt",
+        file=_tapnext(
+            "gresearch/tapnextpp/tapnextpp_512.ckpt", size=2532283010,
+            sha256="6cd0e793fdcface3063d63f8ed3819bcf74c2c0468fe1fef85acee4de2f3609f",
+        ),
+    ),
+    TeacherEntry(
         name="cotracker2", factory="teachers.cotracker.online:CoTracker2Teacher",
         architecture="CoTracker 2.1, windows of 16", licence="CC-BY-NC 4.0",
         weights="https://huggingface.co/facebook/cotracker cotracker2v1.pth",
@@ -237,6 +281,11 @@ def entries() -> list[TeacherEntry]:
             ),
         )
     return list(own.values())
+
+
+def published_forms() -> list[str]:
+    """Every `WeightsFile.form` of the table, each once."""
+    return list(dict.fromkeys(entry.file.form for entry in TABLE if entry.file and entry.file.form))
 
 
 def names() -> list[str]:

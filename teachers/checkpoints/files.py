@@ -1,10 +1,10 @@
 """Checkpoints: weights from a file into a network, all of them or none.
 
-Reads safetensors, and torch's own files with `weights_only=True`, so a file can hold tensors but no
-code; which of the two it is, its content says. The wrappings of training scripts are taken off: a
-dict with the weights under "state_dict" or "model" (Lightning and most others), and what Lightning
-("model."), data-parallel training ("module."), and `torch.compile` put in front of every key. Then
-every key and every shape must be the network's.
+Reads safetensors, torch's own files with `weights_only=True`, and numpy's npz without pickles, so a
+file can hold tensors but no code; which of them it is, its content says. The wrappings of training
+scripts are taken off: a dict with the weights under "state_dict" or "model" (Lightning and most
+others), and what Lightning ("model."), data-parallel training ("module."), and `torch.compile` put
+in front of every key. Then every key and every shape must be the network's.
 
 A file that this project wrote says in its metadata which teacher it is for and how large the
 network is, so both need no flag.
@@ -13,16 +13,20 @@ network is, so both need no flag.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import pickle
 import re
 import struct
 import tarfile
 import warnings
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -31,9 +35,10 @@ from torch import Tensor, nn
 from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_place
 from teachers.errors import CheckpointError
+from teachers.registry import published_forms
 
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
-PREFIXES = ("module.", "model.", "_orig_mod.")
+PREFIXES = ("module.", "model.", "_orig_mod.", "tapnext.")
 SHOWN = 3
 """How many keys an error names."""
 
@@ -121,7 +126,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file.")
     try:
-        content: Any = load_file(path) if is_safetensors(path) else _load_torch(path)
+        content: Any = _reader(path)(path)
     except (*DAMAGE, OSError) as error:
         raise CheckpointError(
             f"{path}: not a checkpoint that can be read as tensors alone: {_reason(path, error)}. "
@@ -141,7 +146,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: holds no state dict: a dict of tensors is needed, at the top or under one of "
             f"{', '.join(WRAPPINGS)}."
         )
-    return _without_prefixes({str(key): value for key, value in content.items()})
+    weights = _without_prefixes({str(key): value for key, value in content.items()})
+    for form in published_forms():
+        module, _, function = form.partition(":")
+        weights = getattr(importlib.import_module(module), function)(weights)
+    return weights
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -179,12 +188,33 @@ def stored_config(path: str | Path, default: Config) -> Config:
         ) from error
 
 
+def _reader(path: Path) -> Callable[[Path], Any]:
+    if is_safetensors(path):
+        return load_file
+    return _load_npz if is_npz(path) else _load_torch
+
+
 def _load_torch(path: Path) -> Any:
     # given a name, torch would go by its suffix
     with path.open("rb") as file, warnings.catch_warnings():
         # of unusual pickles, which are read or refused all the same
         warnings.simplefilter("ignore", UserWarning)
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _load_npz(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def is_npz(path: Path) -> bool:
+    """Whether a file is numpy's npz: a zip of .npy members. Torch's files are zips of others."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -215,6 +245,8 @@ DAMAGE = (
     AssertionError,
     struct.error,
     tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What reading a damaged file raises: a torch file is a pickle, and a broken pickle fails in any of
 these ways."""

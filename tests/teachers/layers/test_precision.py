@@ -17,6 +17,7 @@ NAMES = [
     "bootstapir-causal",
     "pips",
     "pips2",
+    "tapnext",
 ]
 
 
@@ -30,7 +31,9 @@ def test_bf16_is_off_unless_asked_for_and_recorded(name):
     assert fast.info.settings["bf16"] is True
 
 
-@pytest.mark.parametrize("name", ["cotracker3-offline", "cotracker2", "tapir", "pips", "pips2"])
+@pytest.mark.parametrize(
+    "name", ["cotracker3-offline", "cotracker2", "tapir", "pips", "pips2", "tapnext"]
+)
 def test_bf16_moves_tracks_by_a_fraction_of_a_pixel(name):
     draw = np.random.default_rng(0)
     frames = draw.integers(0, 256, (8, 96, 96, 3), dtype=np.uint8)

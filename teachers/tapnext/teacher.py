@@ -1,0 +1,265 @@
+"""TAPNext, BootsTAPNext, TAPNext++ as teachers: one causal network, forwards and backwards.
+
+    frames --resized to a square--> pass, a block of frames a call --> [pass over the reversed clip]
+
+| mode | frames before a query | beside that |
+|---|---|---|
+| `predictor` | NaN: what the causal network says there means nothing | streams |
+| `label` | from the reversed clip | a track goes through its query, as the network may not |
+| `recipe`, `benchmark` | from the reversed clip | as the official demos do for TAP-Vid |
+
+No published recipe has these teachers.
+
+All points see each other, so the answer for a query depends on which others are asked; TAP-Vid asks
+for all of a video at once. What is computed at once grows neither with the frames nor their size: a
+clip of any length goes in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
+from teachers.errors import ConfigError
+from teachers.finite import require_finite
+from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.layers.memory import Memory
+from teachers.settings import require_switch, require_whole
+from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, TapNextConfig, certainty
+from teachers.tapnext.stream import TapNextStream
+from teachers.tapnext.support_points import around
+from teachers.tracks import Tracks, VisibleRule
+
+Preset = Literal["official", "mini"]
+
+LARGEST_LAYER = {"cpu": 2**23, "cuda": 2**27}
+"""Values of the widest layer in a call, by device: 2 frames of the published network on a CPU, 34
+on a GPU."""
+PIXELS_AT_ONCE = 2**24
+"""Of the frames that are resized together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapNextCall:
+    """How a mode calls the network."""
+
+    backward: bool
+    """Take the frames before a query from a pass over the reversed clip; else they are NaN."""
+    through_query: bool
+    """Put each track through its query, as a label should go."""
+    support_points: int = 0
+    """Points around each query that are tracked with it and dropped; 64 is the VOT entry of
+    TAPNext++."""
+    use_certainty: bool = False
+    """A point counts as visible where visibility times certainty is above 0.5, as the JAX demo has
+    it; else by its visibility alone."""
+
+    def __post_init__(self) -> None:
+        require_whole(0, support_points=self.support_points)
+        require_switch(
+            backward=self.backward,
+            through_query=self.through_query,
+            use_certainty=self.use_certainty,
+        )
+
+
+def call_of(mode: Mode) -> TapNextCall:
+    """See the table above."""
+    return TapNextCall(backward=mode != "predictor", through_query=mode == "label")
+
+
+class TapNextTeacher(Teacher):
+    """TAPNext at 256 x 256 px.
+
+    Settings:
+        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
+        backward, through_query, support_points, use_certainty: see `TapNextCall`; None keeps what
+            the mode does.
+        numerics, official_quirks: see `TapNextConfig`.
+        memory: see `Memory`; of it, only the frames of a block count. It bounds what is computed at
+            once, and changes no answer.
+        bf16: see `compute_in_bf16`; gates, recurrence, and state stay float32.
+    """
+
+    architecture: ClassVar[str] = "TAPNext"
+    variant: ClassVar[Mapping[str, Any]] = {}
+    """Fields of `TapNextConfig` in which this model differs."""
+    weights_at: ClassVar[str] = "https://github.com/google-deepmind/tapnet"
+    presets: ClassVar[Mapping[str, Any]] = PRESETS
+    """Configs of the network by name; called with `variant`."""
+    network: ClassVar[type[TapNext]] = TapNext
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        preset: Preset = "official",
+        backward: bool | None = None,
+        through_query: bool | None = None,
+        support_points: int | None = None,
+        use_certainty: bool | None = None,
+        numerics: Literal["torch", "jax"] = "torch",
+        official_quirks: bool = False,
+        memory: Memory | None = None,
+        bf16: bool = False,
+    ) -> None:
+        if checkpoint is None:
+            raise no_weights(name, self.weights_at, "Apache-2.0")
+        if preset not in PRESETS:
+            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
+        require_switch(official_quirks=official_quirks, bf16=bf16)
+        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
+        official = config == TapNextConfig.official(**self.variant)
+        config = replace(config, numerics=numerics, official_quirks=official_quirks)
+        given = {
+            "backward": backward, "through_query": through_query, "support_points": support_points,
+            "use_certainty": use_certainty,
+        }  # fmt: skip
+        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        self.call: TapNextCall = replace(call_of(mode), **changed)
+        self.device = pick_device(device)
+        self.memory = memory or Memory()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = TapNext(config).eval().requires_grad_(False)
+        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        self.info = TeacherInfo(
+            name=name,
+            architecture=self.architecture
+            if official
+            else f"{self.architecture}, {millions:.1f} M parameters",
+            mode=mode,
+            visible_rule=str(VisibleRule("v*c" if self.call.use_certainty else "v", 0.5)),
+            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
+            checkpoint_sha256="random"
+            if checkpoint == "random"
+            else load_weights(self.model, checkpoint, name),
+            settings=asdict(self.call)
+            | {"numerics": numerics, "official_quirks": official_quirks, "bf16": bf16},
+        )
+        self.model.to(self.device)
+        if bf16:
+            compute_in_bf16(self.model)
+
+    def stream(self, queries: np.ndarray) -> TapNextStream:
+        """See `Teacher.stream`."""
+        if self.call.backward:
+            raise ConfigError(
+                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
+                "also tracks backward: stream with mode 'predictor'."
+            )
+        return TapNextStream(self, queries)
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        with torch.inference_mode():
+            answers = self._pass(frames, queries)
+            before = np.arange(len(frames)) < queries[:, :1]  # [N, T]
+            if self.call.backward and before.any():
+                back = self._pass(frames[::-1], queries * [-1, 1, 1] + [len(frames) - 1, 0, 0])
+                answers = torch.where(torch.from_numpy(before)[..., None], back.flip(1), answers)
+            tracks = self.to_tracks(
+                answers, frames.shape[1:3], None if self.call.backward else before
+            )
+        if self.call.through_query:
+            tracks.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
+        return tracks
+
+    def _pass(
+        self, frames: np.ndarray, queries: np.ndarray
+    ) -> Tensor:  # [T, H, W, 3], [N, 3] -> [N, T, 4]
+        points = self.to_units(queries, frames.shape[1:3])
+        return self.advance(frames, points, len(queries), None)[0]
+
+    def advance(
+        self,
+        frames: np.ndarray,  # uint8 [T, H, W, 3]
+        points: Tensor,  # [1, M, 3] as `to_units` gives them
+        kept: int,  # how many of them are queries
+        state: State | None,  # after the frames before
+    ) -> tuple[Tensor, State]:
+        """[N, T, 4], on the CPU: x, y in units, visibility, and certainty; and the state after
+        these frames."""
+        length, parts = self.frames_per_block(points.shape[1]), []
+        for first in range(0, len(frames), length):
+            answer, state = self.model(
+                self.to_raster(frames[first : first + length]), points, state
+            )
+            xy, logits = answer.xy[0, :kept], answer.logits[0, :kept]
+            sure = certainty(xy, logits, official_quirks=self.model.config.official_quirks)
+            shares = torch.stack([answer.visible[0, :kept].sigmoid(), sure.clamp(0, 1)], -1)
+            parts.append(torch.cat([xy, shares], -1).cpu())
+        assert state is not None
+        return torch.cat(parts, 1), state
+
+    def frames_per_block(self, points: int) -> int:
+        """How many frames go through the network in one call."""
+        config = self.model.config
+        widest = ((config.raster // PATCH) ** 2 + points) * 4 * config.width
+        largest = LARGEST_LAYER["cpu" if self.device.type == "cpu" else "cuda"]
+        return self.memory.frames_per_block or max(1, largest // widest)
+
+    def to_units(self, queries: np.ndarray, size: tuple[int, ...]) -> Tensor:  # [N, 3] -> [1, M, 3]
+        """Queries from px of the frames, pixel centres, to units of the network, and their support
+        points after them."""
+        height, width = size
+        points = queries + np.array([0, 0.5, 0.5])
+        if self.call.support_points:
+            points = np.concatenate(
+                [points, around(points, self.call.support_points, (height, width))]
+            )
+        points = points * [1, UNITS / width, UNITS / height]
+        return torch.from_numpy(points.astype(np.float32))[None].to(self.device)
+
+    def to_raster(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> [1, T, 3, R, R]
+        """Frames as the network takes them: a square, -1..1."""
+        side = self.model.config.raster
+        at_once, resized = max(1, PIXELS_AT_ONCE // frames[0].size), []
+        for first in range(0, len(frames), at_once):
+            part = torch.from_numpy(
+                frames[first : first + at_once].copy()
+            )  # torch warns of read-only arrays, and takes no reversed ones
+            part = part.to(self.device).permute(0, 3, 1, 2).float()
+            resized.append(F.interpolate(part, (side, side), mode="bilinear", align_corners=False))
+        return torch.cat(resized)[None] / 127.5 - 1
+
+    def to_tracks(
+        self, answers: Tensor, size: tuple[int, ...], unknown: np.ndarray | None
+    ) -> Tracks:  # [N, T, 4]
+        """Answers as tracks in px of frames of `size`, pixel centres, NaN where `unknown` [N,
+        T]."""
+        height, width = size
+        values = answers.numpy()
+        known = answers if unknown is None else answers[torch.from_numpy(~unknown)]
+        require_finite(known, self.info.name)
+        xy = values[..., :2] * np.array([width / UNITS, height / UNITS], np.float32) - np.float32(
+            0.5
+        )
+        tracks = Tracks(xy, values[..., 2].copy(), values[..., 3].copy())
+        if unknown is not None:
+            for value in (tracks.xy, tracks.visibility, tracks.confidence):
+                value[unknown] = np.nan
+        return tracks
+
+
+class TapNext512Teacher(TapNextTeacher):
+    """TAPNext at 512 x 512 px: the same network on four times as many patches."""
+
+    architecture = "TAPNext, 512 px"
+    variant: ClassVar[Mapping[str, Any]] = {"raster": 512}
