@@ -4,6 +4,7 @@ files."""
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 import teachers
+from teachers.checkpoints.cache import cached_checkpoint, checkpoint_place
 from teachers.checkpoints.check import check
 from teachers.checkpoints.files import CONFIG, read_weights
+from teachers.checkpoints.pull import pull
 from teachers.checkpoints.recognise import recognise
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
+from teachers.registry import TABLE
 from teachers.tapnext.network import TapNext, TapNextConfig
 from teachers.tapnext.support_points import around
 from teachers.tapnext.teacher import TapNext512Teacher, TapNextTeacher
@@ -254,70 +258,88 @@ def joined(parts: list[teachers.Tracks]) -> teachers.Tracks:
 # --- published files
 
 
+MINI = {768: 64, 3072: 256, 1024: 64, 12: 2, 64: 32, 1536: 128, 2304: 192}
+"""Sides of the published arrays, and of those of the mini network."""
+
+
 @pytest.fixture(scope="module")
-def small_jax_file(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A file as the JAX release has it, of small arrays, made from the list of its keys by the
-    operations that stand there."""
-    width, heads, hidden = 24, 12, 96
+def mini_jax_file(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Of the mini network, made from the list of JAX keys by the operations that stand there."""
+    width = MINI[768]
+    operations = {
+        "a": lambda a: a,
+        "a.T": lambda a: a.T,
+        "a[0] with axes (3, 2, 0, 1)": lambda a: a[0].transpose(3, 2, 0, 1),
+        "a.reshape(768, 768).T": lambda a: a.reshape(width, width).T,
+        "a.reshape(768)": lambda a: a.reshape(width),
+    }
     entries = json.loads((parity.DATA / "tapnext.jax_keys.json").read_text())["entries"]
-    scaled = {768: width, 3072: hidden, 64: width // heads, 1536: 2 * width, 2304: 3 * width}
     rng, arrays, expected = np.random.default_rng(0), {}, {}
     for entry in entries:
-        shape = tuple(entry["shape"] if "_head" in entry["jax"] else [])
-        shape = shape or tuple(scaled.get(side, side) for side in entry["shape"])
-        if "_head" in entry["jax"]:
-            shape = tuple(width if side == 768 else side for side in entry["shape"])
-        a = rng.standard_normal(shape).astype(np.float32)
-        arrays[entry["jax"]] = a
-        ours = {
-            "a": lambda a: a,
-            "a.T": lambda a: a.T,
-            "a[0] with axes (3, 2, 0, 1)": lambda a: a[0].transpose(3, 2, 0, 1),
-            "a.reshape(768, 768).T": lambda a: a.reshape(width, width).T,
-            "a.reshape(768)": lambda a: a.reshape(width),
-        }[entry["op"]](a)
+        block = re.search(r"encoderblock_(\d+)", entry["jax"])
+        if block and int(block[1]) > 1:
+            continue
+        a = rng.standard_normal([MINI.get(side, side) for side in entry["shape"]])
+        arrays[entry["jax"]] = a.astype(np.float32)
+        ours = operations[entry["op"]](arrays[entry["jax"]])
         if "rows" in entry:
-            first, end = (scaled.get(row, row) for row in entry["rows"])
-            whole = expected.setdefault(
-                entry["torch"], np.zeros((3 * width, *ours.shape[1:]), np.float32)
-            )
-            whole[first:end] = ours
+            first, end = (MINI.get(row, row) for row in entry["rows"])
+            whole = np.zeros((3 * width, *ours.shape[1:]), np.float32)
+            expected.setdefault(entry["torch"], whole)[first:end] = ours
         else:
             expected[entry["torch"]] = ours
     path = tmp_path_factory.mktemp("jax") / "tapnext_ckpt.npz"
     np.savez(path, **arrays)
-    return path, {
-        key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in expected.items()
-    }
+    tensors = {key: torch.from_numpy(value.copy()) for key, value in expected.items()}
+    return path, tensors
 
 
-def test_arrays_of_the_jax_release_go_where_its_list_of_keys_says(small_jax_file):
-    path, expected = small_jax_file
+def test_arrays_of_the_jax_release_go_where_its_list_of_keys_says(mini_jax_file):
+    path, expected = mini_jax_file
     ours = read_weights(path)
     assert ours.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(ours[key], value, atol=0, rtol=0, msg=key)
-    network = TapNext(TapNextConfig(width=24, heads=12))
-    network.load_state_dict(ours)
 
 
-def test_a_jax_file_of_another_size_or_cut_off_is_refused(small_jax_file, tmp_path):
-    path, _ = small_jax_file
+def test_a_jax_file_is_pulled_found_again_and_loaded(mini_jax_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path / "home"))
+    path, expected = mini_jax_file
+    pulled = pull("tapnext", from_file=path)
+    assert (pulled.checked.preset, pulled.path.suffix) == ("mini", ".npz")
+    assert cached_checkpoint("tapnext") == pulled.path
+    teacher = teacher_of(checkpoint=str(pulled.path))
+    assert teacher.info.checkpoint_sha256 == pulled.checked.sha256
+    torch.testing.assert_close(teacher.model.mask_token, expected["mask_token"])
+
+
+@pytest.mark.parametrize("entry", [entry for entry in TABLE if entry.file], ids=lambda e: e.name)
+def test_the_published_file_of_every_teacher_is_found_where_it_is_put(entry, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
+    place = checkpoint_place(entry.name, Path(entry.file.file).suffix)
+    place.parent.mkdir()
+    place.touch()
+    assert cached_checkpoint(entry.name) == place
+
+
+def test_a_jax_file_that_is_incomplete_or_damaged_is_refused(mini_jax_file, tmp_path):
+    path, _ = mini_jax_file
+    with np.load(path) as arrays:
+        some = {key: arrays[key] for key in arrays.files if "_0/query/bias" not in key}
+    np.savez(tmp_path / "some.npz", **some)
     with pytest.raises(
-        CheckpointError,
-        match=r"not a checkpoint of 'tapnext': .* have another shape \(first: mask_token is",
+        CheckpointError, match=r"not a checkpoint of 'tapnext': .* keys are missing"
     ):
-        check("tapnext", path)
+        check("tapnext", tmp_path / "some.npz")
     cut = tmp_path / "cut.npz"
     cut.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(CheckpointError, match=r"cut.npz: not a checkpoint"):
         read_weights(cut)
-    objects = tmp_path / "objects.npz"
-    np.savez(objects, a=np.array([{"code": 1}], dtype=object))
+    np.savez(tmp_path / "objects.npz", a=np.array([{"code": 1}], dtype=object))
     with pytest.raises(
         CheckpointError, match=r"objects.npz: not a checkpoint that can be read as tensors alone"
     ):
-        read_weights(objects)
+        read_weights(tmp_path / "objects.npz")
 
 
 def test_a_training_checkpoint_of_the_torch_release_loads_without_its_prefix_and_its_constant_table(
