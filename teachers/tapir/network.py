@@ -291,8 +291,11 @@ class Tapir(nn.Module):
         images = frames.to(self.resnet_torch.initial_conv.weight.dtype) / 255 * 2 - 1
         if images.shape[-2:] != resolution:
             images = F.interpolate(images, resolution, mode="bilinear", align_corners=False)
-        *finer, coarse = self.resnet_torch(images)
-        return [*map(_unit_length, finer), coarse]
+        shallow, fine, coarse = self.resnet_torch(images)
+        maps = (
+            [fine] if not self.config.finest_channels else [self.resnet_torch.finest(shallow), fine]
+        )
+        return [*map(_unit_length, maps), coarse]
 
     def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> list[Tensor]:
         """What each query looks like in its frame: for each of `features` [B, N, channels of all

@@ -1,4 +1,4 @@
-"""Pre-activation ResNet of TAPIR: one frame to two feature maps, at strides 4 and 8.
+"""Pre-activation ResNet of TAPIR and LocoTrack: one frame to feature maps at strides 2, 4, and 8.
 
 Groups of residual blocks; norms and rectifiers come before the convolutions (TAPIR, section 3.1 and
 appendix). Norms take their statistics from one frame, so frames can be encoded in blocks of any
@@ -140,9 +140,10 @@ class BlockGroup(nn.Module):
 
 
 class PreActivationResNet(nn.Module):
-    """Frames to a fine map (stride 4, channels of the second group) and a coarse one (stride 8, of
-    the fourth); with `finest_channels`, to one of stride 2 before them, which no published network
-    has."""
+    """Frames to maps of the first group (stride 2), the second (stride 4), and the fourth (stride 8).
+
+    With `finest_channels` it holds the layers of `finest` as well, which no published network has.
+    """
 
     def __init__(
         self, groups: tuple[int, int, int, int], blocks: int, finest_channels: int = 0
@@ -158,18 +159,19 @@ class PreActivationResNet(nn.Module):
             self.finest_norm = InstanceNorm(groups[0])
             self.finest_conv = nn.Conv2d(groups[0], finest_channels, 3, padding=1, bias=False)
 
-    def forward(self, frames: Tensor) -> list[Tensor]:
-        """[F, 3, H, W] in [-1, 1], H and W multiples of 8, to [F, C, H / 4, W / 4] and
-        [F, C, H / 8, W / 8], all channels-last."""
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[F, 3, H, W] in [-1, 1], H and W multiples of 8, to [F, C, H / s, W / s] for s = 2, 4, 8,
+        all channels-last."""
         frames = frames.contiguous(memory_format=torch.channels_last)
         x = self.initial_conv(same_padding(frames, self.initial_conv))
         first, second, third, fourth = self.block_groups
         shallow = first(x)
         fine = second(shallow)
-        maps = [fine, fourth(third(fine))]
-        if hasattr(self, "finest_conv"):
-            maps.insert(0, self.finest_conv(self.finest_norm(shallow, rectify=True)))
-        return maps
+        return shallow, fine, fourth(third(fine))
+
+    def finest(self, shallow: Tensor) -> Tensor:
+        """The first group's map to one that describes points, both of stride 2."""
+        return self.finest_conv(self.finest_norm(shallow, rectify=True))
 
 
 class ExtraBlock(nn.Module):

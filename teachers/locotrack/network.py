@@ -1,0 +1,524 @@
+"""LocoTrack: match each query in every frame alone, then refine the track by local 4D correlation.
+
+Paper    Cho et al. 2024, arXiv 2407.15420 (ECCV 2024).
+Weights  `locotrack_base.ckpt`, `locotrack_small.ckpt`. This file is written from the paper; the parity
+         tests show equal outputs. Attribute names are the keys of those files.
+Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the top-left
+         pixel, and going to a grid of another size is a multiplication. Only `teacher.py` knows of
+         pixel centres.
+
+Matching: a query's features times those of every cell of a frame, on two grids, give two cost maps; one
+convolution and a soft argmax turn them into a position, an occlusion logit, and a logit of "farther
+than 6 px off". Refinement: on three grids the 7 x 7 features around the position times the 7 x 7
+around the query, 49 x 49 products that a small convolutional encoder reads from both sides; a
+transformer over time, half of whose heads look back and half ahead, corrects position and logits. Tracks
+never see each other, so queries are computed in blocks that fit the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teachers.errors import ConfigError
+from teachers.layers.resolutions import Size, growing_resolutions
+from teachers.memory import Memory
+from teachers.resnet import PreActivationResNet
+
+STRIDE = 8
+"""Of the coarse grid; the others have half of it and a quarter."""
+MOTION_FREQUENCIES = 10
+MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
+"""Steps to the next and from the last frame (x, y each), with their sines and cosines."""
+ORDER = (1, 2, 0)
+"""In which the published files have the grids of strides 2, 4, 8: 4 first."""
+SMALL_SIDE = 4
+"""Cells a side of the largest image that `same_convolution` multiplies by hand."""
+SLOPE_BASE = 24.0
+"""The steepest head of n loses `SLOPE_BASE` ** (-1 / n) of its score for each frame of distance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocoTrackConfig:
+    """Sizes of the network. The defaults are those of LocoTrack-B."""
+
+    raster: int = 256
+    """Side in px of the square raster in which positions are kept."""
+    groups: tuple[int, int, int, int] = (64, 128, 256, 256)
+    """Channels of the encoder's groups; the grids have those of the first, second, and fourth."""
+    blocks_per_group: int = 2
+    softmax_temperature: float = 20.0
+    argmax_radius: float = 5.0
+    """Cells nearer than this to the best one take part in the soft argmax."""
+    radius: int = 3
+    """Correlations are taken between windows of (2 radius + 1)**2 cells."""
+    correlation_channels: tuple[int, ...] = (64, 128, 128)
+    correlation_kernels: tuple[int, ...] = (3, 3, 2)
+    correlation_strides: tuple[int, ...] = (2, 2, 2)
+    """Convolutions that read the products."""
+    group_channels: int = 16
+    """Channels that their norms take together."""
+    iterations: int = 4
+    width: int = 384
+    heads: int = 6
+    """Even: one half sees frames up to its own, the other from its own on."""
+    layers: int = 3
+    mlp_ratio: int = 4
+    official_quirks: bool = False
+    """Do as the release does where it is wrong: it does not resize to a listed resolution if the one
+    before is the size of the video (5 px off)."""
+
+    @classmethod
+    def official(cls, **changes: Any) -> LocoTrackConfig:
+        """11.5 M parameters, as in `locotrack_base.ckpt`; 8.2 M with the changes of `SMALL`."""
+        return cls(**changes)
+
+    @classmethod
+    def mini(cls, **changes: Any) -> LocoTrackConfig:
+        """0.3 M parameters; trains on a CPU core."""
+        sizes: dict[str, Any] = dict(
+            groups=(16, 32, 48, 64), blocks_per_group=1, correlation_channels=(16, 32),
+            correlation_kernels=(5, 2), correlation_strides=(4, 2), iterations=3, width=96, heads=4,
+            layers=2, mlp_ratio=2,
+        )  # fmt: skip
+        return cls(**(sizes | changes))
+
+    @property
+    def grid_channels(self) -> tuple[int, int, int]:
+        """Of the grids at strides 2, 4, 8."""
+        return self.groups[0], self.groups[1], self.groups[3]
+
+
+PRESETS = {"official": LocoTrackConfig.official, "mini": LocoTrackConfig.mini}
+SMALL: dict[str, Any] = {
+    "correlation_channels": (64, 128), "correlation_kernels": (5, 2), "correlation_strides": (4, 2),
+    "width": 256, "heads": 4,
+}  # fmt: skip
+
+CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
+"""What fits the cache of a CPU core, measured."""
+GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The frames of a clip at one resolution; every feature has length 1."""
+
+    resolution: Size
+    grids: list[Tensor]
+    """[B, T, 1 + h + 1, 1 + w + 1, C] at strides 2, 4, 8; zero around, which is what lies outside."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What queries look like in their own frames."""
+
+    matched: list[Tensor]
+    """[B, N, C] at strides 4, 8 of the first resolution: the query's own feature."""
+    windows: list[Tensor]
+    """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x fastest."""
+
+
+class CorrelationEncoder(nn.Module):
+    """Products of two windows to what they say of the motion between them (section 3.2)."""
+
+    def __init__(self, config: LocoTrackConfig) -> None:
+        super().__init__()
+        self.side = 2 * config.radius + 1
+        widths = (self.side**2, *config.correlation_channels)
+        self.conv = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, kernel, stride),
+                nn.GroupNorm(outputs // config.group_channels, outputs),
+            )
+            for inputs, outputs, kernel, stride in zip(
+                widths[:-1], widths[1:], config.correlation_kernels, config.correlation_strides,
+                strict=True,
+            )
+        )  # fmt: skip
+
+    def forward(self, products: Tensor) -> Tensor:  # [P, W here, W there] -> [P, 2 C]
+        """The same convolutions see an image of the places here with those there as channels, and an
+        image of the places there."""
+        read = []
+        for image in (products, products.mT.contiguous()):
+            x = image.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # channels-last
+            for convolution, norm in self.conv:
+                x = norm(same_convolution(x, convolution)).relu_()
+            read.append(x.mean((2, 3)))
+        return torch.cat(read, -1)
+
+
+def same_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [P, C, h, w], channels-last
+    """Padded by zeros as "SAME" is: to the fewest cells that give ceil(n / stride) outputs, the smaller
+    half first.
+
+    Tiny images are cut into the cells that each output sees, without the zeros, and multiplied: that
+    takes half of the time that torch needs on a CPU.
+    """
+    kernel, stride, bias = convolution.kernel_size[0], convolution.stride[0], convolution.bias
+    side = x.shape[2]  # images are square
+    outputs = -(-side // stride)
+    total = max((outputs - 1) * stride + kernel - side, 0)
+    before = total // 2
+    if side > SMALL_SIDE or x.device.type != "cpu":
+        if total % 2:
+            x, before = F.pad(x, (before, before + 1) * 2), 0
+        return F.conv2d(x, convolution.weight, bias, stride, before)
+    seen = [
+        (max(first, 0), min(first + kernel, side))
+        for first in range(-before, outputs * stride - before, stride)
+    ]
+    rows, taps, cells = x.permute(0, 2, 3, 1), convolution.weight.permute(2, 3, 1, 0), []
+    assert bias is not None
+    for row, (top, bottom) in enumerate(seen):
+        for column, (left, right) in enumerate(seen):
+            up, back = row * stride - before, column * stride - before  # where the kernel begins
+            used = taps[top - up : bottom - up, left - back : right - back].flatten(0, 2)
+            cells.append(torch.addmm(bias, rows[:, top:bottom, left:right].flatten(1), used))
+    return torch.stack(cells, 1).unflatten(1, (outputs, outputs)).permute(0, 3, 1, 2)
+
+
+class Attention(nn.Module):
+    """Attention over the frames of a track; `bias` says who sees whom."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_proj = nn.Linear(width, width)
+        self.key_proj = nn.Linear(width, width)
+        self.value_proj = nn.Linear(width, width)
+        self.final_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # [P, T, width], [heads, T, T]
+        projections = (self.query_proj(x), self.key_proj(x), self.value_proj(x))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projections)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return self.final_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Layer(nn.Module):
+    """Attention, then an MLP, each behind a norm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int, ratio: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.dense = nn.Sequential(
+            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+        )
+        self.layer_norm1 = nn.LayerNorm(width)
+        self.layer_norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        x = x + self.attn(self.layer_norm1(x), bias)
+        return x + self.dense(self.layer_norm2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int, heads: int, layers: int, ratio: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(width, heads, ratio) for _ in range(layers))
+        self.ln_out = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, bias)
+        return self.ln_out(x)
+
+
+class TrackMixer(nn.Module):
+    """What is known of each track in each frame to corrections of it (section 3.3)."""
+
+    def __init__(self, inputs: int, unused: int, config: LocoTrackConfig) -> None:
+        """Args:
+        unused: outputs of the published files that no result needs; they are not computed.
+        """
+        super().__init__()
+        self.heads = config.heads
+        self.transformer = Transformer(config.width, config.heads, config.layers, config.mlp_ratio)
+        self.input_proj = nn.Linear(inputs, config.width)
+        self.output_proj = nn.Linear(config.width, 4 + unused)
+
+    def forward(self, x: Tensor) -> Tensor:  # [P, T, inputs] -> [P, T, 4]
+        x = self.transformer(self.input_proj(x), directed_bias(x.shape[1], self.heads, x))
+        return F.linear(x, self.output_proj.weight[:4], self.output_proj.bias[:4])
+
+
+def directed_bias(frames: int, heads: int, like: Tensor) -> Tensor:  # [heads, T, T]
+    """What is added to the score of frame j for frame i: heads of the first half see j <= i alone, the
+    others j >= i; the farther, the less, and each head of a half less steeply than the one before."""
+    half = heads // 2
+    slopes = SLOPE_BASE ** (-torch.arange(1, half + 1, device=like.device, dtype=like.dtype) / half)
+    frame = torch.arange(frames, device=like.device, dtype=like.dtype)
+    behind = frame[:, None] - frame  # i - j
+    past = (-slopes[:, None, None] * behind).masked_fill(behind < 0, -torch.inf)
+    return torch.cat([past, past.mT])
+
+
+class LocoTrack(nn.Module):
+    """The network. Runs on the device and in the precision of its weights; frames and queries must be
+    on that device."""
+
+    BF16_PARTS = ("torch_pips_mixer",)
+
+    def __init__(self, config: LocoTrackConfig) -> None:
+        super().__init__()
+        self.config = config
+        grids = len(config.grid_channels)
+        inputs = 2 + grids * 2 * config.correlation_channels[-1] + MOTION_CHANNELS
+        self.resnet_torch = PreActivationResNet(config.groups, config.blocks_per_group)
+        self.torch_pips_mixer = TrackMixer(inputs, sum(config.grid_channels[1:]), config)
+        self.cmdtop = nn.ModuleList(CorrelationEncoder(config) for _ in range(grids))
+        self.cost_conv = nn.Conv2d(2, 1, 3)
+        self.occ_linear = nn.Linear(6, 2)
+
+    def forward(
+        self,
+        frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
+        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames, corner raster; t is a whole number
+        resolutions: Sequence[Size] | None = None,
+        memory: Memory = CPU_MEMORY,
+    ) -> Tensor:  # [1 + iterations, B, N, T, 4]
+        """Tracks over all T frames, those before the query included.
+
+        Args:
+            resolutions: (H, W) px, multiples of 8. Points are matched on the first and refined on the
+                last, the ones between are of no use; None takes `default_resolutions`.
+
+        Returns:
+            The matched points, then every refinement, the last of which is the answer: x, y in px of the
+            frames, corner raster; logits of occlusion and of "farther than 6 px from the truth".
+        """
+        size = (frames.shape[-2], frames.shape[-1])
+        features = self.encode(frames, resolutions or self.default_resolutions(size), memory)
+        return self.track(features, self.describe(features, queries, size), size, queries, memory)
+
+    def default_resolutions(self, size: Size) -> list[Size]:
+        """Those of the official forward pass for a video of (H, W) px."""
+        return growing_resolutions(size, self.config.raster, STRIDE)
+
+    def encode(
+        self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY
+    ) -> list[Features]:
+        """Features of the first and of the last resolution; the same object if these are equal."""
+        size = (frames.shape[-2], frames.shape[-1])
+        used = list(resolutions)
+        if self.config.official_quirks:
+            for index in range(1, len(used)):
+                used[index] = size if used[index - 1] == size else used[index]
+        first = self._encode(frames, used[0], memory)
+        return [first, first if used[-1] == used[0] else self._encode(frames, used[-1], memory)]
+
+    def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> Features:
+        if any(side % STRIDE or side < STRIDE for side in resolution):
+            raise ConfigError(
+                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least {STRIDE}."
+            )
+        encoded = [
+            self._encode_block(block, resolution)
+            for block in frames.flatten(0, 1).split(memory.frames_per_block)
+        ]
+        grids = [
+            torch.cat(maps).unflatten(0, (len(frames), -1)) for maps in zip(*encoded, strict=True)
+        ]
+        return Features(resolution, grids)
+
+    def _encode_block(self, frames: Tensor, resolution: Size) -> list[Tensor]:
+        """[F, 3, H, W] -> [F, h, w, C] each."""
+        images = frames.to(self.resnet_torch.initial_conv.weight.dtype) / 255 * 2 - 1
+        if images.shape[-2:] != resolution:
+            images = F.interpolate(images, resolution, mode="bilinear", align_corners=False)
+        grids = (_unit_length(grid.permute(0, 2, 3, 1)) for grid in self.resnet_torch(images))
+        return [F.pad(grid, (0, 0, 1, 1, 1, 1)) for grid in grids]
+
+    def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> Looks:
+        """What each query looks like in its frame."""
+        frame, share = queries[..., :1].round().long(), queries[..., None, 1:]
+        share = share / share.new_tensor(size[::-1])  # [B, N, 1, 2]
+
+        def windows(grid: Tensor, radius: int) -> Tensor:  # [B, N, (2 radius + 1)**2, C]
+            at = share * _sides(grid, share) - 0.5
+            return blend_rows(gather_rows(grid, at, radius, frame, border=True), at, radius)[
+                :, :, 0
+            ]
+
+        first, last = features
+        wide = [windows(grid, self.config.radius) for grid in last.grids]
+        if first is last:
+            centre = wide[0].shape[2] // 2
+            return Looks([part[:, :, centre] for part in wide[1:]], wide)
+        return Looks([windows(grid, 0)[:, :, 0] for grid in first.grids[1:]], wide)
+
+    def track(
+        self,
+        features: Sequence[Features],
+        looks: Looks,
+        size: Size,
+        queries: Tensor,
+        memory: Memory = CPU_MEMORY,
+    ) -> Tensor:  # [1 + iterations, B, N, T, 4]
+        """Match, then refine, over the frames of `features`; arguments and answer as of `forward`.
+
+        Args:
+            features: of `encode`.
+            looks: of `describe`, perhaps from other frames; then the query's t lies outside these.
+            size: (H, W) of the video.
+        """
+        first, last = features
+        to_video = torch.cat(
+            [queries.new_tensor(size[::-1]) / self.config.raster, queries.new_ones(2)]
+        )
+        own = queries[..., None, 1:] / to_video[:2]  # [B, N, 1, 2]
+        here = torch.arange(first.grids[0].shape[1], device=own.device) == queries[..., :1].round()
+
+        def block(own: Tensor, here: Tensor, *looks: Tensor) -> Tensor:  # -> [B, n, steps, T, 4]
+            start = self.match(first, looks[:2])
+            start = torch.cat(
+                [torch.where(here[..., None], own, start[..., :2]), start[..., 2:]], -1
+            )
+            return torch.stack([start, *self.refine(last, looks[2:], start)], 2)
+
+        points = here.shape[0] * here.shape[2]
+        steps = memory.in_blocks(
+            block, own, here, *looks.matched, *looks.windows, points_per_query=points
+        )
+        return steps.movedim(2, 0) * to_video
+
+    def match(self, features: Features, matched: Sequence[Tensor]) -> Tensor:
+        """[B, N, C] at strides 4, 8 to [B, N, T, 4]: where each frame alone looks most like the query."""
+        _, fine, coarse = features.grids
+        frames = zip(fine.unbind(1), coarse.unbind(1), strict=True)
+        found = [
+            self._match(
+                matched[0] @ a.flatten(1, 2).mT, matched[1] @ b.flatten(1, 2).mT, _sides(fine, b)
+            )
+            for a, b in frames
+        ]
+        return torch.stack(found, 2)
+
+    def _match(
+        self, high: Tensor, low: Tensor, sides: Tensor
+    ) -> Tensor:  # [B, N, cells] -> [B, N, 4]
+        """Cost maps of one frame, with zeros around, to positions and logits."""
+        width, height = (int(side) for side in sides)
+        lead = high.shape[:2]
+        high = high.view(-1, height + 2, width + 2)
+        low = low.view(-1, height // 2 + 2, width // 2 + 2)[:, 1:-1, 1:-1]
+        cost = high.new_zeros(len(high), 2, height + 2, width + 2)
+        cost[:, 0, 1:-1, 1:-1] = enlarged(low)
+        cost[:, 1] = high
+        inner = cost[:, :, 1:-1, 1:-1]
+        scores = self.cost_conv(cost.contiguous(memory_format=torch.channels_last))[:, 0]
+        xy = soft_argmax(scores * self.config.softmax_temperature, self.config)
+        statistics = torch.cat([inner.mean((2, 3)), inner.amax((2, 3)), inner.amin((2, 3))], -1)
+        found = torch.cat([xy * (self.config.raster / sides), self.occ_linear(statistics)], -1)
+        return found.unflatten(0, lead)
+
+    def refine(self, features: Features, windows: Sequence[Tensor], start: Tensor) -> list[Tensor]:
+        """Every iteration, [B, N, T, 4] each, from `start`; `windows` as in `Looks`."""
+        scale = self.config.raster / start.new_tensor(features.resolution[::-1])
+        steps, state = [], start
+        for _ in range(self.config.iterations):
+            state = state.detach()
+            xy, logits = state.split(2, -1)
+            correlations = [
+                self.correlate(index, features.grids[index], windows[index], xy) for index in ORDER
+            ]
+            inputs = torch.cat([logits, *correlations, self._motion(xy / scale)], -1)
+            change = self.torch_pips_mixer(inputs.flatten(0, 1)).view(state.shape)
+            state = torch.cat([xy + change[..., :2] * scale, logits + change[..., 2:]], -1)
+            steps.append(state)
+        return steps
+
+    def correlate(self, index: int, grid: Tensor, window: Tensor, xy: Tensor) -> Tensor:
+        """[B, N, W, C], [B, N, T, 2] px of the raster to [B, N, T, 2 C']: what the products of the
+        cells around each position and those around the query say."""
+        at = xy * (_sides(grid, xy) / self.config.raster) - 0.5
+        cells = gather_rows(grid, at, self.config.radius)  # [B, N, T, (2 radius + 2)**2, C]
+        products = (cells.flatten(2, 3) @ window.mT).unflatten(2, cells.shape[2:4])
+        products = blend_rows(products, at, self.config.radius)
+        return self.cmdtop[ORDER.index(index)](products.flatten(0, 2)).view(*xy.shape[:3], -1)
+
+    def _motion(self, xy: Tensor) -> Tensor:  # [B, N, T, 2] px of the refined frames
+        """[B, N, T, MOTION_CHANNELS]: steps to and from the neighbouring frames, and their code."""
+        step = (xy[:, :, 1:] - xy[:, :, :-1]) / self.config.raster
+        motion = torch.cat([F.pad(-step, (0, 0, 0, 1)), F.pad(step, (0, 0, 1, 0))], -1)
+        octaves = 2 ** torch.arange(MOTION_FREQUENCIES, device=xy.device)[:, None]
+        angles = (motion[..., None, :] * octaves).flatten(3)
+        return torch.cat([motion, angles.sin(), (angles + math.pi / 2).sin()], -1)
+
+
+def enlarged(maps: Tensor) -> Tensor:  # [P, h, w] -> [P, 2 h, 2 w]
+    """Bilinear between cell centres, as two matrix products: torch's own takes eight times as long."""
+    down, across = (
+        F.interpolate(
+            torch.eye(side, device=maps.device, dtype=maps.dtype)[None], 2 * side, mode="linear"
+        )[0]
+        for side in maps.shape[1:]
+    )
+    return down.mT @ maps @ across
+
+
+def soft_argmax(scores: Tensor, config: LocoTrackConfig) -> Tensor:  # [P, h, w] -> [P, 2]
+    """Mean (x, y) of cell centres (corner raster) with the softmax of the scores as weights, over the
+    cells strictly nearer than `argmax_radius` to the best one."""
+    height, width = scores.shape[-2:]
+    reach = math.ceil(config.argmax_radius) - 1
+    best = scores.flatten(1).argmax(1)
+    row, column = best // width, best % width
+    steps = torch.arange(-reach, reach + 1, device=scores.device)
+    dy, dx = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="ij"))
+    near = dx**2 + dy**2 < config.argmax_radius**2
+    rows, columns = row[:, None] + dy[near], column[:, None] + dx[near]  # [P, cells]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    weights = scores.flatten(1).gather(1, index).masked_fill(~inside, -torch.inf).softmax(1)
+    centres = torch.stack([columns, rows], -1).to(weights) + 0.5
+    return (weights[..., None] * centres).sum(1)
+
+
+def gather_rows(
+    grid: Tensor,  # [B, T, 1 + h + 1, 1 + w + 1, C], zero around
+    xy: Tensor,  # [B, N, S, 2] cells, an integer is a cell's centre
+    radius: int,
+    frame: Tensor | None = None,  # [B, N, S] integer in [0, T); None is 0..T-1, and S = T
+    border: bool = False,
+) -> Tensor:  # [B, N, S, (2 radius + 2)**2, C]
+    """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; rows from the top, x fastest.
+    Outside they are zero, or with `border` the nearest cell of the grid."""
+    batch, frames, height, width, channels = grid.shape
+    steps = torch.arange(1 - radius, radius + 3, device=xy.device)
+    corner = xy.floor().long()
+    column = (corner[..., 0, None] + steps).clamp(int(border), width - 1 - border)
+    row = (corner[..., 1, None] + steps).clamp(int(border), height - 1 - border)
+    clip = torch.arange(batch, device=xy.device)[:, None, None]
+    frame = torch.arange(frames, device=xy.device) if frame is None else frame
+    first = (clip * frames + frame) * (height * width)
+    index = first[..., None, None] + row[..., :, None] * width + column[..., None, :]
+    cells = grid.flatten(0, 3).index_select(0, index.flatten())
+    return cells.view(*xy.shape[:-1], len(steps) ** 2, channels)
+
+
+def blend_rows(cells: Tensor, xy: Tensor, radius: int) -> Tensor:
+    """[..., (2 radius + 2)**2, C] of `gather_rows`, or products of them, to bilinear samples
+    [..., (2 radius + 1)**2, C]."""
+    side = 2 * radius + 2
+    along_x, along_y = (xy - xy.floor())[..., None, None, None].unbind(-4)
+    cells = cells.unflatten(-2, (side, side))
+    cells = torch.lerp(cells[..., :-1, :, :], cells[..., 1:, :, :], along_y)
+    return torch.lerp(cells[..., :-1, :], cells[..., 1:, :], along_x).flatten(-3, -2)
+
+
+def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]
+    """(w, h) without the zeros around."""
+    return like.new_tensor([grid.shape[3] - 2, grid.shape[2] - 2])
+
+
+def _unit_length(grid: Tensor) -> Tensor:  # [..., C]
+    return F.normalize(grid, dim=-1, eps=1e-6)
