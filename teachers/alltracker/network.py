@@ -1,0 +1,563 @@
+"""AllTracker: where every pixel of one frame goes, in all frames of a clip.
+
+Paper    Harley et al. 2025, arXiv 2506.07310 (ICCV 2025). Section numbers below are the paper's.
+Weights  `alltracker.pth`, `alltracker_tiny.pth`. This file is written from the paper; the parity tests
+         show equal outputs. Attribute names are the keys of those files.
+Raster   an integer is a pixel's or a cell's CENTRE. Flow is (dx, dy), in cells inside and in px outside.
+
+A clip goes in windows of 16 frames, each against the query frame: features at stride 8 (3.1); products of
+every cell of the query frame with every cell of each frame, at five levels (3.2); four times, a network
+that mixes over time and over space reads the products around where each cell has gone, and corrects flow,
+visibility, and confidence (3.4); at the end these are brought to every pixel. The next window starts
+from the second half of this one.
+
+Speed: what does not change between iterations, or between windows, is computed once: features, products,
+the query frame's part of the input. Only the last iteration is upsampled, and only the frames that are
+asked for. Frames and cells are computed in blocks that fit the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teachers.activations import tanh_gelu
+from teachers.alltracker.convnext import ConvNeXt, ConvNeXtBlock
+from teachers.encoder import ResidualEncoder
+from teachers.errors import ConfigError
+from teachers.layers.time_embedding import time_embedding
+from teachers.memory import Memory
+
+STRIDE = 8
+PADDED_TO = 64
+"""Sides of the padded frames are multiples of it."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of a frame in 0..1, as in ImageNet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllTrackerConfig:
+    """Sizes of the network. The defaults are those of `alltracker.pth`."""
+
+    window: int = 16
+    """Frames that the time embedding is made for; other lengths resize it."""
+    convnext: bool = True
+    """The encoder is a ConvNeXt; else the residual encoder of the CoTrackers (tiny)."""
+    stages: tuple[int, ...] = (96, 192, 384)
+    """Channels of the encoder's stages: three of a ConvNeXt, or four."""
+    blocks: tuple[int, ...] = (3, 3, 9)
+    """Blocks of each stage of a ConvNeXt."""
+    channels: int = 128
+    """Of the hidden state, of the context, and of the motion features. A feature has twice as many, the first
+    half for the hidden state and the second for the context; in the tiny model it has as many, for both."""
+    levels: int = 5
+    """Levels of the products, each half as large as the one before."""
+    radius: int = 4
+    """Products are read in (2 radius + 1)**2 cells."""
+    motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
+    """Of the two convolutions that read products, and of the two that read flow."""
+    head_channels: int = 256
+    refine_blocks: int = 3
+    """Blocks over time and as many over space in each iteration."""
+    heads: int = 8
+    mlp_ratio: int = 4
+    iterations: int = 4
+
+    @classmethod
+    def official(cls, **changes: Any) -> AllTrackerConfig:
+        """16.5 M parameters, as in `alltracker.pth`; 6.3 M with the changes of `TINY`."""
+        return cls(**changes)
+
+    @classmethod
+    def mini(cls, **changes: Any) -> AllTrackerConfig:
+        """0.3 M parameters (with the ConvNeXt)."""
+        small: dict[str, Any] = dict(
+            stages=(16, 24, 32), blocks=(1, 1, 1), channels=32, radius=3, levels=4,
+            motion_channels=(48, 32, 32, 16), head_channels=32, refine_blocks=1, heads=4, mlp_ratio=2,
+            iterations=3,
+        )  # fmt: skip
+        if not changes.get("convnext", True):
+            small["stages"], changes = (16, 24, 32, 32), changes | {"stages": (16, 24, 32, 32)}
+        return cls(**(small | changes))
+
+    @property
+    def feature_channels(self) -> int:
+        return 2 * self.channels if self.convnext else self.channels
+
+    @property
+    def least_side(self) -> int:
+        """Px a side of the smallest frame that the coarsest level of products still has a cell of."""
+        least = STRIDE * 2 ** (self.levels - 1)
+        return least + -least % PADDED_TO
+
+
+PRESETS = {"official": AllTrackerConfig.official, "mini": AllTrackerConfig.mini}
+TINY: dict[str, Any] = {"convnext": False, "stages": (64, 96, 128, 128)}
+
+CPU_MEMORY = Memory(frames_per_block=1, points_per_block=4096)
+"""What fits the cache of a CPU core, measured; a point is a cell in a frame."""
+GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
+MOST_PRODUCTS = 2**29
+"""Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and else
+computed in each."""
+
+Size = tuple[int, int]
+"""Height, width in px."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of every cell of the query frame in S frames of a window."""
+
+    flow: Tensor
+    """[S, h, w, 2] cells."""
+    logits: Tensor
+    """[S, h, w, 2] of visibility, confidence; an eighth of those of the answer."""
+    hidden: Tensor
+    """[S, h, w, C]"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The answer of one window."""
+
+    first: int
+    """Frame of the clip that it begins with."""
+    frames: int
+    """How many frames of the clip it holds; those after them repeat the last."""
+    state: State
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How much is added to a frame: left and top one half, rounded down, right and bottom the rest."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    @classmethod
+    def of(cls, size: Size, least: int = PADDED_TO) -> Padding:
+        """Of frames of (H, W) px, to multiples of `PADDED_TO`, at least `least`."""
+        height, width = (max(least, side + -side % PADDED_TO) - side for side in size)
+        return cls(width // 2, width - width // 2, height // 2, height - height // 2)
+
+    def add(self, frames: Tensor) -> Tensor:  # [F, 3, H, W] float -> padded
+        """The outermost pixels are repeated."""
+        around = (self.left, self.right, self.top, self.bottom)
+        return F.pad(frames, around, mode="replicate") if any(around) else frames
+
+    def cut(self, maps: Tensor) -> Tensor:  # [F, H, W, C] padded -> without
+        height, width = maps.shape[1:3]
+        return maps[:, self.top : height - self.bottom, self.left : width - self.right]
+
+
+class MotionEncoder(nn.Module):
+    """Products and flow of a frame to what they say of motion."""
+
+    def __init__(self, config: AllTrackerConfig) -> None:
+        super().__init__()
+        products = config.levels * (2 * config.radius + 1) ** 2
+        wide, narrow, flow_wide, flow_narrow = config.motion_channels
+        self.convc1 = nn.Conv2d(products, wide, 1)
+        self.convc2 = nn.Conv2d(wide, narrow, 3, padding=1)
+        self.convf1 = nn.Conv2d(2, flow_wide, 5, padding=2)
+        self.convf2 = nn.Conv2d(flow_wide, flow_narrow, 3, padding=1)
+        self.conv = nn.Conv2d(narrow + flow_narrow, config.channels - 2, 3, padding=1)
+
+    def forward(self, products: Tensor, flow: Tensor) -> Tensor:
+        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]"""
+        seen = pointwise(products, self.convc1).relu_()
+        seen = on_maps(self.convc2, seen).relu_()
+        moved = on_maps(self.convf2, on_maps(self.convf1, flow).relu_()).relu_()
+        motion = on_maps(self.conv, torch.cat([seen, moved], -1)).relu_()
+        return torch.cat([motion, flow], -1)
+
+
+class TemporalAttention(nn.Module):
+    """Attention of a cell over the frames of a window."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
+        k, v = self.to_kv(x).chunk(2, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3) for part in (self.to_q(x), k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # [P, heads, S, C / heads]
+        return self.to_out(mixed.permute(2, 0, 1, 3).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.fc2 = nn.Linear(ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(tanh_gelu(self.fc1(x)))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int, ratio: int) -> None:
+        super().__init__()
+        self.attn = TemporalAttention(width, heads)
+        self.mlp = Mlp(width, ratio)
+
+    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
+        x = x + self.attn(norm(x))
+        return x + self.mlp(norm(x))
+
+
+class TemporalBlock(nn.Module):
+    """A transformer block, scaled, beside a shortcut: its input enters twice."""
+
+    def __init__(self, width: int, heads: int, ratio: int) -> None:
+        super().__init__()
+        self.layer_scale = nn.Parameter(torch.full((width, 1), 1e-6))
+        self.block = TransformerBlock(width, heads, ratio)
+
+    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
+        return torch.addcmul(x, self.block(x), self.layer_scale[:, 0])
+
+
+class Refine(nn.ModuleList):
+    """Blocks over time and blocks over space in turn (3.4)."""
+
+    def __init__(self, config: AllTrackerConfig) -> None:
+        blocks: list[nn.Module] = []
+        for _ in range(config.refine_blocks):
+            blocks.append(TemporalBlock(config.channels, config.heads, config.mlp_ratio))
+            blocks.append(ConvNeXtBlock(config.channels, config.mlp_ratio))
+        super().__init__(blocks)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:  # [S, h, w, C]
+        cells = max(1, memory.points_per_block // x.shape[0])
+        for block in self:
+            if isinstance(block, TemporalBlock):
+                parts = x.flatten(1, 2).split(cells, 1)
+                x = torch.cat([memory.run(block, part) for part in parts], 1).view(x.shape)
+            else:
+                x = torch.cat([memory.run(block, part) for part in x.split(memory.frames_per_block)])
+        return x
+
+
+class UpdateBlock(nn.Module):
+    """The parts of an iteration."""
+
+    def __init__(self, config: AllTrackerConfig) -> None:
+        super().__init__()
+        self.motion_encoder = MotionEncoder(config)
+        self.compressor = nn.Conv2d(3 * config.channels + 2, config.channels, 1)
+        self.refine = Refine(config)
+        self.final_conv = nn.Conv2d(config.channels, config.channels, 1)
+
+
+class AllTracker(nn.Module):
+    """The network. Runs on the device and in the precision of its weights; frames must be on that device."""
+
+    time_emb: Tensor  # [1, window, C]
+
+    def __init__(self, config: AllTrackerConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.register_buffer("time_emb", time_embedding(config.window, channels))
+        if config.convnext:
+            self.cnn = ConvNeXt(config.stages, config.blocks, config.mlp_ratio)
+            self.dot_conv = nn.Conv2d(config.stages[-1], config.feature_channels, 1)
+        else:
+            first, second, third, fourth = config.stages
+            self.fnet = ResidualEncoder((first, second, third, fourth), channels, STRIDE)
+        self.upsample_weight = nn.Sequential(
+            nn.Conv2d(channels, config.head_channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(config.head_channels, 9 * STRIDE**2, 1),
+        )
+        self.flow_head = _head(channels, config.head_channels)
+        self.visconf_head = _head(channels, config.head_channels)
+        self.update_block = UpdateBlock(config)
+
+    @property
+    def BF16_PARTS(self) -> tuple[str, ...]:  # noqa: N802, the name that every network has
+        encoder = "cnn" if self.config.convnext else "fnet"
+        return (encoder, "update_block.motion_encoder", "update_block.refine")
+
+    # --- features
+
+    def encode(self, frames: Tensor, padding: Padding, memory: Memory = CPU_MEMORY) -> Tensor:
+        """[T, 3, H, W] 0..255, any dtype, to features [T, h, w, C] of the padded frames."""
+        return torch.cat([self._encode(part, padding) for part in frames.split(memory.frames_per_block)])
+
+    def _encode(self, frames: Tensor, padding: Padding) -> Tensor:
+        dtype = self.time_emb.dtype
+        mean, std = (frames.new_tensor(values, dtype=dtype)[:, None, None] for values in (MEAN, STD))
+        images = padding.add((frames.to(dtype) / 255 - mean) / std)
+        if min(images.shape[-2:]) < self.config.least_side:
+            raise ConfigError(
+                f"frames of {images.shape[-1]} x {images.shape[-2]} px with their padding: the network "
+                f"needs at least {self.config.least_side} a side."
+            )
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self.config.convnext:
+            return pointwise(self.cnn(images.permute(0, 2, 3, 1)), self.dot_conv)
+        return self.fnet(images).permute(0, 2, 3, 1).contiguous()
+
+    # --- windows
+
+    def windows(
+        self,
+        features: Callable[[int, int], Tensor],
+        frames: int,
+        window: int | None = None,
+        stride: int | None = None,
+        memory: Memory = CPU_MEMORY,
+    ) -> Iterator[Window]:
+        """Go through a clip whose frame 0 is the query frame.
+
+        Args:
+            features: of `window` frames from `first` on, `features(first, window)`, fewer at the clip's end; [t, h, w, C].
+            frames: of the clip, at least 2. Of two, the window is frame 1 alone, as published.
+            window: frames in a window; None is the network's.
+            stride: frames from a window to the next, at most half a window, which is what None is.
+        """
+        window = window or self.config.window
+        stride = stride or window // 2
+        if frames == 2:
+            pair = features(0, 2)
+            looks = self.looks(pair[0])
+            time = self.time_emb[0, 1:2]
+            *_, state = self.iterate(looks, Products(looks.features, pair[1:], self.config, memory), time)
+            yield Window(1, 1, state)
+            return
+        time = self.time_embedding(window)
+        state, products, looks = None, None, None
+        for first in window_starts(frames, window, stride):
+            grids = features(first, window)
+            looks = looks or self.looks(grids[0])
+            products = Products(looks.features, grids, self.config, memory, products, stride)
+            *_, state = self.iterate(looks, products, time, handed_on(state, stride))
+            yield Window(first, len(grids), state)
+
+    def time_embedding(self, window: int) -> Tensor:  # [S, C]
+        if window == self.config.window:
+            return self.time_emb[0]
+        return F.interpolate(self.time_emb.mT, window, mode="linear", align_corners=False)[0].T
+
+    def looks(self, features: Tensor) -> Looks:
+        """Of the query frame, [h, w, C]."""
+        channels = self.config.channels
+        return Looks(features, features[..., :channels], features[..., -channels:])
+
+    def iterate(
+        self, looks: Looks, products: Products, time: Tensor, state: State | None = None
+    ) -> Iterator[State]:
+        """The state after each iteration over one window.
+
+        Args:
+            time: [S, C]; S may be more than the frames of `products`, whose last is then repeated.
+            state: what flow and logits start from; None is zeros.
+        """
+        memory, channels, block = products.memory, self.config.channels, self.update_block
+        shape = (len(time), *looks.hidden.shape)
+        hidden = looks.hidden.expand(shape)
+        zero = time.new_zeros(*shape[:-1], 2)
+        flow, logits = (zero, zero) if state is None else (state.flow, state.logits)
+        weight = block.compressor.weight[:, :, 0, 0]
+        of_context = weight[:, channels : 2 * channels].T
+        context = looks.context @ of_context + block.compressor.bias
+        contexts = time @ of_context  # [S, C]
+        used = torch.cat([weight[:, :channels], weight[:, 2 * channels :]], 1)
+        for _ in range(self.config.iterations):
+            flow, logits = flow.detach(), logits.detach()
+
+            def compressed(first: int, last: int) -> Tensor:
+                now = flow[first:last]  # noqa: B023
+                motion = block.motion_encoder(products.around(first, now), now)
+                parts = torch.cat([hidden[first:last], motion, logits[first:last]], -1)  # noqa: B023
+                return F.linear(parts, used) + (context + contexts[first:last, None, None])
+
+            x = torch.cat([compressed(*span) for span in _spans(len(time), memory.frames_per_block)])
+            x = block.refine(x, memory)
+            ends = []
+            for part in x.split(memory.frames_per_block):
+                end = pointwise(part, block.final_conv)
+                ends.append((end, *self.corrections(end)))
+            hidden, moves, changes = (torch.cat(parts) for parts in zip(*ends, strict=True))
+            flow, logits = flow + moves, logits + changes
+            yield State(flow, logits, hidden)
+
+    def corrections(self, hidden: Tensor) -> tuple[Tensor, Tensor]:  # [F, h, w, C] -> [F, h, w, 2] each
+        """Both heads at once."""
+        heads = (self.flow_head, self.visconf_head)
+        weight, bias = (torch.cat([getattr(head[0], name) for head in heads]) for name in ("weight", "bias"))
+        seen = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=1).relu_().permute(0, 2, 3, 1)
+        flow, visconf = seen.chunk(2, -1)
+        return few_outputs(flow, self.flow_head[2]), few_outputs(visconf, self.visconf_head[2])
+
+    # --- answers
+
+    def upsample(self, state: State, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
+        """Of some frames of a window: flow in px, and the logits of visibility and confidence, at every
+        pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
+        weights = on_maps(self.upsample_weight[0], state.hidden[index]).relu_()
+        weights = pointwise(weights, self.upsample_weight[2]) / 4
+        frames, height, width, _ = weights.shape
+        weights = weights.view(frames, height, width, 9, STRIDE**2).softmax(3)
+        values = STRIDE * torch.cat([state.flow[index], state.logits[index]], -1)
+        around = F.pad(values, (0, 0, 1, 1, 1, 1))  # zero outside
+        taps = [around[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+        near = torch.stack(taps, 3)  # [F, h, w, 9, 4]
+        full = (weights.mT @ near).view(frames, height, width, STRIDE, STRIDE, 4)
+        return full.transpose(2, 3).reshape(frames, height * STRIDE, width * STRIDE, 4)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The query frame."""
+
+    features: Tensor
+    """[h, w, C]"""
+    hidden: Tensor
+    """[h, w, C']: what the hidden state starts with, in every frame of every window."""
+    context: Tensor
+    """[h, w, C']"""
+
+
+@dataclass
+class Products:
+    """Products of every cell of the query frame with every cell of the frames of a window (3.2)."""
+
+    query: Tensor
+    """[h, w, C]"""
+    frames: Tensor
+    """[t, h, w, C]"""
+    config: AllTrackerConfig
+    memory: Memory
+    before: Products | None = None
+    """Of the window before: the products of the frames in both are not computed again."""
+    stride: int = 0
+    """Frames from that window to this."""
+    _kept: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cells = self.query.shape[0] * self.query.shape[1]
+        self._keeps = len(self.frames) * cells**2 * 4 // 3 <= MOST_PRODUCTS
+        if self.before is not None:
+            self._kept = {
+                index - self.stride: maps
+                for index, maps in self.before._kept.items()
+                if index - self.stride in range(len(self.frames))
+            }
+            self.before = None
+
+    def around(self, first: int, flow: Tensor) -> Tensor:
+        """Products at 9 x 9 places around where each cell has gone.
+
+        Args:
+            first: frame of the window that flow begins with.
+            flow: [F, h, w, 2] cells.
+
+        Returns:
+            [F, h, w, levels * 81], within a level x slowest.
+        """
+        height, width = flow.shape[1:3]
+        own = torch.stack(
+            torch.meshgrid(
+                torch.arange(width, device=flow.device), torch.arange(height, device=flow.device), indexing="xy"
+            ),
+            -1,
+        )
+        found = []
+        for offset, moved in enumerate((flow + own).flatten(1, 2)):
+            maps = self._maps(min(first + offset, len(self.frames) - 1))
+            levels = [self._look_up(level, moved / 2**index) for index, level in enumerate(maps)]
+            found.append(torch.cat(levels, -1))
+        return torch.stack(found).unflatten(1, (height, width))
+
+    def _look_up(self, maps: Tensor, xy: Tensor) -> Tensor:  # [P, h, w], [P, 2] -> [P, 81]
+        """Bilinear; the nearest cell outside."""
+        radius, (height, width) = self.config.radius, maps.shape[1:]
+        steps = torch.arange(-radius, radius + 2, device=xy.device)
+        corner = xy.floor()
+        share = (xy - corner)[..., None, None]
+        corner = corner.long()
+        column = (corner[:, :1] + steps).clamp_(0, width - 1)
+        row = (corner[:, 1:] + steps).clamp_(0, height - 1).mul_(width)
+        index = column[:, :, None] + row[:, None, :]  # [P, 10, 10], x slowest
+        cells = maps.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+        cells = torch.lerp(cells[:, :-1], cells[:, 1:], share[:, 0])
+        return torch.lerp(cells[:, :, :-1], cells[:, :, 1:], share[:, 1]).flatten(1)
+
+    def _maps(self, index: int) -> list[Tensor]:  # per level [P, h, w]
+        if index in self._kept:
+            return self._kept[index]
+        query = self.query.flatten(0, 1) / self.query.shape[-1] ** 0.5
+        grid = self.frames[index].permute(2, 0, 1)[None]
+        maps = []
+        for level in range(self.config.levels):
+            if level:
+                grid = F.adaptive_avg_pool2d(grid, (grid.shape[2] // 2, grid.shape[3] // 2))
+            maps.append((query @ grid[0].flatten(1)).view(-1, *grid.shape[2:]))
+        if self._keeps:
+            self._kept[index] = maps
+        return maps
+
+
+def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
+    """First frames of the windows: as long as frames are left behind one, and once more."""
+    first = 0
+    while first + window < frames:
+        yield first
+        first += stride
+    yield first
+
+
+def handed_on(state: State | None, stride: int) -> State | None:
+    """What the next window starts from: half a window of this one, whose last frame fills the other half."""
+    if state is None:
+        return None
+    half = len(state.flow) // 2
+    index = torch.arange(2 * half, device=state.flow.device).clamp(max=half - 1) + stride
+    return State(state.flow[index], state.logits[index], state.hidden)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Every position to mean 0 and variance 1."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def on_maps(convolution: nn.Conv2d, x: Tensor) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
+    return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
+    """A 1 x 1 convolution."""
+    return F.linear(x, convolution.weight[:, :, 0, 0], convolution.bias)
+
+
+def few_outputs(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [F, h, w, 2]
+    """A 3 x 3 convolution to few channels: one matrix product gives what each cell adds to each of its
+    neighbours, which is several times faster than torch's."""
+    weight, bias = convolution.weight, convolution.bias
+    height, width = x.shape[1:3]
+    added = F.pad(x @ weight.permute(1, 2, 3, 0).flatten(1), (0, 0, 1, 1, 1, 1)).unflatten(-1, (9, -1))
+    taps = [added[:, y : y + height, x : x + width, 3 * y + x] for y in range(3) for x in range(3)]
+    return torch.stack(taps).sum(0) + bias
+
+
+def _head(channels: int, wide: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, 2, 3, padding=1))
+
+
+def _spans(count: int, step: int) -> Iterator[tuple[int, int]]:
+    return ((first, min(first + step, count)) for first in range(0, count, step))
