@@ -53,7 +53,9 @@ class ConvNeXt(nn.Module):
         first, second, third = stages
 
         def stage(index: int) -> nn.Sequential:
-            return nn.Sequential(*(ConvNeXtBlock(stages[index], ratio) for _ in range(blocks[index])))
+            return nn.Sequential(
+                *(ConvNeXtBlock(stages[index], ratio) for _ in range(blocks[index]))
+            )
 
         self.features = nn.Sequential(
             nn.Sequential(MapConv2d(3, first, 4, 4), nn.LayerNorm(first, eps=EPS)),

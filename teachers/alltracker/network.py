@@ -192,7 +192,10 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
         k, v = self.to_kv(x).chunk(2, -1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3) for part in (self.to_q(x), k, v))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)
+            for part in (self.to_q(x), k, v)
+        )
         mixed = F.scaled_dot_product_attention(q, k, v)  # [P, heads, S, C / heads]
         return self.to_out(mixed.permute(2, 0, 1, 3).flatten(2))
 
@@ -247,7 +250,9 @@ class Refine(nn.ModuleList):
                 parts = x.flatten(1, 2).split(cells, 1)
                 x = torch.cat([memory.run(block, part) for part in parts], 1).view(x.shape)
             else:
-                x = torch.cat([memory.run(block, part) for part in x.split(memory.frames_per_block)])
+                x = torch.cat(
+                    [memory.run(block, part) for part in x.split(memory.frames_per_block)]
+                )
         return x
 
 
@@ -288,7 +293,7 @@ class AllTracker(nn.Module):
         self.update_block = UpdateBlock(config)
 
     @property
-    def BF16_PARTS(self) -> tuple[str, ...]:  # noqa: N802, the name that every network has
+    def BF16_PARTS(self) -> tuple[str, ...]:
         encoder = "cnn" if self.config.convnext else "fnet"
         return (encoder, "update_block.motion_encoder", "update_block.refine")
 
@@ -296,11 +301,15 @@ class AllTracker(nn.Module):
 
     def encode(self, frames: Tensor, padding: Padding, memory: Memory = CPU_MEMORY) -> Tensor:
         """[T, 3, H, W] 0..255, any dtype, to features [T, h, w, C] of the padded frames."""
-        return torch.cat([self._encode(part, padding) for part in frames.split(memory.frames_per_block)])
+        return torch.cat(
+            [self._encode(part, padding) for part in frames.split(memory.frames_per_block)]
+        )
 
     def _encode(self, frames: Tensor, padding: Padding) -> Tensor:
         dtype = self.time_emb.dtype
-        mean, std = (frames.new_tensor(values, dtype=dtype)[:, None, None] for values in (MEAN, STD))
+        mean, std = (
+            frames.new_tensor(values, dtype=dtype)[:, None, None] for values in (MEAN, STD)
+        )
         images = padding.add((frames.to(dtype) / 255 - mean) / std)
         if min(images.shape[-2:]) < self.config.least_side:
             raise ConfigError(
@@ -336,7 +345,9 @@ class AllTracker(nn.Module):
             pair = features(0, 2)
             looks = self.looks(pair[0])
             time = self.time_emb[0, 1:2]
-            *_, state = self.iterate(looks, Products(looks.features, pair[1:], self.config, memory), time)
+            *_, state = self.iterate(
+                looks, Products(looks.features, pair[1:], self.config, memory), time
+            )
             yield Window(1, 1, state)
             return
         time = self.time_embedding(window)
@@ -386,7 +397,9 @@ class AllTracker(nn.Module):
                 parts = torch.cat([hidden[first:last], motion, logits[first:last]], -1)  # noqa: B023
                 return F.linear(parts, used) + (context + contexts[first:last, None, None])
 
-            x = torch.cat([compressed(*span) for span in _spans(len(time), memory.frames_per_block)])
+            x = torch.cat(
+                [compressed(*span) for span in _spans(len(time), memory.frames_per_block)]
+            )
             x = block.refine(x, memory)
             ends = []
             for part in x.split(memory.frames_per_block):
@@ -396,11 +409,19 @@ class AllTracker(nn.Module):
             flow, logits = flow + moves, logits + changes
             yield State(flow, logits, hidden)
 
-    def corrections(self, hidden: Tensor) -> tuple[Tensor, Tensor]:  # [F, h, w, C] -> [F, h, w, 2] each
+    def corrections(
+        self, hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [F, h, w, C] -> [F, h, w, 2] each
         """Both heads at once."""
         heads = (self.flow_head, self.visconf_head)
-        weight, bias = (torch.cat([getattr(head[0], name) for head in heads]) for name in ("weight", "bias"))
-        seen = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=1).relu_().permute(0, 2, 3, 1)
+        weight, bias = (
+            torch.cat([getattr(head[0], name) for head in heads]) for name in ("weight", "bias")
+        )
+        seen = (
+            F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=1)
+            .relu_()
+            .permute(0, 2, 3, 1)
+        )
         flow, visconf = seen.chunk(2, -1)
         return few_outputs(flow, self.flow_head[2]), few_outputs(visconf, self.visconf_head[2])
 
@@ -473,7 +494,9 @@ class Products:
         height, width = flow.shape[1:3]
         own = torch.stack(
             torch.meshgrid(
-                torch.arange(width, device=flow.device), torch.arange(height, device=flow.device), indexing="xy"
+                torch.arange(width, device=flow.device),
+                torch.arange(height, device=flow.device),
+                indexing="xy",
             ),
             -1,
         )
@@ -550,13 +573,17 @@ def few_outputs(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] ->
     neighbours, which is several times faster than torch's."""
     weight, bias = convolution.weight, convolution.bias
     height, width = x.shape[1:3]
-    added = F.pad(x @ weight.permute(1, 2, 3, 0).flatten(1), (0, 0, 1, 1, 1, 1)).unflatten(-1, (9, -1))
+    added = F.pad(x @ weight.permute(1, 2, 3, 0).flatten(1), (0, 0, 1, 1, 1, 1)).unflatten(
+        -1, (9, -1)
+    )
     taps = [added[:, y : y + height, x : x + width, 3 * y + x] for y in range(3) for x in range(3)]
     return torch.stack(taps).sum(0) + bias
 
 
 def _head(channels: int, wide: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, 2, 3, padding=1))
+    return nn.Sequential(
+        nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, 2, 3, padding=1)
+    )
 
 
 def _spans(count: int, step: int) -> Iterator[tuple[int, int]]:

@@ -81,13 +81,13 @@ class LocoTrackConfig:
 
     @classmethod
     def mini(cls, **changes: Any) -> LocoTrackConfig:
-        """0.3 M parameters; trains on a CPU core."""
+        """0.3 M parameters, of both models the same."""
         sizes: dict[str, Any] = dict(
             groups=(16, 32, 48, 64), blocks_per_group=1, correlation_channels=(16, 32),
             correlation_kernels=(5, 2), correlation_strides=(4, 2), iterations=3, width=96, heads=4,
             layers=2, mlp_ratio=2,
         )  # fmt: skip
-        return cls(**(sizes | changes))
+        return cls(**(changes | sizes))
 
     @property
     def grid_channels(self) -> tuple[int, int, int]:
@@ -123,6 +123,19 @@ class Looks:
     """[B, N, C] at strides 4, 8 of the first resolution: the query's own feature."""
     windows: list[Tensor]
     """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x fastest."""
+
+    def where(self, keep: Tensor, other: Looks) -> Looks:
+        """These where `keep` [B, N] is true, else the other's."""
+        return Looks(
+            [
+                torch.where(keep[..., None], *both)
+                for both in zip(self.matched, other.matched, strict=True)
+            ],
+            [
+                torch.where(keep[..., None, None], *both)
+                for both in zip(self.windows, other.windows, strict=True)
+            ],
+        )
 
 
 class CorrelationEncoder(nn.Module):

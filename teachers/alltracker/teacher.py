@@ -1,0 +1,358 @@
+"""AllTracker as a teacher: passes from each query frame, modes, and dense flow.
+
+A pass follows every pixel of ONE frame. So queries are grouped by their frame: a group costs one pass over the
+frames from there on, and where the mode asks for earlier frames another over the reversed frames before it,
+however many queries it has. Queries in 24 different frames cost 24 times as much as in one.
+
+| mode | frames | beside that |
+|---|---|---|
+| `predictor` | own size, at most 1024 px | both ways, as the official demo; of two windows that see a frame the first counts |
+| `label` | own size, at most 1024 px | both ways; of two windows the second counts, in clips above 128 frames the first; a track goes through its query |
+| `recipe` | as `label` | the query's frame as the network says; no published recipe has this teacher |
+| `benchmark` | 384 x 512 px | as `recipe`; the official evaluation goes forward alone, strided TAP-Vid asks for every frame |
+
+With `official_quirks` as the official evaluation does: queries are rounded to whole pixels and their fraction is lost; before
+its frame a point stays there, hidden, as does one in the last frame; one in the frame before it moves as if that were the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from teachers.alltracker.network import (
+    CPU_MEMORY,
+    GPU_MEMORY,
+    PRESETS,
+    TINY,
+    AllTracker,
+    AllTrackerConfig,
+    Padding,
+    Size,
+)
+from teachers.checkpoints import LICENCE, load_weights, no_weights, read_metadata, stored_config
+from teachers.clip_features import ClipFeatures
+from teachers.device import pick_device
+from teachers.errors import ConfigError
+from teachers.finite import require_finite
+from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule, checked_frames
+from teachers.memory import Memory
+from teachers.precision import compute_in_bf16
+from teachers.settings import require_switch, require_whole
+
+Preset = Literal["official", "mini"]
+Counts = Literal["first", "last", "evaluation"]
+"""Which of the windows that see a frame answers for it: the first, the last, or as the official evaluation
+does, the last in clips of at most `SHORT` frames and the first in longer ones."""
+COUNTS: tuple[Counts, ...] = ("first", "last", "evaluation")
+SHORT = 128
+LONGEST_SIDE = 1024
+"""Px of the largest frame that is not made smaller."""
+RULE = VisibleRule("v*c", 0.6)
+WEIGHTS_AT = "https://huggingface.co/aharley/alltracker"
+
+
+@dataclass(frozen=True)
+class DenseFlow:
+    """Where every pixel of one frame is in every frame."""
+
+    flow: np.ndarray
+    """float32 [T, H, W, 2]: (dx, dy) px from where it is in the query frame."""
+    visibility: np.ndarray
+    """float32 [T, H, W] in [0, 1]"""
+    confidence: np.ndarray
+    """float32 [T, H, W] in [0, 1]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """How a mode calls the network."""
+
+    resolution: Size | None
+    """(H, W) px that frames are resized to; None keeps the clip's own size up to `LONGEST_SIDE`."""
+    counts: Counts
+    """See `Counts`."""
+    backward: bool = True
+    """Take the frames before a query from a pass over the reversed clip."""
+    through_query: bool = False
+    """Put each track through its query, as a label should go."""
+    official_quirks: bool = False
+    """See this module's text; no pass goes back."""
+
+    def __post_init__(self) -> None:
+        require_switch(
+            backward=self.backward,
+            through_query=self.through_query,
+            official_quirks=self.official_quirks,
+        )
+        if self.counts not in COUNTS:
+            raise ConfigError(f"counts = {self.counts!r}: there are {', '.join(COUNTS)}.")
+
+
+def call_of(mode: Mode) -> Call:
+    """The published call of each mode."""
+    if mode == "predictor":
+        return Call(resolution=None, counts="first")
+    size = (384, 512) if mode == "benchmark" else None
+    return Call(resolution=size, counts="evaluation", through_query=mode == "label")
+
+
+class AllTrackerTeacher(Teacher):
+    """AllTracker, from the frame of every query on.
+
+    Settings:
+        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
+        resolution, counts, backward, through_query, official_quirks: see `Call`; None keeps what the mode does,
+            and resolution="own" the clip's own size.
+        window, stride: frames in a window, and from one to the next, at most half a window; None is 16, and half.
+        max_frames: how many frames are held as features at once, 3 MB each for frames of 384 x 512 px.
+        memory: see `Memory`; None takes what suits the device.
+        bf16: see `precision.py`.
+    """
+
+    architecture: ClassVar[str] = "AllTracker"
+    variant: ClassVar[Mapping[str, Any]] = {}
+    """Fields of `AllTrackerConfig` in which this model differs."""
+    presets: ClassVar[Mapping[str, Callable[..., AllTrackerConfig]]] = PRESETS
+    """Configs of the network by name; called with `variant`."""
+    network: ClassVar[type[AllTracker]] = AllTracker
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        preset: Preset = "official",
+        resolution: Size | Literal["own"] | None = None,
+        counts: Counts | None = None,
+        backward: bool | None = None,
+        through_query: bool | None = None,
+        official_quirks: bool = False,
+        window: int | None = None,
+        stride: int | None = None,
+        max_frames: int = 128,
+        memory: Memory | None = None,
+        bf16: bool = False,
+    ) -> None:
+        if checkpoint is None:
+            raise no_weights(name, WEIGHTS_AT, "MIT")
+        if preset not in PRESETS:
+            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
+        require_whole(1, max_frames=max_frames)
+        require_switch(bf16=bf16)
+        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
+        official = config == AllTrackerConfig.official(**self.variant)
+        given: dict[str, Any] = {
+            "counts": counts,
+            "backward": backward,
+            "through_query": through_query,
+        }
+        changed = {key: value for key, value in given.items() if value is not None}
+        if resolution is not None:
+            changed["resolution"] = None if resolution == "own" else _size(resolution)
+        self.call: Call = replace(call_of(mode), official_quirks=official_quirks, **changed)
+        self.window = config.window if window is None else window
+        self.stride = self.window // 2 if stride is None else stride
+        require_whole(2, window=self.window)
+        require_whole(1, stride=self.stride)
+        if self.window % 2 or self.stride > self.window // 2:
+            raise ConfigError(
+                f"window = {self.window}, stride = {self.stride}: a window must be even, and a stride at most half."
+            )
+        self.max_frames = max_frames
+        self.device = pick_device(device)
+        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = AllTracker(config).eval().requires_grad_(False)
+        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        self.info = TeacherInfo(
+            name=name,
+            architecture=self.architecture
+            if official
+            else f"{self.architecture}, {millions:.1f} M parameters",
+            mode=mode,
+            visible_rule=str(RULE),
+            licence=read_metadata(checkpoint).get(LICENCE, "MIT"),
+            checkpoint_sha256="random"
+            if checkpoint == "random"
+            else load_weights(self.model, checkpoint, name),
+            settings=asdict(self.call)
+            | {"window": self.window, "stride": self.stride, "bf16": bf16},
+        )
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if bf16:
+            compute_in_bf16(self.model)
+
+    def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
+        """Where every pixel of frame `t` is in every frame; before it, from a pass over the reversed clip.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB, T >= 1.
+            t: in [0, T).
+
+        Raises:
+            ConfigError: frames or `t` are not as above.
+            TeacherError: the network computes what is no number.
+        """
+        frames = checked_frames(frames)
+        if t not in range(len(frames)):
+            raise ConfigError(f"t = {t}: must be a frame of the clip, 0..{len(frames) - 1}.")
+        size = (frames.shape[1], frames.shape[2])
+        values = np.zeros((len(frames), *size, 4), np.float32)
+        values[t, ..., 2:] = 1
+        with torch.inference_mode():
+            for index, maps in self._maps(self._clip(frames), t, backward=True):
+                resized = maps.permute(2, 0, 1)[None]
+                if maps.shape[:2] != size:
+                    resized = F.interpolate(resized, size, mode="bilinear", align_corners=False)
+                values[index] = resized[0].permute(1, 2, 0).cpu().numpy()
+        values[..., :2] /= self._ratio(size)
+        require_finite(torch.from_numpy(values.reshape(-1, 4)), self.info.name)
+        return DenseFlow(values[..., :2], values[..., 2], values[..., 3])
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        count, size = len(frames), (frames.shape[1], frames.shape[2])
+        ratio, quirks = self._ratio(size), self.call.official_quirks
+        own = (queries[:, 1:] + np.float32(0.5)) * ratio - np.float32(0.5)
+        own = np.rint(own) if quirks else own
+        values = np.zeros((len(queries), count, 4), np.float32)
+        values[..., :2] = own[:, None]
+        if not quirks:
+            values[np.arange(len(queries)), queries[:, 0].astype(int), 2:] = 1
+        clip = self._clip(frames)
+        with torch.inference_mode():
+            for t in np.unique(queries[:, 0]).astype(int):
+                rows = queries[:, 0] == t
+                for index, maps in self._maps(clip, int(t), self.call.backward and not quirks):
+                    seen = read(maps, torch.from_numpy(own[rows]).to(maps.device)).cpu().numpy()
+                    seen[:, :2] += own[rows]
+                    values[rows, index] = seen
+                    if quirks and t == count - 2:
+                        values[rows, t] = seen
+        known = (np.arange(count) >= queries[:, :1]) | self.call.backward | quirks
+        require_finite(torch.from_numpy(values[known]), self.info.name)
+        values[~known] = np.nan
+        xy = (values[..., :2] + np.float32(0.5)) / ratio - np.float32(0.5)
+        if self.call.through_query:
+            xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
+        return Tracks(xy, values[..., 2], values[..., 3])
+
+    def _maps(self, clip: ClipFeatures, t: int, backward: bool) -> Iterator[tuple[int, Tensor]]:
+        """Each frame that the network answers for, and its maps [H, W, 4] of the raster: flow in px, visibility, and
+        confidence. The query frame is not among them where the clip has fewer than two frames after it."""
+        counts = self.call.counts
+        if counts == "evaluation":
+            counts = "last" if len(clip) <= SHORT else "first"
+        for index, maps in self._pass(clip, t, counts):
+            yield t + index, maps
+        if backward:
+            back = clip.reversed()
+            for index, maps in self._pass(back, len(clip) - 1 - t, counts):
+                if index:
+                    yield t - index, maps
+
+    def _pass(self, clip: ClipFeatures, t: int, counts: Counts) -> Iterator[tuple[int, Tensor]]:
+        """Frames counted from t on."""
+        count, answered = len(clip) - t, 0
+        if count < 2:
+            return
+        padding = self._padding(clip.size)
+
+        def features(first: int, frames: int) -> Tensor:
+            return clip.window(t + first, frames)[0][0]
+
+        for window in self.model.windows(features, count, self.window, self.stride, self.memory):
+            end = window.first + window.frames
+            first = max(window.first, answered) if counts == "first" else window.first
+            last = end if counts == "first" or end == count else window.first + self.stride
+            answered = end
+            step = self.memory.frames_per_block
+            for start in range(first, last, step):
+                stop = min(start + step, last)
+                maps = self.model.upsample(
+                    window.state, slice(start - window.first, stop - window.first)
+                )
+                maps = padding.cut(maps)
+                for index, (flow, logits) in enumerate(
+                    zip(maps[..., :2], maps[..., 2:], strict=True)
+                ):
+                    yield start + index, torch.cat([flow, logits.sigmoid()], -1)
+
+    def _clip(self, frames: np.ndarray) -> ClipFeatures:
+        clip = ClipFeatures(self._encode, frames)
+        if 1 < len(frames) <= self.max_frames:
+            with torch.inference_mode():
+                clip.window(0, len(frames))  # held from now on, so no pass need encode them again
+        return clip
+
+    def _encode(self, frames: np.ndarray) -> list[Tensor]:  # uint8 [t, H, W, 3] -> [1, t, h, w, C]
+        video = (
+            torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
+        )  # Ray's are read-only
+        size = (video.shape[-2], video.shape[-1])
+        raster, padding = self._raster(size), self._padding(size)
+        parts = []
+        for part in video.split(self.memory.frames_per_block):
+            if raster != size:
+                part = F.interpolate(part.float(), raster, mode="bilinear", align_corners=False)
+            parts.append(self.model.encode(part, padding, self.memory))
+        return [torch.cat(parts)[None]]
+
+    def _padding(self, size: Size) -> Padding:
+        return Padding.of(self._raster(size), self.model.config.least_side)
+
+    def _raster(self, size: Size) -> Size:
+        """(H, W) px of the frames as the network takes them, without their padding."""
+        if self.call.resolution:
+            return self.call.resolution
+        share = min(1.0, LONGEST_SIDE / max(size))
+        return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+    def _ratio(self, size: Size) -> np.ndarray:  # [2] (x, y)
+        """From px of frames of that size to px of the raster."""
+        height, width = self._raster(size)
+        return np.array([width / size[1], height / size[0]], np.float32)
+
+
+class AllTrackerTinyTeacher(AllTrackerTeacher):
+    """The tiny AllTracker."""
+
+    architecture = "AllTracker-Tiny"
+    variant = TINY
+
+
+def read(maps: Tensor, xy: Tensor) -> Tensor:  # [H, W, 4], [N, 2] -> [N, 4]
+    """Flow between pixels bilinearly, visibility and confidence at the nearest pixel; the nearest pixel of the
+    frame outside."""
+    height, width = maps.shape[:2]
+    largest = xy.new_tensor([width - 1, height - 1])
+    xy = xy.clamp(xy.new_zeros(2), largest)
+    low = xy.floor()
+    share, low = (xy - low)[..., None], low.long()
+    high = (low + 1).minimum(largest.long())
+    (left, top), (right, bottom) = low.T, high.T
+    above = torch.lerp(maps[top, left, :2], maps[top, right, :2], share[:, 0])
+    below = torch.lerp(maps[bottom, left, :2], maps[bottom, right, :2], share[:, 0])
+    column, row = xy.round().long().T
+    return torch.cat([torch.lerp(above, below, share[:, 1]), maps[row, column, 2:]], 1)
+
+
+def _size(value: Any) -> Size:
+    try:
+        height, width = (int(side) for side in value)
+    except (TypeError, ValueError):
+        height, width = 0, 0
+    if height < 1 or width < 1:
+        raise ConfigError(
+            f"resolution = {value!r}: write height and width in px, such as [384, 512]."
+        )
+    return height, width
