@@ -18,6 +18,7 @@ asked for. Frames and cells are computed in blocks that fit the cache.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -334,29 +335,24 @@ class AllTracker(nn.Module):
         """Go through a clip whose frame 0 is the query frame.
 
         Args:
-            features: of `window` frames from `first` on, `features(first, window)`, fewer at the clip's end; [t, h, w, C].
+            features: `features(first, n)` gives those of n frames from `first` on, fewer at the clip's end,
+                [t, h, w, C].
             frames: of the clip, at least 2. Of two, the window is frame 1 alone, as published.
             window: frames in a window; None is the network's.
             stride: frames from a window to the next, at most half a window, which is what None is.
         """
         window = window or self.config.window
         stride = stride or window // 2
-        if frames == 2:
-            pair = features(0, 2)
-            looks = self.looks(pair[0])
-            time = self.time_emb[0, 1:2]
-            *_, state = self.iterate(
-                looks, Products(looks.features, pair[1:], self.config, memory), time
-            )
-            yield Window(1, 1, state)
-            return
-        time = self.time_embedding(window)
-        state, products, looks = None, None, None
-        for first in window_starts(frames, window, stride):
+        pair = frames == 2
+        time = self.time_emb[0, 1:2] if pair else self.time_embedding(window)
+        looks = self.looks(features(0, window)[0])
+        products: Products | None = None
+        state: State | None = None
+        for first in (1,) if pair else window_starts(frames, window, stride):
             grids = features(first, window)
-            looks = looks or self.looks(grids[0])
             products = Products(looks.features, grids, self.config, memory, products, stride)
-            *_, state = self.iterate(looks, products, time, handed_on(state, stride))
+            steps = self.iterate(looks, products, time, handed_on(state, stride))
+            state = deque(steps, maxlen=1)[0]  # the states before it are let go
             yield Window(first, len(grids), state)
 
     def time_embedding(self, window: int) -> Tensor:  # [S, C]
@@ -385,7 +381,7 @@ class AllTracker(nn.Module):
         flow, logits = (zero, zero) if state is None else (state.flow, state.logits)
         weight = block.compressor.weight[:, :, 0, 0]
         of_context = weight[:, channels : 2 * channels].T
-        context = looks.context @ of_context + block.compressor.bias
+        context = F.linear(looks.context, of_context.T, block.compressor.bias)
         contexts = time @ of_context  # [S, C]
         used = torch.cat([weight[:, :channels], weight[:, 2 * channels :]], 1)
         for _ in range(self.config.iterations):
@@ -423,15 +419,17 @@ class AllTracker(nn.Module):
             .permute(0, 2, 3, 1)
         )
         flow, visconf = seen.chunk(2, -1)
-        return few_outputs(flow, self.flow_head[2]), few_outputs(visconf, self.visconf_head[2])
+        return few_outputs(flow, _layer(self.flow_head, 2)), few_outputs(
+            visconf, _layer(self.visconf_head, 2)
+        )
 
     # --- answers
 
     def upsample(self, state: State, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
         """Of some frames of a window: flow in px, and the logits of visibility and confidence, at every
         pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
-        weights = on_maps(self.upsample_weight[0], state.hidden[index]).relu_()
-        weights = pointwise(weights, self.upsample_weight[2]) / 4
+        weights = on_maps(_layer(self.upsample_weight, 0), state.hidden[index]).relu_()
+        weights = pointwise(weights, _layer(self.upsample_weight, 2)) / 4
         frames, height, width, _ = weights.shape
         weights = weights.view(frames, height, width, 9, STRIDE**2).softmax(3)
         values = STRIDE * torch.cat([state.flow[index], state.logits[index]], -1)
@@ -577,7 +575,14 @@ def few_outputs(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] ->
         -1, (9, -1)
     )
     taps = [added[:, y : y + height, x : x + width, 3 * y + x] for y in range(3) for x in range(3)]
-    return torch.stack(taps).sum(0) + bias
+    total = torch.stack(taps).sum(0)
+    return total if bias is None else total + bias
+
+
+def _layer(layers: nn.Sequential, index: int) -> nn.Conv2d:
+    layer = layers[index]
+    assert isinstance(layer, nn.Conv2d)
+    return layer
 
 
 def _head(channels: int, wide: int) -> nn.Sequential:

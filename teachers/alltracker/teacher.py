@@ -4,15 +4,18 @@ A pass follows every pixel of ONE frame. So queries are grouped by their frame: 
 frames from there on, and where the mode asks for earlier frames another over the reversed frames before it,
 however many queries it has. Queries in 24 different frames cost 24 times as much as in one.
 
-| mode | frames | beside that |
-|---|---|---|
-| `predictor` | own size, at most 1024 px | both ways, as the official demo; of two windows that see a frame the first counts |
-| `label` | own size, at most 1024 px | both ways; of two windows the second counts, in clips above 128 frames the first; a track goes through its query |
-| `recipe` | as `label` | the query's frame as the network says; no published recipe has this teacher |
-| `benchmark` | 384 x 512 px | as `recipe`; the official evaluation goes forward alone, strided TAP-Vid asks for every frame |
+| mode | frames | of two windows that see a frame counts | beside that |
+|---|---|---|---|
+| `predictor` | own size, at most 1024 px | the first, as in the official demo | both ways |
+| `label` | own size, at most 1024 px | the second, as in the official evaluation; above 128 frames the first \
+    | both ways; a track goes through its query |
+| `recipe` | as `label` | as `label` | both ways; no published recipe has this teacher |
+| `benchmark` | 384 x 512 px | as `label` | both ways; the official evaluation goes forward alone, but \
+    strided TAP-Vid asks for every frame |
 
-With `official_quirks` as the official evaluation does: queries are rounded to whole pixels and their fraction is lost; before
-its frame a point stays there, hidden, as does one in the last frame; one in the frame before it moves as if that were the last.
+With `official_quirks` as that evaluation does: queries are rounded to whole pixels and their fraction is
+lost; before its frame a point stays there, hidden, as does one in the last frame; one in the frame before
+it moves as if that were the last.
 """
 
 from __future__ import annotations

@@ -162,7 +162,9 @@ class CorrelationEncoder(nn.Module):
         read = []
         for image in (products, products.mT.contiguous()):
             x = image.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # channels-last
-            for convolution, norm in self.conv:
+            for layer in self.conv:
+                convolution, norm = layer.children()
+                assert isinstance(convolution, nn.Conv2d)
                 x = norm(same_convolution(x, convolution)).relu_()
             read.append(x.mean((2, 3)))
         return torch.cat(read, -1)

@@ -45,7 +45,7 @@ from teachers.settings import require_switch, require_whole
 Preset = Literal["official", "mini"]
 RULE = VisibleRule("v*c", 0.5)
 WEIGHTS_AT = "https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights"
-LICENCE_OF_WEIGHTS = "Apache-2.0"
+LICENCE_OF_WEIGHTS = "not confirmed (perhaps Apache-2.0), see its page"
 
 
 @dataclass(frozen=True, kw_only=True)
