@@ -109,6 +109,33 @@ def _tapnext(url: str, size: int | None = None, sha256: str | None = None) -> We
     )
 
 
+_NOT_CONFIRMED = "not confirmed (perhaps Apache-2.0), see its page"
+
+
+def _locotrack(file: str) -> WeightsFile:
+    page = "https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights"
+    return WeightsFile(
+        file=file,
+        page=page,
+        url=f"{page}/resolve/main/{file}",
+        licence=_NOT_CONFIRMED,
+        code="Apache-2.0",
+    )
+
+
+def _alltracker(file: str, sha256: str, size: int | None = None) -> WeightsFile:
+    page = "https://huggingface.co/aharley/alltracker"
+    return WeightsFile(
+        file=file,
+        page=page,
+        url=f"{page}/resolve/main/{file}",
+        licence="MIT",
+        code="MIT",
+        size=size,
+        sha256=sha256,
+    )
+
+
 _OWN = "Apache-2.0"
 
 TABLE: tuple[TeacherEntry, ...] = (
@@ -229,6 +256,38 @@ TABLE: tuple[TeacherEntry, ...] = (
             file="reference_model.pth",
             page="https://github.com/aharley/pips2 (`get_reference_model.sh`)", licence="MIT",
             code="MIT",
+        ),
+    ),
+    TeacherEntry(
+        name="locotrack-base", factory="teachers.locotrack.teacher:LocoTrackTeacher",
+        architecture="LocoTrack-B", licence=_NOT_CONFIRMED,
+        weights="https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights "
+        "locotrack_base.ckpt",
+        file=_locotrack("locotrack_base.ckpt"),
+    ),
+    TeacherEntry(
+        name="locotrack-small", factory="teachers.locotrack.teacher:LocoTrackSmallTeacher",
+        architecture="LocoTrack-S", licence=_NOT_CONFIRMED,
+        weights="https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights "
+        "locotrack_small.ckpt",
+        file=_locotrack("locotrack_small.ckpt"),
+    ),
+    TeacherEntry(
+        name="alltracker", factory="teachers.alltracker.teacher:AllTrackerTeacher",
+        architecture="AllTracker, dense, windows of 16", licence="MIT",
+        weights="https://huggingface.co/aharley/alltracker alltracker.pth",
+        file=_alltracker(
+            "alltracker.pth",
+            "ffd9ebcfb6d206d594b646999a150540f92c049cf9b2bf940facf7123f62aa1d", 66005722,
+        ),
+    ),
+    TeacherEntry(
+        name="alltracker-tiny", factory="teachers.alltracker.teacher:AllTrackerTinyTeacher",
+        architecture="AllTracker, dense, windows of 16, small", licence="MIT",
+        weights="https://huggingface.co/aharley/alltracker alltracker_tiny.pth",
+        file=_alltracker(
+            "alltracker_tiny.pth",
+            "43991b4fcee5bec0f828e7cc556ef3cfa379fc44874f56ccb531f59f5aaf234e",
         ),
     ),
     TeacherEntry(

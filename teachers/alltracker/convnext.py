@@ -1,8 +1,8 @@
 """ConvNeXt: the encoder of AllTracker, and the block that mixes over space in its iterations.
 
-Paper    Liu et al. 2022, arXiv 2201.03545: ConvNeXt-Tiny without its last stage. The third stage keeps
-         the stride of the second, with dilation instead (AllTracker, section 3.1). Keys are those of
-         torchvision's files. Everything is channels-last, [F, h, w, C].
+Paper    Liu et al. 2022, arXiv 2201.03545: ConvNeXt-Tiny without its last stage. The third stage
+         keeps the stride of the second, with dilation instead (AllTracker, section 3.1). Keys are
+         those of torchvision's files. Everything is channels-last, [F, h, w, C].
 """
 
 from __future__ import annotations

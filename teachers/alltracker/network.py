@@ -1,19 +1,20 @@
 """AllTracker: where every pixel of one frame goes, in all frames of a clip.
 
 Paper    Harley et al. 2025, arXiv 2506.07310 (ICCV 2025). Section numbers below are the paper's.
-Weights  `alltracker.pth`, `alltracker_tiny.pth`. This file is written from the paper; the parity tests
-         show equal outputs. Attribute names are the keys of those files.
-Raster   an integer is a pixel's or a cell's CENTRE. Flow is (dx, dy), in cells inside and in px outside.
+Weights  `alltracker.pth`, `alltracker_tiny.pth`. This file is written from the paper; the parity
+         tests show equal outputs. Attribute names are the keys of those files.
+Raster   an integer is a pixel's or a cell's CENTRE. Flow is (dx, dy), in cells inside and in px
+         outside.
 
-A clip goes in windows of 16 frames, each against the query frame: features at stride 8 (3.1); products of
-every cell of the query frame with every cell of each frame, at five levels (3.2); four times, a network
-that mixes over time and over space reads the products around where each cell has gone, and corrects flow,
-visibility, and confidence (3.4); at the end these are brought to every pixel. The next window starts
-from the second half of this one.
+A clip goes in windows of 16 frames, each against the query frame: features at stride 8 (3.1);
+products of every cell of the query frame with every cell of each frame, at five levels (3.2); four
+times, a network that mixes over time and over space reads the products around where each cell has
+gone, and corrects flow, visibility, and confidence (3.4); at the end these are brought to every
+pixel. The next window starts from the second half of this one.
 
-Speed: what does not change between iterations, or between windows, is computed once: features, products,
-the query frame's part of the input. Only the last iteration is upsampled, and only the frames that are
-asked for. Frames and cells are computed in blocks that fit the cache.
+Speed: what does not change between iterations, or between windows, is computed once: features,
+products, the query frame's part of the input. Only the last iteration is upsampled, and only the
+frames that are asked for. Frames and cells are computed in blocks that fit the cache.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.activations import tanh_gelu
 from teachers.alltracker.convnext import ConvNeXt, ConvNeXtBlock
-from teachers.encoder import ResidualEncoder
 from teachers.errors import ConfigError
+from teachers.layers.fast import tanh_gelu
+from teachers.layers.memory import Memory
+from teachers.layers.pyramid import ResidualEncoder
 from teachers.layers.time_embedding import time_embedding
-from teachers.memory import Memory
 
 STRIDE = 8
 PADDED_TO = 64
@@ -54,8 +55,9 @@ class AllTrackerConfig:
     blocks: tuple[int, ...] = (3, 3, 9)
     """Blocks of each stage of a ConvNeXt."""
     channels: int = 128
-    """Of the hidden state, of the context, and of the motion features. A feature has twice as many, the first
-    half for the hidden state and the second for the context; in the tiny model it has as many, for both."""
+    """Of the hidden state, of the context, and of the motion features. A feature has twice as many,
+    the first half for the hidden state and the second for the context; in the tiny model it has as
+    many, for both."""
     levels: int = 5
     """Levels of the products, each half as large as the one before."""
     radius: int = 4
@@ -79,8 +81,8 @@ class AllTrackerConfig:
         """0.3 M parameters (with the ConvNeXt)."""
         small: dict[str, Any] = dict(
             stages=(16, 24, 32), blocks=(1, 1, 1), channels=32, radius=3, levels=4,
-            motion_channels=(48, 32, 32, 16), head_channels=32, refine_blocks=1, heads=4, mlp_ratio=2,
-            iterations=3,
+            motion_channels=(48, 32, 32, 16), head_channels=32, refine_blocks=1, heads=4,
+            mlp_ratio=2, iterations=3,
         )  # fmt: skip
         if not changes.get("convnext", True):
             small["stages"], changes = (16, 24, 32, 32), changes | {"stages": (16, 24, 32, 32)}
@@ -92,7 +94,8 @@ class AllTrackerConfig:
 
     @property
     def least_side(self) -> int:
-        """Px a side of the smallest frame that the coarsest level of products still has a cell of."""
+        """Px a side of the smallest frame that the coarsest level of products still has a cell
+        of."""
         least = STRIDE * 2 ** (self.levels - 1)
         return least + -least % PADDED_TO
 
@@ -104,8 +107,8 @@ CPU_MEMORY = Memory(frames_per_block=1, points_per_block=4096)
 """What fits the cache of a CPU core, measured; a point is a cell in a frame."""
 GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
 MOST_PRODUCTS = 2**29
-"""Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and else
-computed in each."""
+"""Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and
+else computed in each."""
 
 Size = tuple[int, int]
 """Height, width in px."""
@@ -136,7 +139,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Padding:
-    """How much is added to a frame: left and top one half, rounded down, right and bottom the rest."""
+    """How much is added to a frame: left and top one half, rounded down, right and bottom the
+    rest."""
 
     left: int
     right: int
@@ -269,7 +273,8 @@ class UpdateBlock(nn.Module):
 
 
 class AllTracker(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; frames must be on that device."""
+    """The network. Runs on the device and in the precision of its weights; frames must be on that
+    device."""
 
     time_emb: Tensor  # [1, window, C]
 
@@ -314,8 +319,8 @@ class AllTracker(nn.Module):
         images = padding.add((frames.to(dtype) / 255 - mean) / std)
         if min(images.shape[-2:]) < self.config.least_side:
             raise ConfigError(
-                f"frames of {images.shape[-1]} x {images.shape[-2]} px with their padding: the network "
-                f"needs at least {self.config.least_side} a side."
+                f"frames of {images.shape[-1]} x {images.shape[-2]} px with their padding: the "
+                f"network needs at least {self.config.least_side} a side."
             )
         images = images.contiguous(memory_format=torch.channels_last)
         if self.config.convnext:
@@ -335,8 +340,8 @@ class AllTracker(nn.Module):
         """Go through a clip whose frame 0 is the query frame.
 
         Args:
-            features: `features(first, n)` gives those of n frames from `first` on, fewer at the clip's end,
-                [t, h, w, C].
+            features: `features(first, n)` gives those of n frames from `first` on, fewer at the
+                clip's end, [t, h, w, C].
             frames: of the clip, at least 2. Of two, the window is frame 1 alone, as published.
             window: frames in a window; None is the network's.
             stride: frames from a window to the next, at most half a window, which is what None is.
@@ -426,7 +431,8 @@ class AllTracker(nn.Module):
     # --- answers
 
     def upsample(self, state: State, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
-        """Of some frames of a window: flow in px, and the logits of visibility and confidence, at every
+        """Of some frames of a window: flow in px, and the logits of visibility and confidence, at
+        every
         pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
         weights = on_maps(_layer(self.upsample_weight, 0), state.hidden[index]).relu_()
         weights = pointwise(weights, _layer(self.upsample_weight, 2)) / 4
@@ -544,7 +550,8 @@ def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
 
 
 def handed_on(state: State | None, stride: int) -> State | None:
-    """What the next window starts from: half a window of this one, whose last frame fills the other half."""
+    """What the next window starts from: half a window of this one, whose last frame fills the other
+    half."""
     if state is None:
         return None
     half = len(state.flow) // 2
@@ -567,8 +574,8 @@ def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [
 
 
 def few_outputs(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [F, h, w, 2]
-    """A 3 x 3 convolution to few channels: one matrix product gives what each cell adds to each of its
-    neighbours, which is several times faster than torch's."""
+    """A 3 x 3 convolution to few channels: one matrix product gives what each cell adds to each of
+    its neighbours, which is several times faster than torch's."""
     weight, bias = convolution.weight, convolution.bias
     height, width = x.shape[1:3]
     added = F.pad(x @ weight.permute(1, 2, 3, 0).flatten(1), (0, 0, 1, 1, 1, 1)).unflatten(

@@ -1,21 +1,23 @@
 """AllTracker as a teacher: passes from each query frame, modes, and dense flow.
 
-A pass follows every pixel of ONE frame. So queries are grouped by their frame: a group costs one pass over the
-frames from there on, and where the mode asks for earlier frames another over the reversed frames before it,
-however many queries it has. Queries in 24 different frames cost 24 times as much as in one.
+A pass follows every pixel of ONE frame. So queries are grouped by their frame: a group costs one
+pass over the frames from there on, and where the mode asks for earlier frames another over the
+reversed frames before it, however many queries it has. Queries in 24 different frames cost 24 times
+as much as in one.
 
 | mode | frames | of two windows that see a frame counts | beside that |
 |---|---|---|---|
-| `predictor` | own size, at most 1024 px | the first, as in the official demo | both ways |
-| `label` | own size, at most 1024 px | the second, as in the official evaluation; above 128 frames the first \
-    | both ways; a track goes through its query |
-| `recipe` | as `label` | as `label` | both ways; no published recipe has this teacher |
-| `benchmark` | 384 x 512 px | as `label` | both ways; the official evaluation goes forward alone, but \
-    strided TAP-Vid asks for every frame |
+| `predictor` | own size, at most 1024 px | the first, as in the official demo | |
+| `label` | own size, at most 1024 px | as in the official evaluation | a track goes through its query |
+| `recipe` | as `label` | as `label` | no published recipe has this teacher |
+| `benchmark` | 384 x 512 px | as `label` | |
 
-With `official_quirks` as that evaluation does: queries are rounded to whole pixels and their fraction is
-lost; before its frame a point stays there, hidden, as does one in the last frame; one in the frame before
-it moves as if that were the last.
+Every mode goes both ways; the official evaluation goes ahead alone (`backward=False`), but strided
+TAP-Vid asks for every frame. In it the second window counts, in clips above 128 frames the first.
+
+With `official_quirks` as that evaluation does: queries are rounded to whole pixels and their
+fraction is lost; before its frame a point stays there, hidden, as does one in the last frame; one
+in the frame before it moves as if that were the last.
 """
 
 from __future__ import annotations
@@ -39,20 +41,26 @@ from teachers.alltracker.network import (
     Padding,
     Size,
 )
-from teachers.checkpoints import LICENCE, load_weights, no_weights, read_metadata, stored_config
-from teachers.clip_features import ClipFeatures
-from teachers.device import pick_device
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
 from teachers.errors import ConfigError
 from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule, checked_frames
-from teachers.memory import Memory
-from teachers.precision import compute_in_bf16
+from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.layers.memory import Memory
 from teachers.settings import require_switch, require_whole
+from teachers.tracks import Tracks, VisibleRule, checked_frames
 
 Preset = Literal["official", "mini"]
 Counts = Literal["first", "last", "evaluation"]
-"""Which of the windows that see a frame answers for it: the first, the last, or as the official evaluation
-does, the last in clips of at most `SHORT` frames and the first in longer ones."""
+"""Which of the windows that see a frame answers for it: the first, the last, or as the official
+evaluation does, the last in clips of at most `SHORT` frames and the first in longer ones."""
 COUNTS: tuple[Counts, ...] = ("first", "last", "evaluation")
 SHORT = 128
 LONGEST_SIDE = 1024
@@ -111,12 +119,14 @@ class AllTrackerTeacher(Teacher):
 
     Settings:
         preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolution, counts, backward, through_query, official_quirks: see `Call`; None keeps what the mode does,
-            and resolution="own" the clip's own size.
-        window, stride: frames in a window, and from one to the next, at most half a window; None is 16, and half.
-        max_frames: how many frames are held as features at once, 3 MB each for frames of 384 x 512 px.
+        resolution, counts, backward, through_query, official_quirks: see `Call`; None keeps what
+            the mode does, and resolution="own" the clip's own size.
+        window, stride: frames in a window, and from one to the next, at most half a window; None is
+        16, and half.
+        max_frames: how many frames are held as features at once, 3 MB each for frames of 384 x 512
+        px.
         memory: see `Memory`; None takes what suits the device.
-        bf16: see `precision.py`.
+        bf16: see `compute_in_bf16`.
     """
 
     architecture: ClassVar[str] = "AllTracker"
@@ -196,7 +206,8 @@ class AllTrackerTeacher(Teacher):
             compute_in_bf16(self.model)
 
     def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
-        """Where every pixel of frame `t` is in every frame; before it, from a pass over the reversed clip.
+        """Where every pixel of frame `t` is in every frame; before it, from a pass over the
+        reversed clip.
 
         Args:
             frames: uint8 [T, H, W, 3] RGB, T >= 1.
@@ -250,8 +261,9 @@ class AllTrackerTeacher(Teacher):
         return Tracks(xy, values[..., 2], values[..., 3])
 
     def _maps(self, clip: ClipFeatures, t: int, backward: bool) -> Iterator[tuple[int, Tensor]]:
-        """Each frame that the network answers for, and its maps [H, W, 4] of the raster: flow in px, visibility, and
-        confidence. The query frame is not among them where the clip has fewer than two frames after it."""
+        """Each frame that the network answers for, and its maps [H, W, 4] of the raster: flow in
+        px, visibility, and confidence. The query frame is not among them where the clip has fewer
+        than two frames after it."""
         counts = self.call.counts
         if counts == "evaluation":
             counts = "last" if len(clip) <= SHORT else "first"
@@ -334,8 +346,8 @@ class AllTrackerTinyTeacher(AllTrackerTeacher):
 
 
 def read(maps: Tensor, xy: Tensor) -> Tensor:  # [H, W, 4], [N, 2] -> [N, 4]
-    """Flow between pixels bilinearly, visibility and confidence at the nearest pixel; the nearest pixel of the
-    frame outside."""
+    """Flow between pixels bilinearly, visibility and confidence at the nearest pixel; the nearest
+    pixel of the frame outside."""
     height, width = maps.shape[:2]
     largest = xy.new_tensor([width - 1, height - 1])
     xy = xy.clamp(xy.new_zeros(2), largest)

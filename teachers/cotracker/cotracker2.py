@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.transformer import STRIDE, TrackTransformer, time_embedding
+from teachers.cotracker.transformer import STRIDE, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
+from teachers.layers.time_embedding import time_embedding
 
 FLOW_SCALE = 1000.0
 """The fastest sine of the flow embedding turns almost this often (in radians) per cell."""

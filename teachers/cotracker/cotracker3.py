@@ -41,11 +41,12 @@ from torch import Tensor, nn
 from teachers.checkpoints.files import stored_config
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.teacher import Preset
-from teachers.cotracker.transformer import STRIDE, Mlp, TrackTransformer, time_embedding
+from teachers.cotracker.transformer import STRIDE, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
+from teachers.layers.time_embedding import time_embedding
 
 WEIGHTS_AT = "https://huggingface.co/facebook/cotracker3"
 MOTION_FREQUENCIES = 10

@@ -190,11 +190,3 @@ class TrackTransformer(nn.Module):
             point = points_from_virtual(point, virtual, to_points)
             x = torch.cat([point, virtual], 1).unflatten(0, (batch, frames)).transpose(1, 2)
         return x[:, :points]
-
-
-def time_embedding(frames: int, channels: int) -> Tensor:  # [1, frames, channels]
-    """Sines, then cosines, of t * 10000**(-2 i / channels)."""
-    half = channels // 2
-    omega = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
-    angles = torch.arange(frames, dtype=torch.float64)[:, None] * omega
-    return torch.cat([angles.sin(), angles.cos()], 1)[None].float()

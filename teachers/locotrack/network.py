@@ -1,18 +1,18 @@
 """LocoTrack: match each query in every frame alone, then refine the track by local 4D correlation.
 
 Paper    Cho et al. 2024, arXiv 2407.15420 (ECCV 2024).
-Weights  `locotrack_base.ckpt`, `locotrack_small.ckpt`. This file is written from the paper; the parity
-         tests show equal outputs. Attribute names are the keys of those files.
-Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the top-left
-         pixel, and going to a grid of another size is a multiplication. Only `teacher.py` knows of
-         pixel centres.
+Weights  `locotrack_base.ckpt`, `locotrack_small.ckpt`. This file is written from the paper; the
+         parity tests show equal outputs. Attribute names are the keys of those files.
+Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the CORNER of the
+         top-left pixel, and going to a grid of another size is a multiplication. Only `teacher.py`
+         knows of pixel centres.
 
-Matching: a query's features times those of every cell of a frame, on two grids, give two cost maps; one
-convolution and a soft argmax turn them into a position, an occlusion logit, and a logit of "farther
-than 6 px off". Refinement: on three grids the 7 x 7 features around the position times the 7 x 7
-around the query, 49 x 49 products that a small convolutional encoder reads from both sides; a
-transformer over time, half of whose heads look back and half ahead, corrects position and logits. Tracks
-never see each other, so queries are computed in blocks that fit the cache.
+Matching: a query's features times those of every cell of a frame, on two grids, give two cost maps;
+one convolution and a soft argmax turn them into a position, an occlusion logit, and a logit of
+"farther than 6 px off". Refinement: on three grids the 7 x 7 features around the position times the
+7 x 7 around the query, 49 x 49 products that a small convolutional encoder reads from both sides; a
+transformer over time, half of whose heads look back and half ahead, corrects position and logits.
+Tracks never see each other, so queries are computed in blocks that fit the cache.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.errors import ConfigError
+from teachers.layers.memory import Memory
+from teachers.layers.resnet import PreActivationResNet
 from teachers.layers.resolutions import Size, growing_resolutions
-from teachers.memory import Memory
-from teachers.resnet import PreActivationResNet
 
 STRIDE = 8
 """Of the coarse grid; the others have half of it and a quarter."""
@@ -71,8 +71,8 @@ class LocoTrackConfig:
     layers: int = 3
     mlp_ratio: int = 4
     official_quirks: bool = False
-    """Do as the release does where it is wrong: it does not resize to a listed resolution if the one
-    before is the size of the video (5 px off)."""
+    """Do as the release does where it is wrong: it does not resize to a listed resolution if the
+    one before is the size of the video (5 px off)."""
 
     @classmethod
     def official(cls, **changes: Any) -> LocoTrackConfig:
@@ -112,7 +112,8 @@ class Features:
 
     resolution: Size
     grids: list[Tensor]
-    """[B, T, 1 + h + 1, 1 + w + 1, C] at strides 2, 4, 8; zero around, which is what lies outside."""
+    """[B, T, 1 + h + 1, 1 + w + 1, C] at strides 2, 4, 8; zero around, which is what lies
+    outside."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class Looks:
     matched: list[Tensor]
     """[B, N, C] at strides 4, 8 of the first resolution: the query's own feature."""
     windows: list[Tensor]
-    """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x fastest."""
+    """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x
+    fastest."""
 
     def where(self, keep: Tensor, other: Looks) -> Looks:
         """These where `keep` [B, N] is true, else the other's."""
@@ -157,8 +159,8 @@ class CorrelationEncoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, products: Tensor) -> Tensor:  # [P, W here, W there] -> [P, 2 C]
-        """The same convolutions see an image of the places here with those there as channels, and an
-        image of the places there."""
+        """The same convolutions see an image of the places here with those there as channels, and
+        an image of the places there."""
         read = []
         for image in (products, products.mT.contiguous()):
             x = image.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # channels-last
@@ -171,11 +173,11 @@ class CorrelationEncoder(nn.Module):
 
 
 def same_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [P, C, h, w], channels-last
-    """Padded by zeros as "SAME" is: to the fewest cells that give ceil(n / stride) outputs, the smaller
-    half first.
+    """Padded by zeros as "SAME" is: to the fewest cells that give ceil(n / stride) outputs, the
+    smaller half first.
 
-    Tiny images are cut into the cells that each output sees, without the zeros, and multiplied: that
-    takes half of the time that torch needs on a CPU.
+    Tiny images are cut into the cells that each output sees, without the zeros, and multiplied:
+    that takes half of the time that torch needs on a CPU.
     """
     kernel, stride, bias = convolution.kernel_size[0], convolution.stride[0], convolution.bias
     side = x.shape[2]  # images are square
@@ -266,8 +268,9 @@ class TrackMixer(nn.Module):
 
 
 def directed_bias(frames: int, heads: int, like: Tensor) -> Tensor:  # [heads, T, T]
-    """What is added to the score of frame j for frame i: heads of the first half see j <= i alone, the
-    others j >= i; the farther, the less, and each head of a half less steeply than the one before."""
+    """What is added to the score of frame j for frame i: heads of the first half see j <= i alone,
+    the others j >= i; the farther, the less, and each head of a half less steeply than the one
+    before."""
     half = heads // 2
     slopes = SLOPE_BASE ** (-torch.arange(1, half + 1, device=like.device, dtype=like.dtype) / half)
     frame = torch.arange(frames, device=like.device, dtype=like.dtype)
@@ -277,8 +280,8 @@ def directed_bias(frames: int, heads: int, like: Tensor) -> Tensor:  # [heads, T
 
 
 class LocoTrack(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; frames and queries must be
-    on that device."""
+    """The network. Runs on the device and in the precision of its weights; frames and queries must
+    be on that device."""
 
     BF16_PARTS = ("torch_pips_mixer",)
 
@@ -296,19 +299,20 @@ class LocoTrack(nn.Module):
     def forward(
         self,
         frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
-        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames, corner raster; t is a whole number
+        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames, corner raster; t is whole
         resolutions: Sequence[Size] | None = None,
         memory: Memory = CPU_MEMORY,
     ) -> Tensor:  # [1 + iterations, B, N, T, 4]
         """Tracks over all T frames, those before the query included.
 
         Args:
-            resolutions: (H, W) px, multiples of 8. Points are matched on the first and refined on the
-                last, the ones between are of no use; None takes `default_resolutions`.
+            resolutions: (H, W) px, multiples of 8. Points are matched on the first and refined on
+                the last, the ones between are of no use; None takes `default_resolutions`.
 
         Returns:
-            The matched points, then every refinement, the last of which is the answer: x, y in px of the
-            frames, corner raster; logits of occlusion and of "farther than 6 px from the truth".
+            The matched points, then every refinement, the last of which is the answer: x, y in px
+            of the frames, corner raster; logits of occlusion and of "farther than 6 px from the
+            truth".
         """
         size = (frames.shape[-2], frames.shape[-1])
         features = self.encode(frames, resolutions or self.default_resolutions(size), memory)
@@ -333,7 +337,8 @@ class LocoTrack(nn.Module):
     def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> Features:
         if any(side % STRIDE or side < STRIDE for side in resolution):
             raise ConfigError(
-                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least {STRIDE}."
+                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least "
+                f"{STRIDE}."
             )
         encoded = [
             self._encode_block(block, resolution)
@@ -406,7 +411,8 @@ class LocoTrack(nn.Module):
         return steps.movedim(2, 0) * to_video
 
     def match(self, features: Features, matched: Sequence[Tensor]) -> Tensor:
-        """[B, N, C] at strides 4, 8 to [B, N, T, 4]: where each frame alone looks most like the query."""
+        """[B, N, C] at strides 4, 8 to [B, N, T, 4]: where each frame alone looks most like the
+        query."""
         _, fine, coarse = features.grids
         frames = zip(fine.unbind(1), coarse.unbind(1), strict=True)
         found = [
@@ -470,7 +476,8 @@ class LocoTrack(nn.Module):
 
 
 def enlarged(maps: Tensor) -> Tensor:  # [P, h, w] -> [P, 2 h, 2 w]
-    """Bilinear between cell centres, as two matrix products: torch's own takes eight times as long."""
+    """Bilinear between cell centres, as two matrix products: torch's own takes eight times as
+    long."""
     down, across = (
         F.interpolate(
             torch.eye(side, device=maps.device, dtype=maps.dtype)[None], 2 * side, mode="linear"
@@ -481,8 +488,8 @@ def enlarged(maps: Tensor) -> Tensor:  # [P, h, w] -> [P, 2 h, 2 w]
 
 
 def soft_argmax(scores: Tensor, config: LocoTrackConfig) -> Tensor:  # [P, h, w] -> [P, 2]
-    """Mean (x, y) of cell centres (corner raster) with the softmax of the scores as weights, over the
-    cells strictly nearer than `argmax_radius` to the best one."""
+    """Mean (x, y) of cell centres (corner raster) with the softmax of the scores as weights, over
+    the cells strictly nearer than `argmax_radius` to the best one."""
     height, width = scores.shape[-2:]
     reach = math.ceil(config.argmax_radius) - 1
     best = scores.flatten(1).argmax(1)
@@ -505,8 +512,8 @@ def gather_rows(
     frame: Tensor | None = None,  # [B, N, S] integer in [0, T); None is 0..T-1, and S = T
     border: bool = False,
 ) -> Tensor:  # [B, N, S, (2 radius + 2)**2, C]
-    """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; rows from the top, x fastest.
-    Outside they are zero, or with `border` the nearest cell of the grid."""
+    """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; rows from the top, x
+    fastest. Outside they are zero, or with `border` the nearest cell of the grid."""
     batch, frames, height, width, channels = grid.shape
     steps = torch.arange(1 - radius, radius + 3, device=xy.device)
     corner = xy.floor().long()

@@ -1,4 +1,5 @@
-"""LocoTrack as a teacher: modes, resolutions, long clips, and the half pixel between its raster and ours.
+"""LocoTrack as a teacher: modes, resolutions, long clips, and the half pixel between its raster and
+ours.
 
 | mode | frames are resized to | beside that |
 |---|---|---|
@@ -21,11 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints import LICENCE, load_weights, no_weights, read_metadata, stored_config
-from teachers.device import pick_device
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
 from teachers.errors import ConfigError
 from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo, Tracks, VisibleRule
+from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
 from teachers.locotrack.network import (
@@ -38,9 +46,8 @@ from teachers.locotrack.network import (
     LocoTrackConfig,
     Looks,
 )
-from teachers.memory import Memory
-from teachers.precision import compute_in_bf16
 from teachers.settings import require_switch, require_whole
+from teachers.tracks import Tracks, VisibleRule
 
 Preset = Literal["official", "mini"]
 RULE = VisibleRule("v*c", 0.5)
@@ -55,10 +62,11 @@ class Call:
     resolution: Size | None
     """(H, W) px that frames are resized to first; None keeps the clip's own size."""
     resolutions: tuple[Size, ...] | None = None
-    """(H, W) px, multiples of 8: points are matched on the first, refined on the last; None is 256 x 256,
-    then growing to the size of the frames."""
+    """(H, W) px, multiples of 8: points are matched on the first, refined on the last; None is 256
+    x 256, then growing to the size of the frames."""
     through_query: bool = False
-    """Put each track through its query, as a label should go; the network pins only where it starts."""
+    """Put each track through its query, as a label should go; the network pins only where it
+    starts."""
 
     def __post_init__(self) -> None:
         require_switch(through_query=self.through_query)
@@ -72,18 +80,19 @@ def call_of(mode: Mode, config: LocoTrackConfig) -> Call:
 class LocoTrackTeacher(Teacher):
     """LocoTrack-B over a whole clip.
 
-    A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`. Points are
-    matched in each frame alone, so a window needs no query frame; what it lacks is how the track goes on
-    beyond it.
+    A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`. Points
+    are matched in each frame alone, so a window needs no query frame; what it lacks is how the
+    track goes on beyond it.
 
     Settings:
         preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
         resolution, resolutions, through_query: see `Call`; None keeps what the mode does, and
             resolution="own" the clip's own size.
         official_quirks: see `LocoTrackConfig`.
-        max_frames: how many frames are held as features at once, 7.5 MB each for frames of 256 x 256 px.
+        max_frames: how many frames are held as features at once, 7.5 MB each for frames of 256 x
+        256 px.
         memory: see `Memory`; None takes what suits the device.
-        bf16: see `precision.py`.
+        bf16: see `compute_in_bf16`.
     """
 
     architecture: ClassVar[str] = "LocoTrack-B"

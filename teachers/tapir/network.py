@@ -20,7 +20,6 @@ computed in blocks that fit the cache.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,14 +32,14 @@ from torch import Tensor, nn
 from teachers.errors import ConfigError
 from teachers.layers.correlation import correlate, correlate_maps
 from teachers.layers.memory import Memory
+from teachers.layers.resnet import PreActivationResNet, same_padding
+from teachers.layers.resolutions import Size, growing_resolutions
 from teachers.layers.sampling import sample_windows
+from teachers.tapir.extra_convolutions import ExtraConvolutions
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
-from teachers.tapir.resnet import ExtraConvolutions, PreActivationResNet, same_padding
 
 STRIDE = 8
 """Of the coarse grid; the fine one has half of it."""
-Size = tuple[int, int]
-"""Height, width in px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,23 +433,9 @@ class Tapir(nn.Module):
 
 
 def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
-    """The resolutions that the official forward pass refines on: the raster, then up to the video's
-    own size by factors of at most 2."""
-    largest = max(size) / config.raster
-    if largest <= 1:
-        return [(config.raster, config.raster)]
-    levels = math.ceil(math.log2(largest))
+    """The resolutions that the official forward pass refines on."""
     least = STRIDE * 2**config.pyramid_levels
-
-    def side(length: int, level: int) -> int:
-        exact = (
-            length
-            if level == levels
-            else config.raster * (length / config.raster) ** (level / levels)
-        )
-        return max(least, int(exact) // STRIDE * STRIDE)
-
-    return [(side(size[0], level), side(size[1], level)) for level in range(levels + 1)]
+    return growing_resolutions(size, config.raster, STRIDE, least)
 
 
 def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]

@@ -11,7 +11,7 @@ their raster and ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ from teachers.finite import require_finite
 from teachers.interface import Mode, Teacher, TeacherInfo
 from teachers.layers.device import compute_in_bf16, pick_device
 from teachers.layers.memory import Memory
+from teachers.layers.overlapping import overlapping
 from teachers.settings import require_switch, require_whole
 from teachers.tapir.network import (
     BOOTSTAPIR,
@@ -273,20 +274,3 @@ class BootsTapirTeacher(TapirTeacher):
     architecture = "BootsTAPIR"
     variant = BOOTSTAPIR
     weights_at = "https://storage.googleapis.com/dm-tapnet/bootstap/bootstapir_checkpoint_v2.pt"
-
-
-def overlapping(frames: int, window: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """Windows over a long clip, and which of its frames each window answers for (counted in the
-    window).
-
-    A window does not answer for frames that see less than `reach` frames on a side where the clip
-    goes on, nor, if that is more, for the quarter of it on that side. So the answer is that of the
-    whole clip if `window` is at least four times `reach`.
-    """
-    margin = min(reach, window // 4)
-    first = 0
-    while first < frames:
-        begin = max(0, min(first - margin, frames - window))
-        end = begin + window if begin + window >= frames else begin + window - margin
-        yield slice(begin, begin + window), slice(first - begin, end - begin)
-        first = end

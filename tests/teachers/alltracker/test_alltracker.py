@@ -1,6 +1,7 @@
 """AllTracker: equal to the official code (`alltracker_*`), and properties of our own choices.
 
-Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's accuracy.
+Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's
+accuracy.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from teachers.alltracker.network import (
 )
 from teachers.alltracker.teacher import AllTrackerTeacher, AllTrackerTinyTeacher, read
 from teachers.errors import CheckpointError, ConfigError
-from teachers.memory import Memory
-from tests import parity
-from tests.official import model_of
+from teachers.layers.memory import Memory
+from tests.support import parity
+from tests.support.official import model_of
 
 NOISE_PX = 2e-3
 """Float32 noise of a track, as in the parity cases."""
@@ -52,7 +53,8 @@ def official(case: parity.Case) -> AllTracker:
 
 
 def whole_clip(model: AllTracker, case: parity.Case) -> tuple[Tensor, list[list[State]], Tensor]:
-    """Maps [T, H, W, 4] of flow and probabilities, the states of every iteration of every window, and the features."""
+    """Maps [T, H, W, 4] of flow and probabilities, the states of every iteration of every window,
+    and the features."""
     frames = torch.from_numpy(case.frames).permute(0, 3, 1, 2)
     padding = Padding.of(case.frames.shape[1:3])
     around = [padding.left, padding.right, padding.top, padding.bottom]
@@ -151,8 +153,8 @@ def official_file(case: parity.Case, folder: Path) -> str:
 def test_with_its_quirks_it_is_the_official_sparse_evaluation(tmp_path):
     case = parity.case("alltracker_queries")
     teacher = AllTrackerTeacher(
-        name="t", checkpoint=official_file(case, tmp_path), device="cpu", mode="benchmark", resolution="own",
-        official_quirks=True,
+        name="t", checkpoint=official_file(case, tmp_path), device="cpu", mode="benchmark",
+        resolution="own", official_quirks=True,
     )  # fmt: skip
     tracks = teacher.track(case.frames, case["queries"])
     product = tracks.visibility * tracks.confidence
@@ -432,7 +434,7 @@ def test_frames_that_are_too_small_for_the_pyramid_are_refused_by_the_network():
 def test_a_teacher_without_weights_refuses():
     with pytest.raises(
         CheckpointError,
-        match=r"'alltracker' has no weights: get its file from .*aharley/alltracker.*--checkpoint FILE",
+        match=r"'alltracker' has no weights: get its file .*aharley/alltracker.*--checkpoint",
     ):
         AllTrackerTeacher(name="alltracker", device="cpu")
 

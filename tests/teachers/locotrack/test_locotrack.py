@@ -1,6 +1,7 @@
 """LocoTrack: equal to the official code (`locotrack_*`), and properties of our own choices.
 
-Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's accuracy.
+Official outputs are for weights from a formula, so they prove the arithmetic, not a trained model's
+accuracy.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from teachers.errors import CheckpointError, ConfigError
+from teachers.layers.memory import Memory
 from teachers.locotrack.network import (
     SMALL,
     LocoTrack,
@@ -28,9 +30,8 @@ from teachers.locotrack.network import (
     soft_argmax,
 )
 from teachers.locotrack.teacher import LocoTrackSmallTeacher, LocoTrackTeacher
-from teachers.memory import Memory
-from tests import parity
-from tests.official import model_of
+from tests.support import parity
+from tests.support.official import model_of
 
 NOISE_PX = 2e-3
 """Float32 noise of a track, as in the parity cases."""
@@ -329,7 +330,8 @@ def test_block_sizes_do_not_change_the_result(frames, queries):
 
 
 def test_a_clip_twice_as_large_has_tracks_twice_as_large():
-    """Every pixel four times: resized to the raster the two clips are the same, and a pixel's centre x has become 2 x + 0.5."""
+    """Every pixel four times: resized to the raster the two clips are the same, and a pixel's
+    centre x has become 2 x + 0.5."""
     clip = parity.video(**CLIP | {"H": 256, "W": 256, "T": 2})
     queries = parity.queries(4, 5, 2, 256, 256)
     small = teacher_of().track(clip, queries)

@@ -23,6 +23,8 @@ from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.correlation import correlate_cells, correlate_maps
 from teachers.layers.fast import tanh_gelu
 from teachers.layers.memory import Memory
+from teachers.layers.overlapping import overlapping
+from teachers.layers.resnet import InstanceNorm
 from teachers.tapir.mixer import over_time
 from teachers.tapir.network import (
     BOOTSTAPIR,
@@ -31,9 +33,8 @@ from teachers.tapir.network import (
     TapirConfig,
     default_resolutions,
 )
-from teachers.tapir.resnet import InstanceNorm
 from teachers.tapir.stream import CausalBootsTapirTeacher
-from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher, overlapping
+from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 from tests.support import parity
 
 NOISE_PX = 2e-3

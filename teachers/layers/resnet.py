@@ -5,9 +5,7 @@ appendix). Norms take their statistics from one frame, so frames can be encoded 
 size. Convolutions with a stride are padded as "SAME" does for even sizes: more to the right and
 below.
 
-Speed: everything runs channels-last. BootsTAPIR's wide extra convolutions are Winograd's on a CPU;
-they take all frames of a clip, since preparing them costs as much as half a frame, but few at once,
-so that what is wide between them stays in the cache.
+Speed: everything runs channels-last.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from teachers.layers.fast import fast_convolution, tanh_gelu
 
 STRIDES = (1, 2, 2, 1)
 """Of the groups; the first convolution has stride 2 before them."""
@@ -172,34 +168,3 @@ class PreActivationResNet(nn.Module):
     def finest(self, shallow: Tensor) -> Tensor:
         """The first group's map to one that describes points, both of stride 2."""
         return self.finest_conv(self.finest_norm(shallow, rectify=True))
-
-
-class ExtraBlock(nn.Module):
-    """BootsTAPIR's extra block: two 3 x 3 convolutions, four times as wide between them. The
-    shortcut starts AFTER the norm."""
-
-    def __init__(self, channels: int, ratio: int) -> None:
-        super().__init__()
-        self.layer_norm = nn.LayerNorm(channels)
-        self.conv = nn.Conv2d(channels, ratio * channels, 3, padding=1)
-        self.conv_1 = nn.Conv2d(ratio * channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor, frames_per_block: int) -> Tensor:  # [F, C, h, w], channels-last
-        x = self.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        widen, narrow = fast_convolution(self.conv, x), fast_convolution(self.conv_1, x)
-        return torch.cat(
-            [narrow(tanh_gelu(widen(frames))).add_(frames) for frames in x.split(frames_per_block)]
-        )
-
-
-class ExtraConvolutions(nn.Module):
-    """BootsTAPIR's extra blocks on the coarse map."""
-
-    def __init__(self, channels: int, ratio: int, blocks: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(ExtraBlock(channels, ratio) for _ in range(blocks))
-
-    def forward(self, x: Tensor, frames_per_block: int) -> Tensor:  # [F, C, h, w], channels-last
-        for block in self.blocks:
-            x = block(x, frames_per_block)
-        return x
