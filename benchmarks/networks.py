@@ -64,11 +64,17 @@ ROWS = (
     Row("tapnext", 6, 256, 256, None, 1, 33.0, 2918, 1.3),
     Row("tapnextpp", 1, 256, 256, None, 1, 4.6, 2314, 1.3),
     Row("tapnextpp-512", 1, 512, 512, None, 1, 24.6, 4423, 1.3),
+    Row("locotrack-base", 24, 256, 256, None, 1, 18.5, 975, 1.3),
+    Row("locotrack-small", 24, 256, 256, None, 1, 16.3, 925, 1.3),
+    Row("alltracker", 24, 384, 512, None, 1, 65.1, 2581, 1.3),
+    Row("alltracker-tiny", 24, 384, 512, None, 1, 51.6, 2706, 1.3),
 )
 """Official figures: the published code of each model (facebookresearch/co-tracker at 82e02e8,
 google-deepmind/tapnet, aharley/pips, aharley/pips2) with torch 2.13.0 in float32 on two cores of an
 AMD EPYC with AVX-512, user + system seconds: CoTrackers on an idle machine, median of 3; the others
-on a loaded one, one run. Peaks were measured with 2 threads."""
+on a loaded one, one run. Peaks were measured with 2 threads. LocoTrack (cvlab-kaist/locotrack at
+3385a23) and AllTracker (aharley/alltracker at c1ed462) on an idle machine, one thread, the fastest
+run. AllTracker's row is one pass from frame 0 with every frame brought to full size."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +254,12 @@ def network(row: Row, bf16: bool) -> tuple[Callable[[], Tensor], Tensor]:
                 start = points[:, :, None, 1:].expand(-1, -1, row.frames, -1)
                 answer = teacher.model(video, start, row.iterations)
                 return answer.xy[0] if row.teacher == "pips2" else answer[0, :, -1, :, :2]
+            if row.teacher.startswith("locotrack"):
+                return teacher.model(video, points)[-1, 0, ..., :2]
+            if row.teacher.startswith("alltracker"):
+                dense = torch.from_numpy(teacher.flow(frames.numpy(), 0).flow)
+                x, y = points[0, :, 1:].round().long().T
+                return points[0, :, None, 1:] + dense[:, y, x].transpose(0, 1)
             return teacher.model(video, points).answer[0, ..., :2]
 
     if row.teacher != "bootstapir-causal":

@@ -19,11 +19,12 @@ from teachers.errors import (
 from teachers.interface import Mode, Teacher, TeacherInfo
 from teachers.loading import load
 from teachers.registry import TeacherEntry, entries, names
-from teachers.tracks import Tracks, VisibleRule
+from teachers.tracks import DenseFlow, Tracks, VisibleRule
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DenseFlow",
     "Mode",
     "ShardError",
     "SurroundingsError",

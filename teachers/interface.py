@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from teachers.errors import ConfigError
-from teachers.tracks import Tracks, VisibleRule, checked_answer, checked_frames, checked_queries
+from teachers.tracks import (
+    DenseFlow,
+    Tracks,
+    VisibleRule,
+    checked_answer,
+    checked_frames,
+    checked_queries,
+)
 
 if TYPE_CHECKING:
     from teachers.stream import Stream
@@ -98,6 +105,22 @@ class Teacher(abc.ABC):
         raise ConfigError(
             f"teacher {self.info.name!r} needs the whole clip: `track` it, or stream with an "
             "online teacher such as 'cotracker3-online', 'bootstapir-causal', or 'tapnextpp'."
+        )
+
+    def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
+        """Where every pixel of frame `t` is in every frame. Only dense trackers can say.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB, T >= 1.
+            t: in [0, T).
+
+        Raises:
+            ConfigError: frames or `t` are not as above, or a teacher that tracks points alone.
+            TeacherError: the network computes what is no number.
+        """
+        raise ConfigError(
+            f"teacher {self.info.name!r} tracks points: `track` them, or take a dense tracker such "
+            "as 'alltracker'."
         )
 
     @abc.abstractmethod

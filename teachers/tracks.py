@@ -38,6 +38,18 @@ class Tracks:
         )
 
 
+@dataclass(frozen=True)
+class DenseFlow:
+    """Where every pixel of one frame is in every frame."""
+
+    flow: np.ndarray
+    """float32 [T, H, W, 2]: (dx, dy) px from where it is in the query frame."""
+    visibility: np.ndarray
+    """float32 [T, H, W] in [0, 1], as the model defines it."""
+    confidence: np.ndarray
+    """float32 [T, H, W] in [0, 1], as the model defines it."""
+
+
 def has_place(xy: np.ndarray) -> np.ndarray:
     """bool [...]: where both coordinates of `xy` [..., 2] are finite. `all(-1)` over an axis of two
     takes twenty times as long."""
@@ -57,11 +69,14 @@ class VisibleRule:
 
     def __call__(self, tracks: Tracks) -> np.ndarray:
         """bool [N, T]: the flag; False where xy is NaN."""
-        placed = has_place(tracks.xy)
+        return has_place(tracks.xy) & self.seen(tracks.visibility, tracks.confidence)
+
+    def seen(self, visibility: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+        """bool, of arrays of one shape: the flag of points that have a place."""
         if self.quantity == "none":
-            return placed
-        value = tracks.visibility if self.quantity == "v" else tracks.visibility * tracks.confidence
-        return placed & (value > self.threshold)  # NaN > x is False
+            return np.ones(visibility.shape, bool)
+        value = visibility if self.quantity == "v" else visibility * confidence
+        return value > self.threshold  # NaN > x is False
 
     def __str__(self) -> str:
         return "none" if self.quantity == "none" else f"{self.quantity} > {self.threshold:g}"

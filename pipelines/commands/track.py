@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import tyro
 
 from labeler.clips.queries import read_queries
+from labeler.show.flow import draw_flow
 from labeler.show.overlay import Overlay
 from labeler.video.fetch import shown
 from labeler.video.frames import FramePart, FrameSource, open_frames, read_all
@@ -30,7 +32,7 @@ from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import duration
 from pipelines.terminal.tracking import Counts, summary, watched
 from pipelines.tracking.stream import follow
-from pipelines.tracking.track_file import TrackFile, save_tracks
+from pipelines.tracking.track_file import TrackFile, save_flow, save_tracks
 from pipelines.tracking.trackers import load_tracker
 from teachers import ConfigError, Mode, SurroundingsError, Teacher
 from teachers.stream import ENDLESS
@@ -79,6 +81,12 @@ class TrackCommand(FramePart):
     tracks: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Write queries [N, 3], xy [N, T, 2], visibility [N, T], confidence [N, T], info (JSON); of
     several teachers, FILE.NAME.npz each."""
+    dense: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
+    """Write where every pixel of frame --dense-frame is in every frame, with a teacher that can
+    (alltracker): flow [T, H, W, 2], visibility [T, H, W], confidence [T, H, W], info (JSON); and a
+    picture of it, FILE.png."""
+    dense_frame: int = 0
+    """The frame whose pixels --dense follows."""
     stream: bool = False
     """Write as frames come, in memory that does not grow, with a teacher that can; Ctrl-C ends
     it."""
@@ -87,10 +95,18 @@ class TrackCommand(FramePart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.overlay and not self.tracks:
+        if not self.overlay and not self.tracks and not self.dense:
             raise ConfigError(
-                "nothing would be written: give --overlay FILE.mp4, --tracks FILE.npz, or both."
+                "nothing would be written: give --overlay FILE.mp4, --tracks FILE.npz, or both; or "
+                "--dense FILE.npz."
             )
+        if self.dense and (self.stream or self.overlay or self.tracks or self.queries or self.grid):
+            raise ConfigError(
+                "--dense follows every pixel of a whole clip: give no --stream, --queries, or "
+                "--grid, and write --overlay and --tracks with a command of their own."
+            )
+        if self.dense and len(self.teacher_names) > 1:
+            raise ConfigError("--dense belongs to one teacher.")
         names = self.teacher_names
         if not names or len(set(names)) != len(names):
             raise ConfigError(
@@ -131,6 +147,7 @@ def run(command: TrackCommand) -> int:
     for flag, path, suffix in (
         ("--overlay", command.overlay, ".mp4"),
         ("--tracks", command.tracks, ".npz"),
+        ("--dense", command.dense, ".npz"),
     ):
         if path is not None:
             _check_output(
@@ -139,6 +156,8 @@ def run(command: TrackCommand) -> int:
                 suffix,
                 {"the video itself": Path(command.video), "the file of --queries": command.queries},
             )
+    if command.dense:
+        return run_dense(command, command.dense, begun)
     with open_frames(command.video, command) as source:
         queries = queries_of(command, source)
         trackers = load_trackers(command)
@@ -160,6 +179,30 @@ def run(command: TrackCommand) -> int:
         [command.overlay] if command.overlay else []
     )
     say(f"{', '.join(map(str, written))}, in {duration(time.monotonic() - begun)}")
+    return 0
+
+
+def run_dense(command: TrackCommand, path: Path, begun: float) -> int:
+    """`run` with --dense."""
+    picture = path.with_suffix(".png")
+    _check_output("--dense", picture, ".png", {"the video itself": Path(command.video)})
+    with open_frames(command.video, command) as source:
+        ((title, teacher),) = load_trackers(command).items()
+        frames = read_all(
+            source, command.max_gib, lambda frames: watched(frames, "reading", source.length)
+        )
+        with console.status(f"tracking with {title}"):
+            dense = teacher.flow(frames, command.dense_frame)
+        rule = teacher.info.rule
+        visible = rule.seen(dense.visibility, dense.confidence)
+        info = teacher.info.to_json() | {"clip": _clip_info(command, source)}
+    save_flow(TrackFile(path, info), command.dense_frame, dense)
+    image = cv2.cvtColor(draw_flow(frames, dense.flow, visible), cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(picture), image):
+        raise SurroundingsError(f"{picture}: cannot be written.")
+    count, height, width = frames.shape[:3]
+    say(f"{title}: every pixel of frame {command.dense_frame} in {count} of {width} x {height} px")
+    say(f"{path}, {picture}, in {duration(time.monotonic() - begun)}")
     return 0
 
 
@@ -252,13 +295,7 @@ def track_files(
     origin."""
     if command.tracks is None:
         return {}
-    clip = {
-        "source": shown(command.video),
-        "start": command.start,
-        "stride": command.stride,
-        "size_hw": source.size,
-        "fps": source.fps,
-    }
+    clip = _clip_info(command, source)
     several = len(trackers) > 1
     return {
         title: TrackFile(
@@ -266,6 +303,16 @@ def track_files(
             teacher.info.to_json() | {"clip": clip},
         )
         for title, teacher in trackers.items()
+    }
+
+
+def _clip_info(command: TrackCommand, source: FrameSource) -> dict[str, Any]:
+    return {
+        "source": shown(command.video),
+        "start": command.start,
+        "stride": command.stride,
+        "size_hw": source.size,
+        "fps": source.fps,
     }
 
 

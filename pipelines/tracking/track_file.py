@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from teachers import SurroundingsError, Tracks
+from teachers import DenseFlow, SurroundingsError, Tracks
 
 SAVE_EVERY_S = 10.0
 """The npz is renewed at most that often, and so that it takes a twentieth of the time."""
@@ -38,17 +38,32 @@ class TrackFile:
 
 def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
     """Write the npz; it is there whole or not at all. A file that exists is replaced."""
+    _save(
+        file,
+        queries=queries,
+        xy=tracks.xy,
+        visibility=tracks.visibility,
+        confidence=tracks.confidence,
+    )
+
+
+def save_flow(file: TrackFile, t: int, dense: DenseFlow) -> None:
+    """`save_tracks` for the flow from frame `t`: `t`, `flow` [T, H, W, 2], `visibility` and
+    `confidence` [T, H, W], `info`."""
+    _save(
+        file,
+        t=np.array(t),
+        flow=dense.flow,
+        visibility=dense.visibility,
+        confidence=dense.confidence,
+    )
+
+
+def _save(file: TrackFile, **arrays: np.ndarray) -> None:
     part = file.path.with_name(f"{file.path.name}.part")
     try:
         with part.open("wb") as stream:
-            np.savez(
-                stream,
-                queries=queries,
-                xy=tracks.xy,
-                visibility=tracks.visibility,
-                confidence=tracks.confidence,
-                info=np.array(json.dumps(file.info)),
-            )
+            np.savez(stream, info=np.array(json.dumps(file.info)), **arrays)  # type: ignore[arg-type]
         os.replace(part, file.path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from teachers.alltracker.convnext import ConvNeXt, ConvNeXtBlock
 from teachers.errors import ConfigError
-from teachers.layers.fast import tanh_gelu
+from teachers.layers.fast import fast_convolution, tanh_gelu
 from teachers.layers.memory import Memory
 from teachers.layers.pyramid import ResidualEncoder
 from teachers.layers.time_embedding import time_embedding
@@ -176,10 +176,18 @@ class MotionEncoder(nn.Module):
         self.convf2 = nn.Conv2d(flow_wide, flow_narrow, 3, padding=1)
         self.conv = nn.Conv2d(narrow + flow_narrow, config.channels - 2, 3, padding=1)
 
-    def forward(self, products: Tensor, flow: Tensor) -> Tensor:
-        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]"""
+    def forward(
+        self, products: Tensor, flow: Tensor, second: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]
+
+        Args:
+            second: a faster form of `convc2`, which is a third of the arithmetic of an iteration.
+        """
+        if second is None or torch.is_autocast_enabled(flow.device.type):
+            second = self.convc2
         seen = pointwise(products, self.convc1).relu_()
-        seen = on_maps(self.convc2, seen).relu_()
+        seen = on_maps(second, seen).relu_()
         moved = on_maps(self.convf2, on_maps(self.convf1, flow).relu_()).relu_()
         motion = on_maps(self.conv, torch.cat([seen, moved], -1)).relu_()
         return torch.cat([motion, flow], -1)
@@ -389,12 +397,13 @@ class AllTracker(nn.Module):
         context = F.linear(looks.context, of_context.T, block.compressor.bias)
         contexts = time @ of_context  # [S, C]
         used = torch.cat([weight[:, :channels], weight[:, 2 * channels :]], 1)
+        second = fast_convolution(block.motion_encoder.convc2, zero)
         for _ in range(self.config.iterations):
             flow, logits = flow.detach(), logits.detach()
 
             def compressed(first: int, last: int) -> Tensor:
                 now = flow[first:last]  # noqa: B023
-                motion = block.motion_encoder(products.around(first, now), now)
+                motion = block.motion_encoder(products.around(first, now), now, second)
                 parts = torch.cat([hidden[first:last], motion, logits[first:last]], -1)  # noqa: B023
                 return F.linear(parts, used) + (context + contexts[first:last, None, None])
 
@@ -564,7 +573,9 @@ def norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def on_maps(convolution: nn.Conv2d, x: Tensor) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
+def on_maps(
+    convolution: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
     return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 

@@ -8,7 +8,7 @@ as much as in one.
 | mode | frames | of two windows that see a frame counts | beside that |
 |---|---|---|---|
 | `predictor` | own size, at most 1024 px | the first, as in the official demo | |
-| `label` | own size, at most 1024 px | as in the official evaluation | a track goes through its query |
+| `label` | own size, at most 1024 px | as in the evaluation | a track goes through its query |
 | `recipe` | as `label` | as `label` | no published recipe has this teacher |
 | `benchmark` | 384 x 512 px | as `label` | |
 
@@ -55,7 +55,7 @@ from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.device import compute_in_bf16, pick_device
 from teachers.layers.memory import Memory
 from teachers.settings import require_switch, require_whole
-from teachers.tracks import Tracks, VisibleRule, checked_frames
+from teachers.tracks import DenseFlow, Tracks, VisibleRule, checked_frames
 
 Preset = Literal["official", "mini"]
 Counts = Literal["first", "last", "evaluation"]
@@ -67,18 +67,6 @@ LONGEST_SIDE = 1024
 """Px of the largest frame that is not made smaller."""
 RULE = VisibleRule("v*c", 0.6)
 WEIGHTS_AT = "https://huggingface.co/aharley/alltracker"
-
-
-@dataclass(frozen=True)
-class DenseFlow:
-    """Where every pixel of one frame is in every frame."""
-
-    flow: np.ndarray
-    """float32 [T, H, W, 2]: (dx, dy) px from where it is in the query frame."""
-    visibility: np.ndarray
-    """float32 [T, H, W] in [0, 1]"""
-    confidence: np.ndarray
-    """float32 [T, H, W] in [0, 1]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +166,8 @@ class AllTrackerTeacher(Teacher):
         require_whole(1, stride=self.stride)
         if self.window % 2 or self.stride > self.window // 2:
             raise ConfigError(
-                f"window = {self.window}, stride = {self.stride}: a window must be even, and a stride at most half."
+                f"window = {self.window}, stride = {self.stride}: a window must be even, and a "
+                "stride at most half."
             )
         self.max_frames = max_frames
         self.device = pick_device(device)
@@ -206,17 +195,7 @@ class AllTrackerTeacher(Teacher):
             compute_in_bf16(self.model)
 
     def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
-        """Where every pixel of frame `t` is in every frame; before it, from a pass over the
-        reversed clip.
-
-        Args:
-            frames: uint8 [T, H, W, 3] RGB, T >= 1.
-            t: in [0, T).
-
-        Raises:
-            ConfigError: frames or `t` are not as above.
-            TeacherError: the network computes what is no number.
-        """
+        """See `Teacher.flow`; frames before `t` come from a pass over the reversed clip."""
         frames = checked_frames(frames)
         if t not in range(len(frames)):
             raise ConfigError(f"t = {t}: must be a frame of the clip, 0..{len(frames) - 1}.")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -232,6 +233,47 @@ def test_the_track_file_holds_what_the_teacher_says(video, tmp_path):
         "size_hw": [48, 64],
         "fps": 24.0,
     }
+
+
+def test_dense_flow_is_written_as_an_npz_and_a_picture(video, tmp_path, capsys):
+    settings = ("--checkpoint", "random", "--setting", "preset=mini", "--device", "cpu")
+    path = tmp_path / "flow.npz"
+    assert (
+        track(
+            video, "--teacher", "alltracker", *settings, "--max-frames", 3, "--dense", path,
+            "--dense-frame", 1,
+        )
+        == 0
+    )  # fmt: skip
+    stored = arrays_of(path)
+    with open_video(video) as reader:
+        frames = reader.read(range(3))
+    height, width = frames.shape[1:3]
+    teacher = teachers.load("alltracker", checkpoint="random", device="cpu", preset="mini")
+    dense = teacher.flow(frames, 1)
+    for name in ("flow", "visibility", "confidence"):
+        np.testing.assert_array_equal(stored[name], getattr(dense, name))
+    assert stored["t"] == 1
+    assert json.loads(str(stored["info"]))["name"] == "alltracker"
+    assert cv2.imread(str(path.with_suffix(".png"))).shape == (2 * height, 3 * width, 3)
+    assert "every pixel of frame 1 in 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--teacher", "lk", "--dense", "flow.npz"], "teacher 'lk' tracks points: `track` them"),
+        (["--teacher", "lk", "flow", "--dense", "flow.npz"], "--dense belongs to one teacher"),
+        (["--teacher", "lk", "--dense", "flow.npz", "--stream"], "every pixel of a whole clip"),
+        (["--teacher", "lk", "--dense", "flow.png"], "flow.png: must end in .npz"),
+    ],
+)
+def test_dense_flow_that_cannot_be_had_is_refused(
+    video, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert track(video, *arguments) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_grid_lies_evenly_in_the_first_frame(video, tmp_path):

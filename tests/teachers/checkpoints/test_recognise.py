@@ -32,6 +32,10 @@ def shapes(keys: str) -> dict[str, tuple[int, ...]]:
         ("tapir", "tapir"),
         ("pips", "pips"),
         ("pips2", "pips2"),
+        ("locotrack_base", "locotrack-base"),
+        ("locotrack_small", "locotrack-small"),
+        ("alltracker", "alltracker"),
+        ("alltracker_tiny", "alltracker-tiny"),
     ],
 )
 def test_an_official_file_is_recognised_by_its_keys_and_shapes(tmp_path, keys, name):
