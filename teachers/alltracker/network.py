@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,10 +31,11 @@ from torch import Tensor, nn
 
 from teachers.alltracker.convnext import ConvNeXt, ConvNeXtBlock
 from teachers.errors import ConfigError
-from teachers.layers.fast import fast_convolution, tanh_gelu
+from teachers.layers.fast import tanh_gelu
 from teachers.layers.memory import Memory
 from teachers.layers.pyramid import ResidualEncoder
 from teachers.layers.time_embedding import time_embedding
+from teachers.layers.winograd import square_form, square_form_of
 
 STRIDE = 8
 PADDED_TO = 64
@@ -163,6 +165,23 @@ class Padding:
         return maps[:, self.top : height - self.bottom, self.left : width - self.right]
 
 
+Maps = Callable[[Tensor], Tensor]
+"""[F, h, w, C] -> [F, h, w, C']"""
+
+
+@dataclass(frozen=True)
+class Fast:
+    """Faster forms of the widest convolutions of an iteration, which are half of its arithmetic;
+    None where there is none. See `winograd.py`."""
+
+    second: Maps | None = None
+    """`convc2` of the motion encoder."""
+    last: Maps | None = None
+    """`conv` of the motion encoder."""
+    heads: Maps | None = None
+    """The first convolutions of both heads."""
+
+
 class MotionEncoder(nn.Module):
     """Products and flow of a frame to what they say of motion."""
 
@@ -176,21 +195,15 @@ class MotionEncoder(nn.Module):
         self.convf2 = nn.Conv2d(flow_wide, flow_narrow, 3, padding=1)
         self.conv = nn.Conv2d(narrow + flow_narrow, config.channels - 2, 3, padding=1)
 
-    def forward(
-        self, products: Tensor, flow: Tensor, second: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]
-
-        Args:
-            second: a faster form of `convc2`, which is a third of the arithmetic of an iteration.
-        """
-        if second is None or torch.is_autocast_enabled(flow.device.type):
-            second = self.convc2
+    def forward(self, products: Tensor, flow: Tensor, fast: Fast | None = None) -> Tensor:
+        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]"""
+        if fast is None or torch.is_autocast_enabled(flow.device.type):
+            fast = Fast()
         seen = pointwise(products, self.convc1).relu_()
-        seen = on_maps(second, seen).relu_()
+        seen = (fast.second or partial(on_maps, self.convc2))(seen).relu_()
         moved = on_maps(self.convf2, on_maps(self.convf1, flow).relu_()).relu_()
-        motion = on_maps(self.conv, torch.cat([seen, moved], -1)).relu_()
-        return torch.cat([motion, flow], -1)
+        both = torch.cat([seen, moved], -1)
+        return torch.cat([(fast.last or partial(on_maps, self.conv))(both).relu_(), flow], -1)
 
 
 class TemporalAttention(nn.Module):
@@ -397,13 +410,13 @@ class AllTracker(nn.Module):
         context = F.linear(looks.context, of_context.T, block.compressor.bias)
         contexts = time @ of_context  # [S, C]
         used = torch.cat([weight[:, :channels], weight[:, 2 * channels :]], 1)
-        second = fast_convolution(block.motion_encoder.convc2, zero)
+        fast = self._fast(zero)
         for _ in range(self.config.iterations):
             flow, logits = flow.detach(), logits.detach()
 
             def compressed(first: int, last: int) -> Tensor:
                 now = flow[first:last]  # noqa: B023
-                motion = block.motion_encoder(products.around(first, now), now, second)
+                motion = block.motion_encoder(products.around(first, now), now, fast)
                 parts = torch.cat([hidden[first:last], motion, logits[first:last]], -1)  # noqa: B023
                 return F.linear(parts, used) + (context + contexts[first:last, None, None])
 
@@ -414,27 +427,36 @@ class AllTracker(nn.Module):
             ends = []
             for part in x.split(memory.frames_per_block):
                 end = pointwise(part, block.final_conv)
-                ends.append((end, *self.corrections(end)))
+                ends.append((end, *self.corrections(end, fast.heads)))
             hidden, moves, changes = (torch.cat(parts) for parts in zip(*ends, strict=True))
             flow, logits = flow + moves, logits + changes
             yield State(flow, logits, hidden)
 
-    def corrections(
-        self, hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:  # [F, h, w, C] -> [F, h, w, 2] each
-        """Both heads at once."""
-        heads = (self.flow_head, self.visconf_head)
-        weight, bias = (
-            torch.cat([getattr(head[0], name) for head in heads]) for name in ("weight", "bias")
+    def corrections(self, hidden: Tensor, fast: Maps | None = None) -> tuple[Tensor, Tensor]:
+        """[F, h, w, C] -> [F, h, w, 2] each, of flow and of logits."""
+        if fast is None:
+            weight, bias = self._heads()
+            seen = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=1).permute(0, 2, 3, 1)
+        else:
+            seen = fast(hidden)
+        flow, visconf = seen.relu_().chunk(2, -1)
+        return (
+            few_outputs(flow, _layer(self.flow_head, 2)),
+            few_outputs(visconf, _layer(self.visconf_head, 2)),
         )
-        seen = (
-            F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=1)
-            .relu_()
-            .permute(0, 2, 3, 1)
-        )
-        flow, visconf = seen.chunk(2, -1)
-        return few_outputs(flow, _layer(self.flow_head, 2)), few_outputs(
-            visconf, _layer(self.visconf_head, 2)
+
+    def _heads(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the first convolutions of both heads, as one."""
+        first = [_layer(head, 0) for head in (self.flow_head, self.visconf_head)]
+        bias = [layer.bias for layer in first if layer.bias is not None]
+        return torch.cat([layer.weight for layer in first]), torch.cat(bias)
+
+    def _fast(self, like: Tensor) -> Fast:
+        encoder = self.update_block.motion_encoder
+        return Fast(
+            square_form_of(encoder.convc2, like),
+            square_form_of(encoder.conv, like),
+            square_form(*self._heads(), like),
         )
 
     # --- answers
@@ -573,9 +595,7 @@ def norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def on_maps(
-    convolution: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
+def on_maps(convolution: nn.Module, x: Tensor) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
     return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
