@@ -92,9 +92,9 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError Mode ShardError SurroundingsError TapdistillError "
-    "Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule entries load "
-    "names",
+    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError SurroundingsError "
+    "TapdistillError Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule "
+    "entries load names",
     labeler: "AgreementConfig Clip Dataset Labels Sample VideoReader decode_clip draw_tracks "
     "encode_clip open_dataset open_video sample_queries",
     student: "Policy SynthClip SynthConfig choose generate score tapvid_metrics",

@@ -22,9 +22,9 @@ from teachers.checkpoints.files import load_weights, read_weights
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config, Memory
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.support_points import frame_grid
-from teachers.cotracker.transformer import time_embedding
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.sampling import sample_windows
+from teachers.layers.time_embedding import time_embedding
 from teachers.tracks import VisibleRule
 from tests.support import parity
 

@@ -36,7 +36,17 @@ def test_bf16_is_off_unless_asked_for_and_recorded(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["cotracker3-offline", "cotracker2", "tapir", "pips", "pips2", "tapnext", "locotrack-base"],
+    [
+        "cotracker3-offline",
+        "cotracker2",
+        "tapir",
+        "pips",
+        "pips2",
+        "tapnext",
+        "locotrack-base",
+        "alltracker",
+        "alltracker-tiny",
+    ],
 )
 def test_bf16_moves_tracks_by_a_fraction_of_a_pixel(name):
     draw = np.random.default_rng(0)
