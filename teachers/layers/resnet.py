@@ -136,9 +136,9 @@ class BlockGroup(nn.Module):
 
 
 class PreActivationResNet(nn.Module):
-    """Frames to maps of the first group (stride 2), the second (stride 4), and the fourth (stride 8).
+    """Frames to maps of the first group (stride 2), the second (4), and the fourth (8).
 
-    With `finest_channels` it holds the layers of `finest` as well, which no published network has.
+    With `finest_channels` it holds the layers of `finest` as well: no published network has them.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from teachers.layers.resnet import InstanceNorm, _TrainedNorm
 from teachers.tapir.mixer import KERNEL, MixerBlock, _TrainedOverTime, weighted_shifts
-from teachers.tapir.resnet import InstanceNorm, _TrainedNorm
 
 
 @pytest.mark.parametrize("rectify", [False, True])
