@@ -111,6 +111,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 USAGE_ERROR = 2
+STORAGE_HELP = (
+    "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
+    "credentials come from the environment."
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -156,8 +160,6 @@ def run(arguments: list[str]) -> int:
 
 def overview() -> str:
     """The text of `tapdistill --help`."""
-    from pipelines.terminal.flags import STORAGE_HELP  # here, because it imports tyro
-
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(

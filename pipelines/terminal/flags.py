@@ -188,11 +188,6 @@ def _converted(kind: Any, value: Any) -> Any:
     raise ValueError(f"{value!r} is not {kind}")
 
 
-STORAGE_HELP = (
-    "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
-    "credentials come from the environment."
-)
-
 STORAGE_WITH_VALUE = ("--s3-endpoint", "--s3-profile")
 
 STORAGE_ALONE = "--s3-anon"

@@ -19,7 +19,7 @@ OWN = "tests.support.own_teacher:FarnebackTeacher"
 
 
 def test_the_documented_example_is_about_thirty_lines():
-    assert len([line for line in SNIPPET.splitlines() if line.strip()]) <= 32
+    assert len([line for line in SNIPPET.splitlines() if line.strip()]) <= 35
 
 
 def test_it_is_used_by_its_place_and_stored_under_the_name_of_its_class(frames_and_queries):
