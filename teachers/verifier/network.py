@@ -103,7 +103,8 @@ class VerifierConfig:
 class DeformableAttention(nn.Module):
     """Each place looks at some cells around it in every level of a pyramid; its feature says which.
 
-    The residual is part of it, as in the published network: who adds the input adds it once more.
+    Its input is added to its answer here already, as in the published network, and then once more
+    by the block around it.
     """
 
     def __init__(self, config: VerifierConfig) -> None:
@@ -137,17 +138,15 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(h).view(-1, heads, levels, points, 2)
         weights = self.attention_weights(h).view(-1, heads, levels * points).softmax(-1)
         weights = weights.view(-1, 1, heads, levels, points).transpose(0, 2)  # [heads, 1, P, ...]
-        found: Tensor | float = 0.0
+        found = h.new_zeros(())
         for level, cells in enumerate(pyramid):
             rows, columns = cells.shape[:2]
             values = self.value_proj(cells).unflatten(-1, (heads, -1)).permute(2, 3, 0, 1)
-            at = reference[:, None, None] + offsets[:, :, level] / offsets.new_tensor(
-                [columns, rows]
-            )
+            cell = 1 / reference.new_tensor([columns, rows])
+            at = reference[:, None, None] + offsets[:, :, level] * cell
             grid = (2 * at - 1).transpose(0, 1)  # [heads, P, points, 2]
             samples = F.grid_sample(values, grid, padding_mode="zeros", align_corners=False)
             found = found + (samples * weights[:, :, :, level]).sum(-1)  # [heads, width / heads, P]
-        assert isinstance(found, Tensor)
         return h + self.output_proj(found.flatten(0, 1).T)
 
 
