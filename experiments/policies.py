@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,7 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from pipelines.terminal.console import say
 from pipelines.tracking.trackers import load_tracker
+from student.clip import TestClip
 from student.data.config import AS_STORED, AgreementOverride, DataConfig
 from student.evaluation.evaluate import (
     FIGURES,
@@ -57,7 +58,7 @@ from student.evaluation.evaluate import (
     with_interval,
 )
 from student.synth.layers import track
-from student.synth.scene import SynthClip, SynthConfig, draw_scene, generate, points_at
+from student.synth.scene import SynthConfig, draw_scene, generate, points_at
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
 from student.training.train import train
@@ -65,6 +66,7 @@ from teachers import (
     CheckpointError,
     ConfigError,
     Mode,
+    ShardError,
     TapdistillError,
     Teacher,
     TeacherInfo,
@@ -159,7 +161,8 @@ class Oracle(Teacher):
     and queries, in a folder."""
 
     def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode) -> None:
-        assert checkpoint is not None
+        if checkpoint is None:
+            raise ConfigError(f"teacher {name!r} needs the folder of its tracks as its checkpoint.")
         self.folder = Path(checkpoint)
         self.info = TeacherInfo(
             name=name, architecture="oracle", mode=mode, visible_rule="v > 0.5", licence="none"
@@ -294,14 +297,20 @@ def labelled(
     return out
 
 
-def with_truth(labels: str) -> Iterator[tuple[Sample, SynthClip]]:
+def with_truth(labels: str) -> Iterator[tuple[Sample, TestClip]]:
     """Every stored clip, and the truth about its queries; what lies under a query is followed
-    exactly, whatever teachers say."""
+    exactly, whatever teachers say.
+
+    Raises:
+        ShardError: the clips are not stored at the size of the world's videos.
+    """
     for sample in open_dataset(labels):
         frames = decode_clip(sample.mp4)
-        assert frames.shape[1:3] == (WORLD.height, WORLD.width), (
-            "the world's videos are stored at their own size"
-        )
+        if frames.shape[1:3] != (WORLD.height, WORLD.width):
+            raise ShardError(
+                f"{labels}: clip {sample.key} is {frames.shape[2]} x {frames.shape[1]} px, the "
+                f"world's videos are {WORLD.width} x {WORLD.height}: label them again."
+            )
         source = np.asarray(sample.meta["source_frames"])
         layers = draw_scene(int(Path(sample.meta["uri"]).stem), WORLD).layers
         points = points_at(
@@ -310,12 +319,12 @@ def with_truth(labels: str) -> Iterator[tuple[Sample, SynthClip]]:
         xy, visible = track(layers, points, WORLD.height, WORLD.width)
         yield (
             sample,
-            SynthClip(
+            TestClip(
+                sample.key,
                 frames,
                 sample.queries,
                 xy[:, source].astype(np.float32),
                 visible[:, source],
-                points.layer,
             ),
         )
 
@@ -411,16 +420,11 @@ def figures_of(experiment: Experiment, name: str) -> Path:
 
 
 def policy_table(labels: pd.DataFrame) -> Table:
-    table = Table(
-        title="what each policy teaches",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
+    table = _table(
+        "what each policy teaches",
+        "policy",
+        ("used, %", "delta_avg, %", "median, px", "wrongly visible, %"),
     )
-    table.add_column("policy")
-    for title in ("used, %", "delta_avg, %", "median, px", "wrongly visible, %"):
-        table.add_column(title, justify="right")
     for row in labels.to_dict("records"):
         shares = {name: f"{100 * row[name]:.1f}" for name in ("used", "delta_avg", "wrong")}
         table.add_row(
@@ -433,21 +437,20 @@ def policy_table(labels: pd.DataFrame) -> Table:
     return table
 
 
+def _table(title: str, of: str, figures: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column(of)
+    for figure in figures:
+        table.add_column(figure, justify="right", no_wrap=True)
+    return table
+
+
 def tracker_table(
     scores: Mapping[str, pd.DataFrame], names: tuple[str, ...], experiment: Experiment
 ) -> Table:
     """Teachers and the student before: mean over clips and its 95 % interval. After: mean over
     seeds, and their least and most."""
-    table = Table(
-        title="who tracks how well, %",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
-    table.add_column("tracker")
-    for figure in FIGURES:
-        table.add_column(figure, justify="right", no_wrap=True)
+    table = _table("who tracks how well, %", "tracker", FIGURES)
     for name in (*names, BEFORE):
         intervals = (with_interval(100 * scores[name][figure]) for figure in FIGURES)
         table.add_row(

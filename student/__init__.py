@@ -1,8 +1,68 @@
-"""What learns or measures: `synth` makes procedural video with exact tracks, `evaluation` TAP-Vid
-figures, `data` batches, and `training` a student."""
+"""What learns or measures: students, label policies on trial, TAP-Vid figures, procedural video.
 
-from labeler.labels.policies import Policy, choose
-from student.evaluation.metrics import score, tapvid_metrics
-from student.synth.scene import SynthClip, SynthConfig, generate
+    result = student.train(student.TrainConfig(data=..., init="tapir-mini"), Path("out"))
+    table = student.compare({"mine": tracker}, clips)  # AJ, delta_avg, OA of each clip
 
-__all__ = ["Policy", "SynthClip", "SynthConfig", "choose", "generate", "score", "tapvid_metrics"]
+`synth` makes procedural video with exact tracks, `evaluation` TAP-Vid figures, `data` batches, and
+`training` a student. Names below are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labeler.labels.policies import Policy, choose
+    from student.clip import TestClip
+    from student.data.config import DataConfig
+    from student.evaluation.evaluate import compare, with_interval
+    from student.evaluation.metrics import score, tapvid_metrics
+    from student.synth.scene import SynthClip, SynthConfig, generate
+    from student.training.config import TrainConfig
+    from student.training.events import StepDone
+    from student.training.losses import LossConfig
+    from student.training.schedule import ScheduleConfig
+    from student.training.train import train
+
+_MODULES = {
+    "DataConfig": "student.data.config",
+    "LossConfig": "student.training.losses",
+    "Policy": "labeler.labels.policies",  # of labeler; here for one more release
+    "ScheduleConfig": "student.training.schedule",
+    "StepDone": "student.training.events",
+    "SynthClip": "student.synth.scene",
+    "SynthConfig": "student.synth.scene",
+    "TestClip": "student.clip",
+    "TrainConfig": "student.training.config",
+    "choose": "labeler.labels.policies",  # of labeler; here for one more release
+    "compare": "student.evaluation.evaluate",
+    "generate": "student.synth.scene",
+    "score": "student.evaluation.metrics",
+    "tapvid_metrics": "student.evaluation.metrics",
+    "train": "student.training.train",
+    "with_interval": "student.evaluation.evaluate",
+}
+
+__all__ = [
+    "DataConfig",
+    "LossConfig",
+    "Policy",
+    "ScheduleConfig",
+    "StepDone",
+    "SynthClip",
+    "SynthConfig",
+    "TestClip",
+    "TrainConfig",
+    "choose",
+    "compare",
+    "generate",
+    "score",
+    "tapvid_metrics",
+    "train",
+    "with_interval",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'student' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -97,7 +97,8 @@ PUBLIC = {
     "entries load names",
     labeler: "AgreementConfig Clip Dataset Labels Sample VideoReader decode_clip draw_tracks "
     "encode_clip open_dataset open_video sample_queries",
-    student: "Policy SynthClip SynthConfig choose generate score tapvid_metrics",
+    student: "DataConfig LossConfig Policy ScheduleConfig StepDone SynthClip SynthConfig TestClip "
+    "TrainConfig choose compare generate score tapvid_metrics train with_interval",
 }
 """What users may import. A name that goes or comes is a change for them: say it in the
 changelog."""

@@ -8,29 +8,22 @@ the pixels, so they stay exact. Another process may add clips while a trainer re
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from student.data.batch import Batch, TrainClip, collate
+from student.data.exact import exact_clip
 from student.synth.motion import smooth_curve
-from student.synth.scene import SynthClip, SynthConfig, generate
+from student.synth.scene import SynthConfig, generate
 from teachers.errors import ConfigError
 
 STORED = SynthConfig(
     frames=24, height=256, width=256, points=1024, query_frame="random", split="pool"
 )
-
-
-@dataclass(frozen=True)
-class View:
-    """What a camera saw of B clips."""
-
-    frames: np.ndarray  # [B, T, S, S, 3] uint8 RGB
-    queries: np.ndarray  # [B, N, 3]       float32 (t, x, y)
-    xy: np.ndarray  # [B, N, T, 2]    float32
-    visible: np.ndarray  # [B, N, T]       bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +83,7 @@ def draw_world(seed: int) -> SynthConfig:
     )
 
 
-def draw_view(folder: Path, rng: np.random.Generator, config: ViewConfig) -> View:
+def draw_view(folder: Path, rng: np.random.Generator, config: ViewConfig) -> Batch:
     """A batch of clips, cropped, turned, and coloured at random.
 
     Raises:
@@ -100,15 +93,10 @@ def draw_view(folder: Path, rng: np.random.Generator, config: ViewConfig) -> Vie
     if not files:
         raise ConfigError(f"{folder}: holds no rendered clips; render some first.")
     clips = [_view(files[rng.integers(len(files))], rng, config) for _ in range(config.batch)]
-    return View(
-        *(
-            np.stack([getattr(clip, name) for clip in clips])
-            for name in ("frames", "queries", "xy", "visible")
-        )
-    )
+    return collate(clips, 0, Counter())
 
 
-def _view(path: Path, rng: np.random.Generator, config: ViewConfig) -> SynthClip:
+def _view(path: Path, rng: np.random.Generator, config: ViewConfig) -> TrainClip:
     with np.load(path) as npz:
         video, xy, visible = npz["video"], npz["points"], npz["visible"]
     shown = _frames(rng, len(video), config)
@@ -134,7 +122,7 @@ def _view(path: Path, rng: np.random.Generator, config: ViewConfig) -> SynthClip
     chosen, query_t = _queries(rng, visible, config.points)
     xy, visible = xy[chosen].astype(np.float32), visible[chosen]
     queries = np.column_stack([query_t, xy[np.arange(len(xy)), query_t]]).astype(np.float32)
-    return SynthClip(recolour(frames, rng), queries, xy, visible, np.zeros(len(xy), np.int64))
+    return exact_clip(path.stem, "procedural", recolour(frames, rng), queries, xy, visible)
 
 
 def _frames(rng: np.random.Generator, length: int, config: ViewConfig) -> np.ndarray:

@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.minis.pool import View, ViewConfig, draw_view, render_pool
+from experiments.minis.pool import ViewConfig, draw_view, render_pool
+from student.data.batch import Batch
 from student.training.losses import confidence_loss, position_loss, visibility_loss
 from student.training.losses_matching import matching_loss
 from student.training.losses_tapir import RASTER, TapirLossConfig, TapirTargets, tapir_losses
@@ -65,48 +66,30 @@ class Stage:
     start: Start = "query"
 
 
-@dataclass(frozen=True)
-class Example:
-    """A `View` as tensors."""
-
-    frames: Tensor  # [B, T, 3, S, S] uint8
-    queries: Tensor  # [B, N, 3]
-    xy: Tensor  # [B, N, T, 2]
-    visible: Tensor  # [B, N, T]
-    start: Tensor  # [B, N, T, 2] px, where a tracker that refines begins
-
-    @classmethod
-    def of(cls, view: View, stage: Stage, rng: np.random.Generator) -> Example:
-        frames = torch.from_numpy(view.frames).permute(0, 1, 4, 2, 3)
-        start = start_xy(view, stage.start, rng)
-        return cls(
-            frames,
-            *(torch.from_numpy(array) for array in (view.queries, view.xy, view.visible, start)),
-        )
-
-    def between_frames(self) -> Tensor:  # [B, N, T]
-        """Where the point is seen, in another frame than its query's."""
-        return (
-            self.visible & (torch.arange(self.visible.shape[2]) != self.queries[..., :1])
-        ).float()
-
-
 def start_xy(
-    view: View, start: Start, rng: np.random.Generator
+    batch: Batch, start: Start, rng: np.random.Generator
 ) -> np.ndarray:  # float32 [B, N, T, 2]
-    """The positions that are refined first."""
-    query = np.broadcast_to(view.queries[:, :, None, 1:], view.xy.shape)
-    batch, points, frames, _ = view.xy.shape
+    """The positions that a tracker which looks around its present one refines first."""
+    truth = batch.xy.numpy()
+    query = np.broadcast_to(batch.queries.numpy()[:, :, None, 1:], truth.shape)
+    clips, points, frames, _ = truth.shape
     if start == "query":
         return query.copy()
     if start == "between":
-        share = np.maximum(0, rng.uniform(-0.5, 1, (batch, points, 1, 1)))
-        return (query + share * (view.xy - query)).astype(np.float32)
-    scale_px = 2 ** rng.uniform(0, 5, (batch, points, 1, 1))
-    shift = rng.normal(size=(batch, points, 1, 2)) + 0.5 * rng.normal(
-        size=(batch, points, frames, 2)
+        share = np.maximum(0, rng.uniform(-0.5, 1, (clips, points, 1, 1)))
+        return (query + share * (truth - query)).astype(np.float32)
+    scale_px = 2 ** rng.uniform(0, 5, (clips, points, 1, 1))
+    shift = rng.normal(size=(clips, points, 1, 2)) + 0.5 * rng.normal(
+        size=(clips, points, frames, 2)
     )
-    return (view.xy + scale_px * shift).astype(np.float32)
+    return (truth + scale_px * shift).astype(np.float32)
+
+
+def between_frames(batch: Batch) -> Tensor:  # [B, N, T]
+    """1 where the point is seen in another frame than its query's."""
+    return (
+        batch.visible & (torch.arange(batch.visible.shape[2]) != batch.queries[..., :1])
+    ).float()
 
 
 class TapirRecipe:
@@ -127,11 +110,14 @@ class TapirRecipe:
     def network(self) -> Tapir:
         return Tapir(TapirConfig.mini())
 
-    def losses(self, model: Tapir, example: Example, pretraining: bool) -> dict[str, Tensor]:
-        size = (example.frames.shape[-2], example.frames.shape[-1])
+    def losses(
+        self, model: Tapir, batch: Batch, start: Tensor, pretraining: bool
+    ) -> dict[str, Tensor]:
+        frames = batch.frames.permute(0, 1, 4, 2, 3)
+        size = (frames.shape[-2], frames.shape[-1])
         model.config = replace(model.config, raster=size[0])
-        corner = example.queries + torch.tensor([0, 0.5, 0.5])
-        features = model.encode(example.frames, [size], MEMORY)
+        corner = batch.queries + torch.tensor([0, 0.5, 0.5])
+        features = model.encode(frames, [size], MEMORY)
         described = model.describe(features, corner, size)
         # the grid of stride 2 is too fine to tell a point from all others
         parts = zip(
@@ -139,9 +125,9 @@ class TapirRecipe:
             described[0].split(model.config.channels, -1)[-2:],
             strict=True,
         )
-        weight = example.between_frames()
+        weight = between_frames(batch)
         matching = [
-            matching_loss(grid, points, (example.xy + 0.5) * grid.shape[2] / size[0] - 0.5, weight)
+            matching_loss(grid, points, (batch.xy + 0.5) * grid.shape[2] / size[0] - 0.5, weight)
             for grid, points in parts
         ]
         losses = {"matching": torch.stack(matching).mean()}
@@ -150,7 +136,7 @@ class TapirRecipe:
         steps = model.track(features, described, size, corner, memory=MEMORY).steps
         found = tapir_losses(
             steps,
-            TapirTargets(example.xy + 0.5, ~example.visible),
+            TapirTargets(batch.xy + 0.5, ~batch.visible),
             (RASTER, RASTER),
             self.loss_config,
         )
@@ -176,34 +162,33 @@ class CoTracker3Recipe:
     def network(self) -> CoTracker3:
         return CoTracker3(CoTracker3Config.mini())
 
-    def losses(self, model: CoTracker3, example: Example, pretraining: bool) -> dict[str, Tensor]:
-        pyramid = model.encode(example.frames, MEMORY)
-        frame, weight = example.queries[..., :1].long(), example.between_frames()
+    def losses(
+        self, model: CoTracker3, batch: Batch, start: Tensor, pretraining: bool
+    ) -> dict[str, Tensor]:
+        pyramid = model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)
+        frame, weight = batch.queries[..., :1].long(), between_frames(batch)
         matching = []
         for level, grid in enumerate(pyramid):
             cells = STRIDE * 2**level
-            points = sample_windows(grid, frame, example.queries[..., None, 1:] / cells, 0)[
+            points = sample_windows(grid, frame, batch.queries[..., None, 1:] / cells, 0)[
                 :, :, 0, 0
             ]
             matching.append(
-                matching_loss(grid, F.normalize(points, dim=-1), example.xy / cells, weight)
+                matching_loss(grid, F.normalize(points, dim=-1), batch.xy / cells, weight)
             )
         losses = {"matching": torch.stack(matching).mean()}
         if pretraining:
             return losses
-        unknown = torch.zeros_like(example.start[..., 0])
-        windows = model.query_windows(pyramid, example.queries)
-        found = model.refine(
-            pyramid, windows, example.start, unknown, unknown, self.iterations, MEMORY
-        )
+        unknown = torch.zeros_like(start[..., 0])
+        windows = model.query_windows(pyramid, batch.queries)
+        found = model.refine(pyramid, windows, start, unknown, unknown, self.iterations, MEMORY)
         return {
             "matching": 0.1 * losses["matching"],
-            "position": 0.3
-            * position_loss([found], example.xy, example.visible.float(), fine_huber),
+            "position": 0.3 * position_loss([found], batch.xy, batch.visible.float(), fine_huber),
             "occluded": 0.01
-            * position_loss([found], example.xy, (~example.visible).float(), torch.abs),
-            "visibility": visibility_loss([found], example.visible),
-            "confidence": confidence_loss([found], example.xy, example.visible),
+            * position_loss([found], batch.xy, (~batch.visible).float(), torch.abs),
+            "visibility": visibility_loss([found], batch.visible),
+            "confidence": confidence_loss([found], batch.xy, batch.visible),
         }
 
 
@@ -241,8 +226,9 @@ def train(recipe: Recipe, pool: Path, out: Path, seed: int, init: Path | None = 
     while step < len(plan):
         stage = plan[step]
         rng = np.random.default_rng((seed, step))
-        example = Example.of(draw_view(pool, rng, stage.view), stage, rng)
-        losses = recipe.losses(model, example, stage.pretraining)
+        batch = draw_view(pool, rng, stage.view)
+        start = torch.from_numpy(start_xy(batch, stage.start, rng))
+        losses = recipe.losses(model, batch, start, stage.pretraining)
         total = torch.stack(list(losses.values())).sum()
         optimiser = optimisers[0 if stage.pretraining else 1]
         if total.isfinite():

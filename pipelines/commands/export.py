@@ -21,7 +21,7 @@ from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
-from student.evaluation.testsets import TestClip
+from student.clip import TestClip
 from teachers import ConfigError, ShardError, SurroundingsError
 from teachers.licences import licence_note
 

@@ -23,7 +23,7 @@ from pipelines.terminal.flags import UNPREFIXED
 from pipelines.terminal.progress import duration
 from pipelines.terminal.training import TrainProgress
 from student.data.config import DataConfig
-from student.data.places import parts_of_step
+from student.data.order import parts_of_step
 from student.training.config import SCRATCH, TrainConfig
 from student.training.events import TrainEvent, TrainResult
 from student.training.processes import ALONE, joined_by_torchrun, under_torchrun

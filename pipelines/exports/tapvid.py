@@ -22,7 +22,7 @@ import numpy as np
 from labeler.dataset.clip import Clip
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import POLICIES, choose
-from student.evaluation.testsets import TestClip
+from student.clip import TestClip
 from teachers import ConfigError
 
 AGREEMENT_FIELDS = {field.name for field in fields(AgreementConfig)}

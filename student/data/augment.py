@@ -7,18 +7,19 @@ px, an integer is a pixel centre.
 
 Short clips are extended by their reverse (CoTracker3's recipe). A point outside the crop is
 occluded, and its frames stay in the loss: the recipe's teacher is run on the crop itself and says
-"occluded" there too; ours saw the whole frame and knows the place better.
+"occluded" there too; ours saw the whole frame and knows the position better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from student.data.batch import TrainClip
 from teachers.tracks import inside
 
 LARGEST_SCALE = 2.0
@@ -26,7 +27,7 @@ LARGEST_SCALE = 2.0
 blur."""
 
 
-class Unusable(Exception):
+class UnusableSample(Exception):
     """A sample that gives nothing to train on; another one takes its place, and the reason is
     counted."""
 
@@ -35,37 +36,21 @@ class Unusable(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """A clip and what its N points should do."""
-
-    frames: np.ndarray
-    """uint8 [T, H, W, 3] RGB."""
-    queries: np.ndarray
-    """float32 [N, 3] (t, x, y); t = -1 where the query's frame is not among the frames."""
-    xy: np.ndarray
-    """float32 [N, T, 2] px; anything where `used` is False."""
-    visible: np.ndarray
-    """bool [N, T], only where `used`."""
-    used: np.ndarray
-    """bool [N, T]: frames that enter the loss."""
-
-
 def augment(
-    clip: Labelled,
+    clip: TrainClip,
     frames: int,
     size_hw: tuple[int, int],
     queries: int,
     flip: bool,
     rng: np.random.Generator,
-) -> Labelled:
+) -> TrainClip:
     """A random `frames` x `size_hw` part of `clip` with `queries` points, mirrored half of the time
     if `flip`.
 
     The clip must be large enough: see `scale_to_fill`.
 
     Raises:
-        Unusable: none of its points can be trained on in that part.
+        UnusableSample: none of its points can be trained on in that part.
     """
     clip = cropped(enlarged(subsequence(clip, frames, rng), size_hw), size_hw, rng)
     if flip and rng.random() < 0.5:
@@ -73,7 +58,7 @@ def augment(
     return chosen(requeried(clip, rng), queries, rng)
 
 
-def subsequence(clip: Labelled, frames: int, rng: np.random.Generator) -> Labelled:
+def subsequence(clip: TrainClip, frames: int, rng: np.random.Generator) -> TrainClip:
     """A run of `frames` frames from a random start; a shorter clip first goes on backwards,
     forwards, backwards, ..."""
     there = np.arange(len(clip.frames))
@@ -82,13 +67,15 @@ def subsequence(clip: Labelled, frames: int, rng: np.random.Generator) -> Labell
     start = rng.integers(len(extended) - frames + 1)
     index = extended[start : start + frames]
     first = np.full(len(there), -1)
-    # of several places of a frame, the first is assigned last
+    # of several positions of a frame, the first is assigned last
     first[index[::-1]] = np.arange(frames)[::-1]
     queries = clip.queries.copy()
     queries[:, 0] = first[clip.queries[:, 0].astype(int)]
-    return Labelled(
-        clip.frames[index], queries, clip.xy[:, index], clip.visible[:, index], clip.used[:, index]
-    )
+    over_time = {
+        name: getattr(clip, name)[:, index]
+        for name in ("xy", "visible", "valid", "visibility_valid")
+    }
+    return replace(clip, frames=clip.frames[index], queries=queries, **over_time)
 
 
 def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
@@ -97,7 +84,7 @@ def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
     return max(1.0, *(crop / size for crop, size in zip(crop_hw, size_hw, strict=True)))
 
 
-def enlarged(clip: Labelled, crop_hw: tuple[int, int]) -> Labelled:
+def enlarged(clip: TrainClip, crop_hw: tuple[int, int]) -> TrainClip:
     """`clip` if it holds the crop, else resized (bilinear) so that it just does."""
     height, width = clip.frames.shape[1:3]
     scale = scale_to_fill((height, width), crop_hw)
@@ -117,7 +104,7 @@ def enlarged(clip: Labelled, crop_hw: tuple[int, int]) -> Labelled:
     return _moved(replace(clip, frames=frames), lambda xy: (xy + 0.5) * by - 0.5)
 
 
-def cropped(clip: Labelled, crop_hw: tuple[int, int], rng: np.random.Generator) -> Labelled:
+def cropped(clip: TrainClip, crop_hw: tuple[int, int], rng: np.random.Generator) -> TrainClip:
     """A random part of that size; points are not visible outside it."""
     height, width = crop_hw
     y, x = (
@@ -129,7 +116,7 @@ def cropped(clip: Labelled, crop_hw: tuple[int, int], rng: np.random.Generator) 
     return replace(part, visible=part.visible & inside(part.xy, crop_hw))
 
 
-def flipped(clip: Labelled) -> Labelled:
+def flipped(clip: TrainClip) -> TrainClip:
     """Left and right swapped."""
     last = clip.frames.shape[2] - 1
     return _moved(
@@ -137,43 +124,51 @@ def flipped(clip: Labelled) -> Labelled:
     )
 
 
-def requeried(clip: Labelled, rng: np.random.Generator) -> Labelled:
-    """Queries outside the frames, in time or space, based anew: on the track's own place in a
+def requeried(clip: TrainClip, rng: np.random.Generator) -> TrainClip:
+    """Queries outside the frames, in time or space, based anew: on the track's own position in a
     random frame that shows it.
 
-    A point without such a frame cannot be asked for: none of its frames is used any more.
+    A point without such a frame cannot be asked for: none of its frames is valid any more.
     """
     size_hw = clip.frames.shape[1], clip.frames.shape[2]
     good = (clip.queries[:, 0] >= 0) & inside(clip.queries[:, 1:], size_hw)
-    shown = clip.visible & clip.used
+    shown = clip.visible & clip.valid
     frame = np.where(shown, rng.random(shown.shape), -1.0).argmax(1)
     own = np.column_stack([frame, clip.xy[np.arange(len(frame)), frame]])
     queries = np.where(good[:, None], clip.queries, own).astype(np.float32)
-    return replace(clip, queries=queries, used=clip.used & (good | shown.any(1))[:, None])
-
-
-def chosen(clip: Labelled, queries: int, rng: np.random.Generator) -> Labelled:
-    """`queries` random points of those with used frames. Where there are fewer, some are repeated
-    without a used frame.
-
-    Raises:
-        Unusable: no point has a used frame.
-    """
-    able = rng.permutation(np.flatnonzero(clip.used.any(1)))[:queries]
-    if not len(able):
-        raise Unusable("no-labels")
-    rows = np.resize(able, queries)
-    used = clip.used[rows] & (np.arange(queries) < len(able))[:, None]
-    return Labelled(
-        clip.frames,
-        clip.queries[rows],
-        np.where(used[..., None], clip.xy[rows], 0),
-        clip.visible[rows] & used,
-        used,
+    able = (good | shown.any(1))[:, None]
+    return replace(
+        clip,
+        queries=queries,
+        valid=clip.valid & able,
+        visibility_valid=clip.visibility_valid & able,
     )
 
 
-def _moved(clip: Labelled, move: Callable[[np.ndarray], np.ndarray]) -> Labelled:
-    """All places, of tracks and queries, through `move` ([..., 2] px -> [..., 2] px)."""
+def chosen(clip: TrainClip, queries: int, rng: np.random.Generator) -> TrainClip:
+    """`queries` random points of those with valid frames. Where there are fewer, some are repeated
+    without a valid frame.
+
+    Raises:
+        UnusableSample: no point has a valid frame.
+    """
+    able = rng.permutation(np.flatnonzero(clip.valid.any(1)))[:queries]
+    if not len(able):
+        raise UnusableSample("no-labels")
+    rows = np.resize(able, queries)
+    first = (np.arange(queries) < len(able))[:, None]
+    valid, visibility_valid = clip.valid[rows] & first, clip.visibility_valid[rows] & first
+    return replace(
+        clip,
+        queries=clip.queries[rows],
+        xy=np.where(valid[..., None], clip.xy[rows], 0),
+        visible=clip.visible[rows] & visibility_valid,
+        valid=valid,
+        visibility_valid=visibility_valid,
+    )
+
+
+def _moved(clip: TrainClip, move: Callable[[np.ndarray], np.ndarray]) -> TrainClip:
+    """All positions, of tracks and queries, through `move` ([..., 2] px -> [..., 2] px)."""
     queries = np.column_stack([clip.queries[:, 0], move(clip.queries[:, 1:])])
     return replace(clip, queries=queries.astype(np.float32), xy=move(clip.xy).astype(np.float32))

@@ -21,7 +21,7 @@ EXACT: tuple[Source, ...] = ("procedural", "kubric")
 
 
 @dataclass(frozen=True)
-class Ask:
+class InlineRequest:
     """Which teacher labels a clip inside the training step (`--labels inline`), and the seed of
     what it draws."""
 
@@ -31,25 +31,29 @@ class Ask:
 
 @dataclass(frozen=True)
 class TrainClip:
-    """One clip; places are px of these frames, pixel centres."""
+    """One clip and what its N points should do; positions are px of these frames, pixel centres."""
 
     key: str
     source: Source
     frames: np.ndarray
     """uint8 [T, H, W, 3] RGB."""
     queries: np.ndarray
-    """float32 [N, 3] as (t, x, y)."""
+    """float32 [N, 3] as (t, x, y). While a part is being cut out, t = -1 where the query's frame is
+    not among the frames."""
     xy: np.ndarray
-    """float32 [N, T, 2]; 0 where not used."""
+    """float32 [N, T, 2]; of a part 0 where not `valid`."""
     visible: np.ndarray
-    """bool [N, T], only where used."""
-    used: np.ndarray
-    """bool [N, T]: frames that enter the loss."""
-    occluded_too: bool
+    """bool [N, T], only where `visibility_valid`."""
+    valid: np.ndarray
+    """bool [N, T]: frames whose position enters the loss."""
+    visibility_valid: np.ndarray
+    """bool [N, T]: frames of which the label says whether the point is visible; those of `valid`,
+    and those of a hidden point whose teacher does not know where it is."""
+    supervise_occluded: bool
     """False: the teacher does not know where a hidden point is, so only visible frames may enter
-    the loss."""
-    ask: Ask | None = None
-    """Labels are still to be made; until then no frame is used."""
+    the loss of positions."""
+    inline: InlineRequest | None = None
+    """Labels are still to be made; until then each query is valid in its own frame alone."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,22 @@ class Batch:
     queries: Tensor
     """float32 [B, N, 3] as (t, x, y), px of the frames."""
     xy: Tensor
-    """float32 [B, N, T, 2] px; 0 where not used."""
+    """float32 [B, N, T, 2] px; 0 where not `valid`."""
     visible: Tensor
     """bool [B, N, T]"""
-    used: Tensor
-    """bool [B, N, T]: frames that enter the loss."""
-    occluded_too: Tensor
+    valid: Tensor
+    """bool [B, N, T]: frames whose position enters the loss."""
+    visibility_valid: Tensor
+    """bool [B, N, T]: frames of which the label says whether the point is visible; see
+    `TrainClip`."""
+    supervise_occluded: Tensor
     """bool [B]: see `TrainClip`."""
     keys: tuple[str, ...]
     sources: tuple[Source, ...]
     position: int
     """The `start` with which reading goes on after the step that this batch belongs to, on every
     rank."""
-    asks: tuple[Ask | None, ...]
+    inline: tuple[InlineRequest | None, ...]
     """See `TrainClip`."""
     skipped: Counter[str]
     """Samples whose place another one took, by reason: "corrupt", "no-labels"."""
@@ -87,8 +94,9 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        names = ("frames", "queries", "xy", "visible", "used", "occluded_too")
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **changed)
 
 
@@ -103,11 +111,12 @@ def collate(clips: Sequence[TrainClip], position: int, skipped: Counter[str]) ->
         queries=stacked("queries"),
         xy=stacked("xy"),
         visible=stacked("visible"),
-        used=stacked("used"),
-        occluded_too=torch.tensor([clip.occluded_too for clip in clips]),
+        valid=stacked("valid"),
+        visibility_valid=stacked("visibility_valid"),
+        supervise_occluded=torch.tensor([clip.supervise_occluded for clip in clips]),
         keys=tuple(clip.key for clip in clips),
         sources=tuple(clip.source for clip in clips),
         position=position,
-        asks=tuple(clip.ask for clip in clips),
+        inline=tuple(clip.inline for clip in clips),
         skipped=skipped,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from student.data.augment import LARGEST_SCALE, Labelled, Unusable, augment, scale_to_fill
-from student.data.batch import TrainClip
+from student.data.augment import LARGEST_SCALE, UnusableSample, augment, scale_to_fill
+from student.data.batch import Source, TrainClip
 from student.evaluation.kubric import KubricSequence, decoded, fetched
 from student.synth.scene import SynthConfig, generate
 from teachers.errors import ConfigError, ShardError
@@ -29,14 +29,14 @@ def training_clip(
         flip: mirror half of the parts.
 
     Raises:
-        Unusable: no point is visible in the part, or what the files hold is damaged.
+        UnusableSample: no point is visible in the part, or what the files hold is damaged.
         ShardError: files are missing. ConfigError: the sequence is far too small for `size_hw`.
     """
     files = fetched(sequence)
     try:
         pictures, xy, visible = decoded(sequence, files)
     except ShardError as error:
-        raise Unusable("corrupt") from error
+        raise UnusableSample("corrupt") from error
     if scale_to_fill(pictures.shape[1:3], size_hw) > LARGEST_SCALE:
         height, width = pictures.shape[1:3]
         raise ConfigError(
@@ -45,36 +45,24 @@ def training_clip(
         )
     # so that each query is based anew, in a random frame
     nowhere = np.full((len(xy), 3), (0, np.nan, np.nan), np.float32)
-    part = augment(
-        Labelled(pictures, nowhere, xy, visible, np.ones_like(visible)),
-        frames,
-        size_hw,
-        queries,
-        flip,
-        rng,
-    )
-    return TrainClip(
-        f"kubric-{sequence.name}",
-        "kubric",
-        part.frames,
-        part.queries,
-        part.xy,
-        part.visible,
-        part.used,
-        True,
-    )
+    whole = exact_clip(f"kubric-{sequence.name}", "kubric", pictures, nowhere, xy, visible)
+    return augment(whole, frames, size_hw, queries, flip, rng)
 
 
 def procedural_clip(key: str, seed: int, config: SynthConfig) -> TrainClip:
     """The procedural clip of a seed; raises what `generate` raises."""
     made = generate(seed, config)
-    return TrainClip(
-        key,
-        "procedural",
-        made.frames,
-        made.queries,
-        made.xy,
-        made.visible,
-        np.ones_like(made.visible),
-        True,
-    )
+    return exact_clip(key, "procedural", made.frames, made.queries, made.xy, made.visible)
+
+
+def exact_clip(
+    key: str,
+    source: Source,
+    frames: np.ndarray,
+    queries: np.ndarray,
+    xy: np.ndarray,
+    visible: np.ndarray,
+) -> TrainClip:
+    """A clip of which everything is known, in every frame."""
+    everywhere = np.ones_like(visible)
+    return TrainClip(key, source, frames, queries, xy, visible, everywhere, everywhere, True)

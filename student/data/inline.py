@@ -62,29 +62,39 @@ class InlineLabels:
     def label(self, batch: Batch) -> Batch:
         """The batch with the labels that it asks for; on the CPU."""
         started = time.perf_counter()
-        xy, visible, used, hidden = (
-            part.clone() for part in (batch.xy, batch.visible, batch.used, batch.occluded_too)
+        xy, visible, valid, visibility_valid, supervise_occluded = (
+            part.clone()
+            for part in (
+                batch.xy,
+                batch.visible,
+                batch.valid,
+                batch.visibility_valid,
+                batch.supervise_occluded,
+            )
         )
-        for clip, ask in enumerate(batch.asks):
-            if ask is None:
+        for clip, request in enumerate(batch.inline):
+            if request is None:
                 continue
-            teacher = self._trackers[ask.teacher]
+            teacher = self._trackers[request.teacher]
             tracks = teacher.track(
-                batch.frames[clip].numpy(), batch.queries[clip].numpy(), ask.seed
+                batch.frames[clip].numpy(), batch.queries[clip].numpy(), request.seed
             )
             seen, known = teacher.info.rule(tracks), knows_hidden_points(teacher.info.architecture)
-            asked_for = used[clip].any(1, keepdim=True).numpy()
-            good = np.isfinite(tracks.xy).all(-1) & asked_for & (seen | known)
-            used[clip] = torch.from_numpy(good)
+            requested = valid[clip].any(1, keepdim=True).numpy()
+            found = np.isfinite(tracks.xy).all(-1) & requested
+            good = found & (seen | known)
+            valid[clip] = torch.from_numpy(good)
+            visibility_valid[clip] = torch.from_numpy(found)
             xy[clip] = torch.from_numpy(np.where(good[..., None], tracks.xy, 0))
-            visible[clip] = torch.from_numpy(seen & good)
-            hidden[clip] = known
+            visible[clip] = torch.from_numpy(seen & found)
+            supervise_occluded[clip] = known
         self.seconds += time.perf_counter() - started
         return replace(
             batch,
             xy=xy,
             visible=visible,
-            used=used,
-            occluded_too=hidden,
-            asks=(None,) * len(batch.asks),
+            valid=valid,
+            visibility_valid=visibility_valid,
+            supervise_occluded=supervise_occluded,
+            inline=(None,) * len(batch.inline),
         )

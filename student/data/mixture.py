@@ -4,18 +4,18 @@ seed, start) alone.
     stream = batches(config, seed=0)  # or start=batch.position of the last step that was taken
     for batch in stream: ...
 
-Places   The stream is a sequence of numbered places. A place is a stored clip, a procedural one, or
-         one of Kubric; everything random about it is drawn from a generator seeded with (seed,
+Slots    The stream is a sequence of numbered slots. A slot takes a stored clip, a procedural one,
+         or one of Kubric; everything random about it is drawn from a generator seeded with (seed,
          number). Stored clips come epoch by epoch, each once; with weights, each data set has its
          own epochs.
-Splits   A step takes the next `batch` places, whatever the number of ranks; each rank has its part
+Splits   A step takes the next `batch` slots, whatever the number of ranks; each rank has its part
          of them, and gets them `at_once` by `at_once`. Each reader makes whole parts in turn. So
          neither ranks, readers, nor a restart change what a step learns from; all ranks are always
-         at the same position; and as places never end, no rank waits for one whose shards ran out.
-Skipped  A place whose clip is damaged, or has no label in the drawn part, takes another clip of its
-         pool: a place always gives one.
+         at the same position; and as slots never end, no rank waits for one whose shards ran out.
+Skipped  A slot whose clip is damaged, or has no label in the drawn part, takes another clip of its
+         pool: a slot always gives one.
 
-webdataset's pipeline splits and maps; places, and so exact restarts, are ours, as it has none in
+webdataset's pipeline splits and maps; slots, and so exact restarts, are ours, as it has none in
 the middle of an epoch.
 """
 
@@ -37,18 +37,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from student.data.augment import Unusable, augment
-from student.data.batch import Ask, Batch, TrainClip, collate
+from student.data.augment import UnusableSample, augment
+from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
+from student.data.order import SLOT, BatchSlots, Slot, own_parts, parts_of_step, pools_of, slots
 from student.data.photometric import photometric
-from student.data.places import PLACE, Part, Place, own_parts, parts_of_step, places, pools_of
 from student.data.reader import StoredClip, UnusableClips, open_clips, read_clip, read_unlabelled
 from student.evaluation.kubric import KubricSequence, sequences
 from teachers import ConfigError, ShardError, TapdistillError
 
 MOST_TRIES = 100
-"""So many unusable clips in a row for one place are no accident."""
+"""So many unusable clips in a row for one slot are no accident."""
 
 
 class Batches(Iterator[Batch]):
@@ -58,7 +58,7 @@ class Batches(Iterator[Batch]):
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
         self.digest = digest
-        """sha256 of what the stream is drawn from: the same places give the same clips only where
+        """sha256 of what the stream is drawn from: the same slots give the same clips only where
         it is the same."""
         self._batches = iter(loader)
 
@@ -99,7 +99,7 @@ def batches(
     kubric = sequences(config.kubric) if config.kubric else []
     pools = pools_of(config, clips)
     members = [[clip for shard in pool for clip in shard] for pool in pools]
-    stream = partial(places, config, pools, len(kubric), seed)
+    stream = partial(slots, config, pools, len(kubric), seed)
     pipeline = webdataset.DataPipeline(
         partial(own_parts, config, stream, seed, start, rank, world),
         webdataset.split_by_worker,
@@ -120,7 +120,7 @@ def batches(
 
 @dataclass(frozen=True)
 class _Load:
-    """Places to a batch. An expected error is returned, for the trainer to raise: a reader could
+    """Slots to a batch. An expected error is returned, for the trainer to raise: a reader could
     only pass on its traceback."""
 
     config: DataConfig
@@ -130,29 +130,29 @@ class _Load:
     kubric: Sequence[KubricSequence]
     seed: int
 
-    def __call__(self, part: Part) -> Batch | TapdistillError:
+    def __call__(self, part: BatchSlots) -> Batch | TapdistillError:
         skipped = Counter[str]()
         try:
             return collate(
-                [self.clip(place, part.frames, skipped) for place in part.places],
+                [self.clip(slot, part.frames, skipped) for slot in part.slots],
                 part.position,
                 skipped,
             )
         except TapdistillError as error:
             return error
 
-    def clip(self, place: Place, frames: int, skipped: Counter[str]) -> TrainClip:
-        rng = np.random.default_rng((self.seed, PLACE, place.number))
+    def clip(self, slot: Slot, frames: int, skipped: Counter[str]) -> TrainClip:
+        rng = np.random.default_rng((self.seed, SLOT, slot.number))
         clip = (
-            self.procedural(place, frames, rng)
-            if place.source == "procedural"
-            else self.usable(place, frames, rng, skipped)
+            self.procedural(slot, frames, rng)
+            if slot.clip is None
+            else self.usable(slot, slot.clip, frames, rng, skipped)
         )
         return photometric(clip, self.config.photometric, rng)
 
-    def procedural(self, place: Place, frames: int, rng: np.random.Generator) -> TrainClip:
+    def procedural(self, slot: Slot, frames: int, rng: np.random.Generator) -> TrainClip:
         return procedural_clip(
-            f"procedural-{place.number}", int(rng.integers(2**62)), self.config.synth(frames)
+            f"procedural-{slot.number}", int(rng.integers(2**62)), self.config.synth(frames)
         )
 
     def of_kubric(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
@@ -168,41 +168,32 @@ class _Load:
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
         config, clip = self.config, self.clips[index]
-        ask = None
         if config.labels == "inline":
-            whole, hidden = read_unlabelled(clip), False
-            ask = Ask(config.teachers[rng.integers(len(config.teachers))], int(rng.integers(2**31)))
+            teacher = config.teachers[rng.integers(len(config.teachers))]
+            whole = read_unlabelled(clip, InlineRequest(teacher, int(rng.integers(2**31))))
         else:
-            whole, hidden = read_clip(clip, config.policy, rng, config.agreement)
-        part = augment(
+            whole = read_clip(clip, config.policy, rng, config.agreement)
+        return augment(
             whole, frames, (config.height, config.width), config.queries, config.flip, rng
-        )
-        return TrainClip(
-            clip.entry.key,
-            "shards",
-            part.frames,
-            part.queries,
-            part.xy,
-            part.visible,
-            part.used,
-            hidden,
-            ask,
         )
 
     def usable(
-        self, place: Place, frames: int, rng: np.random.Generator, skipped: Counter[str]
+        self,
+        slot: Slot,
+        index: int,
+        frames: int,
+        rng: np.random.Generator,
+        skipped: Counter[str],
     ) -> TrainClip:
-        """The clip of a place, or if it is unusable another one of its pool, or of Kubric; why is
-        counted."""
-        of_kubric, tried = place.source == "kubric", Counter[str]()
+        """The clip with that index, or if it is unusable another one of the slot's pool, or of
+        Kubric; why is counted."""
+        of_kubric, tried = slot.source == "kubric", Counter[str]()
         make = self.of_kubric if of_kubric else self.stored
-        others = range(len(self.kubric)) if of_kubric else self.pools[place.pool]
-        index = place.clip
-        assert index is not None
+        others = range(len(self.kubric)) if of_kubric else self.pools[slot.pool]
         for _ in range(MOST_TRIES):
             try:
                 clip = make(index, frames, rng)
-            except Unusable as why:
+            except UnusableSample as why:
                 tried[why.reason] += 1
                 index = others[int(rng.integers(len(others)))]
                 continue
@@ -237,7 +228,6 @@ def _start_reader(reader: int) -> None:
 
 
 def _end_with_trainer() -> None:
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None
-    trainer.join()
-    os._exit(1)
+    if trainer := multiprocessing.parent_process():
+        trainer.join()
+        os._exit(1)

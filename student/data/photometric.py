@@ -5,8 +5,8 @@
 Each has its own chance; all is drawn from the generator that is passed in.
 
 Of the kinds that CoTracker's training uses: colour jitter and blur over the whole clip, and patches
-that hide a part of single frames. What a patch hides becomes invisible, and its place stays known.
-No patch lies on a query in its own frame: the network could not know what it is asked for.
+that hide a part of single frames. What a patch hides becomes invisible, and its position stays
+known. No patch lies on a query in its own frame: the network could not know what it is asked for.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def patched(clip: TrainClip, strength: float, rng: np.random.Generator) -> Train
 def _below(
     xy: np.ndarray, x: int, y: int, sides: np.ndarray
 ) -> np.ndarray:  # [..., 2] px -> [...] bool
-    """Whether a place is on a pixel of the patch whose first pixel is (x, y)."""
+    """Whether a position is on a pixel of the patch whose first pixel is (x, y)."""
     return np.logical_and.reduce(
         (xy >= np.array([x, y]) - 0.5) & (xy < np.array([x, y]) + sides - 0.5), axis=-1
     )

@@ -1,7 +1,7 @@
 """Reader: labelled clips out of shards, by the byte ranges that their commit records name.
 
     stored, left_out = open_clips(("labels", "s3://bucket/more"), crop_hw=(384, 512))
-    clip = read_clip(stored[0], "random", rng)         # Labelled, its labels chosen by the policy
+    clip = read_clip(stored[0], "random", rng)         # TrainClip, its labels chosen by the policy
 
 Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, and failures all
 stand there. Of a tar only the members that a policy needs are read: the mp4, the queries, and the
@@ -27,7 +27,8 @@ from labeler.labels.policies import Policy, choose
 from labeler.shards.members import read_npz, tracks_from_npz
 from labeler.shards.records import ClipEntry, Record
 from labeler.video.encode import decode_clip
-from student.data.augment import LARGEST_SCALE, Labelled, Unusable, scale_to_fill
+from student.data.augment import LARGEST_SCALE, UnusableSample, scale_to_fill
+from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
 from teachers import ShardError, VisibleRule
 
@@ -116,9 +117,8 @@ def read_clip(
     policy: Policy,
     rng: np.random.Generator,
     agreement: AgreementOverride = AS_STORED,
-) -> tuple[Labelled, bool]:
-    """The whole clip with the labels of `policy`, and whether any of its teachers knows where
-    hidden points are.
+) -> TrainClip:
+    """The whole clip with the labels of `policy`.
 
     Args:
         policy: "random" draws one teacher for the clip, as the published training does for each
@@ -127,13 +127,13 @@ def read_clip(
             stored labels.
 
     Raises:
-        Unusable: its bytes are damaged, or no teacher could track it.
+        UnusableSample: its bytes are damaged, or no teacher could track it.
         ShardError: its tar is gone.
     """
     shard, entry = clip.shard, clip.entry
     names = clip.teachers
     if not names:
-        raise Unusable("no-labels")
+        raise UnusableSample("no-labels")
     if policy == "random":
         names = (names[rng.integers(len(names))],)
     members = _read_members(
@@ -151,12 +151,12 @@ def read_clip(
             for name in names
         }
     except (ShardError, KeyError) as error:
-        raise Unusable("corrupt") from error
+        raise UnusableSample("corrupt") from error
     expected = (entry.queries, entry.frames, 2)
     if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(
         t.xy.shape != expected for t in tracks.values()
     ):
-        raise Unusable("corrupt")
+        raise UnusableSample("corrupt")
     rules = {name: VisibleRule.parse(shard.teachers[name]["visible_rule"]) for name in names}
     target = choose(
         policy,
@@ -168,8 +168,18 @@ def read_clip(
         agreement.over(shard.agreement),
     )
     knows = np.array([knows_hidden_points(shard.teachers[name]["architecture"]) for name in names])
-    used = target.used & (target.visible | knows[target.teacher][:, None])
-    return Labelled(frames, queries, target.xy, target.visible, used), bool(knows.any())
+    valid = target.used & (target.visible | knows[target.teacher][:, None])
+    return TrainClip(
+        entry.key,
+        "shards",
+        frames,
+        queries,
+        target.xy,
+        target.visible,
+        valid,
+        target.used,
+        bool(knows.any()),
+    )
 
 
 def knows_hidden_points(architecture: str) -> bool:
@@ -177,12 +187,12 @@ def knows_hidden_points(architecture: str) -> bool:
     return architecture.partition(" ")[0] in KNOW_HIDDEN_POINTS
 
 
-def read_unlabelled(clip: StoredClip) -> Labelled:
-    """The whole clip with its queries, for a teacher that is yet to track them: each is used in its
-    own frame alone.
+def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:
+    """The whole clip with its queries, for a teacher that is yet to track them: each is valid in
+    its own frame alone.
 
     Raises:
-        Unusable: its bytes are damaged.
+        UnusableSample: its bytes are damaged.
         ShardError: its tar is gone.
     """
     entry = clip.entry
@@ -193,16 +203,18 @@ def read_unlabelled(clip: StoredClip) -> Labelled:
         frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
         queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
     except (ShardError, KeyError) as error:
-        raise Unusable("corrupt") from error
+        raise UnusableSample("corrupt") from error
     asked = queries[:, :1].astype(int) == np.arange(len(frames))
-    return Labelled(frames, queries, np.repeat(queries[:, None, 1:], len(frames), 1), asked, asked)
+    xy = np.repeat(queries[:, None, 1:], len(frames), 1)
+    return TrainClip(entry.key, "shards", frames, queries, xy, asked, asked, asked, False, request)
 
 
 def _clips_of(
     storage: Storage, record: Record, size: int | None, crop_hw: tuple[int, int]
 ) -> tuple[list[StoredClip], list[UnusableClips]]:
     """The usable clips of a unit whose tar has `size` bytes."""
-    assert record.tar is not None
+    if record.tar is None:
+        raise ShardError(f"{storage.url}: a record with {len(record.clips)} clips names no tar.")
     file = f"{storage.url}/{record.tar}"
     if size is None:
         return [], [

@@ -16,13 +16,11 @@ import pandas as pd
 
 from labeler.labels.agreement import RASTER, AgreementConfig
 from labeler.labels.policies import Policy, choose
+from student.clip import TestClip
 from student.evaluation.metrics import QueryMode, score
-from student.evaluation.testsets import TestClip
-from student.synth.scene import SynthClip
 from teachers import Teacher, Tracks, VisibleRule
 
 FIGURES = ("AJ", "delta_avg", "OA")
-Clip = SynthClip | TestClip
 
 
 def compare(
@@ -47,7 +45,7 @@ def compare(
 
 
 def track_clips(
-    teacher: Teacher, clips: Sequence[Clip], seen: Callable[[], None] | None = None
+    teacher: Teacher, clips: Sequence[TestClip], seen: Callable[[], None] | None = None
 ) -> tuple[list[Tracks], float]:
     """A tracker's tracks of every clip, and the wall time in seconds; `seen` is called after each
     clip."""
@@ -62,7 +60,7 @@ def track_clips(
 def score_tracks(
     tracks: Sequence[Tracks],
     rule: VisibleRule,
-    clips: Sequence[Clip],
+    clips: Sequence[TestClip],
     query_mode: QueryMode = "first",
 ) -> pd.DataFrame:
     """One row per clip: every figure of `student.evaluation.metrics.score`."""
@@ -100,7 +98,7 @@ def score_policy(
     policy: Policy,
     tracks: Mapping[str, Sequence[Tracks]],
     rules: Mapping[str, VisibleRule],
-    clips: Sequence[SynthClip],
+    clips: Sequence[TestClip],
     config: AgreementConfig,
     seed: int = 0,
 ) -> dict[str, float]:

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from student.clip import TestClip
 from student.evaluation.files import decode_image, join, listed, opened, stacked
 from student.evaluation.restricted_pickle import load_npy
-from student.evaluation.testsets import TestClip, check_arrays, queried
+from student.evaluation.testsets import check_arrays, queried
 from teachers.errors import ShardError
 from teachers.tracks import inside
 

@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from student.clip import TestClip
 from student.evaluation import restricted_pickle
 from student.evaluation.files import decode_image, matching, opened, stacked
-from student.evaluation.testsets import TestClip, check_arrays, queried
+from student.evaluation.testsets import check_arrays, queried
 from teachers.errors import ShardError
 
 TapVid = Literal["tapvid-davis", "tapvid-rgb-stacking", "tapvid-kinetics", "robotap"]

@@ -9,41 +9,24 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from student.clip import TestClip
 from student.evaluation.files import matching, opened
 from student.evaluation.metrics import RASTER_PX, QueryMode, sample_queries, to_tapvid_raster
 from student.synth.scene import SynthConfig, generate
 from teachers.errors import ShardError
 
 
-@dataclass(frozen=True)
-class TestClip:
-    """A clip and the truth about N of its points."""
-
-    __test__ = False  # not a pytest class
-
-    name: str
-    frames: np.ndarray
-    """uint8 [T, H, W, 3] RGB."""
-    queries: np.ndarray
-    """float32 [N, 3] as (t, x, y)."""
-    xy: np.ndarray
-    """float32 [N, T, 2]"""
-    visible: np.ndarray
-    """bool [N, T]"""
-
-
 def procedural_clips(count: int, seed: int = 0) -> Iterator[TestClip]:
     """Clips drawn from the test photographs, the same as those of
     `tapdistill synth --scene.split test` with these seeds."""
     for number in range(seed, seed + count):
-        clip = generate(number, SynthConfig(split="test"))
-        yield TestClip(f"procedural-{number}", clip.frames, clip.queries, clip.xy, clip.visible)
+        yield generate(number, SynthConfig(split="test"))
 
 
 def npz_clips(root: str) -> Iterator[TestClip]:

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
+from student.clip import TestClip
 from student.synth.layers import Layer, Points, apply, render, sample, track
 from student.synth.motion import Bend, Bending, Movement, draw_bending, draw_movement, smooth_curve
 from student.synth.textures import (
@@ -155,15 +156,11 @@ class SynthConfig:
 
 
 @dataclass(frozen=True)
-class SynthClip:
-    """A clip and the truth about N of its points."""
+class SynthClip(TestClip):
+    """A procedural clip: `xy` is finite everywhere, also where the point is hidden or outside."""
 
-    frames: np.ndarray  # [T, H, W, 3] uint8 RGB
-    queries: np.ndarray  # [N, 3]       float32 (t, x, y)
-    # [N, T, 2]    float32, finite everywhere: also where the point is hidden or outside
-    xy: np.ndarray
-    visible: np.ndarray  # [N, T]       bool
-    layer: np.ndarray  # [N]          int64, 0 is the background, higher is nearer
+    layer: np.ndarray
+    """int64 [N]: 0 is the background, higher is nearer."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,12 @@ def generate(seed: int, config: SynthConfig | None = None) -> SynthClip:
     queries = np.column_stack([t, xy[np.arange(len(t)), t]])
     frames = develop(seed, render(scene.layers, config.height, config.width), config)
     return SynthClip(
-        frames, queries.astype(np.float32), xy.astype(np.float32), visible, scene.points.layer
+        f"procedural-{seed}",
+        frames,
+        queries.astype(np.float32),
+        xy.astype(np.float32),
+        visible,
+        scene.points.layer,
     )
 
 

@@ -42,7 +42,7 @@ class Targets:
     weight: Tensor
     """[B, N, T] 0 or 1: where positions count. For a model that goes window by window
     `from_query_on` belongs in it."""
-    occluded_too: Tensor | None = None
+    supervise_occluded: Tensor | None = None
     """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all
     of them do."""
     clip_weight: Tensor | None = None
@@ -105,8 +105,8 @@ class Losses:
 def student_losses(windows: Sequence[Refinements], targets: Targets, config: LossConfig) -> Losses:
     """The published sum. `windows` in any order; an offline model has one."""
     unseen = ~targets.visible
-    if targets.occluded_too is not None:
-        unseen = unseen & targets.occluded_too[:, None, None]
+    if targets.supervise_occluded is not None:
+        unseen = unseen & targets.supervise_occluded[:, None, None]
     return Losses(
         visible=config.visible
         * position_loss(

@@ -99,17 +99,17 @@ def batch_losses(
 ) -> Losses:
     """The published sum: positions are learnt from every clip, visibility and confidence from those
     with exact tracks alone."""
-    used = batch.used
+    used = batch.valid
     if student.from_query_on:
         used = used & from_query_on(batch.queries[..., 0].long(), used.shape[2])
     weight = clip_weights(batch, config, progress)
-    targets = Targets(batch.xy, batch.visible, used, batch.occluded_too, weight)
+    targets = Targets(batch.xy, batch.visible, used, batch.supervise_occluded, weight)
     losses = student_losses(windows, targets, replace(config, visibility=0.0, confidence=0.0))
     exact = [clip for clip, source in enumerate(batch.sources) if source in EXACT]
     if not exact or not (config.visibility or config.confidence):
         return losses
     share = weight[exact[0]] * len(exact) / len(batch.sources)
-    visible, xy, counted = batch.visible[exact], batch.xy[exact], batch.used[exact]
+    visible, xy, counted = batch.visible[exact], batch.xy[exact], batch.valid[exact]
     of_exact = [
         replace(
             window,

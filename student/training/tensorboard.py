@@ -90,7 +90,7 @@ def strip(
 ) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
     """The first clip of a batch, at even distances in time."""
     frames, queries = batch.frames[0].cpu().numpy(), batch.queries[0, :STRIP_POINTS].cpu().numpy()
-    used = batch.used[0, :STRIP_POINTS].cpu().numpy()
+    used = batch.valid[0, :STRIP_POINTS].cpu().numpy()
     labels = np.where(used[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)
     answers, visible = last_answers(windows, len(frames))
     rows = (

@@ -28,12 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from student.clip import TestClip
 from student.data.batch import Batch
 from student.data.inline import InlineLabels
 from student.data.mixture import Batches, batches
-from student.data.places import parts_of_step
+from student.data.order import parts_of_step
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
-from student.evaluation.testsets import TestClip, procedural_clips
+from student.evaluation.testsets import procedural_clips
 from student.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -89,11 +90,10 @@ def train(
         ShardError: a data set is missing, empty, or of another schema; or a shard has gone.
         SurroundingsError: `out` cannot be written; the last checkpoint stays.
     """
-    for event in training(config, out, resume, processes):
-        if isinstance(event, TrainResult):
-            return event
+    events = training(config, out, resume, processes)
+    while not isinstance(event := next(events), TrainResult):
         watch(event)
-    raise AssertionError("a training ends with its result")
+    return event
 
 
 def training(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from experiments.minis import pool
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
+from student.data.batch import Batch
 from student.synth.scene import SynthConfig
 from teachers.errors import ConfigError
 
@@ -40,13 +43,18 @@ def plain(monkeypatch):
     monkeypatch.setattr(pool, "recolour", lambda frames, rng: frames)
 
 
+def arrays(view: Batch, *names: str) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of each clip these arrays."""
+    return zip(*(getattr(view, name).numpy() for name in names), strict=True)
+
+
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("seed", range(5))
 def test_a_track_shows_in_every_frame_the_place_that_the_clip_had_there(folder, seed):
     view = draw_view(folder, np.random.default_rng(seed), VIEW)
     stored = [np.load(path)["points"] for path in sorted(folder.glob("*.npz"))]
     read = 0
-    for frames, xy, visible in zip(view.frames, view.xy, view.visible, strict=True):
+    for frames, xy, visible in arrays(view, "frames", "xy", "visible"):
         times = frames[:, 32, 32, 2] // 2
         for n, t in zip(*np.nonzero(visible & ((xy > 1) & (xy < 62)).all(-1)), strict=True):
             colour = cv2.getRectSubPix(frames[t].astype(np.float32), (1, 1), xy[n, t].tolist())[
@@ -65,7 +73,7 @@ def test_frames_follow_each_other_at_one_step_forwards_or_backwards(folder):
     steps = set()
     for seed in range(20):
         view = draw_view(folder, np.random.default_rng(seed), VIEW)
-        for frames in view.frames:
+        for (frames,) in arrays(view, "frames"):
             (step,) = np.unique(np.diff(frames[:, 32, 32, 2].astype(int) // 2))
             steps.add(int(step))
     assert steps == {-2, -1, 1, 2}
@@ -73,7 +81,7 @@ def test_frames_follow_each_other_at_one_step_forwards_or_backwards(folder):
 
 def test_every_query_lies_on_its_track_where_it_is_visible(folder):
     view = draw_view(folder, np.random.default_rng(0), VIEW)
-    for queries, xy, visible in zip(view.queries, view.xy, view.visible, strict=True):
+    for queries, xy, visible in arrays(view, "queries", "xy", "visible"):
         t = queries[:, 0].astype(int)
         assert visible[np.arange(20), t].all()
         np.testing.assert_array_equal(xy[np.arange(20), t], queries[:, 1:])
@@ -88,9 +96,9 @@ def test_what_is_outside_of_the_view_is_not_visible(folder):
 
 def test_the_same_generator_gives_the_same_view_and_another_one_another(folder):
     one, same, other = (draw_view(folder, np.random.default_rng(seed), VIEW) for seed in (1, 1, 2))
-    for name, array in vars(one).items():
-        np.testing.assert_array_equal(array, getattr(same, name))
-    assert not np.array_equal(one.frames, other.frames)
+    for name in ("frames", "queries", "xy", "visible"):
+        assert torch.equal(getattr(one, name), getattr(same, name))
+    assert not torch.equal(one.frames, other.frames)
 
 
 def test_recolouring_keeps_shape_and_type_and_changes_colours():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from experiments.minis import pool
 from experiments.minis import train as train_minis
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
-from experiments.minis.train import RECIPES, Example, Stage, start_xy, train
+from experiments.minis.train import RECIPES, Stage, start_xy, train
 from student.synth.scene import SynthConfig
 
 SMALL = ViewConfig(batch=1, frames=4, size=64, points=8)
@@ -74,8 +74,9 @@ def test_a_step_reaches_the_encoder(name, pretraining, folder):
     recipe = RECIPES[name]()
     model = recipe.network()
     rng = np.random.default_rng(0)
-    example = Example.of(draw_view(folder, rng, SMALL), Stage(1, SMALL), rng)
-    losses = recipe.losses(model, example, pretraining)
+    batch = draw_view(folder, rng, SMALL)
+    start = torch.from_numpy(start_xy(batch, "query", rng))
+    losses = recipe.losses(model, batch, start, pretraining)
     torch.stack(list(losses.values())).sum().backward()
     assert all(value.isfinite() and value > 0 for value in losses.values())
     first = next(parameter for parameter in model.parameters() if parameter.dim() == 4)
@@ -85,10 +86,11 @@ def test_a_step_reaches_the_encoder(name, pretraining, folder):
 def test_starts_lie_at_the_query_near_the_truth_or_between_them(folder):
     view = draw_view(folder, np.random.default_rng(0), replace(SMALL, points=200))
     rng = np.random.default_rng(1)
-    query = np.broadcast_to(view.queries[:, :, None, 1:], view.xy.shape)
+    truth = view.xy.numpy()
+    query = np.broadcast_to(view.queries[:, :, None, 1:].numpy(), truth.shape)
     np.testing.assert_array_equal(start_xy(view, "query", rng), query)
     between = start_xy(view, "between", rng)
-    assert (between >= np.minimum(query, view.xy) - 1e-3).all()
-    assert (between <= np.maximum(query, view.xy) + 1e-3).all()
-    away = np.linalg.norm(start_xy(view, "near", rng) - view.xy, axis=-1)
+    assert (between >= np.minimum(query, truth) - 1e-3).all()
+    assert (between <= np.maximum(query, truth) + 1e-3).all()
+    away = np.linalg.norm(start_xy(view, "near", rng) - truth, axis=-1)
     assert 1 < np.median(away) < 32

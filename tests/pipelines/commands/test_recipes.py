@@ -10,7 +10,7 @@ import pytest
 from pipelines.cli import run as tapdistill
 from pipelines.commands.train import TrainCommand
 from pipelines.terminal.flags import parse
-from student.data.places import parts_of_step
+from student.data.order import parts_of_step
 from student.training.losses import GAMMA, HUBER_PX
 from teachers.errors import ConfigError
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from student.data.augment import (
-    Labelled,
-    Unusable,
+    UnusableSample,
     augment,
     chosen,
     cropped,
@@ -21,6 +20,7 @@ from student.data.augment import (
     scale_to_fill,
     subsequence,
 )
+from student.data.batch import TrainClip
 from teachers.tracks import inside
 
 HEIGHT, WIDTH, FRAMES, POINTS = 40, 60, 10, 30
@@ -35,7 +35,7 @@ def painted(frames: int = FRAMES) -> np.ndarray:
     return np.stack([LEVELS_PX * x, LEVELS_PX * y, LEVELS_FRAME * t], -1).astype(np.uint8)
 
 
-def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> Labelled:
+def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> TrainClip:
     """Points that drift; a query lies on its track; every fifth frame of a point is occluded, every
     seventh unused."""
     rng = np.random.default_rng(seed)
@@ -48,7 +48,8 @@ def clip(seed: int = 0, frames: int = FRAMES, n: int = POINTS) -> Labelled:
     number = np.arange(n)[:, None] + np.arange(frames)
     used = number % 7 != 0
     queries = np.column_stack([t, xy[np.arange(n), t]]).astype(np.float32)
-    return Labelled(painted(frames), queries, xy, used & (number % 5 != 0), used)
+    visible = used & (number % 5 != 0)
+    return TrainClip("key", "shards", painted(frames), queries, xy, visible, used, used, True)
 
 
 def shown(picture: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -90,10 +91,10 @@ def test_a_point_shows_the_same_place_as_before(step, seed):
         source = int(np.rint(frame[0]))
         # 8-bit levels: 1/8 px, twice rounded
         np.testing.assert_allclose(np.stack([x, y], -1), before.xy[rows, source], atol=0.2)
-        np.testing.assert_array_equal(after.used[rows, t], before.used[rows, source])
+        np.testing.assert_array_equal(after.valid[rows, t], before.valid[rows, source])
         np.testing.assert_array_equal(after.visible[rows, t], before.visible[rows, source])
         read += len(rows)
-    assert read > after.used.size / 3
+    assert read > after.valid.size / 3
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -119,18 +120,19 @@ def test_all_together_still_points_show_one_colour(seed):
     )
     everywhere = np.ones((12, FRAMES), bool)
     queries = np.column_stack([rng.integers(FRAMES, size=12), xy[:, 0]]).astype(np.float32)
-    part = augment(
-        Labelled(painted(), queries, xy, everywhere, everywhere), 7, (50, 64), 9, True, rng
+    whole = TrainClip(
+        "key", "shards", painted(), queries, xy, everywhere, everywhere, everywhere, True
     )
+    part = augment(whole, 7, (50, 64), 9, True, rng)
     assert part.frames.shape == (7, 50, 64, 3)
-    assert (part.queries.shape, part.xy.shape, part.visible.shape, part.used.shape) == (
+    assert (part.queries.shape, part.xy.shape, part.visible.shape, part.valid.shape) == (
         (9, 3),
         (9, 7, 2),
         (9, 7),
         (9, 7),
     )
     pictures = np.ascontiguousarray(part.frames)
-    for row in np.flatnonzero(part.used.any(1)):
+    for row in np.flatnonzero(part.valid.any(1)):
         t, *place = part.queries[row]
         np.testing.assert_allclose(part.xy[row], np.tile(place, (7, 1)), atol=1e-4)
         if off_the_edge(np.array(place), pictures[0]):
@@ -139,7 +141,7 @@ def test_all_together_still_points_show_one_colour(seed):
             np.testing.assert_allclose(seen, np.tile(seen[0], (7, 1)), atol=1e-4)
 
 
-def frames_shown(it: Labelled) -> list[int]:
+def frames_shown(it: TrainClip) -> list[int]:
     return (it.frames[:, 0, 0, 2] // LEVELS_FRAME).tolist()
 
 
@@ -203,7 +205,7 @@ def test_a_point_outside_the_crop_is_occluded_and_still_used():
     outside = ~inside(part.xy, (16, 16))
     assert (outside & whole.visible).any()
     assert not part.visible[outside].any()
-    np.testing.assert_array_equal(part.used, whole.used)
+    np.testing.assert_array_equal(part.valid, whole.valid)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -215,15 +217,15 @@ def test_a_query_outside_is_based_anew_on_its_track_where_it_is_seen(seed):
     )
     lost = (part.queries[:, 0] < 0) | ~inside(part.queries[:, 1:], (20, 24))
     again = requeried(part, np.random.default_rng(seed))
-    able = again.used.any(1)
+    able = again.valid.any(1)
     assert (lost & able).any()
     np.testing.assert_array_equal(again.queries[~lost], part.queries[~lost])
     for row in np.flatnonzero(lost & able):
         t = int(again.queries[row, 0])
         assert part.visible[row, t]
-        assert part.used[row, t]
+        assert part.valid[row, t]
         np.testing.assert_array_equal(again.queries[row, 1:], part.xy[row, t])
-    np.testing.assert_array_equal(able[lost], (part.visible & part.used).any(1)[lost])
+    np.testing.assert_array_equal(able[lost], (part.visible & part.valid).any(1)[lost])
 
 
 def test_a_new_query_frame_is_drawn_from_all_that_show_the_point():
@@ -235,29 +237,29 @@ def test_a_new_query_frame_is_drawn_from_all_that_show_the_point():
 
 def test_points_with_labels_come_first_and_the_rest_is_without():
     whole = clip()
-    used = whole.used & (np.arange(POINTS) % 3 == 0)[:, None]  # ten points
-    some = chosen(replace(whole, used=used), 10, np.random.default_rng(0))
-    assert some.used.any(1).all()
-    more = chosen(replace(whole, used=used), 14, np.random.default_rng(0))
-    assert more.used.any(1).tolist() == [True] * 10 + [False] * 4
+    used = whole.valid & (np.arange(POINTS) % 3 == 0)[:, None]  # ten points
+    some = chosen(replace(whole, valid=used), 10, np.random.default_rng(0))
+    assert some.valid.any(1).all()
+    more = chosen(replace(whole, valid=used), 14, np.random.default_rng(0))
+    assert more.valid.any(1).tolist() == [True] * 10 + [False] * 4
     assert len(np.unique(more.queries[:10], axis=0)) == 10
     assert inside(more.queries[:, 1:], (HEIGHT, WIDTH)).all()
 
 
 def test_what_is_not_used_is_zero_and_not_visible():
     holes = clip()
-    holes = replace(holes, xy=np.where(holes.used[..., None], holes.xy, np.nan).astype(np.float32))
+    holes = replace(holes, xy=np.where(holes.valid[..., None], holes.xy, np.nan).astype(np.float32))
     part = augment(holes, 8, (30, 40), 20, True, np.random.default_rng(3))
     assert np.isfinite(part.xy).all()
-    assert not part.xy[~part.used].any()
-    assert not part.visible[~part.used].any()
+    assert not part.xy[~part.valid].any()
+    assert not part.visible[~part.valid].any()
     assert np.isfinite(part.queries).all()
 
 
 def test_a_clip_without_labels_is_not_used():
-    with pytest.raises(Unusable, match="no-labels"):
+    with pytest.raises(UnusableSample, match="no-labels"):
         augment(
-            replace(clip(), used=np.zeros((POINTS, FRAMES), bool)),
+            replace(clip(), valid=np.zeros((POINTS, FRAMES), bool)),
             8,
             (30, 40),
             20,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.harness.teachers import Near, Still
-from student.data.batch import Ask, Batch
+from student.data.batch import Batch, InlineRequest
 from student.data.config import DataConfig
 from student.data.inline import InlineLabels
 from student.data.mixture import batches
@@ -33,12 +33,12 @@ def asked(dataset) -> Batch:
 
 
 def test_a_stored_clip_asks_for_a_teacher_and_uses_nothing_but_its_queries(asked):
-    for clip, ask in enumerate(asked.asks):
+    for clip, ask in enumerate(asked.inline):
         assert ask is not None
         assert ask.teacher in ("lk", "flow")
         at_query = asked.queries[clip, :, 0].long()
-        for point in np.flatnonzero(asked.used[clip].any(1)):
-            assert asked.used[clip, point, at_query[point]]
+        for point in np.flatnonzero(asked.valid[clip].any(1)):
+            assert asked.valid[clip, point, at_query[point]]
             torch.testing.assert_close(
                 asked.xy[clip, point, at_query[point]], asked.queries[clip, point, 1:]
             )
@@ -49,24 +49,24 @@ def test_the_labels_are_what_the_teacher_says_of_these_frames(asked):
         stub(name=name, checkpoint=None, device="cpu", mode="recipe")
         for stub, name in ((Still, "still"), (Near, "near"))
     )
-    batch = replace(asked, asks=(Ask("still", 1), Ask("near", 2)))
+    batch = replace(asked, inline=(InlineRequest("still", 1), InlineRequest("near", 2)))
     labelled = InlineLabels({"still": still, "near": near}).label(batch)
     for clip, teacher in enumerate((still, near)):
         tracks = teacher.track(batch.frames[clip].numpy(), batch.queries[clip].numpy(), clip + 1)
-        used = labelled.used[clip].numpy()
-        asked_for = batch.used[clip].any(1).numpy()
+        used = labelled.valid[clip].numpy()
+        asked_for = batch.valid[clip].any(1).numpy()
         assert not used[~asked_for].any()
         np.testing.assert_array_equal(labelled.xy[clip].numpy()[used], tracks.xy[used])
         np.testing.assert_array_equal(
             labelled.visible[clip].numpy()[used], teacher.info.rule(tracks)[used]
         )
-    assert labelled.asks == (None, None)
+    assert labelled.inline == (None, None)
 
 
 def test_clips_with_labels_keep_them(dataset):
     batch = next(batches(inline(dataset, procedural=1.0, height=64), seed=0))
     labelled = InlineLabels({}).label(batch)
-    for name in ("xy", "visible", "used", "occluded_too"):
+    for name in ("xy", "visible", "valid", "supervise_occluded"):
         assert torch.equal(getattr(batch, name), getattr(labelled, name))
 
 

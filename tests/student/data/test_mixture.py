@@ -20,13 +20,13 @@ from labeler.labels.policies import POLICIES
 from student.data.batch import Batch
 from student.data.config import AgreementOverride, DataConfig
 from student.data.mixture import Batches, batches
-from student.data.places import places, pools_of
+from student.data.order import pools_of, slots
 from student.data.reader import open_clips
 from student.synth.scene import generate
 from teachers import ConfigError, ShardError
 from tests.student.evaluation.test_kubric import SCENE, write
 
-TENSORS = "frames", "queries", "xy", "visible", "used", "occluded_too"
+TENSORS = "frames", "queries", "xy", "visible", "valid", "visibility_valid", "supervise_occluded"
 
 
 @pytest.fixture
@@ -85,11 +85,12 @@ def test_a_batch_has_the_shapes_and_types_that_it_promises(first_eight):
             "queries": (torch.float32, (2, 12, 3)),
             "xy": (torch.float32, (2, 12, 10, 2)),
             "visible": (torch.bool, (2, 12, 10)),
-            "used": (torch.bool, (2, 12, 10)),
-            "occluded_too": (torch.bool, (2,)),
+            "valid": (torch.bool, (2, 12, 10)),
+            "visibility_valid": (torch.bool, (2, 12, 10)),
+            "supervise_occluded": (torch.bool, (2,)),
         }
-        assert batch.used.any((1, 2)).all()
-        assert not (batch.visible & ~batch.used).any()
+        assert batch.valid.any((1, 2)).all()
+        assert not (batch.visible & ~batch.valid).any()
         t = batch.queries[..., 0]
         assert ((t >= 0) & (t < 10) & (t == t.floor())).all()
     assert {source for batch in first_eight for source in batch.sources} == {"shards", "procedural"}
@@ -144,9 +145,9 @@ def stored_order(
     config: DataConfig, shards: list[list[int]], number: int, seed: int = 0
 ) -> list[int]:
     return [
-        place.clip
-        for place in islice(places(config, [shards], 0, seed), number)
-        if place.clip is not None
+        slot.clip
+        for slot in islice(slots(config, [shards], 0, seed), number)
+        if slot.clip is not None
     ]
 
 
@@ -187,7 +188,7 @@ def test_all_clips_of_a_step_have_one_length_drawn_anew_for_each_step(dataset, w
 def test_data_sets_with_weights_come_in_their_shares(tmp_path):
     config = replace(small(tmp_path, procedural=0), data=("a", "b"), data_weights=(1, 3))
     pools = [[[0, 1]], [[2, 3, 4], [5]]]
-    drawn = [place.clip for place in islice(places(config, pools, 0, 0), 4000)]
+    drawn = [slot.clip for slot in islice(slots(config, pools, 0, 0), 4000)]
     share = sum(clip < 2 for clip in drawn) / len(drawn)
     assert abs(share - 0.25) < 0.035  # five standard deviations
     first = [clip for clip in drawn if clip < 2]
@@ -239,7 +240,7 @@ def test_kubric_is_a_source_with_its_share(tmp_path):
     (batch,) = take(batches(config, seed=0), 1)
     assert set(batch.sources) == {"kubric"}
     assert sorted(batch.keys) == ["kubric-0000", "kubric-0001", "kubric-0002"]  # an epoch
-    assert batch.occluded_too.all()
+    assert batch.supervise_occluded.all()
     (tmp_path / "0001" / "0001.npy").write_bytes(b"damaged")
     (batch,) = take(batches(config, seed=0), 1)
     assert set(batch.keys) == {"kubric-0000", "kubric-0002"}
@@ -275,7 +276,7 @@ def test_the_students_frames_change_and_its_labels_do_not(dataset):
     )
     for one, other in zip(clean, changed, strict=True):
         assert (one.keys, one.position) == (other.keys, other.position)
-        for name in ("queries", "xy", "used"):
+        for name in ("queries", "xy", "valid"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert not (other.visible & ~one.visible).any()
 
@@ -302,8 +303,8 @@ def test_clips_are_shuffled_within_a_few_shards(tmp_path):
 def test_procedural_clips_come_in_their_share_and_cost_no_stored_clip(tmp_path):
     n, share = 4000, 0.3
     kinds = [
-        place.clip is None
-        for place in islice(places(small(tmp_path, procedural=share), [SHARDS], 0, 1), n)
+        slot.clip is None
+        for slot in islice(slots(small(tmp_path, procedural=share), [SHARDS], 0, 1), n)
     ]
     # five standard deviations
     assert abs(sum(kinds) - n * share) < 5 * np.sqrt(n * share * (1 - share))
@@ -315,8 +316,8 @@ def test_procedural_clips_alone_need_no_data():
     config = DataConfig(procedural=1, frames=6, height=64, width=64, queries=5, batch=2, at_once=2)
     (batch,) = take(batches(config, seed=0), 1)
     assert batch.sources == ("procedural", "procedural")
-    assert batch.used.all()
-    assert batch.occluded_too.all()
+    assert batch.valid.all()
+    assert batch.supervise_occluded.all()
     assert not torch.equal(batch.frames[0], batch.frames[1])
 
 

@@ -29,7 +29,7 @@ def clip(seed: int = 0) -> TrainClip:
     t = draw.integers(FRAMES, size=POINTS)
     queries = np.column_stack([t, xy[np.arange(POINTS), t]]).astype(np.float32)
     everywhere = np.ones((POINTS, FRAMES), bool)
-    return TrainClip("key", "shards", frames, queries, xy, everywhere, everywhere, True)
+    return TrainClip("key", "shards", frames, queries, xy, everywhere, everywhere, everywhere, True)
 
 
 def test_strength_0_changes_nothing_and_draws_nothing():

@@ -20,7 +20,7 @@ from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards.manifest import freeze
 from labeler.shards.records import latest_records
-from student.data.augment import Unusable
+from student.data.augment import UnusableSample
 from student.data.config import AgreementOverride
 from student.data.reader import NEIGHBOUR_BYTES, open_clips, read_clip
 from teachers import ShardError
@@ -99,19 +99,19 @@ def test_a_clip_has_the_stored_pixels_queries_and_tracks(dataset):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     assert [clip.entry.key for clip in clips] == [sample.key for sample in there]
     for clip, sample in zip(clips, there, strict=True):
-        whole, _ = read_clip(clip, "random", rng())
+        whole = read_clip(clip, "random", rng())
         assert whole.frames.shape == (sample.meta["frames"], *sample.size_hw, 3)
         np.testing.assert_array_equal(whole.queries, sample.queries)
         nearest = min(np.abs(whole.xy - tracks.xy).max() for tracks in sample.tracks.values())
         assert nearest < 1e-4  # the policies go through the 256 raster and back
-        assert whole.used.all()
+        assert whole.valid.all()
 
 
 def test_random_draws_one_teacher_for_a_clip_and_each_of_them_at_times(dataset):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     shifts = set()
     for seed in range(20):
-        whole, _ = read_clip(clips[0], "random", np.random.default_rng(seed))
+        whole = read_clip(clips[0], "random", np.random.default_rng(seed))
         # `Still` is 0 px off, `Near` a quarter to the right
         shift = whole.xy[:, 0, 0] - whole.queries[:, 1]
         assert np.ptp(shift) < 1 / 32
@@ -123,15 +123,15 @@ def test_thresholds_are_those_of_the_stored_labels_unless_others_are_given(datas
     clips, _ = open_clips((str(dataset.folder),), CROP)
     stored = clips[0].shard.agreement
     assert stored == AgreementConfig()
-    whole, _ = read_clip(clips[0], "random-agreeing", rng())
-    assert whole.used.any()
-    strict, _ = read_clip(
+    whole = read_clip(clips[0], "random-agreeing", rng())
+    assert whole.valid.any()
+    strict = read_clip(
         clips[0],
         "random-agreeing",
         rng(),
-        AgreementOverride(min_visible_frames=whole.used.shape[1] + 1),
+        AgreementOverride(min_visible_frames=whole.valid.shape[1] + 1),
     )
-    assert not strict.used.any()
+    assert not strict.valid.any()
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_who_knows_where_a_hidden_point_is_goes_by_the_architecture(dataset, arc
     }
     # so no point is ever visible
     hidden = replace(clips[0], shard=replace(clips[0].shard, teachers=infos))
-    whole, occluded_too = read_clip(hidden, "random", rng())
-    assert occluded_too is knows
-    assert whole.used.all() if knows else not whole.used.any()
+    whole = read_clip(hidden, "random", rng())
+    assert whole.supervise_occluded is knows
+    assert whole.valid.all() if knows else not whole.valid.any()
 
 
 def test_a_teacher_that_failed_in_a_clip_is_not_drawn(copy):
@@ -177,7 +177,7 @@ def test_a_damaged_member_makes_the_sample_unusable(copy, suffix):
     with (copy / clip.shard.tar).open("r+b") as tar:
         tar.seek(offset)
         tar.write(bytes(size))
-    with pytest.raises(Unusable, match="corrupt"):
+    with pytest.raises(UnusableSample, match="corrupt"):
         read_clip(clip, "medoid", rng())
 
 

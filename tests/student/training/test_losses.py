@@ -159,7 +159,7 @@ def test_the_sum_equals_what_the_published_script_backpropagates(script, dtype):
         xy=inputs.xy,
         visible=inputs.visible,
         weight=inputs.valid if script.endswith("offline") else inputs.valid & inputs.query_mask,
-        occluded_too=torch.tensor([script != "real_tapir"]),
+        supervise_occluded=torch.tensor([script != "real_tapir"]),
     )
     config = LossConfig.supervised() if script.startswith("kubric") else LossConfig.pseudo_label()
     losses = student_losses(inputs.windows, targets, config)
@@ -197,7 +197,7 @@ def test_a_batch_is_the_mean_of_its_clips():
     windows, targets = random_windows(batch=3), random_targets(batch=3)
     teachers = torch.tensor([True, False, True])
     together = student_losses(
-        windows, replace(targets, occluded_too=teachers), LossConfig.supervised()
+        windows, replace(targets, supervise_occluded=teachers), LossConfig.supervised()
     ).total
     alone = []
     for b in range(3):

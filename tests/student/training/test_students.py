@@ -77,9 +77,9 @@ def test_positions_before_its_query_teach_an_offline_student_alone(batch):
         student = STUDENTS[kind]
         windows = student.track(wide_windows(kind), batch.frames, batch.queries, 2, Memory())
         after = from_query_on(batch.queries[..., 0].long(), 12)
-        used = {"offline": batch.used, "online": batch.used & after}[kind]
+        used = {"offline": batch.valid, "online": batch.valid & after}[kind]
         expected = student_losses(
-            windows, Targets(batch.xy, batch.visible, used, batch.occluded_too), LossConfig()
+            windows, Targets(batch.xy, batch.visible, used, batch.supervise_occluded), LossConfig()
         )
         torch.testing.assert_close(
             batch_losses(student, windows, sources, LossConfig()).total, expected.total

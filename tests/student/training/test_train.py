@@ -261,9 +261,12 @@ def test_points_that_only_fill_a_batch_change_no_loss():
 
     def losses(points: list[int]) -> list[Tensor]:
         given = {
-            name: getattr(batch, name)[:, points] for name in ("queries", "xy", "visible", "used")
+            name: getattr(batch, name)[:, points]
+            for name in ("queries", "xy", "visible", "valid", "visibility_valid")
         }
-        given["used"] = given["used"] & (torch.arange(len(points)) < batch.used.shape[1])[:, None]
+        given["valid"] = (
+            given["valid"] & (torch.arange(len(points)) < batch.valid.shape[1])[:, None]
+        )
         answers = {
             name: getattr(window, name)[:, :, points]
             for name in ("xy", "visibility_logit", "confidence_logit")
@@ -273,7 +276,7 @@ def test_points_that_only_fill_a_batch_change_no_loss():
         )
         return [found.visible, found.occluded, found.visibility, found.confidence]
 
-    points = list(range(batch.used.shape[1]))
+    points = list(range(batch.valid.shape[1]))
     torch.testing.assert_close(losses([*points, 0, 0, 1]), losses(points))
 
 

@@ -1,7 +1,7 @@
-"""Places: which clip comes when. The stream of `student.data.mixture` as numbers, before anything
-is read.
+"""Order: which clip comes when. The stream of `student.data.mixture` as numbers, before anything is
+read.
 
-Numbered places follow each other for ever; each is a stored clip, a procedural one, or one of
+Numbered slots follow each other for ever; each takes a stored clip, a procedural one, or one of
 Kubric. A step takes the next `batch` of them, whatever the number of ranks, and each rank has every
 `world`-th.
 """
@@ -20,32 +20,32 @@ from student.data.config import DataConfig
 from student.data.reader import StoredClip
 from teachers.errors import ConfigError, ShardError
 
-_ORDER, _KIND, PLACE, _LENGTH, _KUBRIC = range(5)
+_ORDER, _KIND, SLOT, _LENGTH, _KUBRIC = range(5)
 """What a generator is for: no two share a seed."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """One clip of the stream."""
 
     number: int
     source: Source
     clip: int | None = None
-    """Index of a clip in the shards or in Kubric."""
+    """Index of a clip in the shards or in Kubric; None of a procedural one."""
     pool: int = 0
-    """Of a stored clip: the pool that it is of, from which another one takes its place if it cannot
+    """Of a stored clip: the pool that it is of, from which another clip is taken if that one cannot
     be used."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Places that go through the network together."""
+class BatchSlots:
+    """Slots that go through the network together."""
 
-    places: list[Place]
+    slots: list[Slot]
     frames: int
     """Length of the clips: the same for the whole step."""
     position: int
-    """The number of the first place of the next step."""
+    """The number of the first slot of the next step."""
 
 
 def parts_of_step(config: DataConfig, world: int) -> int:
@@ -64,13 +64,13 @@ def parts_of_step(config: DataConfig, world: int) -> int:
     return parts
 
 
-def places(
+def slots(
     config: DataConfig,
     pools: Sequence[Sequence[Sequence[int]]],  # by pool and shard, the indices of stored clips
     kubric: int,  # how many sequences of Kubric there are
     seed: int,
-) -> Iterator[Place]:
-    """The stream of places from number 0, for ever."""
+) -> Iterator[Slot]:
+    """The stream of slots from number 0, for ever."""
     kind = np.random.default_rng((seed, _KIND))
     stored = [
         _shuffled(shards, config.shards_at_once, (seed, _ORDER), pool)
@@ -80,16 +80,16 @@ def places(
     for number in count():
         draw = kind.random()
         if draw < config.procedural:
-            yield Place(number, "procedural")
+            yield Slot(number, "procedural")
         elif draw < config.synthetic:
-            yield Place(number, "kubric", next(sequence))
+            yield Slot(number, "kubric", next(sequence))
         else:
             pool = (
                 int(kind.choice(len(stored), p=_shares(config.data_weights)))
                 if config.data_weights
                 else 0
             )
-            yield Place(number, "shards", next(stored[pool]), pool)
+            yield Slot(number, "shards", next(stored[pool]), pool)
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray:
@@ -110,13 +110,13 @@ def _shuffled(
 
 def own_parts(
     config: DataConfig,
-    stream: Callable[[], Iterator[Place]],
+    stream: Callable[[], Iterator[Slot]],
     seed: int,
     start: int,
     rank: int,
     world: int,
-) -> Iterator[Part]:
-    """The rank's places of each step from `start` on."""
+) -> Iterator[BatchSlots]:
+    """The rank's slots of each step from `start` on."""
     rest = islice(stream(), start, None)
     for first in count(start, config.batch):
         own = list(islice(rest, config.batch))[rank::world]
@@ -128,7 +128,7 @@ def own_parts(
                 )
             )
         for part in range(0, len(own), config.at_once):
-            yield Part(own[part : part + config.at_once], frames, first + config.batch)
+            yield BatchSlots(own[part : part + config.at_once], frames, first + config.batch)
 
 
 def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[int]]]:
