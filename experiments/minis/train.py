@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,9 +33,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
 from student.data.batch import Batch
-from student.training.losses import confidence_loss, position_loss, visibility_loss
+from student.training.losses import TapirLossConfig, huber
+from student.training.losses_cotracker import confidence_loss, position_loss, visibility_loss
 from student.training.losses_matching import matching_loss
-from student.training.losses_tapir import RASTER, TapirLossConfig, TapirTargets, tapir_losses
+from student.training.losses_tapir import RASTER, TapirTargets, tapir_losses
 from student.training.schedule import Optimiser, ScheduleConfig
 from teachers.checkpoints.files import CONFIG, LICENCE, TEACHER
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
@@ -46,6 +48,8 @@ from teachers.tapir.network import Tapir, TapirConfig
 MEMORY = Memory(frames_per_block=8, points_per_block=4096, recompute=False)
 EMA_DECAY = 0.995
 SAVE_EVERY, SAY_EVERY = 50, 50
+FINE_HUBER = partial(huber, knee=1.0)
+"""What is near already goes on to improve."""
 PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7, 1.8))
 """Two frames, near or far: enough for an encoder."""
 
@@ -184,17 +188,12 @@ class CoTracker3Recipe:
         found = model.refine(pyramid, windows, start, unknown, unknown, self.iterations, MEMORY)
         return {
             "matching": 0.1 * losses["matching"],
-            "position": 0.3 * position_loss([found], batch.xy, batch.visible.float(), fine_huber),
+            "position": 0.3 * position_loss([found], batch.xy, batch.visible.float(), FINE_HUBER),
             "occluded": 0.01
             * position_loss([found], batch.xy, (~batch.visible).float(), torch.abs),
             "visibility": visibility_loss([found], batch.visible),
             "confidence": confidence_loss([found], batch.xy, batch.visible),
         }
-
-
-def fine_huber(error: Tensor) -> Tensor:
-    """Quadratic up to 1 px, linear beyond: what is near already goes on to improve."""
-    return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
 
 
 Recipe = TapirRecipe | CoTracker3Recipe

@@ -16,11 +16,12 @@ from rich.progress import track
 from rich.table import Table
 
 import teachers
+from labeler.labels.agreement import RASTER
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import name_and_checkpoint
 from student.evaluation.evaluate import FIGURES, compare, with_interval
 from student.evaluation.kubric import read_sequence, sequences
-from student.evaluation.metrics import RASTER_PX, THRESHOLDS_PX, QueryMode
+from student.evaluation.metrics import THRESHOLDS_PX, QueryMode
 from student.evaluation.tapvid import TapVid, tapvid_clips
 from student.evaluation.testsets import (
     TestClip,
@@ -187,7 +188,7 @@ def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
 def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
     """What was measured, in a line."""
     asked = scores[scores["model"] == scores["model"].iloc[0]]
-    size = f"{RASTER_PX} x {RASTER_PX} px" if command.raster == "256" else "their own size"
+    size = f"{RASTER} x {RASTER} px" if command.raster == "256" else "their own size"
     return (
         f"{command.dataset}: {len(asked)} clips, {asked['points'].sum()} queries, query mode "
         f"{command.query_mode}, frames at {size}; figures in % with 95 % intervals over clips, "

@@ -95,6 +95,15 @@ def decode_image(content: bytes, name: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+@contextlib.contextmanager
+def layout(where: str, expected: str) -> Iterator[None]:
+    """A ShardError where the block finds another layout than `expected` in what a file holds."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ShardError(f"{where}: not {expected} ({type(error).__name__}: {error}).") from error
+
+
 def stacked(images: Sequence[np.ndarray], name: str) -> np.ndarray:
     """uint8 [T, H, W, 3]; a ShardError if there is none, or if they are not of one size."""
     sizes = sorted({image.shape[:2] for image in images})

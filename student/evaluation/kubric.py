@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from student.clip import TestClip
-from student.evaluation.files import decode_image, join, listed, opened, stacked
+from student.evaluation.files import decode_image, join, layout, listed, opened, stacked
 from student.evaluation.restricted_pickle import load_npy
 from student.evaluation.testsets import check_arrays, queried
 from teachers.errors import ShardError
@@ -107,15 +107,6 @@ def decoded(sequence: KubricSequence, files: _Files) -> tuple[np.ndarray, np.nda
 
 def _tracks(file: bytes, url: str) -> tuple[np.ndarray, np.ndarray]:
     content = load_npy(io.BytesIO(file), url)
-    try:
+    with layout(url, "a dict with arrays 'coords' and 'visibility'"):
         fields = content.item()
-        xy, occluded = (
-            np.asarray(fields["coords"], np.float32),
-            np.asarray(fields["visibility"], bool),
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ShardError(
-            f"{url}: not a dict with arrays 'coords' and 'visibility' ({type(error).__name__}: "
-            f"{error})."
-        ) from error
-    return xy, occluded
+        return np.asarray(fields["coords"], np.float32), np.asarray(fields["visibility"], bool)

@@ -23,10 +23,10 @@ from typing import Literal
 
 import numpy as np
 
+from labeler.labels.agreement import RASTER
 from teachers.errors import ConfigError
 
 THRESHOLDS_PX = (1, 2, 4, 8, 16)
-RASTER_PX = 256
 DEATH_PX = 16
 """A track is lost at its first seen frame that is farther off than this (PIPs++, survival)."""
 
@@ -37,13 +37,13 @@ def to_tapvid_raster(xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """(x, y) [..., 2] in px of a clip of `size_hw` (pixel centres) -> the 256 x 256 raster with its
     origin at the corner."""
     height, width = size_hw
-    return (np.asarray(xy, np.float64) + 0.5) * (RASTER_PX / width, RASTER_PX / height)
+    return (np.asarray(xy, np.float64) + 0.5) * (RASTER / width, RASTER / height)
 
 
 def from_tapvid_raster(xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """The inverse of `to_tapvid_raster`."""
     height, width = size_hw
-    return np.asarray(xy, np.float64) * (width / RASTER_PX, height / RASTER_PX) - 0.5
+    return np.asarray(xy, np.float64) * (width / RASTER, height / RASTER) - 0.5
 
 
 def score(
@@ -304,7 +304,7 @@ def _by_time(xy: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _to_256(size_hw: tuple[int, int]) -> np.ndarray:
     height, width = size_hw
-    return np.array([RASTER_PX / width, RASTER_PX / height])
+    return np.array([RASTER / width, RASTER / height])
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

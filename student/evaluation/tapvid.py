@@ -23,7 +23,7 @@ import numpy as np
 
 from student.clip import TestClip
 from student.evaluation import restricted_pickle
-from student.evaluation.files import decode_image, matching, opened, stacked
+from student.evaluation.files import decode_image, layout, matching, opened, stacked
 from student.evaluation.testsets import check_arrays, queried
 from teachers.errors import ShardError
 
@@ -75,17 +75,12 @@ def read_pickle(url: str) -> Iterator[TestClip]:
 
 def _clip(video: Any, name: str, url: str) -> TestClip:
     where = f"{url}, video {name}"
-    try:
+    with layout(where, "a video of TAP-Vid, a dict with video, points, and occluded"):
         frames, points, occluded = (
             video["video"],
             np.asarray(video["points"], np.float64),
             np.asarray(video["occluded"], bool),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ShardError(
-            f"{where}: not a video of TAP-Vid, a dict with video, points, and occluded "
-            f"({type(error).__name__}: {error})."
-        ) from error
     frames = _frames(frames, where)
     check_arrays(where, frames, points, occluded)
     shown = points[~occluded]

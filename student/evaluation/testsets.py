@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from labeler.labels.agreement import RASTER
 from student.clip import TestClip
 from student.evaluation.files import matching, opened
-from student.evaluation.metrics import RASTER_PX, QueryMode, sample_queries, to_tapvid_raster
+from student.evaluation.metrics import QueryMode, sample_queries, to_tapvid_raster
 from student.synth.scene import SynthConfig, generate
 from teachers.errors import ShardError
 
@@ -126,13 +127,11 @@ def on_tapvid_raster(clip: TestClip) -> TestClip:
     """The clip as TAP-Vid shows it to a tracker: 256 x 256 px, whatever its shape, by Pillow's
     Lanczos filter as in the official code."""
     size = clip.frames.shape[1:3]
-    if size == (RASTER_PX, RASTER_PX):
+    if size == (RASTER, RASTER):
         return clip
     frames = np.stack(
         [
-            np.asarray(
-                Image.fromarray(frame).resize((RASTER_PX, RASTER_PX), Image.Resampling.LANCZOS)
-            )
+            np.asarray(Image.fromarray(frame).resize((RASTER, RASTER), Image.Resampling.LANCZOS))
             for frame in clip.frames
         ]
     )

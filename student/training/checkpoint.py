@@ -28,7 +28,6 @@ from torch import Tensor
 
 from labeler.io.storage import Storage
 from teachers.checkpoints.files import CONFIG, TEACHER
-from teachers.cotracker.cotracker3 import CoTracker3Network
 from teachers.errors import CheckpointError
 
 FOLDER = "checkpoints"
@@ -57,6 +56,10 @@ class Checkpoint:
     """Of the last evaluation; empty before the first."""
     best: float | None
     """The best evaluation's figure so far."""
+    mean: dict[str, Tensor] | None = None
+    """The running mean of the weights, if there is one."""
+    before: dict[str, Tensor] | None = None
+    """The weights before training, where visibility is held to what they say."""
 
 
 class Checkpoints:
@@ -107,22 +110,32 @@ class Checkpoints:
             ) from error
 
     def export(
-        self, name: str, model: CoTracker3Network, teacher: str, notes: Mapping[str, str]
+        self,
+        name: str,
+        model: Any,
+        teacher: str,
+        notes: Mapping[str, str],
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        sizes: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and
         `--checkpoint FILE` take it.
 
         Args:
+            model: a network whose keys are the official ones.
             teacher: the name of the teacher that they are for.
+            weights: instead of the model's own; its running mean, say.
+            sizes: fields of the network's config, where it is trained with another one.
 
         Raises:
             SurroundingsError: it cannot be written; the file of that name before it stays.
         """
-        weights = {
-            key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
-        }
-        metadata = {TEACHER: teacher, CONFIG: json.dumps(asdict(model.config)), **notes}
-        self._storage.replace(f"{name}.safetensors", safetensors.torch.save(weights, metadata))
+        given = model.state_dict() if weights is None else weights
+        tensors = {key: value.detach().cpu().contiguous() for key, value in given.items()}
+        config = json.dumps(sizes or asdict(model.config))
+        metadata = {TEACHER: teacher, CONFIG: config, **notes}
+        self._storage.replace(f"{name}.safetensors", safetensors.torch.save(tensors, metadata))
         return self.folder / f"{name}.safetensors"
 
     def _names(self) -> list[str]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from student.data.config import DataConfig
 from student.training.checkpoint import Checkpoint
+from student.training.interface import Preset, Visibility
 from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
-from student.training.students import STUDENTS, Kind
-from teachers.cotracker.cotracker3 import PRESETS
-from teachers.cotracker.teacher import Preset
+from student.training.students import KINDS, STUDENTS, Kind
 from teachers.errors import CheckpointError, ConfigError
 
 SCRATCH = "scratch"
@@ -41,18 +40,25 @@ class TrainConfig:
 
     data: DataConfig
     init: str
-    """File with the weights to begin with (official, or a student's); "scratch" begins with random
-    ones."""
+    """Weights to begin with: a file (official, or a student's), or the name of a teacher whose
+    weights are here, such as tapir-mini; "scratch" begins with random ones."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig.pseudo_label)
-    loss: LossConfig = field(default_factory=LossConfig.pseudo_label)
+    loss: LossConfig = field(default_factory=LossConfig)
     student: Kind = "offline"
-    """offline: one window over the whole clip. online: windows of 16 frames, for streams. Weights
-    of either kind can begin it."""
+    """offline, online: CoTracker3, with one window over the whole clip, or with windows of 16
+    frames, for streams; weights of either kind can begin it. tapir, bootstapir, bootstapir-causal:
+    these."""
     preset: Preset = "official"
-    """Sizes of the network, where the file does not say them itself. From scratch, "mini" is made
-    for the clips' own size and length."""
-    iterations: int = 4
-    """Refinements of a track, all of which enter the loss."""
+    """Sizes of the network, where the file does not say them itself. From scratch, a mini
+    CoTracker3 is made for the clips' own size and length."""
+    visibility: Visibility | None = None
+    """What happens to visibility (and confidence, or TAPIR's expected distance). frozen: its head
+    stays as it is (CoTracker3 only). held: soft targets from the network before training. exact:
+    learnt from clips with exact tracks alone. consensus: learnt from all labels. None: CoTracker3
+    frozen, TAPIR consensus; from scratch exact where there are exact tracks, else consensus."""
+    iterations: int | None = None
+    """Refinements of a track, all of which enter the loss; None: 4 of CoTracker3, and of TAPIR as
+    many as its file says."""
     bf16: bool | None = None
     """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster."""
     recompute: bool = True
@@ -77,7 +83,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "iterations",
             "log_every",
             "picture_every",
             "checkpoint_every",
@@ -87,29 +92,63 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
-        if self.student not in STUDENTS:
-            raise ConfigError(f"student = {self.student!r}: there are {', '.join(STUDENTS)}.")
-        if self.preset not in PRESETS:
-            raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(PRESETS)}.")
-        if self.init == SCRATCH and (
-            self.schedule.frozen or not self.loss.visibility or not self.loss.confidence
-        ):
+        if self.iterations is not None and self.iterations < 1:
+            raise ConfigError(f"iterations = {self.iterations}: must be at least 1.")
+        if self.student not in KINDS:
+            raise ConfigError(f"student = {self.student!r}: there are {', '.join(KINDS)}.")
+        if self.preset not in get_args(Preset):
+            raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(get_args(Preset))}.")
+        self._check_visibility()
+        self._check_losses()
+
+    def _check_visibility(self) -> None:
+        choice, student = self.visibility_choice, STUDENTS[self.student]
+        if choice not in get_args(Visibility):
             raise ConfigError(
-                "init = 'scratch' with a head that does not learn: visibility would stay random. "
-                "Set frozen to None, visibility and confidence of the loss above 0 (1 is usual), "
-                "and procedural or kubric_share above 0, or begin with the weights of a file."
+                f"visibility = {choice!r}: there are {', '.join(get_args(Visibility))}."
             )
-        if self.schedule.frozen and (self.loss.visibility or self.loss.confidence):
+        if self.init == SCRATCH and choice in ("frozen", "held"):
             raise ConfigError(
-                f"frozen = {self.schedule.frozen!r}, but the loss has visibility = "
-                f"{self.loss.visibility:g} and confidence = {self.loss.confidence:g}: set both to "
-                "0, or frozen to None."
+                f"init = 'scratch' with visibility = {choice!r}: it would stay random. Take "
+                "'exact', with procedural or kubric_share above 0, or 'consensus', or begin with "
+                "the weights of a file."
             )
-        if (self.loss.visibility or self.loss.confidence) and not self.data.synthetic:
+        if choice == "frozen" and student.head is None:
             raise ConfigError(
-                "the visibility and confidence head learns from exact tracks only, and procedural "
-                "= kubric_share = 0: give one of them a share above 0."
+                f"visibility = 'frozen': a {self.student} student says visibility with the layers "
+                "that say positions, so it cannot stay alone. Take 'held', which keeps what the "
+                "network said before training, or 'consensus'."
             )
+        if choice == "exact" and not self.data.synthetic:
+            raise ConfigError(
+                "visibility = 'exact' learns from exact tracks only, and procedural = kubric_share "
+                "= 0: give one of them a share above 0, or take 'consensus'."
+            )
+        if choice != "frozen" and self.schedule.frozen and self.schedule.frozen == student.head:
+            raise ConfigError(
+                f"frozen = {self.schedule.frozen!r}, but visibility = {choice!r}: set frozen to "
+                "None, or visibility to 'frozen'."
+            )
+
+    def _check_losses(self) -> None:
+        factors, default = STUDENTS[self.student].factors, LossConfig()
+        for name in vars(default):
+            if name in (*factors, "real", "synthetic"):
+                continue
+            if getattr(self.loss, name) != getattr(default, name):
+                raise ConfigError(
+                    f"loss.{name} = {getattr(self.loss, name)}: a {self.student} student has no "
+                    f"such loss; it has {', '.join(factors)}."
+                )
+
+    @property
+    def visibility_choice(self) -> Visibility:
+        """What happens to visibility, where the student's default is filled in."""
+        if self.visibility is not None:
+            return self.visibility
+        if self.init == SCRATCH:
+            return "exact" if self.data.synthetic else "consensus"
+        return STUDENTS[self.student].visibility
 
     @classmethod
     def from_scratch(
@@ -117,14 +156,13 @@ class TrainConfig:
     ) -> TrainConfig:
         """A mini student with random weights and every part learning, for a short run."""
         schedule = ScheduleConfig(
-            steps=steps, learning_rate=learning_rate, clip_norm=1.0, warm_up=0.05, frozen=None
+            steps=steps, learning_rate=learning_rate, clip_norm=1.0, warm_up=0.05
         )
         return cls(
             data=data,
             init=SCRATCH,
             preset="mini",
             schedule=schedule,
-            loss=LossConfig.supervised(),
             **settings,
         )
 

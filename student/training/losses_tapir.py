@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RASTER = 256
+from labeler.labels.agreement import RASTER
+from student.training.losses import TapirLossConfig, huber
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,8 @@ class TapirTargets:
     """[B, N, T] of all three parts; None: 1."""
     occlusion_weight: Tensor | None = None
     """[B, N, T] of the occlusion part; None: `weight`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TapirLossConfig:
-    """Factors and thresholds; the defaults are the published ones."""
-
-    position: float = 0.05
-    distance: float = 1.0
-    """0 for a network that does not say how far off it may be."""
-    huber_px: float = 4.0
-    """Errors are squared below, linear above."""
-    far_px: float = 6.0
-    """What the expected distance is about: farther from the truth than this."""
-    rebalance: float = 0.0
-    """How much more a visible point counts than an occluded one in the occlusion part."""
+    distance_weight: Tensor | None = None
+    """[B, N, T] of the expected distance; None: `weight`."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +51,11 @@ class TapirLosses:
 
 
 def tapir_losses(
-    # [S, B, N, T, 4] of `teachers.tapir.network.Refinements`: x, y, logits of occlusion and
+    # [S, B, N, T, 4] of `teachers.tapir.network.TapirSteps`: x, y, logits of occlusion and
     # distance
     steps: Tensor,
     targets: TapirTargets,
-    size: tuple[int, int],  # (H, W) of the video
+    size: tuple[float, float],  # (H, W) of the video
     config: TapirLossConfig | None = None,
 ) -> TapirLosses:
     """The sum of each part over the steps of a forward pass; `config` None is the published one."""
@@ -77,12 +65,14 @@ def tapir_losses(
     occluded = targets.occluded.to(xy.dtype)
     seen = 1 - occluded
     weight = torch.ones_like(seen) if targets.weight is None else targets.weight.to(xy.dtype)
-    occlusion_weight = (
-        weight if targets.occlusion_weight is None else targets.occlusion_weight.to(xy.dtype)
+    occlusion_weight, distance_weight = (
+        weight if own is None else own.to(xy.dtype)
+        for own in (targets.occlusion_weight, targets.distance_weight)
     )
 
     # [S, B, N, T] px of the raster
     square = ((xy - targets.xy.nan_to_num()) * to_raster).square().sum(-1)
+    distances = (square + 1e-12).sqrt()  # its slope is finite at 0
     far = (square.detach() > config.far_px**2).to(xy.dtype)
     of_occlusion = F.binary_cross_entropy_with_logits(
         occlusion, occluded.expand_as(occlusion), reduction="none"
@@ -90,16 +80,25 @@ def tapir_losses(
     balance = 1 + config.rebalance * seen
     of_distance = F.binary_cross_entropy_with_logits(distance, far, reduction="none")
     return TapirLosses(
-        position=config.position * _total(huber(square, config.huber_px) * seen * weight),
-        occlusion=_total(of_occlusion * balance * occlusion_weight),
-        distance=config.distance * _total(of_distance * seen * weight),
+        position=config.position * _total(huber(distances, config.huber_px) * seen * weight),
+        occlusion=config.occlusion * _total(of_occlusion * balance * occlusion_weight),
+        distance=config.distance * _total(of_distance * seen * distance_weight),
     )
 
 
-def huber(square: Tensor, knee: float) -> Tensor:
-    """Squared distances to half of them below the knee, to a line above."""
-    distance = (square + 1e-12).sqrt()  # its slope is finite at 0
-    return torch.where(distance < knee, square / 2, knee * (distance - knee / 2))
+def held_losses(
+    steps: Tensor,  # [S, B, N, T, 4]
+    before: Tensor,  # [S, B, N, T, 4] of another network, for the same clips
+    clip_weight: Tensor,  # [B]
+    config: TapirLossConfig,
+) -> tuple[Tensor, Tensor]:
+    """Occlusion, and expected distance: cross entropy with what `before` says in the same step, of
+    all points and frames; its gradient is 0 where both say the same."""
+    each = F.binary_cross_entropy_with_logits(
+        steps[..., 2:], before[..., 2:].sigmoid(), reduction="none"
+    )
+    occlusion, distance = (each * clip_weight[:, None, None, None]).unbind(-1)
+    return config.occlusion * _total(occlusion), config.distance * _total(distance)
 
 
 def _total(each: Tensor) -> Tensor:  # [S, B, N, T] -> []

@@ -1,7 +1,8 @@
 """Optimiser and learning rate of the published training scripts: AdamW, one cosine cycle, clipped
 gradients.
 
-The cycle is made for 100 steps more than are taken, so it never reaches its end.
+The cycle is made for 100 steps more than are taken, so it never reaches its end; `spare_steps` says
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from teachers.errors import ConfigError
-
-SPARE_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +31,27 @@ class ScheduleConfig:
     warm_up: float = 0.0
     """Share of the steps in which the rate rises, from a 25th; then it falls to nearly 0 along a
     cosine."""
-    frozen: str | None = "vis_conf_head"
-    """Parameters whose name holds this stay as they are."""
+    spare_steps: int = 100
+    """The cosine is made for so many more steps than are taken, so it never reaches its end; 0 lets
+    it."""
+    frozen: str | None = None
+    """Parameters whose name holds this stay as they are; a frozen visibility head does so
+    anyway."""
+    ema: int | None = None
+    """Steps over which a running mean of the weights goes, which is then what is exported and
+    scored; None: the weights of the last step."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(
                 f"steps = {self.steps}: at least 1 is needed; the published recipe takes 15000."
+            )
+        if self.spare_steps < 0:
+            raise ConfigError(f"spare_steps = {self.spare_steps}: must be 0 or more.")
+        if self.ema is not None and self.ema < 2:
+            raise ConfigError(
+                f"ema = {self.ema}: a running mean goes over at least 2 steps; 100 is usual, None "
+                "is none."
             )
         if not 0 <= self.warm_up < 1:
             raise ConfigError(
@@ -58,15 +71,16 @@ class ScheduleConfig:
             weight_decay=5e-4,
             clip_norm=1.0,
             warm_up=0.05,
-            frozen=None,
         )
 
 
 class Optimiser:
-    """Freezes what the config freezes, and takes steps for the rest of a model's parameters."""
+    """Freezes what the config freezes, and a head if it is given, and takes steps for the rest of a
+    model's parameters."""
 
-    def __init__(self, model: nn.Module, config: ScheduleConfig) -> None:
+    def __init__(self, model: nn.Module, config: ScheduleConfig, head: str | None = None) -> None:
         freeze(model, config.frozen)
+        freeze(model, head)
         self.config = config
         self.parameters = list(model.parameters())
         self.adamw = AdamW(
@@ -75,7 +89,7 @@ class Optimiser:
         self.cycle = OneCycleLR(
             self.adamw,
             max_lr=config.learning_rate,
-            total_steps=config.steps + SPARE_STEPS,
+            total_steps=config.steps + config.spare_steps,
             pct_start=config.warm_up,
             anneal_strategy="cos",
             cycle_momentum=False,

@@ -1,24 +1,21 @@
 """Curves and pictures of a training run, for TensorBoard.
 
 A picture is a strip of frames: what a student is asked for and what it answers. The upper row has
-the labels, where they are used; the lower row the student's answer, after its last refinement.
+the labels, where they are valid; the lower row the student's answer, after its last refinement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from labeler.io.storage import surroundings
 from labeler.show.draw import draw_frame, rainbow
 from student.data.batch import Batch
 from student.training.events import StepDone
-from teachers.cotracker.refinements import Refinements
 
 
 class Curves:
@@ -81,21 +78,19 @@ class Curves:
 STRIP_FRAMES, STRIP_POINTS = 4, 48
 """Most frames of a strip, and most points in it."""
 
-LIKELY = 0.5
-"""Visibility above which the student's point is drawn as visible."""
-
 
 def strip(
-    batch: Batch, windows: Sequence[Refinements]
+    batch: Batch,
+    xy: np.ndarray,  # [N, T, 2] px, the answer for the first clip
+    visible: np.ndarray,  # [N, T]
 ) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
     """The first clip of a batch, at even distances in time."""
     frames, queries = batch.frames[0].cpu().numpy(), batch.queries[0, :STRIP_POINTS].cpu().numpy()
-    used = batch.valid[0, :STRIP_POINTS].cpu().numpy()
-    labels = np.where(used[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)
-    answers, visible = last_answers(windows, len(frames))
+    valid = batch.valid[0, :STRIP_POINTS].cpu().numpy()
+    labels = np.where(valid[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)
     rows = (
-        (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & used),
-        (answers[:STRIP_POINTS], visible[:STRIP_POINTS]),
+        (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & valid),
+        (xy[:STRIP_POINTS], visible[:STRIP_POINTS]),
     )
     shown = np.unique(np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int))
     return np.concatenate(
@@ -110,16 +105,3 @@ def strip(
             for xy, seen in rows
         ]
     )
-
-
-def last_answers(windows: Sequence[Refinements], frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """xy [N, T, 2] and visible [N, T] of the first clip; where windows overlap, the later
-    counts."""
-    points = windows[0].xy.shape[2]
-    xy, visible = np.full((points, frames, 2), np.nan, np.float32), np.zeros((points, frames), bool)
-    with torch.no_grad():
-        for window in windows:
-            part = slice(window.first_frame, window.first_frame + window.xy.shape[3])
-            xy[:, part] = window.xy[-1, 0].float().cpu().numpy()
-            visible[:, part] = (window.visibility[-1, 0] > LIKELY).cpu().numpy()
-    return xy, visible

@@ -1,14 +1,15 @@
-"""Training: a CoTracker3 student learns from batches of labelled clips.
+"""Training: a student learns from batches of labelled clips.
 
     read clips -> tracks of every refinement -> losses
-        -> mean gradient of all processes -> clipped AdamW step
+        -> mean gradient of all processes -> clipped AdamW step [-> running mean of the weights]
 
-Two ways, and the settings for both are in the config:
-    fine-tuning    from a checkpoint, on pseudo-labels; the visibility and confidence head stays as
-                   it is (CoTracker3, section 3.3), because teachers disagree about what is hidden.
-                   These are the defaults.
-    from scratch   `init="scratch"`: the head must learn too (`TrainConfig.from_scratch`). Its
-                   losses take only clips with exact tracks; positions are learnt from all clips.
+Which network, and what its losses are, the student knows (`interface`). Two ways, and the settings
+for both are in the config:
+    fine-tuning    from a checkpoint, on pseudo-labels. What happens to visibility is a choice:
+                   CoTracker3's head stays as it is (CoTracker3, section 3.3), because teachers
+                   disagree about what is hidden. These are the defaults.
+    from scratch   `init="scratch"`: visibility must be learnt too (`TrainConfig.from_scratch`), by
+                   default from clips with exact tracks; positions are learnt from all clips.
 
 Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same
 numbers of threads and processes the weights are then, bit for bit, those of a run that was never
@@ -21,11 +22,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from student.clip import TestClip
@@ -51,19 +52,17 @@ from student.training.events import (
     TrainEvent,
     TrainResult,
 )
-from student.training.losses import Losses
 from student.training.processes import ALONE, Processes
+from student.training.running_mean import RunningMean
 from student.training.schedule import Optimiser
 from student.training.step import StepPart, add_gradient
-from student.training.students import STUDENTS
+from student.training.students import STUDENTS, licence_of, weights_file
 from student.training.tensorboard import Curves, strip
-from teachers.checkpoints.files import LICENCE, read_metadata
-from teachers.cotracker.cotracker3 import CoTracker3Config, CoTracker3Network
+from teachers.checkpoints.files import LICENCE
 from teachers.errors import CheckpointError, ConfigError, TapdistillError
 from teachers.layers.device import pick_device
 
 STUDENT, BEST = "student", "best"
-LOSSES = tuple(field.name for field in fields(Losses))
 
 
 def train(
@@ -103,14 +102,14 @@ def training(
     yield from _Run(config, out, resume, processes).events()
 
 
-def first_network(config: TrainConfig) -> CoTracker3Network:
+def first_network(config: TrainConfig) -> nn.Module:
     """The network before its first step, on the CPU."""
     student, data = STUDENTS[config.student], config.data
     if config.init == SCRATCH:
         return student.from_scratch(
             config.preset, data.frames, (data.height, data.width), config.seed
         )
-    return student.from_file(config.init, config.preset)
+    return student.from_file(weights_file(config.init), config.preset)
 
 
 class _Run:
@@ -126,12 +125,17 @@ class _Run:
         )
         found = processes.from_first(lambda: self._found(resume))
         model = (
-            self.student.network(CoTracker3Config(**found.network))
+            self.student.network(self.student.config(**found.network))
             if found
             else processes.from_first(self._first_network)
         )
-        self.model = model.to(self.device)
-        self.optimiser = Optimiser(self.model, config.schedule)
+        self.sizes = asdict(model.config)  # type: ignore[call-overload]
+        self.model = self._prepared(model)
+        self.before = self._before(found)
+        head = self.student.head if config.visibility_choice == "frozen" else None
+        self.optimiser = Optimiser(self.model, config.schedule, head)
+        ema = config.schedule.ema
+        self.mean = RunningMean(self.model, ema) if ema else None
         self.step = self.position = self.steps_skipped = self.skipped_in_a_row = 0
         self.data = found.data if found else ""
         self.figures: dict[str, float] = {}
@@ -157,7 +161,8 @@ class _Run:
                 if curves:
                     curves.add(event)
                     if self.step % every == 0 or self.step == steps:
-                        curves.add_picture(self.step, strip(batch, part.windows))
+                        tracks = self.student.last_tracks(part.answer, batch.frames.shape[1])
+                        curves.add_picture(self.step, strip(batch, *tracks))
                 if config.eval_every and (self.step % config.eval_every == 0 or self.step == steps):
                     yield self._evaluate(curves)
                 if self.step % config.checkpoint_every == 0 or self.step == steps:
@@ -202,20 +207,19 @@ class _Run:
         began, waited_before = time.perf_counter(), self.waited_s
         progress = self.step / max(1, self.config.schedule.steps - 1)
         keys, unfit, error = list[str](), list[str](), None
-        losses = torch.zeros(len(LOSSES), device=self.device)
+        names = self.student.parts
+        losses = torch.zeros(len(names), device=self.device)
         try:
             for _ in range(self.parts):
                 batch = self._next(stream)
                 part = add_gradient(
-                    self.student, self.model, batch, self.config, self.parts, progress
+                    self.student, self.model, batch, self.config, self.parts, progress, self.before
                 )
                 keys += batch.keys
                 unfit += part.unfit
                 if part.losses:
-                    losses += (
-                        torch.stack([getattr(part.losses, name) for name in LOSSES]).detach()
-                        / self.parts
-                    )
+                    each = torch.stack([part.losses[name] for name in names])
+                    losses += each.detach() / self.parts
         except TapdistillError as caught:
             error = caught
         flags = losses.new_tensor([error is not None, bool(unfit)])
@@ -237,10 +241,12 @@ class _Run:
         learning_rate = self.optimiser.learning_rate
         self.optimiser.step()
         self.step += 1
+        if self.mean:
+            self.mean.add(self.step)
         self.skipped_in_a_row = 0
         done = StepDone(
             step=self.step,
-            losses={**dict(zip(LOSSES, means, strict=True)), "total": sum(means)},
+            losses={**dict(zip(names, means, strict=True)), "total": sum(means)},
             learning_rate=learning_rate,
             gradient_norm=norm.item(),
             seconds=time.perf_counter() - began,
@@ -304,13 +310,15 @@ class _Run:
                 step=self.step,
                 position=self.position,
                 data=self.data,
-                network=asdict(self.model.config),
+                network=self.sizes,
                 config=plain(self.config),
                 model=self.model.state_dict(),
                 optimiser=self.optimiser.state_dict(),
                 random=random,
                 figures=self.figures,
                 best=self.best,
+                mean=self.mean.state_dict() if self.mean else None,
+                before=self.before.state_dict() if self.before else None,
             )
         )
 
@@ -319,8 +327,22 @@ class _Run:
         """Of rank 0."""
         return Checkpoints(self.out, self.config.keep)
 
-    def _first_network(self) -> CoTracker3Network:
+    def _first_network(self) -> nn.Module:
         return first_network(self.config)
+
+    def _prepared(self, model: nn.Module) -> nn.Module:
+        data = self.config.data
+        self.student.prepare(model, (data.height, data.width), self.config.iterations)
+        return model.to(self.device)
+
+    def _before(self, found: Checkpoint | None) -> nn.Module | None:
+        """The network before training, where visibility is held to what it says."""
+        if self.config.visibility_choice != "held":
+            return None
+        with torch.random.fork_rng(devices=[]):
+            before = self.student.network(self.student.config(**self.sizes))
+        before.load_state_dict(found.before if found and found.before else self.model.state_dict())
+        return self._prepared(before).eval().requires_grad_(False)
 
     def _found(self, resume: bool) -> Checkpoint | None:
         found = self._checkpoints.latest()
@@ -341,18 +363,25 @@ class _Run:
             "training": json.dumps(plain(self.config)),
             LICENCE: self._licence(),
         }
-        return self._checkpoints.export(name, self.model, self.student.teacher, notes)
+        return self._checkpoints.export(
+            name,
+            self.model,
+            self.student.teacher,
+            notes,
+            weights=self.mean.weights() if self.mean else None,
+            sizes=self.sizes,
+        )
 
     def _licence(self) -> str:
         if self.config.init == SCRATCH:
             return "Apache-2.0"
-        return read_metadata(self.config.init).get(
-            LICENCE, f"that of {Path(self.config.init).name}, from which it was trained"
-        )
+        return licence_of(self.config.init)
 
     def _restore(self, found: Checkpoint) -> None:
         self.model.load_state_dict(found.model)
         self.optimiser.load_state_dict(found.optimiser)
+        if self.mean and found.mean:
+            self.mean.load_state_dict(found.mean)
         self.step, self.position, self.figures, self.best = (
             found.step,
             found.position,

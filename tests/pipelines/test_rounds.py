@@ -31,10 +31,7 @@ SIZES = (
     "--device",
     "cpu",
 )
-SCRATCH = (
-    *("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--frozen", "None"),
-    *("--loss.visibility", "1", "--loss.confidence", "1", "--no-recompute"),
-)
+SCRATCH = (*("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--no-recompute"),)
 
 
 @pytest.mark.slow

@@ -75,14 +75,14 @@ def test_a_part_to_train_on_has_exact_tracks_of_what_it_shows(root, clip):
     sequence = sequences(str(root))[1]
     part = training_clip(sequence, 5, (64, 64), 16, flip=False, rng=np.random.default_rng(3))
     assert part.frames.shape == (5, 64, 64, 3)
-    assert (part.source, part.key, part.occluded_too) == ("kubric", "kubric-0001", True)
+    assert (part.source, part.key, part.supervise_occluded) == ("kubric", "kubric-0001", True)
     left = next(x for x in range(33) if (clip.frames[:, :, x : x + 64] == part.frames).all())
     tracks = {tuple(np.rint(64 * track.ravel()).astype(int)) for track in clip.xy - (left, 0)}
-    for (t, x, y), track, visible, used in zip(
-        part.queries, part.xy, part.visible, part.used, strict=True
+    for (t, x, y), track, visible, valid in zip(
+        part.queries, part.xy, part.visible, part.valid, strict=True
     ):
-        if used.any():
-            assert used.all()
+        if valid.any():
+            assert valid.all()
             assert tuple(np.rint(64 * track.ravel()).astype(int)) in tracks
             assert visible[int(t)]
             np.testing.assert_array_equal(track[int(t)], (x, y))

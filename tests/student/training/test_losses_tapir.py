@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from student.training.losses_tapir import TapirLossConfig, TapirTargets, tapir_losses
+from student.training.losses import TapirLossConfig
+from student.training.losses_tapir import TapirTargets, held_losses, tapir_losses
 from tests.support import parity
 
 SETTINGS = {
@@ -75,3 +78,33 @@ def test_targets_may_be_nan_where_they_do_not_count():
     )
     (gradient,) = torch.autograd.grad(losses.total, steps)
     assert gradient.isfinite().all()
+
+
+def test_each_part_has_its_factor_and_its_weight():
+    steps, targets, size = inputs(parity.case("tapir_loss"), {})
+    plain = tapir_losses(steps, targets, size)
+    some = torch.rand(targets.occluded.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    for part, weight in (("occlusion", "occlusion_weight"), ("distance", "distance_weight")):
+        twice = tapir_losses(steps, targets, size, TapirLossConfig(**{part: 2.0}))
+        halves = [
+            getattr(tapir_losses(steps, replace(targets, **{weight: where}), size), part)
+            for where in (some, ~some)
+        ]
+        torch.testing.assert_close(getattr(twice, part), 2 * getattr(plain, part))
+        torch.testing.assert_close(sum(halves), getattr(plain, part))
+        assert twice.position == plain.position
+
+
+def test_what_is_held_pulls_back_to_where_it_was_and_not_from_there():
+    steps, _, _ = inputs(parity.case("tapir_loss"), {})
+    before, weight = steps.detach().clone(), torch.ones(steps.shape[1])
+
+    def pull(shift: float) -> Tensor:
+        return torch.autograd.grad(
+            sum(held_losses(steps + shift, before, weight, TapirLossConfig())), steps
+        )[0]
+
+    assert pull(0.0).abs().max() < 1e-9
+    assert (pull(0.5)[..., 2:] > 0).all()
+    assert (pull(-0.5)[..., 2:] < 0).all()
+    assert not pull(0.5)[..., :2].any()

@@ -43,12 +43,6 @@ FLAGS = (
     *(
         "--preset",
         "mini",
-        "--frozen",
-        "None",
-        "--loss.visibility",
-        "1",
-        "--loss.confidence",
-        "1",
         "--iterations",
         "2",
         "--device",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import teachers
 from student.data.batch import Batch
@@ -17,9 +18,12 @@ from student.data.config import DataConfig
 from student.data.mixture import batches
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
-from student.training.losses import LossConfig, Targets, from_query_on, student_losses
-from student.training.step import batch_losses
-from student.training.students import STUDENTS, kind_of_file
+from student.training.cotracker import kind_of_file
+from student.training.interface import Goal
+from student.training.losses import LossConfig, from_query_on
+from student.training.losses_cotracker import CoTrackerTargets, position_losses
+from student.training.step import clip_weights
+from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError
@@ -27,6 +31,7 @@ from teachers.layers.memory import Memory
 from tests.support import parity
 
 KINDS = ("offline", "online")
+PUBLISHED = LossConfig()
 DATA = DataConfig(procedural=1.0, frames=12, height=64, width=64, queries=6, batch=1)
 
 
@@ -61,6 +66,17 @@ def batch() -> Batch:
     return next(batches(replace(DATA, batch=2, at_once=2), seed=0))
 
 
+def goal(
+    batch: Batch, visibility: str, config: LossConfig = PUBLISHED, progress: float = 0.0
+) -> Goal:
+    return Goal(
+        batch=batch,
+        clip_weight=clip_weights(batch, config, progress),
+        visibility=visibility,
+        config=config,
+    )
+
+
 def test_an_online_student_goes_window_by_window_and_an_offline_one_does_not(batch):
     spans = {}
     for kind in KINDS:
@@ -77,13 +93,11 @@ def test_positions_before_its_query_teach_an_offline_student_alone(batch):
         student = STUDENTS[kind]
         windows = student.track(wide_windows(kind), batch.frames, batch.queries, 2, Memory())
         after = from_query_on(batch.queries[..., 0].long(), 12)
-        used = {"offline": batch.valid, "online": batch.valid & after}[kind]
-        expected = student_losses(
-            windows, Targets(batch.xy, batch.visible, used, batch.supervise_occluded), LossConfig()
-        )
-        torch.testing.assert_close(
-            batch_losses(student, windows, sources, LossConfig()).total, expected.total
-        )
+        valid = {"offline": batch.valid, "online": batch.valid & after}[kind]
+        targets = CoTrackerTargets(batch.xy, batch.visible, valid, batch.supervise_occluded)
+        expected = position_losses(windows, targets, LossConfig())
+        found = student.losses(windows, goal(sources, "frozen"))
+        assert found == {**expected, "visibility": 0, "confidence": 0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,8 +191,10 @@ def test_a_checkpoint_of_the_other_kind_of_student_is_not_gone_on_with(tmp_path)
         train(config("online", steps=1), tmp_path)
 
 
-def test_there_are_two_kinds():
-    with pytest.raises(ConfigError, match="student = 'causal': there are offline, online"):
+def test_a_student_that_is_not_there_is_refused():
+    with pytest.raises(
+        ConfigError, match="student = 'causal': there are offline, online, tapir, bootstapir, "
+    ):
         config("causal")
 
 
@@ -189,24 +205,24 @@ def test_the_weights_of_sources_go_from_the_first_value_to_the_last(batch):
     student = STUDENTS["offline"]
     windows = student.track(wide_windows("offline"), batch.frames, batch.queries, 2, Memory())
     mixed = replace(batch, sources=("shards", "procedural"))
-    track_on_r = replace(LossConfig.supervised(), real=(1.0, 2.0), synthetic=(1.0, 0.0))
+    track_on_r = LossConfig(real=(1.0, 2.0), synthetic=(1.0, 0.0))
 
-    def parts(batch: Batch, settings: LossConfig, progress: float):
-        return batch_losses(student, windows, batch, settings, progress)
+    def parts(settings: LossConfig, progress: float) -> dict[str, Tensor]:
+        return student.losses(windows, goal(mixed, "exact", settings, progress))
 
-    plain = parts(mixed, LossConfig.supervised(), 0.0)
-    begins, ends = parts(mixed, track_on_r, 0.0), parts(mixed, track_on_r, 1.0)
-    torch.testing.assert_close(begins.total, plain.total)
+    plain, begins, middle, ends = (
+        parts(LossConfig(), 0.0),
+        *(parts(track_on_r, progress) for progress in (0.0, 0.5, 1.0)),
+    )
+    torch.testing.assert_close(begins, plain)
     halves = [
-        parts(mixed, replace(LossConfig(), real=(r, r), synthetic=(s, s)), 0.0).visible
+        parts(LossConfig(real=(r, r), synthetic=(s, s)), 0.0)["visible"]
         for r, s in ((1.0, 0.0), (0.0, 1.0))
     ]
-    torch.testing.assert_close(begins.visible, sum(halves))
-    torch.testing.assert_close(ends.visible, 2 * halves[0])
-    torch.testing.assert_close(
-        parts(mixed, track_on_r, 0.5).visible, 1.5 * halves[0] + 0.5 * halves[1]
-    )
-    assert ends.visibility == ends.confidence == 0
+    torch.testing.assert_close(begins["visible"], sum(halves))
+    torch.testing.assert_close(ends["visible"], 2 * halves[0])
+    torch.testing.assert_close(middle["visible"], 1.5 * halves[0] + 0.5 * halves[1])
+    assert ends["visibility"] == ends["confidence"] == 0
 
 
 def test_a_negative_weight_is_refused():
@@ -218,6 +234,6 @@ def test_weights_of_another_architecture_are_refused_by_their_name():
     other = Path(teachers.__file__).parent / "weights" / "tapir-mini.safetensors"
     with pytest.raises(
         CheckpointError,
-        match=r"tapir-mini\.safetensors: weights of tapir.*, and a student begins with those of",
+        match=r"tapir-mini\.safetensors: weights of tapir.*, and this student begins with those of",
     ):
         first_network(TrainConfig(data=DATA, init=str(other), device="cpu"))

@@ -34,8 +34,10 @@ from student.data.mixture import batches
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped
+from student.training.interface import Goal
+from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
-from student.training.step import batch_losses
+from student.training.step import clip_weights
 from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
@@ -107,12 +109,6 @@ def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path
         "scratch",
         "--preset",
         "mini",
-        "--frozen",
-        "None",
-        "--loss.visibility",
-        "1",
-        "--loss.confidence",
-        "1",
         "--iterations",
         "2",
         "--device",
@@ -210,9 +206,17 @@ def test_a_student_from_scratch_learns(tmp_path):
     assert np.mean(losses, 0)[1] < 0.9 * np.mean(losses, 0)[0]
 
 
+def losses_of(answer: Any, batch: Batch, visibility: Any = "exact") -> dict[str, Tensor]:
+    weight = clip_weights(batch, LossConfig(), 0.0)
+    return OFFLINE.losses(
+        answer,
+        Goal(batch=batch, clip_weight=weight, visibility=visibility, config=LossConfig()),
+    )
+
+
 def loss_of(model: CoTracker3, batch: Batch, config: TrainConfig) -> float:
     windows = OFFLINE.track(model, batch.frames, batch.queries, config.iterations, Memory())
-    return batch_losses(OFFLINE, windows, batch, config.loss).total.item()
+    return sum(losses_of(windows, batch).values()).item()
 
 
 def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
@@ -240,17 +244,30 @@ def test_visibility_is_learnt_from_exact_clips_alone():
     model = first_network(config())
     windows = OFFLINE.track(model, batch.frames, batch.queries, 2, Memory())
     of = {
-        sources: batch_losses(OFFLINE, windows, replace(batch, sources=sources), config().loss)
+        sources: losses_of(windows, replace(batch, sources=sources))
         for sources in (("procedural",) * 2, ("shards",) * 2)
     }
-    some, all_exact, none = batch_losses(OFFLINE, windows, mixed, config().loss), *of.values()
-    assert none.visibility == none.confidence == 0
-    assert 0 < some.visibility < all_exact.visibility
-    torch.testing.assert_close(some.visible, all_exact.visible)
+    some, all_exact, none = losses_of(windows, mixed), *of.values()
+    assert none["visibility"] == none["confidence"] == 0
+    assert 0 < some["visibility"] < all_exact["visibility"]
+    torch.testing.assert_close(some["visible"], all_exact["visible"])
     other = replace(mixed, visible=torch.stack([~batch.visible[0], batch.visible[1]]))
-    torch.testing.assert_close(
-        batch_losses(OFFLINE, windows, other, config().loss).visibility, some.visibility
-    )
+    torch.testing.assert_close(losses_of(windows, other)["visibility"], some["visibility"])
+
+
+def test_consensus_learns_visibility_from_every_label_that_knows_it():
+    """Labelled clips count like exact ones, but for frames of which their label says nothing."""
+    batch = next(batches(replace(DATA, batch=2, at_once=2), seed=0))
+    labelled = replace(batch, sources=("shards", "shards"))
+    windows = OFFLINE.track(first_network(config()), batch.frames, batch.queries, 2, Memory())
+    exact, learnt = losses_of(windows, batch), losses_of(windows, labelled, "consensus")
+    torch.testing.assert_close(learnt, exact)
+    some = torch.rand(batch.visible.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    unknown = replace(labelled, visibility_valid=some)
+    other = replace(unknown, visible=batch.visible ^ ~some)
+    first, second = (losses_of(windows, each, "consensus") for each in (unknown, other))
+    torch.testing.assert_close(first["visibility"], second["visibility"])
+    assert first["visibility"] != learnt["visibility"]
 
 
 def test_points_that_only_fill_a_batch_change_no_loss():
@@ -271,10 +288,7 @@ def test_points_that_only_fill_a_batch_change_no_loss():
             name: getattr(window, name)[:, :, points]
             for name in ("xy", "visibility_logit", "confidence_logit")
         }
-        found = batch_losses(
-            OFFLINE, [replace(window, **answers)], replace(batch, **given), config().loss
-        )
-        return [found.visible, found.occluded, found.visibility, found.confidence]
+        return list(losses_of([replace(window, **answers)], replace(batch, **given)).values())
 
     points = list(range(batch.valid.shape[1]))
     torch.testing.assert_close(losses([*points, 0, 0, 1]), losses(points))
@@ -456,18 +470,31 @@ def test_weights_of_another_network_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"visibility": "frozen"}, "init = 'scratch' with visibility = 'frozen': it would stay"),
+        ({"visibility": "held"}, "init = 'scratch' with visibility = 'held': it would stay"),
         (
-            {"schedule": ScheduleConfig.pseudo_label()},
-            "init = 'scratch' with a head that does not learn",
+            {
+                "init": "student.safetensors",
+                "visibility": "consensus",
+                "schedule": ScheduleConfig(frozen="vis_conf_head"),
+            },
+            "frozen = 'vis_conf_head', but visibility = 'consensus'",
         ),
         (
-            {"init": "student.safetensors", "schedule": ScheduleConfig.pseudo_label()},
-            "frozen = 'vis_conf_head', but the loss has",
-        ),
-        (
-            {"data": replace(DATA, data=("labels",), procedural=0.0)},
+            {"visibility": "exact", "data": replace(DATA, data=("labels",), procedural=0.0)},
             "learns from exact tracks only, and procedural = kubric_share = 0",
         ),
+        ({"visibility": "guessed"}, "visibility = 'guessed': there are frozen, held, exact, cons"),
+        ({"student": "tapir", "visibility": "frozen"}, "it would stay random"),
+        (
+            {"student": "tapir", "visibility": "frozen", "init": "tapir.pt"},
+            "a tapir student says visibility with the layers that say positions",
+        ),
+        (
+            {"student": "tapir", "loss": LossConfig(visible=0.1)},
+            r"loss\.visible = 0\.1: a tapir student has no such loss; it has tapir",
+        ),
+        ({"iterations": 0}, "iterations = 0: must be at least 1"),
         ({"keep": 0}, "keep = 0: must be at least 1"),
     ],
 )
@@ -484,7 +511,7 @@ def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
     file.write_text(
         "init = 'scratch'\npreset = 'mini'\niterations = 2\ndevice = 'cpu'\n"
         "[data]\nprocedural = 1.0\nframes = 4\nheight = 64\nwidth = 64\nqueries = 6\nbatch = 1\n"
-        "[schedule]\nsteps = 2\nfrozen = 'None'\n[loss]\nvisibility = 1.0\nconfidence = 1.0\n"
+        "[schedule]\nsteps = 2\n"
     )
     arguments = ["train", "--config", str(file), "--out", str(tmp_path / "out")]
     assert tapdistill(arguments) == 0
@@ -501,6 +528,19 @@ def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
 
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
     assert (
-        tapdistill(["train", "--init", "scratch", "--out", str(tmp_path), "--procedural", "1"]) == 1
+        tapdistill(
+            [
+                "train",
+                "--init",
+                "scratch",
+                "--out",
+                str(tmp_path),
+                "--procedural",
+                "1",
+                "--visibility",
+                "held",
+            ]
+        )
+        == 1
     )
-    assert "init = 'scratch' with a head that does not learn" in capsys.readouterr().err
+    assert "init = 'scratch' with visibility = 'held'" in capsys.readouterr().err

@@ -1,23 +1,24 @@
-"""Losses: equal to those of the published training scripts, in value and in gradient
+"""Losses of CoTracker3: equal to those of the published training scripts, in value and in gradient
 (`ct3_loss_*`)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from student.training.losses import (
-    LossConfig,
-    Targets,
+from student.training.losses import LossConfig, from_query_on, huber
+from student.training.losses_cotracker import (
+    HUBER_PX,
+    CoTrackerTargets,
     confidence_loss,
-    from_query_on,
-    huber,
+    held_losses,
     position_loss,
-    student_losses,
+    position_losses,
     visibility_loss,
 )
 from teachers.cotracker.cotracker3 import Refinements
@@ -113,7 +114,8 @@ def test_position_loss_equals_the_published_one(variant, dtype):
         "all": torch.ones_like(inputs.visible),
     }[which]
     weight = inputs.valid & inputs.query_mask & where
-    loss = position_loss(inputs.windows, inputs.xy, weight, huber if kind == "huber" else torch.abs)
+    error = partial(huber, knee=HUBER_PX) if kind == "huber" else torch.abs
+    loss = position_loss(inputs.windows, inputs.xy, weight, error)
     check_value(case, variant, loss)
     if dtype == torch.float64:
         check_gradients(case, variant, loss, [window.xy for window in inputs.windows])
@@ -155,28 +157,31 @@ def test_confidence_loss_equals_the_published_one(dtype):
 def test_the_sum_equals_what_the_published_script_backpropagates(script, dtype):
     case = parity.case(f"ct3_loss_{script}")
     inputs = Inputs(case, dtype)
-    targets = Targets(
+    targets = CoTrackerTargets(
         xy=inputs.xy,
         visible=inputs.visible,
         weight=inputs.valid if script.endswith("offline") else inputs.valid & inputs.query_mask,
         supervise_occluded=torch.tensor([script != "real_tapir"]),
     )
-    config = LossConfig.supervised() if script.startswith("kubric") else LossConfig.pseudo_label()
-    losses = student_losses(inputs.windows, targets, config)
-    check_value(case, "total", losses.total)
-    check_value(case, "flow", losses.visible)
-    if script == "real_tapir":
-        assert losses.occluded == 0
-    else:
-        check_value(case, "flow_invisible", losses.occluded)
+    losses = position_losses(inputs.windows, targets, LossConfig())
     if script.startswith("kubric"):
-        check_value(case, "visibility", losses.visibility)
-        check_value(case, "confidence", losses.confidence)
+        losses["visibility"] = visibility_loss(inputs.windows, inputs.visible)
+        losses["confidence"] = confidence_loss(inputs.windows, inputs.xy, inputs.visible)
+    total = torch.stack(list(losses.values())).sum()
+    check_value(case, "total", total)
+    check_value(case, "flow", losses["visible"])
+    if script == "real_tapir":
+        assert losses["occluded"] == 0
+    else:
+        check_value(case, "flow_invisible", losses["occluded"])
+    if script.startswith("kubric"):
+        check_value(case, "visibility", losses["visibility"])
+        check_value(case, "confidence", losses["confidence"])
     if dtype == torch.float64:
-        check_gradients(case, "total", losses.total, [window.xy for window in inputs.windows])
+        check_gradients(case, "total", total, [window.xy for window in inputs.windows])
         if script.startswith("kubric"):
-            check_gradients(case, "visibility", losses.visibility, inputs.vis)
-            check_gradients(case, "confidence", losses.confidence, inputs.conf)
+            check_gradients(case, "visibility", losses["visibility"], inputs.vis)
+            check_gradients(case, "confidence", losses["confidence"], inputs.conf)
 
 
 def random_windows(batch: int) -> list[Refinements]:
@@ -187,18 +192,30 @@ def random_windows(batch: int) -> list[Refinements]:
     return [Refinements(xy.requires_grad_(), *logits)]
 
 
-def random_targets(batch: int) -> Targets:
+def random_targets(batch: int) -> CoTrackerTargets:
     draw = torch.Generator().manual_seed(1)
     visible, weight = torch.rand(2, batch, 5, 8, generator=draw) > 0.3
-    return Targets(100 * torch.rand(batch, 5, 8, 2, generator=draw), visible, weight)
+    return CoTrackerTargets(100 * torch.rand(batch, 5, 8, 2, generator=draw), visible, weight)
 
 
-def test_a_batch_is_the_mean_of_its_clips():
+def all_losses(windows: list[Refinements], targets: CoTrackerTargets) -> Tensor:
+    return torch.stack(
+        [
+            *position_losses(windows, targets, LossConfig()).values(),
+            visibility_loss(windows, targets.visible, None, targets.clip_weight),
+            confidence_loss(windows, targets.xy, targets.visible, None, targets.clip_weight),
+        ]
+    ).sum()
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 0.5, 2.0)])
+def test_a_batch_is_the_weighted_mean_of_its_clips(weights):
     windows, targets = random_windows(batch=3), random_targets(batch=3)
     teachers = torch.tensor([True, False, True])
-    together = student_losses(
-        windows, replace(targets, supervise_occluded=teachers), LossConfig.supervised()
-    ).total
+    of_clips = None if weights is None else torch.tensor(weights)
+    together = all_losses(
+        windows, replace(targets, supervise_occluded=teachers, clip_weight=of_clips)
+    )
     alone = []
     for b in range(3):
         clip = slice(b, b + 1)
@@ -207,26 +224,44 @@ def test_a_batch_is_the_mean_of_its_clips():
             windows[0].visibility_logit[:, clip],
             windows[0].confidence_logit[:, clip],
         )
-        one = Targets(targets.xy[clip], targets.visible[clip], targets.weight[clip], teachers[clip])
-        alone.append(student_losses([window], one, LossConfig.supervised()).total)
+        one = CoTrackerTargets(
+            targets.xy[clip], targets.visible[clip], targets.weight[clip], teachers[clip]
+        )
+        alone.append((1 if weights is None else weights[b]) * all_losses([window], one))
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
 def test_masked_targets_may_be_nan():
     windows, targets = random_windows(batch=2), random_targets(batch=2)
     holes = replace(targets, xy=targets.xy.masked_fill(~targets.weight[..., None], torch.nan))
-    whole = student_losses(windows, targets, LossConfig.pseudo_label()).total
-    masked = student_losses(windows, holes, LossConfig.pseudo_label()).total
+    whole, masked = (
+        torch.stack(list(position_losses(windows, given, LossConfig()).values())).sum()
+        for given in (targets, holes)
+    )
     assert masked == whole
     assert torch.autograd.grad(masked, windows[0].xy)[0].isfinite().all()
 
 
 def test_a_clip_without_a_valid_point_teaches_nothing():
     windows, targets = random_windows(batch=1), random_targets(batch=1)
-    loss = student_losses(
-        windows,
-        replace(targets, weight=torch.zeros_like(targets.weight)),
-        LossConfig.pseudo_label(),
-    ).total
+    nothing = replace(targets, weight=torch.zeros_like(targets.weight))
+    loss = torch.stack(list(position_losses(windows, nothing, LossConfig()).values())).sum()
     assert loss == 0
     assert not torch.autograd.grad(loss, windows[0].xy)[0].any()
+
+
+def test_what_is_held_pulls_back_to_where_it_was_and_not_from_there():
+    (window,) = random_windows(batch=2)
+    logits = window.visibility_logit.clone().requires_grad_(), window.confidence_logit
+
+    def pull(shift: float) -> Tensor:
+        now = replace(window, visibility_logit=logits[0] + shift)
+        loss, confidence = held_losses([now], [window])
+        same, _ = held_losses([window], [window])
+        assert loss >= same
+        assert confidence == held_losses([window], [window])[1]
+        return torch.autograd.grad(loss, logits[0])[0]
+
+    assert pull(0.0).abs().max() < 1e-8
+    assert (pull(0.5) > 0).all()
+    assert (pull(-0.5) < 0).all()

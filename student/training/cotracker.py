@@ -1,0 +1,197 @@
+"""CoTracker3 as a student.
+
+    offline   one window over the whole clip; every valid frame enters the loss
+    online    windows of 16 frames that start from one another; a point's frames before its query
+              enter no loss, because the network is asked to follow forward only (the published
+              masks: `valid` offline, `valid` and `query frame <= t` online)
+
+Both have the same parameters under the same names. They differ in the time embedding alone, which
+is computed and not learnt, so weights of one kind can begin a student of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from student.training.interface import Goal, Preset, Student, Visibility
+from student.training.losses import from_query_on
+from student.training.losses_cotracker import (
+    CoTrackerTargets,
+    confidence_loss,
+    held_losses,
+    position_losses,
+    visibility_loss,
+)
+from teachers.checkpoints.files import (
+    TEACHER,
+    load_weights,
+    read_metadata,
+    read_weights,
+    stored_config,
+)
+from teachers.cotracker import cotracker3
+from teachers.cotracker.cotracker3 import (
+    WINDOW,
+    CoTracker3,
+    CoTracker3Config,
+    CoTracker3Network,
+    CoTracker3Online,
+)
+from teachers.cotracker.offline import CoTracker3OfflineTeacher
+from teachers.cotracker.online import CoTracker3OnlineTeacher
+from teachers.cotracker.refinements import Refinements
+from teachers.errors import CheckpointError
+from teachers.layers.memory import Memory
+
+ITERATIONS = 4
+"""Published refinements of a track."""
+TIME = "time_emb"
+"""Key of the time embedding."""
+LIKELY = 0.5
+"""Visibility above which a point counts as visible in pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoTrackerStudent(Student):
+    """CoTracker3, offline or online."""
+
+    network: Callable[[CoTracker3Config], CoTracker3Network]
+    config: Callable[..., CoTracker3Config] = CoTracker3Config
+    presets: Mapping[str, Callable[..., CoTracker3Config]]
+    windowed: bool
+    """It goes window by window, and only frames from a point's query on enter the loss of
+    positions."""
+
+    parts: ClassVar[tuple[str, ...]] = ("visible", "occluded", "visibility", "confidence")
+    factors: ClassVar[tuple[str, ...]] = parts
+    head: ClassVar[str | None] = "vis_conf_head"
+    visibility: ClassVar[Visibility] = "frozen"
+
+    def from_scratch(
+        self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int
+    ) -> CoTracker3Network:
+        sizes = self.presets[preset]()
+        if preset == "mini":
+            # windows advance by half of their frames
+            shorter = min(sizes.window, frames + frames % 2)
+            sizes = replace(sizes, window=shorter if self.windowed else frames, resolution=size_hw)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.network(sizes)
+
+    def from_file(self, path: str | Path, preset: Preset) -> CoTracker3Network:
+        """The network with the weights of a file, of this kind or of the other."""
+        given = COTRACKERS[kind_of_file(path)]
+        model = given.network(stored_config(path, given.presets[preset]()))
+        load_weights(model, path, given.teacher)
+        if given is self:
+            return model
+        window = self.presets[preset]().window
+        other = self.network(replace(model.config, window=window))
+        other.load_state_dict({**model.state_dict(), TIME: other.time_emb})
+        return other
+
+    def prepare(self, model: nn.Module, size_hw: tuple[int, int], iterations: int | None) -> None:
+        """Nothing to do: the network takes clips of any size."""
+
+    def track(
+        self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
+    ) -> list[Refinements]:
+        """Tracks in every window; an offline student has one."""
+        found = model(
+            frames.permute(0, 1, 4, 2, 3),
+            queries,
+            iterations or ITERATIONS,
+            memory,
+        )
+        return found if isinstance(found, list) else [found]
+
+    def finite_clips(self, answer: Sequence[Refinements]) -> Tensor:
+        said = [
+            part
+            for window in answer
+            for part in (window.xy, window.visibility_logit, window.confidence_logit)
+        ]
+        return torch.stack(
+            [part.isfinite().transpose(0, 1).flatten(1).all(1) for part in said]
+        ).all(0)
+
+    def losses(self, answer: Sequence[Refinements], goal: Goal) -> dict[str, Tensor]:
+        batch, config = goal.batch, goal.config
+        valid = batch.valid
+        if self.windowed:
+            valid = valid & from_query_on(batch.queries[..., 0].long(), valid.shape[2])
+        targets = CoTrackerTargets(
+            batch.xy, batch.visible, valid, batch.supervise_occluded, goal.clip_weight
+        )
+        positions = position_losses(answer, targets, config)
+        if goal.visibility == "frozen":
+            visibility = confidence = positions["visible"].new_zeros(())
+        elif goal.visibility == "held":
+            visibility, confidence = held_losses(answer, goal.before, goal.clip_weight)
+        else:
+            weight = goal.visibility_weight
+            visibility = visibility_loss(answer, batch.visible, batch.visibility_valid, weight)
+            confidence = confidence_loss(answer, batch.xy, batch.visible, batch.valid, weight)
+        return {
+            **positions,
+            "visibility": config.visibility * visibility,
+            "confidence": config.confidence * confidence,
+        }
+
+    def last_tracks(
+        self, answer: Sequence[Refinements], frames: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where windows overlap, the later counts."""
+        points = answer[0].xy.shape[2]
+        xy = np.full((points, frames, 2), np.nan, np.float32)
+        visible = np.zeros((points, frames), bool)
+        with torch.no_grad():
+            for window in answer:
+                part = slice(window.first_frame, window.first_frame + window.xy.shape[3])
+                xy[:, part] = window.xy[-1, 0].float().cpu().numpy()
+                visible[:, part] = (window.visibility[-1, 0] > LIKELY).cpu().numpy()
+        return xy, visible
+
+
+COTRACKERS: dict[str, CoTrackerStudent] = {
+    kind: CoTrackerStudent(
+        kind=kind,
+        teacher=f"cotracker3-{kind}",
+        network=network,
+        presets=presets,
+        adapter=adapter,
+        windowed=kind == "online",
+    )
+    for kind, network, presets, adapter in (
+        ("offline", CoTracker3, cotracker3.PRESETS, CoTracker3OfflineTeacher),
+        ("online", CoTracker3Online, cotracker3.ONLINE_PRESETS, CoTracker3OnlineTeacher),
+    )
+}
+
+
+def kind_of_file(path: str | Path) -> str:
+    """Which kind of CoTracker3 a file's weights are of: what it says itself, or else what the
+    length of its time embedding says.
+
+    Raises:
+        CheckpointError: no such file, or it says that it is of another network.
+    """
+    stored = read_metadata(path).get(TEACHER)
+    if stored is not None:
+        for kind, student in COTRACKERS.items():
+            if stored.startswith(student.teacher):
+                return kind
+        names = " or ".join(student.teacher for student in COTRACKERS.values())
+        raise CheckpointError(
+            f"{path}: weights of {stored}, and this student begins with those of {names}."
+        )
+    time = read_weights(path).get(TIME)
+    return "online" if time is not None and time.shape[1:2] == (WINDOW,) else "offline"

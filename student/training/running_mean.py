@@ -1,0 +1,43 @@
+"""Running mean of the weights: what is exported and scored where `--ema` asks for it.
+
+The mean of all weights so far until there are `steps` of them; from then on each step's weights
+enter with a share of 1 / steps (an exponential moving average). Noise of single steps averages out,
+so a short run at a high rate ends better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningMean:
+    """The mean of a model's parameters over its steps; other tensors are those of the model."""
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self._model, self._steps = model, steps
+        self._mean = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """Take in the model's weights after that step, which counts from 1."""
+        share = max(1 / self._steps, 1 / (step + 1))
+        for name, parameter in self._model.named_parameters():
+            self._mean[name].lerp_(parameter, share)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The mean alone, for a checkpoint."""
+        return self._mean
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a mean of `state_dict`."""
+        for name, value in self._mean.items():
+            value.copy_(state[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state dict, its parameters replaced by their mean."""
+        return {**self._model.state_dict(), **self._mean}

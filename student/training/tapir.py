@@ -1,0 +1,162 @@
+"""TAPIR, BootsTAPIR, and causal BootsTAPIR as students.
+
+Losses    those of the published training code (`losses_tapir`), over the matched points and every
+          refinement of one resolution; every valid frame enters them, those before the query
+          included.
+Raster    a square crop below 256 px goes in at its own size, so a part of a frame looks to the
+          network as it does in the whole frame, and errors are px of the crop. Any other crop is
+          resized to 256 x 256 px, as published, and errors are px of that.
+Visible   TAPIR says occlusion and expected distance with the layers that say positions, so they
+          cannot stay as they are ("frozen"). "consensus" learns them from the labels, "held" keeps
+          what the network said before training, step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labeler.labels.agreement import RASTER
+from student.training.interface import Goal, Preset, Student, Visibility
+from student.training.losses_tapir import TapirTargets, held_losses, tapir_losses
+from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, stored_config
+from teachers.errors import CheckpointError
+from teachers.layers.memory import Memory
+from teachers.tapir.network import (
+    BOOTSTAPIR,
+    CAUSAL_BOOTSTAPIR,
+    PRESETS,
+    Tapir,
+    TapirConfig,
+    TapirSteps,
+)
+from teachers.tapir.stream import CausalBootsTapirTeacher
+from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
+
+CORNER_PX = 0.5
+"""From our pixel centres to the network's raster, in which (0, 0) is the corner of a pixel."""
+FRAMES_PER_BLOCK = {"cpu": 8, "cuda": 32}
+POINTS_PER_BLOCK = {"cpu": 4096, "cuda": 65_536}
+LIKELY = 0.5
+"""Visible and near by more than this: the point counts as visible in pictures."""
+
+
+@dataclass(frozen=True)
+class TapirAnswer:
+    """What TAPIR says of B clips."""
+
+    steps: Tensor
+    """[S, B, N, T, 4] of `TapirSteps`."""
+    last: Tensor
+    """[B, N, T, 4]: the answer, after the last refinement."""
+    size: tuple[float, float]
+    """(H, W): errors count as if the frames had this size; see `tapir_losses`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapirStudent(Student):
+    """TAPIR in one of its forms."""
+
+    network: Callable[[TapirConfig], Tapir] = Tapir
+    config: Callable[..., TapirConfig] = TapirConfig
+    presets: Mapping[str, Callable[..., TapirConfig]] = field(default_factory=lambda: PRESETS)
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TapirConfig` in which this form differs."""
+
+    parts: ClassVar[tuple[str, ...]] = ("position", "occlusion", "distance")
+    factors: ClassVar[tuple[str, ...]] = ("tapir",)
+    head: ClassVar[str | None] = None
+    visibility: ClassVar[Visibility] = "consensus"
+
+    def from_scratch(
+        self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int
+    ) -> Tapir:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.network(self.presets[preset](**self.variant))
+
+    def from_file(self, path: str | Path, preset: Preset) -> Tapir:
+        stored = read_metadata(path).get(TEACHER, self.teacher)
+        if stored.removesuffix("-mini") != self.teacher:
+            raise CheckpointError(
+                f"{path}: weights of {stored}, and this student begins with those of "
+                f"{self.teacher}."
+            )
+        model = self.network(stored_config(path, self.presets[preset](**self.variant)))
+        load_weights(model, path, self.teacher)
+        return model
+
+    def prepare(self, model: nn.Module, size_hw: tuple[int, int], iterations: int | None) -> None:
+        """Set the raster of the network to the crop's, see above, and how often it refines."""
+        tapir: Any = model
+        height, width = size_hw
+        tapir.config = replace(
+            tapir.config,
+            raster=min(tapir.config.raster, height) if height == width else tapir.config.raster,
+            iterations=iterations or tapir.config.iterations,
+        )
+        tapir.to(memory_format=torch.channels_last)
+
+    def track(
+        self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
+    ) -> TapirAnswer:
+        """With the iterations that `prepare` was given."""
+        size, device = (frames.shape[2], frames.shape[3]), frames.device.type
+        memory = replace(
+            memory,
+            frames_per_block=memory.frames_per_block or FRAMES_PER_BLOCK[device],
+            points_per_block=memory.points_per_block or POINTS_PER_BLOCK[device],
+        )
+        corner = queries + queries.new_tensor([0, CORNER_PX, CORNER_PX])
+        raster = model.config.raster
+        features = model.encode(frames.permute(0, 1, 4, 2, 3), [(raster, raster)], memory)
+        described = model.describe(features, corner, size)
+        found: TapirSteps = model.track(features, described, size, corner, memory=memory)
+        scale = RASTER / raster
+        return TapirAnswer(
+            found.steps.float(), found.answer.float(), (size[0] * scale, size[1] * scale)
+        )
+
+    def finite_clips(self, answer: TapirAnswer) -> Tensor:
+        return answer.steps.isfinite().transpose(0, 1).flatten(1).all(1)
+
+    def losses(self, answer: TapirAnswer, goal: Goal) -> dict[str, Tensor]:
+        batch, config = goal.batch, goal.config.tapir
+        clips, visible_clips = (
+            weight[:, None, None] for weight in (goal.clip_weight, goal.visibility_weight)
+        )
+        targets = TapirTargets(
+            batch.xy + CORNER_PX,
+            ~batch.visible,
+            batch.valid * clips,
+            batch.visibility_valid * visible_clips,
+            batch.valid * visible_clips,
+        )
+        found = tapir_losses(answer.steps, targets, answer.size, config)
+        occlusion, distance = found.occlusion, found.distance
+        if goal.visibility == "held":
+            occlusion, distance = held_losses(
+                answer.steps, goal.before.steps, goal.clip_weight, config
+            )
+        return {"position": found.position, "occlusion": occlusion, "distance": distance}
+
+    def last_tracks(self, answer: TapirAnswer, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        last = answer.last[0].detach()
+        near = torch.sigmoid(-last[..., 2:]).prod(-1) > LIKELY
+        return last[..., :2].cpu().numpy() - np.float32(CORNER_PX), near.cpu().numpy()
+
+
+TAPIRS: dict[str, TapirStudent] = {
+    name: TapirStudent(kind=name, teacher=name, adapter=adapter, variant=variant)
+    for name, adapter, variant in (
+        ("tapir", TapirTeacher, {}),
+        ("bootstapir", BootsTapirTeacher, BOOTSTAPIR),
+        ("bootstapir-causal", CausalBootsTapirTeacher, CAUSAL_BOOTSTAPIR),
+    )
+}

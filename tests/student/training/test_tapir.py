@@ -1,0 +1,278 @@
+"""TAPIR as a student: its losses are those of the paper on its own answer, a killed run goes on to
+the same weights, and it leaves as an official file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import teachers
+from student.data.batch import Batch
+from student.data.config import DataConfig
+from student.data.mixture import batches
+from student.training.checkpoint import Checkpoints
+from student.training.config import TrainConfig
+from student.training.events import StepDone
+from student.training.interface import Goal
+from student.training.losses import LossConfig, TapirLossConfig
+from student.training.schedule import Optimiser, ScheduleConfig
+from student.training.step import add_gradient
+from student.training.students import STUDENTS, weights_file
+from student.training.train import first_network, train
+from teachers.checkpoints.files import read_metadata
+from teachers.errors import CheckpointError
+from teachers.layers.memory import Memory
+from teachers.tapir.network import Tapir
+from tests.support import parity
+
+KINDS = ("tapir", "bootstapir", "bootstapir-causal")
+TAPIR = STUDENTS["tapir"]
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(steps: int = 2, schedule: dict[str, Any] | None = None, **settings: Any) -> TrainConfig:
+    """A fine-tuning of the mini that is shipped."""
+    rate = {"learning_rate": 3e-4, "weight_decay": 1e-2, "clip_norm": 1.0} | (schedule or {})
+    return TrainConfig(
+        **{
+            "student": "tapir",
+            "data": DATA,
+            "init": "tapir-mini",
+            "schedule": ScheduleConfig(steps=steps, **rate),
+            "device": "cpu",
+            "checkpoint_every": 1,
+            **settings,
+        }
+    )
+
+
+def prepared(settings: TrainConfig) -> Tapir:
+    model = first_network(settings)
+    data = settings.data
+    STUDENTS[settings.student].prepare(model, (data.height, data.width), settings.iterations)
+    return model
+
+
+def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
+    events: list[Any] = []
+    train(settings, out, watch=events.append)
+    return [event for event in events if isinstance(event, StepDone)]
+
+
+# --- losses
+
+
+def by_hand(steps: Tensor, batch: Batch, loss: TapirLossConfig) -> dict[str, float]:
+    """Section 3.4 of the paper, number by number; px are those of the crop."""
+    sums = dict.fromkeys(("position", "occlusion", "distance"), 0.0)
+    points, frames = batch.visible.shape[1:]
+
+    def cross_entropy(logit: float, target: bool) -> float:
+        return math.log1p(math.exp(-logit if target else logit))
+
+    for step in steps[:, 0].tolist():
+        for n in range(points):
+            for t in range(frames):
+                x, y, occlusion, distance = step[n][t]
+                visible = bool(batch.visible[0, n, t])
+                error = math.dist((x - 0.5, y - 0.5), batch.xy[0, n, t].tolist())
+                sums["occlusion"] += cross_entropy(occlusion, not visible)
+                if visible:
+                    knee = loss.huber_px
+                    huber = error**2 / 2 if error < knee else knee * (error - knee / 2)
+                    sums["position"] += loss.position * huber
+                    sums["distance"] += cross_entropy(distance, error > 6)
+    return {name: value / (points * frames) for name, value in sums.items()}
+
+
+@pytest.mark.parametrize("loss", [TapirLossConfig(), TapirLossConfig(position=0.8, huber_px=0.25)])
+def test_a_step_has_the_losses_that_are_computed_by_hand_on_the_networks_answer(loss, tmp_path):
+    """A crop of 64 x 64 px goes in at its own size."""
+    settings = config(1, loss=LossConfig(tapir=loss))
+    (done,) = steps_done(settings, tmp_path)
+    batch = next(batches(DATA, seed=0))
+    model = first_network(settings)
+    model.config = replace(model.config, raster=64)
+    with torch.no_grad():
+        answer = model(
+            batch.frames.permute(0, 1, 4, 2, 3),
+            batch.queries + torch.tensor([0, 0.5, 0.5]),
+            [(64, 64)],
+        )
+    expected = by_hand(answer.steps, batch, loss)
+    assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert done.losses["total"] == pytest.approx(sum(expected.values()), rel=1e-4)
+
+
+def test_labels_that_are_not_valid_teach_nothing():
+    batch = next(batches(DATA, seed=0))
+    model = prepared(config())
+    answer = TAPIR.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
+    some = torch.rand(batch.valid.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def losses(given: Batch) -> dict[str, Tensor]:
+        goal = Goal(
+            batch=given, clip_weight=torch.ones(1), visibility="consensus", config=LossConfig()
+        )
+        return TAPIR.losses(answer, goal)
+
+    known = replace(batch, valid=batch.valid & some, visibility_valid=some)
+    elsewhere = torch.where(some[..., None], batch.xy, 7.0)
+    other = replace(known, xy=elsewhere, visible=batch.visible ^ ~some)
+    torch.testing.assert_close(losses(known), losses(other))
+    hidden = replace(batch, visible=batch.visible & False, valid=batch.valid & False)
+    assert losses(hidden)["position"] == losses(hidden)["distance"] == 0
+    assert losses(hidden)["occlusion"] > 0
+
+
+def test_where_it_begins_what_is_held_gives_no_gradient(tmp_path):
+    """Positions count for nothing here, so nothing may move."""
+    nothing = LossConfig(tapir=TapirLossConfig(position=0.0))
+    held, learnt = (
+        steps_done(config(2, visibility=visibility, loss=nothing), tmp_path / visibility)
+        for visibility in ("held", "consensus")
+    )
+    assert held[0].gradient_norm < 1e-4 * learnt[0].gradient_norm
+
+
+def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees():
+    """The same clip in every step."""
+    settings = config(12, schedule={"learning_rate": 1e-3})
+    batch = next(batches(DATA, seed=0))
+    model = prepared(settings)
+
+    def loss() -> float:
+        answer = TAPIR.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
+        return sum(by_hand(answer.steps, batch, TapirLossConfig()).values())
+
+    before, optimiser = loss(), Optimiser(model, settings.schedule)
+    for _ in range(12):
+        add_gradient(TAPIR, model, batch, settings, 1, 0.0)
+        optimiser.step()
+    assert loss() < 0.8 * before
+
+
+# --- tracks
+
+
+def test_the_student_is_the_teacher_that_it_becomes():
+    """On frames of the network's own raster: the same positions, in our pixel centres."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 256, 256, 3), np.uint8)
+    queries = np.array([[0, 20, 20], [2, 200.25, 100]], np.float32)
+    model = prepared(config(data=replace(DATA, height=256, width=256)))
+    with torch.no_grad():
+        answer = TAPIR.track(
+            model, torch.from_numpy(frames)[None], torch.from_numpy(queries)[None], None, Memory()
+        )
+    xy, visible = TAPIR.last_tracks(answer, 3)
+    teacher = teachers.load("tapir-mini", device="cpu", mode="benchmark")
+    expected = teacher.track(frames, queries)
+    np.testing.assert_allclose(xy, expected.xy, atol=1e-2)
+    np.testing.assert_array_equal(visible, teacher.info.rule(expected))
+
+
+def test_every_parameter_moves(tmp_path):
+    """No part of the network is cut off from the loss."""
+    settings = config(1, schedule={"weight_decay": 0.0})
+    before = first_network(settings).state_dict()
+    after = load_file(train(settings, tmp_path).weights)
+    assert [key for key, value in before.items() if torch.equal(value, after[key])] == []
+
+
+# --- killed, resumed, exported
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("visibility", ["consensus", "held"])
+def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_mean_of_them(visibility, tmp_path):
+    settings = config(3, schedule={"ema": 2}, visibility=visibility)
+
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            raise Killed
+
+    whole = train(settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "killed", watch=stop)
+    resumed = train(settings, tmp_path / "killed")
+    one, other = load_file(whole.weights), load_file(resumed.weights)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    last = [Checkpoints(tmp_path / run, keep=1).latest().model for run in ("whole", "killed")]
+    assert all(torch.equal(value, last[1][key]) for key, value in last[0].items())
+    assert any(not torch.equal(value, last[0][key]) for key, value in one.items())
+
+
+def test_it_is_exported_as_what_it_began_as_though_it_learnt_on_smaller_crops(tmp_path):
+    out = train(config(1), tmp_path).weights
+    metadata = read_metadata(out)
+    assert (metadata["teacher"], metadata["licence"]) == ("tapir", "Apache-2.0")
+    began = teachers.load("tapir-mini", device="cpu")
+    ends = teachers.load("mine", checkpoint=str(out), device="cpu")
+    assert ends.model.config == began.model.config
+    assert first_network(replace(config(), init=str(out))).config == began.model.config
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
+    student = STUDENTS[kind]
+    torch.manual_seed(0)
+    model = student.network(student.presets["official"](**student.variant))
+    path = Checkpoints(tmp_path, keep=1).export("student", model, student.teacher, {})
+    keys = {"bootstapir-causal": "bootstapir_causal"}.get(kind, kind)
+    official = {entry["key"]: entry["shape"] for entry in parity.key_list(keys)}
+    assert {key: list(value.shape) for key, value in load_file(path).items()} == official
+    # as the official file is: without a word about itself
+    torch.save(load_file(path), tmp_path / "official.pt")
+    again = student.from_file(tmp_path / "official.pt", "official")
+    assert again.config == model.config
+    assert all(
+        torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items()
+    )
+    assert teachers.load(student.teacher, checkpoint=str(path), device="cpu").info.architecture
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_the_larger_ones_learn_too(kind, tmp_path):
+    settings = config(1, student=kind, init="scratch", preset="mini")
+    (done,) = steps_done(settings, tmp_path)
+    assert math.isfinite(done.losses["total"])
+    assert done.gradient_norm > 0
+    assert teachers.load(
+        kind, checkpoint=str(tmp_path / "student.safetensors"), device="cpu"
+    ).model.config.causal is (kind == "bootstapir-causal")
+
+
+def test_weights_of_another_architecture_are_refused_by_their_name():
+    with pytest.raises(
+        CheckpointError,
+        match=r"cotracker3-offline-mini\.safetensors: weights of cotracker3-offline.*, and this "
+        "student begins with those of tapir",
+    ):
+        first_network(config(init="cotracker3-offline-mini"))
+
+
+def test_a_teacher_whose_weights_are_not_here_is_named(monkeypatch):
+    monkeypatch.setattr("student.training.students.cached_checkpoint", lambda name: None)
+    with pytest.raises(CheckpointError, match="tapdistill teachers pull bootstapir"):
+        weights_file("bootstapir")
