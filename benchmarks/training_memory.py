@@ -132,7 +132,6 @@ def measured_gib(
         recompute=recompute,
         device="cpu",
         schedule=ScheduleConfig.supervised(),
-        loss=TrainConfig.from_scratch(data, 1).loss,
     )
     student = STUDENTS[kind]
     batch = next(batches(data, seed=0))

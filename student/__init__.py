@@ -1,7 +1,8 @@
 """What learns or measures: students, label policies on trial, TAP-Vid figures, procedural video.
 
-    result = student.train(student.TrainConfig(data=..., init="tapir-mini"), Path("out"))
-    table = student.compare({"mine": tracker}, clips)  # AJ, delta_avg, OA of each clip
+    config = student.TrainConfig(student="tapir", init="tapir-mini", data=...)
+    result = student.train(config, Path("out"))            # its weights: result.weights
+    table = student.compare({"mine": tracker}, clips)      # AJ, delta_avg, OA of each clip
 
 `synth` makes procedural video with exact tracks, `evaluation` TAP-Vid figures, `data` batches, and
 `training` a student. Names below are imported when they are first used.

@@ -39,7 +39,7 @@ class TrainCommand(TrainConfig):
 
     The same command again goes on from the last checkpoint. The defaults are CoTracker3's
     pseudo-label training; --recipe NAME takes those of a recipe: cotracker3_15k_online,
-    cotracker3_15k_offline, mini, mini_online.
+    cotracker3_15k_offline, mini, mini_online, tapir, bootstapir, tapir_mini.
     """
 
     RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"
@@ -160,7 +160,8 @@ def _say_what_is_trained(config: TrainConfig, out: Path, processes: int) -> None
     say(
         f"{config.student} student: {config.schedule.steps} steps of {data.batch} x {frames} "
         f"frames of {data.width} x {data.height} px with {data.queries} points{together}, clips "
-        f"{' and '.join(sources)}, beginning with {begins} -> {out}"
+        f"{' and '.join(sources)}, beginning with {begins}, visibility {config.visibility_choice} "
+        f"-> {out}"
     )
 
 

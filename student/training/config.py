@@ -60,7 +60,8 @@ class TrainConfig:
     """Refinements of a track, all of which enter the loss; None: 4 of CoTracker3, and of TAPIR as
     many as its file says."""
     bf16: bool | None = None
-    """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster."""
+    """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster, and
+    not for TAPIR, which needs float32."""
     recompute: bool = True
     """Compute activations again on the way back: less memory, more time."""
     most_skipped: int = 5
@@ -98,6 +99,11 @@ class TrainConfig:
             raise ConfigError(f"student = {self.student!r}: there are {', '.join(KINDS)}.")
         if self.preset not in get_args(Preset):
             raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(get_args(Preset))}.")
+        if self.bf16 and not STUDENTS[self.student].bf16:
+            raise ConfigError(
+                f"bf16 = True: a {self.student} student needs float32, or its positions would be "
+                "rounded. Leave bf16 out."
+            )
         self._check_visibility()
         self._check_losses()
 

@@ -73,6 +73,7 @@ class CoTrackerStudent(Student):
     factors: ClassVar[tuple[str, ...]] = parts
     head: ClassVar[str | None] = "vis_conf_head"
     visibility: ClassVar[Visibility] = "frozen"
+    bf16: ClassVar[bool] = True
 
     def from_scratch(
         self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int

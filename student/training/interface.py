@@ -82,6 +82,8 @@ class Student(ABC):
     said by the layers that say positions."""
     visibility: ClassVar[Visibility]
     """What happens to it where nothing else is asked for."""
+    bf16: ClassVar[bool]
+    """Whether it learns well in bfloat16; then it does so on a GPU."""
 
     @abstractmethod
     def from_scratch(

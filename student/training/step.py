@@ -16,6 +16,7 @@ from student.data.batch import EXACT, Batch
 from student.training.config import TrainConfig
 from student.training.interface import Goal, Student
 from student.training.losses import LossConfig
+from student.training.students import STUDENTS
 from teachers.layers.memory import Memory
 
 
@@ -86,7 +87,9 @@ def _asked(student: Student, model: nn.Module, batch: Batch, config: TrainConfig
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether the network computes in bfloat16 there."""
-    return device.type == "cuda" if config.bf16 is None else config.bf16
+    if config.bf16 is not None:
+        return config.bf16
+    return device.type == "cuda" and STUDENTS[config.student].bf16
 
 
 def clip_weights(batch: Batch, config: LossConfig, progress: float) -> Tensor:  # [B]

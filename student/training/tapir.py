@@ -73,6 +73,7 @@ class TapirStudent(Student):
     factors: ClassVar[tuple[str, ...]] = ("tapir",)
     head: ClassVar[str | None] = None
     visibility: ClassVar[Visibility] = "consensus"
+    bf16: ClassVar[bool] = False  # would round the mean of cells, a position, to half a pixel
 
     def from_scratch(
         self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int

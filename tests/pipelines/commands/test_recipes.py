@@ -11,7 +11,10 @@ from pipelines.cli import run as tapdistill
 from pipelines.commands.train import TrainCommand
 from pipelines.terminal.flags import parse
 from student.data.order import parts_of_step
-from student.training.losses import GAMMA, HUBER_PX
+from student.training.cotracker import ITERATIONS
+from student.training.losses import LossConfig
+from student.training.losses_cotracker import GAMMA, HUBER_PX
+from student.training.students import STUDENTS, weights_file
 from teachers.errors import ConfigError
 
 NAMES = sorted(path.stem for path in TrainCommand.RECIPES.glob("*.toml"))
@@ -26,7 +29,15 @@ def command(name: str, *flags: str) -> TrainCommand:
 
 
 def test_these_recipes_are_there():
-    assert NAMES == ["cotracker3_15k_offline", "cotracker3_15k_online", "mini", "mini_online"]
+    assert NAMES == [
+        "bootstapir",
+        "cotracker3_15k_offline",
+        "cotracker3_15k_online",
+        "mini",
+        "mini_online",
+        "tapir",
+        "tapir_mini",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["offline", "online"])
@@ -53,8 +64,9 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
         1e-5,
         10,
     )
-    assert (schedule.warm_up, schedule.frozen) == (0, "vis_conf_head")
-    assert (loss.visible, loss.occluded, loss.visibility, loss.confidence) == (0.05, 0.01, 0, 0)
+    assert (schedule.warm_up, schedule.spare_steps, schedule.ema) == (0, 100, None)
+    assert (recipe.visibility_choice, STUDENTS[kind].head) == ("frozen", "vis_conf_head")
+    assert (loss.visible, loss.occluded) == (0.05, 0.01)
     assert (loss.real, loss.synthetic, data.synthetic) == ((1, 1), (1, 1), 0)
     assert (GAMMA, HUBER_PX) == (0.8, 6.0)
 
@@ -68,12 +80,27 @@ def test_the_recipe_of_the_paper_is_what_the_defaults_are():
         "tapdistill train",
         ["--init", "given.pth", "--out", "out", "--data", "labels"],
     )
-    assert (recipe.schedule, recipe.loss, recipe.iterations) == (
-        default.schedule,
-        default.loss,
-        default.iterations,
-    )
+    assert (recipe.schedule, recipe.loss) == (default.schedule, default.loss)
+    assert (recipe.iterations, recipe.visibility_choice) == (ITERATIONS, default.visibility_choice)
     assert {**vars(recipe.data), "readers": 0} == {**vars(default.data), "readers": 0}
+
+
+@pytest.mark.parametrize("name", ["tapir", "bootstapir"])
+def test_a_recipe_of_tapir_has_the_published_losses(name):
+    recipe = command(name)
+    assert (recipe.student, recipe.loss) == (name, LossConfig())
+    assert (recipe.data.frames, recipe.data.height, recipe.data.width) == (24, 256, 256)
+
+
+def test_the_mini_tapir_needs_no_weights_from_elsewhere():
+    recipe = parse(
+        TrainCommand,
+        "tapdistill train",
+        ["--recipe", "tapir_mini", "--out", "out", "--data", "labels"],
+    )
+    assert weights_file(recipe.init).endswith("weights/tapir-mini.safetensors")
+    assert (recipe.loss.tapir.position, recipe.loss.tapir.huber_px) == (0.2, 1.0)
+    assert (recipe.schedule.ema, recipe.data.agreement.min_support) == (100, 0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,8 +142,8 @@ def test_the_shares_of_a_batch_on_fewer_devices():
 def test_a_recipe_that_is_not_there_is_an_error(capsys):
     assert tapdistill(["train", "--recipe", "maxi", "--out", "out"]) == 1
     assert (
-        "--recipe maxi: there are cotracker3_15k_offline, cotracker3_15k_online, mini, mini_online"
-        in capsys.readouterr().err
+        "--recipe maxi: there are bootstapir, cotracker3_15k_offline, cotracker3_15k_online, mini, "
+        "mini_online, tapir, tapir_mini" in capsys.readouterr().err
     )
 
 

@@ -149,6 +149,7 @@ def test_who_knows_where_a_hidden_point_is_goes_by_the_architecture(dataset, arc
     whole = read_clip(hidden, "random", rng())
     assert whole.supervise_occluded is knows
     assert whole.valid.all() if knows else not whole.valid.any()
+    assert whole.visibility_valid.all()  # that it is hidden, it says
 
 
 def test_a_teacher_that_failed_in_a_clip_is_not_drawn(copy):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pipelines.cli import run as tapdistill
 from student.data.config import DataConfig
@@ -21,65 +20,36 @@ from student.training.config import TrainConfig
 from student.training.processes import ALONE, Processes, joined_by_torchrun
 from student.training.train import train
 from teachers.errors import ConfigError
+from tests.support.training import (
+    CLIPS,
+    SCRATCH,
+    assert_close_weights,
+    assert_same_weights,
+    environment,
+    train_as_two,
+    two_processes,
+)
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=2)
 FLAGS = (
-    *(
-        "--procedural",
-        "1",
-        "--frames",
-        "4",
-        "--height",
-        "64",
-        "--width",
-        "64",
-        "--queries",
-        "6",
-        "--batch",
-        "2",
-        "--init",
-        "scratch",
-    ),
-    *(
-        "--preset",
-        "mini",
-        "--iterations",
-        "2",
-        "--device",
-        "cpu",
-    ),
-    *(
-        "--learning-rate",
-        "1e-3",
-        "--clip-norm",
-        "1",
-        "--warm-up",
-        "0.05",
-        "--checkpoint-every",
-        "1",
-        "--keep",
-        "9",
-    ),
+    *CLIPS,
+    *SCRATCH,
+    *("--batch", "2", "--learning-rate", "1e-3", "--clip-norm", "1", "--warm-up", "0.05"),
+    *("--keep", "9"),
 )
 """A mini run on the command line: two clips a step."""
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+TAPIR_FLAGS = (
+    *CLIPS,
+    *("--batch", "2", "--student", "tapir", "--init", "tapir-mini", "--learning-rate", "1e-4"),
+    *("--ema", "2", "--keep", "9"),
+)
+"""The mini TAPIR that is shipped, with a running mean of its weights."""
 
 
 def config(steps: int, **settings) -> TrainConfig:
     return TrainConfig.from_scratch(
         DATA, steps, iterations=2, device="cpu", checkpoint_every=1, **settings
     )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_process_alone_sends_nothing():
@@ -97,19 +67,7 @@ def test_gradients_of_several_parts_add_up_to_that_of_the_whole_batch(tmp_path):
         replace(config(1), data=replace(DATA, at_once=2)), tmp_path / "together"
     ).weights
     apart = train(config(1), tmp_path / "apart").weights
-    assert_close_files(together, apart)
-
-
-def assert_close_files(one: Path, other: Path) -> None:
-    """Rounding in the gradient is divided by its own size in AdamW's first steps, so a few weights
-    may differ by a part of a step."""
-    weights, others = load_file(one), load_file(other)
-    assert weights.keys() == others.keys()
-    differences = torch.cat(
-        [(value - others[key]).abs().flatten() for key, value in weights.items()]
-    )
-    assert differences.quantile(0.99) < 1e-6
-    assert differences.max() < 1e-3
+    assert_close_weights(together, apart)
 
 
 def test_a_checkpoint_may_be_gone_on_with_in_other_parts(tmp_path):
@@ -144,7 +102,7 @@ def test_two_workers_on_ray_take_the_steps_that_one_process_takes(tmp_path, ray_
     said = capsys.readouterr().out
     assert "with 6 points in 2 processes, clips 100% procedural" in said
     assert "3 steps done" in said
-    assert_close_files(alone, tmp_path / "ray" / "student.safetensors")
+    assert_close_weights(alone, tmp_path / "ray" / "student.safetensors")
 
 
 @pytest.mark.slow
@@ -159,37 +117,12 @@ def test_an_error_of_a_worker_is_one_sentence(tmp_path, ray_cluster, capsys):
     assert "batch = 3 cannot be shared by 2 processes" in capsys.readouterr().err
 
 
-def torchrun(out: Path, steps: int, *flags: str) -> subprocess.Popen:
-    program = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        "-m",
-        "pipelines.cli",
-    ]
-    command = [
-        sys.executable,
-        *program,
-        "train",
-        *FLAGS,
-        "--steps",
-        str(steps),
-        "--out",
-        str(out),
-        *flags,
-    ]
-    return subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 @pytest.mark.slow
-def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("flags", [FLAGS, TAPIR_FLAGS], ids=["cotracker3", "tapir"])
+def test_two_processes_that_are_killed_go_on_to_the_same_weights(flags, tmp_path):
     """Under torchrun, `kill -9` of one rank at a random moment ends both; then again, to the end.
     Bit for bit as never killed."""
-    process = torchrun(tmp_path / "killed", 8)
+    process = train_as_two(tmp_path / "killed", *flags, "--steps", "8")
     checkpoints = tmp_path / "killed" / "checkpoints"
     while process.poll() is None and len(list(checkpoints.glob("*.pt"))) < 2:
         time.sleep(0.05)
@@ -201,31 +134,33 @@ def test_two_processes_that_are_killed_go_on_to_the_same_weights(tmp_path):
         os.kill(int(ranks[-1]), signal.SIGKILL)
     process.communicate(timeout=120)
     for folder in ("killed", "whole"):
-        process = torchrun(tmp_path / folder, 8)
+        process = train_as_two(tmp_path / folder, *flags, "--steps", "8")
         said, _ = process.communicate(timeout=200)
         assert process.returncode == 0, said
         assert said.count("8 steps done") == 1  # one of the two speaks
-    one, other = (
-        load_file(tmp_path / folder / "student.safetensors") for folder in ("killed", "whole")
+    assert_same_weights(
+        *(tmp_path / folder / "student.safetensors" for folder in ("killed", "whole"))
     )
-    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_a_tapir_that_one_takes(tmp_path):
+    """With the same batch over all of them; also the mean of the weights is the same."""
+    flags = [*TAPIR_FLAGS, "--steps", "3"]
+    assert tapdistill(["train", *flags, "--out", str(tmp_path / "alone")]) == 0
+    said, _ = (process := train_as_two(tmp_path / "both", *flags)).communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert_close_weights(
+        *(tmp_path / folder / "student.safetensors" for folder in ("alone", "both"))
+    )
 
 
 def script_under_torchrun(text: str, folder: Path) -> subprocess.CompletedProcess:
     """A program as two processes, with an output folder as its argument."""
     script = folder / "script.py"
     script.write_text(text)
-    program = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        str(script),
-        str(folder / "out"),
-    ]
     root = str(Path(__file__).parents[3])
-    command = [sys.executable, *program]
+    command = two_processes(str(script), str(folder / "out"))
     return subprocess.run(
         command,
         env={**environment(), "PYTHONPATH": root},
@@ -317,7 +252,7 @@ def test_an_error_of_one_process_is_raised_by_all(tmp_path):
 
 @pytest.mark.slow
 def test_under_torchrun_workers_are_not_asked_for(tmp_path):
-    process = torchrun(tmp_path, 1, "--workers", "2")
+    process = train_as_two(tmp_path, *FLAGS, "--steps", "1", "--workers", "2")
     said, _ = process.communicate(timeout=100)
     assert process.returncode != 0
     assert "--workers under torchrun" in said
@@ -350,14 +285,6 @@ print([name for name in names if "gloo" in name])
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for threads in /proc")
 def test_no_thread_of_a_group_is_left_that_could_abort_the_process_at_its_end(tmp_path):
     (tmp_path / "program.py").write_text(THREADS)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        str(tmp_path / "program.py"),
-    ]
+    command = two_processes(str(tmp_path / "program.py"))
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr

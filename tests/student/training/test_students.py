@@ -29,18 +29,11 @@ from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
 from tests.support import parity
+from tests.support.training import assert_same_weights
 
 KINDS = ("offline", "online")
 PUBLISHED = LossConfig()
 DATA = DataConfig(procedural=1.0, frames=12, height=64, width=64, queries=6, batch=1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(kind: str, **settings) -> TrainConfig:
@@ -117,13 +110,7 @@ def test_a_run_that_stops_goes_on_to_the_same_weights(kind, tmp_path):
     train(settings, tmp_path / "stopped")
     (tmp_path / "stopped" / "checkpoints" / "step-00000002.pt").unlink()
     resumed = train(settings, tmp_path / "stopped").weights
-    assert_equal_files(whole, resumed)
-
-
-def assert_equal_files(one: Path, other: Path) -> None:
-    weights, others = load_file(one), load_file(other)
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(value, others[key]) for key, value in weights.items())
+    assert_same_weights(whole, resumed)
 
 
 @pytest.mark.slow

@@ -4,14 +4,12 @@ do."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,18 +41,10 @@ from student.training.train import first_network, train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
 from teachers.layers.memory import Memory
+from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environment
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 OFFLINE = STUDENTS["offline"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other on a busy machine make these tests slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(steps: int = 4, **settings: Any) -> TrainConfig:
@@ -86,43 +76,14 @@ def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(tmp_path, step
 @pytest.mark.slow
 def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path):
     """`kill -9` at a random moment, twice, then to the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "train",
-        "--procedural",
-        "1",
-        "--frames",
-        "4",
-        "--height",
-        "64",
-        "--width",
-        "64",
-        "--queries",
-        "6",
-        "--batch",
-        "1",
-        "--steps",
-        "12",
-        "--init",
-        "scratch",
-        "--preset",
-        "mini",
-        "--iterations",
-        "2",
-        "--device",
-        "cpu",
-        "--checkpoint-every",
-        "1",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    flags = [*CLIPS, *SCRATCH, "--batch", "1", "--steps", "12"]
+    command = [sys.executable, "-m", "pipelines.cli", "train", *flags]
     moments = np.random.default_rng()
     for _ in range(2):
         done = len(list(tmp_path.glob("killed/checkpoints/*.pt")))
         process = subprocess.Popen(
             [*command, "--out", str(tmp_path / "killed")],
-            env=environment,
+            env=environment(),
             stdout=subprocess.DEVNULL,
         )
         while (
@@ -135,7 +96,7 @@ def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path
     for folder in ("killed", "whole"):
         subprocess.run(
             [*command, "--out", str(tmp_path / folder)],
-            env=environment,
+            env=environment(),
             stdout=subprocess.DEVNULL,
             check=True,
         )
@@ -143,14 +104,6 @@ def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path
         tmp_path / "killed" / "student.safetensors", tmp_path / "whole" / "student.safetensors"
     )
     assert not list(tmp_path.glob("killed/checkpoints/*.part"))
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    one_weights, other_weights = load_file(one), load_file(other)
-    assert one_weights.keys() == other_weights.keys()
-    assert [
-        key for key, value in one_weights.items() if not torch.equal(value, other_weights[key])
-    ] == []
 
 
 def test_a_finished_run_is_done_at_once(tmp_path):
@@ -495,6 +448,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
             r"loss\.visible = 0\.1: a tapir student has no such loss; it has tapir",
         ),
         ({"iterations": 0}, "iterations = 0: must be at least 1"),
+        ({"student": "tapir", "bf16": True}, "a tapir student needs float32"),
         ({"keep": 0}, "keep = 0: must be at least 1"),
     ],
 )
@@ -527,20 +481,6 @@ def test_the_command_trains_and_says_where_the_student_is(tmp_path, capsys):
 
 
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
-    assert (
-        tapdistill(
-            [
-                "train",
-                "--init",
-                "scratch",
-                "--out",
-                str(tmp_path),
-                "--procedural",
-                "1",
-                "--visibility",
-                "held",
-            ]
-        )
-        == 1
-    )
+    flags = ["--init", "scratch", "--procedural", "1", "--visibility", "held"]
+    assert tapdistill(["train", "--out", str(tmp_path), *flags]) == 1
     assert "init = 'scratch' with visibility = 'held'" in capsys.readouterr().err
