@@ -16,22 +16,10 @@ from student.data.reader import open_clips
 from teachers.errors import ConfigError
 
 SIZES = (
-    "--frames",
-    "8",
-    "--height",
-    "64",
-    "--width",
-    "64",
-    "--queries",
-    "6",
-    "--batch",
-    "1",
-    "--iterations",
-    "2",
-    "--device",
-    "cpu",
+    *("--frames", "8", "--height", "64", "--width", "64", "--queries", "6"),
+    *("--batch", "1", "--iterations", "2", "--device", "cpu"),
 )
-SCRATCH = (*("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--no-recompute"),)
+SCRATCH = ("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--no-recompute")
 
 
 @pytest.mark.slow

@@ -224,19 +224,15 @@ def test_nothing_to_learn_from_is_refused_when_it_is_read(tmp_path):
         batches(replace(small(tmp_path), data=()), seed=0)
 
 
+def kubric_alone(root: Path, batch: int) -> DataConfig:
+    sizes = {"frames": 5, "height": 64, "width": 64, "queries": 6}
+    return DataConfig(kubric=str(root), kubric_share=1.0, batch=batch, at_once=batch, **sizes)
+
+
 def test_kubric_is_a_source_with_its_share(tmp_path):
     for number in range(3):
         write(tmp_path, f"{number:04d}", generate(number, SCENE))
-    config = DataConfig(
-        kubric=str(tmp_path),
-        kubric_share=1.0,
-        frames=5,
-        height=64,
-        width=64,
-        queries=6,
-        batch=3,
-        at_once=3,
-    )
+    config = kubric_alone(tmp_path, batch=3)
     (batch,) = take(batches(config, seed=0), 1)
     assert set(batch.sources) == {"kubric"}
     assert sorted(batch.keys) == ["kubric-0000", "kubric-0001", "kubric-0002"]  # an epoch
@@ -250,16 +246,7 @@ def test_kubric_is_a_source_with_its_share(tmp_path):
 def test_a_sequence_of_kubric_that_disappears_ends_the_stream_with_its_name(tmp_path):
     for number in range(2):
         write(tmp_path, f"{number:04d}", generate(number, SCENE))
-    config = DataConfig(
-        kubric=str(tmp_path),
-        kubric_share=1.0,
-        frames=5,
-        height=64,
-        width=64,
-        queries=6,
-        batch=2,
-        at_once=2,
-    )
+    config = kubric_alone(tmp_path, batch=2)
     stream = batches(config, seed=0)
     shutil.rmtree(tmp_path / "0001")
     with pytest.raises(ShardError, match=r"0001/frames: no such file or folder"):
