@@ -224,8 +224,8 @@ def test_consensus_learns_visibility_from_every_label_that_knows_it():
 
 
 def test_points_that_only_fill_a_batch_change_no_loss():
-    """A part of Kubric may show fewer points than are asked for: the rest has no used frame, and
-    its flags mean nothing."""
+    """A part of Kubric may show fewer points than are asked for: the rest has no valid frame,
+    and its flags mean nothing."""
     batch = next(batches(DATA, seed=0))
     (window,) = OFFLINE.track(first_network(config()), batch.frames, batch.queries, 2, Memory())
 
@@ -234,9 +234,8 @@ def test_points_that_only_fill_a_batch_change_no_loss():
             name: getattr(batch, name)[:, points]
             for name in ("queries", "xy", "visible", "valid", "visibility_valid")
         }
-        given["valid"] = (
-            given["valid"] & (torch.arange(len(points)) < batch.valid.shape[1])[:, None]
-        )
+        own = (torch.arange(len(points)) < batch.valid.shape[1])[:, None]
+        given |= {name: given[name] & own for name in ("valid", "visibility_valid")}
         answers = {
             name: getattr(window, name)[:, :, points]
             for name in ("xy", "visibility_logit", "confidence_logit")
