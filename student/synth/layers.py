@@ -17,7 +17,7 @@ from student.synth.motion import Bend
 
 
 @dataclass(frozen=True)
-class Layer:
+class SceneLayer:
     """A flat picture that moves, and perhaps bends."""
 
     rgb: np.ndarray  # [h, w, 3] float32 in [0, 255]
@@ -52,7 +52,7 @@ class Points:
     query_t: np.ndarray  # [N]    int64
 
 
-def render(layers: Sequence[Layer], height: int, width: int) -> np.ndarray:
+def render(layers: Sequence[SceneLayer], height: int, width: int) -> np.ndarray:
     """uint8 [T, H, W, 3]: the layers laid over each other, the last one in front."""
     frames = np.zeros((len(layers[0].to_frame), height, width, 3), np.uint8)
     # premultiplied
@@ -72,7 +72,7 @@ def render(layers: Sequence[Layer], height: int, width: int) -> np.ndarray:
 
 
 def track(
-    layers: Sequence[Layer], points: Points, height: int, width: int
+    layers: Sequence[SceneLayer], points: Points, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:  # [N, T, 2] float64 px of the clip, [N, T] bool
     """Where the points are in every frame, and whether they are seen there."""
     frames = np.arange(len(layers[0].to_frame))

@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from student.clip import TestClip
-from student.synth.layers import Layer, Points, apply, render, sample, track
+from student.synth.layers import SceneLayer, Points, apply, render, sample, track
 from student.synth.motion import Bend, Bending, Movement, draw_bending, draw_movement, smooth_curve
 from student.synth.textures import (
     PHOTOS,
@@ -167,7 +167,7 @@ class SynthClip(TestClip):
 class Scene:
     """All that a clip follows from."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[SceneLayer, ...]
     """From back to front; the first is the background and always fills the frame."""
     points: Points
 
@@ -275,7 +275,7 @@ class _Draw:
             tilt=0.0,
         )
 
-    def background(self, photo: np.ndarray) -> Layer:
+    def background(self, photo: np.ndarray) -> SceneLayer:
         """A layer as large as what the frame ever sees of its plane."""
         width, height = self.config.width, self.config.height
         path = self._path(
@@ -295,7 +295,7 @@ class _Draw:
             self._texture(photo, h, w), np.ones((h, w), np.float32), path, to_plane, bending
         )
 
-    def cutout(self, photo: np.ndarray) -> Layer:
+    def cutout(self, photo: np.ndarray) -> SceneLayer:
         """A layer with a random outline, somewhere in or near the frame."""
         size = min(self.config.height, self.config.width)
         radius = size * self.rng.uniform(0.12, 0.3)
@@ -316,12 +316,12 @@ class _Draw:
         path: Movement,
         to_plane: np.ndarray,
         bending: Bending | None,
-    ) -> Layer:
+    ) -> SceneLayer:
         def at(t: np.ndarray) -> tuple[np.ndarray, Bend | None]:
             return self._to_frame(path, t) @ to_plane, None if bending is None else bending.at(t)
 
         instants = tuple(at(t) for t in self._instants()) if self.config.blur else ()
-        return Layer(rgb, alpha, *at(self.frames), instants)
+        return SceneLayer(rgb, alpha, *at(self.frames), instants)
 
     def _path(
         self, centre: np.ndarray, shift_px: float, turn: float, zoom: float, tilt: float
@@ -376,7 +376,9 @@ class _Draw:
 # Points
 
 
-def _draw_points(rng: np.random.Generator, layers: Sequence[Layer], config: SynthConfig) -> Points:
+def _draw_points(
+    rng: np.random.Generator, layers: Sequence[SceneLayer], config: SynthConfig
+) -> Points:
     """Points drawn uniformly over the pixels of all frames, less those whose query would lie on an
     edge."""
     kept = [Points(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, np.int64))]
@@ -401,7 +403,7 @@ def _draw_points(rng: np.random.Generator, layers: Sequence[Layer], config: Synt
     )
 
 
-def points_at(layers: Sequence[Layer], t: np.ndarray, xy: np.ndarray) -> Points:
+def points_at(layers: Sequence[SceneLayer], t: np.ndarray, xy: np.ndarray) -> Points:
     """The points that are seen at `xy` [N, 2] in the frames `t` [N]."""
     layer, place = np.zeros(len(t), np.int64), np.zeros_like(xy)
     for number, each in enumerate(layers):
@@ -411,7 +413,7 @@ def points_at(layers: Sequence[Layer], t: np.ndarray, xy: np.ndarray) -> Points:
     return Points(layer, place, t)
 
 
-def _clear(layers: Sequence[Layer], points: Points, query_xy: np.ndarray) -> np.ndarray:
+def _clear(layers: Sequence[SceneLayer], points: Points, query_xy: np.ndarray) -> np.ndarray:
     """bool [N]: whether all light within `MARGIN_PX` of the query, `query_xy` [N, 2], is the
     point's own layer's."""
     kernel = np.ones((2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1), np.uint8)

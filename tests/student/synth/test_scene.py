@@ -13,7 +13,7 @@ from student.evaluation.testsets import read_npz
 from student.synth import scene as synth
 from student.synth import textures as synth_textures
 from student.synth.motion import draw_bending
-from student.synth.scene import Layer, Points, SynthConfig
+from student.synth.scene import SceneLayer, Points, SynthConfig
 from teachers.errors import ConfigError, ShardError
 from teachers.tracks import checked_queries
 
@@ -155,8 +155,8 @@ def test_a_point_on_a_layer_that_is_shifted_by_hand_is_where_the_hand_put_it():
     shift = np.array([np.eye(3), [[1, 0, 5], [0, 1, 3], [0, 0, 1]]])
     still = np.array([[[1.0, 0, 20], [0, 1, 20], [0, 0, 1]]] * 2)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.float32)
-    back = Layer(pixels, np.ones((64, 64), np.float32), shift)
-    front = Layer(np.zeros((8, 8, 3), np.float32), np.ones((8, 8), np.float32), still)
+    back = SceneLayer(pixels, np.ones((64, 64), np.float32), shift)
+    front = SceneLayer(np.zeros((8, 8, 3), np.float32), np.ones((8, 8), np.float32), still)
     frames = synth.render([back, front], 64, 64)
     np.testing.assert_array_equal(frames[1, 3:20, 5:20], pixels[:17, :15].astype(np.uint8))
     assert (frames[:, 20:28, 20:28] == 0).all()
@@ -320,7 +320,7 @@ def test_blur_spreads_a_dot_along_its_way_and_the_track_is_its_middle():
         return np.array([[[1.0, 0, 6 * s], [0, 1, 20], [0, 0, 1]] for s in t]), None
 
     t = np.arange(4)
-    layer = Layer(
+    layer = SceneLayer(
         dot,
         np.ones((33, 33), np.float32),
         *at(t),
