@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from student.clip import TestClip
-from student.synth.layers import SceneLayer, Points, apply, render, sample, track
+from student.synth.layers import Points, SceneLayer, apply, render, sample, track
 from student.synth.motion import Bend, Bending, Movement, draw_bending, draw_movement, smooth_curve
 from student.synth.textures import (
     PHOTOS,

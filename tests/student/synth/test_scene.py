@@ -13,7 +13,7 @@ from student.evaluation.testsets import read_npz
 from student.synth import scene as synth
 from student.synth import textures as synth_textures
 from student.synth.motion import draw_bending
-from student.synth.scene import SceneLayer, Points, SynthConfig
+from student.synth.scene import Points, SceneLayer, SynthConfig
 from teachers.errors import ConfigError, ShardError
 from teachers.tracks import checked_queries
 
