@@ -120,7 +120,7 @@ def driving(planned: list[Unit]) -> None:
     count = 0
     with JobProgress(videos=sum(len(unit.videos) for unit in planned)) as progress:
         for event in events(planned):
-            progress.show(event)
+            progress.count(event)
             count += 1
     cpu = time.process_time() - cpu
     job_s = len(planned) * VIDEOS_PER_UNIT * CLIPS / (GPUS * CLIPS_PER_GPU_S)

@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "label": Command(
         "pipelines.commands.label",
-        "LabelConfig",
+        "LabelCommand",
         "run",
         "the labelling job: videos -> labelled shards, here or on a Ray cluster",
     ),

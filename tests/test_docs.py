@@ -36,7 +36,7 @@ import labeler.io.s3
 from benchmarks.harness.jobs import write_moving
 from labeler.reasons import FAILED, LEFT_OUT
 from pipelines import cli
-from pipelines.engines.ray import lay_out
+from pipelines.engines.layout import lay_out
 from pipelines.terminal.flags import STORAGE_ALONE, STORAGE_WITH_VALUE, parse, take_storage_flags
 
 ROOT = Path(__file__).parent.parent

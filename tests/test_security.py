@@ -24,7 +24,7 @@ from labeler.shards.verify import collect_garbage, verify
 from labeler.video.decode import open_video
 from pipelines.cli import run
 from pipelines.jobs.labelling import label
-from pipelines.terminal.console import harmless
+from pipelines.wording import harmless
 from teachers import ShardError, VideoError
 
 

@@ -8,7 +8,7 @@ agreement settings grow, and are read from the commit records.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from labeler.clips.recipe import SCHEMA, ClipRecipe
@@ -30,6 +30,10 @@ class Frozen(ClipRecipe):
     column: str | None = None
     words: WordFilter = field(default_factory=WordFilter)
     videos_per_unit: int | None = None
+
+    def recipe(self) -> ClipRecipe:
+        """The part that a decoding process needs; it does not name the data set or its sources."""
+        return ClipRecipe(**{field.name: getattr(self, field.name) for field in fields(ClipRecipe)})
 
     def to_json(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))  # tuples become lists, as they come back

@@ -39,10 +39,9 @@ from labeler.labels.policies import POLICIES
 from labeler.labels.sample import Sample
 from labeler.show.draw import draw_tracks, enlargement, rainbow, side_by_side
 from labeler.video.encode import decode_clip, encode_clip
-from pipelines.commands.label import print_summary
+from pipelines.commands.label import run_labelling
 from pipelines.commands.train import run_training
 from pipelines.jobs.config import LabelConfig
-from pipelines.jobs.labelling import label
 from pipelines.reports.page import (
     ClipView,
     Figure,
@@ -112,7 +111,7 @@ def run(config: DemoConfig) -> int:
         workers=config.workers,
         queries=QueryConfig(count=config.queries),
     )
-    print_summary(label(job), labels)
+    run_labelling(job)
 
     say("\n2/4  scoring teachers and labels on procedural video with exact tracks")
     clips = [

@@ -18,9 +18,10 @@ from labeler.dataset.clip import Clip
 from labeler.dataset.dataset import Dataset, Which, open_dataset
 from pipelines.reports.dataset import write_report
 from pipelines.reports.measures import MEASURED, Measures, measure, with_teachers
-from pipelines.terminal.console import console, harmless, say
-from pipelines.terminal.progress import Lines, duration
+from pipelines.terminal.console import console, say
+from pipelines.terminal.progress import LineThrottle
 from pipelines.terminal.tables import accounts_table
+from pipelines.wording import duration, harmless
 from teachers import ConfigError
 
 MOST_CLIPS = 2_000
@@ -101,7 +102,7 @@ def _shown_teachers(config: InspectConfig, dataset: Dataset) -> list[str]:
 
 def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
     """The same clips; a bar in a terminal, a line every ten seconds elsewhere."""
-    lines, begun = Lines(), time.monotonic()
+    lines, begun = LineThrottle(), time.monotonic()
     bar = track(
         clips,
         "drawing",

@@ -10,23 +10,37 @@ that overlap do no harm.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.estimate import dry_plan, warm_up
 from pipelines.jobs.labelling import LabelResult, label
-from pipelines.terminal.console import counted, say
-from pipelines.terminal.tables import accounts_table
+from pipelines.terminal.console import say
+from pipelines.terminal.labelling import LabelProgress, estimate_table, print_summary
+from pipelines.wording import counted
 from teachers import SurroundingsError
 
 
-def run(config: LabelConfig) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LabelCommand(LabelConfig):
+    """Label real videos with several teachers, and write WebDataset shards.
+
+    The same command again goes on where it stopped; with another --teachers it adds those that are
+    missing.
+    """
+
+    dry_run: bool = False
+    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and
+    thrown away; write nothing."""
+
+
+def run(command: LabelCommand) -> int:
     """The command: label, print the summary, and return the exit code: 0 if nothing is left
     open."""
-    if config.dry_run:
-        from pipelines.jobs.estimate import print_estimate
-
-        print_estimate(config)
+    if command.dry_run:
+        print_estimate(command)
         return 0
-    result = label(config)
-    print_summary(result, config.out)
+    result = run_labelling(command)
     if result.open_units:
         why = (
             result.troubles[0].why
@@ -40,22 +54,37 @@ def run(config: LabelConfig) -> int:
     return 0
 
 
-def print_summary(result: LabelResult, out: str) -> None:
-    """What went in, what became of it, and where it is."""
-    say("")
-    say(accounts_table(result.accounts))
-    records = result.records
-    clips = [entry for record in records for entry in record.clips]
-    queries, kept = sum(entry.queries for entry in clips), sum(entry.kept for entry in clips)
-    size = sum(record.size_bytes for record in records)
-    names = sorted({name for record in records for name in record.teachers})
-    shards = sum(record.tar is not None for record in records)
+def run_labelling(config: LabelConfig) -> LabelResult:
+    """Label with a progress bar, and print the summary."""
+    with LabelProgress() as progress:
+        result = label(config, progress.show)
+    print_summary(result, config.out)
+    return result
+
+
+def print_estimate(config: LabelConfig) -> None:
+    """Print the plan and the estimate; nothing is written.
+
+    Raises:
+        ConfigError: as the job itself would.
+    """
+    plan = dry_plan(config)
+    if plan.planned_before:
+        say(f"{config.out} is planned already; this is its first plan.")
+    wanted = len(plan.wanted)
     say(
-        f"{counted(len(clips), 'clip')}, {queries:,} queries of which {kept:,} kept "
-        f"({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; {size / 1e6:.1f} MB in "
-        f"{counted(shards, 'shard')}; {result.seconds:.1f} s."
+        f"{plan.videos} videos, of which {plan.videos - wanted} are left out by their words; "
+        f"{counted(plan.units, 'unit')}; {plan.bytes / 1e9:.2f} GB to read"
+        + (", sizes of a list not counted." if not plan.bytes else ".")
     )
-    say(
-        f"shards, clips.parquet, and failures.parquet are in {out}; look at them with `tapdistill "
-        f"inspect {out}`"
-    )
+    if not wanted:
+        return
+    videos = plan.some()
+    say(f"labelling one clip of each of {len(videos)} videos here, to measure ...")
+    found = warm_up(config, videos)
+    for problem in found.problems:
+        say(f"  {problem}")
+    if not found.clips:
+        say("no clip could be labelled, so there is no estimate.")
+        return
+    say(estimate_table(found, wanted))

@@ -22,7 +22,7 @@ from labeler.sources.listing import Source, list_sources
 from labeler.video.fetch import local_file
 from labeler.video.scan import VideoLimits
 from pipelines.terminal.console import say
-from pipelines.terminal.progress import Lines
+from pipelines.terminal.progress import LineThrottle
 from teachers import ConfigError, SurroundingsError, VideoError
 
 THREADS = 8
@@ -108,7 +108,7 @@ def scan(sources: Sequence[Source]) -> Scanned:
         candidates = list(sources)  # a listing that does not say sizes: any may equal any
     by_hash: dict[str, list[Source]] = defaultdict(list)
     unread: list[tuple[Source, str]] = []
-    lines = Lines()
+    lines = LineThrottle()
     for done, (source, digest, why) in enumerate(_hashes(candidates), 1):
         if why:
             unread.append((source, why))

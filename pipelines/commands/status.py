@@ -18,10 +18,11 @@ from labeler.shards.manifest import read_manifest
 from labeler.shards.plan import read_plans
 from labeler.shards.records import latest_records, revisions
 from pipelines.jobs.heartbeat import is_silent, jobs
-from pipelines.jobs.progress import Snapshot, counts, left
+from pipelines.jobs.progress import Snapshot
 from pipelines.terminal.console import say
-from pipelines.terminal.progress import duration
+from pipelines.terminal.labelling import counts, left
 from pipelines.terminal.tables import accounts_table
+from pipelines.wording import duration
 
 SHOWN = 8
 """Jobs that are listed, the latest first."""

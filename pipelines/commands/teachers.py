@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import Lines
+from pipelines.terminal.progress import LineThrottle
 from teachers import ConfigError, TeacherEntry, entries
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
 from teachers.licences import commercial_use
@@ -154,7 +154,7 @@ class _DownloadProgress:
     """How far a download is: a bar in a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, name: str) -> None:
-        self._lines = Lines()
+        self._lines = LineThrottle()
         self._bar = Progress(
             TextColumn(name),
             BarColumn(),

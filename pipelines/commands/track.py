@@ -29,11 +29,11 @@ from labeler.video.fetch import shown
 from labeler.video.frames import FramePart, FrameSource, open_frames, read_all
 from labeler.video.writer import VideoWriter
 from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import duration
 from pipelines.terminal.tracking import Counts, summary, watched
 from pipelines.tracking.stream import follow
 from pipelines.tracking.track_file import TrackFile, save_flow, save_tracks
 from pipelines.tracking.trackers import load_tracker
+from pipelines.wording import duration
 from teachers import ConfigError, Mode, SurroundingsError, Teacher
 from teachers.stream import ENDLESS
 from teachers.tracks import checked_queries

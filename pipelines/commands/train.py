@@ -20,8 +20,8 @@ import tyro
 import student
 from pipelines.terminal.console import say
 from pipelines.terminal.flags import UNPREFIXED
-from pipelines.terminal.progress import duration
 from pipelines.terminal.training import TrainProgress
+from pipelines.wording import duration
 from student.data.config import DataConfig
 from student.data.order import parts_of_step
 from student.training.config import SCRATCH, TrainConfig

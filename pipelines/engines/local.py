@@ -50,7 +50,7 @@ def run(
     with (
         one_thread(),
         DecodingProcess(
-            job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+            job.frozen.recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
         ) as decoding,
     ):
         yield TeachersReady(trackers.infos)

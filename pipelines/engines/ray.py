@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import os
 import socket
 import time
@@ -41,7 +40,8 @@ from labeler.io import s3
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from pipelines.terminal.console import counted
+from pipelines.engines.layout import Layout, lay_out
+from pipelines.wording import counted
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
 KNOCK_S = 10.0
@@ -56,103 +56,6 @@ are 63 MB."""
 CLIPS_PER_WORKER = 2
 """Clips of a worker that can be in the object store at once: one with the teachers, one that is
 being let go."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The resource table of a job: what a group holds, and what each of its actors takes."""
-
-    groups: int
-    """That fit into the cluster now."""
-    workers: int
-    """Unit workers of a group."""
-    teachers: int
-    """Teacher actors of a group, one of each."""
-    group_cpus: float
-    group_gpus: float
-    limit: int | None
-    """Most unit workers that the user wants."""
-
-    @property
-    def cpus(self) -> float:
-        """CPUs of each actor."""
-        return _floor(min(1.0, self.group_cpus / (self.workers + self.teachers)))
-
-    @property
-    def gpus(self) -> float:
-        """GPUs of each teacher actor."""
-        return _floor(self.group_gpus / self.teachers)
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        """What a group asks for."""
-        return {"CPU": self.group_cpus} | ({"GPU": self.group_gpus} if self.group_gpus else {})
-
-    def workers_on(self, cpus: float, gpus: float) -> int:
-        """Most unit workers on a node with so many CPUs and GPUs."""
-        groups = int(cpus / self.group_cpus + 1e-9)
-        if self.group_gpus:
-            groups = min(groups, int(gpus / self.group_gpus))
-        return min(groups * self.workers, self.limit or groups * self.workers)
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return (
-            f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} "
-            f"CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
-            f"{counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and "
-            f"{counted(self.teachers, 'teacher')} of {self.cpus:g} CPU{gpus}"
-        )
-
-
-def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | None) -> Layout:
-    """Share a cluster out.
-
-    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those;
-    without, it is one CPU, or more where few `workers` are wanted, and one unit worker.
-
-    Args:
-        nodes: (CPUs, GPUs) of each.
-        teachers: of the job.
-        workers: most unit workers, over all groups; None is as many as fit.
-    """
-    with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1]
-    if with_gpu:
-        group_cpus = _floor(min(cpus / int(gpus) for cpus, gpus in with_gpu))
-        groups = sum(int(gpus) for _, gpus in with_gpu)
-        each = max(
-            1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus))
-        )
-        return Layout(
-            groups=groups,
-            workers=each,
-            teachers=teachers,
-            group_cpus=group_cpus,
-            group_gpus=1.0,
-            limit=workers,
-        )
-    sizes = [cpus for cpus, _ in nodes]
-    wanted = workers or max(1, int(sum(sizes)))
-    group_cpus = _floor(min(_largest_share(sizes, wanted), 1.0 + teachers))
-    groups = min(wanted, _parts(sizes, group_cpus))
-    return Layout(
-        groups=groups,
-        workers=1,
-        teachers=teachers,
-        group_cpus=group_cpus,
-        group_gpus=0.0,
-        limit=workers,
-    )
-
-
-def _largest_share(sizes: Sequence[float], wanted: int) -> float:
-    """The largest number of CPUs of which the nodes hold `wanted`, each on one node."""
-    candidates = {size / k for size in set(sizes) for k in range(1, wanted + 1)}
-    return max(share for share in candidates if _parts(sizes, share) >= wanted)
-
-
-def _parts(sizes: Sequence[float], share: float) -> int:
-    return sum(int(size / share + 1e-9) for size in sizes)
 
 
 class TeacherActor:
@@ -225,7 +128,7 @@ class UnitWorker:
         self._one_thread.__enter__()  # for as long as the actor lives
         self._job = job
         self._decoding = DecodingProcess(
-            job.frozen, deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+            job.frozen.recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
         )
         self._trackers = RayTrackers(actors, infos)
 
@@ -319,7 +222,7 @@ def note_on_store(layout: Layout, clips: ClipConfig) -> str:
     return ""
 
 
-class Group:
+class WorkerGroup:
     """One actor of each teacher on one node, and room for the unit workers that share them; removed
     with `close`."""
 
@@ -367,7 +270,7 @@ def run(
         SurroundingsError: the cluster has no room for one group.
         ConfigError: a teacher that cannot be made.
     """
-    first = Group(specs, layout)
+    first = WorkerGroup(specs, layout)
     groups = [first]
     try:
         infos = _when_ready(first.infos(), layout)
@@ -376,7 +279,7 @@ def run(
             units,
             layout,
             groups,
-            lambda: Group(specs, layout),
+            lambda: WorkerGroup(specs, layout),
             lambda group: group.worker(job, limits, infos),
         ).run()
     finally:
@@ -389,7 +292,7 @@ class _Worker:
     """A unit worker, its group, and the unit that it was told to expect next."""
 
     actor: Any
-    group: Group
+    group: WorkerGroup
     expects: Unit | None = None
 
 
@@ -401,9 +304,9 @@ class _Handout:
         self,
         units: Sequence[Unit],
         layout: Layout,
-        groups: list[Group],
-        new_group: Callable[[], Group],
-        new_worker: Callable[[Group], Any],
+        groups: list[WorkerGroup],
+        new_group: Callable[[], WorkerGroup],
+        new_worker: Callable[[WorkerGroup], Any],
     ) -> None:
         self._queue = deque(units)
         self._attempts: dict[int, int] = {}
@@ -446,11 +349,11 @@ class _Handout:
         self._groups.append(group)
         self._start_workers(group)
 
-    def _start_workers(self, group: Group) -> None:
+    def _start_workers(self, group: WorkerGroup) -> None:
         for _ in range(min(self._layout.workers, self._most - self._workers())):
             self._start_worker(group)
 
-    def _start_worker(self, group: Group) -> None:
+    def _start_worker(self, group: WorkerGroup) -> None:
         actor = self._new_worker(group)
         self._starting[actor.ready.remote()] = _Worker(actor, group)
 
@@ -553,8 +456,3 @@ def _as_raised(error: RayError) -> SurroundingsError:
     if not isinstance(cause, SurroundingsError):
         raise cause from error
     return cause
-
-
-def _floor(share: float) -> float:
-    """Ray counts resources in units of 1/10,000."""
-    return math.floor(share * 10_000) / 10_000

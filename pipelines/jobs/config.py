@@ -64,9 +64,6 @@ class LabelConfig:
     them."""
     max_failed_fraction: float = 0.5
     """Stop when more of the videos fail, from the 20th on: something is wrong with all of them."""
-    dry_run: bool = False
-    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and
-    thrown away; write nothing."""
     metrics: Path | None = None
     """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the
     oldest clip in flight, reasons."""

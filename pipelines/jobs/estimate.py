@@ -1,5 +1,5 @@
 """The dry run of a labelling job: its plan, and what it would cost, from a few clips that are
-really labelled and thrown away.
+really labelled and thrown away. Prints nothing.
 
 Videos are taken evenly over the plan; of each, one clip goes the whole way in this process. The
 estimate is the mean of those clips times the clips that the videos have, and as rough as a mean of
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.table import Table
 
 from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
 from labeler.clips.process import DecodingProcess
@@ -27,8 +26,6 @@ from labeler.shards.members import info_to_meta, members, stored
 from labeler.shards.plan import NO_UNIT, cut_into_units, read_plans, sources_of
 from labeler.sources.listing import Source, list_sources
 from pipelines.engines.local import LocalTrackers
-from pipelines.terminal.console import counted, say
-from pipelines.terminal.progress import duration
 from teachers import Tracks
 
 if TYPE_CHECKING:
@@ -54,44 +51,47 @@ class WarmUp:
     problems: list[str] = field(default_factory=list)
 
 
-def print_estimate(config: LabelConfig) -> None:
-    """Print the plan and the estimate; nothing is written.
+@dataclass(frozen=True, kw_only=True)
+class DryPlan:
+    """What a job would do."""
 
-    Raises:
-        ConfigError: as the job itself would.
-    """
+    planned_before: bool
+    """Whether the data set has a plan already; then this is its first one."""
+    videos: int
+    wanted: list[Source]
+    """Videos that no filter leaves out."""
+    units: int
+    bytes: int
+    """Of the wanted videos, as far as the sources say."""
+
+    def some(self) -> list[Source]:
+        """A few wanted videos, evenly over the plan, for `warm_up`."""
+        numbers = np.linspace(0, len(self.wanted) - 1, VIDEOS).round().astype(int)
+        return [self.wanted[i] for i in sorted(set(numbers.tolist()))]
+
+
+def dry_plan(config: LabelConfig) -> DryPlan:
+    """The plan of a job; nothing is written. ConfigError as the job itself would raise."""
     frozen = config.frozen()
     plans = read_plans(Storage(config.out))
-    if plans:
-        say(f"{config.out} is planned already; this is its first plan.")
-    sources = [] if plans else list_sources(frozen.sources, frozen.column)
     plan = (
         plans[0]
         if plans
-        else cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not)
+        else cut_into_units(
+            list_sources(frozen.sources, frozen.column),
+            config.videos_per_unit,
+            why_not=frozen.words.why_not,
+        )
     )
-    wanted = sources_of(plan[plan["unit"] != NO_UNIT])
-    known = sum(source.size for source in wanted)
-    units = plan.loc[plan["unit"] != NO_UNIT, "unit"].nunique()
-    say(
-        f"{len(plan)} videos, of which {len(plan) - len(wanted)} are left out by their words; "
-        f"{counted(units, 'unit')}; {known / 1e9:.2f} GB to read"
-        + (", sizes of a list not counted." if not known else ".")
+    in_a_unit = plan[plan["unit"] != NO_UNIT]
+    wanted = sources_of(in_a_unit)
+    return DryPlan(
+        planned_before=bool(plans),
+        videos=len(plan),
+        wanted=wanted,
+        units=in_a_unit["unit"].nunique(),
+        bytes=sum(source.size for source in wanted),
     )
-    if not wanted:
-        return
-    picked = [
-        wanted[i]
-        for i in sorted(set(np.linspace(0, len(wanted) - 1, VIDEOS).round().astype(int).tolist()))
-    ]
-    say(f"labelling one clip of each of {len(picked)} videos here, to measure ...")
-    found = warm_up(config, picked)
-    for problem in found.problems:
-        say(f"  {problem}")
-    if not found.clips:
-        say("no clip could be labelled, so there is no estimate.")
-        return
-    say(_table(found, len(wanted)))
 
 
 def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
@@ -102,7 +102,7 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
     with (
         one_thread(),
         DecodingProcess(
-            config.frozen(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+            config.frozen().recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
         ) as decoding,
     ):
         for video in videos:
@@ -143,34 +143,3 @@ def _first_clip(decoding: DecodingProcess, video: Source, found: WarmUp) -> Unla
             return item
     found.problems.append(f"{video.uri} gave no clip.")
     return None
-
-
-def _table(found: WarmUp, videos: int) -> Table:
-    """Time and bytes by step: for a clip, and for all."""
-    clips = videos * found.clips_found / found.videos
-    steps: Mapping[str, float] = {
-        "decoding and encoding": found.decoding_s / found.clips,
-        **{
-            f"teacher {name}": seconds / found.clips
-            for name, seconds in sorted(found.teachers_s.items())
-        },
-    }
-    opening = videos * found.opening_s / found.videos
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "a clip", f"about {clips:,.0f} clips"):
-        table.add_column(name, justify="right" if name else "left")
-    table.add_row("opening and cuts", "", duration(opening))
-    for name, seconds in steps.items():
-        table.add_row(name, f"{seconds:.2f} s", duration(seconds * clips))
-    table.add_row(
-        "one worker on this machine",
-        "",
-        duration(opening + sum(steps.values()) * clips),
-        style="bold",
-    )
-    table.add_row(
-        "bytes",
-        f"{found.bytes / found.clips / 1e6:.2f} MB",
-        f"{found.bytes / found.clips * clips / 1e9:.2f} GB",
-    )
-    return table

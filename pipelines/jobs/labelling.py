@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -20,7 +21,6 @@ import pandas as pd
 
 from labeler.io.scratch import remove_abandoned
 from labeler.io.storage import Storage
-from labeler.labels.agreement import AgreementConfig
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import (
@@ -34,13 +34,13 @@ from labeler.shards.plan import (
 )
 from labeler.shards.records import Record, latest_names, latest_records
 from labeler.sources.listing import list_sources
-from labeler.unit import Event, Job, TeachersReady, VideoDone, check_same_teachers
+from labeler.unit import Job, TeachersReady, VideoDone, check_same_teachers
 from pipelines.engines import local as engine_local
 from pipelines.engines.common import UnitOpen
 from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress
-from pipelines.terminal.console import counted, say
 from teachers import SurroundingsError, TapdistillError
 
 FEWEST_VIDEOS = 20
@@ -64,20 +64,33 @@ class LabelResult:
     seconds: float
 
 
-def label(
-    config: LabelConfig, watch: Callable[[Event | UnitOpen], None] | None = None
-) -> LabelResult:
-    """Run the job until every unit has a record with every teacher, or cannot have one now.
+def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None) -> LabelResult:
+    """Label videos: run the job until every unit has a record with every teacher, or cannot have
+    one now. Prints nothing.
+
+        result = pipelines.label(LabelConfig(videos=("clips/",), out="labels"), watch=print)
 
     Args:
         config: what to label, how, and where to.
-        watch: called with every event, beside the progress bar.
+        watch: called with every event, as it happens: see `pipelines.jobs.events`.
 
     Raises:
         ConfigError: settings that cannot be right, or other than those the data set was made with.
         SurroundingsError: the storage or the cluster fails.
         TooManyFailures: see `LabelConfig.max_failed_fraction`; what was committed stays.
     """
+    with closing(labelling(config)) as events:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            if watch:
+                watch(event)
+
+
+def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
+    """`label`, as the events themselves; the generator returns the result."""
     started = time.monotonic()
     storage = Storage(config.out)
     job = Job(url=storage.url, frozen=config.frozen(), agreement=config.agreement)
@@ -86,12 +99,10 @@ def label(
     remove_abandoned()
     records = latest_records(storage)
     if config.retry:
-        plans = _planned_again(storage, config, plans, records)
+        plans = yield from _planned_again(storage, config, plans, records)
     todo = _share(tables.open_units(plans, records, config.names()), config.share())
-    _say_what_is_to_do(config, plans, todo, storage.url)
-    _warn_of_other_agreement(records, config.agreement)
-    if records:
-        _note_changed_sources(plans, config)
+    yield _what_is_to_do(config, plans, todo, storage.url)
+    yield from _notes(config, plans, records)
 
     troubles: list[UnitOpen] = []
     failures = _Failures(config.max_failed_fraction)
@@ -99,7 +110,7 @@ def label(
         sum(len(unit.videos) for unit in todo), Heartbeat(storage, config.metrics)
     ) as progress:
         for event in _events(config, job, todo, progress):
-            progress.show(event)
+            progress.count(event)
             if isinstance(event, TeachersReady):
                 for record in records:
                     check_same_teachers(record, event.infos)
@@ -107,8 +118,7 @@ def label(
                 troubles.append(event)
             elif isinstance(event, VideoDone):
                 failures.count(event)
-            if watch:
-                watch(event)
+            yield event
     records = _compacted(storage)
     return LabelResult(
         accounts=tables.accounts(plans, records),
@@ -137,7 +147,7 @@ def _planned(storage: Storage, config: LabelConfig, frozen: Frozen) -> list[pd.D
 
 def _planned_again(
     storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Sequence[Record]
-) -> list[pd.DataFrame]:
+) -> Generator[Note, None, list[pd.DataFrame]]:
     """The plans, and one more with the videos that have a row with `config.retry`; none more if
     there is no such row."""
     rows = [
@@ -148,14 +158,14 @@ def _planned_again(
     ]
     uris = {row.uri for row in rows}
     if not uris:
-        say(f"no video has the reason {config.retry!r}: nothing is planned again.")
+        yield Note(f"no video has the reason {config.retry!r}: nothing is planned again.")
         return plans
     if not create_plan(storage, len(plans), plan_again(plans, uris, config.videos_per_unit)):
         raise SurroundingsError(
             f"another job planned videos of {storage.url} again at this moment: look with "
             "`tapdistill status`."
         )
-    say(f"{len(uris)} videos with the reason {config.retry!r} are planned again.")
+    yield Note(f"{len(uris)} videos with the reason {config.retry!r} are planned again.")
     return read_plans(storage)
 
 
@@ -163,17 +173,17 @@ def _share(units: list[Unit], share: tuple[int, int]) -> list[Unit]:
     return [unit for unit in units if unit.number % share[1] == share[0]]
 
 
-def _say_what_is_to_do(
+def _what_is_to_do(
     config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Sequence[Unit], url: str
-) -> None:
-    units = sum(table.loc[table["unit"] != NO_UNIT, "unit"].nunique() for table in plans)
-    unwanted = sum(int((table["unit"] == NO_UNIT).sum()) for table in plans)
-    videos = len(unit_that_counts(plans))
-    of_share = f" of share {config.shards}" if config.share() != (0, 1) else ""
-    filtered = f" ({unwanted} left out by their words)" if unwanted else ""
-    say(
-        f"{counted(videos, 'video')}{filtered} in {counted(units, 'unit')}, {len(todo)}{of_share} "
-        f"to do -> {url}"
+) -> Planned:
+    return Planned(
+        url=url,
+        videos=len(unit_that_counts(plans)),
+        unwanted=sum(int((table["unit"] == NO_UNIT).sum()) for table in plans),
+        units=sum(table.loc[table["unit"] != NO_UNIT, "unit"].nunique() for table in plans),
+        units_to_do=len(todo),
+        videos_to_do=sum(len(unit.videos) for unit in todo),
+        share=config.share(),
     )
 
 
@@ -213,8 +223,8 @@ class _Failures:
 
 
 def _events(
-    config: LabelConfig, job: Job, todo: Sequence, progress: JobProgress
-) -> Iterator[Event | UnitOpen]:
+    config: LabelConfig, job: Job, todo: Sequence[Unit], progress: JobProgress
+) -> Iterator[LabelEvent]:
     """What happens while the chosen engine does the units."""
     if not todo:
         return
@@ -222,34 +232,36 @@ def _events(
         yield from engine_local.run(job, config.specs(), config.decoding, todo)
         return
     from pipelines.engines import ray as engine_ray  # here, because they import ray
-    from pipelines.jobs import ray_metrics  # here, because they import ray
+    from pipelines.jobs import ray_metrics
 
-    progress.note(
-        f"connecting to Ray at {config.ray_address}"
-        if config.ray_address
-        else "starting Ray on this machine"
-    )
+    at = f"connecting to Ray at {config.ray_address}" if config.ray_address else ""
+    yield Note(at or "starting Ray on this machine")
     with engine_ray.connected(config.ray_address, config.workers):
         layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
-        progress.note(str(layout))
+        yield Note(str(layout))
         if short_of_store := engine_ray.note_on_store(layout, config.clips):
-            progress.note(short_of_store)
+            yield Note(short_of_store)
         progress.also_report(ray_metrics.RayMetrics(job.url))
         yield from engine_ray.run(job, config.specs(), config.decoding, todo, layout)
 
 
-def _warn_of_other_agreement(records: Sequence[Record], agreement: AgreementConfig) -> None:
-    other = sum(record.agreement != asdict(agreement) for record in records)
+def _notes(
+    config: LabelConfig, plans: Sequence[pd.DataFrame], records: Sequence[Record]
+) -> Iterator[Note]:
+    """What is not as it was when the stored labels were made."""
+    other = sum(record.agreement != asdict(config.agreement) for record in records)
     if other:
-        say(
+        yield Note(
             f"note: the labels of {other} units were made with other agreement settings; "
             "`tapdistill relabel` makes them equal."
         )
+    if records:
+        yield from _changed_sources(plans, config)
 
 
-def _note_changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> None:
-    """Say what came or changed since the plan was made: the plan is fixed, so that it stays out
-    must not go unseen."""
+def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iterator[Note]:
+    """What came or changed since the plan was made: the plan is fixed, so that it stays out must
+    not go unseen."""
     try:
         now = {
             source.uri: source.etag
@@ -263,7 +275,7 @@ def _note_changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) ->
     new = sum(uri not in then for uri in now)
     changed = sum(uri in then and then[uri] != etag for uri, etag in now.items())
     if new or changed:
-        say(
+        yield Note(
             f"note: {new} files are new and {changed} changed since this data set was planned; "
             "label them into another --out."
         )

@@ -1,8 +1,7 @@
-"""Progress of a labelling job: a bar in a terminal, a line every ten seconds elsewhere, and a
-heartbeat that `tapdistill status` reads.
+"""Progress of a labelling job: counts its events, and reports how it stands every ten seconds.
 
-A thread keeps them going while nothing happens, so that the last slow video of a job is seen for
-what it is.
+A thread keeps the reports coming while nothing happens, so that the last slow video of a job is
+seen for what it is.
 """
 
 from __future__ import annotations
@@ -18,26 +17,12 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from types import TracebackType
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from labeler.shards.checked_json import check_types
-from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
+from labeler.unit import ClipDone, ClipStarted, UnitDone, VideoDone
 from pipelines.engines.common import UnitOpen
-from pipelines.terminal.console import console, harmless, say
-from pipelines.terminal.progress import LINE_EVERY_S, Lines, duration
+from pipelines.jobs.events import LabelEvent
 
-REFRESH_S = 0.2
-"""Between two looks of the bar."""
-SLOW_S, SLOW_TIMES, QUICK_S = 60.0, 10.0, 5.0
-"""A clip that is in flight for a minute is named, and one for ten times the median, if that is more
-than some seconds."""
+REPORT_EVERY_S = 10.0
 LATEST = 256
 """Clips of which the median is taken."""
 
@@ -86,12 +71,12 @@ class Snapshot:
 
 
 class JobProgress:
-    """Counts events and shows them: videos done of all, clips/s, tracks/s, shares of time, time
-    left, rows by reason.
+    """Counts the events of a job: videos done of all, clips/s, tracks/s, shares of time, rows by
+    reason.
 
     Args:
         videos: to do.
-        reports: called with a `Snapshot` every ten seconds, and at the end.
+        reports: called with a `Snapshot` every ten seconds, and at the end; from a thread.
     """
 
     def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
@@ -108,27 +93,12 @@ class JobProgress:
         self._took: deque[float] = deque(maxlen=LATEST)
         """Seconds that teachers took for the latest clips."""
         self._started, self._started_at = time.monotonic(), time.time()
-        self._lines, self._refreshed = Lines(), 0.0
         self._reports = [*reports]
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep_going, name="progress", daemon=True)
-        self._bar = Progress(
-            TextColumn("labelling"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("videos · {task.fields[counts]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("· left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("labelling", total=videos, counts="")
+        self._thread = threading.Thread(target=self._keep_reporting, name="progress", daemon=True)
 
     def __enter__(self) -> JobProgress:
-        self._bar.start()
         self._thread.start()
         return self
 
@@ -140,32 +110,25 @@ class JobProgress:
     ) -> None:
         self._over.set()
         self._thread.join()
-        self._bar.stop()
         self._report(ended=True)
 
     def also_report(self, report: Callable[[Snapshot], None]) -> None:
         """One more that is called from now on."""
         self._reports.append(report)
 
-    def note(self, text: str) -> None:
-        """A line above the bar."""
-        say(text)
-
-    def show(self, event: Event | UnitOpen) -> None:
+    def count(self, event: LabelEvent) -> None:
         """Count one event."""
         with self._lock:
+            now = time.monotonic()
             if isinstance(event, ClipStarted):
-                self._tracking[event.unit] = time.monotonic()
-                self._doing[event.unit] = (time.monotonic(), f"{event.uri}: teachers")
+                self._tracking[event.unit] = now
+                self._doing[event.unit] = (now, f"{event.uri}: teachers")
             elif isinstance(event, ClipDone):
                 self._clips += 1
                 self._tracks += event.tracks
                 if event.unit in self._tracking:
-                    self._took.append(time.monotonic() - self._tracking.pop(event.unit))
-                self._doing[event.unit] = (
-                    time.monotonic(),
-                    f"unit {event.unit}: waiting for frames",
-                )
+                    self._took.append(now - self._tracking.pop(event.unit))
+                self._doing[event.unit] = (now, f"unit {event.unit}: waiting for frames")
             elif isinstance(event, VideoDone):
                 # a unit that was done again counts once
                 self._videos_done = min(self._videos_done + 1, self._videos)
@@ -175,19 +138,12 @@ class JobProgress:
                     {step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()}
                 )
                 self._seconds[event.unit] = event.seconds
-                self._doing[event.unit] = (
-                    time.monotonic(),
-                    f"unit {event.unit}: waiting for frames",
-                )
+                self._doing[event.unit] = (now, f"unit {event.unit}: waiting for frames")
             elif isinstance(event, UnitOpen):
-                say(f"unit {event.unit} stays open: {event.why}")
                 self._doing.pop(event.unit, None)
             elif isinstance(event, UnitDone):
-                self._lines.soon()
                 self._doing.pop(event.unit, None)
                 self._seconds.pop(event.unit, None)
-        if time.monotonic() - self._refreshed >= REFRESH_S:
-            self._refresh()
 
     def snapshot(self, *, ended: bool = False) -> Snapshot:
         """What has happened so far."""
@@ -220,64 +176,6 @@ class JobProgress:
         for report in self._reports:
             report(snapshot)
 
-    def _keep_going(self) -> None:
-        while not self._over.wait(LINE_EVERY_S):
+    def _keep_reporting(self) -> None:
+        while not self._over.wait(REPORT_EVERY_S):
             self._report()
-            self._refresh()
-
-    def _refresh(self) -> None:
-        self._refreshed = time.monotonic()
-        snapshot = self.snapshot()
-        self._bar.update(
-            self._task, completed=snapshot.videos_done, counts=harmless(counts(snapshot))
-        )
-        if self._lines.due():
-            say(
-                f"labelling: {snapshot.videos_done}/{snapshot.videos} videos · "
-                f"{counts(snapshot)}{left(snapshot)}"
-            )
-
-
-def counts(snapshot: Snapshot) -> str:
-    """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3
-    static"."""
-    parts = [
-        f"{snapshot.clips} clips",
-        f"{snapshot.clips_per_s:.2f} clips/s",
-        f"{snapshot.tracks_per_s:,.0f} tracks/s",
-    ]
-    if snapshot.teachers_busy is not None and snapshot.waiting_for_frames is not None:
-        parts += [
-            f"teachers {snapshot.teachers_busy:.0%}",
-            f"waiting for frames {snapshot.waiting_for_frames:.0%}",
-        ]
-    text = ", ".join(parts)
-    if snapshot.reasons:
-        text += " · " + ", ".join(
-            f"{count} {reason}" for reason, count in Counter(snapshot.reasons).most_common(3)
-        )
-    if snapshot.oldest and is_slow(snapshot):
-        text += f" · slow: {snapshot.oldest} for {duration(snapshot.oldest_s)}"
-    return text
-
-
-def is_slow(snapshot: Snapshot) -> bool:
-    """Whether the oldest clip in flight takes strikingly long."""
-    much = (
-        SLOW_S
-        if snapshot.median_s is None
-        else min(SLOW_S, max(QUICK_S, SLOW_TIMES * snapshot.median_s))
-    )
-    return snapshot.oldest_s > much
-
-
-def left(snapshot: Snapshot) -> str:
-    """ " · about 12 min left", from the pace so far; "" before the first video is through."""
-    if not snapshot.videos_done:
-        return ""
-    seconds = (
-        (snapshot.now - snapshot.started)
-        / snapshot.videos_done
-        * (snapshot.videos - snapshot.videos_done)
-    )
-    return f" · about {duration(seconds)} left"

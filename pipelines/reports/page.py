@@ -31,7 +31,7 @@ from labeler.shards.tables import Accounts
 from labeler.show import player
 from labeler.show.draw import colour_by, draw_frame, enlargement, rainbow
 from labeler.video.encode import decode_clip
-from pipelines.terminal.console import harmless
+from pipelines.wording import harmless
 from teachers import Tracks, VisibleRule
 
 ROWS_SHOWN = 200

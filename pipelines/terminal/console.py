@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console, RenderableType
 
+from pipelines.wording import harmless
+
 console = Console(stderr=False, highlight=False)
 
 
@@ -21,13 +23,3 @@ def complain(message: str) -> None:
     Console(stderr=True, highlight=False).print(
         harmless(f"tapdistill: {message}"), markup=False, soft_wrap=True
     )
-
-
-def counted(number: int, thing: str) -> str:
-    """ "1 unit", "3,000 units"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def harmless(text: str) -> str:
-    """`text` with '?' for what a file's name could tell a terminal to do."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)

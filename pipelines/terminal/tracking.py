@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import Lines
+from pipelines.terminal.progress import LineThrottle
 from teachers import Tracks
 
 
@@ -34,7 +34,7 @@ class Counts:
 
 def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Iterator[np.ndarray]:
     """The same frames; a bar in a terminal, a line every ten seconds elsewhere."""
-    lines, begun = Lines(), time.monotonic()
+    lines, begun = LineThrottle(), time.monotonic()
     bar = track(
         frames, what, total=total, console=console, transient=True, disable=not console.is_terminal
     )

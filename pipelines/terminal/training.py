@@ -7,7 +7,8 @@ from collections import deque
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import Lines, duration
+from pipelines.terminal.progress import LineThrottle
+from pipelines.wording import duration
 from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent
 
 RECENT = 50
@@ -21,7 +22,7 @@ class TrainProgress:
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._recent: deque[StepDone] = deque(maxlen=RECENT)
-        self._lines = Lines()
+        self._lines = LineThrottle()
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),

@@ -26,7 +26,8 @@ from labeler.io.storage import Storage
 from labeler.shards.records import latest_records
 from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
-from pipelines.engines.ray import lay_out, note_on_store
+from pipelines.engines.layout import lay_out
+from pipelines.engines.ray import note_on_store
 from pipelines.jobs.labelling import label
 from teachers import ConfigError
 from tests.support.jobs import SLOW, wait_for

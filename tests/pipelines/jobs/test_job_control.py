@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,17 @@ from labeler.io.storage import Storage
 from labeler.shards.plan import read_plans
 from labeler.sources.filters import WordFilter
 from labeler.sources.listing import list_sources
-from labeler.unit import ClipDone, ClipStarted
+from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDone
 from pipelines.cli import run
-from pipelines.commands.label import run as run_label
+from pipelines.commands.label import print_estimate
 from pipelines.commands.scan import scan
-from pipelines.jobs import progress as progress_module
+from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
-from pipelines.jobs.labelling import TooManyFailures, label
-from pipelines.jobs.progress import JobProgress, counts
-from pipelines.terminal.progress import duration
+from pipelines.jobs.labelling import LabelResult, TooManyFailures, label, labelling
+from pipelines.jobs.progress import JobProgress
+from pipelines.terminal import labelling as terminal_module
+from pipelines.terminal.labelling import LabelProgress, counts
+from pipelines.wording import duration
 from teachers import ConfigError
 from tests.support.jobs import contents
 
@@ -68,10 +71,13 @@ def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
     assert open_dataset(str(tmp_path / "out")).clips["key"].duplicated().sum() == 1
 
 
-def test_nothing_is_planned_again_where_no_row_has_the_reason(videos, tmp_path, capsys):
+def test_nothing_is_planned_again_where_no_row_has_the_reason(videos, tmp_path):
     label(config(videos, tmp_path / "out"))
-    label(config(videos, tmp_path / "out", retry="crash"))
-    assert "no video has the reason 'crash'" in capsys.readouterr().out
+    events: list[LabelEvent] = []
+    label(config(videos, tmp_path / "out", retry="crash"), events.append)
+    assert "no video has the reason 'crash'" in next(
+        event.text for event in events if isinstance(event, Note)
+    )
     assert len(read_plans(Storage(str(tmp_path / "out")))) == 1
 
 
@@ -121,9 +127,7 @@ def test_a_dry_run_counts_no_unit_of_videos_left_out(videos, tmp_path, capsys):
         for path, caption in zip(videos.iterdir(), ["dog", "cat", "cat", "cat"], strict=True)
     ]
     (tmp_path / "t.csv").write_text("url,caption\n" + "".join(rows))
-    run_label(
-        config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",)), dry_run=True)
-    )
+    print_estimate(config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",))))
     assert "; 1 unit; " in capsys.readouterr().out
 
 
@@ -193,18 +197,75 @@ def test_a_full_disk_for_the_metrics_stops_no_job(videos, tmp_path):
     assert label(config(videos, tmp_path / "out", metrics=Path("/dev/full"))).accounts.open == 0
 
 
+PLANNED = Planned(
+    url="labels", videos=2, unwanted=0, units=1, units_to_do=1, videos_to_do=2, share=(0, 1)
+)
+
+
+def test_a_job_says_everything_as_events_and_prints_nothing(videos, tmp_path, capfd):
+    events: list[LabelEvent] = []
+    result = label(config(videos, tmp_path / "out", shards="1/2"), events.append)
+    assert capfd.readouterr() == ("", "")
+    assert isinstance(result, LabelResult)
+    assert events[0] == Planned(
+        url=str(tmp_path / "out"),
+        videos=4,
+        unwanted=0,
+        units=2,
+        units_to_do=1,
+        videos_to_do=2,
+        share=(1, 2),
+    )
+    kinds = [type(event) for event in events[1:]]
+    assert kinds[0] is TeachersReady
+    assert kinds[-1] is UnitDone
+    assert kinds.count(VideoDone) == 2
+    assert kinds.count(ClipStarted) == kinds.count(ClipDone) == 2
+    assert {row.unit for row in result.records} == {1}
+
+
+def test_a_job_that_is_left_in_the_middle_goes_on_where_it_stopped(videos, tmp_path):
+    """Who takes the events one by one may stop taking them: what is committed stays."""
+    with closing(labelling(config(videos, tmp_path / "out"))) as events:
+        assert any(isinstance(event, UnitDone) for event in events)
+    assert jobs(Storage(str(tmp_path / "out")))[0].ended
+    assert open_dataset(str(tmp_path / "out")).accounts.done == 2
+    assert label(config(videos, tmp_path / "out")).accounts.done == 4
+
+
+def test_a_note_says_that_files_are_new(videos, tmp_path):
+    label(config(videos, tmp_path / "out"))
+    write_moving(videos / "new.mp4", seed=9)
+    events: list[LabelEvent] = []
+    label(config(videos, tmp_path / "out"), events.append)
+    (note,) = [event.text for event in events if isinstance(event, Note)]
+    assert note.startswith("note: 1 files are new and 0 changed")
+
+
+def test_the_command_says_what_is_to_do_and_the_notes(videos, tmp_path, capsys):
+    arguments = ["label", str(videos), "--out", str(tmp_path / "out"), *FLAGS]
+    arguments += ["--teachers", STILL, NEAR, "--shards", "0/2"]
+    assert run(arguments) == 0
+    assert run([*arguments, "--agreement.tau-px", "3"]) == 0
+    said = capsys.readouterr().out
+    assert f"4 videos in 2 units, 1 of share 0/2 to do -> {tmp_path / 'out'}\n" in said
+    assert f"4 videos in 2 units, 0 of share 0/2 to do -> {tmp_path / 'out'}\n" in said
+    assert "note: the labels of 1 units were made with other agreement settings" in said
+
+
 def test_the_bar_shows_a_name_as_it_is_and_obeys_nothing_in_it(monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
-    monkeypatch.setattr(progress_module, "console", terminal)
-    monkeypatch.setattr(progress_module, "SLOW_S", 0.0)
-    with JobProgress(1) as shown:
+    monkeypatch.setattr(terminal_module, "console", terminal)
+    monkeypatch.setattr(terminal_module, "SLOW_S", 0.0)
+    with LabelProgress() as shown:
+        shown.show(PLANNED)
         shown.show(ClipStarted(0, "/v/[/red]\x1b]0;owned\x07.mp4", "key"))
     assert "/v/[/red]?]0;owned?.mp4" in terminal.file.getvalue()
 
 
 def test_a_clip_that_takes_long_is_named():
     with JobProgress(videos=2) as progress:
-        progress.show(ClipStarted(0, "slow.mp4", "key"))
+        progress.count(ClipStarted(0, "slow.mp4", "key"))
         snapshot = dataclasses.replace(progress.snapshot(), oldest_s=4000.0)
     assert "slow: slow.mp4: teachers for 67 min" in counts(snapshot)
 
@@ -223,7 +284,7 @@ def test_a_clip_that_takes_long_is_named():
 )
 def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s, median_s, named):
     with JobProgress(2) as progress:
-        progress.show(ClipStarted(0, "a.mp4", "key"))
+        progress.count(ClipStarted(0, "a.mp4", "key"))
         snapshot = dataclasses.replace(progress.snapshot(), oldest_s=oldest_s, median_s=median_s)
     assert ("slow: a.mp4" in counts(snapshot)) == named
 
@@ -231,11 +292,11 @@ def test_a_clip_is_named_as_slow_after_a_minute_or_ten_times_the_median(oldest_s
 def test_the_median_is_of_the_time_with_the_teachers():
     with JobProgress(2) as progress:
         # of a unit that gets another teacher: nobody said when it began
-        progress.show(ClipDone(7, "stored before", 1))
+        progress.count(ClipDone(7, "stored before", 1))
         assert progress.snapshot().median_s is None
         for _ in range(3):
-            progress.show(ClipStarted(0, "a.mp4", "key"))
-            progress.show(ClipDone(0, "key", 1))
+            progress.count(ClipStarted(0, "a.mp4", "key"))
+            progress.count(ClipDone(0, "key", 1))
         assert 0 <= progress.snapshot().median_s < 1
 
 

@@ -1,0 +1,22 @@
+"""How numbers, spans of time, and names from files are written in a sentence."""
+
+from __future__ import annotations
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 unit", "3,000 units"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time span in words: "45 s", "12 min", "7.5 h", "3.2 days"."""
+    if seconds <= 90:
+        return f"{seconds:.0f} s"
+    if seconds <= 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds <= 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def harmless(text: str) -> str:
+    """`text` with '?' for what a file's name could tell a terminal to do."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
