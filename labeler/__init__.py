@@ -13,42 +13,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labeler.clips.queries import sample_queries
+    from labeler.clips.choice import ClipConfig
+    from labeler.clips.queries import QueryConfig, sample_queries
     from labeler.dataset.clip import Clip
     from labeler.dataset.dataset import Dataset, open_dataset
-    from labeler.labels.agreement import AgreementConfig, Labels
+    from labeler.labels.agreement import AgreementConfig, Labels, agree
+    from labeler.labels.policies import Policy, choose
     from labeler.labels.sample import Sample
-    from labeler.show.draw import draw_tracks
+    from labeler.show.draw import draw_tracks, rainbow
     from labeler.video.decode import VideoReader, open_video
-    from labeler.video.encode import decode_clip, encode_clip
+    from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
 
 _MODULES = {
-    "AgreementConfig": "labels.agreement",
-    "Clip": "dataset.clip",
-    "Dataset": "dataset.dataset",
-    "Labels": "labels.agreement",
-    "Sample": "labels.sample",
-    "VideoReader": "video.decode",
-    "decode_clip": "video.encode",
-    "draw_tracks": "show.draw",
-    "encode_clip": "video.encode",
-    "open_dataset": "dataset.dataset",
-    "open_video": "video.decode",
-    "sample_queries": "clips.queries",
+    "AgreementConfig": "labeler.labels.agreement",
+    "Clip": "labeler.dataset.clip",
+    "ClipConfig": "labeler.clips.choice",
+    "Dataset": "labeler.dataset.dataset",
+    "EncodeConfig": "labeler.video.encode",
+    "Labels": "labeler.labels.agreement",
+    "Policy": "labeler.labels.policies",
+    "QueryConfig": "labeler.clips.queries",
+    "Sample": "labeler.labels.sample",
+    "VideoReader": "labeler.video.decode",
+    "agree": "labeler.labels.agreement",
+    "choose": "labeler.labels.policies",
+    "decode_clip": "labeler.video.encode",
+    "draw_tracks": "labeler.show.draw",
+    "encode_clip": "labeler.video.encode",
+    "open_dataset": "labeler.dataset.dataset",
+    "open_video": "labeler.video.decode",
+    "rainbow": "labeler.show.draw",
+    "sample_queries": "labeler.clips.queries",
 }
 
 __all__ = [
     "AgreementConfig",
     "Clip",
+    "ClipConfig",
     "Dataset",
+    "EncodeConfig",
     "Labels",
+    "Policy",
+    "QueryConfig",
     "Sample",
     "VideoReader",
+    "agree",
+    "choose",
     "decode_clip",
     "draw_tracks",
     "encode_clip",
     "open_dataset",
     "open_video",
+    "rainbow",
     "sample_queries",
 ]
 
@@ -56,4 +72,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'labeler' has no attribute {name!r}")
-    return getattr(import_module(f"labeler.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

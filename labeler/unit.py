@@ -24,6 +24,7 @@ from labeler.io.storage import Storage, surroundings
 from labeler.labels import agreement
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.sample import Sample
+from labeler.labels.teacher_choice import refuse_untrained
 from labeler.reasons import LeftOut
 from labeler.shards.manifest import Frozen
 from labeler.shards.members import (
@@ -155,16 +156,6 @@ def do_unit(
             if done:
                 yield UnitDone(unit.number, record.revision + 1 if record else 0)
                 return
-
-
-def refuse_untrained(infos: Mapping[str, TeacherInfo]) -> None:
-    """ConfigError if a teacher's weights were never trained: noise is never a label."""
-    untrained = [name for name, info in infos.items() if info.checkpoint_sha256 == "random"]
-    if untrained:
-        raise ConfigError(
-            f"teacher {untrained[0]!r} has random weights: noise is never a label. Give it a "
-            "checkpoint."
-        )
 
 
 DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")

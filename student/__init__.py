@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from labeler.labels.policies import Policy, choose
     from student.clip import TestClip
     from student.data.config import DataConfig
-    from student.evaluation.evaluate import compare, with_interval
+    from student.evaluation.evaluate import FIGURES, compare, score_policy, with_interval
     from student.evaluation.metrics import score, tapvid_metrics
-    from student.synth.scene import SynthClip, SynthConfig, generate
+    from student.synth.scene import SynthClip, SynthConfig, generate, true_tracks
     from student.training.config import TrainConfig
     from student.training.events import StepDone
     from student.training.losses import LossConfig
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "DataConfig": "student.data.config",
+    "FIGURES": "student.evaluation.evaluate",
     "LossConfig": "student.training.losses",
     "Policy": "labeler.labels.policies",  # of labeler; here for one more release
     "ScheduleConfig": "student.training.schedule",
@@ -38,12 +39,15 @@ _MODULES = {
     "compare": "student.evaluation.evaluate",
     "generate": "student.synth.scene",
     "score": "student.evaluation.metrics",
+    "score_policy": "student.evaluation.evaluate",
     "tapvid_metrics": "student.evaluation.metrics",
     "train": "student.training.train",
+    "true_tracks": "student.synth.scene",
     "with_interval": "student.evaluation.evaluate",
 }
 
 __all__ = [
+    "FIGURES",
     "DataConfig",
     "LossConfig",
     "Policy",
@@ -57,8 +61,10 @@ __all__ = [
     "compare",
     "generate",
     "score",
+    "score_policy",
     "tapvid_metrics",
     "train",
+    "true_tracks",
     "with_interval",
 ]
 

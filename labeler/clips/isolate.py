@@ -35,7 +35,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 from labeler.io.scratch import prefix
@@ -45,10 +44,13 @@ START_TIMEOUT_S = 120.0
 """Until the child has made its object; imports are slow on a busy machine, and that is not the
 video's fault."""
 
+INSTALLED_IN = str(Path(__file__).resolve().parents[2])
 CHILD = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from labeler.clips.isolate import "
-    "serve; serve(int(sys.argv[2]))"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import teachers, labeler; "
+    "del sys.path[0]; from labeler.clips.isolate import serve; serve(int(sys.argv[2]))"
 )
+"""It finds this installation's packages first, and all else as its parent does: the parent's
+current folder may have a `teachers` of its own."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -145,12 +147,7 @@ class Isolated:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _wait_for_object(self, child: _Child, about: str) -> None:
@@ -196,11 +193,12 @@ class _Child:
         self.ready = False
         self._folder = tempfile.TemporaryDirectory(prefix=prefix())
         self._stderr = Path(self._folder.name) / "stderr"
+        path = json.dumps([INSTALLED_IN, *sys.path])
         here, there = socket.socketpair()
         with there, self._stderr.open("wb") as stderr:
             self._process = _spawner.submit(
                 subprocess.Popen,
-                [sys.executable, "-c", CHILD, json.dumps(sys.path), str(there.fileno())],
+                [sys.executable, "-P", "-c", CHILD, path, str(there.fileno())],
                 pass_fds=(there.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

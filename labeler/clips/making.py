@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,6 +28,7 @@ from labeler.clips.choice import (
 from labeler.clips.queries import sample_queries
 from labeler.clips.recipe import SCHEMA, ClipRecipe
 from labeler.clips.shots import find_cuts, shots
+from labeler.io.hashing import file_sha256
 from labeler.sources.listing import Source
 from labeler.video.decode import VideoReader, open_video
 from labeler.video.encode import decode_clip, encode_clip
@@ -79,6 +79,10 @@ class VideoSource:
         Raises:
             VideoError: the video as a whole gives no clip; its reason is the video's row.
         """
+        self._open(source)
+        return self._opened
+
+    def _open(self, source: Source) -> VideoReader:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -102,7 +106,7 @@ class VideoSource:
                 f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} "
                 "a side.",
             )
-        digest = content_hash(reader.path)
+        digest = file_sha256(reader.path)
         plans = plan_clips(self._shots(uri, reader), digest, config)
         if not plans and self._damage:
             raise VideoError(
@@ -114,7 +118,7 @@ class VideoSource:
                 "too-short", f"{uri}: none of its shots has {config.min_frames} frames."
             )
         self._opened = OpenedVideo(uri, digest, plans)
-        return self._opened
+        return reader
 
     def clip(self, source: Source, number: int) -> UnlabelledClip:
         """Clip `number` of `open(source).clips`.
@@ -122,10 +126,10 @@ class VideoSource:
         Raises:
             VideoError: "static" or "dark", or a decoding error; its reason is the clip's row.
         """
-        if self._opened.uri != source.uri or self._reader is None:
-            self.open(source)
-        reader, opened, recipe = self._reader, self._opened, self._recipe
-        assert reader is not None
+        reader, recipe = self._reader, self._recipe
+        if reader is None or self._opened.uri != source.uri:
+            reader = self._open(source)
+        opened = self._opened
         plan = opened.clips[number]
         source_frames = reader.read(plan.indices, short_side=recipe.clips.short_side, multiple=8)
         unwanted = reason_to_leave_out(source_frames, recipe.clips)
@@ -196,12 +200,6 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)
-
-
-def content_hash(file: Path) -> str:
-    """sha256 of the file's bytes, as 64 hex digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def seed_of(key: str) -> int:

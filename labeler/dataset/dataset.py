@@ -230,8 +230,7 @@ class Dataset:
     def _disagreement(self, number: int) -> float:
         """Of one clip, from its labels alone."""
         record, entry = self._places[number]
-        assert record.tar is not None
-        data = self.storage.read_range(record.tar, *entry.offsets["labels.npz"])
+        data = self.storage.read_range(record.tar_name, *entry.offsets["labels.npz"])
         return disagreement.disagreement(labels_from_npz(data, f"{entry.key}.labels.npz"))
 
 
@@ -246,10 +245,9 @@ def open_dataset(url: str) -> Dataset:
 
 def read_sample(storage: Storage, record: Record, entry: ClipEntry) -> Sample:
     """One sample, from one ranged read."""
-    assert record.tar is not None
     start = min(offset for offset, _ in entry.offsets.values())
     end = max(offset + size for offset, size in entry.offsets.values())
-    data = storage.read_range(record.tar, start, end - start)
+    data = storage.read_range(record.tar_name, start, end - start)
     if len(data) != end - start:
         raise ShardError(
             f"{storage.url}/{record.tar} ends before its record says. Run `tapdistill verify "

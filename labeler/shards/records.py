@@ -102,6 +102,15 @@ class Record:
     def name(self) -> str:
         return record_name(self.unit, self.revision)
 
+    @property
+    def tar_name(self) -> str:
+        """`tar`, of a record with clips; ShardError for one that names none."""
+        if self.tar is None:
+            raise ShardError(
+                f"{self.name} has clips, but names no tar: it is damaged. Run `tapdistill verify`."
+            )
+        return self.tar
+
     def uris(self) -> set[str]:
         """Every source that the record speaks of."""
         return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
@@ -263,8 +272,7 @@ def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool
         read its record and go on from there.
     """
     if shard is not None:
-        assert record.tar is not None
-        storage.publish(shard.file, record.tar)
+        storage.publish(shard.file, record.tar_name)
     if storage.create(record.name, record.to_bytes()):
         return True
     winner = read_record(storage, record.unit, record.revision)

@@ -9,7 +9,6 @@ exists is not decided here but by its commit record (`records.py`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from labeler.io.hashing import file_sha256
 from labeler.shards.members import MAX_MEMBER_BYTES
 from teachers import ShardError
 
@@ -65,9 +65,8 @@ class ShardWriter:
         if not self._keys:
             self.file.unlink()
             return None
-        with self.file.open("rb") as tar:
-            digest = hashlib.file_digest(tar, "sha256").hexdigest()
-        return WrittenShard(self.file, self.file.stat().st_size, digest, tar_offsets(self.file))
+        size, digest = self.file.stat().st_size, file_sha256(self.file)
+        return WrittenShard(self.file, size, digest, tar_offsets(self.file))
 
     def __enter__(self) -> Self:
         return self
@@ -108,9 +107,8 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
                     yield key, parts
                     parts = {}
                 key = name
-                content = tar.extractfile(member)
-                assert content is not None  # a plain file
-                parts[suffix] = content.read()
+                content = tar.extractfile(member)  # None only for what is refused above
+                parts[suffix] = content.read() if content else b""
     except tarfile.TarError as error:
         raise ShardError(
             f"{what} is not a whole tar ({error}). Run `tapdistill verify`."

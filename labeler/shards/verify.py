@@ -3,13 +3,13 @@ removed."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from labeler.io.hashing import file_sha256
 from labeler.io.storage import PART, Storage, surroundings
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
@@ -74,8 +74,8 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
 
 def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
     """What is wrong with a record's tar, or None."""
-    assert record.tar is not None
-    size = storage.size(record.tar)
+    tar_name = record.tar_name
+    size = storage.size(tar_name)
     if size is None:
         return "is missing"
     if size != record.size_bytes:
@@ -84,11 +84,11 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
         return None
     entries = {entry.key: entry for entry in record.clips}
     try:
-        with surroundings(f"read {storage.url}/{record.tar}"), storage.open(record.tar) as file:
+        with surroundings(f"read {storage.url}/{tar_name}"), storage.open(tar_name) as file:
             # headers first: a member may be larger than the memory
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    refuse_odd_member(member, record.tar)
+                    refuse_odd_member(member, tar_name)
                     key, _, suffix = member.name.partition(".")
                     if key not in entries or entries[key].offsets.get(suffix) != (
                         member.offset_data,
@@ -96,11 +96,11 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
                     ):
                         return f"holds {member.name} elsewhere than its record says"
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            digest = file_sha256(file)
             if digest != record.sha256:
                 return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
             file.seek(0)
-            keys = [from_members(key, parts).key for key, parts in read_samples(file, record.tar)]
+            keys = [from_members(key, parts).key for key, parts in read_samples(file, tar_name)]
     except tarfile.TarError as error:
         return (
             f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"

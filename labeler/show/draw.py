@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from teachers import ConfigError
+from teachers import ConfigError, SurroundingsError
 
 SHIFT = 4
 """OpenCV draws at 1/2**SHIFT px."""
@@ -65,6 +65,14 @@ def draw_tracks(
             for t in range(len(frames))
         ]
     )
+
+
+def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
+    """JPEG of uint8 [H, W, 3] RGB."""
+    ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise SurroundingsError(f"OpenCV cannot write a JPEG of {picture.shape} px.")
+    return data.tobytes()
 
 
 def draw_frame(

@@ -30,7 +30,7 @@ _OF_PANDAS = "__index_level_"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListEntry:
     """What a list or a table says of one video."""
 
     uri: str
@@ -39,7 +39,7 @@ class Entry:
     """JSON object; "" if there is none."""
 
 
-def read_entries(name: str, data: bytes, column: str | None) -> Iterator[Entry]:
+def read_entries(name: str, data: bytes, column: str | None) -> Iterator[ListEntry]:
     """The entries of the file `name` with the bytes `data`, in its order.
 
     Raises:
@@ -47,7 +47,7 @@ def read_entries(name: str, data: bytes, column: str | None) -> Iterator[Entry]:
     """
     if name.endswith(LISTS):
         lines = (line.strip() for line in _text(name, data).split("\n"))
-        yield from (Entry(line) for line in lines if line and not line.startswith("#"))
+        yield from (ListEntry(line) for line in lines if line and not line.startswith("#"))
         return
     is_text = not name.endswith(".parquet")
     columns = _of_csv(name, data) if is_text else _of_parquet(name, data)
@@ -65,7 +65,7 @@ def read_entries(name: str, data: bytes, column: str | None) -> Iterator[Entry]:
     columns = {one: _typed(values) if is_text else values for one, values in columns.items()}
     for i, uri in enumerate(uris):
         metadata = to_metadata({one: values[i] for one, values in columns.items()})
-        yield Entry("" if uri is None else str(uri).strip(), metadata)
+        yield ListEntry("" if uri is None else str(uri).strip(), metadata)
 
 
 def _text(name: str, data: bytes) -> str:

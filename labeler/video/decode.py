@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import av
@@ -190,12 +189,7 @@ class VideoReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _check(self, indices: np.ndarray) -> None:
@@ -432,12 +426,13 @@ class _PyAV:
     def _counted(self, index: int) -> av.VideoFrame:
         if self._last is None or index < self._count - 1:
             self._restart()
-        while self._count <= index:
-            if self._next() is None:
+        frame = self._last
+        while frame is None or self._count <= index:
+            frame = self._next()
+            if frame is None:
                 raise _Undecodable(f"only {self._count} frames come out")
             self._count += 1
-        assert self._last is not None
-        return self._last
+        return frame
 
     def _verified(self, index: int) -> av.VideoFrame:
         pts = int(self._scan.pts[index])

@@ -15,6 +15,7 @@ frames are close, for random access.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import tempfile
@@ -147,6 +148,19 @@ def h264_frame(
     return frame
 
 
+@contextlib.contextmanager
+def stored_clip(mp4: bytes, name: str = "clip.mp4") -> Iterator[av.VideoStream]:
+    """The video stream of an mp4 of `encode_clip`, opened; its container is `stream.container`. A
+    ShardError, which says `name`, for what cannot be read from it."""
+    try:
+        with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
+            yield container.streams.video[0]
+    except (av.FFmpegError, LookupError, ValueError, StopIteration) as error:
+        raise ShardError(
+            f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
+        ) from error
+
+
 def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
     """Every frame of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
 
@@ -156,16 +170,10 @@ def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
         ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
             says.
     """
-    try:
-        with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            decoded = list(container.decode(stream))
-            promised = stream.frames
-    except (av.FFmpegError, IndexError) as error:
-        raise ShardError(
-            f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
-        ) from error
+    with stored_clip(mp4, name) as stream:
+        stream.thread_type = "NONE"
+        decoded = list(stream.container.decode(stream))
+        promised = stream.frames
     broken = sum(frame.is_corrupt for frame in decoded)
     if broken or not decoded or len(decoded) != promised:
         raise ShardError(

@@ -152,10 +152,8 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         # a recording may start between key frames
         pts = [value for value in pts if value >= first.pts]
     if not pts:
-        raise VideoError(
-            "decode-error",
-            f"{path}: no frame can be decoded{f' ({truncation})' if truncation else ''}.",
-        )
+        why = f" ({truncation})" if truncation else ""
+        raise VideoError("decode-error", f"{path}: no frame can be decoded{why}.")
 
     rotation = round(first.rotation / 90) * 90 % 360
     open_gop = (

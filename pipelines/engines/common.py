@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import teachers
-from teachers import ConfigError, SurroundingsError, Teacher, Tracks
+from labeler.labels.teacher_choice import refuse_untrained
+from teachers import SurroundingsError, Teacher, Tracks
 
 ATTEMPTS = 3
 """Times that a unit is tried when the surroundings fail, before it is left open."""
@@ -32,11 +33,7 @@ class TeacherSpec:
         teacher = teachers.load(
             self.name, checkpoint=self.checkpoint, device=self.device, mode="label"
         )
-        if teacher.info.checkpoint_sha256 == "random":
-            raise ConfigError(
-                f"teacher {self.name!r} has random weights: noise is never a label. Give it a "
-                "checkpoint."
-            )
+        refuse_untrained({self.name: teacher.info})
         return teacher
 
 

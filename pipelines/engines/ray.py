@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from pipelines.engines.layout import Layout, lay_out
 from pipelines.wording import counted
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
+PACKAGES = ("teachers", "labeler", "student", "pipelines")
 KNOCK_S = 10.0
 """How long a cluster may take to answer at its address."""
 ROOM_S = 300.0
@@ -159,7 +161,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     try:
         if address:
             _knock(address)
-            ray.init(address=address, runtime_env={"env_vars": s3.variables()}, **quiet)
+            hook = {} if address.startswith("ray://") else _own_packages_first()
+            ray.init(address=address, runtime_env={"env_vars": s3.variables(), **hook}, **quiet)
         else:
             cpus = (
                 len(os.sched_getaffinity(0))
@@ -172,6 +175,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
                 num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=store,
+                runtime_env=_own_packages_first() or None,
                 **quiet,
             )
     except (OSError, ValueError, RuntimeError) as error:
@@ -182,6 +186,30 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _own_packages_first() -> dict[str, Any]:
+    """A runtime environment in which workers import our packages before those of the driver's
+    current folder, which Ray puts first on their path; {} where that folder has none of these
+    names."""
+    here, root = Path.cwd(), Path(__file__).resolve().parents[2]
+    taken = any((here / file).exists() for name in PACKAGES for file in (name, f"{name}.py"))
+    if here == root or not taken:
+        return {}
+    packages, folder = PACKAGES, str(here)
+
+    # pickled by value, as every nested function: a worker imports nothing of ours before it runs
+    def import_ours() -> None:
+        import importlib
+        import sys
+
+        path = sys.path[:]
+        sys.path[:] = [entry for entry in path if entry not in ("", folder)]
+        for name in packages:
+            importlib.import_module(name)
+        sys.path[:] = path
+
+    return {"worker_process_setup_hook": import_ours}
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:

@@ -15,11 +15,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-import cv2
 import numpy as np
 
 from labeler.dataset.clip import Clip
 from labeler.labels.agreement import OCCLUDED
+from labeler.show.draw import to_jpeg
 from labeler.show.player import tracker_colour
 from teachers import ConfigError
 
@@ -51,7 +51,7 @@ class RerunWriter:
             self._recording.set_time("frame", sequence=t)
             log(
                 f"{clip.key}/frame",
-                rerun.EncodedImage(contents=_jpeg(frame), media_type="image/jpeg"),
+                rerun.EncodedImage(contents=to_jpeg(frame, JPEG_QUALITY), media_type="image/jpeg"),
             )
             for k, (name, tracks) in enumerate(clip.tracks.items()):
                 tracked = np.isfinite(tracks.xy[:, t]).all(-1)
@@ -82,9 +82,3 @@ class RerunWriter:
     def __exit__(self, *exception: object) -> None:
         self._recording.flush()
         self._recording.disconnect()
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    ok, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert ok, "OpenCV cannot write a JPEG"
-    return data.tobytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +13,7 @@ from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.io.secrets import refuse_secrets
 from labeler.labels.agreement import AgreementConfig
+from labeler.labels.teacher_choice import checkpoints
 from labeler.reasons import REASONS
 from labeler.shards.manifest import Frozen
 from labeler.sources.filters import WordFilter
@@ -144,18 +144,8 @@ class LabelConfig:
 
     def specs(self) -> list[TeacherSpec]:
         """How each teacher is made. ConfigError for a --checkpoint that names none of them."""
-        files = dict(_name_and_file(text, self.teachers) for text in self.checkpoint)
+        files = checkpoints(self.checkpoint, self.teachers)
         return [
             TeacherSpec(name=name, checkpoint=files.get(name), device=self.device)
             for name in self.teachers
         ]
-
-
-def _name_and_file(text: str, names: Sequence[str]) -> tuple[str, str]:
-    name, separator, file = text.partition("=")
-    if not separator or name not in names:
-        raise ConfigError(
-            f"--checkpoint {text}: write NAME=FILE with a NAME from --teachers "
-            f"({', '.join(names)})."
-        )
-    return name, file

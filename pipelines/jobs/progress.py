@@ -15,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from types import TracebackType
 
 from labeler.shards.checked_json import check_types
 from labeler.unit import ClipDone, ClipStarted, UnitDone, VideoDone
@@ -102,12 +101,7 @@ class JobProgress:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._over.set()
         self._thread.join()
         self._report(ended=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from labeler.labels.agreement import VISIBLE, stack
 from labeler.labels.disagreement import disagreement
 from labeler.reasons import REASONS
 from labeler.show import player
+from labeler.show.player import Extra
 from pipelines.reports.measures import Measures
 from pipelines.reports.page import (
     ROWS_SHOWN,
     Figure,
+    ScoreTable,
     Statistics,
     accounts_of,
     most_central,
@@ -75,6 +77,11 @@ class ClipRow:
     """JPEG."""
 
 
+def no_more(clip: Clip) -> Extra:
+    """No tracker beside the clip's teachers."""
+    return {}
+
+
 def write_report(
     index: Path,
     dataset: Dataset,
@@ -82,6 +89,9 @@ def write_report(
     teachers: Sequence[str],
     measures: Measures | None,
     how: str,
+    *,
+    tables: Sequence[ScoreTable] = (),
+    extra: Callable[[Clip], Extra] = no_more,
 ) -> Written:
     """Write the page to `index`, and the players of the clips into it or beside it.
 
@@ -89,6 +99,9 @@ def write_report(
         teachers: whose tracks the clips hold.
         measures: for the charts; None if there is no clip.
         how: how the clips were chosen, in a few words.
+        tables: more tables, behind that of the clips.
+        extra: gives the trackers that a clip is shown with beside its teachers, such as a student:
+            by name, their tracks of its queries, and when they see a point.
 
     Raises:
         SurroundingsError: it cannot be written.
@@ -98,10 +111,13 @@ def write_report(
         players = Players(index.with_name(f"{index.stem}-clips"))
         rows = []
         for number, clip in enumerate(clips):
-            statistics = statistics_of(clip, stack(clip.tracks, clip.rules, clip.size_hw))
+            more = extra(clip)
+            tracks = {**clip.tracks, **{name: given for name, (given, _) in more.items()}}
+            rules = {**clip.rules, **{name: rule for name, (_, rule) in more.items()}}
+            statistics = statistics_of(clip, stack(tracks, rules, clip.size_hw))
             rows.append(_row(number, clip, most_central(statistics, clip.tracks)))
-            players.add(number, _fragment(clip, statistics))
-        page = _page(dataset, rows, players, teachers, measures, how)
+            players.add(number, _fragment(clip, statistics, more))
+        page = _page(dataset, rows, players, teachers, measures, how, tables)
         index.write_text(page, encoding="utf-8")
     except OSError as error:
         raise SurroundingsError(f"could not write --out {index}: {error}.") from error
@@ -160,21 +176,25 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
     )
 
 
-def _fragment(clip: Clip, statistics: Statistics) -> str:
+def _fragment(clip: Clip, statistics: Statistics, extra: Extra) -> str:
     """The clip as the page shows it when it is opened: player, charts, and what its metadata
     say."""
+    trackers = {
+        **clip.meta["teachers"],
+        **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()},
+    }
     return (
         templates()
         .get_template("inspect_clip.html.j2")
         .render(
-            player=player.payload_of(clip),
+            player=player.payload_of(clip, extra=extra),
             mp4=clip.mp4,
             colour="support",
             key=clip.key,
             uri=clip.meta["uri"],
             statistics=statistics,
             facts={name: short(value) for name, value in clip.meta.items() if name != "teachers"},
-            trackers=clip.meta["teachers"],
+            trackers=trackers,
         )
     )
 
@@ -186,6 +206,7 @@ def _page(
     teachers: Sequence[str],
     measures: Measures | None,
     how: str,
+    tables: Sequence[ScoreTable],
 ) -> str:
     accounts, failures = dataset.accounts, dataset.failures
     reason_counts = {
@@ -204,6 +225,7 @@ def _page(
             url=dataset.storage.url,
             summary=dataset.summary,
             how=how,
+            tables=tables,
             figures=_figures(dataset),
             rows=rows,
             players=players,

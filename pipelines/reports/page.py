@@ -1,12 +1,7 @@
-"""The report: one HTML page that holds everything it shows, videos too, and loads nothing.
+"""What a page of a report is made of: figures, accounts, tables, statistics of a clip, and the
+templates.
 
-    report = Report(title="...", subtitle="...", clips=(clip_view(sample),), ...)
-    write_report("report.html", report)
-
-A clip becomes a `ClipView`: the stored mp4, the tracks of some of its points for the player,
-pictures of some of its frames, and statistics of ALL its points. Another tracker, such as a student
-before and after training, is one more entry of `extra`. Texts from files are escaped; the page
-forbids itself every request (Content-Security-Policy).
+Texts from files are escaped; a page forbids itself every request (Content-Security-Policy).
 """
 
 from __future__ import annotations
@@ -19,27 +14,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import jinja2
 import numpy as np
 import pandas as pd
 
-from labeler.labels.agreement import OCCLUDED, Stack, stack
+from labeler.labels.agreement import OCCLUDED, Stack
 from labeler.labels.sample import Sample
-from labeler.reasons import REASONS, LeftOut
 from labeler.shards.tables import Accounts
 from labeler.show import player
-from labeler.show.draw import colour_by, draw_frame, enlargement, rainbow
-from labeler.video.encode import decode_clip
 from pipelines.wording import harmless
-from teachers import Tracks, VisibleRule
 
 ROWS_SHOWN = 200
-KEY_FRAMES = (1 / 6, 1 / 2, 5 / 6)
 HISTOGRAM_BINS = 10
-PICTURE_WIDTH_PX = 800
-MARKERS_A_WIDTH = 90
-"""Width of a picture in radii of its markers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +68,7 @@ def accounts_of(accounts: Accounts) -> tuple[Account, Account]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ScoreTable:
     """A table of scores, the best of each column in bold."""
 
     title: str
@@ -93,14 +79,6 @@ class Table:
     """Column -> which of its values is the best."""
     note: str = ""
     digits: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A still picture of a clip."""
-
-    caption: str
-    jpeg: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,120 +99,6 @@ class Statistics:
     never do."""
     kept: dict[str, tuple[int, int]]
     """Sampler -> (points kept, points drawn)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipView:
-    """One clip, as the page shows it."""
-
-    key: str
-    mp4: bytes
-    points: int
-    """All points of the clip; `player` holds at most `labeler.show.player.POINTS_SHOWN` of them."""
-    player: dict[str, Any]
-    """What the player reads: see `labeler.show.player.payload_of`."""
-    pictures: tuple[Picture, ...]
-    statistics: Statistics
-    facts: dict[str, str]
-    trackers: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything on the page, in its order."""
-
-    title: str
-    subtitle: str = ""
-    """What was run: one sentence."""
-    figures: tuple[Figure, ...] = ()
-    clips: tuple[ClipView, ...] = ()
-    tables: tuple[Table, ...] = ()
-    accounts: tuple[Account, ...] = ()
-    rows: tuple[LeftOut, ...] = ()
-    """What was left out or failed; all are counted, the first `ROWS_SHOWN` are listed."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    commands: tuple[str, ...] = ()
-    """Command lines that give the same again."""
-
-
-def write_report(path: str | Path, report: Report) -> None:
-    """Write the page to the local file `path`, UTF-8."""
-    Path(path).write_text(render(report), encoding="utf-8")
-
-
-def render(report: Report) -> str:
-    """The page as text."""
-    return (
-        templates()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            reasons=REASONS,
-            reason_counts=_reason_counts(report.rows),
-            rows_shown=ROWS_SHOWN,
-        )
-    )
-
-
-def clip_view(
-    sample: Sample,
-    *,
-    extra: Mapping[str, tuple[Tracks, VisibleRule]] | None = None,
-    points_shown: int = player.POINTS_SHOWN,
-) -> ClipView:
-    """What the page needs of one sample.
-
-    Args:
-        sample: N points in T frames.
-        extra: more trackers by name, such as a student or the truth: tracks of the same queries,
-            and when they see a point.
-        points_shown: points in the player and the pictures, evenly chosen in the order of the
-            queries.
-    """
-    extra = dict(extra or {})
-    tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
-    rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
-    trackers = {
-        **sample.meta["teachers"],
-        **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()},
-    }
-    statistics = statistics_of(sample, stack(tracks, rules, sample.size_hw))
-    points = len(sample.queries)
-    shown = player.evenly(points, points_shown)
-    return ClipView(
-        key=sample.key,
-        mp4=sample.mp4,
-        points=points,
-        player=player.payload_of(sample, extra=extra, points_shown=points_shown),
-        pictures=_pictures(sample, shown, most_central(statistics, sample.tracks)),
-        statistics=statistics,
-        facts={name: short(value) for name, value in sample.meta.items() if name != "teachers"},
-        trackers=trackers,
-    )
-
-
-def _pictures(sample: Sample, shown: np.ndarray, name: str) -> tuple[Picture, ...]:
-    """Some frames with what was kept of one teacher, then the middle one with all its points,
-    coloured by support."""
-    frames = decode_clip(sample.mp4)
-    radius = enlargement(*sample.size_hw) * sample.size_hw[1] / MARKERS_A_WIDTH
-    labels, xy, sees = sample.labels, sample.tracks[name].xy[shown], sample.visible(name)[shown]
-    label = (labels.valid & labels.keep[:, None])[shown]
-
-    def picture(t: int, xy: np.ndarray, colours: np.ndarray, what: str) -> Picture:
-        return Picture(
-            caption=f"frame {t}: {name}, {what}",
-            jpeg=jpeg(draw_frame(frames, t, xy, sees, colours, point_radius=radius)),
-        )
-
-    key_frames = [int(part * (len(frames) - 1) + 0.5) for part in KEY_FRAMES]
-    kept, by_place = np.where(label[..., None], xy, np.nan), rainbow(sample.queries)[shown]
-    pictures = [picture(t, kept, by_place, "what became a label") for t in key_frames]
-    middle = key_frames[len(key_frames) // 2]
-    return (
-        *pictures,
-        picture(middle, xy, colour_by(labels.support[shown, middle]), "all points, by support"),
-    )
 
 
 def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
@@ -277,15 +141,7 @@ def most_central(statistics: Statistics, candidates: Collection[str]) -> str:
     return min(sorted(candidates), key=total.__getitem__)
 
 
-def _reason_counts(rows: tuple[LeftOut, ...]) -> dict[str, list[tuple[str, int]]]:
-    """ "video" and "clip" -> reasons with their number, the most frequent first."""
-    return {
-        what: Counter(row.reason for row in rows if row.what == what).most_common()
-        for what in ("video", "clip")
-    }
-
-
-def _cells(table: Table) -> list[list[dict[str, Any]]]:
+def _cells(table: ScoreTable) -> list[list[dict[str, Any]]]:
     """Rows of {text, number, best} for the template."""
     best = {name: getattr(table.frame[name], which)() for name, which in table.best.items()}
     return [
@@ -315,17 +171,6 @@ def short(value: Any, most: int = 160) -> str:
         return f"{value[0]}, {value[1]}, … {value[-1]} ({len(value)} values)"
     text = str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def jpeg(picture: np.ndarray, most_wide_px: int = PICTURE_WIDTH_PX) -> bytes:
-    """JPEG of uint8 [H, W, 3] RGB, at most `most_wide_px` wide."""
-    height, width = picture.shape[:2]
-    if width > most_wide_px:
-        size = (most_wide_px, max(1, round(height * most_wide_px / width)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 86])
-    assert ok, "OpenCV cannot write a JPEG"
-    return data.tobytes()
 
 
 @cache

@@ -7,19 +7,16 @@ A key frame can be decoded without any other, and it is drawn at the size at whi
 
 from __future__ import annotations
 
-import io
-
-import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
 from labeler.dataset.clip import Clip
 from labeler.labels.agreement import VISIBLE
-from labeler.show.draw import colour_by, draw_picture
+from labeler.show.draw import colour_by, draw_picture, to_jpeg
 from labeler.show.player import evenly
-from pipelines.reports.page import jpeg
-from teachers import ShardError
+from labeler.video.encode import stored_clip
 
+JPEG_QUALITY = 86
 WIDTH_PX = 288
 """Twice what the table of clips gives it, for fine screens."""
 POINTS = 80
@@ -46,7 +43,7 @@ def thumbnail(clip: Clip, teacher: str) -> bytes:
         point_radius=MARKER_PX,
         scale=1,
     )
-    return jpeg(drawn)
+    return to_jpeg(drawn, JPEG_QUALITY)
 
 
 def key_frame(mp4: bytes, size_hw: tuple[int, int], name: str) -> tuple[int, np.ndarray]:
@@ -56,23 +53,17 @@ def key_frame(mp4: bytes, size_hw: tuple[int, int], name: str) -> tuple[int, np.
     ShardError, which says `name`, if it cannot be decoded.
     """
     height, width = size_hw
-    try:
-        with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
-            stream = container.streams.video[0]
-            packets = [
-                (packet.pts, packet.is_keyframe)
-                for packet in container.demux(stream)
-                if packet.pts is not None
-            ]
-            shown = sorted(pts for pts, _ in packets)
-            numbers = [shown.index(pts) for pts, is_key in packets if is_key]
-            number = min(numbers, key=lambda each: abs(each - (len(shown) - 1) / 2))
-            container.seek(shown[number], stream=stream)
-            frame = next(container.decode(stream))
-    except (av.FFmpegError, IndexError, ValueError, StopIteration) as error:
-        raise ShardError(
-            f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
-        ) from error
+    with stored_clip(mp4, name) as stream:
+        packets = [
+            (packet.pts, packet.is_keyframe)
+            for packet in stream.container.demux(stream)
+            if packet.pts is not None
+        ]
+        shown = sorted(pts for pts, _ in packets)
+        numbers = [shown.index(pts) for pts, is_key in packets if is_key]
+        number = min(numbers, key=lambda each: abs(each - (len(shown) - 1) / 2))
+        stream.container.seek(shown[number], stream=stream)
+        frame = next(stream.container.decode(stream))
     size = {"width": WIDTH_PX, "height": max(1, round(WIDTH_PX * height / width))}
     rgb = frame.reformat(
         **size,

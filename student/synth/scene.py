@@ -210,6 +210,16 @@ def draw_scene(seed: int, config: SynthConfig) -> Scene:
     return Scene(layers, _draw_points(for_points, layers, config))
 
 
+def true_tracks(
+    seed: int, config: SynthConfig, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The true tracks of any points of `generate(seed, config)`: xy [N, T, 2] px, and visible
+    [N, T], of the points that are seen at `queries` [N, 3], (t, x, y)."""
+    t, xy = queries[:, 0].astype(int), queries[:, 1:].astype(float)
+    layers = draw_scene(seed, config).layers
+    return track(layers, points_at(layers, t, xy), config.height, config.width)
+
+
 def develop(seed: int, frames: np.ndarray, config: SynthConfig) -> np.ndarray:
     """Light and noise: uint8 [T, H, W, 3] to the same, and the very frames given where the config
     has neither."""

@@ -20,19 +20,18 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import av
 import jinja2
 import numpy as np
 
 from labeler.labels.sample import Sample
 from labeler.show.draw import colour_by, rainbow
+from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
 
 FOLDER = Path(__file__).parent
@@ -204,12 +203,11 @@ def evenly(points: int, most: int) -> np.ndarray:
 def frame_times(mp4: bytes) -> list[float]:
     """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown
     first is at 0."""
-    with av.open(io.BytesIO(mp4), "r") as container:
-        stream = container.streams.video[0]
+    with stored_clip(mp4) as stream:
         times = sorted(
             float(packet.pts * packet.time_base)
-            for packet in container.demux(stream)
-            if packet.pts is not None
+            for packet in stream.container.demux(stream)
+            if packet.pts is not None and packet.time_base is not None
         )
     return [time - times[0] for time in times]
 

@@ -420,3 +420,12 @@ def test_a_missing_photograph_is_named():
 def test_a_config_that_cannot_be_right_is_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         SynthConfig(**wrong)
+
+
+@pytest.mark.parametrize("world", ["rigid", "unseen"])
+def test_the_true_tracks_of_a_clips_own_queries_are_its_tracks(world):
+    config = replace(WORLDS[world], frames=8, height=96, width=128, points=40)
+    clip = synth.generate(2, config)
+    xy, visible = synth.true_tracks(2, config, clip.queries)
+    np.testing.assert_allclose(xy, clip.xy, atol=1e-3)
+    np.testing.assert_array_equal(visible, clip.visible)

@@ -1,0 +1,15 @@
+"""sha256 of a file, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO
+
+
+def file_sha256(file: Path | BinaryIO) -> str:
+    """sha256 of the file's bytes, as 64 hex digits; of an opened one, from where it stands."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return file_sha256(opened)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
