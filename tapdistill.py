@@ -34,9 +34,9 @@ def found_instead(name: str) -> str | None:
     """Where Python finds a package `name` that is not this installation's; None if it finds
     ours."""
     spec = find_spec(name)
-    places = list(spec.submodule_search_locations or [spec.origin]) if spec else []
+    places = list(spec.submodule_search_locations or [spec.origin or "?"]) if spec else []
     ours = Path(__file__).resolve().parent / name
-    if any(place and Path(place).resolve() == ours for place in places):
+    if any(Path(place).resolve() == ours for place in places):
         return None
     return str(places[0]) if places else "nowhere: the installation is not whole"
 

@@ -16,7 +16,7 @@ Everything returns new arrays; nothing that is passed in is changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -47,24 +47,39 @@ def draw_tracks(
     point_radius: float = 4.0,
     query_frames: np.ndarray | None = None,  # [N]
     scale: int | None = None,
+    only: Iterable[int] | None = None,
 ) -> np.ndarray:  # [T, scale * H, scale * W, 3] uint8 RGB
-    """Every frame with the tracks drawn on it; arguments as in `draw_frame`."""
-    return np.stack(
-        [
-            draw_frame(
-                frames,
-                t,
-                xy,
-                visible,
+    """Every frame with the tracks up to it drawn on it; trails lie below all markers.
+
+    Args:
+        frames: the video.
+        xy, visible, colours: one row per point.
+        trail_frames: frames that a trail goes back; 0 draws none.
+        point_radius: of a marker, px of the enlarged picture; lines are half as wide.
+        query_frames: frame of each point's query; there its marker has a white ring.
+        scale: whole enlargement of the frames; None takes `enlargement`.
+        only: numbers of the frames that are drawn; None is all.
+
+    Raises:
+        ConfigError: tracks, flags, or colours do not fit the frames.
+    """
+    _check(frames, xy, visible, colours)
+    pictures = []
+    for t in range(len(frames)) if only is None else only:
+        steps = slice(max(0, t - trail_frames), t + 1)
+        pictures.append(
+            draw_picture(
+                frames[t],
+                xy[:, steps],
+                visible[:, steps],
                 colours,
                 trail_frames=trail_frames,
                 point_radius=point_radius,
-                query_frames=query_frames,
+                ringed=None if query_frames is None else np.asarray(query_frames) == t,
                 scale=scale,
             )
-            for t in range(len(frames))
-        ]
-    )
+        )
+    return np.stack(pictures)
 
 
 def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
@@ -73,46 +88,6 @@ def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     if not ok:
         raise SurroundingsError(f"OpenCV cannot write a JPEG of {picture.shape} px.")
     return data.tobytes()
-
-
-def draw_frame(
-    frames: np.ndarray,  # [T, H, W, 3] uint8 RGB
-    t: int,
-    xy: np.ndarray,  # [N, T, 2]    px of the frames, NaN where not tracked
-    visible: np.ndarray,  # [N, T]       bool
-    colours: np.ndarray,  # [N, 3]       uint8 RGB
-    *,
-    trail_frames: int = 12,
-    point_radius: float = 4.0,
-    query_frames: np.ndarray | None = None,  # [N]
-    scale: int | None = None,
-) -> np.ndarray:  # [scale * H, scale * W, 3] uint8 RGB
-    """Frame `t` with the tracks up to it; trails lie below all markers.
-
-    Args:
-        frames, t: the video, and which of its frames to draw.
-        xy, visible, colours: one row per point.
-        trail_frames: frames that a trail goes back; 0 draws none.
-        point_radius: of a marker, px of the enlarged picture; lines are half as wide.
-        query_frames: frame of each point's query; there its marker has a white ring.
-        scale: whole enlargement of the frames; None takes `enlargement`.
-
-    Raises:
-        ConfigError: tracks, flags, or colours do not fit the frames.
-    """
-    _check(frames, xy, visible, colours)
-    steps = slice(max(0, t - trail_frames), t + 1)
-    ringed = None if query_frames is None else np.asarray(query_frames) == t
-    return draw_picture(
-        frames[t],
-        xy[:, steps],
-        visible[:, steps],
-        colours,
-        trail_frames=trail_frames,
-        point_radius=point_radius,
-        ringed=ringed,
-        scale=scale,
-    )
 
 
 def draw_picture(
@@ -127,7 +102,7 @@ def draw_picture(
     ringed: np.ndarray | None = None,  # [N] bool: markers with a white ring
     scale: int | None = None,
 ) -> np.ndarray:  # [scale * H, scale * W, 3] uint8 RGB
-    """A frame with its tracks; S is at most trail_frames + 1. Arguments as in `draw_frame`."""
+    """A frame with its tracks; S is at most trail_frames + 1. Arguments as in `draw_tracks`."""
     scale = scale or enlargement(*frame.shape[:2])
     picture = (
         cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)

@@ -19,6 +19,7 @@ import contextlib
 import io
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path

@@ -129,26 +129,28 @@ def run(config: DemoConfig) -> int:
 
     say("\n4/4  drawing overlays and the report")
     dataset = open_dataset(labels)
-    clips = list(dataset)
-    tracked = {clip.key: student.track(clip.frames, clip.queries) for clip in clips}
+    labelled = list(dataset)
+    tracked = {clip.key: student.track(clip.frames, clip.queries) for clip in labelled}
 
     def with_student(clip: Clip) -> Extra:
         return {STUDENT: (tracked[clip.key], student.info.rule)}
 
-    for clip in clips:
+    for clip in labelled:
         (config.out / f"{clip.key}.mp4").write_bytes(overlay(clip, with_student(clip)))
     report = config.out / "report.html"
     write_report(
         report,
         dataset,
-        clips,
+        labelled,
         dataset.teachers,
-        measure(clips, dataset),
-        f"all {len(clips)} clips, and the tracks of the student",
+        measure(labelled, dataset),
+        f"all {len(labelled)} clips, and the tracks of the student",
         tables=score_tables(scores, policies),
         extra=with_student,
     )
-    say(f"{len(clips)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all")
+    say(
+        f"{len(labelled)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all"
+    )
     say(f"look at  {report.resolve()}")
     return 0
 

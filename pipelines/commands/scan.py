@@ -17,7 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from labeler.clips.making import content_hash
+from labeler.io.hashing import file_sha256
 from labeler.sources.listing import Source, list_sources
 from labeler.video.fetch import local_file
 from labeler.video.scan import VideoLimits
@@ -129,7 +129,7 @@ def _hashes(sources: Sequence[Source]) -> Iterator[tuple[Source, str, str]]:
         try:
             with ExitStack() as stack:
                 file = local_file(source.uri, VideoLimits(), stack, source.span)
-                return source, content_hash(file), ""
+                return source, file_sha256(file), ""
         except (VideoError, SurroundingsError, OSError) as error:
             return source, "", str(error)
 

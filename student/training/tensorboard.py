@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from labeler.io.storage import surroundings
-from labeler.show.draw import draw_frame, rainbow
+from labeler.show.draw import draw_tracks, rainbow
 from student.data.batch import Batch
 from student.training.events import StepDone
 
@@ -92,14 +92,12 @@ def strip(
         (labels, batch.visible[0, :STRIP_POINTS].cpu().numpy() & valid),
         (xy[:STRIP_POINTS], visible[:STRIP_POINTS]),
     )
+    colours = rainbow(queries)
     shown = np.unique(np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int))
     return np.concatenate(
         [
             np.concatenate(
-                [
-                    draw_frame(frames, t, xy, seen, rainbow(queries), query_frames=queries[:, 0])
-                    for t in shown
-                ],
+                [*draw_tracks(frames, xy, seen, colours, query_frames=queries[:, 0], only=shown)],
                 1,
             )
             for xy, seen in rows

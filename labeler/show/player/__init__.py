@@ -5,9 +5,9 @@ that loads nothing.
                                       script
     page_of(clip)                     the same as a `Page`, which a notebook shows inline
 
-A page of many clips holds STYLE and SCRIPT once, and for each clip `fragment_of(clip)`, or its
-`payload_of(clip)` in player.html.j2; at its end it calls `startPlayers()`, which starts every
-player under an element (by default the document) that does not run yet. The style takes its colours
+A page of many clips includes player.css and player.js once, and for each clip player.html.j2 with
+its `payload_of(clip)`; at its end it calls `startPlayers()`, which starts every player under an
+element (by default the document) that does not run yet. The style takes its colours
 from the variables --surface, --ink, --quiet, --line, and --accent. A player sends the event "frame"
 when it shows another one, with `detail` {frame, last}, which bubbles. `data-frame` and `data-drawn`
 of <div class="player"> say what it shows.
@@ -35,9 +35,6 @@ from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
 
 FOLDER = Path(__file__).parent
-STYLE, SCRIPT = (
-    (FOLDER / name).read_text(encoding="utf-8") for name in ("player.css", "player.js")
-)
 
 UNIT_PX = 1 / 16
 """Coordinates in a page are int16 in these steps."""
@@ -135,22 +132,6 @@ def html_of(
         _templates()
         .get_template("page.html.j2")
         .render(player=payload, mp4=sample.mp4, colour=colour, under_px=UNDER_PX)
-    )
-
-
-def fragment_of(
-    sample: Sample,
-    *,
-    extra: Extra | None = None,
-    points_shown: int = POINTS_SHOWN,
-    colour: Colour = "support",
-) -> str:
-    """The player alone, for a page that holds STYLE and SCRIPT; arguments as in `html_of`."""
-    payload = payload_of(sample, extra=extra, points_shown=points_shown)
-    return (
-        _templates()
-        .get_template("player.html.j2")
-        .render(player=payload, mp4=sample.mp4, colour=colour)
     )
 
 

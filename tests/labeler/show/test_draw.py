@@ -7,7 +7,6 @@ import pytest
 from labeler.show.draw import (
     TITLE_HEIGHT_PX,
     colour_by,
-    draw_frame,
     draw_tracks,
     enlargement,
     rainbow,
@@ -25,6 +24,11 @@ def grey(t=1, height=60, width=80, level=100):
 def one_point(*places):
     """xy [1, T, 2]"""
     return np.array(places, np.float32)[None]
+
+
+def draw_frame(frames, t, xy, visible, colours, **how):
+    """Frame t alone."""
+    return draw_tracks(frames, xy, visible, colours, only=[t], **how)[0]
 
 
 def drawn(picture, level=100):

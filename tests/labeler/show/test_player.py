@@ -78,13 +78,6 @@ def test_the_payload_holds_what_the_teachers_said(clip):
     assert (array("sees")[1] == clip.visible("still")[shown]).all()
 
 
-def test_a_fragment_is_a_player_without_style_and_script(clip):
-    fragment = player.fragment_of(clip, colour="tracker")
-    assert fragment.startswith('<div class="player"')
-    assert player.SCRIPT not in fragment
-    assert '<option value="tracker" selected>' in fragment
-
-
 def test_a_clip_without_a_query_is_a_page_too(clip):
     none = np.zeros(0, int)
     empty = replace(

@@ -5,82 +5,25 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from benchmarks.harness.jobs import NEAR, STILL, config
 from labeler import open_dataset
 from labeler.labels.agreement import OCCLUDED, stack
 from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
-from pipelines import cli
 from pipelines.jobs.labelling import label
 from pipelines.reports import dataset as inspect_report
 from pipelines.reports.measures import measure
 from pipelines.reports.page import statistics_of, templates
 from pipelines.reports.thumbnail import WIDTH_PX, key_frame, thumbnail
 from teachers import ShardError
-from tests.support.browser import Browser
+from tests.support.html_page import Page
+from tests.support.inspecting import HOSTILE, inspect
 from tests.support.jobs import FAR
 
-HOSTILE = "<img src=x onerror=alert(1)> \"' \u202e"
-"""With a mark that turns round the text behind it, where it is not replaced."""
 SHOWN = HOSTILE.replace("\u202e", "?")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Four clips: two of a.mp4 by `Still` and `Near`, one of b.mp4, one of a hostile name; and a
-    file that is no video."""
-    root = tmp_path_factory.mktemp("inspect")
-    (root / "videos").mkdir()
-    for seed, (name, frames) in enumerate((("a.mp4", 34), ("b.mp4", 16), (f"{HOSTILE}.mp4", 16))):
-        write_moving(root / "videos" / name, seed, frames)
-    (root / "videos" / f"{HOSTILE} broken.mp4").write_text("no video")
-    label(config(root / "videos", root / "labels", (STILL, NEAR)))
-    return root
-
-
-def inspect(folder, *flags):
-    return cli.run(["inspect", str(folder / "labels"), *map(str, flags)])
-
-
-@pytest.fixture(scope="module")
-def page(folder):
-    assert inspect(folder, "--out", folder / "report") == 0
-    return folder / "report" / "index.html"
-
-
-@pytest.fixture(scope="module")
-def split_page(folder):
-    """The same report, whose players are too large for one page."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect_report, "ONE_FILE_BYTES", 10_000)
-        assert inspect(folder, "--out", folder / "split.html") == 0
-    return folder / "split.html"
-
-
-class Page(HTMLParser):
-    """Tags, the addresses that they load, and text, as an HTML parser sees them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.loads, self.text = [], [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.loads += [
-            value
-            for name, value in attrs
-            if name in {"src", "href", "poster", "srcset", "action", "data"}
-        ]
-        assert not any(name.startswith("on") for name, _ in attrs)
-
-    def handle_data(self, data):
-        self.text += data
 
 
 # --- what the file holds
@@ -344,196 +287,3 @@ def test_the_page_of_500_clips_is_far_below_30_mb(folder, tmp_path, monkeypatch)
         sizes.append((tmp_path / "index.html").stat().st_size)
     a_clip = (sizes[1] - sizes[0]) / (2 * len(dataset))
     assert sizes[0] + 500 * a_clip < 15e6
-
-
-# --- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(chromium, page, tmp_path_factory):
-    browser = Browser(chromium, page, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-HELPERS = """
-const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-const until = async (true_) => { while (!true_()) await wait(20); };
-const type = (element, value) => {
-  element.value = value;
-  element.dispatchEvent(new Event("input", { bubbles: true }));
-};
-const rows = () => [...document.querySelectorAll(".clips tbody tr")];
-const shown = () => rows().filter((row) => !row.hidden && row.offsetHeight);
-const column = (name) => {
-  const heads = [...document.querySelectorAll(".clips th")];
-  const at = heads.findIndex((each) => each.innerText.startsWith(name));
-  return shown().map((row) => row.children[at].dataset.value);
-};
-const press = (key) => {
-  const event = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
-  return document.activeElement.dispatchEvent(event);
-};
-const player = () => document.querySelector("dialog .player");
-const openFirst = async () => {
-  shown()[0].querySelector(".open").click();
-  await until(() => player()?.dataset.frame);
-};
-"""
-
-
-def ask(browser, script):
-    return browser.evaluate(f"(async () => {{ {HELPERS} {script} }})()")
-
-
-@pytest.mark.slow
-def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
-    told = ask(
-        browser,
-        """
-        const counts = [];
-        for (const words of ["a.mp4", "A.MP4", "onerror", "nothing like this", ""]) {
-          type(document.querySelector("#words"), words);
-          counts.push([shown().length, document.querySelector("#count").value]);
-        }
-        type(document.querySelector("#band"), "0 0");
-        counts.push([shown().length, ""]);
-        type(document.querySelector("#band"), "0 1");
-        return counts;""",
-    )
-    assert told == [
-        [2, "2 of 4 clips"],
-        [2, "2 of 4 clips"],
-        [1, "1 of 4 clips"],
-        [0, "0 of 4 clips"],
-        [4, "4 of 4 clips"],
-        [0, ""],
-    ]
-
-
-@pytest.mark.slow
-def test_a_heading_sorts_and_once_more_turns_it_round(browser):
-    told = ask(
-        browser,
-        """
-        const sorts = [...document.querySelectorAll(".sort")];
-        const button = (name) => sorts.find((each) => each.innerText.startsWith(name));
-        const seen = [];
-        for (const name of ["Source", "Source", "Disagreement", "Disagreement"]) {
-          button(name).click();
-          seen.push(column(name));
-        }
-        return [...seen, document.querySelectorAll("[aria-sort]").length];""",
-    )
-    up, down, most, least, sorted_columns = told
-    names = [uri.rpartition("/")[2] for uri in up]
-    assert names[-3:] == ["a.mp4", "a.mp4", "b.mp4"]
-    assert down == up[::-1]
-    assert [float(value) for value in most] == sorted(map(float, most), reverse=True)
-    assert [float(value) for value in least] == sorted(map(float, least))
-    assert sorted_columns == 1
-
-
-@pytest.mark.slow
-def test_a_clip_opens_plays_and_switches_teachers(browser):
-    told = ask(
-        browser,
-        """
-        await openFirst();
-        const focused = document.activeElement === player();
-        const video = player().querySelector("video");
-        const before = Number(player().dataset.drawn);
-        press("1");
-        const without = Number(player().dataset.drawn);
-        press("1"); press("ArrowRight"); press("ArrowRight");
-        const frame = player().dataset.frame, line = document.querySelector("dialog .playhead");
-        const playhead = Number(line.getAttribute("x1"));
-        press(" ");
-        await until(() => !video.paused && Number(player().dataset.frame) > 4);
-        press(" ");
-        const open = document.querySelector("dialog").open;
-        return [focused, before, without, frame, playhead, open, location.hash];
-        """,
-    )
-    focused, before, without, frame, playhead, is_open, address = told
-    assert (focused, before, without, frame, is_open) == (True, 48, 24, "2", True)
-    assert playhead == pytest.approx(300 * 2 / 15)
-    assert len(address) > 1
-
-
-@pytest.mark.slow
-def test_keys_go_through_the_clips_and_closing_leaves_nothing_playing(browser):
-    told = ask(
-        browser,
-        """
-        if (!document.querySelector("dialog").open) await openFirst();
-        const key = () => player().getAttribute("aria-label"), first = key();
-        press("n"); await until(() => key() !== first);
-        const second = key();
-        press("p"); await until(() => key() === first);
-        document.querySelector("dialog").close(); await until(() => !player());
-        const back = document.activeElement.className;
-        const videos = document.querySelectorAll("video").length;
-        press("/");
-        return [first !== second, videos, location.hash, back, document.activeElement.id];""",
-    )
-    assert told == [True, 0, "", "open", "words"]
-
-
-@pytest.mark.slow
-def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
-    focus = """(() => { const at = document.activeElement; return [at.id || at.className,
-        getComputedStyle(at.matches(".player") ? at.querySelector(".stage") : at).outlineStyle
-          !== "none"]; })()"""
-    ask(
-        browser,
-        "document.querySelector('dialog').close(); await wait(50); scrollTo(0, 0); "
-        "document.activeElement.blur();",
-    )
-    browser.press("/")
-    seen = [browser.evaluate(focus)]
-    for _ in range(8):
-        browser.press("Tab")
-        seen.append(browser.evaluate(focus))
-    assert seen == [["words", True], ["band", True], *[["sort", True]] * 6, ["open", True]]
-    browser.press("Enter")
-    ask(browser, "await until(() => player()?.dataset.frame)")
-    assert browser.evaluate(focus) == ["player", True]
-    browser.press("ArrowRight")
-    browser.press("ArrowRight")
-    assert ask(browser, "return player().dataset.frame") == "2"
-    browser.press(" ")
-    assert ask(browser, "await wait(50); return player().querySelector('video').paused") is False
-    browser.press("Escape")
-    ask(browser, "await until(() => !player())")
-    assert browser.evaluate(focus) == ["open", True]
-
-
-@pytest.mark.slow
-def test_a_player_beside_the_page_opens_the_same(chromium, split_page, tmp_path):
-    browser = Browser(chromium, split_page, tmp_path)
-    try:
-        told = ask(
-            browser,
-            """
-            await openFirst();
-            const drawn = player().dataset.drawn;
-            document.querySelector("dialog").close(); await until(() => !player());
-            const row = shown()[1];
-            row.dataset.file = "missing.js";
-            row.querySelector(".open").click();
-            await until(() => document.querySelector("dialog").open);
-            return [drawn, document.querySelector(".opened").innerText];""",
-        )
-        assert told == [
-            "48",
-            "Could not read missing.js: it belongs into the same folder as this page.",
-        ]
-        assert browser.evaluate("document.documentElement.dataset.error ?? null") is None
-    finally:
-        browser.close()
-
-
-@pytest.mark.slow
-def test_the_page_has_no_error(browser):
-    assert browser.evaluate("document.documentElement.dataset.error ?? null") is None
