@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 import teachers
+from labeler.labels.teacher_choice import checkpoints, refuse_untrained
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.reader import knows_hidden_points
-from teachers.errors import ConfigError
 from teachers.interface import Teacher
 
 
@@ -38,25 +38,13 @@ class InlineLabels:
             ConfigError: no such teacher, or one with random weights. CheckpointError: weights that
                 are missing or not of that network.
         """
-        files: dict[str, str] = {}
-        for text in config.checkpoint:
-            name, separator, file = text.partition("=")
-            if not separator or name not in config.teachers:
-                raise ConfigError(
-                    f"checkpoint {text}: write NAME=FILE with a NAME of the teachers "
-                    f"({', '.join(config.teachers)})."
-                )
-            files[name] = file
+        files = checkpoints(config.checkpoint, config.teachers)
         trackers = {}
         for name in config.teachers:
             trackers[name] = teachers.load(
                 name, checkpoint=files.get(name), device=str(device), mode="recipe"
             )
-            if trackers[name].info.checkpoint_sha256 == "random":
-                raise ConfigError(
-                    f"teacher {name!r} has random weights: noise is never a label. Give it a "
-                    "checkpoint."
-                )
+        refuse_untrained({name: tracker.info for name, tracker in trackers.items()})
         return cls(trackers)
 
     def label(self, batch: Batch) -> Batch:

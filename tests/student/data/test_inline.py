@@ -78,7 +78,7 @@ def test_a_student_learns_from_inline_labels(dataset, tmp_path):
 
 def test_teachers_that_cannot_be_are_refused(dataset):
     with pytest.raises(
-        ConfigError, match="checkpoint tapir=file: write NAME=FILE with a NAME of the teachers"
+        ConfigError, match="checkpoint tapir=file: write NAME=FILE with a NAME from --teachers"
     ):
         InlineLabels.of(inline(dataset, checkpoint=("tapir=file",)), CPU)
     with pytest.raises(ConfigError, match="no teacher 'nobody'"):
