@@ -16,14 +16,13 @@ from typing import Protocol
 
 import numpy as np
 
+from labeler.clips import DecodingProcess
 from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
-from labeler.clips.process import DecodingProcess, Item, VideoEnd
+from labeler.clips.process import Item, VideoEnd
 from labeler.fingerprint import fingerprint
+from labeler.io import Storage, surroundings
 from labeler.io.scratch import scratch_folder
-from labeler.io.storage import Storage, surroundings
-from labeler.labels import agreement
-from labeler.labels.agreement import AgreementConfig
-from labeler.labels.sample import Sample
+from labeler.labels import AgreementConfig, Sample, agreement
 from labeler.labels.teacher_choice import refuse_untrained
 from labeler.reasons import LeftOut
 from labeler.shards.manifest import Frozen
@@ -39,7 +38,7 @@ from labeler.shards.plan import Unit
 from labeler.shards.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
 from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
 from labeler.shards.tar import ShardWriter
-from labeler.video.encode import decode_clip
+from labeler.video import decode_clip
 from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
 

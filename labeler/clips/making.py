@@ -28,10 +28,9 @@ from labeler.clips.choice import (
 from labeler.clips.queries import sample_queries
 from labeler.clips.recipe import SCHEMA, ClipRecipe
 from labeler.clips.shots import find_cuts, shots
-from labeler.io.hashing import file_sha256
-from labeler.sources.listing import Source
-from labeler.video.decode import VideoReader, open_video
-from labeler.video.encode import decode_clip, encode_clip
+from labeler.io import file_sha256
+from labeler.sources import Source
+from labeler.video import VideoReader, decode_clip, encode_clip, open_video
 from teachers import VideoError
 
 ANALYSIS_SIDE = 64

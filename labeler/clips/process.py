@@ -19,7 +19,7 @@ from labeler.clips.isolate import Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.recipe import ClipRecipe
 from labeler.reasons import LeftOut
-from labeler.sources.listing import Source
+from labeler.sources import Source
 from teachers import SurroundingsError, TapdistillError, VideoError
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
+from labeler.video import EncodeConfig
 from labeler.video.decode import Decoder
-from labeler.video.encode import EncodeConfig
 from labeler.video.scan import VideoLimits
 
 SCHEMA = 1

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labeler.labels.sample import Sample
-from labeler.video.encode import decode_clip
+from labeler.labels import Sample
+from labeler.video import decode_clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ class Clip(Sample):
             points: so many of the points are drawn at most, evenly chosen in the order of the
                 queries; the player says so.
         """
-        from labeler.show.player import page_of
+        from labeler.show import page_of
 
         return page_of(self, points_shown=points)
 

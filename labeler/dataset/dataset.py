@@ -31,10 +31,8 @@ import pandas as pd
 
 from labeler.dataset.clip import Clip
 from labeler.dataset.summary import as_html, as_text, summary_rows
-from labeler.io.storage import Storage
-from labeler.labels import disagreement
-from labeler.labels.agreement import AgreementConfig
-from labeler.labels.sample import Sample
+from labeler.io import Storage
+from labeler.labels import AgreementConfig, Sample, disagreement
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz

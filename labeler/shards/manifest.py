@@ -11,10 +11,11 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from labeler.clips.recipe import SCHEMA, ClipRecipe
-from labeler.io.storage import Storage
+from labeler.clips import ClipRecipe
+from labeler.clips.recipe import SCHEMA
+from labeler.io import Storage
 from labeler.shards.members import check_schema
-from labeler.sources.filters import WordFilter
+from labeler.sources import WordFilter
 from teachers import ConfigError, ShardError
 
 NAME = "dataset.json"

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from labeler.clips.recipe import SCHEMA
-from labeler.labels.agreement import Labels
-from labeler.labels.sample import Sample
+from labeler.labels import Labels, Sample
 from teachers import ShardError, TeacherInfo, Tracks
 
 UNIT_PX = 1 / 64

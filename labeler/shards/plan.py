@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from labeler.reasons import LeftOut
-from labeler.sources.listing import Source
+from labeler.sources import Source
 from teachers import ShardError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")

@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 
 from labeler.clips.recipe import SCHEMA
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from labeler.reasons import LeftOut
 from labeler.shards.checked_json import check_types
 from labeler.shards.members import MAX_MEMBER_BYTES, check_schema, to_json

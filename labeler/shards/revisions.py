@@ -11,11 +11,9 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import Any
 
+from labeler.io import Storage, surroundings
 from labeler.io.scratch import scratch_folder
-from labeler.io.storage import Storage, surroundings
-from labeler.labels import agreement
-from labeler.labels.agreement import AgreementConfig, Labels
-from labeler.labels.sample import Sample
+from labeler.labels import AgreementConfig, Labels, Sample, agreement
 from labeler.shards.members import from_members, members
 from labeler.shards.records import ClipEntry, Record, commit, tar_of
 from labeler.shards.tar import ShardWriter, WrittenShard, read_samples

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from labeler.reasons import LeftOut
 from labeler.shards.members import to_json
 from labeler.shards.plan import (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from labeler.io.hashing import file_sha256
+from labeler.io import file_sha256
 from labeler.shards.members import MAX_MEMBER_BYTES
 from teachers import ShardError
 

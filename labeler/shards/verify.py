@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from labeler.io.hashing import file_sha256
-from labeler.io.storage import PART, Storage, surroundings
+from labeler.io import Storage, file_sha256, surroundings
+from labeler.io.storage import PART
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labeler.labels import Sample
 from labeler.labels.agreement import OCCLUDED, medoids, stack
 from labeler.labels.disagreement import teacher_distances
-from labeler.labels.sample import Sample
 from labeler.show.player import tracker_colour
 from teachers import ConfigError
 

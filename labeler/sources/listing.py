@@ -23,8 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labeler.io import surroundings
 from labeler.io.secrets import refuse_secrets
-from labeler.io.storage import check_protocol, file_system, surroundings, tag_of
+from labeler.io.storage import check_protocol, file_system, tag_of
 from labeler.sources.lists import LISTS, TABLES, read_entries
 from labeler.sources.metadata import to_metadata
 from teachers import ConfigError

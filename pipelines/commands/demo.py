@@ -30,17 +30,16 @@ import pandas as pd
 from rich.progress import Progress
 
 import teachers
-from labeler.clips.queries import QueryConfig
-from labeler.dataset.clip import Clip
-from labeler.dataset.dataset import open_dataset
+from labeler.clips import QueryConfig
+from labeler.dataset import Clip, open_dataset
 from labeler.fingerprint import one_thread
-from labeler.io.hashing import file_sha256
-from labeler.labels.agreement import AgreementConfig
+from labeler.io import file_sha256
+from labeler.labels import AgreementConfig, Sample
 from labeler.labels.policies import POLICIES
-from labeler.labels.sample import Sample
-from labeler.show.draw import draw_tracks, enlargement, rainbow, side_by_side
+from labeler.show import draw_tracks, rainbow
+from labeler.show.draw import enlargement, side_by_side
 from labeler.show.player import Extra
-from labeler.video.encode import decode_clip, encode_clip
+from labeler.video import decode_clip, encode_clip
 from pipelines.commands.label import run_labelling
 from pipelines.commands.train import run_training
 from pipelines.jobs.config import LabelConfig

@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.progress import track
 
-from labeler.dataset.clip import Clip
-from labeler.dataset.dataset import Dataset, open_dataset
+from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.labels.policies import POLICIES
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter

@@ -14,8 +14,8 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
-from labeler.dataset.clip import Clip
-from labeler.dataset.dataset import Dataset, Which, open_dataset
+from labeler.dataset import Clip, Dataset, open_dataset
+from labeler.dataset.dataset import Which
 from pipelines.reports.dataset import write_report
 from pipelines.reports.measures import MEASURED, Measures, measure, with_teachers
 from pipelines.terminal.console import console, say

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from labeler.io.storage import Storage
-from labeler.labels.agreement import AgreementConfig
+from labeler.io import Storage
+from labeler.labels import AgreementConfig
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.records import Record, latest, latest_records

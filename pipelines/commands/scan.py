@@ -17,8 +17,8 @@ from typing import Annotated
 
 import tyro
 
-from labeler.io.hashing import file_sha256
-from labeler.sources.listing import Source, list_sources
+from labeler.io import file_sha256
+from labeler.sources import Source, list_sources
 from labeler.video.fetch import local_file
 from labeler.video.scan import VideoLimits
 from pipelines.terminal.console import say

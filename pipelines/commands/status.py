@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.plan import read_plans

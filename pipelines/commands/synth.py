@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from rich.progress import track
 
-from labeler.show.draw import draw_tracks, rainbow
-from labeler.video.encode import encode_clip
+from labeler.show import draw_tracks, rainbow
+from labeler.video import encode_clip
 from pipelines.terminal.console import console, say
 from student.synth.scene import SynthConfig, generate, save
 from teachers import ConfigError

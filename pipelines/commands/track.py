@@ -23,11 +23,11 @@ import numpy as np
 import tyro
 
 from labeler.clips.queries import read_queries
+from labeler.show import Overlay
 from labeler.show.flow import draw_flow
-from labeler.show.overlay import Overlay
+from labeler.video import VideoWriter, open_frames
 from labeler.video.fetch import shown
-from labeler.video.frames import FramePart, FrameSource, open_frames, read_all
-from labeler.video.writer import VideoWriter
+from labeler.video.frames import FramePart, FrameSource, read_all
 from pipelines.terminal.console import console, say
 from pipelines.terminal.tracking import Counts, summary, watched
 from pipelines.tracking.stream import follow

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from labeler.shards.records import latest_records
 from labeler.shards.verify import collect_garbage, verify
 from pipelines.terminal.console import console, say

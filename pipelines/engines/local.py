@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from labeler.clips.process import DecodingProcess
+from labeler.clips import DecodingProcess
 from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit

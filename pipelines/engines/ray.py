@@ -34,8 +34,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from labeler.clips.choice import ClipConfig
-from labeler.clips.process import DecodingProcess
+from labeler.clips import ClipConfig, DecodingProcess
 from labeler.fingerprint import one_thread
 from labeler.io import s3
 from labeler.shards.plan import Unit

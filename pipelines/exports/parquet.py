@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labeler.labels.sample import Sample
+from labeler.labels import Sample
 
 NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from labeler.dataset.clip import Clip
+from labeler.dataset import Clip
 from labeler.labels.agreement import OCCLUDED
 from labeler.show.draw import to_jpeg
 from labeler.show.player import tracker_colour

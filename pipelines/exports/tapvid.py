@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from labeler.dataset.clip import Clip
-from labeler.labels.agreement import AgreementConfig
-from labeler.labels.policies import POLICIES, choose
+from labeler.dataset import Clip
+from labeler.labels import AgreementConfig, choose
+from labeler.labels.policies import POLICIES
 from student.clip import TestClip
 from teachers import ConfigError
 

@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from labeler.clips.choice import ClipConfig
-from labeler.clips.queries import QueryConfig
+from labeler.clips import ClipConfig, QueryConfig
 from labeler.io.secrets import refuse_secrets
-from labeler.labels.agreement import AgreementConfig
+from labeler.labels import AgreementConfig
 from labeler.labels.teacher_choice import checkpoints
 from labeler.reasons import REASONS
 from labeler.shards.manifest import Frozen
-from labeler.sources.filters import WordFilter
+from labeler.sources import WordFilter
+from labeler.video import EncodeConfig
 from labeler.video.decode import Decoder
-from labeler.video.encode import EncodeConfig
 from labeler.video.scan import VideoLimits
 from pipelines.engines.common import DecodeLimits, TeacherSpec
 from teachers import ConfigError

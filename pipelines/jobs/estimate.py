@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labeler.clips import DecodingProcess
 from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
-from labeler.clips.process import DecodingProcess
 from labeler.fingerprint import one_thread
-from labeler.io.storage import Storage
-from labeler.labels import agreement
-from labeler.labels.sample import Sample
+from labeler.io import Storage
+from labeler.labels import Sample, agreement
 from labeler.shards.members import info_to_meta, members, stored
 from labeler.shards.plan import NO_UNIT, cut_into_units, read_plans, sources_of
-from labeler.sources.listing import Source, list_sources
+from labeler.sources import Source, list_sources
 from pipelines.engines.local import LocalTrackers
 from teachers import Tracks
 

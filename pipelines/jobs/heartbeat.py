@@ -14,7 +14,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from labeler.io.storage import Storage
+from labeler.io import Storage
 from pipelines.jobs.progress import Snapshot
 from teachers import ConfigError, TapdistillError
 

@@ -19,8 +19,8 @@ from importlib.metadata import version
 
 import pandas as pd
 
+from labeler.io import Storage
 from labeler.io.scratch import remove_abandoned
-from labeler.io.storage import Storage
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import (
@@ -33,7 +33,7 @@ from labeler.shards.plan import (
     unit_that_counts,
 )
 from labeler.shards.records import Record, latest_names, latest_records
-from labeler.sources.listing import list_sources
+from labeler.sources import list_sources
 from labeler.unit import Job, TeachersReady, VideoDone, check_same_teachers
 from pipelines.engines import local as engine_local
 from pipelines.engines.common import UnitOpen

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labeler.dataset.clip import Clip
-from labeler.dataset.dataset import Dataset
+from labeler.dataset import Clip, Dataset
 from labeler.labels.agreement import VISIBLE, stack
 from labeler.labels.disagreement import disagreement
 from labeler.reasons import REASONS

@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from labeler.dataset.clip import Clip
-from labeler.dataset.dataset import Dataset
-from labeler.labels import disagreement
-from labeler.labels.agreement import OCCLUDED, AgreementConfig
+from labeler.dataset import Clip, Dataset
+from labeler.labels import AgreementConfig, disagreement
+from labeler.labels.agreement import OCCLUDED
 
 MEASURED = 64
 """Clips that are measured at most."""

@@ -18,8 +18,8 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from labeler.labels import Sample
 from labeler.labels.agreement import OCCLUDED, Stack
-from labeler.labels.sample import Sample
 from labeler.shards.tables import Accounts
 from labeler.show import player
 from pipelines.wording import harmless

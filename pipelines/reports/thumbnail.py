@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
-from labeler.dataset.clip import Clip
+from labeler.dataset import Clip
 from labeler.labels.agreement import VISIBLE
 from labeler.show.draw import colour_by, draw_picture, to_jpeg
 from labeler.show.player import evenly

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 import teachers
-from labeler.show.overlay import Overlay
+from labeler.show import Overlay
+from labeler.video import VideoWriter
 from labeler.video.frames import FrameSource
-from labeler.video.writer import VideoWriter
 from pipelines.terminal.console import say
 from pipelines.terminal.tracking import Counts, watched
 from pipelines.tracking.track_file import TrackFile, TrackWriter

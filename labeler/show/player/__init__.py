@@ -29,7 +29,7 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
-from labeler.labels.sample import Sample
+from labeler.labels import Sample
 from labeler.show.draw import colour_by, rainbow
 from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
