@@ -196,9 +196,12 @@ def test_the_layout_on_the_page_about_clusters_is_that_of_such_a_cluster():
 def texts_of_the_code() -> list[str]:
     """Every string constant of the source, those inside f-strings too."""
     files = [
-        file
-        for package in ("teachers", "labeler", "student", "pipelines")
-        for file in (ROOT / package).rglob("*.py")
+        ROOT / "tapdistill.py",
+        *(
+            file
+            for package in ("teachers", "labeler", "student", "pipelines")
+            for file in (ROOT / package).rglob("*.py")
+        ),
     ]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
     return [

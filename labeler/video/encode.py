@@ -150,12 +150,14 @@ def h264_frame(
 
 
 @contextlib.contextmanager
-def stored_clip(mp4: bytes, name: str = "clip.mp4") -> Iterator[av.VideoStream]:
-    """The video stream of an mp4 of `encode_clip`, opened; its container is `stream.container`. A
-    ShardError, which says `name`, for what cannot be read from it."""
+def stored_clip(
+    mp4: bytes, name: str = "clip.mp4"
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container of an mp4 of `encode_clip`, opened, and its video stream. A ShardError, which
+    says `name`, for what cannot be read from them."""
     try:
         with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
-            yield container.streams.video[0]
+            yield container, container.streams.video[0]
     except (av.FFmpegError, LookupError, ValueError, StopIteration) as error:
         raise ShardError(
             f"{name}: not a readable mp4 ({error}). Check its shard with `tapdistill verify`."
@@ -171,9 +173,9 @@ def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
         ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
             says.
     """
-    with stored_clip(mp4, name) as stream:
+    with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
-        decoded = list(stream.container.decode(stream))
+        decoded = list(container.decode(stream))
         promised = stream.frames
     broken = sum(frame.is_corrupt for frame in decoded)
     if broken or not decoded or len(decoded) != promised:

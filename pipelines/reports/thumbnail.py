@@ -53,17 +53,17 @@ def key_frame(mp4: bytes, size_hw: tuple[int, int], name: str) -> tuple[int, np.
     ShardError, which says `name`, if it cannot be decoded.
     """
     height, width = size_hw
-    with stored_clip(mp4, name) as stream:
+    with stored_clip(mp4, name) as (container, stream):
         packets = [
             (packet.pts, packet.is_keyframe)
-            for packet in stream.container.demux(stream)
+            for packet in container.demux(stream)
             if packet.pts is not None
         ]
         shown = sorted(pts for pts, _ in packets)
         numbers = [shown.index(pts) for pts, is_key in packets if is_key]
         number = min(numbers, key=lambda each: abs(each - (len(shown) - 1) / 2))
-        stream.container.seek(shown[number], stream=stream)
-        frame = next(stream.container.decode(stream))
+        container.seek(shown[number], stream=stream)
+        frame = next(container.decode(stream))
     size = {"width": WIDTH_PX, "height": max(1, round(WIDTH_PX * height / width))}
     rgb = frame.reformat(
         **size,

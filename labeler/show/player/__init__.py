@@ -184,10 +184,10 @@ def evenly(points: int, most: int) -> np.ndarray:
 def frame_times(mp4: bytes) -> list[float]:
     """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown
     first is at 0."""
-    with stored_clip(mp4) as stream:
+    with stored_clip(mp4) as (container, stream):
         times = sorted(
             float(packet.pts * packet.time_base)
-            for packet in stream.container.demux(stream)
+            for packet in container.demux(stream)
             if packet.pts is not None and packet.time_base is not None
         )
     return [time - times[0] for time in times]

@@ -151,6 +151,16 @@ def test_a_child_that_dies_before_it_is_up_is_no_fault_of_the_video(monkeypatch)
         isolated.call("add", 1, about="a.mp4")
 
 
+def test_a_child_finds_our_packages_in_a_folder_with_others_of_these_names(tmp_path, monkeypatch):
+    for name in ("teachers", "labeler"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with Isolated("fractions:Fraction", 22, 7) as fraction:
+        assert fraction.call("limit_denominator", 5) == 3
+
+
 def test_a_child_that_dies_between_requests_is_noticed(guest):
     os.kill(guest.call("pid"), signal.SIGABRT)
     with pytest.raises(VideoError, match="SIGABRT"):

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from benchmarks.harness.jobs import (
     FRAMES,
@@ -27,10 +30,10 @@ from labeler.shards.records import latest_records
 from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
-from pipelines.engines.ray import note_on_store
+from pipelines.engines.ray import _own_packages_first, note_on_store
 from pipelines.jobs.labelling import label
 from teachers import ConfigError
-from tests.support.jobs import SLOW, wait_for
+from tests.support.jobs import ROOT, SLOW, wait_for
 from tests.support.stub_teachers import FEW_FRAMES
 
 TEACHERS = (STILL, NEAR)
@@ -60,6 +63,29 @@ def test_a_layout_fits_in_its_cluster(nodes, teachers, workers, groups, each, gp
         for cpus, gpus in nodes
     )
     assert room >= groups
+
+
+def test_a_worker_finds_our_packages_in_a_folder_with_others_of_these_names(tmp_path, monkeypatch):
+    """Ray puts the driver's folder first on a worker's path, then runs what is given here, as it
+    comes out of a pickle."""
+    monkeypatch.chdir(tmp_path)
+    assert _own_packages_first() == {}
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers" / "__init__.py").touch()
+    hook = cloudpickle.dumps(_own_packages_first()["worker_process_setup_hook"])
+    worker = (
+        "import pickle, sys; sys.path.insert(0, sys.argv[1]); "
+        "pickle.loads(bytes.fromhex(sys.argv[2]))(); "
+        "import teachers.errors, pipelines.engines.common; print(sys.path[0] == sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", worker, str(tmp_path), hook.hex()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
 @pytest.mark.parametrize(
