@@ -20,7 +20,7 @@ from labeler.clips import DecodingProcess
 from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
 from labeler.clips.process import Item, VideoEnd
 from labeler.fingerprint import fingerprint
-from labeler.io import Storage, surroundings
+from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Sample, agreement
 from labeler.labels.teacher_choice import refuse_untrained
@@ -133,7 +133,7 @@ def do_unit(
     storage = Storage(job.url)
     tracked: Tracked = {}
     # whatever a disk or the network refuses, here or in the decoder's process
-    with surroundings(f"do unit {unit.number}"):
+    with transient_errors(f"do unit {unit.number}"):
         while True:
             record = latest(storage, unit.number)
             if record is not None:

@@ -41,7 +41,7 @@ class DecodingProcess:
         self._thread = ThreadPoolExecutor(1, "decode-ahead")
         self._deadline_s = deadline_s
         self._now: _Fetch | None = None
-        self._foretold: _Fetch | None = None
+        self._prefetched: _Fetch | None = None
         self._closed = False
 
     def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
@@ -52,13 +52,13 @@ class DecodingProcess:
         """
         if self._now is not None:
             self._now.cancel()
-        if self._foretold is not None and self._foretold.videos == videos:
-            self._now = self._foretold
+        if self._prefetched is not None and self._prefetched.videos == videos:
+            self._now = self._prefetched
         else:
-            if self._foretold is not None:
-                self._foretold.cancel()
+            if self._prefetched is not None:
+                self._prefetched.cancel()
             self._now = self._fetch(videos)
-        self._foretold = self._fetch(then) if then else None
+        self._prefetched = self._fetch(then) if then else None
         return iter(self._now)
 
     def _fetch(self, videos: Sequence[Source]) -> _Fetch:
@@ -104,7 +104,7 @@ class DecodingProcess:
                     detail=str(error),
                     attempts=attempt,
                 )
-            except (TapdistillError, OSError):  # of the job or the surroundings
+            except (TapdistillError, OSError):  # of the job, or transient
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError
                 raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
@@ -126,7 +126,7 @@ class DecodingProcess:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._closed = True
-        for fetch in (self._now, self._foretold):
+        for fetch in (self._now, self._prefetched):
             if fetch is not None:
                 fetch.cancel()
         self._process.close()  # ends the request in flight, if there is one

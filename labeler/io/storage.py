@@ -31,7 +31,7 @@ PART = ".part"
 CONFLICTS = 5
 """Times that S3 may answer a create-only write with "conflict", which is neither won nor lost,
 before it is an error."""
-OF_THE_NETWORK = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
+NETWORK_PACKAGES = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
 """Packages whose errors are the network's, though not all of them are OSErrors."""
 
 s3.prepare()
@@ -56,22 +56,22 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The whole file; ShardError if there is none."""
-        with self._missing(name), surroundings(f"read {self.url}/{name}"):
+        with self._missing(name), transient_errors(f"read {self.url}/{name}"):
             return self.fs.cat_file(self.path(name))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """`size` bytes from `start`, without reading the rest of the file."""
-        with self._missing(name), surroundings(f"read {self.url}/{name}"):
+        with self._missing(name), transient_errors(f"read {self.url}/{name}"):
             return self.fs.cat_file(self.path(name), start=start, end=start + size)
 
     def open(self, name: str) -> BinaryIO:
         """The file, opened for reading."""
-        with self._missing(name), surroundings(f"open {self.url}/{name}"):
+        with self._missing(name), transient_errors(f"open {self.url}/{name}"):
             return self.fs.open(self.path(name), "rb")
 
     def size(self, name: str) -> int | None:
         """Bytes of the file, or None if there is none."""
-        with surroundings(f"look at {self.url}/{name}"):
+        with transient_errors(f"look at {self.url}/{name}"):
             try:
                 return self.fs.info(self.path(name))["size"]
             except FileNotFoundError:
@@ -79,7 +79,7 @@ class Storage:
 
     def modified(self, name: str) -> float:
         """When the file was last written, in seconds since 1970; now, if it is gone."""
-        with surroundings(f"look at {self.url}/{name}"):
+        with transient_errors(f"look at {self.url}/{name}"):
             try:
                 return self.fs.modified(self.path(name)).timestamp()
             except FileNotFoundError:
@@ -92,7 +92,7 @@ class Storage:
     def tags(self, folder: str = "") -> dict[str, str]:
         """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty
         if there is no such folder."""
-        with surroundings(f"list {self.url}/{folder}"):
+        with transient_errors(f"list {self.url}/{folder}"):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
             try:
                 entries = self.fs.ls(self.path(folder), detail=True)
@@ -106,7 +106,7 @@ class Storage:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
-        with surroundings(f"write {self.url}/{name}"):
+        with transient_errors(f"write {self.url}/{name}"):
             if self.local:
                 return self._link(name, data)
             for _ in range(CONFLICTS):
@@ -124,7 +124,7 @@ class Storage:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole, over an old one if there is one; readers see the old or the new."""
-        with surroundings(f"write {self.url}/{name}"):
+        with transient_errors(f"write {self.url}/{name}"):
             if self.local:
                 with self._part(name, data) as part:
                     os.replace(part, self.path(name))
@@ -134,7 +134,7 @@ class Storage:
     def publish(self, file: Path, name: str) -> None:
         """Copy a finished local file here; it is visible only when complete. Equal names mean equal
         bytes: twice is harmless."""
-        with surroundings(f"write {self.url}/{name}"):
+        with transient_errors(f"write {self.url}/{name}"):
             if self.local:
                 with self._part(name, file) as part:
                     os.replace(part, self.path(name))
@@ -143,7 +143,7 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Remove a file; fine if it is gone already."""
-        with surroundings(f"remove {self.url}/{name}"), contextlib.suppress(FileNotFoundError):
+        with transient_errors(f"remove {self.url}/{name}"), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
     def remove_abandoned_parts(self, folder: str) -> None:
@@ -210,7 +210,7 @@ def file_system(url: str) -> tuple[Any, str]:
     """
     refuse_secrets(url)
     check_protocol(url)
-    with surroundings(f"open {url}"):
+    with transient_errors(f"open {url}"):
         try:
             urlsplit(url)
             return (
@@ -223,7 +223,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def surroundings(doing: str) -> Iterator[None]:
+def transient_errors(doing: str) -> Iterator[None]:
     """An OSError other than a missing file becomes a SurroundingsError: the disk, the network, or
     the permissions, not the data."""
     try:
@@ -233,7 +233,7 @@ def surroundings(doing: str) -> Iterator[None]:
     except Exception as error:
         if (
             not isinstance(error, OSError)
-            and type(error).__module__.partition(".")[0] not in OF_THE_NETWORK
+            and type(error).__module__.partition(".")[0] not in NETWORK_PACKAGES
         ):
             raise
         raise SurroundingsError(

@@ -108,7 +108,8 @@ def what_if(
         for tau in tau_px
         for least in min_support
     ]
-    kept, labels, queries, places = np.zeros(len(configs), int), np.zeros(len(configs), int), 0, 0
+    kept, labels = np.zeros(len(configs), int), np.zeros(len(configs), int)
+    queries = positions = 0
     for sample in samples:
         stacked = stack(sample.tracks, sample.rules, sample.size_hw)
         medoid, distance = medoids(stacked.xy, stacked.sees)
@@ -120,7 +121,7 @@ def what_if(
                 judged.valid & (judged.state == VISIBLE) & judged.keep[:, None]
             ).sum()
         queries += len(asked)
-        places += medoid.size
+        positions += medoid.size
     return pd.DataFrame(
         {
             "tau_px": [config.tau_px for config in configs],
@@ -128,7 +129,7 @@ def what_if(
             "queries": queries,
             "kept": kept,
             "share": kept / max(queries, 1),
-            "label_share": labels / max(places, 1),
+            "label_share": labels / max(positions, 1),
         }
     )
 

@@ -145,26 +145,26 @@ class Record:
             record = cls(**fields)
             for one in (record, *record.videos, *record.clips, *record.rows):
                 check_types(one)
-            record._check_places()
+            record._check_ranges()
             return record
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ShardError(
                 f"{what} is not a commit record ({error}). Run `tapdistill verify`."
             ) from error
 
-    def _check_places(self) -> None:
-        """ValueError for a place that no record of ours names: records come with data sets of other
+    def _check_ranges(self) -> None:
+        """ValueError for a range that no record of ours has: records come with data sets of other
         people."""
         if self.tar is not None and not TAR.fullmatch(self.tar):
             raise ValueError(f"{self.tar!r} is no name of a shard")
-        places = [place for entry in self.clips for place in entry.offsets.values()]
+        ranges = [found for entry in self.clips for found in entry.offsets.values()]
         if any(
             not (
                 type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES
             )
-            for at, size in places
+            for at, size in ranges
         ):
-            raise ValueError("it names a place that cannot be in a shard")
+            raise ValueError("it names a range that cannot be in a shard")
 
 
 def record_name(unit: int, revision: int) -> str:

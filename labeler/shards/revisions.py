@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import Any
 
-from labeler.io import Storage, surroundings
+from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Labels, Sample, agreement
 from labeler.shards.members import from_members, members
@@ -87,7 +87,7 @@ def relabel(
         return changed, updated(parts, members(replace(changed, tracks={})))
 
     clips = revise(storage, record, change, agreement=asdict(config))
-    with surroundings(f"relabel unit {record.unit}"):
+    with transient_errors(f"relabel unit {record.unit}"):
         while True:
             try:
                 next(clips)

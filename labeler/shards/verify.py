@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from labeler.io import Storage, file_sha256, surroundings
+from labeler.io import Storage, file_sha256, transient_errors
 from labeler.io.storage import PART
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
@@ -84,7 +84,7 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
         return None
     entries = {entry.key: entry for entry in record.clips}
     try:
-        with surroundings(f"read {storage.url}/{tar_name}"), storage.open(tar_name) as file:
+        with transient_errors(f"read {storage.url}/{tar_name}"), storage.open(tar_name) as file:
             # headers first: a member may be larger than the memory
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:

@@ -2,10 +2,10 @@
 
 A filled marker is a visible point, a hollow one an occluded point (paler if it was out of sight as
 long as trails go back), no marker a point that is not tracked (NaN). A trail is the point's way
-through the last `trail_frames` frames, as a smooth curve through its places; it fades and thins
+through the last `trail_frames` frames, as a smooth curve through its positions; it fades and thins
 with age, and breaks where the point is not visible. Small clips are enlarged, so that lines are
 fine beside the picture. Points are px of the given frames, pixel centres, drawn at their sub-pixel
-place.
+position.
 
     draw_tracks(frames, xy, visible, rainbow(queries))      a clip that lies in memory
     draw_picture(frame, xy, visible, rainbow(queries))      a frame, for a stream that holds no more
@@ -138,13 +138,13 @@ def enlargement(height: int, width: int) -> int:
 def rainbow(
     queries: np.ndarray,  # [N, 3] (t, x, y)
 ) -> np.ndarray:  # [N, 3] uint8 RGB
-    """Colour by place: along the diagonal, from the upper left (blue) to the lower right (red), so
-    that neighbours look alike and motion is seen."""
+    """Colour by position: along the diagonal, from the upper left (blue) to the lower right (red),
+    so that neighbours look alike and motion is seen."""
     along = queries[:, 1:].astype(np.float64).sum(1)
     span = float(np.ptp(along)) if len(along) else 0.0
-    place = (along - along.min()) / span if span else np.full(len(along), 0.5)
+    position = (along - along.min()) / span if span else np.full(len(along), 0.5)
     # the map's ends are too dark to be seen on video
-    return _colormap(0.08 + 0.84 * place, cv2.COLORMAP_TURBO)
+    return _colormap(0.08 + 0.84 * position, cv2.COLORMAP_TURBO)
 
 
 def colour_by(
@@ -196,9 +196,9 @@ def _draw_trails(
 
 
 def _curves(
-    at: np.ndarray,  # [N, S, 2], NaN where there is no place
+    at: np.ndarray,  # [N, S, 2], NaN where there is no position
 ) -> np.ndarray:  # [N, S - 1, PIECES + 1, 2]
-    """A smooth way from each place to the next: Catmull-Rom splines, which go through every place.
+    """A smooth way from each position to the next: Catmull-Rom splines, which go through all.
 
     At the ends of a trail, and beside a gap, the curve goes on as if the point had kept its way.
     """
@@ -211,7 +211,7 @@ def _curves(
         np.where(np.isfinite(after), after, mirrored[1]),
     )
     u = np.linspace(0, 1, PIECES + 1)[:, None]
-    a, b, c, d = (place[:, :, None] for place in (before, here, there, after))
+    a, b, c, d = (position[:, :, None] for position in (before, here, there, after))
     return b + u / 2 * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
 
 

@@ -3,7 +3,7 @@
     overlay = Overlay(queries, ["cotracker3-online", "lk"], size)
     picture = overlay.draw(frame, xy, visible)          # once for each frame, in order
 
-It remembers the last places of the points and nothing else, so a stream is drawn as a clip is. A
+It remembers the last positions of the points and nothing else, so a stream is drawn as a clip is. A
 point that was not visible yet is not drawn. Panels are titled where there are several.
 """
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeler.io import surroundings
+from labeler.io import transient_errors
 from labeler.io.secrets import refuse_secrets
 from labeler.io.storage import check_protocol, file_system, tag_of
 from labeler.sources.lists import LISTS, TABLES, read_entries
@@ -106,7 +106,7 @@ def _refuse_odd_name(uri: str) -> None:
 
 def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
     fs, path = file_system(pattern)
-    with surroundings(f"list {pattern}"):
+    with transient_errors(f"list {pattern}"):
         if path.endswith(LISTS + TABLES) and fs.isfile(path):
             yield from _listed(pattern, fs.cat_file(path), column)
             return

@@ -2,7 +2,7 @@
 
 A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file. What the
 storage answers decides whose fault it is: a missing or forbidden file is the video's, everything
-else the surroundings'.
+else is transient.
 """
 
 from __future__ import annotations

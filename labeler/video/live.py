@@ -39,7 +39,7 @@ PLAIN_FPS = 25.0
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveSource:
     """An open live source."""
 
     size: tuple[int, int]
@@ -62,7 +62,7 @@ def is_live(source: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_live(source: str) -> Iterator[Live]:
+def open_live(source: str) -> Iterator[LiveSource]:
     """Open a live source and wait for its first frame.
 
     Raises:
@@ -81,7 +81,7 @@ def open_live(source: str) -> Iterator[Live]:
             yield _from_libav(shown(source), source, stack)
 
 
-def _from_camera(source: str, stack: contextlib.ExitStack) -> Live:
+def _from_camera(source: str, stack: contextlib.ExitStack) -> LiveSource:
     camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
     stack.callback(camera.release)
     found, first = camera.read()
@@ -96,7 +96,7 @@ def _from_camera(source: str, stack: contextlib.ExitStack) -> Live:
             yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
             picture = camera.read()[1]
 
-    return Live(
+    return LiveSource(
         (first.shape[0], first.shape[1]), camera.get(cv2.CAP_PROP_FPS) or PLAIN_FPS, frames()
     )
 
@@ -118,7 +118,7 @@ class _Pipe:
             return b""
 
 
-def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> Live:
+def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> LiveSource:
     """`source` is a pipe or an address."""
     piped = isinstance(source, _Pipe)
     options, silent_s = ({"format_whitelist": PIPED}, None) if piped else ({}, SILENT_S)
@@ -147,7 +147,7 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
         if isinstance(source, _Pipe) and source.interrupted:
             raise KeyboardInterrupt
 
-    return Live((first.height, first.width), float(rate or PLAIN_FPS), pictures())
+    return LiveSource((first.height, first.width), float(rate or PLAIN_FPS), pictures())
 
 
 def _until_it_breaks(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:

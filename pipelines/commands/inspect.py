@@ -17,7 +17,7 @@ from rich.table import Table
 from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.dataset.dataset import Which
 from pipelines.reports.dataset import write_report
-from pipelines.reports.measures import MEASURED, Measures, measure, with_teachers
+from pipelines.reports.measures import MEASURED, DatasetMeasures, measure, with_teachers
 from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import LineThrottle
 from pipelines.terminal.tables import accounts_table
@@ -130,7 +130,7 @@ def _how(config: InspectConfig, shown: int, there: int) -> str:
     return f"{shown:,} of {there:,} clips, {ways[config.which]}"
 
 
-def _say_measures(measures: Measures, clips: int) -> None:
+def _say_measures(measures: DatasetMeasures, clips: int) -> None:
     thresholds = measures.thresholds.pivot(index="tau_px", columns="min_support", values="share")
     thresholds.columns = [f"support >= {least:g}, share" for least in thresholds.columns]
     say(f"\nmeasured on {measures.clips:,} of {clips:,} clips:")

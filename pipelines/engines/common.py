@@ -12,9 +12,9 @@ from labeler.labels.teacher_choice import refuse_untrained
 from teachers import SurroundingsError, Teacher, Tracks
 
 ATTEMPTS = 3
-"""Times that a unit is tried when the surroundings fail, before it is left open."""
+"""Times that a unit is tried after transient errors, before it is left open."""
 
-OF_THE_DEVICE = ("OutOfMemoryError", "AcceleratorError")
+DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")
 """torch's errors that say nothing about the clip; by name, because teachers without weights do not
 load torch."""
 
@@ -67,7 +67,7 @@ def track_or_say_why(
             f"teacher {teacher.info.name!r}: the machine is out of memory."
         ) from error
     except Exception as error:
-        if type(error).__name__ in OF_THE_DEVICE:
+        if type(error).__name__ in DEVICE_ERRORS:
             raise SurroundingsError(
                 f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}"
             ) from error

@@ -45,9 +45,9 @@ from pipelines.wording import counted
 from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
 
 PACKAGES = ("teachers", "labeler", "student", "pipelines")
-KNOCK_S = 10.0
+CONNECT_S = 10.0
 """How long a cluster may take to answer at its address."""
-ROOM_S = 300.0
+PLACEMENT_TIMEOUT_S = 300.0
 """How long the cluster may take to start the actors of a kind."""
 LOOK_EVERY_S = 5.0
 """Between two looks for groups whose node has left."""
@@ -159,7 +159,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
-            _knock(address)
+            _check_reachable(address)
             hook = {} if address.startswith("ray://") else _own_packages_first()
             ray.init(address=address, runtime_env={"env_vars": s3.variables(), **hook}, **quiet)
         else:
@@ -302,7 +302,7 @@ def run(
     try:
         infos = _when_ready(first.infos(), layout)
         yield TeachersReady({info.name: info for info in sorted(infos, key=lambda info: info.name)})
-        yield from _Handout(
+        yield from _UnitQueue(
             units,
             layout,
             groups,
@@ -316,16 +316,16 @@ def run(
 
 @dataclass(eq=False)
 class _Worker:
-    """A unit worker, its group, and the unit that it was told to expect next."""
+    """A unit worker, its group, and the unit whose first clip it decodes ahead."""
 
     actor: Any
     group: WorkerGroup
-    expects: Unit | None = None
+    prefetches: Unit | None = None
 
 
-class _Handout:
-    """Gives each worker that is up the next unit; one whose worker is lost, or whose surroundings
-    fail, goes to the end of the queue."""
+class _UnitQueue:
+    """Gives each worker that is up the next unit; one whose worker is lost, or that fails
+    for a while, goes to the end of the queue."""
 
     def __init__(
         self,
@@ -401,20 +401,21 @@ class _Handout:
             group.close()
 
     def _give(self, worker: _Worker) -> None:
-        foretold = worker.expects if worker.expects and worker.expects in self._queue else None
-        unit = foretold or self._unexpected() or self._queue[0]
+        prefetched = worker.prefetches
+        unit = prefetched if prefetched in self._queue else None
+        unit = unit or self._not_prefetched() or self._queue[0]
         self._queue.remove(unit)
         self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
-        worker.expects = self._unexpected()
+        worker.prefetches = self._not_prefetched()
         self._busy[
-            worker.actor.do.options(num_returns="streaming").remote(unit, worker.expects)
+            worker.actor.do.options(num_returns="streaming").remote(unit, worker.prefetches)
         ] = (unit, worker)
 
-    def _unexpected(self) -> Unit | None:
-        """The next unit that no busy worker was told to expect; what one was told is taken all the
+    def _not_prefetched(self) -> Unit | None:
+        """The next unit that no busy worker prefetches; one that is prefetched is taken all the
         same where nothing else is left."""
-        expected = {worker.expects.number for _, worker in self._busy.values() if worker.expects}
-        return next((unit for unit in self._queue if unit.number not in expected), None)
+        taken = {worker.prefetches.number for _, worker in self._busy.values() if worker.prefetches}
+        return next((unit for unit in self._queue if unit.number not in taken), None)
 
     def _is_up(self, call: Any) -> None:
         worker = self._starting.pop(call)
@@ -448,22 +449,22 @@ class _Handout:
             self._idle.append(worker)
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """ConnectionError if nobody listens at "[ray://]host:port": Ray itself would wait for minutes.
     Other forms are left to Ray."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
     """The first answers of new actors; SurroundingsError if the cluster has no room for them."""
     try:
-        return ray.get(calls, timeout=ROOM_S)
+        return ray.get(calls, timeout=PLACEMENT_TIMEOUT_S)
     except GetTimeoutError as error:
         raise SurroundingsError(
-            f"the cluster had no room within {ROOM_S:.0f} s for this layout: {layout}. Wait for "
-            "other jobs, or give fewer --workers."
+            f"the cluster had no room within {PLACEMENT_TIMEOUT_S:.0f} s for this layout: "
+            f"{layout}. Wait for other jobs, or give fewer --workers."
         ) from error
     except RayError as error:
         raise _as_raised(error) from error

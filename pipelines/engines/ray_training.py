@@ -27,7 +27,7 @@ from student.training.processes import joined
 from student.training.train import training
 from teachers.errors import SurroundingsError, TapdistillError
 
-ROOM_S = 300.0
+PLACEMENT_TIMEOUT_S = 300.0
 """How long the cluster may take to start the workers."""
 
 
@@ -82,11 +82,11 @@ def trained_on_ray(
 
 def _when_placed(actors: list[Any]) -> list[str]:
     try:
-        return ray.get([actor.address.remote() for actor in actors], timeout=ROOM_S)
+        return ray.get([actor.address.remote() for actor in actors], timeout=PLACEMENT_TIMEOUT_S)
     except GetTimeoutError as error:
         raise SurroundingsError(
-            f"the cluster had no room for {len(actors)} workers in {ROOM_S:g} s: it has "
-            f"{ray.cluster_resources()}. Give fewer --workers."
+            f"the cluster had no room for {len(actors)} workers in {PLACEMENT_TIMEOUT_S:g} s: it "
+            f"has {ray.cluster_resources()}. Give fewer --workers."
         ) from error
 
 

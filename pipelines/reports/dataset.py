@@ -23,13 +23,13 @@ from labeler.labels.disagreement import disagreement
 from labeler.reasons import REASONS
 from labeler.show import player
 from labeler.show.player import Extra
-from pipelines.reports.measures import Measures
+from pipelines.reports.measures import DatasetMeasures
 from pipelines.reports.page import (
     ROWS_SHOWN,
     Figure,
     ScoreTable,
     Statistics,
-    accounts_of,
+    account_bars,
     most_central,
     short,
     statistics_of,
@@ -86,7 +86,7 @@ def write_report(
     dataset: Dataset,
     clips: Iterable[Clip],
     teachers: Sequence[str],
-    measures: Measures | None,
+    measures: DatasetMeasures | None,
     how: str,
     *,
     tables: Sequence[ScoreTable] = (),
@@ -203,7 +203,7 @@ def _page(
     rows: Sequence[ClipRow],
     players: Players,
     teachers: Sequence[str],
-    measures: Measures | None,
+    measures: DatasetMeasures | None,
     how: str,
     tables: Sequence[ScoreTable],
 ) -> str:
@@ -233,7 +233,7 @@ def _page(
             licence_note=licence_note(dataset.teacher_infos),
             measures=measures,
             curves=threshold_curves(measures) if measures else None,
-            accounts=accounts_of(accounts),
+            accounts=account_bars(accounts),
             reason_counts=reason_counts,
             reasons=REASONS,
             failures=list(failures.head(ROWS_SHOWN).itertuples()),
@@ -281,7 +281,7 @@ class ThresholdCurves:
     settings: str
 
 
-def threshold_curves(measures: Measures) -> ThresholdCurves:
+def threshold_curves(measures: DatasetMeasures) -> ThresholdCurves:
     """The thresholds as a chart has them: tau on a logarithmic axis, equal curves drawn once."""
     table, base = measures.thresholds, measures.agreement
     taus = sorted(set(table["tau_px"]))

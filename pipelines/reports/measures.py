@@ -25,7 +25,7 @@ HISTOGRAM_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
+class DatasetMeasures:
     """Of some clips."""
 
     clips: int
@@ -60,7 +60,7 @@ def with_teachers(clips: Iterable[Clip], names: Collection[str]) -> Iterator[Cli
             yield replace(clip, tracks=tracks, meta={**clip.meta, "teachers": infos})
 
 
-def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
+def measure(clips: Sequence[Clip], dataset: Dataset) -> DatasetMeasures:
     """The measures of these clips of the data set."""
     base = AgreementConfig(**dataset.records[-1].agreement)
     counts = np.zeros(HISTOGRAM_BINS)
@@ -68,7 +68,7 @@ def measure(clips: Sequence[Clip], dataset: Dataset) -> Measures:
         counts += np.histogram(
             clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1)
         )[0]
-    return Measures(
+    return DatasetMeasures(
         clips=len(clips),
         agreement=base,
         histogram=counts / max(counts.sum(), 1),

@@ -37,7 +37,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class AccountBar:
     """What went in, and what became of it."""
 
     what: Literal["video", "clip"]
@@ -51,7 +51,7 @@ class Account:
         return sum(self.parts.values())
 
 
-def accounts_of(accounts: Accounts) -> tuple[Account, Account]:
+def account_bars(accounts: Accounts) -> tuple[AccountBar, AccountBar]:
     """Those of the videos and of the clips of a data set."""
     a = accounts
     videos = {
@@ -62,8 +62,8 @@ def accounts_of(accounts: Accounts) -> tuple[Account, Account]:
     }
     clips = {"labelled": a.labelled, "left out": a.clips_left_out, "failed": a.clips_failed}
     return (
-        Account(what="video", total_name="planned", parts=videos),
-        Account(what="clip", total_name="found", parts=clips),
+        AccountBar(what="video", total_name="planned", parts=videos),
+        AccountBar(what="clip", total_name="found", parts=clips),
     )
 
 

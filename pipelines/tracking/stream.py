@@ -33,7 +33,7 @@ from teachers.registry import factory_of
 from teachers.stream import Stream
 
 
-class Follower:
+class StreamTracker:
     """One tracker on the stream: its answers, counted, written, and kept until they are drawn."""
 
     def __init__(self, teacher: Teacher, stream: Stream, writer: TrackWriter | None) -> None:
@@ -73,7 +73,7 @@ def follow(
             title: stack.enter_context(TrackWriter(file, queries)) for title, file in files.items()
         }
         followers = {
-            title: Follower(trackers[title], streams[title], writers.get(title))
+            title: StreamTracker(trackers[title], streams[title], writers.get(title))
             for title in trackers
         }
         video = stack.enter_context(VideoWriter(overlay, source.fps)) if overlay else None

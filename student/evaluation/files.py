@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 import cv2
 import numpy as np
 
-from labeler.io.storage import file_system, surroundings
+from labeler.io.storage import file_system, transient_errors
 from teachers.errors import ShardError
 
 
@@ -31,7 +31,7 @@ def listed(folder: str, kind: Literal["file", "directory"]) -> list[str]:
         ShardError: no such folder.
     """
     fs, path = file_system(folder)
-    with surroundings(f"list {folder}"):
+    with transient_errors(f"list {folder}"):
         try:
             entries = fs.ls(path, detail=True) if fs.isdir(path) else None
         except FileNotFoundError:
@@ -51,7 +51,7 @@ def matching(root: str, *patterns: str) -> list[str]:
         ShardError: no such file or folder, or none of its files matches.
     """
     fs, path = file_system(root)
-    with surroundings(f"look at {root}"):
+    with transient_errors(f"look at {root}"):
         if fs.isfile(path):
             return [root]
     names = listed(root, "file")
@@ -74,7 +74,7 @@ def opened(url: str) -> Iterator[BinaryIO]:
         ShardError: there is none.
     """
     fs, path = file_system(url)
-    with surroundings(f"read {url}"):
+    with transient_errors(f"read {url}"):
         try:
             file = fs.open(path, "rb")
         except FileNotFoundError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from labeler.io.storage import surroundings
+from labeler.io.storage import transient_errors
 from labeler.show.draw import draw_tracks, rainbow
 from student.data.batch import Batch
 from student.training.events import StepDone
@@ -72,7 +72,7 @@ class Curves:
             self._writer.close()
 
     def _written(self) -> AbstractContextManager[None]:
-        return surroundings(f"write curves in {self._folder}")
+        return transient_errors(f"write curves in {self._folder}")
 
 
 STRIP_FRAMES, STRIP_POINTS = 4, 48

@@ -131,7 +131,7 @@ def test_a_manifest_larger_than_any_is_not_read(spoiled, capsys):
     assert "may have 67,108,864" in refusals(spoiled, capsys)["status"]
 
 
-def test_a_manifest_that_is_a_folder_is_of_the_surroundings(spoiled, capsys):
+def test_a_manifest_that_is_a_folder_is_transient(spoiled, capsys):
     (spoiled / "dataset.json").unlink()
     (spoiled / "dataset.json").mkdir()
     assert set(refusals(spoiled, capsys)) == set(COMMANDS)

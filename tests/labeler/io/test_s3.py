@@ -99,7 +99,7 @@ def test_a_failing_request_is_made_again(through):
     assert flaky.failed["reset"]
 
 
-def test_a_storage_that_never_answers_is_of_the_surroundings_after_a_limited_number_of_requests(
+def test_a_storage_that_never_answers_is_transient_after_a_limited_number_of_requests(
     through,
 ):
     dead = through(Faults(refuse=1.0))

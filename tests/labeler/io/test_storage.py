@@ -253,7 +253,7 @@ def full_disk(tmp_path, big):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_of_the_surroundings_and_leaves_nothing_half_written(full_disk, big):
+def test_a_full_disk_is_transient_and_leaves_nothing_half_written(full_disk, big):
     storage = Storage(str(full_disk))
     for write in (
         lambda: storage.create("shards/a.json", big.read_bytes()),
@@ -272,7 +272,7 @@ def test_a_full_disk_is_of_the_surroundings_and_leaves_nothing_half_written(full
     assert storage.create("shards/small.json", b"fits")
 
 
-def test_a_folder_that_is_a_file_is_of_the_surroundings(tmp_path):
+def test_a_folder_that_is_a_file_is_transient(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SurroundingsError, match=r"could not write .*file/a: .*File exists"):
         Storage(str(tmp_path / "file")).create("a", b"")

@@ -95,7 +95,7 @@ def test_a_url_keeps_its_protocol_and_may_hold_no_password():
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_of_the_surroundings(videos):
+def test_a_folder_that_may_not_be_read_is_transient(videos):
     videos.chmod(0)
     with pytest.raises(SurroundingsError):
         list_sources([str(videos)])

@@ -42,7 +42,7 @@ def test_an_answer_that_will_stay_so_is_the_videos_fault(status, reason):
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_an_answer_that_may_change_is_of_the_surroundings(status):
+def test_an_answer_that_may_change_is_transient(status):
     with pytest.raises(SurroundingsError, match=f"HTTP {status}"):
         answer(status)
 

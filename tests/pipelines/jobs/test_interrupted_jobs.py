@@ -90,7 +90,7 @@ def test_a_full_temporary_disk_leaves_the_unit_open(videos, tmp_path, monkeypatc
     assert tars(tmp_path / "out") == {}
 
 
-def test_the_local_engine_leaves_a_unit_open_when_the_surroundings_fail(
+def test_the_local_engine_leaves_a_unit_open_when_transient_errors_go_on(
     videos, tmp_path, monkeypatch
 ):
     def fail(*_: object) -> None:
