@@ -341,7 +341,8 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError SurroundingsError TapdistillError "
+    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError SurroundingsError "
+    "TapdistillError "
     "Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule entries load "
     "names",
     labeler: "AgreementConfig Clip ClipConfig Dataset EncodeConfig Labels Policy QueryConfig "
