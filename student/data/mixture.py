@@ -54,7 +54,9 @@ MOST_TRIES = 100
 class Batches(Iterator[Batch]):
     """The endless stream of `batches`."""
 
-    def __init__(self, loader: DataLoader, left_out: Sequence[UnusableClips], digest: str) -> None:
+    def __init__(
+        self, loader: DataLoader[Batch], left_out: Sequence[UnusableClips], digest: str
+    ) -> None:
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
         self.digest = digest
@@ -105,7 +107,7 @@ def batches(
         webdataset.split_by_worker,
         webdataset.map(_Load(config, clips, members, kubric, seed)),
     )
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[Batch] = DataLoader(
         pipeline,
         batch_size=None,
         num_workers=config.readers,
