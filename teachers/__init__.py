@@ -4,22 +4,49 @@
     tracks = teacher.track(frames, queries)  # uint8 [T, H, W, 3], [N, 3] of (t, x, y)  ->  Tracks
 
 Read `interface.py` and `tracks.py` first, `registry.py` next; then one folder per family of
-trackers.
+trackers. Names below are imported when they are first used.
 """
 
-from teachers.errors import (
-    CheckpointError,
-    ConfigError,
-    ShardError,
-    SurroundingsError,
-    TapdistillError,
-    TeacherError,
-    VideoError,
-)
-from teachers.interface import Mode, Teacher, TeacherInfo
-from teachers.loading import load
-from teachers.registry import TeacherEntry, entries, names
-from teachers.tracks import DenseFlow, Tracks, VisibleRule
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from teachers.errors import (
+        CheckpointError,
+        ConfigError,
+        ShardError,
+        SurroundingsError,
+        TapdistillError,
+        TeacherError,
+        VideoError,
+    )
+    from teachers.info import Mode, TeacherInfo
+    from teachers.interface import Teacher
+    from teachers.loading import load
+    from teachers.registry import TeacherEntry, entries, names
+    from teachers.stream import Stream
+    from teachers.tracks import DenseFlow, Tracks, VisibleRule
+
+_MODULES = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DenseFlow": "tracks",
+    "Mode": "info",
+    "ShardError": "errors",
+    "Stream": "stream",
+    "SurroundingsError": "errors",
+    "TapdistillError": "errors",
+    "Teacher": "interface",
+    "TeacherEntry": "registry",
+    "TeacherError": "errors",
+    "TeacherInfo": "info",
+    "Tracks": "tracks",
+    "VideoError": "errors",
+    "VisibleRule": "tracks",
+    "entries": "registry",
+    "load": "loading",
+    "names": "registry",
+}
 
 __all__ = [
     "CheckpointError",
@@ -27,6 +54,7 @@ __all__ = [
     "DenseFlow",
     "Mode",
     "ShardError",
+    "Stream",
     "SurroundingsError",
     "TapdistillError",
     "Teacher",
@@ -40,3 +68,9 @@ __all__ = [
     "load",
     "names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'teachers' has no attribute {name!r}")
+    return getattr(import_module(f"teachers.{_MODULES[name]}"), name)

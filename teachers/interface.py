@@ -13,60 +13,59 @@ from __future__ import annotations
 
 import abc
 import re
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from teachers.errors import ConfigError
-from teachers.tracks import (
-    DenseFlow,
-    Tracks,
-    VisibleRule,
-    checked_answer,
-    checked_frames,
-    checked_queries,
-)
+from teachers.info import TeacherInfo
+from teachers.tracks import DenseFlow, Tracks, checked_answer, checked_frames, checked_queries
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from teachers.stream import Stream
 
-Mode = Literal["predictor", "label", "recipe", "benchmark"]
-"""predictor: the official predictor. label: every frame covered, for `tapdistill label`. recipe:
-the published training script's call. benchmark: the TAP-Vid protocol of the CoTracker papers."""
-
-MODES: tuple[Mode, ...] = get_args(Mode)
+    Settings = TypeVar("Settings", bound=DataclassInstance)
 
 NAME = re.compile(r"[a-z0-9-]+")
 RESERVED_NAMES = frozenset({"queries", "labels"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherInfo:
-    """Who made these tracks; stored in every sample."""
-
-    name: str
-    architecture: str
-    mode: Mode
-    visible_rule: str
-    licence: str
-    checkpoint_sha256: str | None = None
-    """None for a teacher without weights; "random" for weights that were never trained."""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def rule(self) -> VisibleRule:
-        return VisibleRule.parse(self.visible_rule)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class Teacher(abc.ABC):
     """A point tracker. Subclasses give `info` and `_track`; `track` checks what goes in and what
-    comes out."""
+    comes out.
 
-    info: TeacherInfo
+    The attributes of the class say what a tracker can do, so that it can be asked before it has its
+    weights. `info` takes from them what it does not state itself.
+    """
+
+    licence: ClassVar[str] = "see its package"
+    """SPDX id of the licence that binds who uses the tracks: that of the weights, or of the code
+    where there are none."""
+    commercial_use: ClassVar[bool | None] = None
+    """Whether that licence allows it; None: as is known of the SPDX id (`teachers.spdx`)."""
+    streams: ClassVar[bool] = False
+    """It has a `stream`, if maybe not in every mode."""
+    tracks_jointly: ClassVar[bool] = False
+    """The points of one call see each other, so a track depends on which others there are."""
+    knows_hidden_points: ClassVar[bool] = False
+    """It is trained to say where a point is that something covers, so that a student may learn
+    those positions from it."""
+    evidence: ClassVar[str] = ""
+    """What its tracks rest on. Teachers of equal evidence fail together, and together count for one
+    opinion: "patch-alignment", "flow", "network:cotracker3". Empty: like no other teacher."""
+
+    @property
+    def info(self) -> TeacherInfo:
+        """Who this is, as every sample stores it; a subclass sets it when it is made."""
+        return self._info
+
+    @info.setter
+    def info(self, info: TeacherInfo) -> None:
+        self._info = info.completed(type(self))
 
     def track(self, frames: np.ndarray, queries: np.ndarray, seed: int = 0) -> Tracks:
         """Tracks of all queries over all frames.
@@ -136,3 +135,23 @@ def checked_name(name: str) -> str:
             f"and not {sorted(RESERVED_NAMES)}."
         )
     return name
+
+
+def checked_settings(
+    kind: type[Settings], given: Mapping[str, Any], name: str, others: Sequence[str] = ()
+) -> Settings:
+    """Settings of that dataclass. A ConfigError names the first that teacher `name` does not have,
+    neither there nor among `others`; the dataclass itself refuses values that cannot be right."""
+    known = [field.name for field in fields(kind)]
+    unknown = next((setting for setting in given if setting not in known), None)
+    if unknown is not None:
+        raise ConfigError(no_setting(name, unknown, [*known, *others]))
+    return kind(**given)
+
+
+def no_setting(name: str, setting: str, known: Sequence[str]) -> str:
+    """The message for a setting that teacher `name` does not have."""
+    return (
+        f"teacher {name!r}: it has no setting {setting!r}: there are "
+        f"{', '.join(known) if known else 'none'}."
+    )

@@ -6,24 +6,19 @@ about (docs/teachers.md).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-NON_COMMERCIAL = re.compile(r"\bNC\b", re.IGNORECASE)
-PERMISSIVE = re.compile(r"(Apache|MIT|BSD|CC0|CC-BY [0-9])", re.IGNORECASE)
+from teachers.info import TeacherInfo
 
 
-def commercial_use(licences: Mapping[str, str]) -> str:
-    """Which combinations of teachers are free for commercial use, in a sentence; from licences by
-    name."""
-    forbid = [name for name, licence in licences.items() if NON_COMMERCIAL.search(licence)]
-    free = [
-        name
-        for name, licence in licences.items()
-        if PERMISSIVE.match(licence) and name not in forbid
-    ]
-    unknown = [name for name in licences if name not in forbid and name not in free]
+def commercial_use(allowed: Mapping[str, bool | None]) -> str:
+    """Which combinations of teachers are free for commercial use, in a sentence.
+
+    Args:
+        allowed: by the teacher's name, whether its licence allows it; None where it is not known.
+    """
+    free, forbid, unknown = (_named(allowed, value) for value in (True, False, None))
     parts = [
         f"labels of {_and(free)}, in any combination, are not restricted by their licences"
         if free
@@ -40,11 +35,11 @@ def licence_note(teachers: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         teachers: `TeacherInfo` as JSON, by name.
     """
-    licences = {name: str(info["licence"]) for name, info in sorted(teachers.items())}
-    forbid = [name for name, licence in licences.items() if NON_COMMERCIAL.search(licence)]
-    unknown = [name for name, licence in licences.items() if not PERMISSIVE.match(licence)]
-    if not licences:
+    infos = {name: TeacherInfo.from_json(stored) for name, stored in sorted(teachers.items())}
+    if not infos:
         return "no teacher yet"
+    allowed = {name: info.commercial_use for name, info in infos.items()}
+    forbid, unknown = _named(allowed, False), _named(allowed, None)
     if forbid:
         verdict = f"no commercial use of these labels, because of {_and(forbid)}"
     elif unknown:
@@ -52,11 +47,15 @@ def licence_note(teachers: Mapping[str, Mapping[str, Any]]) -> str:
     else:
         verdict = "commercial use is not restricted by them"
     of = {
-        licence: [name for name in licences if licences[name] == licence]
-        for licence in licences.values()
+        info.licence: [name for name in infos if infos[name].licence == info.licence]
+        for info in infos.values()
     }
     each = "; ".join(f"{licence} ({_and(names)})" for licence, names in of.items())
     return f"{each}: {verdict}"
+
+
+def _named(allowed: Mapping[str, bool | None], value: bool | None) -> list[str]:
+    return [name for name, answer in allowed.items() if answer is value]
 
 
 def _and(names: Iterable[str]) -> str:

@@ -3,13 +3,19 @@ are, the registry says."""
 
 from __future__ import annotations
 
-import re
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.errors import ConfigError
-from teachers.interface import MODES, Mode, Teacher
+from teachers.info import MODES, Mode
+from teachers.interface import Teacher, no_setting
 from teachers.registry import VERIFIERS, entry_of, factory_of, names, own_name
+
+CALLED_WITH = ("name", "checkpoint", "device", "mode")
+"""What every teacher is made with, beside its settings."""
 
 
 def load(
@@ -29,7 +35,7 @@ def load(
             `tapdistill teachers pull` got, or that lies in this package; "random" must be asked for
             by name, and never labels.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        mode: see `teachers.interface.Mode`.
+        mode: see `teachers.info.Mode`.
         **settings: of the architecture, such as `window_px` of "lk".
 
     Raises:
@@ -37,6 +43,8 @@ def load(
             setting.
         CheckpointError: no weights, or not those of this architecture; the message says where to
             get them.
+
+    What else a teacher raises while it is made is its author's, and comes as it is.
     """
     if mode not in MODES:
         raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
@@ -56,20 +64,61 @@ def load(
     )
     if checkpoint is None and official and (cached := cached_checkpoint(name)):
         checkpoint = str(cached)
-    try:
-        teacher = factory(
-            name=own_name(name), checkpoint=checkpoint, device=device, mode=mode, **settings
-        )
-    except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        raise ConfigError(
-            f"teacher {name!r}: {f'it has no setting {unknown[1]!r}' if unknown else error}."
-        ) from error
+    arguments = {
+        "name": own_name(name),
+        "checkpoint": checkpoint,
+        "device": device,
+        "mode": mode,
+        **settings,
+    }
+    _check_arguments(name, factory, arguments)
+    teacher = factory(**arguments)
     if not isinstance(teacher, Teacher):
         raise ConfigError(
             f"teacher {name!r}: {factory!r} did not make a Teacher: see docs/add-a-teacher.md."
         )
     return teacher
+
+
+def settings_of(factory: Any) -> list[str]:
+    """Names of the settings with which a teacher can be made: those of the signature of its
+    factory, and, where that takes any, of its `settings_type`."""
+    named, any_name = _named_parameters(factory)
+    settings = [name for name in named if name not in CALLED_WITH]
+    if any_name and (kind := getattr(factory, "settings_type", None)):
+        settings += [field.name for field in fields(kind)]
+    return settings
+
+
+def _named_parameters(factory: Any) -> tuple[dict[str, bool], bool]:
+    """What `factory` takes by name, and whether each must be given; and whether it takes any other
+    name, as what has no signature is said to do."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return {}, True
+    named = {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+    return named, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _check_arguments(name: str, factory: Any, arguments: Mapping[str, Any]) -> None:
+    """A ConfigError, unless the signature of `factory` takes these arguments by name."""
+    named, any_name = _named_parameters(factory)
+    unknown = [] if any_name else [argument for argument in arguments if argument not in named]
+    for argument in unknown:
+        if argument in CALLED_WITH:
+            raise ConfigError(
+                f"teacher {name!r}: {factory!r} does not take `{argument}`, with which every "
+                "teacher is made: see docs/add-a-teacher.md."
+            )
+        raise ConfigError(no_setting(name, argument, settings_of(factory)))
+    for setting, needed in named.items():
+        if needed and setting not in arguments:
+            raise ConfigError(f"teacher {name!r}: it needs the setting {setting!r}.")
 
 
 def _known_name(name: str, checkpoint: str | None) -> str:

@@ -341,10 +341,9 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError SurroundingsError "
-    "TapdistillError "
-    "Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule entries load "
-    "names",
+    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError Stream SurroundingsError "
+    "TapdistillError Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule "
+    "entries load names",
     labeler: "AgreementConfig Clip ClipConfig Dataset EncodeConfig Labels Policy QueryConfig "
     "Sample VideoReader agree choose decode_clip draw_tracks encode_clip open_dataset open_video "
     "rainbow sample_queries",

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from teachers import Teacher, TeacherInfo, Tracks
-from teachers.interface import Mode
+from teachers import Mode, Teacher, TeacherInfo, Tracks
 
 
 class Still(Teacher):

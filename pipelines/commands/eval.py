@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+import numpy as np
 import pandas as pd
 import tyro
 from rich.progress import track
@@ -30,10 +31,10 @@ from student.evaluation.testsets import (
     procedural_clips,
     strided,
 )
-from teachers import ConfigError, Mode, ShardError, SurroundingsError, Teacher, TeacherInfo
+from teachers import ConfigError, Mode, ShardError, SurroundingsError, Teacher, TeacherInfo, Tracks
 from teachers.checkpoints.cache import SUFFIXES
-from teachers.cotracker.teacher import CoTrackerTeacher
-from teachers.registry import factory_of
+from teachers.loading import settings_of
+from teachers.registry import declared
 
 PROCEDURAL_CLIPS = 8
 NOTHING = "-"
@@ -147,20 +148,43 @@ def run(command: EvalCommand) -> int:
 
 
 def _tracker(text: str, command: EvalCommand) -> Teacher:
-    """One of --model, called as the command says; how points are grouped matters to a CoTracker
-    alone, where they see each other."""
+    """One of --model, called as the command says. How points are grouped matters only where they
+    see each other: to a tracker that has settings for it they are given, another one gets its
+    points one by one."""
     name, checkpoint = name_and_checkpoint(text)
-    factory = factory_of(name)
-    options: dict[str, Any] = {}
-    if isinstance(factory, type) and issubclass(factory, CoTrackerTeacher):
-        options = {
-            "single": command.points == "single",
+    single = command.points == "single"
+    grouping: dict[str, Any] = {}
+    if declared(name).tracks_jointly:
+        grouping = {
+            "single": single,
             "support_grid": command.global_grid,
             "local_grid": command.local_grid,
         }
-    return teachers.load(
-        name, checkpoint=checkpoint, device=command.device, mode=command.mode, **options
+        had = settings_of(declared(name))
+        grouping = {setting: value for setting, value in grouping.items() if setting in had}
+    teacher = teachers.load(
+        name, checkpoint=checkpoint, device=command.device, mode=command.mode, **grouping
     )
+    alone = single and teacher.info.tracks_jointly and "single" not in grouping
+    return OneByOne(teacher) if alone else teacher
+
+
+class OneByOne(Teacher):
+    """A teacher that is asked for each point by itself."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.info = replace(
+            teacher.info, settings={**teacher.info.settings, "points": "each alone"}
+        )
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        alone = [self._teacher.track(frames, query[None], seed) for query in queries]
+        return Tracks(
+            np.concatenate([tracks.xy for tracks in alone]),
+            np.concatenate([tracks.visibility for tracks in alone]),
+            np.concatenate([tracks.confidence for tracks in alone]),
+        )
 
 
 def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
@@ -199,7 +223,7 @@ def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
 def how_called(info: TeacherInfo) -> str:
     """What a tracker was told, in a line."""
     said = info.settings
-    if "support_grid" in said:  # a CoTracker
+    if info.tracks_jointly and "support_grid" in said:  # as a CoTracker
         together = (
             f"each alone with a local {said['local_grid']} x {said['local_grid']} grid"
             if said["single"]
@@ -209,12 +233,12 @@ def how_called(info: TeacherInfo) -> str:
             f"points {together}, global grid {said['support_grid']} x {said['support_grid']}, "
             f"{said['iterations']} iterations"
         )
+    elif said:
+        points = ", ".join(f"{name} {value}" for name, value in said.items())
+    elif info.tracks_jointly:
+        points = "points all together"
     else:
-        points = (
-            "points independent of each other"
-            if not said
-            else ", ".join(f"{name} {value}" for name, value in said.items())
-        )
+        points = "points independent of each other"
     return f"mode {info.mode}, {points}; visible: {info.visible_rule}"
 
 

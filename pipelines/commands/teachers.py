@@ -24,7 +24,7 @@ from pipelines.terminal.progress import LineThrottle
 from teachers import ConfigError, TeacherEntry, entries
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
 from teachers.licences import commercial_use
-from teachers.registry import VERIFIERS
+from teachers.registry import VERIFIERS, declared, left_out, licence_of
 
 MB = 1e6
 
@@ -91,21 +91,17 @@ def _list() -> None:
     table.add_column("name", style="bold cyan", no_wrap=True)
     for column in ("what it is", "licence", "weights"):
         table.add_column(column)
+    licences = {entry.name: licence_of(entry) for entry in entries()}
     for entry in entries():
-        table.add_row(entry.name, entry.architecture, _licence(entry), _state(entry))
+        table.add_row(entry.name, entry.architecture, licences[entry.name].licence, _state(entry))
     say(table)
     say(
         "\nThe licence is that of the weights. `tapdistill teachers pull NAME` gets those of one, "
         f"into {weights_folder()}."
     )
-    say(commercial_use({entry.name: _licence(entry) for entry in entries()}))
-    verifiers = (f"{entry.name} ({_licence(entry)}, {_state(entry)})" for entry in VERIFIERS)
+    say(commercial_use({name: licence.commercial_use for name, licence in licences.items()}))
+    verifiers = (f"{entry.name} ({entry.licence}, {_state(entry)})" for entry in VERIFIERS)
     say(f"To judge the tracks of teachers, asked for by name: {', '.join(verifiers)}.")
-
-
-def _licence(entry: TeacherEntry) -> str:
-    """That of the weights, where there are any."""
-    return entry.file.licence if entry.file else entry.licence
 
 
 def _state(entry: TeacherEntry) -> str:
@@ -113,11 +109,23 @@ def _state(entry: TeacherEntry) -> str:
         return entry.weights
     if cached_checkpoint(entry.name):
         return "here"
-    return "pull" if entry.file.url or entry.file.fetch else "by hand"
+    return "pull" if entry.file.url or entry.file.wheel else "by hand"
 
 
 def _row(entry: TeacherEntry) -> dict[str, Any]:
-    return asdict(entry) | {"cached": str(cached_checkpoint(entry.name) or "") or None}
+    licence = licence_of(entry)
+    row = asdict(entry) | {
+        "licence": licence.licence,
+        "commercial_use": licence.commercial_use,
+        "cached": str(cached_checkpoint(entry.name) or "") or None,
+    }
+    with left_out(entry.name):
+        teacher = declared(entry.name)
+        row |= {
+            name: getattr(teacher, name)
+            for name in ("streams", "tracks_jointly", "knows_hidden_points", "evidence")
+        }
+    return row
 
 
 def _pull(name: str, from_file: Path | None, url: str | None) -> None:

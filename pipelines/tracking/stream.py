@@ -29,7 +29,7 @@ from pipelines.terminal.console import say
 from pipelines.terminal.tracking import Counts, watched
 from pipelines.tracking.track_file import TrackFile, TrackWriter
 from teachers import ConfigError, Teacher, Tracks
-from teachers.registry import factory_of
+from teachers.registry import declared, left_out
 from teachers.stream import Stream
 
 
@@ -102,17 +102,16 @@ def follow(
 
 def stream_of(teacher: Teacher, queries: np.ndarray) -> Stream:
     """The teacher's stream; a ConfigError names the teachers that have one."""
-    if not _can_stream(type(teacher)):
-        able = [name for name in teachers.names() if _can_stream(factory_of(name))]
+    if not teacher.info.streams:
+        able = []
+        for name in teachers.names():
+            with left_out(name):
+                able += [name] if declared(name).streams else []
         raise ConfigError(
             f"teacher {teacher.info.name!r} cannot stream, as it needs the whole clip: leave "
             f"--stream out, or take one of {', '.join(able)}."
         )
     return teacher.stream(queries)
-
-
-def _can_stream(factory: Any) -> bool:
-    return getattr(factory, "stream", Teacher.stream) is not Teacher.stream
 
 
 def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -18,7 +18,6 @@ import teachers
 from labeler.labels.teacher_choice import checkpoints, refuse_untrained
 from student.data.batch import Batch
 from student.data.config import DataConfig
-from student.data.reader import knows_hidden_points
 from teachers.interface import Teacher
 
 
@@ -67,7 +66,7 @@ class InlineLabels:
             tracks = teacher.track(
                 batch.frames[clip].numpy(), batch.queries[clip].numpy(), request.seed
             )
-            seen, known = teacher.info.rule(tracks), knows_hidden_points(teacher.info.architecture)
+            seen, known = teacher.info.rule(tracks), bool(teacher.info.knows_hidden_points)
             requested = valid[clip].any(1, keepdim=True).numpy()
             found = np.isfinite(tracks.xy).all(-1) & requested
             good = found & (seen | known)

@@ -30,11 +30,7 @@ from labeler.video.encode import decode_clip
 from student.data.augment import LARGEST_SCALE, UnusableSample, scale_to_fill
 from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
-from teachers import ShardError, VisibleRule
-
-KNOW_HIDDEN_POINTS = frozenset({"CoTracker", "CoTracker3", "PIPs", "PIPs++"})
-"""First words of the architectures that are trained to say where a hidden point is. TAPIR's recipe
-takes no loss from its hidden points (CoTracker3); the classical teachers lose them."""
+from teachers import ShardError, TeacherInfo
 
 NEIGHBOUR_BYTES = 2048
 """Members no further apart are read together: padding and the headers of pax, which the writer
@@ -157,17 +153,17 @@ def read_clip(
         t.xy.shape != expected for t in tracks.values()
     ):
         raise UnusableSample("corrupt")
-    rules = {name: VisibleRule.parse(shard.teachers[name]["visible_rule"]) for name in names}
+    infos = {name: TeacherInfo.from_json(shard.teachers[name]) for name in names}
     target = choose(
         policy,
         tracks,
-        rules,
+        {name: info.rule for name, info in infos.items()},
         queries,
         (entry.height, entry.width),
         rng,
         agreement.over(shard.agreement),
     )
-    knows = np.array([knows_hidden_points(shard.teachers[name]["architecture"]) for name in names])
+    knows = np.array([infos[name].knows_hidden_points for name in names])
     valid = target.used & (target.visible | knows[target.teacher][:, None])
     return TrainClip(
         entry.key,
@@ -180,11 +176,6 @@ def read_clip(
         target.used,
         bool(knows.any()),
     )
-
-
-def knows_hidden_points(architecture: str) -> bool:
-    """Whether a teacher of that architecture is trained to say where a hidden point is."""
-    return architecture.partition(" ")[0] in KNOW_HIDDEN_POINTS
 
 
 def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:

@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 from student.data.config import DataConfig
 from student.training.checkpoint import Checkpoint
-from student.training.interface import Preset, Visibility
+from student.training.interface import Visibility
 from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
 from student.training.students import KINDS, STUDENTS, Kind
 from teachers.errors import CheckpointError, ConfigError
+from teachers.info import Preset
 
 SCRATCH = "scratch"
 FREE = (

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from student.data.batch import EXACT, Batch
 from student.training.losses import LossConfig
+from teachers.info import Preset
 from teachers.interface import Teacher
 from teachers.layers.memory import Memory
 
-Preset = Literal["official", "mini"]
 Visibility = Literal["frozen", "held", "exact", "consensus"]
 
 

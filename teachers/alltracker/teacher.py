@@ -22,9 +22,9 @@ in the frame before it moves as if that were the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,27 +37,24 @@ from teachers.alltracker.network import (
     PRESETS,
     TINY,
     AllTracker,
-    AllTrackerConfig,
     Padding,
     Size,
 )
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
+from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.device import compute_in_bf16, pick_device
 from teachers.layers.memory import Memory
-from teachers.settings import require_switch, require_whole
+from teachers.network_teacher import (
+    NetworkTeacher,
+    checked_size,
+    overridden,
+    require_finite,
+    require_switch,
+    require_whole,
+)
 from teachers.tracks import DenseFlow, Tracks, VisibleRule, checked_frames
 
-Preset = Literal["official", "mini"]
 Counts = Literal["first", "last", "evaluation"]
 """Which of the windows that see a frame answers for it: the first, the last, or as the official
 evaluation does, the last in clips of at most `SHORT` frames and the first in longer ones."""
@@ -66,7 +63,6 @@ SHORT = 128
 LONGEST_SIDE = 1024
 """Px of the largest frame that is not made smaller."""
 RULE = VisibleRule("v*c", 0.6)
-WEIGHTS_AT = "https://huggingface.co/aharley/alltracker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,66 +98,58 @@ def call_of(mode: Mode) -> Call:
     return Call(resolution=size, counts="evaluation", through_query=mode == "label")
 
 
-class AllTrackerTeacher(Teacher):
-    """AllTracker, from the frame of every query on.
+@dataclass(frozen=True, kw_only=True)
+class AllTrackerSettings:
+    """What can be set; None keeps what the mode does."""
 
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolution, counts, backward, through_query, official_quirks: see `Call`; None keeps what
-            the mode does, and resolution="own" the clip's own size.
-        window, stride: frames in a window, and from one to the next, at most half a window; None is
-        16, and half.
-        max_frames: how many frames are held as features at once, 3 MB each for frames of 384 x 512
-        px.
-        memory: see `Memory`; None takes what suits the device.
-        bf16: see `compute_in_bf16`.
-    """
+    resolution: Size | Literal["own"] | None = None
+    """See `Call`; "own" is the clip's own size."""
+    counts: Counts | None = None
+    backward: bool | None = None
+    through_query: bool | None = None
+    official_quirks: bool = False
+    """These four: see `Call`."""
+    window: int | None = None
+    """Frames in a window, an even number; None is 16."""
+    stride: int | None = None
+    """Frames from one window to the next, at most half a window; None is half."""
+    max_frames: int = 128
+    """How many frames are held as features at once, 3 MB each for frames of 384 x 512 px."""
 
-    architecture: ClassVar[str] = "AllTracker"
-    variant: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `AllTrackerConfig` in which this model differs."""
-    presets: ClassVar[Mapping[str, Callable[..., AllTrackerConfig]]] = PRESETS
-    """Configs of the network by name; called with `variant`."""
-    network: ClassVar[type[AllTracker]] = AllTracker
+    def __post_init__(self) -> None:
+        require_whole(1, max_frames=self.max_frames)
+        if self.resolution not in (None, "own"):
+            size = checked_size("resolution", self.resolution)
+            object.__setattr__(self, "resolution", size)
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        resolution: Size | Literal["own"] | None = None,
-        counts: Counts | None = None,
-        backward: bool | None = None,
-        through_query: bool | None = None,
-        official_quirks: bool = False,
-        window: int | None = None,
-        stride: int | None = None,
-        max_frames: int = 128,
-        memory: Memory | None = None,
-        bf16: bool = False,
-    ) -> None:
-        if checkpoint is None:
-            raise no_weights(name, WEIGHTS_AT, "MIT")
-        if preset not in PRESETS:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        require_whole(1, max_frames=max_frames)
-        require_switch(bf16=bf16)
-        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
-        official = config == AllTrackerConfig.official(**self.variant)
-        given: dict[str, Any] = {
-            "counts": counts,
-            "backward": backward,
-            "through_query": through_query,
-        }
-        changed = {key: value for key, value in given.items() if value is not None}
-        if resolution is not None:
-            changed["resolution"] = None if resolution == "own" else _size(resolution)
-        self.call: Call = replace(call_of(mode), official_quirks=official_quirks, **changed)
-        self.window = config.window if window is None else window
-        self.stride = self.window // 2 if stride is None else stride
+
+class AllTrackerTeacher(NetworkTeacher):
+    """AllTracker, from the frame of every query on."""
+
+    architecture = "AllTracker"
+    evidence = "network:alltracker"
+    knows_hidden_points = True
+    weights = PUBLISHED["alltracker"]
+    licence = weights.licence
+    presets = PRESETS
+    network = AllTracker
+    settings_type = AllTrackerSettings
+    settings: AllTrackerSettings
+    memory_format = torch.channels_last
+
+    def _default_memory(self) -> Memory:
+        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return RULE
+
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        given = self.settings
+        self.call = overridden(call_of(mode), given)
+        if given.resolution == "own":
+            self.call = replace(self.call, resolution=None)
+        self.window = self.config.window if given.window is None else given.window
+        self.stride = self.window // 2 if given.stride is None else given.stride
         require_whole(2, window=self.window)
         require_whole(1, stride=self.stride)
         if self.window % 2 or self.stride > self.window // 2:
@@ -169,30 +157,12 @@ class AllTrackerTeacher(Teacher):
                 f"window = {self.window}, stride = {self.stride}: a window must be even, and a "
                 "stride at most half."
             )
-        self.max_frames = max_frames
-        self.device = pick_device(device)
-        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = AllTracker(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(RULE),
-            licence=read_metadata(checkpoint).get(LICENCE, "MIT"),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call)
-            | {"window": self.window, "stride": self.stride, "bf16": bf16},
-        )
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if bf16:
-            compute_in_bf16(self.model)
+        self.max_frames = given.max_frames
+        return asdict(self.call) | {
+            "window": self.window,
+            "stride": self.stride,
+            "bf16": self.bf16,
+        }
 
     def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
         """See `Teacher.flow`; frames before `t` come from a pass over the reversed clip."""
@@ -289,9 +259,7 @@ class AllTrackerTeacher(Teacher):
         return clip
 
     def _encode(self, frames: np.ndarray) -> list[Tensor]:  # uint8 [t, H, W, 3] -> [1, t, h, w, C]
-        video = (
-            torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
-        )  # Ray's are read-only
+        video = self._video(frames)
         size = (video.shape[-2], video.shape[-1])
         raster, padding = self._raster(size), self._padding(size)
         parts = []
@@ -322,6 +290,7 @@ class AllTrackerTinyTeacher(AllTrackerTeacher):
 
     architecture = "AllTracker-Tiny"
     variant = TINY
+    weights = PUBLISHED["alltracker-tiny"]
 
 
 def read(maps: Tensor, xy: Tensor) -> Tensor:  # [H, W, 4], [N, 2] -> [N, 4]
@@ -338,15 +307,3 @@ def read(maps: Tensor, xy: Tensor) -> Tensor:  # [H, W, 4], [N, 2] -> [N, 4]
     below = torch.lerp(maps[bottom, left, :2], maps[bottom, right, :2], share[:, 0])
     column, row = xy.round().long().T
     return torch.cat([torch.lerp(above, below, share[:, 1]), maps[row, column, 2:]], 1)
-
-
-def _size(value: Any) -> Size:
-    try:
-        height, width = (int(side) for side in value)
-    except (TypeError, ValueError):
-        height, width = 0, 0
-    if height < 1 or width < 1:
-        raise ConfigError(
-            f"resolution = {value!r}: write height and width in px, such as [384, 512]."
-        )
-    return height, width

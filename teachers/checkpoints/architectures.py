@@ -7,7 +7,6 @@ them take a second. A class of a learnt teacher says `network`, a class made fro
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teachers.errors import ConfigError
-from teachers.registry import VERIFIERS, entries, factory_of
+from teachers.registry import VERIFIERS, entries, factory_of, left_out
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -49,7 +47,7 @@ def teachers_with(shapes: Shapes) -> list[str]:
     for entry in (*entries(), *VERIFIERS):
         if entry.shipped:  # a network of another entry, and what its file is for stands in it
             continue
-        with contextlib.suppress(ConfigError):  # of a package that cannot be imported
+        with left_out(entry.name):
             for preset, config in configs(entry.name).items():
                 label = (
                     repr(entry.name)

@@ -1,14 +1,16 @@
 """The cache of checkpoints: one file for each teacher, `<folder>/<teacher>.<suffix>`, and a
 receipt, `<folder>/<teacher>.json`.
 
-The folder is `$TAPDISTILL_HOME/weights`, or else `tapdistill/weights` in the user's cache
-(`$XDG_CACHE_HOME`, `~/.cache`).
+The folder is `$TAPDISTILL_HOME/weights`, or else `tapdistill/weights` in the user's cache, which is
+`$XDG_CACHE_HOME` or `~/.cache`, and on macOS `~/Library/Caches`.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import platformdirs
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".npz")
 """Of the files that can be checkpoints."""
@@ -19,9 +21,7 @@ def weights_folder() -> Path:
     home = os.environ.get("TAPDISTILL_HOME")
     if home:
         return Path(home).expanduser() / "weights"
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapdistill" / "weights"
-    )
+    return platformdirs.user_cache_path("tapdistill") / "weights"
 
 
 def checkpoint_place(name: str, suffix: str) -> Path:

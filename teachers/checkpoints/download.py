@@ -10,19 +10,21 @@ starts anew. The file gets its name when all bytes that the server announced are
 
 from __future__ import annotations
 
-import fcntl
+import base64
 import http.client
 import json
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock, Timeout
 
 from teachers.errors import CheckpointError, SurroundingsError
 
@@ -46,7 +48,7 @@ class Patience:
     """Longest time without a byte."""
 
 
-PATIENCE = Patience()
+RETRIES = Patience()
 
 
 class _Cut(Exception):
@@ -54,9 +56,17 @@ class _Cut(Exception):
 
 
 def download(
-    url: str, path: Path, watch: Watch | None = None, patience: Patience = PATIENCE
+    url: str,
+    path: Path,
+    watch: Watch | None = None,
+    patience: Patience = RETRIES,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Put the content of `url` (http or https) at `path`, whose folder must exist.
+
+    Args:
+        url: a user and password in it are sent as Basic authentication.
+        headers: of the request, beside those of a download that goes on.
 
     Raises:
         CheckpointError: the server has no such file, or does not give it to us.
@@ -64,13 +74,18 @@ def download(
             that downloads the same file.
     """
     part = path.with_name(path.name + ".part")
+    lock = part.with_name(part.name + ".lock")
+    request = _request(url, headers or {})
     try:
-        with part.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _attempts(url, file, part, watch or (lambda done, total: None), patience)
-            part.replace(path)
-        _note(part).unlink(missing_ok=True)
-    except BlockingIOError as error:
+        with FileLock(lock, timeout=0):
+            try:
+                with part.open("ab") as file:
+                    _attempts(request, file, part, watch or (lambda done, total: None), patience)
+                part.replace(path)
+                _note(part).unlink(missing_ok=True)
+            finally:
+                lock.unlink(missing_ok=True)  # who waits for it sees that, and takes a new one
+    except Timeout as error:
         raise SurroundingsError(
             f"{part}: another process downloads it already: wait for that one."
         ) from error
@@ -78,11 +93,24 @@ def download(
         raise SurroundingsError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
-def _attempts(url: str, file: BinaryIO, part: Path, watch: Watch, patience: Patience) -> None:
+def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+    """The request for a whole file."""
+    address = urlsplit(url)
+    credentials, _, host = address.netloc.rpartition("@")
+    request = urllib.request.Request(address._replace(netloc=host).geturl(), headers=dict(headers))
+    if credentials:
+        code = base64.b64encode(unquote(credentials).encode()).decode("ascii")
+        request.add_unredirected_header("Authorization", f"Basic {code}")
+    return request
+
+
+def _attempts(
+    request: urllib.request.Request, file: BinaryIO, part: Path, watch: Watch, patience: Patience
+) -> None:
     most, fruitless = file.tell(), 0
     while True:
         try:
-            return _attempt(url, file, part, watch, patience.timeout_s)
+            return _attempt(request, file, part, watch, patience.timeout_s)
         except _Cut as cut:
             fruitless = 0 if file.tell() > most else fruitless + 1
             most = max(most, file.tell())
@@ -93,19 +121,23 @@ def _attempts(url: str, file: BinaryIO, part: Path, watch: Watch, patience: Pati
                     else ""
                 )
                 raise SurroundingsError(
-                    f"{shown(url)}: {cut}, {fruitless} times in a row.{kept}"
+                    f"{shown(request.full_url)}: {cut}, {fruitless} times in a row.{kept}"
                 ) from cut
             time.sleep(patience.pause_s * 2 ** max(0, fruitless - 1))
 
 
-def _attempt(url: str, file: BinaryIO, part: Path, watch: Watch, timeout_s: float) -> None:
-    """Append the rest of `url` to `file`; returns when it is complete."""
+def _attempt(
+    request: urllib.request.Request, file: BinaryIO, part: Path, watch: Watch, timeout_s: float
+) -> None:
+    """Append the rest of what is asked for to `file`; returns when it is complete."""
+    url = request.full_url
     version = _stored_version(part, url) if file.tell() else None
-    headers = {"Range": f"bytes={file.tell()}-", "If-Range": version} if version else {}
+    for header, value in (("Range", f"bytes={file.tell()}-"), ("If-range", version)):
+        request.remove_header(header)
+        if version:
+            request.add_header(header, str(value))
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=timeout_s
-        ) as answer:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             total = _begin(url, answer.status, answer.headers, file, part, version)
             while block := answer.read1(BLOCK_BYTES):  # what has come, so that a hang loses nothing
                 _write(file, block)

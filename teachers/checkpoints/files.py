@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_place
+from teachers.checkpoints.published import FORMS, WeightsFile
 from teachers.errors import CheckpointError
-from teachers.registry import published_forms
 
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
 PREFIXES = ("module.", "model.", "_orig_mod.", "tapnext.")
@@ -72,10 +72,11 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
     return file_sha256(path)
 
 
-def no_weights(name: str, weights_at: str, licence: str) -> CheckpointError:
+def no_weights(name: str, published: WeightsFile) -> CheckpointError:
     """The error of a teacher that is made without a checkpoint when none was pulled."""
     return CheckpointError(
-        f"teacher {name!r} has no weights: get its file from {weights_at} ({licence}) with "
+        f"teacher {name!r} has no weights: get its file from {published.url or published.page} "
+        f"({published.licence}) with "
         f"`tapdistill teachers pull {name}`, or put it at {checkpoint_place(name, '.pt')}, or give "
         "it as `--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
     )
@@ -147,7 +148,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{', '.join(WRAPPINGS)}."
         )
     weights = _without_prefixes({str(key): value for key, value in content.items()})
-    for form in published_forms():
+    for form in FORMS:
         module, _, function = form.partition(":")
         weights = getattr(importlib.import_module(module), function)(weights)
     return weights

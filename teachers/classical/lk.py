@@ -13,15 +13,20 @@ Lost     a lost point goes on with its last velocity, damped, not with the steps
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import classical_info, graded, inside, outwards, require_positive
+from teachers.classical.outwards import (
+    PATCH_ALIGNMENT,
+    ClassicalTeacher,
+    graded,
+    inside,
+    outwards,
+    require_positive,
+)
 from teachers.classical.patches import Templates, smooth
 from teachers.errors import ConfigError
-from teachers.interface import Mode, Teacher
 from teachers.tracks import Tracks
 
 VELOCITY_KEPT = 0.7
@@ -60,28 +65,14 @@ class LucasKanadeSettings:
             raise ConfigError(f"window_px = {self.window_px}: must be at least 3.")
 
 
-class LucasKanadeTeacher(Teacher):
+class LucasKanadeTeacher(ClassicalTeacher):
     """The teacher `lk`. Visibility is 1 for a patch that looks as in the query's frame, 1/2 at the
     least correlation asked for."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        **settings: Any,
-    ) -> None:
-        self.settings = LucasKanadeSettings(**settings)
-        architecture = "pyramidal Lucas-Kanade, forward-backward check, patch alignment"
-        self.info = classical_info(
-            name=name,
-            checkpoint=checkpoint,
-            mode=mode,
-            architecture=architecture,
-            settings=self.settings,
-        )
+    architecture = "pyramidal Lucas-Kanade, forward-backward check, patch alignment"
+    evidence = PATCH_ALIGNMENT
+    settings_type = LucasKanadeSettings
+    settings: LucasKanadeSettings
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         settings = self.settings

@@ -9,15 +9,13 @@ Memory    descriptors are kept as float16: 400 MB for 80 frames of 384 x 680.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import classical_info
+from teachers.classical.outwards import ClassicalTeacher
 from teachers.classical.patches import sample
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
-from teachers.interface import Mode
 
 DIRECTIONS = np.stack(
     [np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1
@@ -37,30 +35,13 @@ class DaisySettings(MatchSettings):
     """Distance of the described places."""
 
 
-class MatchTeacher(MatchingTeacher):
+class MatchTeacher(MatchingTeacher, ClassicalTeacher):
     """The teacher `match`."""
 
+    architecture = "descriptor matching in every frame, patch alignment"
+    settings_type = DaisySettings
     settings: DaisySettings
     between_cells = False
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        **settings: Any,
-    ) -> None:
-        self.settings = DaisySettings(**settings)
-        architecture = "descriptor matching in every frame, patch alignment"
-        self.info = classical_info(
-            name=name,
-            checkpoint=checkpoint,
-            mode=mode,
-            architecture=architecture,
-            settings=self.settings,
-        )
 
     def _describe(self, frames: np.ndarray) -> Described:
         stride = self.settings.stride_px

@@ -10,37 +10,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from teachers.checkpoints.published import OWN_LICENCE
 from teachers.errors import ConfigError
-from teachers.interface import Mode, TeacherInfo
+from teachers.info import Mode, TeacherInfo
+from teachers.interface import Teacher, checked_settings
+from teachers.tracks import VisibleRule
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-VISIBLE_RULE = "v > 0.5"
+RULE = VisibleRule("v", 0.5)
+"""When a point counts as visible, in every mode."""
+
+PATCH_ALIGNMENT = "patch-alignment"
+"""The evidence of those that place a point where the patch around its query fits."""
 
 
-def classical_info(
-    *, name: str, checkpoint: str | None, mode: Mode, architecture: str, settings: DataclassInstance
-) -> TeacherInfo:
-    """The `info` of a teacher without weights; a ConfigError if weights are given. Every mode
-    tracks every frame, alike."""
-    if checkpoint is not None:
-        raise ConfigError(
-            f"{checkpoint}: teacher {name!r} ({architecture}) has no weights: leave `checkpoint` "
-            "out."
+class ClassicalTeacher(Teacher):
+    """A tracker without weights. Every mode tracks every frame, alike."""
+
+    licence = OWN_LICENCE
+    architecture: ClassVar[str]
+    settings_type: ClassVar[type[Any]]
+    """A frozen dataclass: the settings of this teacher, with defaults, checked when made."""
+    settings: Any
+    """Of `settings_type`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        **settings: Any,
+    ) -> None:
+        """Arguments as for `teachers.load`; a ConfigError if weights are given, or a setting that
+        there is not."""
+        self.settings = checked_settings(self.settings_type, settings, name)
+        if checkpoint is not None:
+            raise ConfigError(
+                f"{checkpoint}: teacher {name!r} ({self.architecture}) has no weights: leave "
+                "`checkpoint` out."
+            )
+        self.info = TeacherInfo(
+            name=name,
+            architecture=self.architecture,
+            mode=mode,
+            visible_rule=str(RULE),
+            settings=asdict(self.settings),
         )
-    return TeacherInfo(
-        name=name,
-        architecture=architecture,
-        mode=mode,
-        visible_rule=VISIBLE_RULE,
-        licence="Apache-2.0 (OpenCV inside)",
-        settings=asdict(settings),
-    )
 
 
 def require_positive(settings: DataclassInstance) -> None:

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from teachers.classical.outwards import graded, inside, outwards, require_positive
+from teachers.classical.outwards import PATCH_ALIGNMENT, graded, inside, outwards, require_positive
 from teachers.classical.patches import Templates, smooth
 from teachers.errors import ConfigError
 from teachers.interface import Teacher
@@ -91,6 +91,7 @@ class MatchingTeacher(Teacher):
     query's frame, 1/2 at the least correlation asked for.
     """
 
+    evidence = PATCH_ALIGNMENT
     settings: MatchSettings
     between_cells: ClassVar[bool]
     """Whether a match lies at the vertex of the parabola through the likest cell and its

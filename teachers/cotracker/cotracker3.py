@@ -40,15 +40,14 @@ from torch import Tensor, nn
 
 from teachers.checkpoints.files import stored_config
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.teacher import Preset
 from teachers.cotracker.transformer import STRIDE, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
+from teachers.info import Preset
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
 from teachers.layers.time_embedding import time_embedding
 
-WEIGHTS_AT = "https://huggingface.co/facebook/cotracker3"
 MOTION_FREQUENCIES = 10
 MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
 """Steps to the next and from the last frame (x, y each), with their sines and cosines."""

@@ -27,6 +27,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from teachers.network_teacher import with_backward_pass
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,12 +62,11 @@ def walk_both_ways(
 ) -> Tensor:
     """Tracks [N, T, C] over all frames; arguments as for `walk`."""
     tracks = walk(ahead, sureness, queries, frames, window, overlap)
-    before = torch.arange(frames, device=queries.device) < queries[:, :1]  # [N, T]
-    if before.any():
-        reversed_queries = torch.cat([frames - 1 - queries[:, :1], queries[:, 1:]], 1)
-        reversed_tracks = walk(back, sureness, reversed_queries, frames, window, overlap)
-        tracks = torch.where(before[..., None], reversed_tracks.flip(1), tracks)
-    return tracks
+
+    def backward(reversed_queries: Tensor) -> Tensor:
+        return walk(back, sureness, reversed_queries, frames, window, overlap)
+
+    return with_backward_pass(tracks, queries, backward)
 
 
 def walk(

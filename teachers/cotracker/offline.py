@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from teachers.cotracker.cotracker3 import PRESETS, WEIGHTS_AT, CoTracker3
+from teachers.checkpoints.published import PUBLISHED
+from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
 from teachers.cotracker.long_clips import Entry, walk_both_ways
-from teachers.cotracker.teacher import MAX_FRAMES, Call, CoTrackerTeacher, Group
+from teachers.cotracker.teacher import Call, CoTrackerSettings, CoTrackerTeacher, Group
 from teachers.errors import ConfigError
-from teachers.interface import Mode
+from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.settings import require_whole
+from teachers.network_teacher import require_whole
 from teachers.tracks import VisibleRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoTracker3OfflineSettings(CoTrackerSettings):
+    """What can be set, beside `CoTrackerSettings`; `max_frames` is the longest clip that is tracked
+    at once."""
+
+    overlap: int | None = None
+    """Frames that neighbouring windows share at least; None is half a window."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole(1, overlap=self.shared_frames)
+        if self.shared_frames >= self.max_frames:
+            raise ConfigError(
+                f"overlap = {self.overlap}: must be in 1..{self.max_frames - 1}, as a window has "
+                f"{self.max_frames} frames."
+            )
+
+    @property
+    def shared_frames(self) -> int:
+        return self.max_frames // 2 if self.overlap is None else self.overlap
 
 
 class CoTracker3OfflineTeacher(CoTrackerTeacher):
@@ -26,32 +49,21 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     does. A clip of more than `max_frames` goes in overlapping windows, as `long_clips.py` says; how
     surely a point is seen is visibility x confidence, 0 where it is not visible by the mode's rule.
     Each window has support points of its own, in every mode anew for the reversed clip.
-
-    Settings, beside those of `CoTrackerTeacher`:
-        max_frames: the longest clip that is tracked at once.
-        overlap: frames that neighbouring windows share at least; None is half a window.
     """
 
     architecture = "CoTracker3 offline"
-    weights_at = WEIGHTS_AT
+    evidence = "network:cotracker3"
+    weights = PUBLISHED["cotracker3-offline"]
+    licence = weights.licence
     presets = PRESETS
     network = CoTracker3
+    settings_type = CoTracker3OfflineSettings
+    settings: CoTracker3OfflineSettings
 
-    def __init__(
-        self, *, max_frames: int = MAX_FRAMES, overlap: int | None = None, **settings: Any
-    ) -> None:
-        super().__init__(max_frames=max_frames, **settings)
-        self.overlap = max_frames // 2 if overlap is None else overlap
-        require_whole(1, overlap=self.overlap)
-        if self.overlap >= max_frames:
-            raise ConfigError(
-                f"overlap = {self.overlap}: must be in 1..{max_frames - 1}, as a window has "
-                f"{max_frames} frames."
-            )
-        self.info = replace(
-            self.info,
-            settings=self.info.settings | {"max_frames": max_frames, "overlap": self.overlap},
-        )
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        stored = super()._set_up(mode)
+        self.overlap = self.settings.shared_frames
+        return stored | {"max_frames": self.max_frames, "overlap": self.overlap}
 
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
         """`label` is the recipe's call, because that already covers the frames before a query."""

@@ -8,18 +8,20 @@ that.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from teachers.checkpoints.published import PUBLISHED
 from teachers.cotracker.cotracker2 import COTRACKER2_PRESETS, CoTracker2
-from teachers.cotracker.cotracker3 import ONLINE_PRESETS, WEIGHTS_AT, CoTracker3Online
-from teachers.cotracker.teacher import Call, CoTrackerTeacher, Group
+from teachers.cotracker.cotracker3 import ONLINE_PRESETS, CoTracker3Online
+from teachers.cotracker.teacher import Call, CoTrackerSettings, CoTrackerTeacher, Group
 from teachers.cotracker.windows import WindowChain, first_frames, joined
 from teachers.errors import ConfigError
-from teachers.interface import Mode
+from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
 from teachers.stream import Stream
 from teachers.tracks import Tracks, VisibleRule
@@ -27,6 +29,8 @@ from teachers.tracks import Tracks, VisibleRule
 
 class WindowTeacher(CoTrackerTeacher):
     """A CoTracker that goes window by window."""
+
+    streams = True
 
     def stream(self, queries: np.ndarray) -> WindowStream:
         """See `Teacher.stream`; the tracks are those of `track` over all frames at once."""
@@ -125,6 +129,23 @@ class WindowStream(Stream):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoTracker2Settings(CoTrackerSettings):
+    """What can be set for CoTracker 2.1, beside `CoTrackerSettings`."""
+
+    predictor: Literal["offline", "online"] = "offline"
+    """Which form of mode "predictor"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predictor not in ("offline", "online"):
+            raise ConfigError(f"predictor = {self.predictor!r}: there are offline, online.")
+        if self.single:
+            raise ConfigError(
+                "CoTracker 2.1 was only measured with all points together: leave `single` out."
+            )
+
+
 class CoTracker2Teacher(WindowTeacher):
     """CoTracker 2.1, over a clip or a stream.
 
@@ -132,28 +153,20 @@ class CoTracker2Teacher(WindowTeacher):
     the reversed clip) and the online one (forward only, which is the one that can stream). "recipe"
     is forward only, at the clip's own size, 4 iterations, with a 5 x 5 grid; "label" adds the pass
     over the reversed clip. "benchmark" tracks all points together.
-
-    Settings:
-        predictor: "offline" or "online", which form of mode "predictor".
-        others: see `CoTrackerTeacher`.
     """
 
     architecture = "CoTracker 2.1"
-    weights_at = "https://huggingface.co/facebook/cotracker"
+    evidence = "network:cotracker2"
+    weights = PUBLISHED["cotracker2"]
+    licence = weights.licence
     presets = COTRACKER2_PRESETS
     network = CoTracker2
+    settings_type = CoTracker2Settings
+    settings: CoTracker2Settings
 
-    def __init__(
-        self, *, predictor: Literal["offline", "online"] = "offline", **settings: Any
-    ) -> None:
-        if predictor not in ("offline", "online"):
-            raise ConfigError(f"predictor = {predictor!r}: there are offline, online.")
-        if settings.get("single"):
-            raise ConfigError(
-                "CoTracker 2.1 was only measured with all points together: leave `single` out."
-            )
-        self._online = predictor == "online"
-        super().__init__(**settings)
+    @property
+    def _online(self) -> bool:
+        return self.settings.predictor == "online"
 
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
         if mode == "predictor" and self._online:
@@ -179,11 +192,13 @@ class CoTracker3OnlineTeacher(WindowTeacher):
     Modes: "predictor" is the official online predictor (6 iterations at 384 x 512, forward only;
     its support grid is `support_grid=6`). "recipe" is forward only too, at the clip's own size, 4
     iterations, with a 5 x 5 grid. "label" adds a pass over the reversed clip, so that frames before
-    a query are tracked. Settings: see `CoTrackerTeacher`.
+    a query are tracked.
     """
 
     architecture = "CoTracker3 online"
-    weights_at = WEIGHTS_AT
+    evidence = "network:cotracker3"
+    weights = PUBLISHED["cotracker3-online"]
+    licence = weights.licence
     presets = ONLINE_PRESETS
     network = CoTracker3Online
 

@@ -10,40 +10,36 @@ becomes of them, is the same for all.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
 from teachers.cotracker.support_points import frame_grid, grid_points, random_points
 from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.device import compute_in_bf16, pick_device
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import least_side
-from teachers.settings import require_switch, require_whole
-from teachers.tracks import Tracks, VisibleRule
+from teachers.network_teacher import (
+    NetworkTeacher,
+    overridden,
+    require_finite,
+    require_switch,
+    require_whole,
+    reversed_queries,
+    with_backward_pass,
+)
+from teachers.tracks import Tracks
 
 MAX_FRAMES = 256
 LOCAL_EXTENT_PX = 50.0
 """Side of the square around a query that is tracked alone; its support points lie in it, always at
 frame 0."""
 
-Preset = Literal["official", "mini"]
 Size = tuple[int, int]
 """Height, width in px."""
 
@@ -92,6 +88,28 @@ class Call:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoTrackerSettings:
+    """What can be set; None keeps what the mode does."""
+
+    iterations: int | None = None
+    support_grid: int | None = None
+    support_points: int | None = None
+    local_grid: int | None = None
+    resolution: tuple[int, int] | None = None
+    """These five: see `Call`."""
+    single: bool = False
+    """In mode "benchmark", track each query alone."""
+    max_frames: int = MAX_FRAMES
+    """How many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px
+    (official network)."""
+
+    def __post_init__(self) -> None:
+        require_whole(2, max_frames=self.max_frames)
+        if self.resolution is not None:
+            object.__setattr__(self, "resolution", tuple(self.resolution))
+
+
 @dataclass(frozen=True)
 class Group:
     """Points that see each other; all are (t, x, y) in px of the raster."""
@@ -106,86 +124,20 @@ class Group:
         return torch.cat([self.own, self.support])[None]
 
 
-class CoTrackerTeacher(Teacher):
-    """A subclass says which network, how each mode calls it, and when a point counts as visible.
+class CoTrackerTeacher(NetworkTeacher):
+    """A subclass says which network, how each mode calls it, and when a point counts as visible."""
 
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        iterations, support_grid, support_points, local_grid, resolution: see `Call`; None keeps
-            what the mode does.
-        single: in mode "benchmark", track each query alone.
-        max_frames: how many frames are held as features at once, 8.4 MB each for frames of 384 x
-            512 px (official network).
-        memory: see `Memory`.
-        bf16: see `compute_in_bf16`.
-    """
+    tracks_jointly = True
+    knows_hidden_points = True
+    settings_type = CoTrackerSettings
+    settings: CoTrackerSettings
 
-    architecture: ClassVar[str]
-    weights_at: ClassVar[str]
-    presets: ClassVar[Mapping[str, Callable[[], Any]]]
-    """Configs of the network by name."""
-    network: ClassVar[type[Any]]
-    """Class of the network; made from a config."""
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        iterations: int | None = None,
-        support_grid: int | None = None,
-        support_points: int | None = None,
-        resolution: tuple[int, int] | None = None,
-        single: bool = False,
-        local_grid: int | None = None,
-        max_frames: int = MAX_FRAMES,
-        memory: Memory = DEFAULT_MEMORY,
-        bf16: bool = False,
-    ) -> None:
-        if preset not in self.presets:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
-        if single and mode != "benchmark":
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        if self.settings.single and mode != "benchmark":
             raise ConfigError(f"single tracking belongs to mode 'benchmark', not to {mode!r}.")
-        require_whole(2, max_frames=max_frames)
-        require_switch(bf16=bf16)
-        config = self.presets[preset]()
-        if checkpoint is not None:
-            config = stored_config(checkpoint, config)
-        official = config == self.presets["official"]()
-        given = {
-            "iterations": iterations,
-            "support_grid": support_grid,
-            "support_points": support_points,
-            "local_grid": local_grid,
-            "resolution": None if resolution is None else tuple(resolution),
-        }
-        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self.call: Call = replace(
-            self._published_call(mode, config.resolution), single=single, **changed
-        )
-        self.device = pick_device(device)
-        self.max_frames, self.memory = max_frames, memory
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = self.network(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(self._rule(mode)),
-            licence=_licence(checkpoint, official),
-            checkpoint_sha256=self._load(checkpoint, name),
-            settings=asdict(self.call) | {"bf16": bf16},
-        )
-        self.model.to(self.device)
-        if bf16:
-            compute_in_bf16(self.model)
+        self.max_frames = self.settings.max_frames
+        self.call = overridden(self._published_call(mode, self.config.resolution), self.settings)
+        return asdict(self.call) | {"bf16": self.bf16}
 
     @abc.abstractmethod
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
@@ -193,17 +145,8 @@ class CoTrackerTeacher(Teacher):
         is meant for."""
 
     @abc.abstractmethod
-    def _rule(self, mode: Mode) -> VisibleRule: ...
-
-    @abc.abstractmethod
     def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:  # -> [N, T, 4]
         """(x, y, visibility, confidence) of the own points of all groups."""
-
-    def _load(self, checkpoint: str | None, name: str) -> str:
-        """sha256 of the weights that went into the network, or "random"."""
-        if checkpoint is None:
-            raise no_weights(name, self.weights_at, "CC-BY-NC 4.0")
-        return "random" if checkpoint == "random" else load_weights(self.model, checkpoint, name)
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
@@ -227,13 +170,15 @@ class CoTrackerTeacher(Teacher):
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
-        before = torch.arange(frames, device=self.device) < own[:, :1]  # [N, T]
-        if self.call.backward and before.any():
-            back = self._pass(
+        if not self.call.backward:
+            return tracks
+
+        def backward(_: Tensor) -> Tensor:
+            return self._pass(
                 features.reversed(), [self._reversed(group, frames) for group in groups]
             )
-            tracks = torch.where(before[..., None], back.flip(1), tracks)
-        return tracks
+
+        return with_backward_pass(tracks, own, backward)
 
     def _groups(self, own: Tensor, frames: int, size: Size, seed: int) -> list[Group]:
         """The own points [N, 3] in groups that are tracked together, each with the support that the
@@ -252,20 +197,15 @@ class CoTrackerTeacher(Teacher):
 
     def _reversed(self, group: Group, frames: int) -> Group:
         """A group in the reversed clip."""
-
-        def reversed_points(points: Tensor) -> Tensor:
-            return torch.cat([frames - 1 - points[:, :1], points[:, 1:]], 1)
-
         return Group(
-            reversed_points(group.own),
-            group.support if self.call.support_moves else reversed_points(group.support),
+            reversed_queries(group.own, frames),
+            group.support if self.call.support_moves else reversed_queries(group.support, frames),
         )
 
     def _encode(
         self, frames: np.ndarray
     ) -> list[Tensor]:  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
-        # torch warns of read-only arrays: Ray's are
-        video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
+        video = self._video(frames)
         size, raster = video.shape[-2:], self._raster((video.shape[-2], video.shape[-1]))
         if self.call.resolution:
             video = F.interpolate(video.float(), raster, mode="bilinear", align_corners=True)
@@ -304,8 +244,3 @@ class CoTrackerTeacher(Teacher):
 def _local_grid(query: Tensor, side: int) -> Tensor:  # [1, 3] -> [side**2, 3]
     x, y = query[0, 1:].tolist()
     return grid_points(side, (LOCAL_EXTENT_PX, LOCAL_EXTENT_PX), (x, y)).to(query.device)
-
-
-def _licence(checkpoint: str | None, official: bool) -> str:
-    known = read_metadata(checkpoint).get(LICENCE) if checkpoint else None
-    return known or ("CC-BY-NC 4.0 (official weights)" if official else "Apache-2.0")

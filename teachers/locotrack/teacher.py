@@ -13,26 +13,18 @@ With another `resolution` points are matched on 256 x 256 px and refined on that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
-from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
-from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.checkpoints.published import PUBLISHED
+from teachers.errors import TeacherError
+from teachers.info import Mode
 from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
@@ -46,13 +38,17 @@ from teachers.locotrack.network import (
     LocoTrackConfig,
     Looks,
 )
-from teachers.settings import require_switch, require_whole
+from teachers.network_teacher import (
+    NetworkTeacher,
+    checked_size,
+    overridden,
+    require_finite,
+    require_switch,
+    require_whole,
+)
 from teachers.tracks import Tracks, VisibleRule
 
-Preset = Literal["official", "mini"]
 RULE = VisibleRule("v*c", 0.5)
-WEIGHTS_AT = "https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights"
-LICENCE_OF_WEIGHTS = "not confirmed (perhaps Apache-2.0), see its page"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,88 +73,68 @@ def call_of(mode: Mode, config: LocoTrackConfig) -> Call:
     return Call(resolution=(config.raster, config.raster), through_query=mode == "label")
 
 
-class LocoTrackTeacher(Teacher):
+@dataclass(frozen=True, kw_only=True)
+class LocoTrackSettings:
+    """What can be set; None keeps what the mode does."""
+
+    resolution: Size | Literal["own"] | None = None
+    """See `Call`; "own" is the clip's own size."""
+    resolutions: Sequence[Size] | None = None
+    through_query: bool | None = None
+    """These two: see `Call`."""
+    official_quirks: bool = False
+    """See `LocoTrackConfig`."""
+    max_frames: int = 240
+    """How many frames are held as features at once, 7.5 MB each for frames of 256 x 256 px."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, max_frames=self.max_frames)
+        require_switch(official_quirks=self.official_quirks)
+        if self.resolution not in (None, "own"):
+            size = checked_size("resolution", self.resolution)
+            object.__setattr__(self, "resolution", size)
+        if self.resolutions is not None:
+            sizes = tuple(checked_size("resolutions", size) for size in self.resolutions)
+            object.__setattr__(self, "resolutions", sizes)
+
+
+class LocoTrackTeacher(NetworkTeacher):
     """LocoTrack-B over a whole clip.
 
     A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`. Points
     are matched in each frame alone, so a window needs no query frame; what it lacks is how the
     track goes on beyond it.
-
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolution, resolutions, through_query: see `Call`; None keeps what the mode does, and
-            resolution="own" the clip's own size.
-        official_quirks: see `LocoTrackConfig`.
-        max_frames: how many frames are held as features at once, 7.5 MB each for frames of 256 x
-        256 px.
-        memory: see `Memory`; None takes what suits the device.
-        bf16: see `compute_in_bf16`.
     """
 
-    architecture: ClassVar[str] = "LocoTrack-B"
-    variant: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `LocoTrackConfig` in which this model differs."""
-    presets: ClassVar[Mapping[str, Callable[..., LocoTrackConfig]]] = PRESETS
-    """Configs of the network by name; called with `variant`."""
-    network: ClassVar[type[LocoTrack]] = LocoTrack
+    architecture = "LocoTrack-B"
+    evidence = "network:locotrack"
+    weights = PUBLISHED["locotrack-base"]
+    licence = weights.licence
+    presets = PRESETS
+    network = LocoTrack
+    settings_type = LocoTrackSettings
+    settings: LocoTrackSettings
+    memory_format = torch.channels_last
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        resolution: Size | Literal["own"] | None = None,
-        resolutions: Sequence[Size] | None = None,
-        through_query: bool | None = None,
-        official_quirks: bool = False,
-        max_frames: int = 240,
-        memory: Memory | None = None,
-        bf16: bool = False,
-    ) -> None:
-        if checkpoint is None:
-            raise no_weights(name, WEIGHTS_AT, LICENCE_OF_WEIGHTS)
-        if preset not in PRESETS:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        require_whole(1, max_frames=max_frames)
-        require_switch(official_quirks=official_quirks, bf16=bf16)
-        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
-        official = config == LocoTrackConfig.official(**self.variant)
-        config = replace(config, official_quirks=official_quirks)
-        changed: dict[str, Any] = {}
-        if resolution is not None:
-            changed["resolution"] = None if resolution == "own" else _size("resolution", resolution)
-        if resolutions is not None:
-            changed["resolutions"] = tuple(_size("resolutions", size) for size in resolutions)
-        if through_query is not None:
-            changed["through_query"] = through_query
-        self.call: Call = replace(call_of(mode, config), **changed)
-        self.max_frames = max_frames
-        self.device = pick_device(device)
-        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = LocoTrack(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(RULE),
-            licence=read_metadata(checkpoint).get(LICENCE, LICENCE_OF_WEIGHTS),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call)
-            | {"official_quirks": official_quirks, "max_frames": max_frames, "bf16": bf16},
-        )
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if bf16:
-            compute_in_bf16(self.model)
+    def _adapted(self, config: LocoTrackConfig) -> LocoTrackConfig:
+        return replace(config, official_quirks=self.settings.official_quirks)
+
+    def _default_memory(self) -> Memory:
+        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return RULE
+
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.max_frames = self.settings.max_frames
+        self.call = overridden(call_of(mode, self.config), self.settings)
+        if self.settings.resolution == "own":
+            self.call = replace(self.call, resolution=None)
+        return asdict(self.call) | {
+            "official_quirks": self.settings.official_quirks,
+            "max_frames": self.max_frames,
+            "bf16": self.bf16,
+        }
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         own = (frames.shape[1], frames.shape[2])
@@ -200,13 +176,12 @@ class LocoTrackTeacher(Teacher):
                 inside = torch.where(here[..., None], moved, 0)
                 seen = self.model.describe(self._features(block, size), inside, size)
                 found = seen if found is None else found.where(~here, seen)
-        assert found is not None
+        if found is None:
+            raise TeacherError("no query lies in the clip.")
         return found
 
     def _features(self, frames: np.ndarray, size: Size) -> list[Features]:
-        video = (
-            torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
-        )  # Ray's are read-only
+        video = self._video(frames)
         if video.shape[-2:] != size:
             video = torch.cat(
                 [
@@ -223,13 +198,4 @@ class LocoTrackSmallTeacher(LocoTrackTeacher):
 
     architecture = "LocoTrack-S"
     variant = SMALL
-
-
-def _size(name: str, value: Any) -> Size:
-    try:
-        height, width = (int(side) for side in value)
-    except (TypeError, ValueError):
-        height, width = 0, 0
-    if height < 1 or width < 1:
-        raise ConfigError(f"{name} = {value!r}: write height and width in px, such as [256, 256].")
-    return height, width
+    weights = PUBLISHED["locotrack-small"]

@@ -19,105 +19,65 @@ a frame into the cells that are whole, by up to a cell. A track goes through its
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
+from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
+from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.device import compute_in_bf16, pick_device
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.network_teacher import (
+    NetworkTeacher,
+    require_finite,
+    require_switch,
+    require_whole,
+    with_backward_pass,
+)
 from teachers.pips.pips import PIPS_PRESETS, Pips
 from teachers.pips.pips2 import PIPS2_PRESETS, Pips2
-from teachers.settings import require_switch, require_whole
 from teachers.tracks import Tracks, VisibleRule
 
-Preset = Literal["official", "mini"]
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardSettings:
+    """What can be set for both."""
+
+    iterations: int
+    """Refinements in each window."""
+    backward: bool | None = None
+    """Take the frames before a query from a pass over the reversed clip; None is what the mode
+    does."""
+
+    def __post_init__(self) -> None:
+        require_whole(1, iterations=self.iterations)
+        if self.backward is not None:
+            require_switch(backward=self.backward)
 
 
-class ForwardTeacher(Teacher):
-    """A subclass says which network, and how it goes through a clip.
+class ForwardTeacher(NetworkTeacher):
+    """A subclass says which network, and how it goes through a clip."""
 
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        iterations: refinements in each window.
-        backward: take the frames before a query from a pass over the reversed clip; None is what
-            the mode does.
-        memory: see `Memory`.
-        bf16: see `compute_in_bf16`.
-    """
-
-    architecture: ClassVar[str]
-    weights_at: ClassVar[str]
-    presets: ClassVar[Mapping[str, Callable[[], Any]]]
-    """Configs of the network by name; each has `stride` and `levels`."""
-    network: ClassVar[type[Any]]
-    """Class of the network; made from a config."""
+    knows_hidden_points = True
     rule: ClassVar[VisibleRule]
+    settings: ForwardSettings
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None,
-        device: str,
-        mode: Mode,
-        preset: Preset,
-        iterations: int,
-        backward: bool | None,
-        max_frames: int,
-        memory: Memory,
-        bf16: bool,
-        settings: dict[str, Any],
-    ) -> None:
-        """Args: max_frames: longest clip whose features are all held, so that a pass back need not
-        encode them again. settings: of the subclass.
-        """
-        if checkpoint is None:
-            raise no_weights(name, self.weights_at, "MIT")
-        if preset not in self.presets:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
-        require_whole(1, iterations=iterations)
-        self.config = stored_config(checkpoint, self.presets[preset]())
-        self.iterations, self.max_frames, self.memory = iterations, max_frames, memory
-        self.backward = mode != "predictor" if backward is None else backward
-        require_switch(backward=self.backward, bf16=bf16)
-        self.device = pick_device(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = self.network(self.config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        official = self.config == self.presets["official"]()
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(self.rule),
-            licence=read_metadata(checkpoint).get(LICENCE, "MIT"),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings={"iterations": iterations, "backward": self.backward, "bf16": bf16} | settings,
-        )
-        self.model.to(self.device)
-        if bf16:
-            compute_in_bf16(self.model)
+    max_frames: int
+    """The longest clip whose features are all held, so that a pass back need not encode them
+    again."""
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return self.rule
+
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.iterations = self.settings.iterations
+        given = self.settings.backward
+        self.backward = mode != "predictor" if given is None else given
+        return {"iterations": self.iterations, "backward": self.backward, "bf16": self.bf16}
 
     @abc.abstractmethod
     def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:  # [N, 3] -> [N, T, 3]
@@ -132,23 +92,20 @@ class ForwardTeacher(Teacher):
             if len(frames) <= self.max_frames:
                 features.window(0, len(frames))
             tracks = self._pass(features, points)
-            before = torch.arange(len(frames), device=self.device) < points[:, :1]  # [N, T]
-            if self.backward and before.any():
-                back = self._pass(
-                    features.reversed(),
-                    torch.cat([len(frames) - 1 - points[:, :1], points[:, 1:]], 1),
+            if self.backward:
+                tracks = with_backward_pass(
+                    tracks, points, lambda queries: self._pass(features.reversed(), queries)
                 )
-                tracks = torch.where(before[..., None], back.flip(1), tracks)
             known = tracks if self.rule.quantity == "v" else tracks[..., :2]
-            require_finite(known if self.backward else known[~before], self.info.name)
+            tracked = torch.arange(len(frames), device=self.device) >= points[:, :1]  # [N, T]
+            require_finite(known if self.backward else known[tracked], self.info.name)
         xy, visibility = (part.cpu().numpy() for part in tracks.split((2, 1), -1))
         return Tracks(xy, visibility[..., 0], np.full(xy.shape[:2], np.nan, np.float32))
 
     def _encode(
         self, frames: np.ndarray
     ) -> list[Tensor]:  # [t, H, W, 3] -> per level [1, t, h, w, C]
-        # torch warns of read-only arrays: Ray's are
-        video = torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
+        video = self._video(frames)
         stride, least = self.config.stride, self.config.stride * 2**self.config.levels
         multiple = 1 if self.info.mode == "predictor" else stride
         below, right = (max(least, side + -side % multiple) - side for side in video.shape[-2:])
@@ -168,54 +125,42 @@ def next_start(visibility: Tensor) -> Tensor:  # [P, S] in [0, 1] -> [P] in 2..S
     return visibility.shape[1] - 1 - seen.flip(1).int().argmax(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PipsSettings(ForwardSettings):
+    """What can be set for PIPs."""
+
+    iterations: int = 6
+    max_frames: int = 96
+    """How many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px. No
+    track depends on it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole(1, max_frames=self.max_frames)
+
+
 class PipsTeacher(ForwardTeacher):
     """PIPs over a clip of any length, chained as the paper does: each window begins in the last
     frame where the one before saw the point, and replaces what that one said of later frames. The
-    last frame is repeated where a clip ends inside a window.
-
-    Settings, beside those of `ForwardTeacher`:
-        max_frames: how many frames are held as features at once, 8.4 MB each for frames of 384 x
-            512 px. No track depends on it.
-    """
+    last frame is repeated where a clip ends inside a window."""
 
     architecture = "PIPs"
-    weights_at = "https://github.com/aharley/pips (`get_reference_model.sh`)"
+    evidence = "network:pips"
+    weights = PUBLISHED["pips"]
+    licence = weights.licence
     presets = PIPS_PRESETS
     network = Pips
     rule = VisibleRule("v", 0.5)
+    settings_type = PipsSettings
+    settings: PipsSettings
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        iterations: int = 6,
-        backward: bool | None = None,
-        max_frames: int = 96,
-        memory: Memory = DEFAULT_MEMORY,
-        bf16: bool = False,
-    ) -> None:
-        require_whole(1, max_frames=max_frames)
-        super().__init__(
-            name=name,
-            checkpoint=checkpoint,
-            device=device,
-            mode=mode,
-            preset=preset,
-            iterations=iterations,
-            backward=backward,
-            max_frames=max_frames,
-            memory=memory,
-            bf16=bf16,
-            settings={},
-        )
-        if max_frames < self.config.window:
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.max_frames = self.settings.max_frames
+        if self.max_frames < self.config.window:
             raise ConfigError(
-                f"max_frames = {max_frames}: a window has {self.config.window} frames."
+                f"max_frames = {self.max_frames}: a window has {self.config.window} frames."
             )
+        return super()._set_up(mode)
 
     def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:
         end, block = len(features), max(1, self.memory.points(self.device) // self.config.window)
@@ -268,6 +213,23 @@ class Walk:
     """Of the last window."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pips2Settings(ForwardSettings):
+    """What can be set for PIPs++."""
+
+    iterations: int = 16
+    window: int = 128
+    """Frames that are refined together; also how many are held as features, 2.1 MB each for frames
+    of 384 x 512 px."""
+    beautify: bool = True
+    """See `Pips2.refine`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole(2, window=self.window)
+        require_switch(beautify=self.beautify)
+
+
 class Pips2Teacher(ForwardTeacher):
     """PIPs++ over a clip of any length, in windows of `window` frames.
 
@@ -275,50 +237,21 @@ class Pips2Teacher(ForwardTeacher):
     the template of the query's frame and begins with the other templates of the last window. The
     last window is moved back to end with the clip; where it meets frames that are tracked already,
     it improves them.
-
-    Settings, beside those of `ForwardTeacher`:
-        window: frames that are refined together; also how many are held as features, 2.1 MB each
-            for frames of 384 x 512 px.
-        beautify: see `Pips2.refine`.
     """
 
     architecture = "PIPs++"
-    weights_at = "https://github.com/aharley/pips2 (`get_reference_model.sh`)"
+    evidence = "network:pips2"
+    weights = PUBLISHED["pips2"]
+    licence = weights.licence
     presets = PIPS2_PRESETS
     network = Pips2
     rule = VisibleRule("none")
+    settings_type = Pips2Settings
+    settings: Pips2Settings
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        iterations: int = 16,
-        backward: bool | None = None,
-        window: int = 128,
-        beautify: bool = True,
-        memory: Memory = DEFAULT_MEMORY,
-        bf16: bool = False,
-    ) -> None:
-        require_whole(2, window=window)
-        require_switch(beautify=beautify)
-        super().__init__(
-            name=name,
-            checkpoint=checkpoint,
-            device=device,
-            mode=mode,
-            preset=preset,
-            iterations=iterations,
-            backward=backward,
-            max_frames=window,
-            memory=memory,
-            bf16=bf16,
-            settings={"window": window, "beautify": beautify},
-        )
-        self.beautify = beautify
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.max_frames, self.beautify = self.settings.window, self.settings.beautify
+        return super()._set_up(mode) | {"window": self.max_frames, "beautify": self.beautify}
 
     def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:
         end = len(features)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError
 from teachers.stream import ENDLESS, Stream
 from teachers.tapir.mixer import Past
@@ -35,7 +36,8 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
 
     architecture = "causal BootsTAPIR"
     variant = CAUSAL_BOOTSTAPIR
-    weights_at = "https://storage.googleapis.com/dm-tapnet/bootstap/causal_bootstapir_checkpoint.pt"
+    weights = PUBLISHED["bootstapir-causal"]
+    streams = True
 
     def stream(self, queries: np.ndarray) -> TapirStream:
         """See `Teacher.stream`."""

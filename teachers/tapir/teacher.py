@@ -11,28 +11,26 @@ their raster and ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
-from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
-from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.checkpoints.published import PUBLISHED
+from teachers.info import Mode
 from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
-from teachers.settings import require_switch, require_whole
+from teachers.network_teacher import (
+    NetworkTeacher,
+    overridden,
+    require_finite,
+    require_switch,
+    require_whole,
+    with_backward_pass,
+)
 from teachers.tapir.network import (
     BOOTSTAPIR,
     CPU_MEMORY,
@@ -45,8 +43,6 @@ from teachers.tapir.network import (
     default_resolutions,
 )
 from teachers.tracks import Tracks, VisibleRule
-
-Preset = Literal["official", "mini"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,92 +80,59 @@ def call_of(mode: Mode, config: TapirConfig) -> TapirCall:
     return TapirCall(resolutions=own, half_pixel=mode != "recipe")
 
 
-class TapirTeacher(Teacher):
-    """TAPIR over a whole clip.
+@dataclass(frozen=True, kw_only=True)
+class TapirSettings:
+    """What can be set; None keeps what the mode does."""
 
-    A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`.
+    resolutions: Sequence[Size] | None = None
+    backward: bool | None = None
+    half_pixel: bool | None = None
+    through_query: bool | None = None
+    """These four: see `TapirCall`."""
+    official_quirks: bool = False
+    """See `TapirConfig`."""
+    max_frames: int = 480
+    """How many frames are held as features at once, 3.5 MB each for frames of 256 x 256 px. A
+    longer clip goes in overlapping windows, see `overlapping`."""
 
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        resolutions, backward, half_pixel, through_query: see `TapirCall`; None keeps what the mode
-            does.
-        official_quirks: see `TapirConfig`.
-        max_frames: how many frames are held as features at once, 3.5 MB each for frames of 256 x
-            256 px.
-        memory: see `Memory`; None takes what suits the device.
-        bf16: see `compute_in_bf16`.
-    """
+    def __post_init__(self) -> None:
+        require_whole(1, max_frames=self.max_frames)
+        require_switch(official_quirks=self.official_quirks)
+        if self.resolutions is not None:
+            sizes = tuple((int(height), int(width)) for height, width in self.resolutions)
+            object.__setattr__(self, "resolutions", sizes)
 
-    architecture: ClassVar[str] = "TAPIR"
-    variant: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `TapirConfig` in which this model differs."""
-    weights_at: ClassVar[str] = (
-        "https://storage.googleapis.com/dm-tapnet/tapir_checkpoint_panning.pt"
-    )
-    presets: ClassVar[Mapping[str, Callable[..., TapirConfig]]] = PRESETS
-    """Configs of the network by name; called with `variant`."""
-    network: ClassVar[type[Tapir]] = Tapir
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        resolutions: Sequence[Size] | None = None,
-        backward: bool | None = None,
-        half_pixel: bool | None = None,
-        through_query: bool | None = None,
-        official_quirks: bool = False,
-        max_frames: int = 480,
-        memory: Memory | None = None,
-        bf16: bool = False,
-    ) -> None:
-        if checkpoint is None:
-            raise no_weights(name, self.weights_at, "Apache-2.0")
-        if preset not in PRESETS:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        require_whole(1, max_frames=max_frames)
-        require_switch(official_quirks=official_quirks, bf16=bf16)
-        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
-        official = config == TapirConfig.official(**self.variant)
-        config = replace(config, official_quirks=official_quirks)
-        given = {
-            "resolutions": None
-            if resolutions is None
-            else tuple((int(height), int(width)) for height, width in resolutions),
-            "backward": backward,
-            "half_pixel": half_pixel,
-            "through_query": through_query,
+class TapirTeacher(NetworkTeacher):
+    """TAPIR over a whole clip."""
+
+    architecture = "TAPIR"
+    evidence = "network:tapir"
+    weights = PUBLISHED["tapir"]
+    licence = weights.licence
+    presets = PRESETS
+    network = Tapir
+    settings_type = TapirSettings
+    settings: TapirSettings
+    memory_format = torch.channels_last
+
+    def _adapted(self, config: TapirConfig) -> TapirConfig:
+        return replace(config, official_quirks=self.settings.official_quirks)
+
+    def _default_memory(self) -> Memory:
+        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return RULE
+
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.max_frames = self.settings.max_frames
+        self.call = overridden(call_of(mode, self.config), self.settings)
+        return asdict(self.call) | {
+            "official_quirks": self.settings.official_quirks,
+            "max_frames": self.max_frames,
+            "bf16": self.bf16,
         }
-        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self.call: TapirCall = replace(call_of(mode, config), **changed)
-        self.max_frames = max_frames
-        self.device = pick_device(device)
-        self.memory = memory or (CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = Tapir(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(RULE),
-            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call)
-            | {"official_quirks": official_quirks, "max_frames": max_frames, "bf16": bf16},
-        )
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if bf16:
-            compute_in_bf16(self.model)
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
@@ -204,18 +167,18 @@ class TapirTeacher(Teacher):
         """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
         from the reversed clip."""
         tracks = self.model.track(features, described, size, queries, memory=self.memory).answer
-        frames = tracks.shape[2]
-        before = torch.arange(frames, device=self.device) < queries[..., :1]  # [1, N, T]
-        if not (self.call.backward and before.any()):
+        if not self.call.backward:
             return tracks
-        reversed_features = [
-            replace(level, grids=[grid.flip(1) for grid in level.grids]) for level in features
-        ]
-        reversed_queries = torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
-        back = self.model.track(
-            reversed_features, described, size, reversed_queries, memory=self.memory
-        ).answer
-        return torch.where(before[..., None], back.flip(2), tracks)
+
+        def backward(reversed_queries: Tensor) -> Tensor:
+            reversed_features = [
+                replace(level, grids=[grid.flip(1) for grid in level.grids]) for level in features
+            ]
+            return self.model.track(
+                reversed_features, described, size, reversed_queries, memory=self.memory
+            ).answer
+
+        return with_backward_pass(tracks, queries, backward)
 
     def _describe(
         self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]
@@ -244,8 +207,7 @@ class TapirTeacher(Teacher):
 
     def to_video(self, frames: np.ndarray) -> Tensor:  # [T, H, W, 3] -> [1, T, 3, H, W]
         """Frames as the network takes them."""
-        # torch warns of read-only arrays: Ray's are
-        return torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)[None]
+        return self._video(frames)[None]
 
     def to_corners(self, queries: np.ndarray) -> Tensor:  # [N, 3] -> [1, N, 3]
         """Queries (t, x, y) from pixel centres to the corner raster."""
@@ -273,4 +235,4 @@ class BootsTapirTeacher(TapirTeacher):
 
     architecture = "BootsTAPIR"
     variant = BOOTSTAPIR
-    weights_at = "https://storage.googleapis.com/dm-tapnet/bootstap/bootstapir_checkpoint_v2.pt"
+    weights = PUBLISHED["bootstapir"]

@@ -26,25 +26,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
+from teachers.checkpoints.published import PUBLISHED
+from teachers.errors import ConfigError, TeacherError
+from teachers.info import Mode
+from teachers.network_teacher import (
+    NetworkTeacher,
+    overridden,
+    require_finite,
+    require_switch,
+    require_whole,
+    with_backward_pass,
 )
-from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, Teacher, TeacherInfo
-from teachers.layers.device import compute_in_bf16, pick_device
-from teachers.layers.memory import Memory
-from teachers.settings import require_switch, require_whole
 from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, TapNextConfig, certainty
 from teachers.tapnext.stream import TapNextStream
 from teachers.tapnext.support_points import around
 from teachers.tracks import Tracks, VisibleRule
-
-Preset = Literal["official", "mini"]
 
 LARGEST_LAYER = {"cpu": 2**23, "cuda": 2**27}
 """Values of the widest layer in a call, by device: 2 frames of the published network on a CPU, 34
@@ -82,81 +78,55 @@ def call_of(mode: Mode) -> TapNextCall:
     return TapNextCall(backward=mode != "predictor", through_query=mode == "label")
 
 
-class TapNextTeacher(Teacher):
-    """TAPNext at 256 x 256 px.
+@dataclass(frozen=True, kw_only=True)
+class TapNextSettings:
+    """What can be set; None keeps what the mode does. Of `memory` only the frames of a block count;
+    with `bf16`, gates, recurrence, and state stay float32."""
 
-    Settings:
-        preset: "official" or "mini", which network; a checkpoint that says so itself needs none.
-        backward, through_query, support_points, use_certainty: see `TapNextCall`; None keeps what
-            the mode does.
-        numerics, official_quirks: see `TapNextConfig`.
-        memory: see `Memory`; of it, only the frames of a block count. It bounds what is computed at
-            once, and changes no answer.
-        bf16: see `compute_in_bf16`; gates, recurrence, and state stay float32.
-    """
+    backward: bool | None = None
+    through_query: bool | None = None
+    support_points: int | None = None
+    use_certainty: bool | None = None
+    """These four: see `TapNextCall`."""
+    numerics: Literal["torch", "jax"] = "torch"
+    official_quirks: bool = False
+    """These two: see `TapNextConfig`."""
 
-    architecture: ClassVar[str] = "TAPNext"
-    variant: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `TapNextConfig` in which this model differs."""
-    weights_at: ClassVar[str] = "https://github.com/google-deepmind/tapnet"
-    presets: ClassVar[Mapping[str, Any]] = PRESETS
-    """Configs of the network by name; called with `variant`."""
-    network: ClassVar[type[TapNext]] = TapNext
+    def __post_init__(self) -> None:
+        require_switch(official_quirks=self.official_quirks)
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Preset = "official",
-        backward: bool | None = None,
-        through_query: bool | None = None,
-        support_points: int | None = None,
-        use_certainty: bool | None = None,
-        numerics: Literal["torch", "jax"] = "torch",
-        official_quirks: bool = False,
-        memory: Memory | None = None,
-        bf16: bool = False,
-    ) -> None:
-        if checkpoint is None:
-            raise no_weights(name, self.weights_at, "Apache-2.0")
-        if preset not in PRESETS:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(PRESETS)}.")
-        require_switch(official_quirks=official_quirks, bf16=bf16)
-        config = stored_config(checkpoint, PRESETS[preset](**self.variant))
-        official = config == TapNextConfig.official(**self.variant)
-        config = replace(config, numerics=numerics, official_quirks=official_quirks)
-        given = {
-            "backward": backward, "through_query": through_query, "support_points": support_points,
-            "use_certainty": use_certainty,
-        }  # fmt: skip
-        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self.call: TapNextCall = replace(call_of(mode), **changed)
-        self.device = pick_device(device)
-        self.memory = memory or Memory()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = TapNext(config).eval().requires_grad_(False)
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        self.info = TeacherInfo(
-            name=name,
-            architecture=self.architecture
-            if official
-            else f"{self.architecture}, {millions:.1f} M parameters",
-            mode=mode,
-            visible_rule=str(VisibleRule("v*c" if self.call.use_certainty else "v", 0.5)),
-            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.call)
-            | {"numerics": numerics, "official_quirks": official_quirks, "bf16": bf16},
+
+class TapNextTeacher(NetworkTeacher):
+    """TAPNext at 256 x 256 px."""
+
+    architecture = "TAPNext"
+    evidence = "network:tapnext"
+    streams = True
+    tracks_jointly = True
+    weights = PUBLISHED["tapnext"]
+    licence = weights.licence
+    presets = PRESETS
+    network = TapNext
+    settings_type = TapNextSettings
+    settings: TapNextSettings
+
+    def _adapted(self, config: TapNextConfig) -> TapNextConfig:
+        return replace(
+            config,
+            numerics=self.settings.numerics,
+            official_quirks=self.settings.official_quirks,
         )
-        self.model.to(self.device)
-        if bf16:
-            compute_in_bf16(self.model)
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return VisibleRule("v*c" if self.call.use_certainty else "v", 0.5)
+
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        self.call = overridden(call_of(mode), self.settings)
+        return asdict(self.call) | {
+            "numerics": self.settings.numerics,
+            "official_quirks": self.settings.official_quirks,
+            "bf16": self.bf16,
+        }
 
     def stream(self, queries: np.ndarray) -> TapNextStream:
         """See `Teacher.stream`."""
@@ -171,9 +141,12 @@ class TapNextTeacher(Teacher):
         with torch.inference_mode():
             answers = self._pass(frames, queries)
             before = np.arange(len(frames)) < queries[:, :1]  # [N, T]
-            if self.call.backward and before.any():
-                back = self._pass(frames[::-1], queries * [-1, 1, 1] + [len(frames) - 1, 0, 0])
-                answers = torch.where(torch.from_numpy(before)[..., None], back.flip(1), answers)
+            if self.call.backward:
+                answers = with_backward_pass(
+                    answers,
+                    torch.from_numpy(queries),
+                    lambda back: self._pass(frames[::-1], back.numpy()),
+                )
             tracks = self.to_tracks(
                 answers, frames.shape[1:3], None if self.call.backward else before
             )
@@ -205,7 +178,8 @@ class TapNextTeacher(Teacher):
             sure = certainty(xy, logits, official_quirks=self.model.config.official_quirks)
             shares = torch.stack([answer.visible[0, :kept].sigmoid(), sure.clamp(0, 1)], -1)
             parts.append(torch.cat([xy, shares], -1).cpu())
-        assert state is not None
+        if state is None:
+            raise TeacherError("no frame to track in.")
         return torch.cat(parts, 1), state
 
     def frames_per_block(self, points: int) -> int:
@@ -232,10 +206,7 @@ class TapNextTeacher(Teacher):
         side = self.model.config.raster
         at_once, resized = max(1, PIXELS_AT_ONCE // frames[0].size), []
         for first in range(0, len(frames), at_once):
-            part = torch.from_numpy(
-                frames[first : first + at_once].copy()
-            )  # torch warns of read-only arrays, and takes no reversed ones
-            part = part.to(self.device).permute(0, 3, 1, 2).float()
+            part = self._video(frames[first : first + at_once]).float()
             resized.append(F.interpolate(part, (side, side), mode="bilinear", align_corners=False))
         return torch.cat(resized)[None] / 127.5 - 1
 

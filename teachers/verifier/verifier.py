@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +21,12 @@ from teachers.checkpoints.files import (
     read_metadata,
     stored_config,
 )
+from teachers.checkpoints.published import OWN_LICENCE, PUBLISHED
 from teachers.errors import CheckpointError, ConfigError
+from teachers.info import Preset
 from teachers.layers.device import pick_device
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.network_teacher import architecture_of, untrained
 from teachers.registry import VERIFIERS
 from teachers.tracks import checked_frames, has_place
 from teachers.verifier.network import VerifierConfig, VerifierNetwork
@@ -60,6 +63,7 @@ class Verifier:
         "mini": VerifierConfig.mini,
     }
     network = VerifierNetwork
+    weights = PUBLISHED["track-on-r-verifier"]
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Verifier:
         name: str,
         checkpoint: str | None = None,
         device: str = "auto",
-        preset: Literal["official", "mini"] = "official",
+        preset: Preset = "official",
         memory: Memory = DEFAULT_MEMORY,
     ) -> None:
         """Make a verifier.
@@ -86,18 +90,16 @@ class Verifier:
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
         if checkpoint is None:
-            raise _no_weights(name)
+            raise no_weights(name, self.weights)
         config = stored_config(checkpoint, self.presets[preset]())
         self.device, self.memory = pick_device(device), memory
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = self.network(config).eval().requires_grad_(False)
+        self.model = untrained(self.network, config)
         official = config == VerifierConfig.official()
         random = checkpoint == "random"
-        licence = VERIFIERS[0].licence if official else "Apache-2.0"
+        licence = self.weights.licence if official else OWN_LICENCE
         self.info = VerifierInfo(
             name=name,
-            architecture=_architecture(config, self.model),
+            architecture=architecture_of("Track-On-R's verifier", self.model, official),
             licence=read_metadata(checkpoint).get(LICENCE, licence),
             checkpoint_sha256="random" if random else load_weights(self.model, checkpoint, name),
             settings={"resolution": config.resolution},
@@ -184,19 +186,6 @@ def load(
 def names() -> list[str]:
     """Names of the verifiers whose files are known."""
     return [entry.name for entry in VERIFIERS]
-
-
-def _no_weights(name: str) -> CheckpointError:
-    file = VERIFIERS[0].file
-    assert file is not None
-    return no_weights(name, file.page, file.licence)
-
-
-def _architecture(config: VerifierConfig, model: VerifierNetwork) -> str:
-    if config == VerifierConfig.official():
-        return "Track-On-R's verifier"
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    return f"Track-On-R's verifier, {millions:.1f} M parameters"
 
 
 def _checked(

@@ -84,6 +84,9 @@ class XFeatConfig:
         return cls(stem=(4, 4, 8), channels=16, deepest=16, matcher=16)
 
 
+XFEAT_PRESETS = {"official": XFeatConfig.official, "mini": XFeatConfig.mini}
+
+
 class XFeat(nn.Module):
     """The network: backbone (section 3.1 of the paper), heads for keypoints and reliability, match
     refinement (3.2, 3.3)."""

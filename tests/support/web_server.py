@@ -1,10 +1,11 @@
-"""A web server with the faults that real ones have, on this machine, for one file."""
+"""Web servers on this machine: one with the faults that real ones have, for one file, and one with
+an answer for each path."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,15 +78,47 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Site]:
-    """`site` with its `url`, alive inside the block."""
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": site}))
+def _alive(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server that is alive inside the block."""
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Site]:
+    """`site` with its `url`, alive inside the block."""
+    with _alive(type("Handler", (_Handler,), {"site": site})) as address:
+        site.url = f"{address}/weights.pth"
+        yield site
+
+
+Answer = Callable[[str, dict[str, str]], bytes | None]
+"""The body for a path and the headers of a request; None is 404."""
+
+
+@contextmanager
+def answering(answer: Answer) -> Iterator[str]:
+    """The address of a server that answers so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer(self.path, dict(self.headers))
+            if body is None:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with _alive(Handler) as address:
+        yield address

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import teachers
-from teachers.interface import MODES, checked_name
+from teachers.info import MODES
+from teachers.interface import checked_name
 from tests.support.waves import translating
 
 NOISE_PX = 0.01

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import teachers
-from teachers.interface import MODES
+from teachers.info import MODES
 from teachers.tracks import checked_answer
 from tests.support.waves import translating
 

@@ -114,8 +114,9 @@ def test_what_is_no_data_set_is_refused(tmp_path):
             "Apache-2.0 (lk); MIT (pips): commercial use is not restricted by them",
         ),
         (
-            {"cotracker2": "CC-BY-NC 4.0", "lk": "MIT"},
-            "CC-BY-NC 4.0 (cotracker2); MIT (lk): no commercial use of these labels, because of "
+            # as version 0.1.0 wrote it
+            {"cotracker2": "CC-BY-NC 4.0 (official weights)", "lk": "MIT"},
+            "CC-BY-NC-4.0 (cotracker2); MIT (lk): no commercial use of these labels, because of "
             "cotracker2",
         ),
         (

