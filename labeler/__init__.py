@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from labeler.labels.policies import Policy, choose
     from labeler.labels.sample import Sample
     from labeler.show.draw import draw_tracks, rainbow
+    from labeler.verifier import judge, majority
     from labeler.video.decode import VideoReader, open_video
     from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
 
@@ -40,6 +41,8 @@ _MODULES = {
     "decode_clip": "labeler.video.encode",
     "draw_tracks": "labeler.show.draw",
     "encode_clip": "labeler.video.encode",
+    "judge": "labeler.verifier",
+    "majority": "labeler.verifier",
     "open_dataset": "labeler.dataset.dataset",
     "open_video": "labeler.video.decode",
     "rainbow": "labeler.show.draw",
@@ -62,6 +65,8 @@ __all__ = [
     "decode_clip",
     "draw_tracks",
     "encode_clip",
+    "judge",
+    "majority",
     "open_dataset",
     "open_video",
     "rainbow",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from teachers.registry import TeacherEntry, entries, names
     from teachers.stream import Stream
     from teachers.tracks import DenseFlow, Tracks, VisibleRule
+    from teachers.verifier import load_verifier
 
 _MODULES = {
     "CheckpointError": "errors",
@@ -45,6 +46,7 @@ _MODULES = {
     "VisibleRule": "tracks",
     "entries": "registry",
     "load": "loading",
+    "load_verifier": "verifier",
     "names": "registry",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "VisibleRule",
     "entries",
     "load",
+    "load_verifier",
     "names",
 ]
 

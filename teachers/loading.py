@@ -52,7 +52,7 @@ def load(
     if known in (verifier.name for verifier in VERIFIERS):
         raise ConfigError(
             f"{known!r} judges the tracks of teachers and makes none: it is no teacher. "
-            "`teachers.verifier.load` makes it."
+            "`teachers.load_verifier` makes it."
         )
     factory = factory_of(known)
     if ":" not in known and (shipped := entry_of(known).shipped_checkpoint):

@@ -27,12 +27,12 @@ from teachers.checkpoints.files import (
     read_metadata,
     stored_config,
 )
-from teachers.checkpoints.published import OWN_LICENCE, WeightsFile
 from teachers.errors import ConfigError, TeacherError
 from teachers.info import Mode, Preset, TeacherInfo
 from teachers.interface import Teacher, checked_settings
 from teachers.layers.device import compute_in_bf16, pick_device
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.published import OWN_LICENCE, WeightsFile
 from teachers.tracks import VisibleRule
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from teachers.checkpoints.published import OWN_LICENCE, PUBLISHED, WeightsFile
 from teachers.errors import ConfigError
 from teachers.interface import Teacher, checked_name
+from teachers.published import OWN_LICENCE, PUBLISHED, WeightsFile
 from teachers.spdx import allows_commercial_use
 
 ENTRY_POINTS = "tapdistill.teachers"
@@ -173,7 +173,7 @@ VERIFIERS: tuple[TeacherEntry, ...] = (
         "track-on-r-verifier", "teachers.verifier.verifier:Verifier", "Track-On-R's verifier"
     ),
 )
-"""Networks that judge the tracks of teachers, and are none: `teachers.verifier.load` makes them.
+"""Networks that judge the tracks of teachers, and are none: `teachers.load_verifier` makes them.
 
 `pull` and `check` know their files. No licence of this file is stated where it is published; but it
 holds the encoder of CoTracker3, and so its licence.

@@ -82,6 +82,17 @@ class Stream(abc.ABC):
             )
         return self._rest()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the frames, px.
+
+        Raises:
+            ConfigError: no frame has been pushed yet.
+        """
+        if self._size is None:
+            raise ConfigError("push a frame first: it says the size of all others.")
+        return self._size
+
     @abc.abstractmethod
     def _advance(self, frames: np.ndarray) -> Tracks:
         """`push` for checked frames."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from labeler.io import s3
+import labeler.io.s3 as s3
 from labeler.io.scratch import is_alive
 from labeler.io.secrets import refuse_secrets, without_secrets
 from teachers import ConfigError, ShardError, SurroundingsError

@@ -1,6 +1,6 @@
 """The published verifier on a clip: which teacher to believe, query by query and frame by frame.
 
-    verifier = teachers.verifier.load("track-on-r-verifier", checkpoint=FILE)
+    verifier = teachers.load_verifier("track-on-r-verifier", checkpoint=FILE)
     judged = judge(verifier, frames, queries, xy)       # xy [K, N, T, 2], a row for each teacher
     judged.best                                         # [N, T], the row of the best place
     judged.places(xy)                                   # [N, T, 2], that place

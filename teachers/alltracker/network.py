@@ -22,102 +22,41 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.alltracker.convnext import ConvNeXt, ConvNeXtBlock
+from teachers.alltracker.blocks import (
+    Fast,
+    Maps,
+    UpdateBlock,
+    _head,
+    few_outputs,
+    on_maps,
+    pointwise,
+)
+from teachers.alltracker.config import MEAN, MOST_PRODUCTS, PADDED_TO, STD, STRIDE, AllTrackerConfig
+from teachers.alltracker.convnext import ConvNeXt
 from teachers.errors import ConfigError
-from teachers.layers.fast import tanh_gelu
 from teachers.layers.memory import Memory
 from teachers.layers.pyramid import ResidualEncoder
 from teachers.layers.time_embedding import time_embedding
 from teachers.layers.winograd import square_form, square_form_of
 
-STRIDE = 8
-PADDED_TO = 64
-"""Sides of the padded frames are multiples of it."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the channels of a frame in 0..1, as in ImageNet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AllTrackerConfig:
-    """Sizes of the network. The defaults are those of `alltracker.pth`."""
-
-    window: int = 16
-    """Frames that the time embedding is made for; other lengths resize it."""
-    convnext: bool = True
-    """The encoder is a ConvNeXt; else the residual encoder of the CoTrackers (tiny)."""
-    stages: tuple[int, ...] = (96, 192, 384)
-    """Channels of the encoder's stages: three of a ConvNeXt, or four."""
-    blocks: tuple[int, ...] = (3, 3, 9)
-    """Blocks of each stage of a ConvNeXt."""
-    channels: int = 128
-    """Of the hidden state, of the context, and of the motion features. A feature has twice as many,
-    the first half for the hidden state and the second for the context; in the tiny model it has as
-    many, for both."""
-    levels: int = 5
-    """Levels of the products, each half as large as the one before."""
-    radius: int = 4
-    """Products are read in (2 radius + 1)**2 cells."""
-    motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
-    """Of the two convolutions that read products, and of the two that read flow."""
-    head_channels: int = 256
-    refine_blocks: int = 3
-    """Blocks over time and as many over space in each iteration."""
-    heads: int = 8
-    mlp_ratio: int = 4
-    iterations: int = 4
-
-    @classmethod
-    def official(cls, **changes: Any) -> AllTrackerConfig:
-        """16.5 M parameters, as in `alltracker.pth`; 6.3 M with the changes of `TINY`."""
-        return cls(**changes)
-
-    @classmethod
-    def mini(cls, **changes: Any) -> AllTrackerConfig:
-        """0.3 M parameters (with the ConvNeXt)."""
-        small: dict[str, Any] = dict(
-            stages=(16, 24, 32), blocks=(1, 1, 1), channels=32, radius=3, levels=4,
-            motion_channels=(48, 32, 32, 16), head_channels=32, refine_blocks=1, heads=4,
-            mlp_ratio=2, iterations=3,
-        )  # fmt: skip
-        if not changes.get("convnext", True):
-            small["stages"], changes = (16, 24, 32, 32), changes | {"stages": (16, 24, 32, 32)}
-        return cls(**(small | changes))
-
-    @property
-    def feature_channels(self) -> int:
-        return 2 * self.channels if self.convnext else self.channels
-
-    @property
-    def least_side(self) -> int:
-        """Px a side of the smallest frame that the coarsest level of products still has a cell
-        of."""
-        least = STRIDE * 2 ** (self.levels - 1)
-        return least + -least % PADDED_TO
-
-
-PRESETS = {"official": AllTrackerConfig.official, "mini": AllTrackerConfig.mini}
 TINY: dict[str, Any] = {"convnext": False, "stages": (64, 96, 128, 128)}
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=4096)
 """What fits the cache of a CPU core, measured; a point is a cell in a frame."""
 GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
-MOST_PRODUCTS = 2**29
-"""Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and
-else computed in each."""
 
 Size = tuple[int, int]
 """Height, width in px."""
 
 
 @dataclass(frozen=True)
-class State:
+class FlowState:
     """What is known of every cell of the query frame in S frames of a window."""
 
     flow: Tensor
@@ -129,14 +68,14 @@ class State:
 
 
 @dataclass(frozen=True)
-class Window:
+class FlowWindow:
     """The answer of one window."""
 
     first: int
     """Frame of the clip that it begins with."""
     frames: int
     """How many frames of the clip it holds; those after them repeat the last."""
-    state: State
+    state: FlowState
 
 
 @dataclass(frozen=True)
@@ -163,134 +102,6 @@ class Padding:
     def cut(self, maps: Tensor) -> Tensor:  # [F, H, W, C] padded -> without
         height, width = maps.shape[1:3]
         return maps[:, self.top : height - self.bottom, self.left : width - self.right]
-
-
-Maps = Callable[[Tensor], Tensor]
-"""[F, h, w, C] -> [F, h, w, C']"""
-
-
-@dataclass(frozen=True)
-class Fast:
-    """Faster forms of the widest convolutions of an iteration, which are half of its arithmetic;
-    None where there is none. See `winograd.py`."""
-
-    second: Maps | None = None
-    """`convc2` of the motion encoder."""
-    last: Maps | None = None
-    """`conv` of the motion encoder."""
-    heads: Maps | None = None
-    """The first convolutions of both heads."""
-
-
-class MotionEncoder(nn.Module):
-    """Products and flow of a frame to what they say of motion."""
-
-    def __init__(self, config: AllTrackerConfig) -> None:
-        super().__init__()
-        products = config.levels * (2 * config.radius + 1) ** 2
-        wide, narrow, flow_wide, flow_narrow = config.motion_channels
-        self.convc1 = nn.Conv2d(products, wide, 1)
-        self.convc2 = nn.Conv2d(wide, narrow, 3, padding=1)
-        self.convf1 = nn.Conv2d(2, flow_wide, 5, padding=2)
-        self.convf2 = nn.Conv2d(flow_wide, flow_narrow, 3, padding=1)
-        self.conv = nn.Conv2d(narrow + flow_narrow, config.channels - 2, 3, padding=1)
-
-    def forward(self, products: Tensor, flow: Tensor, fast: Fast | None = None) -> Tensor:
-        """[F, h, w, products], [F, h, w, 2] cells -> [F, h, w, C]"""
-        if fast is None or torch.is_autocast_enabled(flow.device.type):
-            fast = Fast()
-        seen = pointwise(products, self.convc1).relu_()
-        seen = (fast.second or partial(on_maps, self.convc2))(seen).relu_()
-        moved = on_maps(self.convf2, on_maps(self.convf1, flow).relu_()).relu_()
-        both = torch.cat([seen, moved], -1)
-        return torch.cat([(fast.last or partial(on_maps, self.conv))(both).relu_(), flow], -1)
-
-
-class TemporalAttention(nn.Module):
-    """Attention of a cell over the frames of a window."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width)
-        self.to_kv = nn.Linear(width, 2 * width)
-        self.to_out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
-        k, v = self.to_kv(x).chunk(2, -1)
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)
-            for part in (self.to_q(x), k, v)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)  # [P, heads, S, C / heads]
-        return self.to_out(mixed.permute(2, 0, 1, 3).flatten(2))
-
-
-class Mlp(nn.Module):
-    def __init__(self, width: int, ratio: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, ratio * width)
-        self.fc2 = nn.Linear(ratio * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(tanh_gelu(self.fc1(x)))
-
-
-class TransformerBlock(nn.Module):
-    def __init__(self, width: int, heads: int, ratio: int) -> None:
-        super().__init__()
-        self.attn = TemporalAttention(width, heads)
-        self.mlp = Mlp(width, ratio)
-
-    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
-        x = x + self.attn(norm(x))
-        return x + self.mlp(norm(x))
-
-
-class TemporalBlock(nn.Module):
-    """A transformer block, scaled, beside a shortcut: its input enters twice."""
-
-    def __init__(self, width: int, heads: int, ratio: int) -> None:
-        super().__init__()
-        self.layer_scale = nn.Parameter(torch.full((width, 1), 1e-6))
-        self.block = TransformerBlock(width, heads, ratio)
-
-    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
-        return torch.addcmul(x, self.block(x), self.layer_scale[:, 0])
-
-
-class Refine(nn.ModuleList):
-    """Blocks over time and blocks over space in turn (3.4)."""
-
-    def __init__(self, config: AllTrackerConfig) -> None:
-        blocks: list[nn.Module] = []
-        for _ in range(config.refine_blocks):
-            blocks.append(TemporalBlock(config.channels, config.heads, config.mlp_ratio))
-            blocks.append(ConvNeXtBlock(config.channels, config.mlp_ratio))
-        super().__init__(blocks)
-
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:  # [S, h, w, C]
-        cells = max(1, memory.points_per_block // x.shape[0])
-        for block in self:
-            if isinstance(block, TemporalBlock):
-                parts = x.flatten(1, 2).split(cells, 1)
-                x = torch.cat([memory.run(block, part) for part in parts], 1).view(x.shape)
-            else:
-                x = torch.cat(
-                    [memory.run(block, part) for part in x.split(memory.frames_per_block)]
-                )
-        return x
-
-
-class UpdateBlock(nn.Module):
-    """The parts of an iteration."""
-
-    def __init__(self, config: AllTrackerConfig) -> None:
-        super().__init__()
-        self.motion_encoder = MotionEncoder(config)
-        self.compressor = nn.Conv2d(3 * config.channels + 2, config.channels, 1)
-        self.refine = Refine(config)
-        self.final_conv = nn.Conv2d(config.channels, config.channels, 1)
 
 
 class AllTracker(nn.Module):
@@ -357,7 +168,7 @@ class AllTracker(nn.Module):
         window: int | None = None,
         stride: int | None = None,
         memory: Memory = CPU_MEMORY,
-    ) -> Iterator[Window]:
+    ) -> Iterator[FlowWindow]:
         """Go through a clip whose frame 0 is the query frame.
 
         Args:
@@ -373,27 +184,27 @@ class AllTracker(nn.Module):
         time = self.time_emb[0, 1:2] if pair else self.time_embedding(window)
         looks = self.looks(features(0, window)[0])
         products: Products | None = None
-        state: State | None = None
+        state: FlowState | None = None
         for first in (1,) if pair else window_starts(frames, window, stride):
             grids = features(first, window)
             products = Products(looks.features, grids, self.config, memory, products, stride)
             steps = self.iterate(looks, products, time, handed_on(state, stride))
             state = deque(steps, maxlen=1)[0]  # the states before it are let go
-            yield Window(first, len(grids), state)
+            yield FlowWindow(first, len(grids), state)
 
     def time_embedding(self, window: int) -> Tensor:  # [S, C]
         if window == self.config.window:
             return self.time_emb[0]
         return F.interpolate(self.time_emb.mT, window, mode="linear", align_corners=False)[0].T
 
-    def looks(self, features: Tensor) -> Looks:
+    def looks(self, features: Tensor) -> QueryFrame:
         """Of the query frame, [h, w, C]."""
         channels = self.config.channels
-        return Looks(features, features[..., :channels], features[..., -channels:])
+        return QueryFrame(features, features[..., :channels], features[..., -channels:])
 
     def iterate(
-        self, looks: Looks, products: Products, time: Tensor, state: State | None = None
-    ) -> Iterator[State]:
+        self, looks: QueryFrame, products: Products, time: Tensor, state: FlowState | None = None
+    ) -> Iterator[FlowState]:
         """The state after each iteration over one window.
 
         Args:
@@ -430,7 +241,7 @@ class AllTracker(nn.Module):
                 ends.append((end, *self.corrections(end, fast.heads)))
             hidden, moves, changes = (torch.cat(parts) for parts in zip(*ends, strict=True))
             flow, logits = flow + moves, logits + changes
-            yield State(flow, logits, hidden)
+            yield FlowState(flow, logits, hidden)
 
     def corrections(self, hidden: Tensor, fast: Maps | None = None) -> tuple[Tensor, Tensor]:
         """[F, h, w, C] -> [F, h, w, 2] each, of flow and of logits."""
@@ -461,7 +272,7 @@ class AllTracker(nn.Module):
 
     # --- answers
 
-    def upsample(self, state: State, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
+    def upsample(self, state: FlowState, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
         """Of some frames of a window: flow in px, and the logits of visibility and confidence, at
         every
         pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
@@ -478,7 +289,7 @@ class AllTracker(nn.Module):
 
 
 @dataclass(frozen=True)
-class Looks:
+class QueryFrame:
     """The query frame."""
 
     features: Tensor
@@ -580,53 +391,18 @@ def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
     yield first
 
 
-def handed_on(state: State | None, stride: int) -> State | None:
+def handed_on(state: FlowState | None, stride: int) -> FlowState | None:
     """What the next window starts from: half a window of this one, whose last frame fills the other
     half."""
     if state is None:
         return None
     half = len(state.flow) // 2
     index = torch.arange(2 * half, device=state.flow.device).clamp(max=half - 1) + stride
-    return State(state.flow[index], state.logits[index], state.hidden)
-
-
-def norm(x: Tensor) -> Tensor:
-    """Every position to mean 0 and variance 1."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def on_maps(convolution: nn.Module, x: Tensor) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
-    return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [F, h, w, C']
-    """A 1 x 1 convolution."""
-    return F.linear(x, convolution.weight[:, :, 0, 0], convolution.bias)
-
-
-def few_outputs(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [F, h, w, C] -> [F, h, w, 2]
-    """A 3 x 3 convolution to few channels: one matrix product gives what each cell adds to each of
-    its neighbours, which is several times faster than torch's."""
-    weight, bias = convolution.weight, convolution.bias
-    height, width = x.shape[1:3]
-    added = F.pad(x @ weight.permute(1, 2, 3, 0).flatten(1), (0, 0, 1, 1, 1, 1)).unflatten(
-        -1, (9, -1)
-    )
-    taps = [added[:, y : y + height, x : x + width, 3 * y + x] for y in range(3) for x in range(3)]
-    total = torch.stack(taps).sum(0)
-    return total if bias is None else total + bias
+    return FlowState(state.flow[index], state.logits[index], state.hidden)
 
 
 def _layer(layers: nn.Sequential, index: int) -> nn.Conv2d:
-    layer = layers[index]
-    assert isinstance(layer, nn.Conv2d)
-    return layer
-
-
-def _head(channels: int, wide: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, 2, 3, padding=1)
-    )
+    return cast(nn.Conv2d, layers[index])
 
 
 def _spans(count: int, step: int) -> Iterator[tuple[int, int]]:

@@ -31,16 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.alltracker.network import (
-    CPU_MEMORY,
-    GPU_MEMORY,
-    PRESETS,
-    TINY,
-    AllTracker,
-    Padding,
-    Size,
-)
-from teachers.checkpoints.published import PUBLISHED
+from teachers.alltracker.config import PRESETS
+from teachers.alltracker.network import CPU_MEMORY, GPU_MEMORY, TINY, AllTracker, Padding, Size
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
@@ -53,6 +45,7 @@ from teachers.network_teacher import (
     require_switch,
     require_whole,
 )
+from teachers.published import PUBLISHED
 from teachers.tracks import DenseFlow, Tracks, VisibleRule, checked_frames
 
 Counts = Literal["first", "last", "evaluation"]
@@ -66,7 +59,7 @@ RULE = VisibleRule("v*c", 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class AllTrackerCall:
     """How a mode calls the network."""
 
     resolution: Size | None
@@ -90,12 +83,12 @@ class Call:
             raise ConfigError(f"counts = {self.counts!r}: there are {', '.join(COUNTS)}.")
 
 
-def call_of(mode: Mode) -> Call:
+def call_of(mode: Mode) -> AllTrackerCall:
     """The published call of each mode."""
     if mode == "predictor":
-        return Call(resolution=None, counts="first")
+        return AllTrackerCall(resolution=None, counts="first")
     size = (384, 512) if mode == "benchmark" else None
-    return Call(resolution=size, counts="evaluation", through_query=mode == "label")
+    return AllTrackerCall(resolution=size, counts="evaluation", through_query=mode == "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +96,12 @@ class AllTrackerSettings:
     """What can be set; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
-    """See `Call`; "own" is the clip's own size."""
+    """See `AllTrackerCall`; "own" is the clip's own size."""
     counts: Counts | None = None
     backward: bool | None = None
     through_query: bool | None = None
     official_quirks: bool = False
-    """These four: see `Call`."""
+    """These four: see `AllTrackerCall`."""
     window: int | None = None
     """Frames in a window, an even number; None is 16."""
     stride: int | None = None

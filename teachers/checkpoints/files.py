@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_place
-from teachers.checkpoints.published import FORMS, WeightsFile
 from teachers.errors import CheckpointError
+from teachers.published import FORMS, WeightsFile
 
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
 PREFIXES = ("module.", "model.", "_orig_mod.", "tapnext.")

@@ -28,9 +28,9 @@ from teachers.checkpoints.cache import (
 from teachers.checkpoints.check import Checked, check
 from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
 from teachers.checkpoints.files import is_safetensors
-from teachers.checkpoints.published import WeightsFile
 from teachers.checkpoints.wheel import fetch, unpack
 from teachers.errors import CheckpointError, ConfigError, SurroundingsError
+from teachers.published import WeightsFile
 from teachers.registry import entry_of
 
 HashKnown = Literal[

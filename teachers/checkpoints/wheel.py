@@ -26,8 +26,8 @@ import platformdirs
 
 from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
 from teachers.checkpoints.files import file_sha256
-from teachers.checkpoints.published import Wheel
 from teachers.errors import CheckpointError, SurroundingsError
+from teachers.published import Wheel
 
 PYPI = "https://pypi.org/simple/"
 ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from teachers.checkpoints.published import OWN_LICENCE
 from teachers.errors import ConfigError
 from teachers.info import Mode, TeacherInfo
 from teachers.interface import Teacher, checked_settings
+from teachers.published import OWN_LICENCE
 from teachers.tracks import VisibleRule
 
 if TYPE_CHECKING:

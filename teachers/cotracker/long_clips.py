@@ -27,6 +27,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from teachers.errors import ConfigError
 from teachers.network_teacher import with_backward_pass
 
 
@@ -54,17 +55,17 @@ class WindowTracker(Protocol):
 def walk_both_ways(
     ahead: WindowTracker,
     back: WindowTracker,  # of the reversed clip
-    sureness: Callable[[Tensor], Tensor],
+    certainty: Callable[[Tensor], Tensor],
     queries: Tensor,
     frames: int,
     window: int,
     overlap: int,
 ) -> Tensor:
     """Tracks [N, T, C] over all frames; arguments as for `walk`."""
-    tracks = walk(ahead, sureness, queries, frames, window, overlap)
+    tracks = walk(ahead, certainty, queries, frames, window, overlap)
 
     def backward(reversed_queries: Tensor) -> Tensor:
-        return walk(back, sureness, reversed_queries, frames, window, overlap)
+        return walk(back, certainty, reversed_queries, frames, window, overlap)
 
     return with_backward_pass(tracks, queries, backward)
 
@@ -72,7 +73,7 @@ def walk_both_ways(
 def walk(
     track: WindowTracker,
     # [n, t, C] -> [n, t] how surely a point is seen, 0 where it isn't
-    sureness: Callable[[Tensor], Tensor],
+    certainty: Callable[[Tensor], Tensor],
     queries: Tensor,  # [N, 3] (t, x, y)
     frames: int,  # more than `window`
     window: int,
@@ -100,10 +101,11 @@ def walk(
         )
         if index + 1 < len(starts):
             at[rows], hidden[rows] = _hand_over(
-                found, sureness(found), first, int(starts[index + 1]), at[rows, 0]
+                found, certainty(found), first, int(starts[index + 1]), at[rows, 0]
             )
             looks = [part[hidden[rows]] for part in looks]
-    assert tracks is not None
+    if tracks is None:
+        raise ConfigError("long clips need at least one query.")
     return tracks
 
 

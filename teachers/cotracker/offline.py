@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
 from teachers.cotracker.long_clips import Entry, walk_both_ways
-from teachers.cotracker.teacher import Call, CoTrackerSettings, CoTrackerTeacher, Group
+from teachers.cotracker.teacher import CoTrackerCall, CoTrackerSettings, CoTrackerTeacher, Group
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
 from teachers.network_teacher import require_whole
+from teachers.published import PUBLISHED
 from teachers.tracks import VisibleRule
 
 
@@ -65,13 +65,13 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         self.overlap = self.settings.shared_frames
         return stored | {"max_frames": self.max_frames, "overlap": self.overlap}
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
         """`label` is the recipe's call, because that already covers the frames before a query."""
         if mode == "predictor":
-            return Call(iterations=6, resolution=resolution, support_grid=6, backward=True)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=6, backward=True)
         if mode == "benchmark":
-            return Call(iterations=6, resolution=resolution, support_grid=5)
-        return Call(iterations=4, resolution=None, support_grid=0, support_points=100)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
+        return CoTrackerCall(iterations=4, resolution=None, support_grid=0, support_points=100)
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule("v*c", 0.6) if mode == "benchmark" else VisibleRule("v", 0.9)
@@ -83,7 +83,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
             partial(self._window, clip, seed) for clip in (features, features.reversed())
         )
         return walk_both_ways(
-            ahead, back, self._sureness, own, len(features), self.max_frames, self.overlap
+            ahead, back, self._certainty, own, len(features), self.max_frames, self.overlap
         )
 
     def _window(
@@ -120,7 +120,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
             pyramid, group.points, self.call.iterations, self.memory, every
         ).answer(len(group.own))
 
-    def _sureness(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
+    def _certainty(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
         rule, sure = self._rule(self.info.mode), tracks[..., 2] * tracks[..., 3]
         return torch.where(
             (sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0

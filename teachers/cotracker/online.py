@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.cotracker.cotracker2 import COTRACKER2_PRESETS, CoTracker2
 from teachers.cotracker.cotracker3 import ONLINE_PRESETS, CoTracker3Online
-from teachers.cotracker.teacher import Call, CoTrackerSettings, CoTrackerTeacher, Group
+from teachers.cotracker.teacher import CoTrackerCall, CoTrackerSettings, CoTrackerTeacher, Group
 from teachers.cotracker.windows import WindowChain, first_frames, joined
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
+from teachers.published import PUBLISHED
 from teachers.stream import Stream
 from teachers.tracks import Tracks, VisibleRule
 
@@ -113,17 +113,15 @@ class WindowStream(Stream):
 
     @torch.inference_mode()
     def _track(self) -> Tensor:  # [N, <= S, 4]
-        assert self._size is not None
         if self._chain is None:
-            own = self._teacher._to_own_raster(self._queries, self._teacher._scale(self._size))
-            (group,) = self._teacher._groups(own, 1, self._size, seed=0)
+            own = self._teacher._to_own_raster(self._queries, self._teacher._scale(self.size))
+            (group,) = self._teacher._groups(own, 1, self.size, seed=0)
             self._chain = self._teacher.chain(group)
         return self._chain.advance(self._pyramid).answer(len(self._queries))
 
     def _tracks(self, parts: list[Tensor]) -> Tracks:
-        assert self._size is not None
         return (
-            self._teacher._to_tracks(torch.cat(parts, 1), self._teacher._scale(self._size))
+            self._teacher._to_tracks(torch.cat(parts, 1), self._teacher._scale(self.size))
             if parts
             else Tracks.nan(len(self._queries), 0)
         )
@@ -168,15 +166,15 @@ class CoTracker2Teacher(WindowTeacher):
     def _online(self) -> bool:
         return self.settings.predictor == "online"
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
         if mode == "predictor" and self._online:
-            return Call(iterations=6, resolution=resolution, support_grid=0)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
         if mode == "predictor":
-            return Call(iterations=6, resolution=resolution, support_grid=6, backward=True)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=6, backward=True)
         if mode == "benchmark":
-            return Call(iterations=6, resolution=resolution, support_grid=5)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
         label = mode == "label"
-        return Call(
+        return CoTrackerCall(
             iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
         )
 
@@ -202,13 +200,13 @@ class CoTracker3OnlineTeacher(WindowTeacher):
     presets = ONLINE_PRESETS
     network = CoTracker3Online
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
         if mode == "predictor":
-            return Call(iterations=6, resolution=resolution, support_grid=0)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
         if mode == "benchmark":
-            return Call(iterations=6, resolution=resolution, support_grid=5)
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
         label = mode == "label"
-        return Call(
+        return CoTrackerCall(
             iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
         )
 

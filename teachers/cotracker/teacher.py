@@ -45,7 +45,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class CoTrackerCall:
     """How a mode calls the network."""
 
     iterations: int
@@ -97,7 +97,7 @@ class CoTrackerSettings:
     support_points: int | None = None
     local_grid: int | None = None
     resolution: tuple[int, int] | None = None
-    """These five: see `Call`."""
+    """These five: see `CoTrackerCall`."""
     single: bool = False
     """In mode "benchmark", track each query alone."""
     max_frames: int = MAX_FRAMES
@@ -140,7 +140,7 @@ class CoTrackerTeacher(NetworkTeacher):
         return asdict(self.call) | {"bf16": self.bf16}
 
     @abc.abstractmethod
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> Call:
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
         """What the publication's code does in each mode; `resolution` is the one that the network
         is meant for."""
 

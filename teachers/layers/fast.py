@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -77,13 +78,17 @@ def _outputs(products: Tensor, even: Tensor, odd: Tensor) -> None:  # [4, ...], 
     torch.sub(both, difference, out=odd).sub_(last)
 
 
+def bias_of(layer: nn.Conv1d | nn.Conv2d) -> Tensor:
+    """The bias of a layer that was made with one."""
+    return cast(Tensor, layer.bias)
+
+
 def fast_convolution(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The fastest form of a 3 x 3 convolution of many channels for maps like x: [F, C, h, w],
     channels-last."""
     if x.device.type != "cpu" or x.dtype == torch.bfloat16 or torch.is_grad_enabled():
         return convolution
-    taps, bias = winograd_taps(convolution.weight), convolution.bias
-    assert bias is not None
+    taps, bias = winograd_taps(convolution.weight), bias_of(convolution)
 
     def convolved(maps: Tensor) -> Tensor:
         return winograd_convolution(maps.permute(0, 2, 3, 1), taps).add_(bias).permute(0, 3, 1, 2)
@@ -107,7 +112,6 @@ class TimeConvolution(nn.Module):
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
         points, frames = x.shape[:2]
-        assert self.conv.bias is not None
         x = F.pad(x, (0, 0, 1, 1 + frames % 2))  # to whole pairs of outputs
         even, odd = x[:, 0::2], x[:, 1::2]
         a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the inputs of each pair
@@ -116,7 +120,7 @@ class TimeConvolution(nn.Module):
         first, both, difference, last = products.unflatten(1, (points, -1))
         # [P, pairs, 2, outputs]
         pairs = torch.stack([first + both + difference, both - difference - last], 2)
-        return pairs.flatten(1, 2)[:, :frames] + self.conv.bias
+        return pairs.flatten(1, 2)[:, :frames] + bias_of(self.conv)
 
 
 def norm_over_time(x: Tensor) -> Tensor:  # [P, S, C]

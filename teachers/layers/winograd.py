@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachers.layers.fast import bias_of
+
 OF_INPUTS = (
     (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
     (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
@@ -74,5 +76,4 @@ def square_form(
 
 def square_form_of(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Tensor] | None:
     """`square_form` of a module."""
-    assert convolution.bias is not None
-    return square_form(convolution.weight, convolution.bias, x)
+    return square_form(convolution.weight, bias_of(convolution), x)

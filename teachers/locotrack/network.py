@@ -30,72 +30,13 @@ from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet
 from teachers.layers.resolutions import Size, growing_resolutions
+from teachers.locotrack.blocks import CorrelationEncoder, TrackMixer
+from teachers.locotrack.config import MOTION_CHANNELS, MOTION_FREQUENCIES, LocoTrackConfig
 
 STRIDE = 8
 """Of the coarse grid; the others have half of it and a quarter."""
-MOTION_FREQUENCIES = 10
-MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
-"""Steps to the next and from the last frame (x, y each), with their sines and cosines."""
 ORDER = (1, 2, 0)
 """In which the published files have the grids of strides 2, 4, 8: 4 first."""
-SMALL_SIDE = 4
-"""Cells a side of the largest image that `same_convolution` multiplies by hand."""
-SLOPE_BASE = 24.0
-"""The steepest head of n loses `SLOPE_BASE` ** (-1 / n) of its score for each frame of distance."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocoTrackConfig:
-    """Sizes of the network. The defaults are those of LocoTrack-B."""
-
-    raster: int = 256
-    """Side in px of the square raster in which positions are kept."""
-    groups: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the encoder's groups; the grids have those of the first, second, and fourth."""
-    blocks_per_group: int = 2
-    softmax_temperature: float = 20.0
-    argmax_radius: float = 5.0
-    """Cells nearer than this to the best one take part in the soft argmax."""
-    radius: int = 3
-    """Correlations are taken between windows of (2 radius + 1)**2 cells."""
-    correlation_channels: tuple[int, ...] = (64, 128, 128)
-    correlation_kernels: tuple[int, ...] = (3, 3, 2)
-    correlation_strides: tuple[int, ...] = (2, 2, 2)
-    """Convolutions that read the products."""
-    group_channels: int = 16
-    """Channels that their norms take together."""
-    iterations: int = 4
-    width: int = 384
-    heads: int = 6
-    """Even: one half sees frames up to its own, the other from its own on."""
-    layers: int = 3
-    mlp_ratio: int = 4
-    official_quirks: bool = False
-    """Do as the release does where it is wrong: it does not resize to a listed resolution if the
-    one before is the size of the video (5 px off)."""
-
-    @classmethod
-    def official(cls, **changes: Any) -> LocoTrackConfig:
-        """11.5 M parameters, as in `locotrack_base.ckpt`; 8.2 M with the changes of `SMALL`."""
-        return cls(**changes)
-
-    @classmethod
-    def mini(cls, **changes: Any) -> LocoTrackConfig:
-        """0.3 M parameters, of both models the same."""
-        sizes: dict[str, Any] = dict(
-            groups=(16, 32, 48, 64), blocks_per_group=1, correlation_channels=(16, 32),
-            correlation_kernels=(5, 2), correlation_strides=(4, 2), iterations=3, width=96, heads=4,
-            layers=2, mlp_ratio=2,
-        )  # fmt: skip
-        return cls(**(changes | sizes))
-
-    @property
-    def grid_channels(self) -> tuple[int, int, int]:
-        """Of the grids at strides 2, 4, 8."""
-        return self.groups[0], self.groups[1], self.groups[3]
-
-
-PRESETS = {"official": LocoTrackConfig.official, "mini": LocoTrackConfig.mini}
 SMALL: dict[str, Any] = {
     "correlation_channels": (64, 128), "correlation_kernels": (5, 2), "correlation_strides": (4, 2),
     "width": 256, "heads": 4,
@@ -117,7 +58,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Looks:
+class QueryLooks:
     """What queries look like in their own frames."""
 
     matched: list[Tensor]
@@ -126,9 +67,9 @@ class Looks:
     """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x
     fastest."""
 
-    def where(self, keep: Tensor, other: Looks) -> Looks:
+    def where(self, keep: Tensor, other: QueryLooks) -> QueryLooks:
         """These where `keep` [B, N] is true, else the other's."""
-        return Looks(
+        return QueryLooks(
             [
                 torch.where(keep[..., None], *both)
                 for both in zip(self.matched, other.matched, strict=True)
@@ -138,145 +79,6 @@ class Looks:
                 for both in zip(self.windows, other.windows, strict=True)
             ],
         )
-
-
-class CorrelationEncoder(nn.Module):
-    """Products of two windows to what they say of the motion between them (section 3.2)."""
-
-    def __init__(self, config: LocoTrackConfig) -> None:
-        super().__init__()
-        self.side = 2 * config.radius + 1
-        widths = (self.side**2, *config.correlation_channels)
-        self.conv = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel, stride),
-                nn.GroupNorm(outputs // config.group_channels, outputs),
-            )
-            for inputs, outputs, kernel, stride in zip(
-                widths[:-1], widths[1:], config.correlation_kernels, config.correlation_strides,
-                strict=True,
-            )
-        )  # fmt: skip
-
-    def forward(self, products: Tensor) -> Tensor:  # [P, W here, W there] -> [P, 2 C]
-        """The same convolutions see an image of the places here with those there as channels, and
-        an image of the places there."""
-        read = []
-        for image in (products, products.mT.contiguous()):
-            x = image.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # channels-last
-            for layer in self.conv:
-                convolution, norm = layer.children()
-                assert isinstance(convolution, nn.Conv2d)
-                x = norm(same_convolution(x, convolution)).relu_()
-            read.append(x.mean((2, 3)))
-        return torch.cat(read, -1)
-
-
-def same_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [P, C, h, w], channels-last
-    """Padded by zeros as "SAME" is: to the fewest cells that give ceil(n / stride) outputs, the
-    smaller half first.
-
-    Tiny images are cut into the cells that each output sees, without the zeros, and multiplied:
-    that takes half of the time that torch needs on a CPU.
-    """
-    kernel, stride, bias = convolution.kernel_size[0], convolution.stride[0], convolution.bias
-    side = x.shape[2]  # images are square
-    outputs = -(-side // stride)
-    total = max((outputs - 1) * stride + kernel - side, 0)
-    before = total // 2
-    if side > SMALL_SIDE or x.device.type != "cpu":
-        if total % 2:
-            x, before = F.pad(x, (before, before + 1) * 2), 0
-        return F.conv2d(x, convolution.weight, bias, stride, before)
-    seen = [
-        (max(first, 0), min(first + kernel, side))
-        for first in range(-before, outputs * stride - before, stride)
-    ]
-    rows, taps, cells = x.permute(0, 2, 3, 1), convolution.weight.permute(2, 3, 1, 0), []
-    assert bias is not None
-    for row, (top, bottom) in enumerate(seen):
-        for column, (left, right) in enumerate(seen):
-            up, back = row * stride - before, column * stride - before  # where the kernel begins
-            used = taps[top - up : bottom - up, left - back : right - back].flatten(0, 2)
-            cells.append(torch.addmm(bias, rows[:, top:bottom, left:right].flatten(1), used))
-    return torch.stack(cells, 1).unflatten(1, (outputs, outputs)).permute(0, 3, 1, 2)
-
-
-class Attention(nn.Module):
-    """Attention over the frames of a track; `bias` says who sees whom."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query_proj = nn.Linear(width, width)
-        self.key_proj = nn.Linear(width, width)
-        self.value_proj = nn.Linear(width, width)
-        self.final_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # [P, T, width], [heads, T, T]
-        projections = (self.query_proj(x), self.key_proj(x), self.value_proj(x))
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projections)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.final_proj(mixed.transpose(1, 2).flatten(2))
-
-
-class Layer(nn.Module):
-    """Attention, then an MLP, each behind a norm and beside a shortcut."""
-
-    def __init__(self, width: int, heads: int, ratio: int) -> None:
-        super().__init__()
-        self.attn = Attention(width, heads)
-        self.dense = nn.Sequential(
-            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
-        )
-        self.layer_norm1 = nn.LayerNorm(width)
-        self.layer_norm2 = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = x + self.attn(self.layer_norm1(x), bias)
-        return x + self.dense(self.layer_norm2(x))
-
-
-class Transformer(nn.Module):
-    def __init__(self, width: int, heads: int, layers: int, ratio: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(width, heads, ratio) for _ in range(layers))
-        self.ln_out = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, bias)
-        return self.ln_out(x)
-
-
-class TrackMixer(nn.Module):
-    """What is known of each track in each frame to corrections of it (section 3.3)."""
-
-    def __init__(self, inputs: int, unused: int, config: LocoTrackConfig) -> None:
-        """Args:
-        unused: outputs of the published files that no result needs; they are not computed.
-        """
-        super().__init__()
-        self.heads = config.heads
-        self.transformer = Transformer(config.width, config.heads, config.layers, config.mlp_ratio)
-        self.input_proj = nn.Linear(inputs, config.width)
-        self.output_proj = nn.Linear(config.width, 4 + unused)
-
-    def forward(self, x: Tensor) -> Tensor:  # [P, T, inputs] -> [P, T, 4]
-        x = self.transformer(self.input_proj(x), directed_bias(x.shape[1], self.heads, x))
-        return F.linear(x, self.output_proj.weight[:4], self.output_proj.bias[:4])
-
-
-def directed_bias(frames: int, heads: int, like: Tensor) -> Tensor:  # [heads, T, T]
-    """What is added to the score of frame j for frame i: heads of the first half see j <= i alone,
-    the others j >= i; the farther, the less, and each head of a half less steeply than the one
-    before."""
-    half = heads // 2
-    slopes = SLOPE_BASE ** (-torch.arange(1, half + 1, device=like.device, dtype=like.dtype) / half)
-    frame = torch.arange(frames, device=like.device, dtype=like.dtype)
-    behind = frame[:, None] - frame  # i - j
-    past = (-slopes[:, None, None] * behind).masked_fill(behind < 0, -torch.inf)
-    return torch.cat([past, past.mT])
 
 
 class LocoTrack(nn.Module):
@@ -357,7 +159,7 @@ class LocoTrack(nn.Module):
         grids = (_unit_length(grid.permute(0, 2, 3, 1)) for grid in self.resnet_torch(images))
         return [F.pad(grid, (0, 0, 1, 1, 1, 1)) for grid in grids]
 
-    def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> Looks:
+    def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> QueryLooks:
         """What each query looks like in its frame."""
         frame, share = queries[..., :1].round().long(), queries[..., None, 1:]
         share = share / share.new_tensor(size[::-1])  # [B, N, 1, 2]
@@ -372,13 +174,13 @@ class LocoTrack(nn.Module):
         wide = [windows(grid, self.config.radius) for grid in last.grids]
         if first is last:
             centre = wide[0].shape[2] // 2
-            return Looks([part[:, :, centre] for part in wide[1:]], wide)
-        return Looks([windows(grid, 0)[:, :, 0] for grid in first.grids[1:]], wide)
+            return QueryLooks([part[:, :, centre] for part in wide[1:]], wide)
+        return QueryLooks([windows(grid, 0)[:, :, 0] for grid in first.grids[1:]], wide)
 
     def track(
         self,
         features: Sequence[Features],
-        looks: Looks,
+        looks: QueryLooks,
         size: Size,
         queries: Tensor,
         memory: Memory = CPU_MEMORY,
@@ -442,7 +244,7 @@ class LocoTrack(nn.Module):
         return found.unflatten(0, lead)
 
     def refine(self, features: Features, windows: Sequence[Tensor], start: Tensor) -> list[Tensor]:
-        """Every iteration, [B, N, T, 4] each, from `start`; `windows` as in `Looks`."""
+        """Every iteration, [B, N, T, 4] each, from `start`; `windows` as in `QueryLooks`."""
         scale = self.config.raster / start.new_tensor(features.resolution[::-1])
         steps, state = [], start
         for _ in range(self.config.iterations):

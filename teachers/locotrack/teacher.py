@@ -22,21 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import TeacherError
 from teachers.info import Mode
 from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
+from teachers.locotrack.config import PRESETS, LocoTrackConfig
 from teachers.locotrack.network import (
     CPU_MEMORY,
     GPU_MEMORY,
-    PRESETS,
     SMALL,
     Features,
     LocoTrack,
-    LocoTrackConfig,
-    Looks,
+    QueryLooks,
 )
 from teachers.network_teacher import (
     NetworkTeacher,
@@ -46,13 +44,14 @@ from teachers.network_teacher import (
     require_switch,
     require_whole,
 )
+from teachers.published import PUBLISHED
 from teachers.tracks import Tracks, VisibleRule
 
 RULE = VisibleRule("v*c", 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class LocoTrackCall:
     """How a mode calls the network."""
 
     resolution: Size | None
@@ -68,9 +67,9 @@ class Call:
         require_switch(through_query=self.through_query)
 
 
-def call_of(mode: Mode, config: LocoTrackConfig) -> Call:
+def call_of(mode: Mode, config: LocoTrackConfig) -> LocoTrackCall:
     """The published call of each mode."""
-    return Call(resolution=(config.raster, config.raster), through_query=mode == "label")
+    return LocoTrackCall(resolution=(config.raster, config.raster), through_query=mode == "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +77,10 @@ class LocoTrackSettings:
     """What can be set; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
-    """See `Call`; "own" is the clip's own size."""
+    """See `LocoTrackCall`; "own" is the clip's own size."""
     resolutions: Sequence[Size] | None = None
     through_query: bool | None = None
-    """These two: see `Call`."""
+    """These two: see `LocoTrackCall`."""
     official_quirks: bool = False
     """See `LocoTrackConfig`."""
     max_frames: int = 240
@@ -165,9 +164,9 @@ class LocoTrackTeacher(NetworkTeacher):
             parts.append(tracks[:, :, kept])
         return torch.cat(parts, 2)
 
-    def _describe(self, frames: np.ndarray, queries: Tensor, size: Size) -> Looks:
+    def _describe(self, frames: np.ndarray, queries: Tensor, size: Size) -> QueryLooks:
         """`LocoTrack.describe` for a clip whose features are too many to hold."""
-        found: Looks | None = None
+        found: QueryLooks | None = None
         for first in range(0, len(frames), self.max_frames):
             block = frames[first : first + self.max_frames]
             moved = queries - queries.new_tensor([first, 0, 0])

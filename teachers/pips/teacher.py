@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
@@ -40,6 +39,7 @@ from teachers.network_teacher import (
 )
 from teachers.pips.pips import PIPS_PRESETS, Pips
 from teachers.pips.pips2 import PIPS2_PRESETS, Pips2
+from teachers.published import PUBLISHED
 from teachers.tracks import Tracks, VisibleRule
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachers.layers.fast import tanh_gelu
+from teachers.layers.fast import bias_of, tanh_gelu
 
 KERNEL = 3
 """Frames that a convolution over time sees."""
@@ -102,9 +102,8 @@ def over_time(
     """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero
     beyond the ends."""
     channels = x.shape[-1]
-    assert convolution.bias is not None
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
-    bias = convolution.bias.view(channels, -1).T.contiguous()
+    bias = bias_of(convolution).view(channels, -1).T.contiguous()
     if past is None and torch.is_grad_enabled():
         return _TrainedOverTime.apply(x, taps, bias, back)
     return weighted_shifts(x, taps, bias, back, past)

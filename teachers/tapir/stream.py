@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError
+from teachers.published import PUBLISHED
 from teachers.stream import ENDLESS, Stream
 from teachers.tapir.mixer import Past
 from teachers.tapir.network import CAUSAL_BOOTSTAPIR
@@ -74,7 +74,7 @@ class TapirStream(Stream):
         """Drop point `index` and follow (x, y) of the next frame in its row instead."""
         queries = self._queries.copy()
         queries[index] = self._frames, x, y
-        self._queries = checked_queries(queries, (ENDLESS, *(self._size or (ENDLESS, ENDLESS)), 3))
+        self._queries = checked_queries(queries, (ENDLESS, *(self.size or (ENDLESS, ENDLESS)), 3))
         rest = self._points != index
         self._points = self._points[rest]
         self._described = [level[:, rest] for level in self._described]
@@ -99,19 +99,18 @@ class TapirStream(Stream):
     @torch.inference_mode()
     def _run(self, frames: np.ndarray, first: int) -> Tracks:
         """Tracks in the next frames, which begin with frame `first` of the stream."""
-        assert self._size is not None
         teacher, network = self._teacher, self._teacher.model
         features = network.encode(
-            teacher.to_video(frames), teacher.resolutions(self._size), teacher.memory
+            teacher.to_video(frames), teacher.resolutions(self.size), teacher.memory
         )
         new = torch.from_numpy(np.flatnonzero(self._queries[:, 0] == first))
         if len(new):
             own = teacher.to_corners(self._queries[new.numpy()] * np.array([0, 1, 1], np.float32))
-            self._join(new, network.describe(features, own, self._size))
+            self._join(new, network.describe(features, own, self.size))
         result = Tracks.nan(len(self._queries), len(frames))
         if len(self._points):
             steps = network.track(
-                features, self._described, self._size, pasts=self._pasts, memory=teacher.memory
+                features, self._described, self.size, pasts=self._pasts, memory=teacher.memory
             ).steps
             tracks, rows = teacher.to_tracks(steps[-1]), self._points.numpy()
             result.xy[rows], result.visibility[rows], result.confidence[rows] = (

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.info import Mode
 from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
@@ -31,6 +30,7 @@ from teachers.network_teacher import (
     require_whole,
     with_backward_pass,
 )
+from teachers.published import PUBLISHED
 from teachers.tapir.network import (
     BOOTSTAPIR,
     CPU_MEMORY,

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.errors import ConfigError
-from teachers.tapnext.recurrence import Past, RecurrentBranch
+from teachers.tapnext.recurrence import Carry, RecurrentBranch
 
 PATCH = 8
 UNITS = 256
@@ -102,7 +102,7 @@ class State:
 
     frames: int
     """How many have been seen."""
-    blocks: tuple[Past, ...]
+    blocks: tuple[Carry, ...]
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ class TemporalHalf(nn.Module):
         self.channel_pre_norm = RmsNorm(width)
         self.mlp_block = GatedMlp(width)
 
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:  # [B, T, L, C]
+    def forward(self, x: Tensor, past: Carry | None) -> tuple[Tensor, Carry]:  # [B, T, L, C]
         change, past = self.recurrent_block(self.temporal_pre_norm(x), past)
         x = change.add_(x)
         return self.mlp_block(self.channel_pre_norm(x)).add_(x), past
@@ -328,7 +328,7 @@ class Block(nn.Module):
         self.ssm_block = TemporalHalf(width, heads)
         self.vit_block = SpatialHalf(width, heads, gelu)
 
-    def forward(self, x: Tensor, past: Past | None, first: int = 0) -> tuple[Tensor, Past]:
+    def forward(self, x: Tensor, past: Carry | None, first: int = 0) -> tuple[Tensor, Carry]:
         """Tokens `first`.. of [B, T, L, C] after the block: of the last only points are needed."""
         x, past = self.ssm_block(x, past)
         return self.vit_block(x.flatten(0, 1), first).unflatten(0, x.shape[:2]), past

@@ -30,7 +30,7 @@ STEEPEST = 1000.0
 
 
 @dataclass(frozen=True)
-class Past:
+class Carry:
     """What one block remembers of the frames before; its size does not depend on their number."""
 
     hidden: Tensor
@@ -74,7 +74,7 @@ def scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:  # [B, T, ...] x 2, [B,
     return torch.cat(ends, 1)[:, :frames]
 
 
-class TimeConvolution(nn.Module):
+class CausalConvolution(nn.Module):
     """c_t = sum over j of w[j] u_(t-3+j), plus b: over time, every channel for itself."""
 
     def __init__(self, width: int) -> None:
@@ -148,13 +148,13 @@ class RecurrentBranch(nn.Module):
         self.linear_y = nn.Linear(width, width)
         self.linear_x = nn.Linear(width, width)
         self.linear_out = nn.Linear(width, width)
-        self.conv_1d = TimeConvolution(width)
+        self.conv_1d = CausalConvolution(width)
         self.rg_lru = RgLru(width, heads)
 
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:  # [B, T, L, C]
+    def forward(self, x: Tensor, past: Carry | None) -> tuple[Tensor, Carry]:  # [B, T, L, C]
         y = F.gelu(self.linear_y(x), approximate="tanh")
         u = self.linear_x(x)
         before = u.new_zeros(u.shape[0], TAPS - 1, *u.shape[2:]) if past is None else past.inputs
         u = torch.cat([before, u], 1)
         h = self.rg_lru(self.conv_1d(u), None if past is None else past.hidden)
-        return self.linear_out(y.mul_(h)), Past(h[:, -1].clone(), u[:, -(TAPS - 1) :].clone())
+        return self.linear_out(y.mul_(h)), Carry(h[:, -1].clone(), u[:, -(TAPS - 1) :].clone())

@@ -32,13 +32,12 @@ class TapNextStream(Stream):
 
     @torch.inference_mode()
     def _advance(self, frames: np.ndarray) -> Tracks:
-        assert self._size is not None
         teacher, queries = self._teacher, self._queries
         if self._points is None:
-            self._points = teacher.to_units(queries, self._size)
+            self._points = teacher.to_units(queries, self.size)
         answers, self._state = teacher.advance(frames, self._points, len(queries), self._state)
         times = np.arange(self._frames, self._frames + len(frames))
-        tracks = teacher.to_tracks(answers, self._size, times < queries[:, :1])
+        tracks = teacher.to_tracks(answers, self.size, times < queries[:, :1])
         if teacher.call.through_query:
             rows = np.flatnonzero(np.isin(queries[:, 0], times))
             tracks.xy[rows, queries[rows, 0].astype(int) - self._frames] = queries[rows, 1:]

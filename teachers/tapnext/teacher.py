@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.errors import ConfigError, TeacherError
 from teachers.info import Mode
 from teachers.network_teacher import (
@@ -37,6 +36,7 @@ from teachers.network_teacher import (
     require_whole,
     with_backward_pass,
 )
+from teachers.published import PUBLISHED
 from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, TapNextConfig, certainty
 from teachers.tapnext.stream import TapNextStream
 from teachers.tapnext.support_points import around

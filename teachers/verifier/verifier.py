@@ -21,12 +21,12 @@ from teachers.checkpoints.files import (
     read_metadata,
     stored_config,
 )
-from teachers.checkpoints.published import OWN_LICENCE, PUBLISHED
 from teachers.errors import CheckpointError, ConfigError
 from teachers.info import Preset
 from teachers.layers.device import pick_device
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.network_teacher import architecture_of, untrained
+from teachers.published import OWN_LICENCE, PUBLISHED
 from teachers.registry import VERIFIERS
 from teachers.tracks import checked_frames, has_place
 from teachers.verifier.network import VerifierConfig, VerifierNetwork
@@ -160,7 +160,7 @@ class Verifier:
             )
 
 
-def load(
+def load_verifier(
     name: str, *, checkpoint: str | None = None, device: str = "auto", **settings: Any
 ) -> Verifier:
     """Make a verifier by name, as `teachers.load` makes a teacher.

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from teachers.checkpoints.published import PUBLISHED
 from teachers.classical.outwards import RULE
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.info import Mode
 from teachers.network_teacher import NetworkTeacher, require_finite
+from teachers.published import PUBLISHED
 from teachers.tracks import VisibleRule
 from teachers.xfeat.network import MULTIPLE, STRIDE, XFEAT_PRESETS, XFeat
 

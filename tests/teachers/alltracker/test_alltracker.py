@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from teachers.alltracker import network
+from teachers.alltracker.blocks import few_outputs
+from teachers.alltracker.config import AllTrackerConfig
 from teachers.alltracker.network import (
     TINY,
     AllTracker,
-    AllTrackerConfig,
+    FlowState,
     Padding,
     Products,
-    State,
-    few_outputs,
     window_starts,
 )
 from teachers.alltracker.teacher import AllTrackerTeacher, AllTrackerTinyTeacher, read
@@ -52,7 +52,9 @@ def official(case: parity.Case) -> AllTracker:
     return model_of(case, model, name)
 
 
-def whole_clip(model: AllTracker, case: parity.Case) -> tuple[Tensor, list[list[State]], Tensor]:
+def whole_clip(
+    model: AllTracker, case: parity.Case
+) -> tuple[Tensor, list[list[FlowState]], Tensor]:
     """Maps [T, H, W, 4] of flow and probabilities, the states of every iteration of every window,
     and the features."""
     frames = torch.from_numpy(case.frames).permute(0, 3, 1, 2)

@@ -17,10 +17,10 @@ import torch
 
 from teachers import CheckpointError, SurroundingsError, registry
 from teachers.checkpoints.download import Patience
-from teachers.checkpoints.published import Wheel
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.wheel import INDEX_VARIABLES, PYPI, fetch, index_url
 from teachers.pips.pips import Pips, PipsConfig
+from teachers.published import Wheel
 from tests.support.web_server import answering
 from tests.teachers.checkpoints.test_pull import publish
 

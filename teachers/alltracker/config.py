@@ -1,0 +1,76 @@
+"""Sizes of AllTracker, the published ones and small ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+STRIDE = 8
+PADDED_TO = 64
+"""Sides of the padded frames are multiples of it."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of a frame in 0..1, as in ImageNet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllTrackerConfig:
+    """Sizes of the network. The defaults are those of `alltracker.pth`."""
+
+    window: int = 16
+    """Frames that the time embedding is made for; other lengths resize it."""
+    convnext: bool = True
+    """The encoder is a ConvNeXt; else the residual encoder of the CoTrackers (tiny)."""
+    stages: tuple[int, ...] = (96, 192, 384)
+    """Channels of the encoder's stages: three of a ConvNeXt, or four."""
+    blocks: tuple[int, ...] = (3, 3, 9)
+    """Blocks of each stage of a ConvNeXt."""
+    channels: int = 128
+    """Of the hidden state, of the context, and of the motion features. A feature has twice as many,
+    the first half for the hidden state and the second for the context; in the tiny model it has as
+    many, for both."""
+    levels: int = 5
+    """Levels of the products, each half as large as the one before."""
+    radius: int = 4
+    """Products are read in (2 radius + 1)**2 cells."""
+    motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
+    """Of the two convolutions that read products, and of the two that read flow."""
+    head_channels: int = 256
+    refine_blocks: int = 3
+    """Blocks over time and as many over space in each iteration."""
+    heads: int = 8
+    mlp_ratio: int = 4
+    iterations: int = 4
+
+    @classmethod
+    def official(cls, **changes: Any) -> AllTrackerConfig:
+        """16.5 M parameters, as in `alltracker.pth`; 6.3 M with the changes of `TINY`."""
+        return cls(**changes)
+
+    @classmethod
+    def mini(cls, **changes: Any) -> AllTrackerConfig:
+        """0.3 M parameters (with the ConvNeXt)."""
+        small: dict[str, Any] = dict(
+            stages=(16, 24, 32), blocks=(1, 1, 1), channels=32, radius=3, levels=4,
+            motion_channels=(48, 32, 32, 16), head_channels=32, refine_blocks=1, heads=4,
+            mlp_ratio=2, iterations=3,
+        )  # fmt: skip
+        if not changes.get("convnext", True):
+            small["stages"], changes = (16, 24, 32, 32), changes | {"stages": (16, 24, 32, 32)}
+        return cls(**(small | changes))
+
+    @property
+    def feature_channels(self) -> int:
+        return 2 * self.channels if self.convnext else self.channels
+
+    @property
+    def least_side(self) -> int:
+        """Px a side of the smallest frame that the coarsest level of products still has a cell
+        of."""
+        least = STRIDE * 2 ** (self.levels - 1)
+        return least + -least % PADDED_TO
+
+
+PRESETS = {"official": AllTrackerConfig.official, "mini": AllTrackerConfig.mini}
+MOST_PRODUCTS = 2**29
+"""Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and
+else computed in each."""
