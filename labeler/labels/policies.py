@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -95,10 +96,8 @@ def choose(
         blended = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
     elif policy in ("mean", "median"):
         seen = np.ma.masked_array(np.nan_to_num(xy), ~np.broadcast_to(sees[..., None], xy.shape))
-        blended = np.asarray(
-            (seen.mean(0) if policy == "mean" else np.ma.median(seen, axis=0)).filled(np.nan),
-            np.float32,
-        )
+        over_teachers = seen.mean if policy == "mean" else partial(np.ma.median, seen)
+        blended = np.asarray(over_teachers(axis=0).filled(np.nan), np.float32)
     else:
         raise ConfigError(f"no label policy {policy!r}: there are {', '.join(POLICIES)}.")
     visible = labels.state == VISIBLE

@@ -20,12 +20,12 @@ import teachers
 from labeler.labels.agreement import RASTER
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import name_and_checkpoint
+from student.clip import TestClip
 from student.evaluation.evaluate import FIGURES, compare, with_interval
 from student.evaluation.kubric import read_sequence, sequences
 from student.evaluation.metrics import THRESHOLDS_PX, QueryMode
 from student.evaluation.tapvid import TapVid, tapvid_clips
 from student.evaluation.testsets import (
-    TestClip,
     npz_clips,
     on_tapvid_raster,
     procedural_clips,
