@@ -177,7 +177,10 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
                 runtime_env=_own_packages_first() or None,
                 **quiet,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # Ray raises a plain Exception for a node that does not start in time
+        if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error) is Exception):
+            raise
         raise SurroundingsError(
             f"no Ray cluster at {address or 'this machine'}: {error}"
         ) from error
