@@ -301,6 +301,6 @@ def test_settings_that_cannot_be_right_are_refused():
         )
     with pytest.raises(
         CheckpointError,
-        match=r"'cotracker2' has no weights: .*facebook/cotracker .*--checkpoint FILE",
+        match=r"'cotracker2' has no weights: .*facebook/cotracker.*--checkpoint FILE",
     ):
         CoTracker2Teacher(name="cotracker2", device="cpu")

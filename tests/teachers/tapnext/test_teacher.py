@@ -389,7 +389,7 @@ def published(tmp_path_factory) -> Path:
 def test_a_teacher_without_weights_refuses():
     with pytest.raises(
         CheckpointError,
-        match=r"'bootstapnext' has no weights: get its file from .*tapnet .*--checkpoint FILE",
+        match=r"'bootstapnext' has no weights: get its file from .*tapnet.*--checkpoint FILE",
     ):
         TapNextTeacher(name="bootstapnext", device="cpu")
 
