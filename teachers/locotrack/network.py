@@ -44,6 +44,10 @@ SMALL: dict[str, Any] = {
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
 """What fits the cache of a CPU core, measured."""
+MAP_POINTS = 12
+"""The cost maps of a query in a frame hold as much as so many points while they are refined."""
+CORRELATED = 2
+"""Of the points of a block, one in so many is correlated at once."""
 GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
 
 
@@ -199,17 +203,16 @@ class LocoTrack(nn.Module):
         own = queries[..., None, 1:] / to_video[:2]  # [B, N, 1, 2]
         here = torch.arange(first.grids[0].shape[1], device=own.device) == queries[..., :1].round()
 
-        def block(own: Tensor, here: Tensor, *looks: Tensor) -> Tensor:  # -> [B, n, steps, T, 4]
-            start = self.match(first, looks[:2])
-            start = torch.cat(
-                [torch.where(here[..., None], own, start[..., :2]), start[..., 2:]], -1
-            )
-            return torch.stack([start, *self.refine(last, looks[2:], start)], 2)
+        def matched(*looks: Tensor) -> Tensor:
+            return self.match(first, looks)
 
-        points = here.shape[0] * here.shape[2]
-        steps = memory.in_blocks(
-            block, own, here, *looks.matched, *looks.windows, points_per_query=points
-        )
+        def refined(start: Tensor, *windows: Tensor) -> Tensor:  # -> [B, n, steps, T, 4]
+            return torch.stack([start, *self.refine(last, windows, start, memory)], 2)
+
+        batch, _, frames = here.shape
+        start = memory.in_blocks(matched, *looks.matched, points_per_query=MAP_POINTS * batch)
+        start = torch.cat([torch.where(here[..., None], own, start[..., :2]), start[..., 2:]], -1)
+        steps = memory.in_blocks(refined, start, *looks.windows, points_per_query=batch * frames)
         return steps.movedim(2, 0) * to_video
 
     def match(self, features: Features, matched: Sequence[Tensor]) -> Tensor:
@@ -243,16 +246,27 @@ class LocoTrack(nn.Module):
         found = torch.cat([xy * (self.config.raster / sides), self.occ_linear(statistics)], -1)
         return found.unflatten(0, lead)
 
-    def refine(self, features: Features, windows: Sequence[Tensor], start: Tensor) -> list[Tensor]:
+    def refine(
+        self,
+        features: Features,
+        windows: Sequence[Tensor],
+        start: Tensor,
+        memory: Memory = CPU_MEMORY,
+    ) -> list[Tensor]:
         """Every iteration, [B, N, T, 4] each, from `start`; `windows` as in `QueryLooks`."""
+        points = memory.points(start.device) // CORRELATED
+        block = max(1, points // (start.shape[0] * start.shape[2]))  # queries
         scale = self.config.raster / start.new_tensor(features.resolution[::-1])
         steps, state = [], start
         for _ in range(self.config.iterations):
             state = state.detach()
             xy, logits = state.split(2, -1)
-            correlations = [
-                self.correlate(index, features.grids[index], windows[index], xy) for index in ORDER
-            ]
+            correlations = []
+            for index in ORDER:
+                parts = zip(windows[index].split(block, 1), xy.split(block, 1), strict=True)
+                grid = features.grids[index]
+                read = [self.correlate(index, grid, *part) for part in parts]
+                correlations.append(torch.cat(read, 1))
             inputs = torch.cat([logits, *correlations, self._motion(xy / scale)], -1)
             change = self.torch_pips_mixer(inputs.flatten(0, 1)).view(state.shape)
             state = torch.cat([xy + change[..., :2] * scale, logits + change[..., 2:]], -1)

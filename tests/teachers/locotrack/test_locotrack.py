@@ -354,7 +354,7 @@ def test_windows_of_a_long_clip_find_what_the_whole_clip_does():
     queries = parity.queries(5, 7, 41, 32, 40)
     whole, parts = teacher_of(resolution="own"), teacher_of(resolution="own", max_frames=16)
     for teacher in (whole, parts):
-        teacher.model.refine = lambda features, windows, start: [start]
+        teacher.model.refine = lambda features, windows, start, memory: [start]
     np.testing.assert_allclose(
         parts.track(clip, queries).xy, whole.track(clip, queries).xy, atol=NOISE_PX
     )
