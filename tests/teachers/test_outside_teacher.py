@@ -145,7 +145,8 @@ def test_it_stands_among_the_licences_with_the_right_flags(capsys):
         text[text.index("Commercial use:") :].partition("; any of ")[2].partition(" forbids")[0]
     )
     assert "outside" in forbids
-    assert "of plain and made read the licence" in text
+    unknown = text[text.index("Commercial use:") :].partition(" read the licence")[0]
+    assert "plain and made" in unknown.rpartition("; of ")[2]
     rows = {row["name"]: row for row in json.loads(capsys_json(capsys))}
     assert rows["outside"]["commercial_use"] is False
     assert rows["outside"]["streams"] is rows["outside"]["knows_hidden_points"] is True
@@ -180,7 +181,8 @@ def test_a_package_that_fails_is_left_out_with_a_warning_and_stands_in_nobodys_w
     with pytest.warns(UserWarning, match="teacher 'broken' is left out: "):
         said(capsys, "teachers")
     shipped = next(entry for entry in teachers.entries() if entry.shipped)
-    assert recognise(shipped.shipped_checkpoint) == shipped.name  # type: ignore[arg-type]
+    # the file says which architecture it is of
+    assert shipped.name.startswith(recognise(shipped.shipped_checkpoint))  # type: ignore[arg-type]
 
 
 def test_an_authors_own_mistake_comes_with_its_traceback(package):
