@@ -35,7 +35,7 @@ from student.training.config import TrainConfig
 from student.training.schedule import Optimiser, ScheduleConfig
 from student.training.step import add_gradient
 from student.training.students import STUDENTS, Kind
-from teachers.cotracker.teacher import Preset
+from teachers.info import Preset
 from teachers.layers.memory import Memory
 
 GIB = 2**30

@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from teachers.verifier import load_verifier
 
 _MODULES = {
-    "CheckpointError": "errors",
-    "ConfigError": "errors",
-    "DenseFlow": "tracks",
-    "Mode": "info",
-    "ShardError": "errors",
-    "Stream": "stream",
-    "SurroundingsError": "errors",
-    "TapdistillError": "errors",
-    "Teacher": "interface",
-    "TeacherEntry": "registry",
-    "TeacherError": "errors",
-    "TeacherInfo": "info",
-    "Tracks": "tracks",
-    "VideoError": "errors",
-    "VisibleRule": "tracks",
-    "entries": "registry",
-    "load": "loading",
-    "load_verifier": "verifier",
-    "names": "registry",
+    "CheckpointError": "teachers.errors",
+    "ConfigError": "teachers.errors",
+    "DenseFlow": "teachers.tracks",
+    "Mode": "teachers.info",
+    "ShardError": "teachers.errors",
+    "Stream": "teachers.stream",
+    "SurroundingsError": "teachers.errors",
+    "TapdistillError": "teachers.errors",
+    "Teacher": "teachers.interface",
+    "TeacherEntry": "teachers.registry",
+    "TeacherError": "teachers.errors",
+    "TeacherInfo": "teachers.info",
+    "Tracks": "teachers.tracks",
+    "VideoError": "teachers.errors",
+    "VisibleRule": "teachers.tracks",
+    "entries": "teachers.registry",
+    "load": "teachers.loading",
+    "load_verifier": "teachers.verifier",
+    "names": "teachers.registry",
 }
 
 __all__ = [
@@ -76,4 +76,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'teachers' has no attribute {name!r}")
-    return getattr(import_module(f"teachers.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

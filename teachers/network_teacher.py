@@ -11,7 +11,7 @@ clip, and the checks of settings and of what a network computed.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -64,6 +64,13 @@ class NetworkTeacher(Teacher):
     """Class of the network; made from a config."""
     settings_type: ClassVar[type[Any]]
     """A frozen dataclass: the settings of this teacher, with defaults, checked when made."""
+    config_settings: ClassVar[Sequence[str]] = ()
+    """Settings that are fields of the config; none of them changes the shape of a weight."""
+    rule: ClassVar[VisibleRule]
+    """When a point counts as visible, where that is the same in every mode."""
+    cpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
+    gpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
+    """What is computed at once where nothing else is asked for."""
     memory_format: ClassVar[torch.memory_format] = torch.preserve_format
     """Of the network's weights."""
 
@@ -101,8 +108,10 @@ class NetworkTeacher(Teacher):
         config = stored_config(checkpoint, self.presets[preset](**self.variant))
         official = config == self.presets["official"](**self.variant)
         self.device, self.bf16 = pick_device(device), bf16
-        self.memory = memory or self._default_memory()
-        self.config = self._adapted(config)
+        self.memory = memory or (self.cpu_memory if self.device.type == "cpu" else self.gpu_memory)
+        self.config = replace(
+            config, **{name: getattr(self.settings, name) for name in self.config_settings}
+        )
         stored_settings = self._set_up(mode)
         self.model = untrained(self.network, self.config)
         self.info = TeacherInfo(
@@ -127,16 +136,9 @@ class NetworkTeacher(Teacher):
         """Make ready for `mode` from `settings` and `config`; returns the settings that `info`
         stores. The network does not exist yet."""
 
-    @abc.abstractmethod
     def _rule(self, mode: Mode) -> VisibleRule:
         """When a point counts as visible in that mode."""
-
-    def _adapted(self, config: Any) -> Any:
-        """The config as the settings change it, without a change of any weight's shape."""
-        return config
-
-    def _default_memory(self) -> Memory:
-        return DEFAULT_MEMORY
+        return self.rule
 
     def _video(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> uint8 [T, 3, H, W]
         """Frames on the device. They are copied, because torch warns of read-only arrays, and those

@@ -42,6 +42,7 @@ from teachers.alltracker.convnext import ConvNeXt
 from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from teachers.layers.pyramid import ResidualEncoder
+from teachers.layers.resolutions import Size
 from teachers.layers.time_embedding import time_embedding
 from teachers.layers.winograd import square_form, square_form_of
 
@@ -50,9 +51,6 @@ TINY: dict[str, Any] = {"convnext": False, "stages": (64, 96, 128, 128)}
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=4096)
 """What fits the cache of a CPU core, measured; a point is a cell in a frame."""
 GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
-
-Size = tuple[int, int]
-"""Height, width in px."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from teachers.alltracker.network import CPU_MEMORY, GPU_MEMORY, TINY, AllTracker
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.memory import Memory
 from teachers.network_teacher import (
     NetworkTeacher,
     checked_size,
@@ -128,13 +127,9 @@ class AllTrackerTeacher(NetworkTeacher):
     network = AllTracker
     settings_type = AllTrackerSettings
     settings: AllTrackerSettings
+    rule = RULE
+    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     memory_format = torch.channels_last
-
-    def _default_memory(self) -> Memory:
-        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
-
-    def _rule(self, mode: Mode) -> VisibleRule:
-        return RULE
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         given = self.settings

@@ -9,12 +9,12 @@ from pathlib import Path
 from teachers.checkpoints.architectures import configs, weightless
 from teachers.checkpoints.files import (
     differences,
-    file_sha256,
     read_weights,
     stored_config,
     wrong_network,
 )
 from teachers.errors import ConfigError
+from teachers.hashing import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

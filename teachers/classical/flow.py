@@ -21,12 +21,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import ClassicalTeacher, graded, inside, outwards, require_positive
+from teachers.classical.outwards import (
+    VELOCITY_KEPT,
+    ClassicalTeacher,
+    graded,
+    inside,
+    outwards,
+    require_positive,
+)
 from teachers.classical.patches import sample
 from teachers.tracks import Tracks
-
-VELOCITY_KEPT = 0.7
-"""Share of a lost point's velocity that is left after a frame."""
 
 LEAST_SIDE_PX = 32
 """DIS refuses smaller frames; their border is continued to this size."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from teachers.classical.outwards import (
     PATCH_ALIGNMENT,
+    VELOCITY_KEPT,
     ClassicalTeacher,
     graded,
     inside,
@@ -28,9 +29,6 @@ from teachers.classical.outwards import (
 from teachers.classical.patches import Templates, smooth
 from teachers.errors import ConfigError
 from teachers.tracks import Tracks
-
-VELOCITY_KEPT = 0.7
-"""Share of a lost point's velocity that is left after a frame."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,10 @@ PATCH_ALIGNMENT = "patch-alignment"
 """The evidence of those that place a point where the patch around its query fits."""
 
 
+VELOCITY_KEPT = 0.7
+"""Share of a lost point's velocity that is left after a frame."""
+
+
 class ClassicalTeacher(Teacher):
     """A tracker without weights. Every mode tracks every frame, alike."""
 

@@ -32,17 +32,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.checkpoints.files import stored_config
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import STRIDE, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
-from teachers.info import Preset
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
@@ -111,16 +108,6 @@ class CoTracker3Config:
 
 
 PRESETS = {"official": CoTracker3Config.official, "mini": CoTracker3Config.mini}
-
-
-def config_of_file(path: str | Path, preset: Preset) -> CoTracker3Config:
-    """Sizes of the network whose weights are in a file: what its metadata says, or else the
-    preset's.
-
-    Raises:
-        CheckpointError: the metadata is of another architecture or version.
-    """
-    return stored_config(path, PRESETS[preset]())
 
 
 class UpdateTransformer(TrackTransformer):

@@ -32,6 +32,16 @@ class WindowTeacher(CoTrackerTeacher):
 
     streams = True
 
+    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
+        if mode == "predictor":
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
+        if mode == "benchmark":
+            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
+        label = mode == "label"
+        return CoTrackerCall(
+            iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
+        )
+
     def stream(self, queries: np.ndarray) -> WindowStream:
         """See `Teacher.stream`; the tracks are those of `track` over all frames at once."""
         if self.call.backward or self.call.single or self.call.support_points:
@@ -167,16 +177,9 @@ class CoTracker2Teacher(WindowTeacher):
         return self.settings.predictor == "online"
 
     def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
-        if mode == "predictor" and self._online:
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
-        if mode == "predictor":
+        if mode == "predictor" and not self._online:
             return CoTrackerCall(iterations=6, resolution=resolution, support_grid=6, backward=True)
-        if mode == "benchmark":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
-        label = mode == "label"
-        return CoTrackerCall(
-            iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
-        )
+        return super()._published_call(mode, resolution)
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule(
@@ -199,16 +202,6 @@ class CoTracker3OnlineTeacher(WindowTeacher):
     licence = weights.licence
     presets = ONLINE_PRESETS
     network = CoTracker3Online
-
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
-        if mode == "predictor":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
-        if mode == "benchmark":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
-        label = mode == "label"
-        return CoTrackerCall(
-            iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
-        )
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return (

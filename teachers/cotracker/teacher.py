@@ -24,6 +24,7 @@ from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.pyramid import least_side
+from teachers.layers.resolutions import Size
 from teachers.network_teacher import (
     NetworkTeacher,
     overridden,
@@ -39,9 +40,6 @@ MAX_FRAMES = 256
 LOCAL_EXTENT_PX = 50.0
 """Side of the square around a query that is tracked alone; its support points lie in it, always at
 frame 0."""
-
-Size = tuple[int, int]
-"""Height, width in px."""
 
 
 @dataclass(frozen=True, kw_only=True)

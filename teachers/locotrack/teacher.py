@@ -24,7 +24,6 @@ from torch import Tensor
 
 from teachers.errors import TeacherError
 from teachers.info import Mode
-from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
 from teachers.locotrack.config import PRESETS, LocoTrackConfig
@@ -113,16 +112,10 @@ class LocoTrackTeacher(NetworkTeacher):
     network = LocoTrack
     settings_type = LocoTrackSettings
     settings: LocoTrackSettings
+    rule = RULE
+    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     memory_format = torch.channels_last
-
-    def _adapted(self, config: LocoTrackConfig) -> LocoTrackConfig:
-        return replace(config, official_quirks=self.settings.official_quirks)
-
-    def _default_memory(self) -> Memory:
-        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
-
-    def _rule(self, mode: Mode) -> VisibleRule:
-        return RULE
+    config_settings = ("official_quirks",)
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames

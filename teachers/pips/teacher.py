@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,15 +63,11 @@ class ForwardTeacher(NetworkTeacher):
     """A subclass says which network, and how it goes through a clip."""
 
     knows_hidden_points = True
-    rule: ClassVar[VisibleRule]
     settings: ForwardSettings
 
     max_frames: int
     """The longest clip whose features are all held, so that a pass back need not encode them
     again."""
-
-    def _rule(self, mode: Mode) -> VisibleRule:
-        return self.rule
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.iterations = self.settings.iterations

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from teachers.info import Mode
-from teachers.layers.memory import Memory
 from teachers.layers.overlapping import overlapping
 from teachers.network_teacher import (
     NetworkTeacher,
@@ -114,16 +113,10 @@ class TapirTeacher(NetworkTeacher):
     network = Tapir
     settings_type = TapirSettings
     settings: TapirSettings
+    rule = RULE
+    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     memory_format = torch.channels_last
-
-    def _adapted(self, config: TapirConfig) -> TapirConfig:
-        return replace(config, official_quirks=self.settings.official_quirks)
-
-    def _default_memory(self) -> Memory:
-        return CPU_MEMORY if self.device.type == "cpu" else GPU_MEMORY
-
-    def _rule(self, mode: Mode) -> VisibleRule:
-        return RULE
+    config_settings = ("official_quirks",)
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames

@@ -18,7 +18,7 @@ clip of any length goes in blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ from teachers.network_teacher import (
     with_backward_pass,
 )
 from teachers.published import PUBLISHED
-from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, TapNextConfig, certainty
+from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, certainty
 from teachers.tapnext.stream import TapNextStream
 from teachers.tapnext.support_points import around
 from teachers.tracks import Tracks, VisibleRule
@@ -109,13 +109,7 @@ class TapNextTeacher(NetworkTeacher):
     network = TapNext
     settings_type = TapNextSettings
     settings: TapNextSettings
-
-    def _adapted(self, config: TapNextConfig) -> TapNextConfig:
-        return replace(
-            config,
-            numerics=self.settings.numerics,
-            official_quirks=self.settings.official_quirks,
-        )
+    config_settings = ("numerics", "official_quirks")
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule("v*c" if self.call.use_certainty else "v", 0.5)

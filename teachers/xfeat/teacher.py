@@ -25,7 +25,6 @@ from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.info import Mode
 from teachers.network_teacher import NetworkTeacher, require_finite
 from teachers.published import PUBLISHED
-from teachers.tracks import VisibleRule
 from teachers.xfeat.network import MULTIPLE, STRIDE, XFEAT_PRESETS, XFeat
 
 LONGEST_PX = 2048
@@ -50,15 +49,13 @@ class XFeatTeacher(MatchingTeacher, NetworkTeacher):
     licence = weights.licence
     presets = XFEAT_PRESETS
     network = XFeat
+    rule = RULE
     settings_type = XFeatSettings
     settings: XFeatSettings
     between_cells = True
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         return asdict(self.settings)
-
-    def _rule(self, mode: Mode) -> VisibleRule:
-        return RULE
 
     @torch.inference_mode()
     def _describe(self, frames: np.ndarray) -> Described:

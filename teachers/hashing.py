@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def file_sha256(file: Path | BinaryIO) -> str:
+def file_sha256(file: str | Path | BinaryIO) -> str:
     """sha256 of the file's bytes, as 64 hex digits; of an opened one, from where it stands."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
+    if isinstance(file, (str, Path)):
+        with open(file, "rb") as opened:
             return file_sha256(opened)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
