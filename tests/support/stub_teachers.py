@@ -74,6 +74,8 @@ class Untrained(Still):
 class Live(Still):
     """Can stream, and answers `LATE_FRAMES` frames late."""
 
+    streams = True
+
     def stream(self, queries: np.ndarray) -> Stream:
         return _LateStream(self, queries)
 
