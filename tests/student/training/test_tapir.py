@@ -232,7 +232,9 @@ def test_it_is_exported_as_what_it_began_as_though_it_learnt_on_smaller_crops(tm
     assert first_network(replace(config(), init=str(out))).config == began.model.config
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
     student = STUDENTS[kind]
     torch.manual_seed(0)
