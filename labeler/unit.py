@@ -125,7 +125,7 @@ def do_unit(
     one of this unit.
 
     Raises:
-        SurroundingsError: the machine or the storage fails; the unit stays open.
+        TransientError: the machine or the storage fails; the unit stays open.
         ConfigError: a teacher has random weights; or one of the same name, but with another
             checkpoint or settings, labelled the unit before.
     """

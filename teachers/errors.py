@@ -1,12 +1,12 @@
 """Errors that a user can mend, as one small tree.
 
     TapdistillError
-    ├── ConfigError        a setting, a flag, or a query that cannot be right
-    ├── VideoError         a video that cannot be decoded or used; carries the `reason` of its row
-    ├── ShardError         a data set, a shard, or a commit record that is not what it should be
-    ├── CheckpointError    weights that do not belong to the architecture, or are missing
-    ├── TeacherError       a teacher that cannot track this clip
-    └── SurroundingsError  the machine or the network, not the data: try again later
+    ├── ConfigError      a setting, a flag, or a query that cannot be right
+    ├── VideoError       a video that cannot be decoded or used; carries the `reason` of its row
+    ├── ShardError       a data set, a shard, or a commit record that is not what it should be
+    ├── CheckpointError  weights that do not belong to the architecture, or are missing
+    ├── TeacherError     a teacher that cannot track this clip
+    └── TransientError   the machine or the network, not the data: try again later
 
 The command line prints them as one sentence and exits with 1; everything else shows its traceback.
 They live here because `teachers` is the bottom of the import order.
@@ -49,5 +49,9 @@ class TeacherError(TapdistillError):
     """A teacher that cannot track this clip; its tracks are then NaN, and the clip has a row."""
 
 
-class SurroundingsError(TapdistillError):
-    """The machine, the network, or a lost worker: the work stays open and is done again."""
+class TransientError(TapdistillError):
+    """Not the data's fault, but that of the network, a disk, the memory, or a lost worker: the work
+    stays open and is done again."""
+
+
+SurroundingsError = TransientError  # the former name, an alias for one release

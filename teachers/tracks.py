@@ -50,7 +50,7 @@ class DenseFlow:
     """float32 [T, H, W] in [0, 1], as the model defines it."""
 
 
-def has_place(xy: np.ndarray) -> np.ndarray:
+def has_position(xy: np.ndarray) -> np.ndarray:
     """bool [...]: where both coordinates of `xy` [..., 2] are finite. `all(-1)` over an axis of two
     takes twenty times as long."""
     return np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
@@ -69,10 +69,10 @@ class VisibleRule:
 
     def __call__(self, tracks: Tracks) -> np.ndarray:
         """bool [N, T]: the flag; False where xy is NaN."""
-        return has_place(tracks.xy) & self.seen(tracks.visibility, tracks.confidence)
+        return has_position(tracks.xy) & self.seen(tracks.visibility, tracks.confidence)
 
     def seen(self, visibility: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """bool, of arrays of one shape: the flag of points that have a place."""
+        """bool, of arrays of one shape: the flag of points that have a position."""
         if self.quantity == "none":
             return np.ones(visibility.shape, bool)
         value = visibility if self.quantity == "v" else visibility * confidence
@@ -115,7 +115,7 @@ def checked_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.ndarray:
-    """float32 [N, 3], if every query is (t, x, y) with a whole t in the clip and a place in the
+    """float32 [N, 3], if every query is (t, x, y) with a whole t in the clip and a position in the
     frame; else a ConfigError."""
     queries = np.asarray(queries, dtype=np.float64)
     if queries.size == 0:
@@ -145,9 +145,9 @@ def checked_queries(queries: np.ndarray, frames_shape: tuple[int, ...]) -> np.nd
 
 
 def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
-    """`tracks` as float32, if a reader can rely on them: [N, T], places finite or NaN in both x and
-    y, probabilities in [0, 1], and NaN where the place is; else a TeacherError that names the
-    teacher."""
+    """`tracks` as float32, if a reader can rely on them: [N, T], positions finite or NaN in both x
+    and y, probabilities in [0, 1], and NaN where the position is; else a TeacherError that names
+    the teacher."""
     if (
         tracks.xy.shape != (n, t, 2)
         or tracks.visibility.shape != (n, t)
@@ -158,12 +158,12 @@ def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
             f"{tracks.visibility.shape}, confidence {tracks.confidence.shape} for {n} queries in "
             f"{t} frames: it must return [N, T, 2], [N, T], [N, T]."
         )
-    placed, nowhere = has_place(tracks.xy), np.isnan(tracks.xy).all(-1)
+    placed, nowhere = has_position(tracks.xy), np.isnan(tracks.xy).all(-1)
     wrong = {"place that is infinite, or NaN in one of x and y": ~placed & ~nowhere}
     for what, value in (("visibility", tracks.visibility), ("confidence", tracks.confidence)):
         known = ~np.isnan(value)
         wrong[f"{what} outside 0..1"] = known & ~((value >= 0) & (value <= 1))
-        wrong[f"{what} of a point without a place"] = known & ~placed
+        wrong[f"{what} of a point without a position"] = known & ~placed
     for what, where in wrong.items():
         if where.any():
             row, frame = np.argwhere(where)[0]
@@ -180,6 +180,6 @@ def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
 
 
 def inside(xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:  # [..., 2] px -> [...] bool
-    """Whether a place is on a pixel of the frame."""
+    """Whether a position is on a pixel of the frame."""
     height, width = size_hw
     return np.logical_and.reduce((xy > -0.5) & (xy < (width - 0.5, height - 0.5)), axis=-1)

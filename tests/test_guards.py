@@ -343,8 +343,8 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError Stream SurroundingsError "
-    "TapdistillError Teacher TeacherEntry TeacherError TeacherInfo Tracks VideoError VisibleRule "
+    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError Stream TapdistillError "
+    "Teacher TeacherEntry TeacherError TeacherInfo Tracks TransientError VideoError VisibleRule "
     "entries load load_verifier names",
     labeler: "AgreementConfig Clip ClipConfig Dataset EncodeConfig Labels Policy QueryConfig "
     "Sample VideoReader agree choose decode_clip draw_tracks encode_clip judge majority "
@@ -366,6 +366,10 @@ def test_what_a_package_gives_is_listed_and_there(package):
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError):
         _ = package.no_such_name
+
+
+def test_a_former_name_stands_for_one_release():
+    assert teachers.SurroundingsError is teachers.TransientError  # an alias
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from labeler.io.scratch import prefix
-from teachers.errors import ConfigError, SurroundingsError, TapdistillError, VideoError
+from teachers.errors import ConfigError, TapdistillError, TransientError, VideoError
 
 START_TIMEOUT_S = 120.0
 """Until the child has made its object; imports are slow on a busy machine, and that is not the
@@ -101,7 +101,7 @@ class Isolated:
         Raises:
             VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a
                 signal ended it).
-            SurroundingsError: the child did not start, whatever the reason, or somebody else killed
+            TransientError: the child did not start, whatever the reason, or somebody else killed
                 it: the machine may be out of memory.
             Exception: what the method raised; TapdistillErrors as they are, others with the child's
                 traceback as a note.
@@ -153,7 +153,7 @@ class Isolated:
     def _wait_for_object(self, child: _Child, about: str) -> None:
         if not child.connection.poll(START_TIMEOUT_S):
             self.close()
-            raise SurroundingsError(
+            raise TransientError(
                 f"{about}: its process did not start within {START_TIMEOUT_S:g} s: is the machine "
                 "overloaded?"
             )
@@ -170,11 +170,11 @@ class Isolated:
         code, said = child.end(grace_s=5)  # a dying process closes its socket before it is dead
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if not child.ready:
-            raise SurroundingsError(
+            raise TransientError(
                 f"{about}: the process for it did not start ({name}{f': {said}' if said else ''})."
             )
         if name in ("SIGKILL", "SIGTERM"):
-            raise SurroundingsError(
+            raise TransientError(
                 f"{about}: somebody ended its process ({name}): the machine may be out of memory; "
                 "try again later."
             )

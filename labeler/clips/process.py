@@ -20,7 +20,7 @@ from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.recipe import ClipRecipe
 from labeler.reasons import LeftOut
 from labeler.sources import Source
-from teachers import SurroundingsError, TapdistillError, VideoError
+from teachers import TapdistillError, TransientError, VideoError
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class DecodingProcess:
         attempt, uri = 1, video.uri
         while True:
             if self._closed:
-                raise SurroundingsError(f"{uri}: the decoding process was closed.")
+                raise TransientError(f"{uri}: the decoding process was closed.")
             try:
                 return self._process.call(
                     method, video, *args, timeout_s=self._deadline_s, about=uri
@@ -107,10 +107,10 @@ class DecodingProcess:
             except (TapdistillError, OSError):  # of the job, or transient
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError
-                raise SurroundingsError(f"{uri}: the machine is out of memory.") from error
+                raise TransientError(f"{uri}: the machine is out of memory.") from error
             # of an installation that is broken, or changes at this moment
             except ImportError as error:
-                raise SurroundingsError(
+                raise TransientError(
                     f"{uri}: the decoding process cannot be started: {error}"
                 ) from error
             # what no decoder is known to raise: one bad video must not stop a job

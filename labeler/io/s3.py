@@ -7,7 +7,7 @@ as an argument here, printed, or stored.
 Retries    429, 5xx, SlowDown, timeouts, and broken connections are tried again: by botocore up to
            `ATTEMPTS` times with exponential backoff and jitter (its "standard" mode), and around
            that five times by s3fs, which also reads a broken body again. What is left after that
-           is a `SurroundingsError`: the unit is tried again twice, and then stays open.
+           is a `TransientError`: the unit is tried again twice, and then stays open.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 import labeler.io.s3 as s3
 from labeler.io.scratch import is_alive
 from labeler.io.secrets import refuse_secrets, without_secrets
-from teachers import ConfigError, ShardError, SurroundingsError
+from teachers import ConfigError, ShardError, TransientError
 
 PART = ".part"
 CONFLICTS = 5
@@ -206,7 +206,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
     Raises:
         ConfigError: the URL holds a secret, or is of a kind that is unknown or not installed.
-        SurroundingsError: the file system does not answer.
+        TransientError: the file system does not answer.
     """
     refuse_secrets(url)
     check_protocol(url)
@@ -224,7 +224,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def transient_errors(doing: str) -> Iterator[None]:
-    """An OSError other than a missing file becomes a SurroundingsError: the disk, the network, or
+    """An OSError other than a missing file becomes a TransientError: the disk, the network, or
     the permissions, not the data."""
     try:
         yield
@@ -236,7 +236,7 @@ def transient_errors(doing: str) -> Iterator[None]:
             and type(error).__module__.partition(".")[0] not in NETWORK_PACKAGES
         ):
             raise
-        raise SurroundingsError(
+        raise TransientError(
             f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it "
             "and run the same command again."
         ) from error

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from teachers import ConfigError, Tracks, VisibleRule
-from teachers.tracks import has_place
+from teachers.tracks import has_position
 
 RASTER = 256
 DISPUTED, VISIBLE, OCCLUDED = 0, 1, 2
@@ -124,7 +124,7 @@ def judge(
 ) -> Labels:
     """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be
     tried at the price of one."""
-    finite = has_place(xy)
+    finite = has_position(xy)
     count = finite.sum(0)
     support = (sees & (distance <= config.tau_px)).sum(0) / np.maximum(count, 1)
     spread = _median_over_teachers(np.where(sees, distance, np.nan))
@@ -171,7 +171,7 @@ def agreeing(
     """Where each teacher agrees itself: it sees the point within tau of the medoid, or says
     occluded where `state` is occluded."""
     _, distance = medoids(xy, sees)
-    finite = has_place(xy)
+    finite = has_position(xy)
     return (sees & (distance <= tau_px)) | (finite & ~sees & (state == OCCLUDED))
 
 

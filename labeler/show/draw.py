@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from teachers import ConfigError, SurroundingsError
+from teachers import ConfigError, TransientError
 
 SHIFT = 4
 """OpenCV draws at 1/2**SHIFT px."""
@@ -86,7 +86,7 @@ def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     """JPEG of uint8 [H, W, 3] RGB."""
     ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise SurroundingsError(f"OpenCV cannot write a JPEG of {picture.shape} px.")
+        raise TransientError(f"OpenCV cannot write a JPEG of {picture.shape} px.")
     return data.tobytes()
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from teachers.tracks import has_place
+from teachers.tracks import has_position
 
 if TYPE_CHECKING:
     from teachers.verifier import Verifier
@@ -89,5 +89,5 @@ def majority(
 
     The verifier's scores do not count here, as in the published recipe.
     """
-    votes = has_place(xy)
+    votes = has_position(xy)
     return 2 * (visible & votes).sum(0) > votes.sum(0)

@@ -70,7 +70,7 @@ def open_video(
     Raises:
         VideoError: the file cannot be opened or decoded, see `labeler.video.scan.scan`;
             "unsafe-decoder" if decord is forced on a file that the scan flags.
-        SurroundingsError: the network or the disk failed.
+        TransientError: the network or the disk failed.
         ConfigError: a protocol that is not installed.
     """
     limits = limits or VideoLimits()

@@ -18,7 +18,7 @@ from labeler.io.secrets import without_secrets
 from labeler.io.storage import check_protocol
 from labeler.sources.listing import IN_TAR
 from labeler.video.scan import VideoLimits
-from teachers.errors import SurroundingsError, VideoError
+from teachers.errors import TransientError, VideoError
 
 BLOCK_BYTES = 8 * 2**20
 """Of a download."""
@@ -57,7 +57,7 @@ def local_file(
             else:
                 _download(source, file, limits)
     except OSError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}."
         ) from error
     return path
@@ -123,4 +123,4 @@ def _download(
             ) from None
         if status is not None and 400 <= status < 500 and status not in TRY_AGAIN:
             raise VideoError("not-found", f"{name}: the server answers HTTP {status}.") from None
-        raise SurroundingsError(f"{name}: reading failed ({what}): try again later.") from None
+        raise TransientError(f"{name}: reading failed ({what}): try again later.") from None

@@ -26,7 +26,7 @@ import numpy as np
 
 from labeler.video.fetch import shown
 from labeler.video.scan import CONTAINERS
-from teachers import SurroundingsError, VideoError
+from teachers import TransientError, VideoError
 
 SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "rtp://", "srt://", "tcp://")
 """Addresses that have no last byte; a http:// address is taken for a file."""
@@ -66,7 +66,7 @@ def open_live(source: str) -> Iterator[LiveSource]:
     """Open a live source and wait for its first frame.
 
     Raises:
-        SurroundingsError: no such camera, or the address does not answer.
+        TransientError: no such camera, or the address does not answer.
         VideoError: what comes is no video.
     """
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ def _from_camera(source: str, stack: contextlib.ExitStack) -> LiveSource:
     stack.callback(camera.release)
     found, first = camera.read()
     if not found:
-        raise SurroundingsError(
+        raise TransientError(
             f"camera {source}: cannot be opened, or gives no picture: is it plugged in, and free?"
         )
 
@@ -133,7 +133,7 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
     except av.FFmpegError as error:
         kind = f"{type(error).__name__}: {error.strerror}"
         if isinstance(source, str):
-            raise SurroundingsError(f"{name}: cannot be opened ({kind}).") from None
+            raise TransientError(f"{name}: cannot be opened ({kind}).") from None
         raise VideoError(
             "not-a-video", f"{name}: not a video that can be read from a pipe ({kind})."
         ) from None

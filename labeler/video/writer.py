@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from labeler.video.encode import add_h264, h264_frame
-from teachers import SurroundingsError
+from teachers import TransientError
 
 
 class VideoWriter:
@@ -24,7 +24,7 @@ class VideoWriter:
         """A file that exists is replaced, with the first frame.
 
         Raises:
-            SurroundingsError: the file cannot be written; `write` and `close` raise it, too.
+            TransientError: the file cannot be written; `write` and `close` raise it, too.
         """
         self._path, self._fps, self._frames = path, fps, 0
         self._container: av.container.OutputContainer | None = None
@@ -47,9 +47,7 @@ class VideoWriter:
                 )
             self._container.mux(self._stream.encode(h264_frame(self._stream, frame, self._frames)))
         except (OSError, av.FFmpegError) as error:
-            raise SurroundingsError(
-                f"{self._path}: cannot be written: {error.strerror}."
-            ) from error
+            raise TransientError(f"{self._path}: cannot be written: {error.strerror}.") from error
         self._frames += 1
 
     def close(self) -> None:
@@ -61,9 +59,7 @@ class VideoWriter:
             container.mux(self._stream.encode())
             container.close()
         except (OSError, av.FFmpegError) as error:
-            raise SurroundingsError(
-                f"{self._path}: cannot be written: {error.strerror}."
-            ) from error
+            raise TransientError(f"{self._path}: cannot be written: {error.strerror}.") from error
 
     def __enter__(self) -> Self:
         return self

@@ -58,7 +58,7 @@ from student.evaluation.evaluate import (
 from student.synth.scene import SynthClip, SynthConfig, generate
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
-from teachers import CheckpointError, ConfigError, SurroundingsError, Teacher, Tracks, VisibleRule
+from teachers import CheckpointError, ConfigError, Teacher, Tracks, TransientError, VisibleRule
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.pull import pull
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
@@ -191,7 +191,7 @@ def teachers_here() -> tuple[str, ...]:
     if cached_checkpoint(FETCHED) is None:
         try:
             pull(FETCHED)
-        except (CheckpointError, SurroundingsError) as error:
+        except (CheckpointError, TransientError) as error:
             say(f"{IN_ITS_PLACE} in place of {FETCHED}: {error}")
             return (*ALWAYS, IN_ITS_PLACE)
     return (*ALWAYS, FETCHED)

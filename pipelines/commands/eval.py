@@ -31,7 +31,7 @@ from student.evaluation.testsets import (
     procedural_clips,
     strided,
 )
-from teachers import ConfigError, Mode, ShardError, SurroundingsError, Teacher, TeacherInfo, Tracks
+from teachers import ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks, TransientError
 from teachers.checkpoints.cache import SUFFIXES
 from teachers.loading import settings_of
 from teachers.registry import declared
@@ -142,7 +142,7 @@ def run(command: EvalCommand) -> int:
         try:
             scores.to_parquet(command.out, index=False)
         except OSError as error:
-            raise SurroundingsError(f"could not write --out {command.out}: {error}.") from error
+            raise TransientError(f"could not write --out {command.out}: {error}.") from error
         say(f"a row per tracker and clip is in {command.out}")
     return 0
 

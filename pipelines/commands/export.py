@@ -21,7 +21,7 @@ from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
 from student.clip import TestClip
-from teachers import ConfigError, ShardError, SurroundingsError
+from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
 
 Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "rerun"]
@@ -227,7 +227,7 @@ def _new(config: ExportConfig) -> Iterator[Path]:
         else:
             part.replace(out)
     except OSError as error:
-        raise SurroundingsError(f"could not write --out {out}: {error}.") from error
+        raise TransientError(f"could not write --out {out}: {error}.") from error
     finally:
         if part.is_dir():
             shutil.rmtree(part)

@@ -18,7 +18,7 @@ from pipelines.jobs.labelling import LabelResult, label
 from pipelines.terminal.console import say
 from pipelines.terminal.labelling import LabelProgress, estimate_table, print_summary
 from pipelines.wording import counted
-from teachers import SurroundingsError
+from teachers import TransientError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def run(command: LabelCommand) -> int:
             if result.troubles
             else "their workers wrote elsewhere: --out must be one place for all nodes."
         )
-        raise SurroundingsError(
+        raise TransientError(
             f"{len(result.open_units)} units are still open: {why} The same command goes on from "
             "here."
         )

@@ -23,7 +23,7 @@ from labeler.video.fetch import local_file
 from labeler.video.scan import VideoLimits
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle
-from teachers import ConfigError, SurroundingsError, VideoError
+from teachers import ConfigError, TransientError, VideoError
 
 THREADS = 8
 
@@ -130,7 +130,7 @@ def _hashes(sources: Sequence[Source]) -> Iterator[tuple[Source, str, str]]:
             with ExitStack() as stack:
                 file = local_file(source.uri, VideoLimits(), stack, source.span)
                 return source, file_sha256(file), ""
-        except (VideoError, SurroundingsError, OSError) as error:
+        except (VideoError, TransientError, OSError) as error:
             return source, "", str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:

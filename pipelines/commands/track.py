@@ -34,7 +34,7 @@ from pipelines.tracking.stream import follow
 from pipelines.tracking.track_file import TrackFile, save_flow, save_tracks
 from pipelines.tracking.trackers import load_tracker
 from pipelines.wording import duration
-from teachers import ConfigError, Mode, SurroundingsError, Teacher
+from teachers import ConfigError, Mode, Teacher, TransientError
 from teachers.stream import ENDLESS
 from teachers.tracks import checked_queries
 
@@ -199,7 +199,7 @@ def run_dense(command: TrackCommand, path: Path, begun: float) -> int:
     save_flow(TrackFile(path, info), command.dense_frame, dense)
     image = cv2.cvtColor(draw_flow(frames, dense.flow, visible), cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(picture), image):
-        raise SurroundingsError(f"{picture}: cannot be written.")
+        raise TransientError(f"{picture}: cannot be written.")
     count, height, width = frames.shape[:3]
     say(f"{title}: every pixel of frame {command.dense_frame} in {count} of {width} x {height} px")
     say(f"{path}, {picture}, in {duration(time.monotonic() - begun)}")
@@ -333,4 +333,4 @@ def _check_output(flag: str, path: Path, suffix: str, inputs: Mapping[str, Path 
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(0, "no permission")
     except OSError as error:
-        raise SurroundingsError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+        raise TransientError(f"{flag} {path}: cannot be written: {error.strerror}.") from error

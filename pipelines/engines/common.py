@@ -9,7 +9,7 @@ import numpy as np
 
 import teachers
 from labeler.labels.teacher_choice import refuse_untrained
-from teachers import SurroundingsError, Teacher, Tracks
+from teachers import Teacher, Tracks, TransientError
 
 ATTEMPTS = 3
 """Times that a unit is tried after transient errors, before it is left open."""
@@ -63,12 +63,12 @@ def track_or_say_why(
     try:
         return teacher.track(frames, queries, seed)
     except MemoryError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"teacher {teacher.info.name!r}: the machine is out of memory."
         ) from error
     except Exception as error:
         if type(error).__name__ in DEVICE_ERRORS:
-            raise SurroundingsError(
+            raise TransientError(
                 f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}"
             ) from error
         return f"{type(error).__name__}: {error}"

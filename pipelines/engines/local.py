@@ -14,7 +14,7 @@ from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from teachers import SurroundingsError, TeacherInfo, Tracks
+from teachers import TeacherInfo, Tracks, TransientError
 
 PAUSE_S = 1.0
 """Before the second try of a unit; before the third, twice that."""
@@ -59,7 +59,7 @@ def run(
                 try:
                     yield from do_unit(job, unit, decoding, trackers, then=then)
                     break
-                except SurroundingsError as error:
+                except TransientError as error:
                     if attempt == ATTEMPTS:
                         yield UnitOpen(unit.number, str(error))
                     else:

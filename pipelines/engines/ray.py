@@ -42,7 +42,7 @@ from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.wording import counted
-from teachers import SurroundingsError, Teacher, TeacherInfo, Tracks
+from teachers import Teacher, TeacherInfo, Tracks, TransientError
 
 PACKAGES = ("teachers", "labeler", "student", "pipelines")
 CONNECT_S = 10.0
@@ -112,7 +112,7 @@ class RayTrackers:
                     lost = error
             if lost is None:
                 return {name: found[name] for name in names}
-        raise SurroundingsError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
+        raise TransientError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
 
 
 class UnitWorker:
@@ -148,7 +148,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     A process that is connected already stays connected to what it is.
 
     Raises:
-        SurroundingsError: there is no cluster at that address.
+        TransientError: there is no cluster at that address.
     """
     if ray.is_initialized():
         yield
@@ -181,9 +181,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         # Ray raises a plain Exception for a node that does not start in time
         if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error) is Exception):
             raise
-        raise SurroundingsError(
-            f"no Ray cluster at {address or 'this machine'}: {error}"
-        ) from error
+        raise TransientError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield
     finally:
@@ -215,13 +213,13 @@ def _own_packages_first() -> dict[str, Any]:
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
-    """The layout for the cluster that this process is connected to. SurroundingsError if it has no
+    """The layout for the cluster that this process is connected to. TransientError if it has no
     CPUs yet."""
     alive = [
         node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
     ]
     if not alive:
-        raise SurroundingsError(
+        raise TransientError(
             "the Ray cluster has no node with CPUs yet: start one, then run the same command again."
         )
     return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
@@ -297,7 +295,7 @@ def run(
     """Do the units on the cluster; yields what happens, as it happens.
 
     Raises:
-        SurroundingsError: the cluster has no room for one group.
+        TransientError: the cluster has no room for one group.
         ConfigError: a teacher that cannot be made.
     """
     first = WorkerGroup(specs, layout)
@@ -461,11 +459,11 @@ def _check_reachable(address: str) -> None:
 
 
 def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
-    """The first answers of new actors; SurroundingsError if the cluster has no room for them."""
+    """The first answers of new actors; TransientError if the cluster has no room for them."""
     try:
         return ray.get(calls, timeout=PLACEMENT_TIMEOUT_S)
     except GetTimeoutError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"the cluster had no room within {PLACEMENT_TIMEOUT_S:.0f} s for this layout: "
             f"{layout}. Wait for other jobs, or give fewer --workers."
         ) from error
@@ -473,17 +471,17 @@ def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
         raise _as_raised(error) from error
 
 
-def _as_raised(error: RayError) -> SurroundingsError:
-    """The SurroundingsError that a task raised or a lost actor is; any other error of a task is
+def _as_raised(error: RayError) -> TransientError:
+    """The TransientError that a task raised or a lost actor is; any other error of a task is
     raised, as the task did."""
     cause: BaseException = error
     # a task that waits for another wraps its error once more
     while isinstance(cause, RayTaskError):
         cause = cause.cause
     if isinstance(cause, RayError):
-        return SurroundingsError(
+        return TransientError(
             f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}"
         )
-    if not isinstance(cause, SurroundingsError):
+    if not isinstance(cause, TransientError):
         raise cause from error
     return cause

@@ -25,7 +25,7 @@ from student.training.config import TrainConfig
 from student.training.events import TrainEvent, TrainResult
 from student.training.processes import joined
 from student.training.train import training
-from teachers.errors import SurroundingsError, TapdistillError
+from teachers.errors import TapdistillError, TransientError
 
 PLACEMENT_TIMEOUT_S = 300.0
 """How long the cluster may take to start the workers."""
@@ -59,7 +59,7 @@ def trained_on_ray(
     """Rank 0's events of a training in `workers` processes, which end with the block.
 
     Raises:
-        SurroundingsError: no cluster, no room in it, or a lost worker.
+        TransientError: no cluster, no room in it, or a lost worker.
         TapdistillError: what `student.training.train.train` raises.
     """
     with engine_ray.connected(address, workers):
@@ -84,7 +84,7 @@ def _when_placed(actors: list[Any]) -> list[str]:
     try:
         return ray.get([actor.address.remote() for actor in actors], timeout=PLACEMENT_TIMEOUT_S)
     except GetTimeoutError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"the cluster had no room for {len(actors)} workers in {PLACEMENT_TIMEOUT_S:g} s: it "
             f"has {ray.cluster_resources()}. Give fewer --workers."
         ) from error
@@ -105,7 +105,7 @@ def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
         except RayTaskError:
             raise
         except RayError as error:
-            raise SurroundingsError(
+            raise TransientError(
                 f"worker {rank} was lost: {error} The same command goes on from the last "
                 "checkpoint."
             ) from error

@@ -41,7 +41,7 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress
-from teachers import SurroundingsError, TapdistillError
+from teachers import TapdistillError, TransientError
 
 FEWEST_VIDEOS = 20
 """Fewer videos than that say nothing about the share that fails."""
@@ -76,7 +76,7 @@ def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None
 
     Raises:
         ConfigError: settings that cannot be right, or other than those the data set was made with.
-        SurroundingsError: the storage or the cluster fails.
+        TransientError: the storage or the cluster fails.
         TooManyFailures: see `LabelConfig.max_failed_fraction`; what was committed stays.
     """
     with closing(labelling(config)) as events:
@@ -161,7 +161,7 @@ def _planned_again(
         yield Note(f"no video has the reason {config.retry!r}: nothing is planned again.")
         return plans
     if not create_plan(storage, len(plans), plan_again(plans, uris, config.videos_per_unit)):
-        raise SurroundingsError(
+        raise TransientError(
             f"another job planned videos of {storage.url} again at this moment: look with "
             "`tapdistill status`."
         )

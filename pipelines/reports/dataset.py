@@ -36,7 +36,7 @@ from pipelines.reports.page import (
     templates,
 )
 from pipelines.reports.thumbnail import thumbnail
-from teachers import SurroundingsError
+from teachers import TransientError
 from teachers.licences import licence_note
 
 ONE_FILE_BYTES = 30_000_000
@@ -103,7 +103,7 @@ def write_report(
             by name, their tracks of its queries, and when they see a point.
 
     Raises:
-        SurroundingsError: it cannot be written.
+        TransientError: it cannot be written.
     """
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def write_report(
         page = _page(dataset, rows, players, teachers, measures, how, tables)
         index.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise SurroundingsError(f"could not write --out {index}: {error}.") from error
+        raise TransientError(f"could not write --out {index}: {error}.") from error
     size = len(page.encode()) + players.size_bytes * players.split
     return Written(
         clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None

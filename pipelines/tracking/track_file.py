@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from teachers import DenseFlow, SurroundingsError, Tracks
+from teachers import DenseFlow, Tracks, TransientError
 
 SAVE_EVERY_S = 10.0
 """The npz is renewed at most that often, and so that it takes a twentieth of the time."""
@@ -66,7 +66,7 @@ def _save(file: TrackFile, **arrays: np.ndarray) -> None:
         os.replace(part, file.path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise SurroundingsError(f"{file.path}: cannot be written: {error.strerror}.") from error
+        raise TransientError(f"{file.path}: cannot be written: {error.strerror}.") from error
 
 
 class TrackWriter:

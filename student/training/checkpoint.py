@@ -74,7 +74,7 @@ class Checkpoints:
         """Write a checkpoint, then remove all but the last `keep`.
 
         Raises:
-            SurroundingsError: it cannot be written, as on a full disk; those before it stay.
+            TransientError: it cannot be written, as on a full disk; those before it stay.
         """
         content = io.BytesIO()
         torch.save(vars(checkpoint), content)
@@ -129,7 +129,7 @@ class Checkpoints:
             sizes: fields of the network's config, where it is trained with another one.
 
         Raises:
-            SurroundingsError: it cannot be written; the file of that name before it stays.
+            TransientError: it cannot be written; the file of that name before it stays.
         """
         given = model.state_dict() if weights is None else weights
         tensors = {key: value.detach().cpu().contiguous() for key, value in given.items()}

@@ -21,7 +21,7 @@ from student.training.events import StepDone
 class Curves:
     """Scalars are means over every `every` steps.
 
-    A SurroundingsError where they cannot be written, as on a full disk; TensorBoard writes late, so
+    A TransientError where they cannot be written, as on a full disk; TensorBoard writes late, so
     it may come steps after.
     """
 

@@ -87,7 +87,7 @@ def train(
         CheckpointError: `init` or the checkpoint in `out` is of another network or of other
             settings.
         ShardError: a data set is missing, empty, or of another schema; or a shard has gone.
-        SurroundingsError: `out` cannot be written; the last checkpoint stays.
+        TransientError: `out` cannot be written; the last checkpoint stays.
     """
     events = training(config, out, resume, processes)
     while not isinstance(event := next(events), TrainResult):

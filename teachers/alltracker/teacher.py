@@ -58,7 +58,7 @@ RULE = VisibleRule("v*c", 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllTrackerCall:
+class AllTrackerModeSettings:
     """How a mode calls the network."""
 
     resolution: Size | None
@@ -82,12 +82,14 @@ class AllTrackerCall:
             raise ConfigError(f"counts = {self.counts!r}: there are {', '.join(COUNTS)}.")
 
 
-def call_of(mode: Mode) -> AllTrackerCall:
+def mode_settings_of(mode: Mode) -> AllTrackerModeSettings:
     """The published call of each mode."""
     if mode == "predictor":
-        return AllTrackerCall(resolution=None, counts="first")
+        return AllTrackerModeSettings(resolution=None, counts="first")
     size = (384, 512) if mode == "benchmark" else None
-    return AllTrackerCall(resolution=size, counts="evaluation", through_query=mode == "label")
+    return AllTrackerModeSettings(
+        resolution=size, counts="evaluation", through_query=mode == "label"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +97,12 @@ class AllTrackerSettings:
     """What can be set; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
-    """See `AllTrackerCall`; "own" is the clip's own size."""
+    """See `AllTrackerModeSettings`; "own" is the clip's own size."""
     counts: Counts | None = None
     backward: bool | None = None
     through_query: bool | None = None
     official_quirks: bool = False
-    """These four: see `AllTrackerCall`."""
+    """These four: see `AllTrackerModeSettings`."""
     window: int | None = None
     """Frames in a window, an even number; None is 16."""
     stride: int | None = None
@@ -133,9 +135,9 @@ class AllTrackerTeacher(NetworkTeacher):
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         given = self.settings
-        self.call = overridden(call_of(mode), given)
+        self.mode_settings = overridden(mode_settings_of(mode), given)
         if given.resolution == "own":
-            self.call = replace(self.call, resolution=None)
+            self.mode_settings = replace(self.mode_settings, resolution=None)
         self.window = self.config.window if given.window is None else given.window
         self.stride = self.window // 2 if given.stride is None else given.stride
         require_whole(2, window=self.window)
@@ -146,7 +148,7 @@ class AllTrackerTeacher(NetworkTeacher):
                 "stride at most half."
             )
         self.max_frames = given.max_frames
-        return asdict(self.call) | {
+        return asdict(self.mode_settings) | {
             "window": self.window,
             "stride": self.stride,
             "bf16": self.bf16,
@@ -172,7 +174,7 @@ class AllTrackerTeacher(NetworkTeacher):
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         count, size = len(frames), (frames.shape[1], frames.shape[2])
-        ratio, quirks = self._ratio(size), self.call.official_quirks
+        ratio, quirks = self._ratio(size), self.mode_settings.official_quirks
         own = (queries[:, 1:] + np.float32(0.5)) * ratio - np.float32(0.5)
         own = np.rint(own) if quirks else own
         values = np.zeros((len(queries), count, 4), np.float32)
@@ -183,17 +185,19 @@ class AllTrackerTeacher(NetworkTeacher):
         with torch.inference_mode():
             for t in np.unique(queries[:, 0]).astype(int):
                 rows = queries[:, 0] == t
-                for index, maps in self._maps(clip, int(t), self.call.backward and not quirks):
+                for index, maps in self._maps(
+                    clip, int(t), self.mode_settings.backward and not quirks
+                ):
                     seen = read(maps, torch.from_numpy(own[rows]).to(maps.device)).cpu().numpy()
                     seen[:, :2] += own[rows]
                     values[rows, index] = seen
                     if quirks and t == count - 2:
                         values[rows, t] = seen
-        known = (np.arange(count) >= queries[:, :1]) | self.call.backward | quirks
+        known = (np.arange(count) >= queries[:, :1]) | self.mode_settings.backward | quirks
         require_finite(torch.from_numpy(values[known]), self.info.name)
         values[~known] = np.nan
         xy = (values[..., :2] + np.float32(0.5)) / ratio - np.float32(0.5)
-        if self.call.through_query:
+        if self.mode_settings.through_query:
             xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return Tracks(xy, values[..., 2], values[..., 3])
 
@@ -201,7 +205,7 @@ class AllTrackerTeacher(NetworkTeacher):
         """Each frame that the network answers for, and its maps [H, W, 4] of the raster: flow in
         px, visibility, and confidence. The query frame is not among them where the clip has fewer
         than two frames after it."""
-        counts = self.call.counts
+        counts = self.mode_settings.counts
         if counts == "evaluation":
             counts = "last" if len(clip) <= SHORT else "first"
         for index, maps in self._pass(clip, t, counts):
@@ -262,8 +266,8 @@ class AllTrackerTeacher(NetworkTeacher):
 
     def _raster(self, size: Size) -> Size:
         """(H, W) px of the frames as the network takes them, without their padding."""
-        if self.call.resolution:
-            return self.call.resolution
+        if self.mode_settings.resolution:
+            return self.mode_settings.resolution
         share = min(1.0, LONGEST_SIDE / max(size))
         return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 

@@ -24,17 +24,17 @@ def weights_folder() -> Path:
     return platformdirs.user_cache_path("tapdistill") / "weights"
 
 
-def checkpoint_place(name: str, suffix: str) -> Path:
+def checkpoint_path(name: str, suffix: str) -> Path:
     """Where the checkpoint of teacher `name` belongs; one of `SUFFIXES`."""
     return weights_folder() / f"{name}{suffix}"
 
 
-def receipt_place(name: str) -> Path:
+def receipt_path(name: str) -> Path:
     """Where it is written down what was pulled for teacher `name`, and from where."""
     return weights_folder() / f"{name}.json"
 
 
 def cached_checkpoint(name: str) -> Path | None:
     """The checkpoint of teacher `name` that was pulled, or None."""
-    files = (checkpoint_place(name, suffix) for suffix in SUFFIXES)
+    files = (checkpoint_path(name, suffix) for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)

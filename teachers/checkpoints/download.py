@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from teachers.errors import CheckpointError, SurroundingsError
+from teachers.errors import CheckpointError, TransientError
 
 BLOCK_BYTES = 2**20
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -37,7 +37,7 @@ Watch = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to try."""
 
     attempts: int = 4
@@ -48,7 +48,7 @@ class Patience:
     """Longest time without a byte."""
 
 
-RETRIES = Patience()
+RETRIES = RetryPolicy()
 
 
 class _Cut(Exception):
@@ -59,7 +59,7 @@ def download(
     url: str,
     path: Path,
     watch: Watch | None = None,
-    patience: Patience = RETRIES,
+    retries: RetryPolicy = RETRIES,
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Put the content of `url` (http or https) at `path`, whose folder must exist.
@@ -70,7 +70,7 @@ def download(
 
     Raises:
         CheckpointError: the server has no such file, or does not give it to us.
-        SurroundingsError: no network, a server that fails or hangs, a full disk, or another process
+        TransientError: no network, a server that fails or hangs, a full disk, or another process
             that downloads the same file.
     """
     part = path.with_name(path.name + ".part")
@@ -80,17 +80,17 @@ def download(
         with FileLock(lock, timeout=0):
             try:
                 with part.open("ab") as file:
-                    _attempts(request, file, part, watch or (lambda done, total: None), patience)
+                    _attempts(request, file, part, watch or (lambda done, total: None), retries)
                 part.replace(path)
                 _note(part).unlink(missing_ok=True)
             finally:
                 lock.unlink(missing_ok=True)  # who waits for it sees that, and takes a new one
     except Timeout as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"{part}: another process downloads it already: wait for that one."
         ) from error
     except OSError as error:
-        raise SurroundingsError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise TransientError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
 def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
@@ -105,25 +105,25 @@ def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
 
 
 def _attempts(
-    request: urllib.request.Request, file: BinaryIO, part: Path, watch: Watch, patience: Patience
+    request: urllib.request.Request, file: BinaryIO, part: Path, watch: Watch, retries: RetryPolicy
 ) -> None:
     most, fruitless = file.tell(), 0
     while True:
         try:
-            return _attempt(request, file, part, watch, patience.timeout_s)
+            return _attempt(request, file, part, watch, retries.timeout_s)
         except _Cut as cut:
             fruitless = 0 if file.tell() > most else fruitless + 1
             most = max(most, file.tell())
-            if fruitless == patience.attempts:
+            if fruitless == retries.attempts:
                 kept = (
                     f" {file.tell()} bytes are kept: the same command goes on from there."
                     if file.tell()
                     else ""
                 )
-                raise SurroundingsError(
+                raise TransientError(
                     f"{shown(request.full_url)}: {cut}, {fruitless} times in a row.{kept}"
                 ) from cut
-            time.sleep(patience.pause_s * 2 ** max(0, fruitless - 1))
+            time.sleep(retries.pause_s * 2 ** max(0, fruitless - 1))
 
 
 def _attempt(
@@ -187,7 +187,7 @@ def _write(file: BinaryIO, block: bytes) -> None:
         file.write(block)
         file.flush()
     except OSError as error:
-        raise SurroundingsError(f"{file.name}: cannot be written: {error.strerror}.") from error
+        raise TransientError(f"{file.name}: cannot be written: {error.strerror}.") from error
 
 
 def _version(headers: Message) -> str | None:

@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from teachers.checkpoints.architectures import teachers_with
-from teachers.checkpoints.cache import checkpoint_place
+from teachers.checkpoints.cache import checkpoint_path
 from teachers.errors import CheckpointError
 from teachers.hashing import file_sha256
 from teachers.published import FORMS, WeightsFile
@@ -77,7 +77,7 @@ def no_weights(name: str, published: WeightsFile) -> CheckpointError:
     return CheckpointError(
         f"teacher {name!r} has no weights: get its file from {published.url or published.page} "
         f"({published.licence}) with "
-        f"`tapdistill teachers pull {name}`, or put it at {checkpoint_place(name, '.pt')}, or give "
+        f"`tapdistill teachers pull {name}`, or put it at {checkpoint_path(name, '.pt')}, or give "
         "it as `--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
     )
 

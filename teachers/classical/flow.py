@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import (
+from teachers.classical.bidirectional import (
     VELOCITY_KEPT,
     ClassicalTeacher,
+    from_query_frame,
     graded,
     inside,
-    outwards,
     require_positive,
 )
 from teachers.classical.patches import sample
@@ -70,7 +70,7 @@ class FlowTeacher(ClassicalTeacher):
         xy, velocity, visibility = np.zeros((n, t, 2)), np.zeros((n, t, 2)), np.zeros((n, t))
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
-        for before, now, rows in outwards(query_t, t):
+        for before, now, rows in from_query_frame(query_t, t):
             start, seen, speed = (
                 xy[rows, before],
                 visibility[rows, before] > 0.5,

@@ -2,7 +2,7 @@
 
 Step     pyramidal Lucas-Kanade there and back (OpenCV); a step that does not come back to where it
          started is not believed.
-Check    the patch of the query is aligned at the place stepped to (`patches.py`). That takes the
+Check    the patch of the query is aligned at the position stepped to (`patches.py`). That takes the
          drift out of the chain, and a point whose patch looks different has gone behind something
          (Shi and Tomasi 1994).
 Lost     a lost point goes on with its last velocity, damped, not with the steps: those follow what
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import (
+from teachers.classical.bidirectional import (
     PATCH_ALIGNMENT,
     VELOCITY_KEPT,
     ClassicalTeacher,
+    from_query_frame,
     graded,
     inside,
-    outwards,
     require_positive,
 )
 from teachers.classical.patches import Templates, smooth
@@ -46,7 +46,7 @@ class LucasKanadeSettings:
     iterations: int = 5
     """Of the alignment."""
     anchor_px: float = 6.0
-    """The aligned place must be nearer than this to the place stepped to."""
+    """The aligned position must be nearer than this to the position stepped to."""
     similar: float = 0.5
     """Least correlation with the query's patch of a point that was seen a frame ago."""
     found_again: float = 0.85
@@ -84,7 +84,7 @@ class LucasKanadeTeacher(ClassicalTeacher):
         affine, visibility = np.tile(np.eye(2), (n, t, 1, 1)), np.zeros((n, t))
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
-        for before, now, rows in outwards(query_t, t):
+        for before, now, rows in from_query_frame(query_t, t):
             start, seen, speed = (
                 xy[rows, before],
                 visibility[rows, before] > 0.5,

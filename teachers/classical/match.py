@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachers.classical.outwards import ClassicalTeacher
+from teachers.classical.bidirectional import ClassicalTeacher
 from teachers.classical.patches import sample
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 
@@ -23,8 +23,8 @@ DIRECTIONS = np.stack(
 RINGS_PX = (6, 12)
 SMOOTHING_PX = (2.5, 5.0)
 FLAT = 20.0
-"""Added to the length of a gradient descriptor before dividing by it, so that flat places are like
-nothing but each other."""
+"""Added to the length of a gradient descriptor before dividing by it, so that flat positions are
+like nothing but each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class DaisySettings(MatchSettings):
     """Where matches are looked for, and which are believed."""
 
     stride_px: int = 4
-    """Distance of the described places."""
+    """Distance of the described positions."""
 
 
 class MatchTeacher(MatchingTeacher, ClassicalTeacher):
@@ -63,18 +63,18 @@ def describe(frame: np.ndarray, stride_px: int) -> np.ndarray:
         cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32) / 255, (0, 0), SMOOTHING_PX[0]
     )
 
-    places = np.stack(
+    positions = np.stack(
         np.meshgrid(np.arange(0, width, stride_px), np.arange(0, height, stride_px)), axis=-1
     ).astype(np.float32)
-    gradients = [sample(fine, places)]
+    gradients = [sample(fine, positions)]
     gradients += [
-        sample(image, places + radius * d)
+        sample(image, positions + radius * d)
         for image, radius in zip((fine, coarse), RINGS_PX, strict=True)
         for d in DIRECTIONS
     ]
     shape = np.concatenate(gradients, axis=-1)
     shape /= np.linalg.norm(shape, axis=-1, keepdims=True) + FLAT
-    colours = [sample(colour, places)] + [
-        sample(colour, places + RINGS_PX[1] * d) for d in DIRECTIONS[::2]
+    colours = [sample(colour, positions)] + [
+        sample(colour, positions + RINGS_PX[1] * d) for d in DIRECTIONS[::2]
     ]
     return np.concatenate([shape, *colours], axis=-1)

@@ -1,12 +1,12 @@
-"""Matching: look for each query in every frame, wherever it may be, then place it to a fraction of
+"""Matching: look for each query in every frame, wherever it may be, then locate it to a fraction of
 a pixel.
 
-A subclass says how places on a regular grid of every frame are described (`match.py`,
+A subclass says how positions on a regular grid of every frame are described (`match.py`,
 `xfeat/teacher.py`); the rest is here.
 
-Search    all described places of a frame for the likest one. Places far from where the point was
-          last seen cost a little more.
-Place     the patch of the query is aligned there (`patches.py`); a patch that looks different means
+Search    all described positions of a frame for the likest one. Positions far from where the point
+          was last seen cost a little more.
+Locate    the patch of the query is aligned there (`patches.py`); a patch that looks different means
           that the point is hidden.
 Jumps     a match far from where the point was last seen must be mutual: from there back to the
           query's frame, it leads to the query.
@@ -25,7 +25,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from teachers.classical.outwards import PATCH_ALIGNMENT, graded, inside, outwards, require_positive
+from teachers.classical.bidirectional import (
+    PATCH_ALIGNMENT,
+    from_query_frame,
+    graded,
+    inside,
+    require_positive,
+)
 from teachers.classical.patches import Templates, smooth
 from teachers.errors import ConfigError
 from teachers.interface import Teacher
@@ -51,7 +57,7 @@ class MatchSettings:
     iterations: int = 6
     """Of the alignment."""
     anchor_px: float = 6.0
-    """The aligned place must be nearer than this to the match."""
+    """The aligned position must be nearer than this to the match."""
     similar: float = 0.9
     """Least correlation with the query's patch."""
 
@@ -63,7 +69,7 @@ class MatchSettings:
 
 @dataclass(frozen=True)
 class Described:
-    """What every frame of a clip looks like around the places of a grid."""
+    """What every frame of a clip looks like around the positions of a grid."""
 
     cells: list[np.ndarray]
     """T of float16 [h, w, C]: descriptors, about 1 long."""
@@ -73,14 +79,14 @@ class Described:
     """[2] (x, y): from cell to cell."""
 
     def read(self, t: int, xy: np.ndarray) -> np.ndarray:  # [n, 2] px -> float32 [n, C]
-        """Descriptors of frame `t` at any points, between the described places."""
+        """Descriptors of frame `t` at any points, between the described positions."""
         cells = self.cells[t]
         highest = np.array(cells.shape[1::-1]) - 1
-        place = np.clip((xy - self.first_px) / self.step_px, 0, highest)
-        x, y = place.astype(int).T
+        position = np.clip((xy - self.first_px) / self.step_px, 0, highest)
+        x, y = position.astype(int).T
         (right, below), (fx, fy) = (
             np.minimum([x + 1, y + 1], highest[:, None]),
-            (place - np.floor(place)).astype(np.float32).T[..., None],
+            (position - np.floor(position)).astype(np.float32).T[..., None],
         )
         above = cells[y, x] * (1 - fx) + cells[y, right] * fx
         return above * (1 - fy) + (cells[below, x] * (1 - fx) + cells[below, right] * fx) * fy
@@ -116,7 +122,7 @@ class MatchingTeacher(Teacher):
             original[query_t == i] = described.read(i, queries[query_t == i, 1:])
         wanted, last, affine = original.copy(), xy[everyone, query_t], np.tile(np.eye(2), (n, 1, 1))
 
-        for before, now, rows in outwards(query_t, t):
+        for before, now, rows in from_query_frame(query_t, t):
             joins = rows[query_t[rows] == before]
             wanted[joins], last[joins], affine[joins] = (
                 original[joins],
@@ -155,18 +161,18 @@ class MatchingTeacher(Teacher):
     def _nearest(
         self, wanted: np.ndarray, described: Described, t: int, last: np.ndarray | None = None
     ) -> np.ndarray:
-        """float64 [n, 2] px: the place in frame `t` likest to each of [n, C]; where `last` is
-        given, a place far from it costs more."""
+        """float64 [n, 2] px: the position in frame `t` likest to each of [n, C]; where `last` is
+        given, a position far from it costs more."""
         cells = described.cells[t]
         height, width, channels = cells.shape
-        places = cells.reshape(-1, channels).astype(np.float32)
-        length2 = np.square(places).sum(1)
+        positions = cells.reshape(-1, channels).astype(np.float32)
+        length2 = np.square(positions).sum(1)
         best = np.zeros((len(wanted), 2))
         for start in range(0, len(wanted), BLOCK):
             block = wanted[start : start + BLOCK]
             full = np.zeros((BLOCK, channels), np.float32)
             full[: len(block)] = -2 * block
-            cost = (full @ places.T)[: len(block)]
+            cost = (full @ positions.T)[: len(block)]
             # the squared distance, but for the length of `wanted`, which is the same everywhere
             cost += length2
             if last is not None:
@@ -214,7 +220,7 @@ def _lowest(
 
 
 def filled(xy: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Tracks [N, T, 2] whose unseen places lie on the line between the seen ones around them; at
+    """Tracks [N, T, 2] whose unseen positions lie on the line between the seen ones around them; at
     the ends the nearest one stays."""
     frames = np.arange(xy.shape[1])
     lines = [

@@ -32,7 +32,7 @@ from teachers.network_teacher import with_backward_pass
 
 
 @dataclass(frozen=True)
-class Entry:
+class WindowEntry:
     """The points of a window, and how they enter it."""
 
     queries: Tensor
@@ -47,7 +47,7 @@ class Entry:
 class WindowTracker(Protocol):
     """Tracks points in the `window` frames from `first` on."""
 
-    def __call__(self, first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
+    def __call__(self, first: int, entry: WindowEntry) -> tuple[Tensor, list[Tensor]]:
         """Tracks [n, window, C], of which the first two channels are x and y, and what the points
         look like, [n, ...] each."""
 
@@ -90,7 +90,7 @@ def walk(
         rows = torch.nonzero(home <= index)[:, 0]
         if not len(rows):
             continue
-        entry = Entry(at[rows] - at.new_tensor([first, 0, 0]), hidden[rows], looks)
+        entry = WindowEntry(at[rows] - at.new_tensor([first, 0, 0]), hidden[rows], looks)
         found, looks = track(first, entry)
         if tracks is None:
             tracks = found.new_full((len(queries), frames, found.shape[-1]), torch.nan)
@@ -132,5 +132,5 @@ def _hand_over(
     best = from_middle[sure[:, from_middle].argmax(1)]  # of equal values, argmax takes the first
     hidden = sure.amax(1) <= 0
     best[hidden] = len(shared) - 1
-    place = found[torch.arange(len(found), device=found.device), best + (next_first - first), :2]
-    return torch.cat([shared[best, None].to(found.dtype), place], 1), hidden
+    position = found[torch.arange(len(found), device=found.device), best + (next_first - first), :2]
+    return torch.cat([shared[best, None].to(found.dtype), position], 1), hidden

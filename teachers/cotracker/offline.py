@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
-from teachers.cotracker.long_clips import Entry, walk_both_ways
-from teachers.cotracker.teacher import CoTrackerCall, CoTrackerSettings, CoTrackerTeacher, Group
+from teachers.cotracker.long_clips import WindowEntry, walk_both_ways
+from teachers.cotracker.teacher import (
+    CoTrackerModeSettings,
+    CoTrackerSettings,
+    CoTrackerTeacher,
+    Group,
+)
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
@@ -65,13 +70,17 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         self.overlap = self.settings.shared_frames
         return stored | {"max_frames": self.max_frames, "overlap": self.overlap}
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
+    def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:
         """`label` is the recipe's call, because that already covers the frames before a query."""
         if mode == "predictor":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=6, backward=True)
+            return CoTrackerModeSettings(
+                iterations=6, resolution=resolution, support_grid=6, backward=True
+            )
         if mode == "benchmark":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
-        return CoTrackerCall(iterations=4, resolution=None, support_grid=0, support_points=100)
+            return CoTrackerModeSettings(iterations=6, resolution=resolution, support_grid=5)
+        return CoTrackerModeSettings(
+            iterations=4, resolution=None, support_grid=0, support_points=100
+        )
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule("v*c", 0.6) if mode == "benchmark" else VisibleRule("v", 0.9)
@@ -87,7 +96,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         )
 
     def _window(
-        self, features: ClipFeatures, seed: int, first: int, entry: Entry
+        self, features: ClipFeatures, seed: int, first: int, entry: WindowEntry
     ) -> tuple[Tensor, list[Tensor]]:
         pyramid = features.window(first, self.max_frames)
         looks = self.model.query_windows(pyramid, entry.queries[None])
@@ -117,7 +126,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         support = self.model.query_windows(pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
         return self.model.track(
-            pyramid, group.points, self.call.iterations, self.memory, every
+            pyramid, group.points, self.mode_settings.iterations, self.memory, every
         ).answer(len(group.own))
 
     def _certainty(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]

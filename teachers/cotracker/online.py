@@ -17,7 +17,12 @@ from torch import Tensor
 
 from teachers.cotracker.cotracker2 import COTRACKER2_PRESETS, CoTracker2
 from teachers.cotracker.cotracker3 import ONLINE_PRESETS, CoTracker3Online
-from teachers.cotracker.teacher import CoTrackerCall, CoTrackerSettings, CoTrackerTeacher, Group
+from teachers.cotracker.teacher import (
+    CoTrackerModeSettings,
+    CoTrackerSettings,
+    CoTrackerTeacher,
+    Group,
+)
 from teachers.cotracker.windows import WindowChain, first_frames, joined
 from teachers.errors import ConfigError
 from teachers.info import Mode
@@ -32,19 +37,23 @@ class WindowTeacher(CoTrackerTeacher):
 
     streams = True
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
+    def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:
         if mode == "predictor":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=0)
+            return CoTrackerModeSettings(iterations=6, resolution=resolution, support_grid=0)
         if mode == "benchmark":
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=5)
+            return CoTrackerModeSettings(iterations=6, resolution=resolution, support_grid=5)
         label = mode == "label"
-        return CoTrackerCall(
+        return CoTrackerModeSettings(
             iterations=4, resolution=None, support_grid=5, backward=label, support_moves=label
         )
 
     def stream(self, queries: np.ndarray) -> WindowStream:
         """See `Teacher.stream`; the tracks are those of `track` over all frames at once."""
-        if self.call.backward or self.call.single or self.call.support_points:
+        if (
+            self.mode_settings.backward
+            or self.mode_settings.single
+            or self.mode_settings.support_points
+        ):
             raise ConfigError(
                 f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip: it tracks "
                 "backward, one query at a time, or with support points from all over the clip. "
@@ -70,7 +79,7 @@ class WindowTeacher(CoTrackerTeacher):
 
     def chain(self, group: Group) -> WindowChain:
         """The windows of a group, before the first."""
-        return WindowChain(self.model, group.points, self.call.iterations, self.memory)
+        return WindowChain(self.model, group.points, self.mode_settings.iterations, self.memory)
 
 
 class WindowStream(Stream):
@@ -176,10 +185,12 @@ class CoTracker2Teacher(WindowTeacher):
     def _online(self) -> bool:
         return self.settings.predictor == "online"
 
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
+    def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:
         if mode == "predictor" and not self._online:
-            return CoTrackerCall(iterations=6, resolution=resolution, support_grid=6, backward=True)
-        return super()._published_call(mode, resolution)
+            return CoTrackerModeSettings(
+                iterations=6, resolution=resolution, support_grid=6, backward=True
+            )
+        return super()._mode_settings(mode, resolution)
 
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule(

@@ -43,7 +43,7 @@ frame 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoTrackerCall:
+class CoTrackerModeSettings:
     """How a mode calls the network."""
 
     iterations: int
@@ -95,7 +95,7 @@ class CoTrackerSettings:
     support_points: int | None = None
     local_grid: int | None = None
     resolution: tuple[int, int] | None = None
-    """These five: see `CoTrackerCall`."""
+    """These five: see `CoTrackerModeSettings`."""
     single: bool = False
     """In mode "benchmark", track each query alone."""
     max_frames: int = MAX_FRAMES
@@ -134,11 +134,13 @@ class CoTrackerTeacher(NetworkTeacher):
         if self.settings.single and mode != "benchmark":
             raise ConfigError(f"single tracking belongs to mode 'benchmark', not to {mode!r}.")
         self.max_frames = self.settings.max_frames
-        self.call = overridden(self._published_call(mode, self.config.resolution), self.settings)
-        return asdict(self.call) | {"bf16": self.bf16}
+        self.mode_settings = overridden(
+            self._mode_settings(mode, self.config.resolution), self.settings
+        )
+        return asdict(self.mode_settings) | {"bf16": self.bf16}
 
     @abc.abstractmethod
-    def _published_call(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerCall:
+    def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:
         """What the publication's code does in each mode; `resolution` is the one that the network
         is meant for."""
 
@@ -155,7 +157,7 @@ class CoTrackerTeacher(NetworkTeacher):
             scale = self._scale(features.size)
             tracks = self._clip(features, self._to_own_raster(queries, scale), seed)
         result = self._to_tracks(tracks, scale)
-        if self.call.backward or self.info.mode == "label":
+        if self.mode_settings.backward or self.info.mode == "label":
             at_query = np.arange(len(queries)), queries[:, 0].astype(int)
             result.xy[at_query], result.visibility[at_query] = queries[:, 1:], 1
         return result
@@ -168,7 +170,7 @@ class CoTrackerTeacher(NetworkTeacher):
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
-        if not self.call.backward:
+        if not self.mode_settings.backward:
             return tracks
 
         def backward(_: Tensor) -> Tensor:
@@ -182,14 +184,14 @@ class CoTrackerTeacher(NetworkTeacher):
         """The own points [N, 3] in groups that are tracked together, each with the support that the
         mode gives it."""
         height, width = self._raster(size)
-        grid = frame_grid(self.call.support_grid, height, width)
+        grid = frame_grid(self.mode_settings.support_grid, height, width)
         support = torch.cat(
-            [grid, random_points(self.call.support_points, frames, height, width, seed)]
+            [grid, random_points(self.mode_settings.support_points, frames, height, width, seed)]
         ).to(self.device)
-        if not self.call.single:
+        if not self.mode_settings.single:
             return [Group(own, support)]
         return [
-            Group(point, torch.cat([_local_grid(point, self.call.local_grid), support]))
+            Group(point, torch.cat([_local_grid(point, self.mode_settings.local_grid), support]))
             for point in own.split(1)
         ]
 
@@ -197,7 +199,9 @@ class CoTrackerTeacher(NetworkTeacher):
         """A group in the reversed clip."""
         return Group(
             reversed_queries(group.own, frames),
-            group.support if self.call.support_moves else reversed_queries(group.support, frames),
+            group.support
+            if self.mode_settings.support_moves
+            else reversed_queries(group.support, frames),
         )
 
     def _encode(
@@ -205,7 +209,7 @@ class CoTrackerTeacher(NetworkTeacher):
     ) -> list[Tensor]:  # uint8 [t, H, W, 3] -> per level [1, t, h, w, C]
         video = self._video(frames)
         size, raster = video.shape[-2:], self._raster((video.shape[-2], video.shape[-1]))
-        if self.call.resolution:
+        if self.mode_settings.resolution:
             video = F.interpolate(video.float(), raster, mode="bilinear", align_corners=True)
         elif size != raster:
             video = F.pad(
@@ -217,13 +221,13 @@ class CoTrackerTeacher(NetworkTeacher):
         """(H, W) px of the frames as the network takes them, for frames of that size."""
         least = least_side(STRIDE, self.model.config.levels)
         height, width = (max(least, side + -side % STRIDE) for side in size)
-        return self.call.resolution or (height, width)
+        return self.mode_settings.resolution or (height, width)
 
     def _scale(self, size: Size) -> tuple[float, float]:
         """The factors (x, y) from px of frames of that size to px of the raster."""
-        if self.call.resolution is None:
+        if self.mode_settings.resolution is None:
             return 1.0, 1.0
-        (height, width), (rows, columns) = size, self.call.resolution
+        (height, width), (rows, columns) = size, self.mode_settings.resolution
         return (columns - 1) / max(1, width - 1), (rows - 1) / max(1, height - 1)
 
     def _to_own_raster(

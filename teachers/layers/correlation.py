@@ -82,10 +82,10 @@ def correlate_maps(
     steps = torch.arange(-radius, radius + 1, device=xy.device, dtype=xy.dtype)
     around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)  # [rows, columns, 2]
     at = xy.transpose(1, 2).flatten(0, 2)[:, None, None] + around
-    places = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
+    positions = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
     maps = maps.view(-1, 1, height, width)
     sampled = F.grid_sample(
-        maps, places.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        maps, positions.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
     )
     return sampled.view(batch, frames, -1, len(steps) ** 2).transpose(1, 2)
 

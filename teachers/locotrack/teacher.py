@@ -50,7 +50,7 @@ RULE = VisibleRule("v*c", 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocoTrackCall:
+class LocoTrackModeSettings:
     """How a mode calls the network."""
 
     resolution: Size | None
@@ -66,9 +66,11 @@ class LocoTrackCall:
         require_switch(through_query=self.through_query)
 
 
-def call_of(mode: Mode, config: LocoTrackConfig) -> LocoTrackCall:
+def mode_settings_of(mode: Mode, config: LocoTrackConfig) -> LocoTrackModeSettings:
     """The published call of each mode."""
-    return LocoTrackCall(resolution=(config.raster, config.raster), through_query=mode == "label")
+    return LocoTrackModeSettings(
+        resolution=(config.raster, config.raster), through_query=mode == "label"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,10 @@ class LocoTrackSettings:
     """What can be set; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
-    """See `LocoTrackCall`; "own" is the clip's own size."""
+    """See `LocoTrackModeSettings`; "own" is the clip's own size."""
     resolutions: Sequence[Size] | None = None
     through_query: bool | None = None
-    """These two: see `LocoTrackCall`."""
+    """These two: see `LocoTrackModeSettings`."""
     official_quirks: bool = False
     """See `LocoTrackConfig`."""
     max_frames: int = 240
@@ -119,10 +121,10 @@ class LocoTrackTeacher(NetworkTeacher):
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames
-        self.call = overridden(call_of(mode, self.config), self.settings)
+        self.mode_settings = overridden(mode_settings_of(mode, self.config), self.settings)
         if self.settings.resolution == "own":
-            self.call = replace(self.call, resolution=None)
-        return asdict(self.call) | {
+            self.mode_settings = replace(self.mode_settings, resolution=None)
+        return asdict(self.mode_settings) | {
             "official_quirks": self.settings.official_quirks,
             "max_frames": self.max_frames,
             "bf16": self.bf16,
@@ -130,7 +132,7 @@ class LocoTrackTeacher(NetworkTeacher):
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         own = (frames.shape[1], frames.shape[2])
-        size = self.call.resolution or own
+        size = self.mode_settings.resolution or own
         ratio = np.array([size[1] / own[1], size[0] / own[0]], np.float32)
         corners = np.concatenate([queries[:, :1], (queries[:, 1:] + np.float32(0.5)) * ratio], 1)
         with torch.inference_mode():
@@ -140,7 +142,7 @@ class LocoTrackTeacher(NetworkTeacher):
                 part[0].cpu().numpy() for part in (values[..., :2], torch.sigmoid(-values[..., 2:]))
             )
         xy = xy / ratio - np.float32(0.5)
-        if self.call.through_query:
+        if self.mode_settings.through_query:
             xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return Tracks(xy, wrong[..., 0], wrong[..., 1])
 
@@ -181,7 +183,7 @@ class LocoTrackTeacher(NetworkTeacher):
                     for part in video.split(self.memory.frames_per_block)
                 ]
             )
-        resolutions = self.call.resolutions or self.model.default_resolutions(size)
+        resolutions = self.mode_settings.resolutions or self.model.default_resolutions(size)
         return self.model.encode(video[None], resolutions, self.memory)
 
 

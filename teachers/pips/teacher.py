@@ -199,7 +199,7 @@ class PipsTeacher(ForwardTeacher):
 
 
 @dataclass(eq=False)
-class Walk:
+class ChainedWindow:
     """Points of one query frame on their way through a clip."""
 
     rows: Tensor
@@ -254,29 +254,29 @@ class Pips2Teacher(ForwardTeacher):
         frame = torch.arange(end, device=self.device)
         # [N, T, 2], at rest
         xy = torch.where((frame >= queries[:, :1])[..., None], queries[:, None, 1:], torch.nan)
-        walks = self._walks(queries[:, 0].long(), end)
-        while walks:
-            walk = min(walks, key=lambda walk: walk.start)  # so that each frame is encoded once
-            last = min(walk.start + self.max_frames, end)
-            pyramid = features.window(walk.start, last - walk.start)
-            start = xy[None, walk.rows, walk.start : last]
-            if walk.templates is None:
-                walk.templates = self.model.first_templates(pyramid, start)
+        chains = self._chained_windows(queries[:, 0].long(), end)
+        while chains:
+            chain = min(chains, key=lambda chain: chain.start)  # so that each frame is encoded once
+            last = min(chain.start + self.max_frames, end)
+            pyramid = features.window(chain.start, last - chain.start)
+            start = xy[None, chain.rows, chain.start : last]
+            if chain.templates is None:
+                chain.templates = self.model.first_templates(pyramid, start)
             window = self.model.refine(
-                pyramid, start, walk.templates, self.iterations, self.beautify
+                pyramid, start, chain.templates, self.iterations, self.beautify
             )
-            xy[walk.rows, walk.start : last] = window.xy[0]
-            xy[walk.rows, last:] = window.xy[0, :, -1:]
-            walk.start, walk.templates = min(last - 1, end - self.max_frames), window.templates
+            xy[chain.rows, chain.start : last] = window.xy[0]
+            xy[chain.rows, last:] = window.xy[0, :, -1:]
+            chain.start, chain.templates = min(last - 1, end - self.max_frames), window.templates
             if last == end:
-                walks.remove(walk)
+                chains.remove(chain)
         return torch.cat([xy, torch.full_like(xy[..., :1], torch.nan)], -1)
 
-    def _walks(self, query_frame: Tensor, end: int) -> list[Walk]:
+    def _chained_windows(self, query_frame: Tensor, end: int) -> list[ChainedWindow]:
         """In blocks that fit the memory; points whose query is in the last frame stay at home."""
-        walks = []
+        chains = []
         for start in range(end - 1):
             block = max(1, self.memory.points(self.device) // min(self.max_frames, end - start))
             rows = torch.nonzero(query_frame == start)[:, 0]
-            walks += [Walk(part, start) for part in rows.split(block) if len(part)]
-        return walks
+            chains += [ChainedWindow(part, start) for part in rows.split(block) if len(part)]
+        return chains

@@ -41,7 +41,7 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
 
     def stream(self, queries: np.ndarray) -> TapirStream:
         """See `Teacher.stream`."""
-        if self.call.backward:
+        if self.mode_settings.backward:
             raise ConfigError(
                 f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
                 "also tracks backward: stream with mode 'predictor'."

@@ -45,7 +45,7 @@ from teachers.tracks import Tracks, VisibleRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class TapirCall:
+class TapirModeSettings:
     """How a mode calls the network."""
 
     resolutions: tuple[Size, ...] | None
@@ -69,14 +69,14 @@ class TapirCall:
 RULE = VisibleRule("v*c", 0.5)
 
 
-def call_of(mode: Mode, config: TapirConfig) -> TapirCall:
+def mode_settings_of(mode: Mode, config: TapirConfig) -> TapirModeSettings:
     """The published call of each mode; in `label`, a causal network also goes backwards."""
     own = ((config.raster, config.raster),)
     if mode == "predictor":
-        return TapirCall(resolutions=None)
+        return TapirModeSettings(resolutions=None)
     if mode == "label":
-        return TapirCall(resolutions=own, backward=config.causal, through_query=True)
-    return TapirCall(resolutions=own, half_pixel=mode != "recipe")
+        return TapirModeSettings(resolutions=own, backward=config.causal, through_query=True)
+    return TapirModeSettings(resolutions=own, half_pixel=mode != "recipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class TapirSettings:
     backward: bool | None = None
     half_pixel: bool | None = None
     through_query: bool | None = None
-    """These four: see `TapirCall`."""
+    """These four: see `TapirModeSettings`."""
     official_quirks: bool = False
     """See `TapirConfig`."""
     max_frames: int = 480
@@ -120,8 +120,8 @@ class TapirTeacher(NetworkTeacher):
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames
-        self.call = overridden(call_of(mode, self.config), self.settings)
-        return asdict(self.call) | {
+        self.mode_settings = overridden(mode_settings_of(mode, self.config), self.settings)
+        return asdict(self.mode_settings) | {
             "official_quirks": self.settings.official_quirks,
             "max_frames": self.max_frames,
             "bf16": self.bf16,
@@ -130,7 +130,7 @@ class TapirTeacher(NetworkTeacher):
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
             result = self.to_tracks(self._clip(frames, self.to_corners(queries)))
-        if self.call.through_query:
+        if self.mode_settings.through_query:
             result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return result
 
@@ -160,7 +160,7 @@ class TapirTeacher(NetworkTeacher):
         """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
         from the reversed clip."""
         tracks = self.model.track(features, described, size, queries, memory=self.memory).answer
-        if not self.call.backward:
+        if not self.mode_settings.backward:
             return tracks
 
         def backward(reversed_queries: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class TapirTeacher(NetworkTeacher):
 
     def resolutions(self, size: Size) -> Sequence[Size]:
         """What positions are refined on for frames of (H, W) px."""
-        return self.call.resolutions or default_resolutions(size, self.model.config)
+        return self.mode_settings.resolutions or default_resolutions(size, self.model.config)
 
     def to_video(self, frames: np.ndarray) -> Tensor:  # [T, H, W, 3] -> [1, T, 3, H, W]
         """Frames as the network takes them."""
@@ -220,7 +220,7 @@ class TapirTeacher(NetworkTeacher):
 
     @property
     def _shift(self) -> float:
-        return 0.5 if self.call.half_pixel else 0.0
+        return 0.5 if self.mode_settings.half_pixel else 0.0
 
 
 class BootsTapirTeacher(TapirTeacher):

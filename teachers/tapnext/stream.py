@@ -38,7 +38,7 @@ class TapNextStream(Stream):
         answers, self._state = teacher.advance(frames, self._points, len(queries), self._state)
         times = np.arange(self._frames, self._frames + len(frames))
         tracks = teacher.to_tracks(answers, self.size, times < queries[:, :1])
-        if teacher.call.through_query:
+        if teacher.mode_settings.through_query:
             rows = np.flatnonzero(np.isin(queries[:, 0], times))
             tracks.xy[rows, queries[rows, 0].astype(int) - self._frames] = queries[rows, 1:]
         return tracks

@@ -15,7 +15,7 @@ REACH = 32 / 512
 
 
 def around(queries: np.ndarray, points: int, size: tuple[int, int]) -> np.ndarray:
-    """[N * points, 3]: places about each query, query by query, row by row.
+    """[N * points, 3]: positions about each query, query by query, row by row.
 
     They are the middles of a grid's cells, which are nearly square.
 
@@ -29,6 +29,6 @@ def around(queries: np.ndarray, points: int, size: tuple[int, int]) -> np.ndarra
     rows = -(-points // columns)
     middles = [(2 * np.arange(cells) + 1) / cells - 1 for cells in (columns, rows)]  # -1..1
     grid = np.stack(np.meshgrid(*middles), -1).reshape(-1, 2)[:points] * reach
-    places = np.clip(queries[:, None, 1:] + grid, 0, [width - 1, height - 1])
+    positions = np.clip(queries[:, None, 1:] + grid, 0, [width - 1, height - 1])
     times = np.broadcast_to(queries[:, None, :1], (len(queries), points, 1))
-    return np.concatenate([times, places], -1).reshape(-1, 3).astype(np.float32)
+    return np.concatenate([times, positions], -1).reshape(-1, 3).astype(np.float32)

@@ -50,7 +50,7 @@ PIXELS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class TapNextCall:
+class TapNextModeSettings:
     """How a mode calls the network."""
 
     backward: bool
@@ -73,9 +73,9 @@ class TapNextCall:
         )
 
 
-def call_of(mode: Mode) -> TapNextCall:
+def mode_settings_of(mode: Mode) -> TapNextModeSettings:
     """See the table above."""
-    return TapNextCall(backward=mode != "predictor", through_query=mode == "label")
+    return TapNextModeSettings(backward=mode != "predictor", through_query=mode == "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class TapNextSettings:
     through_query: bool | None = None
     support_points: int | None = None
     use_certainty: bool | None = None
-    """These four: see `TapNextCall`."""
+    """These four: see `TapNextModeSettings`."""
     numerics: Literal["torch", "jax"] = "torch"
     official_quirks: bool = False
     """These two: see `TapNextConfig`."""
@@ -112,11 +112,11 @@ class TapNextTeacher(NetworkTeacher):
     config_settings = ("numerics", "official_quirks")
 
     def _rule(self, mode: Mode) -> VisibleRule:
-        return VisibleRule("v*c" if self.call.use_certainty else "v", 0.5)
+        return VisibleRule("v*c" if self.mode_settings.use_certainty else "v", 0.5)
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
-        self.call = overridden(call_of(mode), self.settings)
-        return asdict(self.call) | {
+        self.mode_settings = overridden(mode_settings_of(mode), self.settings)
+        return asdict(self.mode_settings) | {
             "numerics": self.settings.numerics,
             "official_quirks": self.settings.official_quirks,
             "bf16": self.bf16,
@@ -124,7 +124,7 @@ class TapNextTeacher(NetworkTeacher):
 
     def stream(self, queries: np.ndarray) -> TapNextStream:
         """See `Teacher.stream`."""
-        if self.call.backward:
+        if self.mode_settings.backward:
             raise ConfigError(
                 f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
                 "also tracks backward: stream with mode 'predictor'."
@@ -135,16 +135,16 @@ class TapNextTeacher(NetworkTeacher):
         with torch.inference_mode():
             answers = self._pass(frames, queries)
             before = np.arange(len(frames)) < queries[:, :1]  # [N, T]
-            if self.call.backward:
+            if self.mode_settings.backward:
                 answers = with_backward_pass(
                     answers,
                     torch.from_numpy(queries),
                     lambda back: self._pass(frames[::-1], back.numpy()),
                 )
             tracks = self.to_tracks(
-                answers, frames.shape[1:3], None if self.call.backward else before
+                answers, frames.shape[1:3], None if self.mode_settings.backward else before
             )
-        if self.call.through_query:
+        if self.mode_settings.through_query:
             tracks.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return tracks
 
@@ -188,9 +188,9 @@ class TapNextTeacher(NetworkTeacher):
         points after them."""
         height, width = size
         points = queries + np.array([0, 0.5, 0.5])
-        if self.call.support_points:
+        if self.mode_settings.support_points:
             points = np.concatenate(
-                [points, around(points, self.call.support_points, (height, width))]
+                [points, around(points, self.mode_settings.support_points, (height, width))]
             )
         points = points * [1, UNITS / width, UNITS / height]
         return torch.from_numpy(points.astype(np.float32))[None].to(self.device)

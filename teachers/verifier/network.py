@@ -1,22 +1,22 @@
-"""The verifier of Track-On-R: of the places that several teachers name, which is the right one?
+"""The verifier of Track-On-R: of the positions that several teachers name, which is the right one?
 
 Paper    arXiv 2603.12217 (CVPR 2026), sections 4.2 to 4.5. Written from the paper and from facts
          about the published network; the parity tests show equal outputs.
 Weights  `verifier.pt` at gorkaydemir/track_on_r. No licence of them is stated, and they hold the
          encoder of CoTracker3, CC-BY-NC 4.0: the file is non-commercial. Names of attributes are
          its keys.
-Raster   x' = 2 x / W - 1, so -1 is the CORNER of the top-left pixel; places are taken as they come,
-         whether their teachers mean corners or centres. Frames are resized to
+Raster   x' = 2 x / W - 1, so -1 is the CORNER of the top-left pixel; positions are taken as they
+         come, whether their teachers mean corners or centres. Frames are resized to
          `config.resolution`, whatever their aspect.
 
-Every place is described by what deformable attention finds around it when it is asked for what the
-QUERY looks like, and by how far it is from the query. A token for each query and frame then looks
-at the places of its frame, and at its own past and future; the logit of a place is the cosine of
-token and place.
+Every position is described by what deformable attention finds around it when it is asked for what
+the QUERY looks like, and by how far it is from the query. A token for each query and frame then
+looks at the positions of its frame, and at its own past and future; the logit of a position is the
+cosine of token and position.
 
 So the order of the teachers does not matter and none is known by name; a query's answer does not
-depend on other queries. Only differences between the places of one query and frame mean something:
-no logit is absolute, and it cannot say "none of them".
+depend on other queries. Only differences between the positions of one query and frame mean
+something: no logit is absolute, and it cannot say "none of them".
 
 Cost: 24 frames, 256 queries, and 6 teachers take 40 s of a CPU core, three quarters of it in the
 encoder, which sees neither queries nor teachers.
@@ -170,7 +170,7 @@ class LocalBlock(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """A query's token looks at the places of its frame, then at its tokens in other frames."""
+    """A query's token looks at the positions of its frame, then at its tokens in other frames."""
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__()
@@ -190,12 +190,12 @@ class TokenBlock(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, T, width] tokens
-        places: Tensor,  # [N, T, K, width]
+        positions: Tensor,  # [N, T, K, width]
         time: Tensor,  # [1, T, width]
         no_place: Tensor,  # bool [N, T, K], True where not to look; somewhere False over K
         no_frame: Tensor,  # bool [N, T], True where not to look; somewhere False over T
     ) -> Tensor:  # [N, T, width]
-        token, keys = x.flatten(0, 1)[:, None], places.flatten(0, 1)
+        token, keys = x.flatten(0, 1)[:, None], positions.flatten(0, 1)
         seen, _ = self.mha1(
             token, keys, keys, key_padding_mask=no_place.flatten(0, 1), need_weights=False
         )
@@ -232,14 +232,14 @@ class VerifierNetwork(nn.Module):
         self,
         frames: Tensor,  # [T, 3, H, W] 0..255, any dtype
         queries: Tensor,  # [N, 3] (t, x, y), px of the frames
-        candidates: Tensor,  # [K, N, T, 2] px of the frames; NaN where a teacher has no place
+        candidates: Tensor,  # [K, N, T, 2] px of the frames; NaN where a teacher has no position
         memory: Memory = DEFAULT_MEMORY,
     ) -> Tensor:  # [K, N, T]
         """Logits; their softmax over K says how much to rely on each teacher.
 
-        A place that is NaN counts as if its teacher were not there, and has the logit NaN. All
-        logits of a query are NaN if no teacher has a place from its frame on, or if it comes after
-        the last frame (t > T - 1, so also T - 0.5).
+        A position that is NaN counts as if its teacher were not there, and has the logit NaN. All
+        logits of a query are NaN if no teacher has a position from its frame on, or if it comes
+        after the last frame (t > T - 1, so also T - 0.5).
         """
         return self.judge(self.encode(frames, memory), frames.shape[-2:], queries, candidates)
 
@@ -267,17 +267,17 @@ class VerifierNetwork(nn.Module):
         at = at.permute(1, 2, 0, 3).masked_fill(missing[..., None], 0)
         when = queries[:, 0].long()
         looks = self._query_features(features, when, start)
-        query, places = self._describe(features, when, start, looks, at)
+        query, positions = self._describe(features, when, start, looks, at)
         early = torch.arange(len(features), device=queries.device) < queries[:, :1]
         per_block = max(1, PLACES_PER_BLOCK // math.prod(at.shape[1:3]))
-        blocks = (part.split(per_block) for part in (query, places, missing, early))
+        blocks = (part.split(per_block) for part in (query, positions, missing, early))
         logits = torch.cat([self._logits(*block) for block in zip(*blocks, strict=True)])
         return logits.permute(2, 0, 1)
 
     def _logits(
         self,
         query: Tensor,  # [N, width]
-        places: Tensor,  # [N, T, K, width]
+        positions: Tensor,  # [N, T, K, width]
         missing: Tensor,  # bool [N, T, K]
         early: Tensor,  # bool [N, T], frames before the query
     ) -> Tensor:  # [N, T, K]
@@ -287,10 +287,13 @@ class VerifierNetwork(nn.Module):
         # Attention to nothing is NaN, and so is then the gradient of every weight: where there is
         # nothing to look at, look at zeros, and forget the answer.
         tokens = self._tokens(
-            query, places, missing & ~nobody[..., None], no_frame & ~unknown[:, None]
+            query, positions, missing & ~nobody[..., None], no_frame & ~unknown[:, None]
         )
         cosine = F.cosine_similarity(
-            self.q_projection(tokens)[:, :, None], self.f_projection(places), dim=-1, eps=COSINE_EPS
+            self.q_projection(tokens)[:, :, None],
+            self.f_projection(positions),
+            dim=-1,
+            eps=COSINE_EPS,
         )
         sharpness = (F.softplus(self.sim_scale_raw) + 1).clamp(1, SHARPEST)
         return (sharpness * cosine).masked_fill(missing | unknown[:, None, None], math.nan)
@@ -326,11 +329,11 @@ class VerifierNetwork(nn.Module):
         for t, frame in enumerate(features):
             here = (when == t).nonzero()[:, 0]
             asked = torch.cat([looks[here], looks.repeat_interleave(teachers, 0)])
-            places = torch.cat([start[here], at[:, t].flatten(0, 1)])
+            positions = torch.cat([start[here], at[:, t].flatten(0, 1)])
             moves = torch.cat([torch.zeros_like(start[here]), move[:, t].flatten(0, 1)])
             identity = torch.full((len(asked),), CANDIDATE, device=at.device)
             identity[: len(here)] = QUERY
-            described = self._descriptors(self._pyramid(frame), asked, places, moves, identity)
+            described = self._descriptors(self._pyramid(frame), asked, positions, moves, identity)
             queries = queries.index_copy(0, here, described[: len(here)])
             candidates.append(described[len(here) :].unflatten(0, (-1, teachers)))
         return queries, torch.stack(candidates, 1)
@@ -364,12 +367,14 @@ class VerifierNetwork(nn.Module):
         angles = move[..., None] * (math.pi * HIGHEST_FREQUENCY**steps)  # [P, 2, frequencies]
         return torch.cat([torch.cat([angles.sin(), angles.cos()], -1).flatten(1), move], -1)
 
-    def _tokens(self, query: Tensor, places: Tensor, no_place: Tensor, no_frame: Tensor) -> Tensor:
+    def _tokens(
+        self, query: Tensor, positions: Tensor, no_place: Tensor, no_frame: Tensor
+    ) -> Tensor:
         """[N, T, width]; arguments as for `_logits` and `TokenBlock`."""
-        frames, time = places.shape[1], self.time_emb.transpose(1, 2)
+        frames, time = positions.shape[1], self.time_emb.transpose(1, 2)
         if frames != self.config.window:
             time = F.interpolate(time, frames, mode="linear", align_corners=False)
         time, x = time.transpose(1, 2), query[:, None].expand(-1, frames, -1)
         for layer in self.layers:
-            x = layer(x, places, time, no_place, no_frame)
+            x = layer(x, positions, time, no_place, no_frame)
         return x

@@ -28,7 +28,7 @@ from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.network_teacher import architecture_of, untrained
 from teachers.published import OWN_LICENCE, PUBLISHED
 from teachers.registry import VERIFIERS
-from teachers.tracks import checked_frames, has_place
+from teachers.tracks import checked_frames, has_position
 from teachers.verifier.network import VerifierConfig, VerifierNetwork
 
 PLACES_AT_ONCE = 2**19
@@ -52,7 +52,7 @@ class VerifierInfo:
 
 
 class Verifier:
-    """Scores the places that teachers give.
+    """Scores the positions that teachers give.
 
     24 frames, 256 queries, and 6 teachers take about 40 s of a CPU core, three quarters of it for
     the frames alone. The features of all frames are held: 6.3 MB a frame.
@@ -110,14 +110,14 @@ class Verifier:
         self,
         frames: np.ndarray,  # uint8 [T, H, W, 3] RGB
         queries: np.ndarray,  # [N, 3] (t, x, y), px of the frames
-        xy: np.ndarray,  # [K, N, T, 2] px of the frames; NaN where a teacher has no place
+        xy: np.ndarray,  # [K, N, T, 2] px of the frames; NaN where a teacher has no position
     ) -> np.ndarray:  # float32 [K, N, T]
-        """Scores of places that are to be compared with those of the same query and frame alone.
+        """Scores of positions that are to be compared with those of the same query and frame alone.
 
-        The softmax of them over K is how much to rely on each teacher. A place that is NaN goes
-        in as if its teacher were not there, and has the score NaN. Where no teacher has a place in
-        any frame from the query's on, there is nothing to go by: all scores of the query are NaN.
-        Frames before the query are judged too, though no evidence is taken from them.
+        The softmax of them over K is how much to rely on each teacher. A position that is NaN goes
+        in as if its teacher were not there, and has the score NaN. Where no teacher has a position
+        in any frame from the query's on, there is nothing to go by: all scores of the query are
+        NaN. Frames before the query are judged too, though no evidence is taken from them.
 
         Raises:
             ConfigError: shapes that do not fit, or a query that is not in the clip.
@@ -133,8 +133,8 @@ class Verifier:
             for first in range(0, len(queries), at_once):
                 part = slice(first, first + at_once)
                 of = torch.tensor(queries[part], device=self.device)
-                places = torch.tensor(xy[:, part], device=self.device)
-                logits = self.model.judge(features, frames.shape[1:3], of, places)
+                positions = torch.tensor(xy[:, part], device=self.device)
+                logits = self.model.judge(features, frames.shape[1:3], of, positions)
                 scores[:, part] = logits.cpu().numpy()
         self._require_finite(scores, queries, xy)
         return scores
@@ -149,13 +149,13 @@ class Verifier:
         return torch.cat(encoded)
 
     def _require_finite(self, scores: np.ndarray, queries: np.ndarray, xy: np.ndarray) -> None:
-        placed = has_place(xy)
+        placed = has_position(xy)
         evidence = placed.any(0) & (np.arange(xy.shape[2]) >= queries[:, :1])  # [N, T]
         broken = placed & evidence.any(1, keepdims=True) & ~np.isfinite(scores)
         if broken.any():
             raise CheckpointError(
                 f"the verifier {self.info.name!r} computed NaN or infinity for {int(broken.sum())} "
-                f"of {int(placed.sum())} places: its weights are broken. See what is wrong with "
+                f"of {int(placed.sum())} positions: its weights are broken. See what is wrong with "
                 f"their file: `tapdistill teachers check {self.info.name} FILE`."
             )
 

@@ -24,7 +24,7 @@ STRIDE = 8
 MULTIPLE = 32
 """What the sides of an image must be multiples of."""
 SHARPNESS = 3.0
-"""Of the softmax over the 64 places of a refined match, as published."""
+"""Of the softmax over the 64 positions of a refined match, as published."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ class XFeat(nn.Module):
         second cell's first pixel shows."""
         logits = self.fine_matcher(torch.cat([first, second], -1)).reshape(-1, STRIDE, STRIDE)
         likely = (SHARPNESS * logits).flatten(1).softmax(1).reshape(logits.shape)
-        places = torch.arange(STRIDE, device=first.device, dtype=first.dtype) - STRIDE // 2
-        return torch.stack([likely.sum(1) @ places, likely.sum(2) @ places], -1)
+        positions = torch.arange(STRIDE, device=first.device, dtype=first.dtype) - STRIDE // 2
+        return torch.stack([likely.sum(1) @ positions, likely.sum(2) @ positions], -1)
 
 
 def _dense(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -1,4 +1,4 @@
-"""XFeat as a teacher: its descriptors, matched in every frame, then placed by the patch around the
+"""XFeat as a teacher: its descriptors, matched in every frame, then located by the patch around the
 query (`classical/search.py`).
 
     frames --resized--> XFeat --> a descriptor every 8 px --> match in every frame
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from teachers.classical.outwards import RULE
+from teachers.classical.bidirectional import RULE
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.info import Mode
 from teachers.network_teacher import NetworkTeacher, require_finite

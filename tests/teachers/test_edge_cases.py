@@ -174,7 +174,7 @@ def test_a_right_answer_passes_as_float32():
 @pytest.mark.parametrize(
     ("field", "at", "value", "message"),
     [
-        ("xy", (1, 2), np.nan, "visibility of a point without a place, to query 1 in frame 2"),
+        ("xy", (1, 2), np.nan, "visibility of a point without a position, to query 1 in frame 2"),
         (
             "xy",
             (1, 2, 0),

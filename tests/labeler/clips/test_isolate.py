@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from labeler.clips.isolate import Isolated
-from teachers.errors import ConfigError, SurroundingsError, VideoError
+from teachers.errors import ConfigError, TransientError, VideoError
 
 
 class Guest:
@@ -134,7 +134,7 @@ def test_a_crash_tells_its_signal_and_its_last_words(guest, method, args, how):
 
 
 def test_a_child_that_somebody_else_killed_is_no_fault_of_the_video(guest):
-    with pytest.raises(SurroundingsError, match="SIGKILL"):
+    with pytest.raises(TransientError, match="SIGKILL"):
         guest.call("die", signal.SIGKILL)
 
 
@@ -144,9 +144,7 @@ def test_a_child_that_dies_before_it_is_up_is_no_fault_of_the_video(monkeypatch)
     )
     with (
         Isolated(GUEST) as isolated,
-        pytest.raises(
-            SurroundingsError, match=r"a\.mp4: .* did not start \(exit code 1: no module"
-        ),
+        pytest.raises(TransientError, match=r"a\.mp4: .* did not start \(exit code 1: no module"),
     ):
         isolated.call("add", 1, about="a.mp4")
 

@@ -14,7 +14,7 @@ from labeler.clips.isolate import Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.process import DecodingProcess, Item, VideoEnd
 from labeler.sources.listing import Source
-from teachers import SurroundingsError
+from teachers import TransientError
 
 PATIENCE_S = 30
 
@@ -101,7 +101,7 @@ def test_closing_ends_a_fetch_that_waits(sources):
 def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding, monkeypatch):
     monkeypatch.setattr(decoding._process, "_target", "labeler.sauce:VideoSource")
     with pytest.raises(
-        SurroundingsError,
+        TransientError,
         match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'",
     ):
         list(decoding.clips(sources))

@@ -18,7 +18,7 @@ from labeler.shards.verify import verify
 from labeler.video.decode import open_video
 from pipelines.cli import run
 from pipelines.jobs.labelling import label
-from teachers import ConfigError, SurroundingsError, VideoError
+from teachers import ConfigError, TransientError, VideoError
 from tests.support.jobs import contents
 
 FLAKY = Faults(refuse=0.02, reset=0.02, lose=0.02, slow=0.02, seed=1)
@@ -105,7 +105,7 @@ def test_a_storage_that_never_answers_is_transient_after_a_limited_number_of_req
     dead = through(Faults(refuse=1.0))
     settings = fsspec.config.conf["s3"]
     settings["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
-    with pytest.raises(SurroundingsError, match=r"could not look at .*Nothing committed is lost"):
+    with pytest.raises(TransientError, match=r"could not look at .*Nothing committed is lost"):
         Storage(f"{through.bucket}/data").size("record.json")
     assert sum(dead.requests.values()) <= 2 * 5
 

@@ -17,7 +17,7 @@ import pytest
 
 from labeler.io.scratch import remove_abandoned, scratch_folder
 from labeler.io.storage import Storage
-from teachers import ConfigError, ShardError, SurroundingsError
+from teachers import ConfigError, ShardError, TransientError
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -261,7 +261,7 @@ def test_a_full_disk_is_transient_and_leaves_nothing_half_written(full_disk, big
         lambda: storage.publish(big, "shards/a.tar"),
     ):
         with pytest.raises(
-            SurroundingsError,
+            TransientError,
             match=(
                 r"could not write .*shards/a\.(json|tar): .*(No space|too large).* run the same "
                 r"command again"
@@ -274,7 +274,7 @@ def test_a_full_disk_is_transient_and_leaves_nothing_half_written(full_disk, big
 
 def test_a_folder_that_is_a_file_is_transient(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SurroundingsError, match=r"could not write .*file/a: .*File exists"):
+    with pytest.raises(TransientError, match=r"could not write .*file/a: .*File exists"):
         Storage(str(tmp_path / "file")).create("a", b"")
 
 

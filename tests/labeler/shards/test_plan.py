@@ -11,7 +11,7 @@ import pytest
 from labeler.io.storage import Storage
 from labeler.shards.plan import create_plan, cut_into_units, read_plans, unit_that_counts, units
 from labeler.sources.listing import Source, list_sources
-from teachers import ConfigError, SurroundingsError
+from teachers import ConfigError, TransientError
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_url_keeps_its_protocol_and_may_hold_no_password():
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_may_not_be_read_is_transient(videos):
     videos.chmod(0)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         list_sources([str(videos)])
 
 

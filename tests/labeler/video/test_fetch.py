@@ -9,7 +9,7 @@ import pytest
 
 from labeler.video.fetch import local_file
 from labeler.video.scan import VideoLimits
-from teachers import SurroundingsError, VideoError
+from teachers import TransientError, VideoError
 from tests.support.web_server import Fault, Site, serving
 
 
@@ -43,7 +43,7 @@ def test_an_answer_that_will_stay_so_is_the_videos_fault(status, reason):
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
 def test_an_answer_that_may_change_is_transient(status):
-    with pytest.raises(SurroundingsError, match=f"HTTP {status}"):
+    with pytest.raises(TransientError, match=f"HTTP {status}"):
         answer(status)
 
 

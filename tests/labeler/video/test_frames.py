@@ -18,7 +18,7 @@ import pytest
 from labeler.video.decode import open_video
 from labeler.video.frames import FramePart, open_frames, read_all, read_picture
 from labeler.video.live import is_live
-from teachers import ConfigError, SurroundingsError, VideoError
+from teachers import ConfigError, TransientError, VideoError
 from tests.support.video_files import FRAMES, HEIGHT, WIDTH, number_in, write_video
 
 CLIP = np.random.default_rng(0).integers(0, 256, (12, 17, 23, 3), np.uint8)
@@ -220,5 +220,5 @@ def test_a_pipe_with_something_else_is_refused(monkeypatch):
 
 
 def test_a_camera_that_is_not_there_is_named():
-    with pytest.raises(SurroundingsError, match="camera 97: cannot be opened"), open_frames("97"):
+    with pytest.raises(TransientError, match="camera 97: cannot be opened"), open_frames("97"):
         pass

@@ -11,7 +11,7 @@ import pytest
 
 from labeler.video.decode import open_video
 from labeler.video.writer import VideoWriter
-from teachers import SurroundingsError
+from teachers import TransientError
 from tests.support.jobs import ROOT
 
 
@@ -60,7 +60,7 @@ def test_no_frame_makes_no_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with (
-        pytest.raises(SurroundingsError, match=r"v\.mp4: cannot be written: No such file"),
+        pytest.raises(TransientError, match=r"v\.mp4: cannot be written: No such file"),
         VideoWriter(tmp_path / "no/v.mp4", 24) as v,
     ):
         v.write(np.zeros((8, 8, 3), np.uint8))

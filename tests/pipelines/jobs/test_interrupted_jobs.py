@@ -23,7 +23,7 @@ from benchmarks.harness.jobs import (
 from labeler.shards.records import record_name
 from pipelines.engines.common import DecodeLimits, UnitOpen
 from pipelines.jobs.labelling import label
-from teachers import SurroundingsError
+from teachers import TransientError
 from tests.support.jobs import SLOW, findings, wait_for
 
 MOMENTS = {
@@ -94,7 +94,7 @@ def test_the_local_engine_leaves_a_unit_open_when_transient_errors_go_on(
     videos, tmp_path, monkeypatch
 ):
     def fail(*_: object) -> None:
-        raise SurroundingsError("the disk is gone.")
+        raise TransientError("the disk is gone.")
 
     monkeypatch.setattr("labeler.unit.commit", fail)
     seen: list = []

@@ -22,7 +22,7 @@ from student.training.checkpoint import (
 )
 from teachers.checkpoints.files import LICENCE
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
-from teachers.errors import CheckpointError, SurroundingsError
+from teachers.errors import CheckpointError, TransientError
 from tests.support import parity
 
 CPU = torch.device("cpu")
@@ -91,14 +91,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_is(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(
-            SurroundingsError,
+            TransientError,
             match=(
                 r"could not write .*step-00000002\.pt: .*File too large.*run the same command "
                 r"again"
             ),
         ):
             checkpoints.save(checkpoint(2))
-        with pytest.raises(SurroundingsError, match=r"could not write .*student\.safetensors"):
+        with pytest.raises(TransientError, match=r"could not write .*student\.safetensors"):
             checkpoints.export("student", network(), "cotracker3-offline", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -39,7 +39,7 @@ from student.training.step import clip_weights
 from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
-from teachers.errors import CheckpointError, ConfigError, ShardError, SurroundingsError
+from teachers.errors import CheckpointError, ConfigError, ShardError, TransientError
 from teachers.layers.memory import Memory
 from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environment
 
@@ -392,14 +392,14 @@ def test_an_empty_data_set_is_an_error(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SurroundingsError, match="file"):
+    with pytest.raises(TransientError, match="file"):
         train(config(steps=1), tmp_path / "file" / "out")
 
 
 def test_curves_that_cannot_be_written_are_an_error_with_their_place(tmp_path):
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     with pytest.raises(
-        SurroundingsError,
+        TransientError,
         match=r"could not write curves in .*tensorboard: .*run the same command again",
     ):
         train(config(steps=1), tmp_path)

@@ -16,14 +16,14 @@ from filelock import FileLock
 
 import teachers
 from pipelines import cli
-from teachers import CheckpointError, ConfigError, SurroundingsError, registry
+from teachers import CheckpointError, ConfigError, TransientError, registry
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
-from teachers.checkpoints.download import Patience, download
+from teachers.checkpoints.download import RetryPolicy, download
 from teachers.checkpoints.pull import pull
 from teachers.pips.pips import Pips, PipsConfig
 from tests.support.web_server import Fault, Site, serving
 
-HURRY = Patience(attempts=3, pause_s=0.0, timeout_s=0.5)
+HURRY = RetryPolicy(attempts=3, pause_s=0.0, timeout_s=0.5)
 BODY = bytes(range(256)) * 64
 """16 KiB in which every place is known by its neighbours."""
 
@@ -81,7 +81,7 @@ def test_a_whole_file_arrives_and_nothing_else_is_left(site, tmp_path, etag, ann
 
 def test_a_cut_download_goes_on_where_it_stopped(site, tmp_path):
     site.faults = [Fault(cut_after=5000), Fault(cut_after=3000)]
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
     assert site.asked == [None, "bytes=5000-", "bytes=8000-"]
 
@@ -89,31 +89,31 @@ def test_a_cut_download_goes_on_where_it_stopped(site, tmp_path):
 def test_a_later_process_goes_on_where_an_earlier_one_gave_up(site, tmp_path):
     site.faults = [Fault(cut_after=5000), *[Fault(status=503)] * 3]
     with pytest.raises(
-        SurroundingsError,
+        TransientError,
         match=r"503 Service Unavailable, 3 times in a row\. 5000 bytes are kept: the same command",
     ):
-        download(site.url, tmp_path / "file", patience=HURRY)
+        download(site.url, tmp_path / "file", retries=HURRY)
     assert not (tmp_path / "file").exists()
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
     assert site.asked[-1] == "bytes=5000-"
 
 
 def test_a_file_that_changed_in_between_starts_anew(site, tmp_path):
     site.faults = [Fault(cut_after=5000), *[Fault(status=503)] * 3]
-    with pytest.raises(SurroundingsError):
-        download(site.url, tmp_path / "file", patience=HURRY)
+    with pytest.raises(TransientError):
+        download(site.url, tmp_path / "file", retries=HURRY)
     site.body, site.etag = BODY[::-1], '"two"'
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY[::-1]
 
 
 def test_parts_of_two_versions_are_never_joined_even_where_the_server_would(site, tmp_path):
     site.faults = [Fault(cut_after=5000), *[Fault(status=503)] * 3]
-    with pytest.raises(SurroundingsError):
-        download(site.url, tmp_path / "file", patience=HURRY)
+    with pytest.raises(TransientError):
+        download(site.url, tmp_path / "file", retries=HURRY)
     site.body, site.etag, site.obeys_if_range = BODY[::-1], '"two"', False
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY[::-1]
 
 
@@ -124,15 +124,15 @@ def test_a_server_that_cannot_go_on_sends_the_whole_again(site, tmp_path, change
     for name, value in change.items():
         setattr(site, name, value)
     site.faults = [Fault(cut_after=5000)]
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
 
 
 def test_what_came_from_another_address_is_not_gone_on_with(site, tmp_path):
     site.faults = [Fault(cut_after=5000), *[Fault(status=503)] * 3]
-    with pytest.raises(SurroundingsError):
-        download(site.url + "?mirror", tmp_path / "file", patience=HURRY)
-    download(site.url, tmp_path / "file", patience=HURRY)
+    with pytest.raises(TransientError):
+        download(site.url + "?mirror", tmp_path / "file", retries=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
     assert site.asked[-1] is None
 
@@ -140,29 +140,29 @@ def test_what_came_from_another_address_is_not_gone_on_with(site, tmp_path):
 def test_a_download_that_was_killed_when_all_bytes_were_there_ends_well(site, tmp_path):
     (tmp_path / "file.part").write_bytes(BODY)
     (tmp_path / "file.part.json").write_text(json.dumps({"url": site.url, "version": site.etag}))
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
 
 
 def test_a_server_that_always_cuts_is_given_up(site, tmp_path):
     site.faults, site.ranges = [Fault(cut_after=5000)] * 9, False
     with pytest.raises(
-        SurroundingsError, match=r"the connection ended after 5000 of 16384 bytes, 3 times in a row"
+        TransientError, match=r"the connection ended after 5000 of 16384 bytes, 3 times in a row"
     ):
-        download(site.url, tmp_path / "file", patience=HURRY)
+        download(site.url, tmp_path / "file", retries=HURRY)
 
 
 def test_a_server_that_hangs_is_given_up(site, tmp_path):
     site.faults = [Fault(hang_s=0.5)] * 2
-    with pytest.raises(SurroundingsError, match=r"no byte came for 0\.1 s, 2 times in a row"):
+    with pytest.raises(TransientError, match=r"no byte came for 0\.1 s, 2 times in a row"):
         download(
-            site.url, tmp_path / "file", patience=Patience(attempts=2, pause_s=0.0, timeout_s=0.1)
+            site.url, tmp_path / "file", retries=RetryPolicy(attempts=2, pause_s=0.0, timeout_s=0.1)
         )
 
 
 def test_a_busy_server_is_asked_again(site, tmp_path):
     site.faults = [Fault(status=503), Fault(status=429)]
-    download(site.url, tmp_path / "file", patience=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert (tmp_path / "file").read_bytes() == BODY
 
 
@@ -179,17 +179,17 @@ def test_a_file_that_is_not_there_or_not_for_us_is_asked_for_once(site, tmp_path
             r"for us"
         ),
     ):
-        download(site.url + "?signature=secret", tmp_path / "file", patience=HURRY)
+        download(site.url + "?signature=secret", tmp_path / "file", retries=HURRY)
     assert len(site.asked) == 1
 
 
 def test_two_processes_do_not_write_one_file(site, tmp_path):
     with (
         FileLock(tmp_path / "file.part.lock"),
-        pytest.raises(SurroundingsError, match=r"file\.part: another process downloads it already"),
+        pytest.raises(TransientError, match=r"file\.part: another process downloads it already"),
     ):
-        download(site.url, tmp_path / "file", patience=HURRY)
-    download(site.url, tmp_path / "file", patience=HURRY)
+        download(site.url, tmp_path / "file", retries=HURRY)
+    download(site.url, tmp_path / "file", retries=HURRY)
     assert names(tmp_path) == ["file"]
 
 
@@ -198,7 +198,7 @@ def test_two_processes_do_not_write_one_file(site, tmp_path):
 
 def test_a_pulled_checkpoint_is_checked_and_found(site, cache, weights):
     site.body = weights
-    pulled = pull("pips", url=site.url, patience=HURRY)
+    pulled = pull("pips", url=site.url, retries=HURRY)
     assert pulled.path == cache / "pips.pth" == cached_checkpoint("pips")
     assert pulled.path.read_bytes() == weights
     assert pulled.checked.sha256 == hashlib.sha256(weights).hexdigest()
@@ -225,7 +225,7 @@ def test_what_is_no_checkpoint_does_not_replace_one(site, cache, weights, tmp_pa
     pull("pips", from_file=tmp_path / "good.pth")
     site.body = body
     with pytest.raises(CheckpointError, match=message):
-        pull("pips", url=site.url, patience=HURRY)
+        pull("pips", url=site.url, retries=HURRY)
     assert (cache / "pips.pth").read_bytes() == weights
     assert names(cache) == ["pips.json", "pips.pth"]
 
@@ -237,15 +237,15 @@ def test_the_published_size_and_hash_are_held_to(site, cache, weights, monkeypat
         CheckpointError,
         match=rf"{site.url}: its sha256 is \w+, but that of the published file is 0000",
     ):
-        pull("pips", patience=HURRY)
+        pull("pips", retries=HURRY)
     publish(monkeypatch, size=7)
     with pytest.raises(
         CheckpointError, match=rf"has {len(weights)} bytes, but the published file has 7"
     ):
-        pull("pips", patience=HURRY)
+        pull("pips", retries=HURRY)
     assert cached_checkpoint("pips") is None
     publish(monkeypatch, size=len(weights), sha256=hashlib.sha256(weights).hexdigest())
-    assert pull("pips", patience=HURRY).hash_known == "as published"
+    assert pull("pips", retries=HURRY).hash_known == "as published"
 
 
 def test_what_is_there_already_is_not_pulled_again_unless_it_is_broken(
@@ -253,25 +253,25 @@ def test_what_is_there_already_is_not_pulled_again_unless_it_is_broken(
 ):
     site.body = weights
     publish(monkeypatch, url=site.url)
-    pull("pips", patience=HURRY)
-    assert pull("pips", patience=HURRY).source is None
+    pull("pips", retries=HURRY)
+    assert pull("pips", retries=HURRY).source is None
     assert len(site.asked) == 1
     (cache / "pips.pth").write_bytes(weights[:1000])
-    pull("pips", patience=HURRY)
+    pull("pips", retries=HURRY)
     assert (cache / "pips.pth").read_bytes() == weights
 
 
 def test_without_a_network_it_says_which_file_to_put_where(cache, monkeypatch):
     publish(monkeypatch, url="http://127.0.0.1:9/reference_model.pth")
     with pytest.raises(
-        SurroundingsError,
+        TransientError,
         match=(
             r"cannot be reached \(.*refused\).* By hand: get reference_model\.pth from "
             r"http://127\.0\.0\.1:9/reference_model\.pth on any machine, then `tapdistill teachers "
             rf"pull pips --from FILE` here, or put it at {cache}/pips\.pth"
         ),
     ):
-        pull("pips", patience=HURRY)
+        pull("pips", retries=HURRY)
 
 
 def test_a_file_without_a_known_address_is_got_by_hand(cache):
@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, weights)
     (tmp_path / "in-the-way").write_bytes(b"")
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path / "in-the-way"))
     with pytest.raises(
-        SurroundingsError, match=r"in-the-way/weights: cannot be written: Not a directory"
+        TransientError, match=r"in-the-way/weights: cannot be written: Not a directory"
     ):
         pull("pips", from_file=tmp_path / "a.pth")
 

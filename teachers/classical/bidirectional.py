@@ -1,5 +1,5 @@
-"""What the trackers without weights share: no checkpoint, the walk outwards, visibility from an
-error.
+"""What the trackers without weights share: no checkpoint, the way forwards and backwards from a
+query's frame, visibility from an error.
 
 Trackers that only know how to go from a frame to its neighbour walk the clip twice, to its end and
 back to its start. A query joins the walk at its own frame, so queries of all frames are stepped
@@ -27,7 +27,7 @@ RULE = VisibleRule("v", 0.5)
 """When a point counts as visible, in every mode."""
 
 PATCH_ALIGNMENT = "patch-alignment"
-"""The evidence of those that place a point where the patch around its query fits."""
+"""The evidence of those that locate a point where the patch around its query fits."""
 
 
 VELOCITY_KEPT = 0.7
@@ -77,7 +77,7 @@ def require_positive(settings: DataclassInstance) -> None:
             raise ConfigError(f"{name} = {value}: must be above 0.")
 
 
-def outwards(
+def from_query_frame(
     query_frames: np.ndarray,  # [N] whole numbers
     frames: int,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
