@@ -3,13 +3,15 @@ open."""
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 import teachers
 from labeler.labels.teacher_choice import refuse_untrained
-from teachers import Teacher, Tracks, TransientError
+from teachers import TapdistillError, Teacher, Tracks, TransientError
 
 ATTEMPTS = 3
 """Times that a unit is tried after transient errors, before it is left open."""
@@ -59,7 +61,8 @@ class UnitOpen:
 def track_or_say_why(
     teacher: Teacher, frames: np.ndarray, queries: np.ndarray, seed: int
 ) -> Tracks | str:
-    """The teacher's tracks, or why it cannot track this clip. One bad clip must not stop a job."""
+    """The teacher's tracks, or why it cannot track this clip. One bad clip must not stop a job; so
+    of an error that nobody expected, the row says the line that raised it."""
     try:
         return teacher.track(frames, queries, seed)
     except MemoryError as error:
@@ -71,4 +74,11 @@ def track_or_say_why(
             raise TransientError(
                 f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}"
             ) from error
-        return f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        return why if isinstance(error, TapdistillError) else f"{why} ({_raised_at(error)})"
+
+
+def _raised_at(error: Exception) -> str:
+    """ "file.py:12", where an error comes from; the folder is another one on another machine."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
