@@ -71,11 +71,8 @@ class FlowTeacher(ClassicalTeacher):
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
         for before, now, rows in from_query_frame(query_t, t):
-            start, seen, speed = (
-                xy[rows, before],
-                visibility[rows, before] > 0.5,
-                velocity[rows, before],
-            )
+            start, speed = xy[rows, before], velocity[rows, before]
+            seen = visibility[rows, before] > 0.5
             there = sample(flow(before, now), start)
             back = sample(flow(now, before), start + there)
             error2 = np.square(there + back).sum(1)

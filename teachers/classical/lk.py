@@ -85,11 +85,8 @@ class LucasKanadeTeacher(ClassicalTeacher):
         xy[everyone, query_t], visibility[everyone, query_t] = queries[:, 1:], 1
 
         for before, now, rows in from_query_frame(query_t, t):
-            start, seen, speed = (
-                xy[rows, before],
-                visibility[rows, before] > 0.5,
-                velocity[rows, before],
-            )
+            start, speed = xy[rows, before], velocity[rows, before]
+            seen = visibility[rows, before] > 0.5
             stepped, error_px = self._step(grey[before], grey[now], start)
             believed = seen & (error_px < settings.error_px) & inside(stepped, height, width)
             guess = np.where(believed[:, None], stepped, start + speed)

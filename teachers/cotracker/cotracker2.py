@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.transformer import STRIDE, TrackTransformer
+from teachers.cotracker.transformer import STRIDE, CoTrackerSizes, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
@@ -35,7 +35,7 @@ FLOW_SCALE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoTracker2Config:
+class CoTracker2Config(CoTrackerSizes):
     """Sizes of the network. The defaults are the official model's."""
 
     window: int = 16
@@ -43,23 +43,11 @@ class CoTracker2Config:
     resolution: tuple[int, int] = (384, 512)
     """(H, W) px of the frames that the position embedding is made for; beyond it points get that of
     the border."""
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of a feature."""
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
     radius: int = 3
     """Windows of correlation are (2 radius + 1)**2 cells."""
     flow_channels: int = 64
     """Sines and cosines of a point's way in x, and as many for y."""
-    width: int = 384
-    """Channels of a token of the transformer."""
-    heads: int = 8
     layers: int = 6
-    mlp_ratio: int = 4
-    virtual_tracks: int = 64
-    """Learnt tokens through which the tracks exchange what they know."""
 
     @classmethod
     def official(cls) -> CoTracker2Config:

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.transformer import STRIDE, Mlp, TrackTransformer
+from teachers.cotracker.transformer import STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowChain, WindowStart, windows
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
@@ -51,7 +51,7 @@ MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoTracker3Config:
+class CoTracker3Config(CoTrackerSizes):
     """Sizes of the network. The defaults are the official model's."""
 
     window: int = 60
@@ -59,25 +59,13 @@ class CoTracker3Config:
     resolution: tuple[int, int] = (384, 512)
     """(H, W) px of the frames that the network is meant for. It sets the scale of the motion input,
     whatever size they have."""
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of a feature."""
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
     radius: int = 3
     """Windows are (2 radius + 1)**2 cells."""
     correlation_hidden: int = 384
     correlation_channels: int = 256
     """What the (2 radius + 1)**4 products of one level are reduced to, and the layer on the way
     there."""
-    width: int = 384
-    """Channels of a token of the transformer."""
-    heads: int = 8
     layers: int = 3
-    mlp_ratio: int = 4
-    virtual_tracks: int = 64
-    """Learnt tokens through which the tracks exchange what they know."""
 
     @classmethod
     def official(cls) -> CoTracker3Config:

@@ -16,7 +16,9 @@ stays in the cache of a CPU.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import abc
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -119,27 +121,34 @@ def _norm(x: Tensor) -> Tensor:
 STRIDE = 4
 
 
-class TransformerSizes(Protocol):
-    """What the transformer reads of a network's config."""
+@dataclass(frozen=True, kw_only=True)
+class CoTrackerSizes(abc.ABC):
+    """The sizes that both networks have, as in the official models."""
+
+    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
+    """Channels of the encoder's stages."""
+    channels: int = 128
+    """Channels of a feature."""
+    levels: int = 4
+    """Levels of the pyramid, each half as large as the one before."""
+    width: int = 384
+    """Channels of a token of the transformer."""
+    heads: int = 8
+    layers: int
+    mlp_ratio: int = 4
+    virtual_tracks: int = 64
+    """Learnt tokens through which the tracks exchange what they know."""
 
     @property
-    def token_channels(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> int: ...
-    @property
-    def virtual_tracks(self) -> int: ...
+    @abc.abstractmethod
+    def token_channels(self) -> int:
+        """Numbers of which a token is made."""
 
 
 class TrackTransformer(nn.Module):
     """`attend` mixes the tokens; a network adds the heads that read them."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: CoTrackerSizes) -> None:
         super().__init__()
         width, heads, ratio, layers = sizes.width, sizes.heads, sizes.mlp_ratio, sizes.layers
         self.input_transform = nn.Linear(sizes.token_channels, width)

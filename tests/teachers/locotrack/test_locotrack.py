@@ -375,7 +375,10 @@ def test_a_finer_resolution_changes_what_is_refined_but_not_what_is_matched(fram
         torch.from_numpy(queries)[None],
     )
     with torch.inference_mode():
-        a, b = (t.model(video, points, t.call.resolutions or [(256, 256)]) for t in (coarse, fine))
+        a, b = (
+            t.model(video, points, t.mode_settings.resolutions or [(256, 256)])
+            for t in (coarse, fine)
+        )
     torch.testing.assert_close(a[0], b[0])
     assert (a[-1] - b[-1]).abs().max() > 100 * NOISE_PX
 

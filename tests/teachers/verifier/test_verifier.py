@@ -237,6 +237,6 @@ def test_broken_weights_are_an_error_and_no_silence(clip, tmp_path):
         name="broken", checkpoint=str(tmp_path / "broken.safetensors"), device="cpu", preset="mini"
     )
     with pytest.raises(
-        CheckpointError, match="'broken' computed NaN or infinity for 90 of 90 places"
+        CheckpointError, match="'broken' computed NaN or infinity for 90 of 90 positions"
     ):
         broken.score(*clip)
