@@ -231,7 +231,7 @@ class RmsNorm(nn.Module):
         self.scale = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        # on a CPU this is three times as fast as F.rms_norm
+        # on a CPU this takes a quarter less time than F.rms_norm
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
         return (x * (square + BLOCK_EPS).rsqrt()).mul_(self.scale + 1)
 
