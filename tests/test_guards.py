@@ -56,7 +56,7 @@ COMING = {
     "student.verifier.losses",
     "teachers.tapnext.loss",
 }
-TWICE = {"DeltaBlock", "Features", "UpdateTransformer"}
+TWICE = {"DeltaBlock", "Features", "UpdateTransformer", "Verifier"}
 LONG = {
     "teachers/alltracker/network.py",
     "teachers/locotrack/network.py",

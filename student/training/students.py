@@ -9,25 +9,16 @@ from typing import Literal, get_args
 
 from student.training.cotracker import COTRACKERS
 from student.training.interface import Student
-from student.training.locotrack import LOCOTRACKS
 from student.training.tapir import TAPIRS
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.files import LICENCE, read_metadata
 from teachers.errors import CheckpointError
 from teachers.registry import entry_of, names
 
-Kind = Literal[
-    "offline",
-    "online",
-    "tapir",
-    "bootstapir",
-    "bootstapir-causal",
-    "locotrack-base",
-    "locotrack-small",
-]
+Kind = Literal["offline", "online", "tapir", "bootstapir", "bootstapir-causal"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-STUDENTS: Mapping[str, Student] = {**COTRACKERS, **TAPIRS, **LOCOTRACKS}
+STUDENTS: Mapping[str, Student] = {**COTRACKERS, **TAPIRS}
 
 
 def weights_file(init: str) -> str:

@@ -1,0 +1,270 @@
+"""What the verifier is worth: calibration, and labels against the truth of a world that it never
+saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from experiments.verifier.clips import TrackedClip, read_clip
+from experiments.verifier.examples import Example
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.evidence import SHARED
+from labeler.labels.policies import Policy, choose
+from labeler.labels.verifier import Verifier
+
+Judge = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""own, shared, placed -> logits of right [K, N, T] and of hidden [N, T]."""
+
+POLICIES: tuple[Policy, ...] = ("random", "random-agreeing", "medoid", "oracle")
+THRESHOLDS = (0.9, 0.7, 0.5, 0.3)
+BINS = 10
+
+
+@dataclass
+class Score:
+    """Labels against the truth, over all frames but the queries' own."""
+
+    errors: list[np.ndarray] = field(default_factory=list)
+    """px, of the truly visible frames that are used as visible."""
+    hidden: int = 0
+    """Truly hidden frames that are used as visible."""
+    visible: int = 0
+    """Truly visible frames."""
+
+    def add(self, used: np.ndarray, xy: np.ndarray, clip: TrackedClip) -> None:
+        others = np.arange(len(clip.frames)) != clip.truth.query_t[:, None]
+        used, seen = used & others, clip.truth.visible
+        error = np.hypot(*np.moveaxis(xy - clip.truth.xy, -1, 0))
+        self.errors.append(error[used & seen])
+        self.hidden += int((used & ~seen).sum())
+        self.visible += int((seen & others).sum())
+
+    @property
+    def error(self) -> np.ndarray:
+        return np.concatenate(self.errors)
+
+    @property
+    def coverage(self) -> float:
+        return len(self.error) / max(self.visible, 1)
+
+    @property
+    def delta_avg(self) -> float:
+        return float(np.mean([(self.error < px).mean() for px in (1, 2, 4, 8, 16)]))
+
+    def cells(self) -> list[str]:
+        used = len(self.error) + self.hidden
+        shares = self.coverage, self.delta_avg, self.hidden / max(used, 1), (self.error > 4).mean()
+        return [f"{100 * share:.1f}" for share in shares]
+
+
+def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) -> list[Table]:
+    """Tables of labels by policy and by each judge, and of what each calls hidden."""
+    clips = [read_clip(path) for path, _ in tests]
+    table = Table(
+        title=f"labels, {len(clips)} clips of the unseen world",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for title in (
+        "policy",
+        "used, %",
+        "delta-avg, %",
+        "wrongly visible, %",
+        "off by more than 4 px, %",
+    ):
+        table.add_column(title, justify="left" if title == "policy" else "right")
+    scores = {policy: policy_score(policy, clips) for policy in POLICIES}
+    for policy, score in scores.items():
+        table.add_row(policy, *score.cells())
+    hidden = Table(title="what is called hidden", title_justify="left", box=None, pad_edge=False)
+    for title in ("by", "of hidden frames, %", "truly hidden, %"):
+        hidden.add_column(title, justify="left" if title == "by" else "right")
+    hidden.add_row(
+        "more than half of the teachers", *_hidden_cells(clips, [_majority(clip) for clip in clips])
+    )
+    for name, judge in judges.items():
+        verdicts = [_verdict(judge, example) for _, example in tests]
+        rights = [right for right, _ in verdicts]
+        for threshold in THRESHOLDS:
+            table.add_row(f"{name}, p > {threshold}", *verified(rights, clips, threshold).cells())
+        for what, threshold in (
+            ("at the coverage of random", _covering(rights, clips, scores["random"].coverage)),
+            ("as precise as random-agreeing", _precise(rights, clips, scores["random-agreeing"])),
+        ):
+            score = verified(rights, clips, threshold)
+            table.add_row(f"{name}, p > {threshold:.3f}: {what}", *score.cells())
+        for threshold in (0.5, 0.9):
+            cells = _hidden_cells(clips, [h > threshold for _, h in verdicts])
+            hidden.add_row(f"{name}, p > {threshold}", *cells)
+    return [table, hidden]
+
+
+def policy_score(policy: Policy, clips: Sequence[TrackedClip]) -> Score:
+    rng, score = np.random.default_rng(0), Score()
+    for clip in clips:
+        size, truth = clip.frames.shape[1:3], clip.truth
+        target = choose(
+            policy,
+            clip.tracks,
+            clip.rules,
+            clip.queries,
+            size,
+            rng,
+            AgreementConfig(),
+            truth.xy,
+            truth.visible,
+        )
+        score.add(target.used & target.visible, target.xy, clip)
+    return score
+
+
+def verified(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], threshold: float) -> Score:
+    """The most trusted position in each frame, used where its probability exceeds `threshold`."""
+    score = Score()
+    for right, clip in zip(rights, clips, strict=True):
+        xy = np.stack([each.xy for each in clip.tracks.values()])
+        best = np.take_along_axis(xy, right.argmax(0)[None, ..., None], 0)[0]
+        score.add(right.max(0) > threshold, best, clip)
+    return score
+
+
+def reliability(title: str, verifier: Verifier, examples: Sequence[Example]) -> Table:
+    """How often what is said with probability p is so."""
+    table = Table(title=f"reliability, {title}", title_justify="left", box=None, pad_edge=False)
+    for column in (
+        "said, %",
+        "right: mean said",
+        "so",
+        "positions",
+        "hidden: mean said",
+        "so",
+        "frames",
+    ):
+        table.add_column(column, justify="right")
+    columns = []
+    for what in ("right", "hidden"):
+        logits, truth = logits_of(verifier.logits, examples, what)
+        said = 1 / (1 + np.exp(-logits))
+        cells = []
+        for low in np.arange(BINS) / BINS:
+            inside = (said >= low) & (said < low + 1 / BINS)
+            mean = [
+                f"{100 * value[inside].mean():.1f}" if inside.any() else "-"
+                for value in (said, truth)
+            ]
+            cells.append([*mean, f"{inside.sum():,}"])
+        columns.append(cells)
+    for i, (right, hidden) in enumerate(zip(*columns, strict=True)):
+        table.add_row(f"{100 * i // BINS}-{100 * (i + 1) // BINS}", *right, *hidden)
+    return table
+
+
+def logits_of(
+    judge: Judge, examples: Sequence[Example], what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """All logits of "right" or "hidden" in a row, and the truth beside them; the queries' own
+    frames are left out."""
+    logits, truth = [], []
+    for example in examples:
+        right, hidden = judge(
+            example.own.astype(np.float32), example.shared.astype(np.float32), example.placed
+        )
+        others = example.shared[..., SHARED.index("in query frame")] == 0
+        where = example.placed & others if what == "right" else others
+        logits.append((right if what == "right" else hidden)[where])
+        truth.append((example.right if what == "right" else example.hidden)[where])
+    return np.concatenate(logits), np.concatenate(truth)
+
+
+def trees(examples: Sequence[Example], rows: int = 1500) -> Judge:
+    """Boosted trees on the same evidence, each position by itself: what the network is compared
+    with."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rng = np.random.default_rng(0)
+    x, y, pooled_x, pooled_y = [], [], [], []
+    for example in examples:
+        flat = _flat(example.own, example.shared)[example.placed]
+        some = rng.permutation(len(flat))[:rows]
+        x.append(flat[some].astype(np.float32))
+        y.append(example.right[example.placed][some])
+        pooled = _pooled(example.own, example.shared, example.placed).reshape(
+            -1, 2 * example.own.shape[-1] + example.shared.shape[-1]
+        )
+        some = rng.permutation(len(pooled))[: rows // 3]
+        pooled_x.append(pooled[some])
+        pooled_y.append(example.hidden.ravel()[some])
+    settings = {"max_iter": 200, "learning_rate": 0.08, "l2_regularization": 1.0}
+    of_right = HistGradientBoostingClassifier(**settings).fit(np.concatenate(x), np.concatenate(y))
+    of_hidden = HistGradientBoostingClassifier(**settings).fit(
+        np.concatenate(pooled_x), np.concatenate(pooled_y)
+    )
+
+    def judge(
+        own: np.ndarray, shared: np.ndarray, placed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        right = of_right.decision_function(
+            _flat(own, shared).reshape(-1, own.shape[-1] + shared.shape[-1])
+        )
+        pooled = _pooled(own, shared, placed)
+        hidden = of_hidden.decision_function(pooled.reshape(-1, pooled.shape[-1]))
+        return right.reshape(placed.shape), hidden.reshape(shared.shape[:2])
+
+    return judge
+
+
+def _flat(own: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    return np.concatenate([own, np.broadcast_to(shared, (len(own), *shared.shape))], -1)
+
+
+def _pooled(own: np.ndarray, shared: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    own = own.astype(np.float32)
+    mean = own.sum(0) / np.maximum(placed.sum(0), 1)[..., None]
+    return np.concatenate([mean, own.max(0), shared], -1).astype(np.float32)
+
+
+def _verdict(judge: Judge, example: Example) -> tuple[np.ndarray, np.ndarray]:
+    right, hidden = judge(
+        example.own.astype(np.float32), example.shared.astype(np.float32), example.placed
+    )
+    return np.where(example.placed, 1 / (1 + np.exp(-right)), 0), 1 / (1 + np.exp(-hidden))
+
+
+def _majority(clip: TrackedClip) -> np.ndarray:
+    sees = np.stack([clip.rules[name](clip.tracks[name]) for name in clip.tracks])
+    return 2 * sees.sum(0) < len(sees)
+
+
+def _hidden_cells(clips: Sequence[TrackedClip], called: Sequence[np.ndarray]) -> list[str]:
+    """Of the hidden frames, how many are called so; of those called so, how many are."""
+    both = sum(
+        int((said & ~clip.truth.visible).sum()) for said, clip in zip(called, clips, strict=True)
+    )
+    hidden = sum(int((~clip.truth.visible).sum()) for clip in clips)
+    said = sum(int(each.sum()) for each in called)
+    return [f"{100 * both / max(hidden, 1):.1f}", f"{100 * both / max(said, 1):.1f}"]
+
+
+def _covering(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], coverage: float) -> float:
+    """The threshold at which the verifier's labels cover as much."""
+    return _threshold(lambda p: verified(rights, clips, p).coverage < coverage)
+
+
+def _precise(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Score) -> float:
+    """The threshold at which the verifier's labels have the same delta-avg."""
+    return _threshold(lambda p: verified(rights, clips, p).delta_avg >= wanted.delta_avg)
+
+
+def _threshold(enough: Callable[[float], bool]) -> float:
+    """The lowest threshold that is `enough`, which higher ones are too."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
