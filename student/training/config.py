@@ -47,8 +47,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     student: Kind = "offline"
     """offline, online: CoTracker3, with one window over the whole clip, or with windows of 16
-    frames, for streams; weights of either kind can begin it. tapir, bootstapir, bootstapir-causal:
-    these."""
+    frames, for streams; weights of either kind can begin it. tapir, bootstapir, bootstapir-causal,
+    locotrack-base, locotrack-small: these."""
     preset: Preset = "official"
     """Sizes of the network, where the file does not say them itself. From scratch, a mini
     CoTracker3 is made for the clips' own size and length."""
@@ -56,13 +56,13 @@ class TrainConfig:
     """What happens to visibility (and confidence, or TAPIR's expected distance). frozen: its head
     stays as it is (CoTracker3 only). held: soft targets from the network before training. exact:
     learnt from clips with exact tracks alone. consensus: learnt from all labels. None: CoTracker3
-    frozen, TAPIR consensus; from scratch exact where there are exact tracks, else consensus."""
+    frozen, others consensus; from scratch exact where there are exact tracks, else consensus."""
     iterations: int | None = None
-    """Refinements of a track, all of which enter the loss; None: 4 of CoTracker3, and of TAPIR as
-    many as its file says."""
+    """Refinements of a track, all of which enter the loss; None: 4 of CoTracker3, and of the others
+    as many as their file says."""
     bf16: bool | None = None
     """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster, and
-    not for TAPIR, which needs float32."""
+    for CoTracker3 alone: the others need float32."""
     recompute: bool = True
     """Compute activations again on the way back: less memory, more time."""
     most_skipped: int = 5

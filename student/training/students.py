@@ -9,16 +9,25 @@ from typing import Literal, get_args
 
 from student.training.cotracker import COTRACKERS
 from student.training.interface import Student
+from student.training.locotrack import LOCOTRACKS
 from student.training.tapir import TAPIRS
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.files import LICENCE, read_metadata
 from teachers.errors import CheckpointError
 from teachers.registry import entry_of, names
 
-Kind = Literal["offline", "online", "tapir", "bootstapir", "bootstapir-causal"]
+Kind = Literal[
+    "offline",
+    "online",
+    "tapir",
+    "bootstapir",
+    "bootstapir-causal",
+    "locotrack-base",
+    "locotrack-small",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-STUDENTS: Mapping[str, Student] = {**COTRACKERS, **TAPIRS}
+STUDENTS: Mapping[str, Student] = {**COTRACKERS, **TAPIRS, **LOCOTRACKS}
 
 
 def weights_file(init: str) -> str:

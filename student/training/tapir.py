@@ -1,4 +1,4 @@
-"""TAPIR, BootsTAPIR, and causal BootsTAPIR as students.
+"""TAPIR, BootsTAPIR, causal BootsTAPIR, and what trains with their losses, as students.
 
 Losses    those of the published training code (`losses_tapir`), over the matched points and every
           refinement of one resolution; every valid frame enters them, those before the query
@@ -61,13 +61,13 @@ class TapirAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class TapirStudent(Student):
-    """TAPIR in one of its forms."""
+    """TAPIR in one of its forms, and the base of what says the same of a point as TAPIR does."""
 
-    network: Callable[[TapirConfig], Tapir] = Tapir
-    config: Callable[..., TapirConfig] = TapirConfig
-    presets: Mapping[str, Callable[..., TapirConfig]] = field(default_factory=lambda: PRESETS)
+    network: Callable[[Any], nn.Module] = Tapir
+    config: Callable[..., Any] = TapirConfig
+    presets: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: PRESETS)
     variant: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TapirConfig` in which this form differs."""
+    """Fields of `config` in which this form differs."""
 
     parts: ClassVar[tuple[str, ...]] = ("position", "occlusion", "distance")
     factors: ClassVar[tuple[str, ...]] = ("tapir",)
@@ -77,12 +77,12 @@ class TapirStudent(Student):
 
     def from_scratch(
         self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int
-    ) -> Tapir:
+    ) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.network(self.presets[preset](**self.variant))
 
-    def from_file(self, path: str | Path, preset: Preset) -> Tapir:
+    def from_file(self, path: str | Path, preset: Preset) -> nn.Module:
         stored = read_metadata(path).get(TEACHER, self.teacher)
         if stored.removesuffix("-mini") != self.teacher:
             raise CheckpointError(

@@ -1,7 +1,8 @@
-"""Small trainings: flags of a mini run, and weights that must be the same."""
+"""Small trainings: flags of a mini run, losses by hand, and weights that must be the same."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+
+from student.data.batch import Batch
+from student.training.losses import TapirLossConfig
 
 CLIPS = (
     *("--procedural", "1", "--frames", "4", "--height", "64", "--width", "64"),
@@ -55,3 +60,26 @@ def assert_close_weights(one: Path, other: Path) -> None:
     )
     assert differences.quantile(0.99) < 1e-6
     assert differences.max() < 1e-3
+
+
+def tapir_losses_by_hand(steps: Tensor, batch: Batch, loss: TapirLossConfig) -> dict[str, float]:
+    """Section 3.4 of TAPIR's paper, number by number; px are those of the crop."""
+    sums = dict.fromkeys(("position", "occlusion", "distance"), 0.0)
+    points, frames = batch.visible.shape[1:]
+
+    def cross_entropy(logit: float, target: bool) -> float:
+        return math.log1p(math.exp(-logit if target else logit))
+
+    for step in steps[:, 0].tolist():
+        for n in range(points):
+            for t in range(frames):
+                x, y, occlusion, distance = step[n][t]
+                visible = bool(batch.visible[0, n, t])
+                error = math.dist((x - 0.5, y - 0.5), batch.xy[0, n, t].tolist())
+                sums["occlusion"] += cross_entropy(occlusion, not visible)
+                if visible:
+                    knee = loss.huber_px
+                    huber = error**2 / 2 if error < knee else knee * (error - knee / 2)
+                    sums["position"] += loss.position * huber
+                    sums["distance"] += cross_entropy(distance, error > 6)
+    return {name: value / (points * frames) for name, value in sums.items()}

@@ -32,7 +32,7 @@ from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 from teachers.tapir.network import Tapir
 from tests.support import parity
-from tests.support.training import assert_same_weights
+from tests.support.training import assert_same_weights, tapir_losses_by_hand
 
 KINDS = ("tapir", "bootstapir", "bootstapir-causal")
 TAPIR = STUDENTS["tapir"]
@@ -71,29 +71,6 @@ def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
 # --- losses
 
 
-def by_hand(steps: Tensor, batch: Batch, loss: TapirLossConfig) -> dict[str, float]:
-    """Section 3.4 of the paper, number by number; px are those of the crop."""
-    sums = dict.fromkeys(("position", "occlusion", "distance"), 0.0)
-    points, frames = batch.visible.shape[1:]
-
-    def cross_entropy(logit: float, target: bool) -> float:
-        return math.log1p(math.exp(-logit if target else logit))
-
-    for step in steps[:, 0].tolist():
-        for n in range(points):
-            for t in range(frames):
-                x, y, occlusion, distance = step[n][t]
-                visible = bool(batch.visible[0, n, t])
-                error = math.dist((x - 0.5, y - 0.5), batch.xy[0, n, t].tolist())
-                sums["occlusion"] += cross_entropy(occlusion, not visible)
-                if visible:
-                    knee = loss.huber_px
-                    huber = error**2 / 2 if error < knee else knee * (error - knee / 2)
-                    sums["position"] += loss.position * huber
-                    sums["distance"] += cross_entropy(distance, error > 6)
-    return {name: value / (points * frames) for name, value in sums.items()}
-
-
 @pytest.mark.parametrize("loss", [TapirLossConfig(), TapirLossConfig(position=0.8, huber_px=0.25)])
 def test_a_step_has_the_losses_that_are_computed_by_hand_on_the_networks_answer(loss, tmp_path):
     """A crop of 64 x 64 px goes in at its own size."""
@@ -108,7 +85,7 @@ def test_a_step_has_the_losses_that_are_computed_by_hand_on_the_networks_answer(
             batch.queries + torch.tensor([0, 0.5, 0.5]),
             [(64, 64)],
         )
-    expected = by_hand(answer.steps, batch, loss)
+    expected = tapir_losses_by_hand(answer.steps, batch, loss)
     assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert done.losses["total"] == pytest.approx(sum(expected.values()), rel=1e-4)
 
@@ -152,7 +129,7 @@ def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees():
 
     def loss() -> float:
         answer = TAPIR.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
-        return sum(by_hand(answer.steps, batch, TapirLossConfig()).values())
+        return sum(tapir_losses_by_hand(answer.steps, batch, TapirLossConfig()).values())
 
     before, optimiser = loss(), Optimiser(model, settings.schedule)
     for _ in range(12):

@@ -1,0 +1,212 @@
+"""LocoTrack as a student: TAPIR's losses on its own answer, a killed run goes on to the same
+weights, and it leaves as an official file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import teachers
+from student.data.batch import Batch
+from student.data.config import DataConfig
+from student.data.mixture import batches
+from student.training.checkpoint import Checkpoints
+from student.training.config import TrainConfig
+from student.training.events import StepDone
+from student.training.losses import TapirLossConfig
+from student.training.schedule import Optimiser, ScheduleConfig
+from student.training.step import add_gradient
+from student.training.students import STUDENTS
+from student.training.train import first_network, train
+from teachers.checkpoints.files import read_metadata
+from teachers.errors import CheckpointError
+from teachers.layers.memory import Memory
+from teachers.locotrack.network import LocoTrack
+from teachers.locotrack.teacher import LocoTrackTeacher
+from tests.support import parity
+from tests.support.training import assert_same_weights, tapir_losses_by_hand
+
+KINDS = ("locotrack-base", "locotrack-small")
+LOCOTRACK = STUDENTS["locotrack-base"]
+DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
+
+
+def config(steps: int = 2, schedule: dict[str, Any] | None = None, **settings: Any) -> TrainConfig:
+    rate = {"learning_rate": 3e-4, "weight_decay": 0.0, "clip_norm": 1.0} | (schedule or {})
+    return TrainConfig(
+        **{
+            "student": "locotrack-base",
+            "data": DATA,
+            "init": "scratch",
+            "preset": "mini",
+            "visibility": "consensus",
+            "schedule": ScheduleConfig(steps=steps, **rate),
+            "device": "cpu",
+            "checkpoint_every": 1,
+            **settings,
+        }
+    )
+
+
+def prepared(settings: TrainConfig) -> LocoTrack:
+    model: Any = first_network(settings)
+    data = settings.data
+    LOCOTRACK.prepare(model, (data.height, data.width), settings.iterations)
+    return model
+
+
+def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
+    events: list[Any] = []
+    train(settings, out, watch=events.append)
+    return [event for event in events if isinstance(event, StepDone)]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return next(batches(DATA, seed=0))
+
+
+def test_a_step_has_tapirs_losses_computed_by_hand_over_matching_and_every_refinement(
+    batch, tmp_path
+):
+    """A crop of 64 x 64 px goes in at its own size."""
+    settings = config(1)
+    (done,) = steps_done(settings, tmp_path)
+    model: Any = first_network(settings)
+    model.config = replace(model.config, raster=64)
+    with torch.no_grad():
+        steps = model(
+            batch.frames.permute(0, 1, 4, 2, 3),
+            batch.queries + torch.tensor([0, 0.5, 0.5]),
+            [(64, 64)],
+        )
+    assert len(steps) == 1 + model.config.iterations
+    expected = tapir_losses_by_hand(steps, batch, TapirLossConfig())
+    assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_parameter_moves(tmp_path):
+    """No part of the network is cut off from the loss."""
+    before = first_network(config(1)).state_dict()
+    after = load_file(train(config(1), tmp_path).weights)
+    assert [key for key, value in before.items() if torch.equal(value, after[key])] == []
+
+
+def test_outputs_that_nothing_reads_are_left_as_they_are(tmp_path):
+    """The published files hold more rows of the last layer than any result needs."""
+    before = first_network(config(1)).state_dict()["torch_pips_mixer.output_proj.weight"]
+    after = load_file(train(config(1), tmp_path).weights)["torch_pips_mixer.output_proj.weight"]
+    torch.testing.assert_close(after[4:], before[4:], atol=0, rtol=0)
+    assert not torch.equal(after[:4], before[:4])
+
+
+@pytest.mark.parametrize("points", [8, 4096])
+def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points):
+    gradients = []
+    for memory in (Memory(4, 4096, recompute=False), Memory(1, points, recompute=True)):
+        model = prepared(config()).double()
+        steps = model(
+            batch.frames.permute(0, 1, 4, 2, 3), batch.queries.double(), [(64, 64)], memory
+        )
+        steps.square().mean().backward()
+        gradients.append({key: weight.grad for key, weight in model.named_parameters()})
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-6, atol=1e-9, msg=key)
+
+
+def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees(batch):
+    settings = config(12, schedule={"learning_rate": 1e-3})
+    model = prepared(settings)
+
+    def loss() -> float:
+        answer = LOCOTRACK.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
+        return sum(tapir_losses_by_hand(answer.steps, batch, TapirLossConfig()).values())
+
+    before, optimiser = loss(), Optimiser(model, settings.schedule)
+    for _ in range(12):
+        add_gradient(LOCOTRACK, model, batch, settings, 1, 0.0)
+        optimiser.step()
+    assert loss() < 0.8 * before
+
+
+def test_the_student_is_the_teacher_that_it_becomes():
+    """On frames of the network's own raster: the same positions, in our pixel centres."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    queries = np.array([[0, 20, 20], [2, 200.25, 100]], np.float32)
+    teacher = LocoTrackTeacher(
+        name="t", checkpoint="random", preset="mini", device="cpu", mode="benchmark"
+    )
+    with torch.no_grad():
+        answer = LOCOTRACK.track(
+            teacher.model,
+            torch.from_numpy(frames)[None],
+            torch.from_numpy(queries)[None],
+            None,
+            Memory(),
+        )
+    xy, visible = LOCOTRACK.last_tracks(answer, 3)
+    expected = teacher.track(frames, queries)
+    np.testing.assert_allclose(xy, expected.xy, atol=1e-2)
+    np.testing.assert_array_equal(visible, teacher.info.rule(expected))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    settings = config(3, schedule={"ema": 2})
+
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            raise Killed
+
+    whole = train(settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "killed", watch=stop)
+    resumed = train(settings, tmp_path / "killed")
+    assert_same_weights(whole.weights, resumed.weights)
+
+
+def test_a_student_can_begin_the_next_one_and_hold_what_it_says_of_visibility(tmp_path):
+    first = train(config(1), tmp_path / "first").weights
+    settings = config(1, init=str(first), visibility="held")
+    (done,) = steps_done(settings, tmp_path / "second")
+    assert done.gradient_norm > 0
+    metadata = read_metadata(tmp_path / "second" / "student.safetensors")
+    assert metadata["teacher"] == "locotrack-base"
+    assert teachers.load(
+        "mine", checkpoint=str(tmp_path / "second" / "student.safetensors"), device="cpu"
+    ).model.config == replace(first_network(settings).config, raster=256)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
+    student = STUDENTS[kind]
+    torch.manual_seed(0)
+    model = student.network(student.presets["official"](**student.variant))
+    path = Checkpoints(tmp_path, keep=1).export("student", model, student.teacher, {})
+    official = {entry["key"]: entry["shape"] for entry in parity.key_list(kind.replace("-", "_"))}
+    assert {key: list(value.shape) for key, value in load_file(path).items()} == official
+    # as the official file is: without a word about itself, every key behind "model."
+    content = {f"model.{key}": value for key, value in load_file(path).items()}
+    torch.save({"state_dict": content}, tmp_path / "official.ckpt")
+    again = student.from_file(tmp_path / "official.ckpt", "official")
+    assert again.config == model.config
+    assert all(
+        torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items()
+    )
+
+
+def test_the_other_size_is_refused_by_its_name(tmp_path):
+    path = train(config(1), tmp_path).weights
+    with pytest.raises(
+        CheckpointError, match="weights of locotrack-base, and this student begins with those of"
+    ):
+        STUDENTS["locotrack-small"].from_file(path, "mini")
