@@ -10,12 +10,13 @@ console = Console(stderr=False, highlight=False)
 
 
 def say(what: RenderableType) -> None:
-    """Print to standard output."""
-    console.print(
-        harmless(what) if isinstance(what, str) else what,
-        markup=False,
-        soft_wrap=isinstance(what, str),
-    )
+    """Print to standard output. A table in a file or pipe is as wide as it needs to be."""
+    if isinstance(what, str):
+        console.print(harmless(what), markup=False, soft_wrap=True)
+        return
+    unbounded = console.options.update(max_width=10_000)
+    width = None if console.is_terminal else console.measure(what, options=unbounded).maximum
+    console.print(what, width=width, crop=console.is_terminal)
 
 
 def complain(message: str) -> None:

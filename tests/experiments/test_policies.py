@@ -1,13 +1,29 @@
-"""The experiment in experiments/policies.py: its truth is true, and what is done is not done
-again."""
+"""The experiment in experiments/policies: its truth is true, its intervals are paired, and what is
+done is not done again."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from experiments.policies import Experiment, run, with_truth
+from experiments.policies.config import Experiment
+from experiments.policies.labels import with_truth
+from experiments.policies.run import run
+from experiments.policies.scores import differences
+from labeler.dataset.dataset import open_dataset
 from teachers.errors import ConfigError
+
+
+def test_a_small_but_steady_gain_is_seen_among_clips_that_differ_much():
+    rng = np.random.default_rng(0)
+    teacher = pd.DataFrame(rng.uniform(0, 1, (12, 3)), columns=["AJ", "delta_avg", "OA"])
+    gain = np.array([0.01, 0.0, -0.01]) + rng.normal(0, 0.002, (12, 3))
+    student = teacher + gain
+    (aj, low, high), delta_avg, occlusion = differences(student, teacher)
+    assert 0.8 < low < aj < high < 1.2
+    assert delta_avg[1] < 0.0 < delta_avg[2]
+    assert occlusion[2] < 0.0
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +37,7 @@ def done(tmp_path_factory) -> Experiment:
 @pytest.mark.slow
 def test_the_truth_goes_through_every_query_where_it_is_seen(done):
     seen = 0
-    for sample, truth in with_truth(str(done.out / "labels")):
+    for sample, truth in with_truth(done, "drawn"):
         at_query = np.arange(len(sample.queries)), sample.queries[:, 0].astype(int)
         # a bend is inverted to that
         np.testing.assert_allclose(truth.xy[at_query], sample.queries[:, 1:], atol=0.05)
@@ -40,40 +56,36 @@ def test_the_oracle_labels_the_same_clips_with_no_track_farther_from_the_truth(d
             shown.any(1), np.where(shown, distance, 0).sum(1) / np.maximum(shown.sum(1), 1), np.inf
         )
 
-    teachers, oracles = (
-        dict((s.key, (s, t)) for s, t in with_truth(str(done.out / name)))
-        for name in ("labels", "labels-oracle")
-    )
-    assert teachers.keys() == oracles.keys()
-    for key, (sample, truth) in teachers.items():
+    oracles = {s.key: s for s in open_dataset(str(done.folder("drawn") / "labels-oracle"))}
+    compared = 0
+    for sample, truth in with_truth(done, "drawn"):
         nearest = np.min([error(tracks, truth) for tracks in sample.tracks.values()], axis=0)
-        np.testing.assert_allclose(
-            error(oracles[key][0].tracks["oracle"], truth), nearest, atol=0.02
-        )
+        oracle = oracles[sample.key].tracks["oracle"]
+        np.testing.assert_allclose(error(oracle, truth), nearest, atol=0.02)
+        compared += 1
+    assert compared == len(oracles) == done.clips
 
 
 @pytest.mark.slow
 def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
-    before = {path: path.stat().st_mtime_ns for path in (done.out / "scores").iterdir()}
+    scores = done.folder("drawn") / "scores"
+    before = {path: path.stat().st_mtime_ns for path in scores.iterdir()}
     run(done)
     said = capsys.readouterr().out
-    for name in (
-        "lk",
-        "flow",
-        "match",
-        "student before",
-        "student, random",
-        "student, random-agreeing",
-        "student, oracle",
-    ):
+    for name in ("lk", "flow", "match", "tapir-mini", "cotracker3-offline-mini"):
         assert name in said
-    assert {path: path.stat().st_mtime_ns for path in (done.out / "scores").iterdir()} == before
+    for policy in done.policies:
+        # in the table of labels, and in two tables for each student
+        assert sum(policy in line.split() for line in said.splitlines()) == 1 + 2 * len(
+            done.students
+        )
+    assert {path: path.stat().st_mtime_ns for path in scores.iterdir()} == before
 
 
 @pytest.mark.slow
 def test_a_folder_holds_one_experiment(done):
     with pytest.raises(
-        ConfigError, match="holds an experiment with steps = 2, not 60: give another --out"
+        ConfigError, match="holds an experiment with steps = 2, not 150: give another --out"
     ):
         run(Experiment(out=done.out))
 

@@ -1,0 +1,132 @@
+"""What is tried: worlds, students, policies, and how much of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from labeler.labels.policies import POLICIES, Policy
+from student.synth.scene import SynthConfig
+from student.training.interface import Visibility
+from student.training.losses import LossConfig, TapirLossConfig
+from student.training.students import Kind
+from teachers import ConfigError
+
+World = Literal["drawn", "restless"]
+WORLDS: Mapping[World, SynthConfig] = {
+    "drawn": SynthConfig.unseen(points=96, split="test"),
+    "restless": SynthConfig.unseen(
+        points=96,
+        split="test",
+        cutouts=(4, 8),
+        motion=1.4,
+        bend=0.2,
+        camera=1.0,
+        blur=0.2,
+        light=1.0,
+        noise=8.0,
+    ),
+}
+"""Drawn patterns in polygons, of which no mini saw any. "restless" has more and faster layers, a
+camera that never rests, less blur, other light, and more noise."""
+
+StudentName = Literal["tapir-mini", "cotracker3-offline-mini"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A student, and how it learns."""
+
+    kind: Kind
+    learning_rate: float
+    """Its highest value."""
+    visibility: Visibility
+    share: float = 1.0
+    """Of the experiment's steps."""
+    iterations: int | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+LEARNERS: Mapping[StudentName, Learner] = {
+    "tapir-mini": Learner(
+        kind="tapir",
+        learning_rate=3e-4,
+        visibility="consensus",
+        loss=LossConfig(tapir=TapirLossConfig(position=0.8, huber_px=0.25)),
+    ),
+    "cotracker3-offline-mini": Learner(
+        kind="offline", learning_rate=5e-4, visibility="consensus", share=0.3, iterations=3
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Label unseen worlds with several teachers, teach students by each policy, and score all of
+    them on other clips of those worlds."""
+
+    out: Path
+    """Folder for everything. The same command goes on there; other settings need another folder."""
+    worlds: tuple[World, ...] = get_args(World)
+    students: tuple[StudentName, ...] = get_args(StudentName)
+    policies: tuple[Policy, ...] = ("random", "random-agreeing", "oracle")
+    """Label policies; also medoid, mean, median."""
+    seeds: int = 3
+    """Trainings of each student by each policy."""
+    steps: int = 150
+    """Of a training of tapir-mini; cotracker3-offline-mini, which is slower, takes 0.3 of them."""
+    batch: int = 2
+    """Clips of a step."""
+    crop: int = 128
+    """Side of what a student sees in training, px."""
+    frames: int = 16
+    """Of what a student sees in training."""
+    queries: int = 192
+    """Points that are labelled in a clip; a third of them enters a step."""
+    clips: int = 48
+    """Videos of each world to learn from."""
+    test_clips: int = 24
+    """Videos of each world to score on."""
+    workers: int = 2
+    """Processes, one thread each."""
+    quick: bool = False
+    """So small that it takes a minute: every part works, none measures."""
+
+    def __post_init__(self) -> None:
+        unknown = [policy for policy in self.policies if policy not in POLICIES]
+        if unknown or not self.policies:
+            raise ConfigError(
+                f"--policies {' '.join(self.policies)}: name some of {', '.join(POLICIES)}."
+            )
+        for name in ("worlds", "students"):
+            if not getattr(self, name):
+                raise ConfigError(f"--{name}: name at least one.")
+        for name in ("seeds", "steps", "batch", "clips", "test_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
+                )
+
+    def sized(self) -> Experiment:
+        """The experiment that is really done."""
+        if not self.quick:
+            return self
+        return replace(
+            self,
+            worlds=self.worlds[:1],
+            seeds=1,
+            steps=2,
+            batch=1,
+            crop=64,
+            frames=8,
+            queries=24,
+            clips=2,
+            test_clips=2,
+            workers=1,
+            quick=False,
+        )
+
+    def folder(self, world: World) -> Path:
+        return self.out / world

@@ -1,0 +1,164 @@
+"""Labels of a world's videos: made by `tapdistill label`, held against the truth, and those of the
+oracle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import teachers
+from experiments.policies.config import WORLDS, Experiment, World
+from labeler.clips.choice import ClipConfig
+from labeler.clips.queries import QueryConfig
+from labeler.dataset.dataset import open_dataset
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.policies import choose
+from labeler.labels.sample import Sample
+from labeler.video.encode import decode_clip, encode_clip
+from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.labelling import label
+from student.clip import TestClip
+from student.evaluation.evaluate import score_policy
+from student.synth.layers import track
+from student.synth.scene import draw_scene, generate, points_at
+from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks
+
+MODE: Mode = "label"
+CLASSICAL = ("lk", "flow", "match")
+LEARNT = "xfeat"
+
+
+class Oracle(Teacher):
+    """For each query the tracks of the teacher that came nearest to the truth: looked up, by frames
+    and queries, in a folder."""
+
+    def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode) -> None:
+        if checkpoint is None:
+            raise ConfigError(f"teacher {name!r} needs the folder of its tracks as its checkpoint.")
+        self.folder = Path(checkpoint)
+        self.info = TeacherInfo(
+            name=name, architecture="oracle", mode=mode, visible_rule="v > 0.5", licence="none"
+        )
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        with np.load(self.folder / f"{_digest(frames, queries)}.npz") as npz:
+            return Tracks(npz["xy"], npz["visibility"], npz["confidence"])
+
+
+def teachers_here() -> tuple[str, ...]:
+    """The classical teachers, XFeat if its weights are here, and every mini that is shipped."""
+    learnt = [name for name in teachers.names() if name == LEARNT or name.endswith("-mini")]
+    return (*CLASSICAL, *(name for name in learnt if _has_weights(name)))
+
+
+def _has_weights(name: str) -> bool:
+    try:
+        teachers.load(name, mode=MODE)
+    except CheckpointError:
+        return False
+    return True
+
+
+def make_labels(experiment: Experiment, world: World, names: tuple[str, ...]) -> str:
+    """The data set that `tapdistill label` makes of the world's videos."""
+    videos = experiment.folder(world) / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    for seed in range(experiment.clips):
+        file = videos / f"{seed:05d}.mp4"
+        if not file.exists():
+            partial = file.with_suffix(".part")
+            partial.write_bytes(encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
+            partial.rename(file)
+    return _labelled(experiment, world, "labels", names, ())
+
+
+def make_oracle(experiment: Experiment, world: World) -> str:
+    """The same clips and queries, labelled by `Oracle`."""
+    folder = experiment.folder(world) / "nearest"
+    folder.mkdir(exist_ok=True)
+    for sample, truth in with_truth(experiment, world):
+        file = folder / f"{_digest(truth.frames, truth.queries)}.npz"
+        if not file.exists():
+            rng = np.random.default_rng(0)  # the oracle draws nothing
+            target = choose(
+                "oracle",
+                sample.tracks,
+                sample.rules,
+                truth.queries,
+                sample.size_hw,
+                rng,
+                None,
+                truth.xy,
+                truth.visible,
+            )
+            seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
+            np.savez(file, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
+    oracle = f"{Oracle.__module__}:{Oracle.__name__}"
+    return _labelled(experiment, world, "labels-oracle", (oracle,), (f"{oracle}={folder}",))
+
+
+def _labelled(
+    experiment: Experiment,
+    world: World,
+    name: str,
+    names: tuple[str, ...],
+    checkpoint: tuple[str, ...],
+) -> str:
+    folder = experiment.folder(world)
+    job = LabelConfig(
+        videos=(str(folder / "videos"),),
+        out=str(folder / name),
+        teachers=names,
+        checkpoint=checkpoint,
+        engine="local",
+        device="cpu",
+        clips=ClipConfig(frames=WORLDS[world].frames, strides=(1,), clips_per_video=1),
+        queries=QueryConfig(count=experiment.queries),
+    )
+    label(job)
+    return job.out
+
+
+def with_truth(experiment: Experiment, world: World) -> Iterator[tuple[Sample, TestClip]]:
+    """Every stored clip, and the truth about its queries; what lies under a query is followed
+    exactly, whatever teachers say.
+
+    Raises:
+        ShardError: the clips are not stored at the size of the world's videos.
+    """
+    labels, config = str(experiment.folder(world) / "labels"), WORLDS[world]
+    for sample in open_dataset(labels):
+        frames = decode_clip(sample.mp4)
+        if frames.shape[1:3] != (config.height, config.width):
+            raise ShardError(
+                f"{labels}: clip {sample.key} is {frames.shape[2]} x {frames.shape[1]} px, the "
+                f"world's videos are {config.width} x {config.height}: label them again."
+            )
+        source = np.asarray(sample.meta["source_frames"])
+        layers = draw_scene(int(Path(sample.meta["uri"]).stem), config).layers
+        points = points_at(
+            layers, source[sample.queries[:, 0].astype(int)], sample.queries[:, 1:].astype(float)
+        )
+        xy, visible = track(layers, points, config.height, config.width)
+        xy, visible = xy[:, source].astype(np.float32), visible[:, source]
+        yield sample, TestClip(sample.key, frames, sample.queries, xy, visible)
+
+
+def _digest(frames: np.ndarray, queries: np.ndarray) -> str:
+    return hashlib.sha256(frames.tobytes() + queries.astype(np.float32).tobytes()).hexdigest()
+
+
+def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
+    """A row per policy: how right its labels are."""
+    samples, clips = zip(*with_truth(experiment, world), strict=True)
+    tracks = {name: [sample.tracks[name] for sample in samples] for name in samples[0].tracks}
+    rules = samples[0].rules
+    rows = [
+        {"policy": policy, **score_policy(policy, tracks, rules, clips, AgreementConfig())}
+        for policy in experiment.policies
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,111 @@
+"""Run: labels first, then every training, each in a process of its own; the tables at the end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from typing import Any
+
+from experiments.policies.config import Experiment, World
+from experiments.policies.labels import make_labels, make_oracle, score_labels, teachers_here
+from experiments.policies.scores import (
+    difference_table,
+    figures_of,
+    policy_table,
+    scored,
+    tracker_table,
+)
+from experiments.policies.students import Lesson, taught
+from labeler.fingerprint import one_thread
+from pipelines.terminal.console import say
+from teachers import ConfigError
+
+FREE = ("out", "worlds", "students", "policies", "seeds", "workers")
+"""Settings that may be others when the same command goes on: each training has a folder of its
+own."""
+
+
+def run(experiment: Experiment) -> None:
+    """Do what is left to do, and print the tables."""
+    began = time.monotonic()
+    names = teachers_here()
+    freeze(experiment, names)
+    worlds = experiment.worlds
+    lessons = [
+        Lesson(world, student, policy, seed)
+        for seed in range(experiment.seeds)
+        for policy in experiment.policies
+        for student in experiment.students
+        for world in worlds
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(experiment.workers, context) as pool:
+        _all_done(pool, "labelled", prepare, ((experiment, world, names) for world in worlds))
+        _all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
+    for world in worlds:
+        say(policy_table(score_labels(experiment, world), world))
+        of_teachers = {name: scored(experiment, world, name, name) for name in names}
+        say(tracker_table(experiment, world, of_teachers))
+        say(difference_table(experiment, world, of_teachers))
+    say(f"{time.monotonic() - began:.0f} s")
+
+
+def _all_done(
+    pool: ProcessPoolExecutor,
+    what: str,
+    work: Callable[..., str],
+    tasks: Iterable[tuple[Any, ...]],
+) -> None:
+    """Wait for all, and say what is done and how long the rest will take."""
+    began = time.monotonic()
+    futures = [pool.submit(work, *task) for task in tasks]
+    for done, future in enumerate(as_completed(futures), 1):
+        try:
+            name = future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        left_s = (time.monotonic() - began) / done * (len(futures) - done)
+        say(f"{what} {name}: {done} of {len(futures)}, about {left_s / 60:.0f} min left")
+
+
+def prepare(experiment: Experiment, world: World, names: tuple[str, ...]) -> str:
+    """The labels of a world, and the scores of its teachers."""
+    with one_thread():
+        make_labels(experiment, world, names)
+        if "oracle" in experiment.policies:
+            make_oracle(experiment, world)
+        for name in names:
+            scored(experiment, world, name, name)
+    return world
+
+
+def learn(experiment: Experiment, lesson: Lesson) -> str:
+    """A student, and its scores."""
+    with one_thread():
+        if not figures_of(experiment, lesson.world, str(lesson)).exists():
+            scored(experiment, lesson.world, str(lesson), taught(experiment, lesson))
+    return f"{lesson} in world {lesson.world!r}"
+
+
+def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:
+    """Write down the settings and teachers, so that a folder holds one experiment."""
+    experiment.out.mkdir(parents=True, exist_ok=True)
+    file = experiment.out / "experiment.json"
+    settings = {name: value for name, value in asdict(experiment).items() if name not in FREE} | {
+        "teachers": names
+    }
+    now = json.loads(json.dumps(settings))
+    then = json.loads(file.read_text()) if file.exists() else now
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        name = changed[0]
+        raise ConfigError(
+            f"{experiment.out} holds an experiment with {name} = {then.get(name)}, not "
+            f"{now[name]}: give another --out."
+        )
+    file.write_text(json.dumps(now, indent=1))

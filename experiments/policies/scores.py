@@ -1,0 +1,143 @@
+"""Scores: who tracks how well on clips that nobody learnt from, and what a student is above."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from experiments.policies.config import WORLDS, Experiment, StudentName, World
+from experiments.policies.labels import MODE
+from experiments.policies.students import Lesson
+from labeler.labels.policies import Policy
+from pipelines.tracking.trackers import load_tracker
+from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
+from student.synth.scene import generate
+
+TEST_SEED = 10_000
+"""Of the first clip to score on; those to learn from begin at 0."""
+
+
+def scored(experiment: Experiment, world: World, name: str, tracker: str | Path) -> pd.DataFrame:
+    """A row per test clip; kept in a file."""
+    file = figures_of(experiment, world, name)
+    if not file.exists():
+        seeds = range(TEST_SEED, TEST_SEED + experiment.test_clips)
+        clips = [generate(seed, WORLDS[world]) for seed in seeds]
+        teacher = load_tracker(str(tracker), mode=MODE)
+        tracks, _ = track_clips(teacher, clips)
+        rows = score_tracks(tracks, teacher.info.rule, clips)[list(FIGURES)].to_dict("records")
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(rows, indent=1))
+        partial.rename(file)
+    return pd.DataFrame(json.loads(file.read_text()))
+
+
+def figures_of(experiment: Experiment, world: World, name: str) -> Path:
+    return experiment.folder(world) / "scores" / f"{name}.json"
+
+
+def mean_over_seeds(
+    experiment: Experiment, world: World, student: StudentName, policy: Policy
+) -> pd.DataFrame:
+    """A row per test clip: the mean of the students that were trained with different seeds."""
+    lessons = [Lesson(world, student, policy, seed) for seed in range(experiment.seeds)]
+    tables = [scored(experiment, world, str(lesson), "") for lesson in lessons]
+    return sum(tables[1:], tables[0]) / len(tables)
+
+
+def policy_table(labels: pd.DataFrame, world: World) -> Table:
+    table = _table(
+        f"what each policy teaches, world {world!r}",
+        ("policy",),
+        ("used, %", "delta_avg, %", "median, px", "wrongly visible, %"),
+    )
+    for row in labels.to_dict("records"):
+        shares = [f"{100 * row[name]:.1f}" for name in ("used", "delta_avg", "wrong")]
+        table.add_row(row["policy"], *shares[:2], f"{row['median_px']:.2f}", shares[2])
+    return table
+
+
+def tracker_table(
+    experiment: Experiment, world: World, of_teachers: Mapping[str, pd.DataFrame]
+) -> Table:
+    """Teachers: mean over clips and its 95 % interval. Students: mean over seeds, and their least
+    and most."""
+    table = _table(f"who tracks how well, %, world {world!r}", ("tracker", "taught by"), FIGURES)
+    for name, scores in of_teachers.items():
+        intervals = (with_interval(100 * scores[figure]) for figure in FIGURES)
+        table.add_row(
+            name, "", *(f"{mean:.1f} ({low:.1f}-{high:.1f})" for mean, low, high in intervals)
+        )
+    for student in experiment.students:
+        for policy in experiment.policies:
+            means = [
+                100
+                * scored(experiment, world, str(Lesson(world, student, policy, seed)), "").mean()
+                for seed in range(experiment.seeds)
+            ]
+            cells = [np.array([mean[figure] for mean in means]) for figure in FIGURES]
+            table.add_row(
+                student,
+                policy,
+                *(f"{cell.mean():.1f} [{cell.min():.1f}-{cell.max():.1f}]" for cell in cells),
+            )
+    table.caption = (
+        f"(95 % interval over {experiment.test_clips} clips)  [least-most of {experiment.seeds} "
+        "seeds]"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def differences(scores: pd.DataFrame, teacher: pd.DataFrame) -> list[tuple[float, float, float]]:
+    """(mean, low, high) in points for each figure: student minus teacher, paired over clips, and
+    its 95 % bootstrap interval."""
+    return [with_interval(100 * (scores[figure] - teacher[figure])) for figure in FIGURES]
+
+
+def difference_table(
+    experiment: Experiment, world: World, of_teachers: Mapping[str, pd.DataFrame]
+) -> Table:
+    """Student minus the teacher that is best in each figure, and how many teachers it is above in
+    all three, each interval above 0."""
+    table = _table(
+        f"student minus the best teacher in each figure, points, world {world!r}",
+        ("student", "taught by"),
+        (*FIGURES, "above all three of"),
+    )
+    best = pd.DataFrame(
+        {
+            figure: max(of_teachers.values(), key=lambda rows: rows[figure].mean())[figure]
+            for figure in FIGURES
+        }
+    )
+    for student in experiment.students:
+        for policy in experiment.policies:
+            scores = mean_over_seeds(experiment, world, student, policy)
+            cells = [
+                f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+                for mean, low, high in differences(scores, best)
+            ]
+            above = sum(
+                all(low > 0 for _, low, _ in differences(scores, teacher))
+                for teacher in of_teachers.values()
+            )
+            table.add_row(student, policy, *cells, f"{above} of {len(of_teachers)} teachers")
+    table.caption = "[95 % bootstrap interval of the mean difference, paired over clips]"
+    table.caption_justify = "left"
+    return table
+
+
+def _table(title: str, of: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in of:
+        table.add_column(name, no_wrap=True)
+    for figure in figures:
+        table.add_column(figure, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,68 @@
+"""Students: each learns from a world's labels by one policy, from the weights that are shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.policies.config import LEARNERS, Experiment, StudentName, World
+from labeler.labels.policies import Policy
+from student.data.config import DataConfig
+from student.training.config import TrainConfig
+from student.training.schedule import ScheduleConfig
+from student.training.train import train
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training."""
+
+    world: World
+    student: StudentName
+    policy: Policy
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.student}-{self.policy}-{self.seed}"
+
+
+def taught(experiment: Experiment, lesson: Lesson) -> Path:
+    """The weights after a training; one that was interrupted goes on."""
+    learner, folder = LEARNERS[lesson.student], experiment.folder(lesson.world)
+    oracle = lesson.policy == "oracle"
+    steps = max(1, round(learner.share * experiment.steps))
+    config = TrainConfig(
+        student=learner.kind,
+        init=lesson.student,
+        visibility=learner.visibility,
+        iterations=learner.iterations,
+        loss=learner.loss,
+        data=DataConfig(
+            data=(str(folder / ("labels-oracle" if oracle else "labels")),),
+            # the oracle is the only teacher of its data set
+            policy="random" if oracle else lesson.policy,
+            frames=experiment.frames,
+            height=experiment.crop,
+            width=experiment.crop,
+            queries=max(1, experiment.queries // 3),
+            batch=experiment.batch,
+            at_once=experiment.batch,
+            photometric=0.5,
+        ),
+        schedule=ScheduleConfig(
+            steps=steps,
+            learning_rate=learner.learning_rate,
+            weight_decay=1e-2,
+            clip_norm=1.0,
+            warm_up=0.05,
+            spare_steps=0,
+            ema=max(2, min(100, steps // 6)),
+        ),
+        recompute=False,
+        seed=lesson.seed,
+        device="cpu",
+        checkpoint_every=25,
+        picture_every=10**9,
+        keep=1,
+    )
+    return train(config, folder / "students" / str(lesson)).weights
