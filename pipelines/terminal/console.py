@@ -14,9 +14,10 @@ def say(what: RenderableType) -> None:
     if isinstance(what, str):
         console.print(harmless(what), markup=False, soft_wrap=True)
         return
-    unbounded = console.options.update(max_width=10_000)
-    width = None if console.is_terminal else console.measure(what, options=unbounded).maximum
-    console.print(what, width=width, crop=console.is_terminal)
+    width = console.width
+    if not console.is_terminal:
+        width = console.measure(what, options=console.options.update(max_width=10_000)).maximum
+    Console(file=console.file, width=width, highlight=False).print(what, markup=False)
 
 
 def complain(message: str) -> None:
