@@ -14,6 +14,7 @@ from experiments.verifier.clips import TrackedClip, read_clip
 from experiments.verifier.examples import Example
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.evidence import SHARED
+from labeler.labels.hidden import MIN_HIDDEN, is_hidden
 from labeler.labels.policies import Policy, choose
 from labeler.labels.verifier import Verifier
 
@@ -82,12 +83,16 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
     scores = {policy: policy_score(policy, clips) for policy in POLICIES}
     for policy, score in scores.items():
         table.add_row(policy, *score.cells())
-    hidden = Table(title="what is called hidden", title_justify="left", box=None, pad_edge=False)
+    called = Table(title="what is called hidden", title_justify="left", box=None, pad_edge=False)
     for title in ("by", "of hidden frames, %", "truly hidden, %"):
-        hidden.add_column(title, justify="left" if title == "by" else "right")
-    hidden.add_row(
+        called.add_column(title, justify="left" if title == "by" else "right")
+    called.add_row(
         "more than half of the teachers", *_hidden_cells(clips, [_majority(clip) for clip in clips])
     )
+    ruled = [
+        is_hidden(clip.tracks, clip.rules, clip.queries, clip.frames.shape[1:3]) for clip in clips
+    ]
+    called.add_row("rules, without a verifier", *_hidden_cells(clips, ruled))
     for name, judge in judges.items():
         verdicts = [_verdict(judge, example) for _, example in tests]
         rights = [right for right, _ in verdicts]
@@ -99,10 +104,10 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
         ):
             score = verified(rights, clips, threshold)
             table.add_row(f"{name}, p > {threshold:.3f}: {what}", *score.cells())
-        for threshold in (0.5, 0.9):
+        for threshold in (0.5, MIN_HIDDEN, 0.9):
             cells = _hidden_cells(clips, [h > threshold for _, h in verdicts])
-            hidden.add_row(f"{name}, p > {threshold}", *cells)
-    return [table, hidden]
+            called.add_row(f"{name}, p > {threshold}", *cells)
+    return [table, called]
 
 
 def policy_score(policy: Policy, clips: Sequence[TrackedClip]) -> Score:

@@ -3,12 +3,9 @@ numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from labeler.labels.verifier import DILATIONS, shapes
 
@@ -74,16 +71,12 @@ def _together(h: Tensor, count: Tensor) -> Tensor:
 
 
 def _over_time(h: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-    """Sums of shifts: on CPUs cheaper than a depthwise convolution, and its gradient too."""
-    t, half = h.shape[-2], len(kernel) // 2
-    padded = pad(h, (0, 0, half * dilation, half * dilation))
-    taps = (padded[..., i * dilation : i * dilation + t, :] * kernel[i] for i in range(len(kernel)))
-    return _sum(taps)
-
-
-def _sum(values: Iterable[Tensor]) -> Tensor:
-    total: Tensor | None = None
-    for value in values:
-        total = value if total is None else total + value
-    assert total is not None
-    return total
+    """One matrix [T, T] for each channel: a third of the time of a depthwise convolution on a CPU,
+    or of sums of shifts, backwards too."""
+    frame = torch.arange(h.shape[-2])
+    shift = frame[:, None] - frame
+    tap = shift // dilation + len(kernel) // 2
+    taken = (shift % dilation == 0) & (tap >= 0) & (tap < len(kernel))
+    matrices = torch.where(taken, kernel.T[:, tap.clamp(0, len(kernel) - 1)], 0)
+    rows = h.reshape(-1, *h.shape[-2:]).permute(2, 0, 1).contiguous()  # [C, K N, T]
+    return torch.bmm(rows, matrices).permute(1, 2, 0).reshape(h.shape)

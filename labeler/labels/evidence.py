@@ -26,7 +26,7 @@ import numpy as np
 
 from labeler.labels.agreement import RASTER
 from labeler.labels.appearance import Appearance, bring, compare
-from labeler.labels.neighbours import FAR_PX, Expected, expect, norm
+from labeler.labels.neighbours import FAR_PX, Centre, Expected, centre_of, expect, norm
 from teachers import Tracks, VisibleRule
 from teachers.tracks import has_position
 
@@ -119,7 +119,7 @@ def _gather(
 ) -> Evidence:
     placed, sees = has_position(xy), said.sees
     images = [bring(frame) for frame in frames]
-    others, middle = _others(xy, placed, sees), _centre(xy, placed, sees)
+    others, middle = _others(xy, placed, sees), centre_of(xy, placed, sees)
     seen = sees.sum(0) / np.maximum(placed.sum(0), 1)
     expected = expect(middle.xy, middle.trust, seen, query_t, query_xy)
     looks = compare(images, query_t, query_xy, xy, placed, expected)
@@ -129,7 +129,7 @@ def _gather(
 
 
 def _own(
-    xy: np.ndarray, placed: np.ndarray, said: _Said, others: _Others, middle: _Centre,
+    xy: np.ndarray, placed: np.ndarray, said: _Said, others: _Others, middle: Centre,
     expected: Expected, looks: Appearance, ago: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """The numbers of each position; `ago` [N, T] is t less the query's."""
@@ -175,7 +175,7 @@ def _own(
 
 
 def _shared(
-    placed: np.ndarray, sees: np.ndarray, middle: _Centre,
+    placed: np.ndarray, sees: np.ndarray, middle: Centre,
     expected: Expected, looks: Appearance, ago: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """The numbers of each query and frame."""
@@ -244,37 +244,6 @@ def _others(xy: np.ndarray, placed: np.ndarray, sees: np.ndarray) -> _Others:
         for row, px in enumerate((1, 2, 4)):
             seeing_within[row, i] = (seeing <= px).sum(0) / count
     return _Others(nearest, nearest_seeing, within, seeing_within)
-
-
-@dataclass(frozen=True)
-class _Centre:
-    """Where most teachers are."""
-
-    xy: np.ndarray
-    """[N, T, 2]: the medoid of those that see the point, of all where none does; NaN without
-    any."""
-    spread: np.ndarray
-    """[N, T] px: the median distance of those teachers from there."""
-    trust: np.ndarray
-    """[N, T]: the share of all teachers that see the point within 2 px of there."""
-
-
-def _centre(xy: np.ndarray, placed: np.ndarray, sees: np.ndarray) -> _Centre:
-    """A tie (two teachers are always one) goes to the position farther left and up: the order of
-    teachers must not matter."""
-    asked: np.ndarray = np.where(sees.any(0), sees, placed)
-    total = np.where(asked, 1e-3 * xy[..., 0] + 3e-4 * xy[..., 1], np.inf)
-    for i in range(len(xy)):
-        distance = norm(xy - xy[i])
-        total += np.where(asked & asked[i], distance, 0)
-    medoid = total.argmin(0)
-    centre = np.take_along_axis(xy, medoid[None, ..., None], axis=0)[0]
-    away = np.where(asked, np.minimum(norm(xy - centre), FAR_PX), np.inf)
-    middle = np.maximum(asked.sum(0) - 1, 0) // 2
-    spread = np.minimum(np.take_along_axis(np.sort(away, axis=0), middle[None], axis=0)[0], FAR_PX)
-    trust = (sees & (away <= 2)).sum(0) / np.maximum(placed.sum(0), 1)
-    centre[~np.logical_or.reduce(placed)] = np.nan
-    return _Centre(centre, spread, trust.astype(np.float32))
 
 
 # Along a track

@@ -26,6 +26,40 @@ OTHERS = 128
 
 
 @dataclass(frozen=True)
+class Centre:
+    """Where most teachers are."""
+
+    xy: np.ndarray
+    """[N, T, 2]: the medoid of those that see the point, of all where none does; NaN without
+    any."""
+    spread: np.ndarray
+    """[N, T] px: the median distance of those teachers from there."""
+    trust: np.ndarray
+    """[N, T]: the share of all teachers that see the point within 2 px of there."""
+
+
+def centre_of(
+    xy: np.ndarray,  # [K, N, T, 2] px of the raster
+    placed: np.ndarray,  # bool [K, N, T]
+    sees: np.ndarray,  # bool [K, N, T]
+) -> Centre:
+    """A tie (two teachers are always one) goes to the position farther left and up: the order of
+    teachers must not matter."""
+    asked: np.ndarray = np.where(sees.any(0), sees, placed)
+    total = np.where(asked, 1e-3 * xy[..., 0] + 3e-4 * xy[..., 1], np.inf)
+    for i in range(len(xy)):
+        distance = norm(xy - xy[i])
+        total += np.where(asked & asked[i], distance, 0)
+    medoid_xy = np.take_along_axis(xy, total.argmin(0)[None, ..., None], axis=0)[0]
+    away = np.where(asked, np.minimum(norm(xy - medoid_xy), FAR_PX), np.inf)
+    middle = np.maximum(asked.sum(0) - 1, 0) // 2
+    spread = np.minimum(np.take_along_axis(np.sort(away, axis=0), middle[None], axis=0)[0], FAR_PX)
+    trust = (sees & (away <= 2)).sum(0) / np.maximum(placed.sum(0), 1)
+    medoid_xy[~np.logical_or.reduce(placed)] = np.nan
+    return Centre(medoid_xy, spread, trust.astype(np.float32))
+
+
+@dataclass(frozen=True)
 class Expected:
     """Where each query would be if it moved with the points around it."""
 

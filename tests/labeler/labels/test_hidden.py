@@ -1,0 +1,109 @@
+"""Where a label may say that a point is hidden."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labeler.labels.hidden import MIN_HIDDEN, is_hidden
+from teachers import Tracks, VisibleRule
+
+T, SIDE = 12, 256
+
+
+def tracks(xy, sees):
+    nan = np.full(sees.shape, np.nan, np.float32)
+    return Tracks(xy.astype(np.float32), np.where(sees, 0.9, 0.1).astype(np.float32), nan)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """200 points that slide to the left by 3 px a frame, and a board of 60 points that jumps in
+    front of them in frame 6; queries in frame 0: truth [N, T, 2], visible [N, T], and which are
+    covered."""
+    rng = np.random.default_rng(0)
+    back = rng.uniform((2, 2), (254, 254), (200, 1, 2)) - np.arange(T)[:, None] * (3.0, 0.0)
+    board = rng.uniform((0, 0), (60, 60), (60, 2))
+    at = np.where(np.arange(T)[:, None] < 6, (0.0, 190.0), (100.0, 100.0))
+    front = board[:, None] + at
+    x, y = back[..., 0], back[..., 1]
+    left, top = at[:, 0], at[:, 1]
+    covered = (x > left) & (x < left + 60) & (y > top) & (y < top + 60)
+    covered[covered[:, 0], :] &= False  # its query would lie on the board
+    xy = np.concatenate([back, front])
+    out = np.concatenate([x < 0, np.zeros((60, T), bool)])
+    covered = np.concatenate([covered, np.zeros((60, T), bool)])
+    return xy, ~(covered | out), covered, out
+
+
+def three(xy, sees):
+    rng = np.random.default_rng(1)
+    return {name: tracks(xy + rng.normal(0, 0.3, xy.shape), sees) for name in "abc"}
+
+
+RULES = dict.fromkeys("abc", VisibleRule("v", 0.5))
+
+
+def test_by_rule_a_point_is_hidden_outside_the_frame_and_behind_others(scene):
+    xy, visible, covered, _ = scene
+    queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
+    found = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE))
+    assert found[xy[..., 0] < -3].mean() > 0.3  # of many the neighbours are out as well
+    assert found[covered & (np.arange(T) >= 7)].mean() > 0.3
+    assert (found & ~visible).sum() > 0.95 * found.sum()
+
+
+def test_by_rule_a_point_that_all_lose_is_not_hidden(scene):
+    """The same, but a third of the visible points are lost by all: they are not called hidden."""
+    xy, visible, _, _ = scene
+    queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
+    lost = np.zeros_like(visible)
+    lost[::3, 4:8] = visible[::3, 4:8]
+    wrong = xy + 40 * lost[..., None]
+    found = is_hidden(three(wrong, visible & ~lost), RULES, queries, (SIDE, SIDE))
+    assert lost.sum() > 200
+    assert (found & lost).sum() < 0.05 * lost.sum()
+
+
+def test_a_verdict_is_taken_at_its_word_but_in_the_query_frame(scene):
+    xy, visible, _, _ = scene
+    queries = np.column_stack([np.full(len(xy), 3), xy[:, 3]])
+    said = np.random.default_rng(0).random(visible.shape).astype(np.float32)
+    found = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE), said)
+    others = np.arange(T) != 3
+    np.testing.assert_array_equal(found[:, others], said[:, others] >= MIN_HIDDEN)
+    assert not found[:, 3].any()
+    least = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE), said, min_hidden=0.5)
+    assert least.sum() > found.sum()
+
+
+def test_the_size_of_the_clip_and_the_order_of_teachers_do_not_matter(scene):
+    xy, visible, _, _ = scene
+    queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
+    small = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE))
+    wide = np.array([4.0, 2.0])
+    large = {name: tracks(each.xy * wide, visible) for name, each in three(xy, visible).items()}
+    large = dict(reversed(large.items()))
+    queries[:, 1:] *= wide
+    found = is_hidden(large, RULES, queries, (2 * SIDE, 4 * SIDE))
+    assert (found != small).mean() < 0.002
+
+
+def test_a_failed_teacher_has_no_say_and_none_at_all_calls_nothing_hidden(scene):
+    xy, visible, _, _ = scene
+    queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
+    told, rules = three(xy, visible), RULES | {"failed": VisibleRule("v", 0.9)}
+    failed = {"failed": Tracks.nan(len(xy), T)}
+    with_it = is_hidden(told | failed, rules, queries, (SIDE, SIDE))
+    np.testing.assert_array_equal(with_it, is_hidden(told, RULES, queries, (SIDE, SIDE)))
+    assert not is_hidden(failed, rules, queries, (SIDE, SIDE)).any()
+    assert is_hidden({}, {}, queries[:0], (SIDE, SIDE)).shape == (0, 0)
+    none = {"a": Tracks.nan(0, T)}
+    assert is_hidden(none, RULES, queries[:0], (SIDE, SIDE)).shape == (0, T)
+
+
+def test_one_point_alone_is_never_hidden_by_rule():
+    xy = np.full((1, T, 2), 50.0)
+    seen = np.arange(T)[None] < 4
+    found = is_hidden(three(xy, seen), RULES, np.array([[0.0, 50, 50]]), (SIDE, SIDE))
+    assert not found.any()
