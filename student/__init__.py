@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from labeler.labels.policies import Policy, choose
     from student.clip import TestClip
     from student.data.config import DataConfig
-    from student.evaluation.evaluate import FIGURES, compare, score_policy, with_interval
+    from student.evaluation.evaluate import FIGURES, compare, with_interval
+    from student.evaluation.labels import LABEL_FIGURES, score_policy
     from student.evaluation.metrics import score, tapvid_metrics
     from student.synth.scene import SynthClip, SynthConfig, generate, true_tracks
     from student.training.config import TrainConfig
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "DataConfig": "student.data.config",
     "FIGURES": "student.evaluation.evaluate",
+    "LABEL_FIGURES": "student.evaluation.labels",
     "LossConfig": "student.training.losses",
     "Policy": "labeler.labels.policies",  # of labeler; here for one more release
     "ScheduleConfig": "student.training.schedule",
@@ -39,7 +41,7 @@ _MODULES = {
     "compare": "student.evaluation.evaluate",
     "generate": "student.synth.scene",
     "score": "student.evaluation.metrics",
-    "score_policy": "student.evaluation.evaluate",
+    "score_policy": "student.evaluation.labels",
     "tapvid_metrics": "student.evaluation.metrics",
     "train": "student.training.train",
     "true_tracks": "student.synth.scene",
@@ -48,6 +50,7 @@ _MODULES = {
 
 __all__ = [
     "FIGURES",
+    "LABEL_FIGURES",
     "DataConfig",
     "LossConfig",
     "Policy",

@@ -350,9 +350,9 @@ PUBLIC = {
     "Sample VideoReader agree choose decode_clip draw_tracks encode_clip judge majority "
     "open_dataset open_video rainbow sample_queries",
     pipelines: "LabelConfig LabelResult label",
-    student: "DataConfig FIGURES LossConfig Policy ScheduleConfig StepDone SynthClip SynthConfig "
-    "TestClip TrainConfig choose compare generate score score_policy tapvid_metrics train "
-    "true_tracks with_interval",
+    student: "DataConfig FIGURES LABEL_FIGURES LossConfig Policy ScheduleConfig StepDone "
+    "SynthClip SynthConfig TestClip TrainConfig choose compare generate score score_policy "
+    "tapvid_metrics train true_tracks with_interval",
 }
 """What users may import. A name that goes or comes is a change for them: say it in the
 changelog."""

@@ -22,7 +22,7 @@ from labeler.video.encode import decode_clip, encode_clip
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.clip import TestClip
-from student.evaluation.evaluate import score_policy
+from student.evaluation.labels import score_policy
 from student.synth.layers import track
 from student.synth.scene import draw_scene, generate, points_at
 from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks

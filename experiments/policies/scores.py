@@ -16,6 +16,7 @@ from experiments.policies.students import Lesson
 from labeler.labels.policies import Policy
 from pipelines.tracking.trackers import load_tracker
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
+from student.evaluation.labels import LABEL_FIGURES, LABEL_SHARES
 from student.synth.scene import generate
 
 TEST_SEED = 10_000
@@ -52,14 +53,17 @@ def mean_over_seeds(
 
 
 def policy_table(labels: pd.DataFrame, world: World) -> Table:
-    table = _table(
-        f"what each policy teaches, world {world!r}",
-        ("policy",),
-        ("used, %", "delta_avg, %", "median, px", "wrongly visible, %"),
-    )
+    """`student.LABEL_FIGURES` of each policy."""
+    figures = [f"{name}, %" if name in LABEL_SHARES else name for name in LABEL_FIGURES]
+    table = _table(f"what each policy teaches, world {world!r}", ("policy",), figures)
     for row in labels.to_dict("records"):
-        shares = [f"{100 * row[name]:.1f}" for name in ("used", "delta_avg", "wrong")]
-        table.add_row(row["policy"], *shares[:2], f"{row['median_px']:.2f}", shares[2])
+        table.add_row(
+            row["policy"],
+            *(
+                f"{100 * row[name]:.1f}" if name in LABEL_SHARES else f"{row[name]:.2f}"
+                for name in LABEL_FIGURES
+            ),
+        )
     return table
 
 

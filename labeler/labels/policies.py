@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from labeler.labels.agreement import (
+    OCCLUDED,
     RASTER,
     VISIBLE,
     AgreementConfig,
@@ -50,6 +51,13 @@ class Target:
     teacher: np.ndarray
     """int [N]: index of the teacher in the order of names; -1 where frames come from several, or
     none was found."""
+    occluded: np.ndarray | None = None
+    """bool [N, T]: frames that are called occluded, where not all of them are used; else None."""
+
+    @property
+    def called_occluded(self) -> np.ndarray:
+        """bool [N, T]: frames that are called occluded, used or not."""
+        return self.used & ~self.visible if self.occluded is None else self.occluded
 
 
 def choose(
@@ -101,12 +109,14 @@ def choose(
     else:
         raise ConfigError(f"no label policy {policy!r}: there are {', '.join(POLICIES)}.")
     visible = labels.state == VISIBLE
-    used = labels.valid & visible & labels.keep[:, None]
+    kept = labels.valid & labels.keep[:, None]
+    used = kept & visible
     return Target(
         np.where(used[..., None], blended * to_clip, np.nan).astype(np.float32),
         visible,
         used,
         np.full(len(queries), -1),
+        kept & (labels.state == OCCLUDED),
     )
 
 

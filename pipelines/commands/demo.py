@@ -48,13 +48,8 @@ from pipelines.reports.measures import measure
 from pipelines.reports.page import ScoreTable
 from pipelines.terminal.console import console, say
 from student.data.config import DataConfig
-from student.evaluation.evaluate import (
-    FIGURES,
-    score_policy,
-    score_tracks,
-    track_clips,
-    with_interval,
-)
+from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
+from student.evaluation.labels import BEST, LABEL_FIGURES, LABEL_SHARES, score_policy
 from student.synth.scene import SynthClip, SynthConfig, generate
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
@@ -235,7 +230,7 @@ def score_policies(
             for policy in POLICIES
         ]
     )
-    table[["used", "delta_avg", "wrong"]] *= 100
+    table[list(LABEL_SHARES)] *= 100
     return table
 
 
@@ -293,12 +288,10 @@ def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTab
         ScoreTable(
             title="What each label policy would teach",
             frame=policies,
-            best={"delta_avg": "max", "median_px": "min", "wrong": "min"},
-            note=(
-                "Same clips. used: truly visible frames that enter the loss, %. delta_avg: how "
-                "near they are to the truth, %. median_px: px of the 256 raster. wrong: frames "
-                "used as visible that are truly occluded, %."
-            ),
+            best=BEST,
+            note="Same clips. "
+            + "; ".join(f"{name}: {what}" for name, what in LABEL_FIGURES.items())
+            + ". Px are those of the 256 raster.",
         ),
     )
 

@@ -1,11 +1,13 @@
-"""tapdistill eval: trackers side by side on clips with exact tracks, in the figures of TAP-Vid and
-PIPs++."""
+"""tapdistill eval: trackers, or labels, side by side on clips with exact tracks.
+
+Trackers are scored in the figures of TAP-Vid and PIPs++, labels in those of
+`student.evaluation.labels`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -17,12 +19,22 @@ from rich.progress import track
 from rich.table import Table
 
 import teachers
-from labeler.labels.agreement import RASTER
+from labeler.labels.agreement import RASTER, AgreementConfig
+from labeler.labels.policies import POLICIES
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import name_and_checkpoint
 from student.clip import TestClip
 from student.evaluation.evaluate import FIGURES, compare, with_interval
 from student.evaluation.kubric import read_sequence, sequences
+from student.evaluation.labels import (
+    LABEL_FIGURES,
+    LABEL_SHARES,
+    OCCLUDED_FIGURES,
+    VISIBLE_FIGURES,
+    LabelScore,
+    compare_policies,
+    without_hidden_places,
+)
 from student.evaluation.metrics import THRESHOLDS_PX, QueryMode
 from student.evaluation.tapvid import TapVid, tapvid_clips
 from student.evaluation.testsets import (
@@ -37,6 +49,8 @@ from teachers.loading import settings_of
 from teachers.registry import declared
 
 PROCEDURAL_CLIPS = 8
+HIDDEN_UNKNOWN = ("tapvid-davis", "tapvid-kinetics", "robotap")
+"""Sets of real video: people said where points are seen, and not where hidden ones are."""
 NOTHING = "-"
 """For a figure without anything to count."""
 
@@ -44,7 +58,8 @@ NOTHING = "-"
 @dataclass(frozen=True, kw_only=True)
 class EvalCommand:
     """Score trackers on clips with exact tracks: AJ, delta_avg, OA with 95 % bootstrap intervals,
-    thresholds, survival, median error, and re-detection.
+    thresholds, survival, median error, and re-detection; or, with --policy, the labels that would
+    be made of their tracks.
 
     The defaults are TAP-Vid's protocol as the CoTracker papers follow it, all points of a video
     together.
@@ -52,7 +67,12 @@ class EvalCommand:
 
     model: tuple[str, ...]
     """What to score: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is
-    recognised. Several are put side by side."""
+    recognised. Several are put side by side; with --policy they are the teachers."""
+    policy: tuple[str, ...] = ()
+    """Score the labels that these policies make of all the teachers, beside those of each teacher
+    alone. A list, or one word with commas; "all" is every policy there is."""
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    """Thresholds of the policies."""
     dataset: Literal[
         "procedural",
         "npz",
@@ -84,8 +104,9 @@ class EvalCommand:
     """How many clips; None: all, and of procedural ones 8."""
     seed: int = 0
     """Seed of the first procedural clip; each further clip takes the next."""
-    mode: Mode = "benchmark"
-    """How the trackers are called: see docs/commands/teachers.md."""
+    mode: Mode | None = None
+    """How the trackers are called: see docs/commands/teachers.md. None: benchmark; with --policy,
+    label, as they are called for labels."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -105,8 +126,13 @@ class EvalCommand:
                 f"--dataset {self.dataset}: every data set but procedural is read from --root, and "
                 "only those are."
             )
-        if self.points == "single" and self.mode != "benchmark":
-            raise ConfigError(f"--points single belongs to --mode benchmark, not to {self.mode}.")
+        if self.points == "single" and self.called_in != "benchmark":
+            raise ConfigError(
+                f"--points single belongs to --mode benchmark, not to {self.called_in}."
+            )
+        for name in self.policies:
+            if name not in POLICIES:
+                raise ConfigError(f"--policy {name}: there are {', '.join(POLICIES)}, or all.")
         if self.local_grid is not None and self.points != "single":
             raise ConfigError(
                 "--local-grid belongs to --points single: points that are tracked together have no "
@@ -114,6 +140,17 @@ class EvalCommand:
             )
         if self.out is not None and not self.out.parent.is_dir():
             raise ConfigError(f"--out {self.out}: there is no folder {self.out.parent}.")
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Those of --policy, each once."""
+        words = [word for text in self.policy for word in text.split(",") if word]
+        return tuple(dict.fromkeys(POLICIES if words == ["all"] else words))
+
+    @property
+    def called_in(self) -> Mode:
+        """The mode in which trackers are called."""
+        return self.mode or ("label" if self.policies else "benchmark")
 
 
 def run(command: EvalCommand) -> int:
@@ -128,14 +165,24 @@ def run(command: EvalCommand) -> int:
         transient=True,
         disable=not console.is_terminal,
     )
-    scores = compare(trackers, shown, command.query_mode)
+    if command.policies:
+        labels, scores = compare_policies(
+            command.policies, trackers, shown, command.agreement, command.seed
+        )
+    else:
+        labels, scores = {}, compare(trackers, shown, command.query_mode)
     if scores.empty:
         raise ShardError(f"--root {command.root}: the data set holds no video.")
     say(settings(command, scores))
     for text, tracker in trackers.items():
         say(f"  {text}: {how_called(tracker.info)}")
-    say(headline(scores))
-    say(details(scores))
+    if labels:
+        say(label_table(labels, tuple(VISIBLE_FIGURES)))
+        say(label_table(labels, tuple(OCCLUDED_FIGURES)))
+        say("\n".join(f"{name}: {what}" for name, what in LABEL_FIGURES.items()))
+    else:
+        say(headline(scores))
+        say(details(scores))
     if command.out:
         scores.insert(0, "dataset", command.dataset)
         scores.insert(1, "query_mode", command.query_mode)
@@ -163,7 +210,7 @@ def _tracker(text: str, command: EvalCommand) -> Teacher:
         had = settings_of(declared(name))
         grouping = {setting: value for setting, value in grouping.items() if setting in had}
     teacher = teachers.load(
-        name, checkpoint=checkpoint, device=command.device, mode=command.mode, **grouping
+        name, checkpoint=checkpoint, device=command.device, mode=command.called_in, **grouping
     )
     alone = single and teacher.info.tracks_jointly and "single" not in grouping
     return OneByOne(teacher) if alone else teacher
@@ -202,6 +249,8 @@ def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
     else:
         clips = tapvid_clips(cast(TapVid, command.dataset), command.root)
     clips = islice(clips, command.clips)
+    if command.policies and command.dataset in HIDDEN_UNKNOWN:
+        clips = map(without_hidden_places, clips)
     if command.query_mode == "strided":
         clips = map(strided, clips)
     if command.raster == "256":
@@ -211,12 +260,16 @@ def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
 
 def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
     """What was measured, in a line."""
-    asked = scores[scores["model"] == scores["model"].iloc[0]]
+    asked = scores.drop_duplicates("clip")
     size = f"{RASTER} x {RASTER} px" if command.raster == "256" else "their own size"
+    figures = (
+        "labels of all frames but the query's, shares in %"
+        if command.policies
+        else "figures in % with 95 % intervals over clips"
+    )
     return (
         f"{command.dataset}: {len(asked)} clips, {asked['points'].sum()} queries, query mode "
-        f"{command.query_mode}, frames at {size}; figures in % with 95 % intervals over clips, "
-        "distances in px of 256 x 256"
+        f"{command.query_mode}, frames at {size}; {figures}, distances in px of 256 x 256"
     )
 
 
@@ -269,6 +322,19 @@ def details(scores: pd.DataFrame) -> Table:
             *(f"{100 * rows[share].mean():.1f}" for share in shares),
             f"{rows['median_error_px'].median():.2f}",
             f"{speed:.1f}",
+        )
+        table.add_row(name, *(NOTHING if cell == "nan" else cell for cell in cells))
+    return table
+
+
+def label_table(labels: Mapping[str, LabelScore], figures: Sequence[str]) -> Table:
+    """A row per teacher and policy: some figures of its labels, over all clips."""
+    table = _table(figures)
+    for name, score in labels.items():
+        found = score.figures()
+        cells = (
+            f"{100 * found[figure]:.1f}" if figure in LABEL_SHARES else f"{found[figure]:.2f}"
+            for figure in figures
         )
         table.add_row(name, *(NOTHING if cell == "nan" else cell for cell in cells))
     return table

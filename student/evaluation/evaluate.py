@@ -2,7 +2,7 @@
 
 In   teachers or students, clips with truth. Out: a table row per tracker and clip, and means with
      bootstrap intervals over clips.
-Label policies are scored with the same figures, over the frames that each policy would train on.
+Labels are scored in `student.evaluation.labels`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labeler.labels.agreement import RASTER, AgreementConfig
-from labeler.labels.policies import Policy, choose
 from student.clip import TestClip
 from student.evaluation.metrics import QueryMode, score
 from teachers import Teacher, Tracks, VisibleRule
@@ -92,53 +90,3 @@ def with_interval(
     means = np.random.default_rng(seed).choice(known, (draws, len(known))).mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(known.mean()), float(low), float(high)
-
-
-def score_policy(
-    policy: Policy,
-    tracks: Mapping[str, Sequence[Tracks]],
-    rules: Mapping[str, VisibleRule],
-    clips: Sequence[TestClip],
-    config: AgreementConfig,
-    seed: int = 0,
-) -> dict[str, float]:
-    """How right the labels of a policy are, over the truly visible frames that it would train on.
-
-    Returns:
-        `used`: share of the truly visible frames (without the query's own) that enter the loss as
-        visible. `delta_avg`: share of those within 1, 2, 4, 8, 16 px of the truth, mean over
-        thresholds. `median_px`: their median error. `wrong`: share of the frames used as visible
-        that are truly occluded. Distances are px of the 256 x 256 raster.
-    """
-    rng = np.random.default_rng(seed)
-    errors, used, visible, occluded = [], 0, 0, 0
-    for i, clip in enumerate(clips):
-        size = clip.frames.shape[1:3]
-        target = choose(
-            policy,
-            {name: tracks[name][i] for name in tracks},
-            rules,
-            clip.queries,
-            size,
-            rng,
-            config,
-            clip.xy,
-            clip.visible,
-        )
-        others = np.arange(len(clip.frames)) != clip.queries[:, :1]
-        shown = target.used & target.visible & others
-        scale = np.array([RASTER / size[1], RASTER / size[0]])
-        error = np.linalg.norm((target.xy - clip.xy) * scale, axis=-1)
-        errors.append(error[shown & clip.visible])
-        used += int((shown & clip.visible).sum())
-        occluded += int((shown & ~clip.visible).sum())
-        visible += int((clip.visible & others).sum())
-    error = np.concatenate(errors) if errors else np.zeros(0)
-    return {
-        "used": used / max(visible, 1),
-        "delta_avg": float(np.mean([(error < d).mean() for d in (1, 2, 4, 8, 16)]))
-        if len(error)
-        else float("nan"),
-        "median_px": float(np.median(error)) if len(error) else float("nan"),
-        "wrong": occluded / max(used + occluded, 1),
-    }

@@ -12,12 +12,20 @@ import pandas as pd
 import pytest
 
 import teachers
+from labeler.labels.agreement import AgreementConfig
+from labeler.labels.policies import POLICIES
 from pipelines.cli import run as tapdistill
 from pipelines.commands.eval import EvalCommand, by_tracker, clips_of
 from pipelines.tracking.trackers import load_tracker
 from student.evaluation.evaluate import compare, with_interval
+from student.evaluation.labels import (
+    LABEL_FIGURES,
+    OCCLUDED_FIGURES,
+    VISIBLE_FIGURES,
+    score_policy,
+)
 from student.evaluation.metrics import score
-from student.evaluation.testsets import procedural_clips, read_npz
+from student.evaluation.testsets import on_tapvid_raster, procedural_clips, read_npz
 from student.synth.scene import SynthConfig, generate, save
 from student.training.checkpoint import Checkpoints
 from teachers import CheckpointError, ConfigError, ShardError, Teacher, TeacherInfo, Tracks
@@ -103,6 +111,60 @@ def test_every_tracker_has_a_row_for_every_clip(folder, student, tmp_path, capsy
     assert [
         line.split()[0] for line in said.splitlines() if line.startswith(("lk ", "student "))
     ] == ["lk", "student"] * 2
+
+
+def test_labels_are_scored_by_policy_beside_each_teacher_alone(folder, tmp_path, capsys):
+    table = tmp_path / "labels.parquet"
+    called = ["eval", "--model", "lk", "flow", "--policy", "random,medoid", "--dataset", "npz"]
+    assert tapdistill([*called, "--root", str(folder), "--out", str(table)]) == 0
+    rows, said = pd.read_parquet(table), capsys.readouterr().out
+    assert rows["labels"].tolist() == ["lk", "flow", "random", "medoid"] * 2
+    assert rows["points"].tolist() == [12] * 8
+    assert set(LABEL_FIGURES) < set(rows.columns)
+    assert "mode label" in said
+    lines = [line.split() for line in said.splitlines()]
+    for figures in (VISIBLE_FIGURES, OCCLUDED_FIGURES):
+        at = lines.index(list(figures))
+        assert [line[0] for line in lines[at + 1 : at + 5]] == ["lk", "flow", "random", "medoid"]
+
+    clips = [read_npz(path) for path in sorted(folder.glob("*.npz"))]
+    loaded = {name: teachers.load(name, mode="label") for name in ("lk", "flow")}
+    shown = [on_tapvid_raster(clip) for clip in clips]
+    tracks = {
+        name: [teacher.track(clip.frames, clip.queries) for clip in shown]
+        for name, teacher in loaded.items()
+    }
+    rules = {name: teacher.info.rule for name, teacher in loaded.items()}
+    figures = score_policy("medoid", tracks, rules, shown, AgreementConfig())
+    at = lines.index(list(VISIBLE_FIGURES))
+    assert lines[at + 4][1] == f"{100 * figures['used']:.1f}"
+
+
+def test_thresholds_of_a_policy_can_be_tried(folder, capsys):
+    called = ["eval", "--model", "lk", "flow", "match", "--policy", "medoid", "--dataset", "npz"]
+    called += ["--root", str(folder), "--agreement.min-visible-frames", "1"]
+    used = []
+    for tau in ("0.01", "8"):
+        assert tapdistill([*called, "--agreement.tau-px", tau]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        used.append(float(next(line[1] for line in lines if line[:1] == ["medoid"])))
+    assert used[0] < used[1]
+
+
+def test_every_policy_can_be_asked_for_and_one_that_is_not_there_is_refused():
+    assert EvalCommand(model=("lk",), policy=("all",)).policies == tuple(POLICIES)
+    assert EvalCommand(model=("lk",), policy=("mean,random", "mean")).policies == ("mean", "random")
+    with pytest.raises(ConfigError, match="--policy best: there are random, "):
+        EvalCommand(model=("lk",), policy=("best",))
+
+
+def test_trackers_are_called_as_for_labels_where_labels_are_scored():
+    assert EvalCommand(model=("lk",)).called_in == "benchmark"
+    assert EvalCommand(model=("lk",), policy=("random",)).called_in == "label"
+    asked = EvalCommand(model=("lk",), policy=("random",), mode="predictor")
+    assert asked.called_in == "predictor"
+    with pytest.raises(ConfigError, match="not to label"):
+        EvalCommand(model=("lk",), policy=("random",), points="single")
 
 
 def test_files_of_one_name_keep_their_folders_in_the_table():
