@@ -57,9 +57,16 @@ class Score:
     def delta_avg(self) -> float:
         return float(np.mean([(self.error < px).mean() for px in (1, 2, 4, 8, 16)]))
 
+    @property
+    def wrong(self) -> float:
+        """Of the frames that are used, those truly hidden or more than 4 px off."""
+        off = int((self.error > 4).sum())
+        return (self.hidden + off) / max(len(self.error) + self.hidden, 1)
+
     def cells(self) -> list[str]:
         used = len(self.error) + self.hidden
-        shares = self.coverage, self.delta_avg, self.hidden / max(used, 1), (self.error > 4).mean()
+        hidden, off = self.hidden / max(used, 1), (self.error > 4).mean()
+        shares = self.coverage, self.delta_avg, hidden, off, self.wrong
         return [f"{100 * share:.1f}" for share in shares]
 
 
@@ -78,6 +85,7 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
         "delta-avg, %",
         "wrongly visible, %",
         "off by more than 4 px, %",
+        "either, %",
     ):
         table.add_column(title, justify="left" if title == "policy" else "right")
     scores = {policy: policy_score(policy, clips) for policy in POLICIES}
@@ -94,7 +102,7 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
     ]
     called.add_row("rules, without a verifier", *_hidden_cells(clips, ruled))
     for name, judge in judges.items():
-        verdicts = [_verdict(judge, example) for _, example in tests]
+        verdicts = [verdict_of(judge, example) for _, example in tests]
         rights = [right for right, _ in verdicts]
         for threshold in THRESHOLDS:
             table.add_row(f"{name}, p > {threshold}", *verified(rights, clips, threshold).cells())
@@ -234,7 +242,8 @@ def _pooled(own: np.ndarray, shared: np.ndarray, placed: np.ndarray) -> np.ndarr
     return np.concatenate([mean, own.max(0), shared], -1).astype(np.float32)
 
 
-def _verdict(judge: Judge, example: Example) -> tuple[np.ndarray, np.ndarray]:
+def verdict_of(judge: Judge, example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of right [K, N, T] and of hidden [N, T]."""
     right, hidden = judge(
         example.own.astype(np.float32), example.shared.astype(np.float32), example.placed
     )

@@ -169,9 +169,9 @@ def _own(
         so_far(alike_around, ago, np.minimum),
         so_far(np.log1p(np.where(ago == 0, 0, beside)), ago, np.maximum),
         mean_so_far(share, ago), *by_teacher,
-    ], -1).astype(np.float32)  # fmt: skip
-    own[~placed] = 0
-    return own
+    ], dtype=np.float32, casting="same_kind")  # fmt: skip
+    own *= placed
+    return np.moveaxis(own, 0, -1)
 
 
 def _shared(

@@ -98,20 +98,23 @@ def expect(
     neighbour, distance = _neighbours(filled, trust, query_t, query_xy, m)
     offset = filled[neighbour, query_t[:, None]] - query_xy[:, None]  # [N, M, 2]
     trust_then = trust[neighbour, query_t[:, None]] * np.exp(-np.square(distance / NEAR_PX))
-    moved = filled[neighbour]  # [N, M, T, 2]
+    moved = np.moveaxis(filled, -1, 0)[:, neighbour]  # [2, N, M, T]
     trusted = trust[neighbour] * trust_then[..., None]  # [N, M, T]
 
     # Who moves with the query, judged in the frames in which both are trusted.
-    stray = norm(moved - filled[:, None] - offset[:, :, None])
+    kept_off = offset[..., None] + filled[:, None].swapaxes(-1, -2)  # [N, M, 2, T]
+    stray = np.hypot(*(moved - np.moveaxis(kept_off, 2, 0)))
     both = trusted * trust[:, None] * (np.arange(t) != query_t[:, None])[:, None]
     stray = (stray * both).sum(-1) / np.maximum(both.sum(-1), 1e-6)
     with_it = np.where(both.sum(-1) > 0.5, np.exp(-stray / (2 + 0.15 * distance)), 0.3)
-    weight = trusted * with_it[..., None]
+    weight = trusted * with_it[..., None].astype(np.float32)
 
     xy, affine = _fit(offset, moved, weight)
     for _ in range(2):
-        told = xy[:, None] + np.einsum("ntij,nmj->nmti", affine, offset)
-        xy, affine = _fit(offset, moved, weight / (1 + np.square(norm(moved - told) / 3)))
+        told = xy[..., None] + affine @ offset[:, None].swapaxes(-1, -2)  # [N, T, 2, M]
+        stray = moved - np.transpose(told, (2, 0, 3, 1))
+        off = np.square(stray[0]) + np.square(stray[1])
+        xy, affine = _fit(offset, moved, weight / (1 + off / 9))
     total = weight.sum(1)
     known = total > 0.1
     xy = np.where(known[..., None], xy, filled)
@@ -144,31 +147,31 @@ def _neighbours(
 
 
 def _fit(
-    offset: np.ndarray, moved: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    offset: np.ndarray,  # [N, M, 2]
+    moved: np.ndarray,  # [2, N, M, T]
+    weight: np.ndarray,  # [N, M, T]
+) -> tuple[np.ndarray, np.ndarray]:  # [N, T, 2], [N, T, 2, 2]
     """Weighted least squares of `moved` = xy + affine @ offset, drawn towards no turn and no
     zoom."""
-    total = weight.sum(1) + 1e-6  # [N, T]
+    total = weight.sum(1) + np.float32(1e-6)  # [N, T]
     share = weight / total[:, None]
-    mean = np.einsum("nmt,nmi->nti", share, offset)
-    mean_moved = np.einsum("nmt,nmti->nti", share, moved)
-    second = (
-        np.einsum("nmt,nmi,nmj->ntij", share, offset, offset)
-        - mean[..., :, None] * mean[..., None, :]
-    )
-    cross = (
-        np.einsum("nmt,nmti,nmj->ntij", share, moved, offset)
-        - mean_moved[..., :, None] * mean[..., None, :]
-    )
-    ridge = 4.0 + 10.0 / total  # px squared: few neighbours, or near ones, tell no turn
-    a, b, d = second[..., 0, 0] + ridge, second[..., 0, 1], second[..., 1, 1] + ridge
-    cross = cross + ridge[..., None, None] * np.eye(2)
+    x, y = offset[..., 0], offset[..., 1]
+    powers = np.stack([x, y, x * x, x * y, y * y], 1)  # [N, 5, M]
+    mean_x, mean_y, xx, xy, yy = np.moveaxis(powers @ share, 1, 0)  # [N, T] each
+    ridge = 4 + 10 / total  # px squared: few neighbours, or near ones, tell no turn
+    a, b, d = xx - mean_x * mean_x + ridge, xy - mean_x * mean_y, yy - mean_y * mean_y + ridge
     determinant = a * d - b * b
-    inverse = (
-        np.stack([np.stack([d, -b], -1), np.stack([-b, a], -1)], -2) / determinant[..., None, None]
-    )
-    affine = cross @ inverse
-    return mean_moved - np.einsum("ntij,ntj->nti", affine, mean), affine
+    ones = np.stack([np.ones_like(x), x, y], 1)  # [N, 3, M]
+    position, affine = [], []
+    for axis in (0, 1):
+        mean, with_x, with_y = np.moveaxis(ones @ (share * moved[axis]), 1, 0)
+        with_x, with_y = with_x - mean * mean_x, with_y - mean * mean_y
+        (with_x, with_y)[axis][:] += ridge
+        along_x = (with_x * d - with_y * b) / determinant
+        along_y = (with_y * a - with_x * b) / determinant
+        position.append(mean - along_x * mean_x - along_y * mean_y)
+        affine.append(np.stack([along_x, along_y], -1))
+    return np.stack(position, -1), np.stack(affine, -2)
 
 
 def _strangers(
@@ -180,23 +183,22 @@ def _strangers(
     n, t, _ = centre.shape
     strangers, points = np.zeros((n, t), np.float32), np.zeros((n, t), np.float32)
     asked = np.unique(np.linspace(0, n - 1, min(n, OTHERS)).astype(int))
-    itself = np.flatnonzero(np.arange(n)[:, None] == asked)
     centre, trust = centre[asked], trust[asked]
-    then_x, then_y = (centre[:, query_t, axis].T - query_xy[:, axis, None] for axis in (0, 1))
+    then = centre[:, query_t].swapaxes(0, 1) - query_xy[:, None]  # [N, other, 2]
     known = trust[:, query_t].T > 0.3  # [N, other]
-    known.flat[itself] = False
+    itself = asked == np.arange(n)[:, None]
     for frame in range(t):
-        to_x, to_y = affine[:, frame, 0], affine[:, frame, 1]
         x, y = (centre[:, frame, axis] - where[:, frame, axis, None] for axis in (0, 1))
-        squared = np.square(x) + np.square(y)
-        near = trust[:, frame] * np.exp(squared / -64)
-        near.flat[itself] = 0
-        x -= to_x[:, :1] * then_x + to_x[:, 1:] * then_y
-        y -= to_y[:, :1] * then_x + to_y[:, 1:] * then_y
-        apart = np.sqrt(np.square(x) + np.square(y)) / (8 + 0.5 * np.sqrt(squared))
-        strange = np.where(known, np.minimum(apart, 1), 0.5)
-        points[:, frame] = near.sum(1)
-        strangers[:, frame] = (near * strange).sum(1) / (points[:, frame] + 0.05)
+        squared = x * x + y * y
+        near = (squared < NEAR_PX**2) & (trust[:, frame] > 0) & ~itself
+        row, other = np.nonzero(near)
+        away = squared[near]
+        counts = trust[other, frame] * np.exp(away / -64)
+        told = (affine[row, frame] @ then[row, other, :, None])[..., 0]
+        apart = np.hypot(x[near] - told[:, 0], y[near] - told[:, 1]) / (8 + 0.5 * np.sqrt(away))
+        strange = np.where(known[row, other], np.minimum(apart, 1), 0.5)
+        points[:, frame] = np.bincount(row, counts, n)
+        strangers[:, frame] = np.bincount(row, counts * strange, n) / (points[:, frame] + 0.05)
     return strangers, points
 
 

@@ -45,8 +45,8 @@ CODE = 1
 """Counts the changes of the evidence and of the network that change a verdict."""
 DILATIONS = (1, 3)
 """In frames, of the two steps over time."""
-AT_ONCE = 64
-"""Queries that go through the network together."""
+AT_ONCE = 16
+"""Queries that go through the network together: few, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
