@@ -28,7 +28,7 @@ from labeler.labels.neighbours import centre_of, expect
 from teachers import Tracks, VisibleRule
 from teachers.tracks import has_position
 
-MIN_HIDDEN = 0.8
+MIN_HIDDEN = 0.9
 """The verifier's probability from which on a point counts as hidden."""
 OUT_PX = 1.0
 """A point is out of the frame if its neighbours carry it that far beyond the border."""
