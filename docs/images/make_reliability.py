@@ -55,7 +55,7 @@ def draw_labels(axes: Axes, folder: Path, tests: list[Path]) -> None:
         axes.plot(*at, "s", color=COLOURS[1])
         axes.annotate(policy, at, (6, 3), textcoords="offset points", fontsize=8)
     axes.set(xlabel="% of the visible frames that are labelled", xlim=(0, None), ylim=(0, None))
-    axes.set_title("% of the labels hidden or 4 px off, unseen world", loc="left", fontsize=10)
+    axes.set_title("% of the labels that are wrong, unseen world", loc="left", fontsize=10)
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         "clips kept aside": [each for path in kept for each in read_examples(path)],
         "unseen world": [read_examples(path)[0] for path in tests],
     }
-    figure, (right, hidden, labels) = plt.subplots(1, 3, figsize=(11, 3.5), layout="constrained")
+    figure, (right, hidden, labels) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
     draw_reliability(right, "right", sets)
     draw_reliability(hidden, "hidden", sets)
     draw_labels(labels, folder, tests)
