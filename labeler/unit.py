@@ -19,11 +19,13 @@ import numpy as np
 from labeler.clips import DecodingProcess
 from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
 from labeler.clips.process import Item, VideoEnd
+from labeler.clips.recipe import SCHEMA
 from labeler.fingerprint import fingerprint
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Sample, agreement
 from labeler.labels.teacher_choice import refuse_untrained
+from labeler.labels.verdict import judged, shipped_version
 from labeler.reasons import LeftOut
 from labeler.shards.manifest import Frozen
 from labeler.shards.members import (
@@ -215,6 +217,10 @@ def _label(
                 if any(row.what == "clip" for row in failures):
                     continue
                 sample = _labelled(item, results, trackers.infos, job.agreement)
+                clock.lap("agreement and writing")
+                verdict = judged(item.frames, sample.queries, sample.tracks, sample.rules)
+                clock.lap("verifier")
+                sample = replace(sample, verdict=verdict)
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
@@ -232,6 +238,7 @@ def _label(
             **tar_of(unit.number, 0, shard),
             teachers=info_to_meta(trackers.infos),
             agreement=asdict(job.agreement),
+            verifier=shipped_version(),
             videos=videos,
             clips=with_offsets(clips, shard),
             rows=rows,
@@ -253,10 +260,9 @@ def _add_teachers(
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         known = tracked.setdefault(sample.key, {})
         todo = [name for name in missing if name not in known]
+        frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
         if todo:
-            results = trackers.track(
-                todo, decode_clip(sample.mp4), sample.queries, seed_of(sample.key)
-            )
+            results = trackers.track(todo, frames, sample.queries, seed_of(sample.key))
             known.update({name: _npz_or_why(result) for name, result in results.items()})
         found = {
             name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing
@@ -266,16 +272,22 @@ def _add_teachers(
             name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"])
             for name, result in found.items()
         }
-        meta = {**sample.meta, "teachers": {**sample.meta["teachers"], **info_to_meta(missing)}}
+        meta = {
+            **sample.meta,
+            "schema": SCHEMA,
+            "teachers": {**sample.meta["teachers"], **info_to_meta(missing)},
+        }
         changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
         labels = agreement.label(
             changed.tracks, changed.rules, changed.queries, changed.size_hw, config
         )
-        changed = replace(changed, labels=labels)
+        verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
+        changed = replace(changed, labels=labels, verdict=verdict)
         return changed, updated(parts, members(replace(changed, tracks=new)))
 
     fields = {
         "teachers": {**record.teachers, **info_to_meta(missing)},
+        "verifier": shipped_version(),
         "rows": rows,
         "fingerprint": fingerprint(),
     }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Settings = TypeVar("Settings", bound=DataclassInstance)
 
 NAME = re.compile(r"[a-z0-9-]+")
-RESERVED_NAMES = frozenset({"queries", "labels"})
+RESERVED_NAMES = frozenset({"queries", "labels", "verdict"})
 
 
 class Teacher(abc.ABC):

@@ -13,7 +13,10 @@ from labeler.video import EncodeConfig
 from labeler.video.decode import Decoder
 from labeler.video.scan import VideoLimits
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of what is written: 2 came with verdicts."""
+READABLE = (1, 2)
+"""Schemas that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ how many they were.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -86,6 +86,20 @@ class Dataset:
     def teachers(self) -> list[str]:
         """Names of the teachers that labelled any of it."""
         return list(self.teacher_infos)
+
+    @cached_property
+    def verifiers(self) -> dict[str, int]:
+        """How many clips each version of the verifier judged."""
+        counts = Counter[str]()
+        for record in self.records:
+            if record.verifier:
+                counts[record.verifier] += len(record.clips)
+        return dict(sorted(counts.items()))
+
+    @property
+    def unjudged(self) -> int:
+        """Clips that no verifier judged: those of schema 1, until `tapdistill relabel`."""
+        return len(self) - sum(self.verifiers.values())
 
     @property
     def tars(self) -> list[str]:

@@ -4,6 +4,7 @@ which teachers, under which licences."""
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ def summary_rows(
         "agreement": "; ".join(sorted({_settings(record.agreement) for record in records}))
         or "nothing labelled yet",
         "teachers": ", ".join(teachers) or "none yet",
+        "verifier": _verifiers(records),
     }
     if kept:
         rows["queries"] += (
@@ -68,6 +70,29 @@ def as_html(title: str, rows: Mapping[str, str]) -> str:
         '<table><caption style="text-align: left; font-weight: '
         f'600">{html.escape(title)}</caption>{cells}</table>'
     )
+
+
+def _verifiers(records: Sequence[Record]) -> str:
+    """Which version judged how many clips, and how far it trusts the labels."""
+    clips = Counter[str]()
+    trust, judged = 0.0, 0
+    for record in records:
+        clips[record.verifier or ""] += len(record.clips)
+        for clip in record.clips:
+            if clip.mean_trust is not None:
+                trust, judged = trust + clip.mean_trust, judged + 1
+    said = [
+        f"version {version}: {count:,} clips"
+        for version, count in sorted(clips.items())
+        if version and count
+    ]
+    if clips[""]:
+        said.append(f"{clips['']:,} clips not judged: `tapdistill relabel` does it")
+    if len(said) > 1 and not clips[""]:
+        said.append("`tapdistill relabel` makes them equal")
+    if judged:
+        said.append(f"mean trust {trust / judged:.2f}")
+    return "; ".join(said) or "nothing labelled yet"
 
 
 def _settings(agreement: Mapping[str, Any]) -> str:

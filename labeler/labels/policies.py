@@ -5,59 +5,61 @@
                       published script does, and so reads no other member
     random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible
                       frames; used where it agrees itself
+    verified          in each frame the place that the verifier trusts most, where it trusts it
+                      enough
+    random-verified   one teacher per query, drawn from those that the verifier trusts in at least 8
+                      frames; used where it is trusted
     medoid            the teacher nearest to all seeing teachers, frame by frame (ablation)
     mean, median      of the seeing teachers, per coordinate (ablations; worse: CoTracker3, table 8)
     oracle            the teacher nearest to the truth, query by query (upper bound)
 
-A policy is a function of the stored raw tracks, so it costs no teacher and is chosen when the
-student is trained.
+A policy is a function of what is stored (raw tracks, and the verifier's verdict), so it costs no
+teacher and is chosen when the student is trained. One of another package is named by an entry point
+of the group `tapdistill.policies`, or as "module:Class": see docs/add-a-policy.md.
 """
 
 from __future__ import annotations
 
+import importlib
+import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from importlib.metadata import EntryPoint, entry_points
+from typing import ClassVar
 
 import numpy as np
 
 from labeler.labels.agreement import (
     OCCLUDED,
-    RASTER,
     VISIBLE,
     AgreementConfig,
     agree,
     agreeing,
+    extent,
     medoids,
-    stack,
 )
+from labeler.labels.policy import NOT_JUDGED, Candidates, LabelPolicy, Target, weights
+from labeler.labels.trust import TrustConfig
+from labeler.labels.verdict import ClipVerdict
 from teachers import ConfigError, Tracks, VisibleRule
+from teachers.tracks import has_position
 
-Policy = Literal["random", "random-agreeing", "medoid", "mean", "median", "oracle"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+__all__ = [
+    "POLICIES",
+    "Candidates",
+    "LabelPolicy",
+    "Policy",
+    "Target",
+    "choose",
+    "find",
+    "names",
+    "weights",
+]
 
-
-@dataclass(frozen=True)
-class Target:
-    """What a student is trained on: one track per query."""
-
-    xy: np.ndarray
-    """float32 [N, T, 2] px of the clip; NaN where `used` is False."""
-    visible: np.ndarray
-    """bool [N, T]."""
-    used: np.ndarray
-    """bool [N, T]: frames that enter the loss."""
-    teacher: np.ndarray
-    """int [N]: index of the teacher in the order of names; -1 where frames come from several, or
-    none was found."""
-    occluded: np.ndarray | None = None
-    """bool [N, T]: frames that are called occluded, where not all of them are used; else None."""
-
-    @property
-    def called_occluded(self) -> np.ndarray:
-        """bool [N, T]: frames that are called occluded, used or not."""
-        return self.used & ~self.visible if self.occluded is None else self.occluded
+Policy = str
+"""The name of a label policy, or "module:Class" for one that is registered nowhere."""
+ENTRY_POINTS = "tapdistill.policies"
+KINDS = {"float32": np.float32, "bool": np.bool_, "int": np.integer}
 
 
 def choose(
@@ -70,54 +72,241 @@ def choose(
     config: AgreementConfig | None = None,
     truth_xy: np.ndarray | None = None,  # [N, T, 2] px of the clip
     truth_visible: np.ndarray | None = None,  # [N, T]
+    *,
+    verdict: ClipVerdict | None = None,
+    trust: TrustConfig | None = None,
 ) -> Target:
     """The labels of one clip by `policy`.
 
     Raises:
-        ConfigError: no such policy, or "oracle" without a truth.
+        ConfigError: no such policy, "oracle" without a truth, or "verified" without a verdict.
     """
-    config = config or AgreementConfig()
-    stacked = stack(tracks, rules, size_hw)  # [K, N, T, 2] px of the 256 raster
-    xy, sees = stacked.xy, stacked.sees
-    finite = np.isfinite(xy).all(-1)
-    to_clip = np.array([size_hw[1] / RASTER, size_hw[0] / RASTER], np.float32)
-    if policy == "random":
-        drawn = _draw(np.ones(sees.shape[:2], bool) & finite.any(-1), rng)
-        return _from_one_teacher(xy, sees, finite, drawn, to_clip)
-    if policy == "oracle":
-        if truth_xy is None or truth_visible is None:
-            raise ConfigError(
-                "policy 'oracle' needs exact tracks: it is for procedural video, not for real one."
-            )
-        distance = np.hypot(*np.moveaxis(xy - truth_xy[None] / to_clip, -1, 0))
+    clip = Candidates(
+        tracks=tracks,
+        rules=rules,
+        queries=queries,
+        size_hw=size_hw,
+        agreement=config or AgreementConfig(),
+        trust=trust or TrustConfig(),
+        verdict=verdict,
+        truth_xy=truth_xy,
+        truth_visible=truth_visible,
+    )
+    return chosen(policy, clip, rng)
+
+
+def chosen(policy: Policy, clip: Candidates, rng: np.random.Generator) -> Target:
+    """`choose`, of what is known of a clip in one piece."""
+    rule = find(policy)
+    if rule.needs_truth and (clip.truth_xy is None or clip.truth_visible is None):
+        raise ConfigError(
+            f"policy {policy!r} needs exact tracks: it is for procedural video, not for real one."
+        )
+    if rule.needs_verdict and clip.verdict is None:
+        raise ConfigError(f"policy {policy!r}: {NOT_JUDGED}")
+    return _checked(rule.choose(clip, rng), clip, policy)
+
+
+def names() -> list[str]:
+    """Names of the policies of this package, and of others that are installed."""
+    return [*BUILT_IN, *sorted(point.name for point in _outside() if point.name not in BUILT_IN)]
+
+
+def uses_verdict(policy: Policy) -> bool:
+    """Whether a policy looks at the verdict; one of another package may."""
+    return find(policy).needs_verdict if policy in BUILT_IN else True
+
+
+def without_truth() -> list[str]:
+    """Names of those of this package that real video can be labelled by, and of others that are
+    installed."""
+    return [name for name in names() if name not in BUILT_IN or not BUILT_IN[name].needs_truth]
+
+
+def find(policy: Policy) -> LabelPolicy:
+    """The policy of that name. A package's own failure while it is imported comes as it is.
+
+    Raises:
+        ConfigError: no such policy (the message lists those there are), or what has its name is
+            none.
+    """
+    if policy in BUILT_IN:
+        return BUILT_IN[policy]
+    places = {point.name: point.value for point in _outside()}
+    place = policy if ":" in policy else places.get(policy)
+    if place is None:
+        raise ConfigError(
+            f"no label policy {policy!r}: there are {', '.join(names())}; or give 'module:Class' "
+            "for one of your own (docs/add-a-policy.md)."
+        )
+    module, _, attribute = place.partition(":")
+    try:
+        made = operator.attrgetter(attribute)(importlib.import_module(module))()
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"label policy {policy!r}: cannot import {place!r}: {error}.") from error
+    except AttributeError as error:
+        if error.name not in attribute.split("."):
+            raise
+        raise ConfigError(f"label policy {policy!r}: cannot import {place!r}: {error}.") from error
+    if not isinstance(made, LabelPolicy):
+        raise ConfigError(
+            f"label policy {policy!r}: {place!r} did not make a LabelPolicy: see "
+            "docs/add-a-policy.md."
+        )
+    return made
+
+
+class Random(LabelPolicy):
+    """One teacher per query, drawn uniformly."""
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        xy = clip.stack.xy
+        finite = has_position(xy)
+        drawn = _draw(np.ones(finite.shape[:2], bool) & finite.any(-1), rng)
+        return _from_one_teacher(clip, finite, drawn)
+
+
+class RandomAgreeing(LabelPolicy):
+    """One teacher per query, drawn from those that agree; used where it agrees."""
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        xy, sees = clip.stack.xy, clip.stack.sees
+        labels = agree(xy, sees, clip.queries[:, 0].astype(int), clip.agreement)
+        agrees = agreeing(xy, sees, labels.state, clip.agreement.tau_px) & labels.valid
+        shown = agrees & sees & (labels.state == VISIBLE)
+        enough = shown.sum(-1) >= clip.agreement.min_visible_frames
+        return _from_one_teacher(clip, agrees, _draw(enough, rng))
+
+
+class Verified(LabelPolicy):
+    """In each frame the most trusted place, where it is trusted enough."""
+
+    needs_verdict = True
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        right, hidden = _trusted(clip)
+        best = clip.right().argmax(0)
+        visible = np.take_along_axis(right, best[None], axis=0)[0]
+        keep = _worth_learning(clip, best, visible)[:, None]
+        visible, hidden = visible & keep, hidden & keep
+        return Target(
+            _places(clip, best, visible), visible, visible | hidden, np.where(visible, best, -1)
+        )
+
+
+class RandomVerified(LabelPolicy):
+    """One teacher per query, drawn from those that are trusted; used where it is."""
+
+    needs_verdict = True
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        right, hidden = _trusted(clip)
+        whole = np.ones(hidden.shape, int)
+        enough = np.stack(
+            [_worth_learning(clip, whole * row, visible) for row, visible in enumerate(right)]
+        )
+        drawn = _draw(enough, rng)
+        pick, keep = np.maximum(drawn, 0), (drawn >= 0)[:, None]
+        visible = right[pick, np.arange(len(drawn))] & keep
+        teacher = np.broadcast_to(pick[:, None], visible.shape)
+        return Target(
+            _places(clip, teacher, visible),
+            visible,
+            visible | (hidden & keep),
+            np.where(visible, teacher, -1),
+        )
+
+
+class Medoid(LabelPolicy):
+    """The teacher nearest to all that see the point, frame by frame."""
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        medoid, _ = medoids(clip.stack.xy, clip.stack.sees)
+        place = np.take_along_axis(clip.stack.xy, np.maximum(medoid, 0)[None, ..., None], axis=0)
+        return _where_agreed(clip, place[0], medoid)
+
+
+class _Blend(LabelPolicy):
+    """A place per coordinate, of those that see the point."""
+
+    way: ClassVar[str]
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        xy, sees = clip.stack.xy, clip.stack.sees
+        seen = np.ma.masked_array(np.nan_to_num(xy), ~np.broadcast_to(sees[..., None], xy.shape))
+        over_teachers = seen.mean if self.way == "mean" else partial(np.ma.median, seen)
+        blended = np.asarray(over_teachers(axis=0).filled(np.nan), np.float32)
+        return _where_agreed(clip, blended, np.full(blended.shape[:2], -1))
+
+
+class Mean(_Blend):
+    """The mean of those that see the point."""
+
+    way = "mean"
+
+
+class Median(_Blend):
+    """The median of those that see the point, per coordinate."""
+
+    way = "median"
+
+
+class Oracle(LabelPolicy):
+    """The teacher nearest to the truth, query by query."""
+
+    needs_truth = True
+
+    def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
+        xy = clip.stack.xy
+        truth_xy, truth_visible = clip.truth
+        distance = np.hypot(*np.moveaxis(xy - truth_xy[None] / clip.to_clip, -1, 0))
         shown = truth_visible[None] & np.isfinite(distance)
         mean = np.where(shown, np.nan_to_num(distance), 0).sum(-1) / np.maximum(shown.sum(-1), 1)
         drawn = np.where(shown.any((0, 2)), np.where(shown.any(-1), mean, np.inf).argmin(0), -1)
-        return _from_one_teacher(xy, sees, finite, drawn, to_clip)
-    labels = agree(xy, sees, queries[:, 0].astype(int), config)
-    if policy == "random-agreeing":
-        agrees = agreeing(xy, sees, labels.state, config.tau_px) & labels.valid
-        enough = (agrees & sees & (labels.state == VISIBLE)).sum(-1) >= config.min_visible_frames
-        return _from_one_teacher(xy, sees, agrees, _draw(enough, rng), to_clip)
-    if policy == "medoid":
-        medoid, _ = medoids(xy, sees)
-        blended = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
-    elif policy in ("mean", "median"):
-        seen = np.ma.masked_array(np.nan_to_num(xy), ~np.broadcast_to(sees[..., None], xy.shape))
-        over_teachers = seen.mean if policy == "mean" else partial(np.ma.median, seen)
-        blended = np.asarray(over_teachers(axis=0).filled(np.nan), np.float32)
-    else:
-        raise ConfigError(f"no label policy {policy!r}: there are {', '.join(POLICIES)}.")
-    visible = labels.state == VISIBLE
-    kept = labels.valid & labels.keep[:, None]
-    used = kept & visible
-    return Target(
-        np.where(used[..., None], blended * to_clip, np.nan).astype(np.float32),
-        visible,
-        used,
-        np.full(len(queries), -1),
-        kept & (labels.state == OCCLUDED),
+        return _from_one_teacher(clip, has_position(xy), drawn)
+
+
+BUILT_IN: Mapping[str, LabelPolicy] = {
+    "random": Random(),
+    "random-agreeing": RandomAgreeing(),
+    "verified": Verified(),
+    "random-verified": RandomVerified(),
+    "medoid": Medoid(),
+    "mean": Mean(),
+    "median": Median(),
+    "oracle": Oracle(),
+}
+POLICIES: tuple[Policy, ...] = tuple(BUILT_IN)
+"""Those of this package."""
+
+
+def _outside() -> list[EntryPoint]:
+    return list(entry_points(group=ENTRY_POINTS))
+
+
+def _checked(target: Target, clip: Candidates, policy: Policy) -> Target:
+    """The target, if it is what the contract says; else a ConfigError."""
+    shape = len(clip.queries), next(iter(clip.tracks.values())).xy.shape[1]
+    wrong = next(
+        (
+            f"{name} is {getattr(target, name).dtype} {getattr(target, name).shape}, not {kind} "
+            f"{wanted}"
+            for name, kind, wanted in (
+                ("xy", "float32", (*shape, 2)),
+                ("visible", "bool", shape),
+                ("used", "bool", shape),
+                ("teacher", "int", shape),
+            )
+            if getattr(target, name).shape != wanted
+            or not np.issubdtype(getattr(target, name).dtype, KINDS[kind])
+        ),
+        "",
     )
+    if not wrong and not has_position(target.xy)[target.used & target.visible].all():
+        wrong = "a frame that it uses as visible has no place"
+    if wrong:
+        raise ConfigError(f"label policy {policy!r}: {wrong}: see docs/add-a-policy.md.")
+    return target
 
 
 def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -127,15 +316,53 @@ def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(allowed.any(0), score.argmax(0), -1)
 
 
-def _from_one_teacher(
-    xy: np.ndarray, sees: np.ndarray, use: np.ndarray, drawn: np.ndarray, to_clip: np.ndarray
-) -> Target:
-    rows = np.arange(len(drawn))
-    pick = np.maximum(drawn, 0)
+def _from_one_teacher(clip: Candidates, use: np.ndarray, drawn: np.ndarray) -> Target:
+    """The track of the teacher that is `drawn` [N] for each query, where `use` [K, N, T] says."""
+    rows, pick = np.arange(len(drawn)), np.maximum(drawn, 0)
     used = use[pick, rows] & (drawn >= 0)[:, None]
     return Target(
-        np.where(used[..., None], xy[pick, rows] * to_clip, np.nan).astype(np.float32),
-        sees[pick, rows] & used,
+        _places(clip, pick[:, None], used),
+        clip.stack.sees[pick, rows] & used,
         used,
-        drawn,
+        np.where(used, pick[:, None], -1),
     )
+
+
+def _where_agreed(clip: Candidates, xy: np.ndarray, teacher: np.ndarray) -> Target:
+    """Places `xy` [N, T, 2] (px of the raster) where the teachers agree that the point is
+    visible."""
+    labels = agree(clip.stack.xy, clip.stack.sees, clip.queries[:, 0].astype(int), clip.agreement)
+    visible, kept = labels.state == VISIBLE, labels.valid & labels.keep[:, None]
+    used = kept & visible
+    return Target(
+        np.where(used[..., None], xy * clip.to_clip, np.nan).astype(np.float32),
+        visible,
+        used,
+        np.where(used, teacher, -1),
+        kept & (labels.state == OCCLUDED),
+    )
+
+
+def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """Where each place is trusted, bool [K, N, T], and where the point is hidden, bool [N, T]; in
+    no frame is it both."""
+    right, hidden = clip.right(), clip.judged.hidden
+    trusted = (right >= np.float32(clip.trust.min_right)) & (right >= hidden)
+    return trusted, (hidden >= np.float32(clip.trust.min_hidden)) & ~trusted.any(0)
+
+
+def _worth_learning(clip: Candidates, teacher: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """bool [N]: enough frames that are `shown` [N, T], and motion in them; places are those of the
+    teachers [N, T]."""
+    keep = shown.sum(-1) >= clip.agreement.min_visible_frames
+    if clip.agreement.min_motion_px > 0:
+        keep &= extent(clip.stack.xy, teacher, shown) >= clip.agreement.min_motion_px
+    return keep
+
+
+def _places(clip: Candidates, teacher: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """float32 [N, T, 2] px of the clip: the places of the teachers [N, T], NaN elsewhere than
+    `where`."""
+    teacher = np.broadcast_to(teacher, where.shape)
+    xy = np.take_along_axis(clip.stack.xy, teacher[None, ..., None], axis=0)[0] * clip.to_clip
+    return np.where(where[..., None], xy, np.nan).astype(np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from labeler.labels.agreement import Labels
+from labeler.labels.verdict import ClipVerdict
 from teachers import Tracks, VisibleRule
 
 
@@ -28,6 +29,8 @@ class Sample:
     meta: dict[str, Any]
     """schema, source, frame indices and timestamps, fps, size, decoder, teachers (their `info`),
     and the user's metadata."""
+    verdict: ClipVerdict | None = None
+    """How far each place can be trusted; None of a clip that no verifier judged (schema 1)."""
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """A sample: one labelled clip, and the members that hold it in a shard.
 
-    <key>.mp4 <key>.queries.npz <key>.<teacher>.npz ... <key>.labels.npz <key>.json
+    <key>.mp4 <key>.queries.npz <key>.<teacher>.npz ... <key>.labels.npz <key>.verdict.npz
+    <key>.json
 
 `members` and `from_members` are each other's inverse. Coordinates are float32 rounded to 1/64 px
 and probabilities float16: `stored` applies that rounding, and whatever is derived (labels) is
@@ -20,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from labeler.clips.recipe import SCHEMA
-from labeler.labels import Labels, Sample
+from labeler.clips.recipe import READABLE
+from labeler.labels import ClipVerdict, Labels, Sample
+from labeler.labels.verifier import from_uint8, to_uint8
 from teachers import ShardError, TeacherInfo, Tracks
 
 UNIT_PX = 1 / 64
+VERDICT = "verdict.npz"
 MAX_MEMBER_BYTES = 1 << 30
 """No member of an honest sample comes near this; a larger one is refused before it is unpacked."""
 
@@ -67,6 +70,8 @@ def members(sample: Sample) -> dict[str, bytes]:
         keep=labels.keep,
         settings=np.array(to_json(labels.settings)),
     )
+    if sample.verdict is not None:
+        out[VERDICT] = verdict_to_npz(sample.verdict)
     out["json"] = to_json(sample.meta).encode()
     return out
 
@@ -96,6 +101,9 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
             },
             labels=labels,
             meta=meta,
+            verdict=verdict_from_npz(parts[VERDICT], f"{key}.{VERDICT}")
+            if VERDICT in parts
+            else None,
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"sample {key}: {error} is missing. Run `tapdistill verify`.") from error
@@ -107,11 +115,11 @@ def info_to_meta(infos: Mapping[str, TeacherInfo]) -> dict[str, dict[str, Any]]:
 
 
 def check_schema(schema: object, what: str) -> None:
-    """ShardError unless `schema` is the one that this version reads and writes."""
-    if schema != SCHEMA:
+    """ShardError unless `schema` is one that this version reads."""
+    if type(schema) is not int or schema not in READABLE:
         raise ShardError(
-            f"{what} has schema {schema!r}; this version of tapdistill reads schema {SCHEMA}. Use "
-            "the version that wrote it."
+            f"{what} has schema {schema!r}; this version of tapdistill reads schema "
+            f"{' and '.join(map(str, READABLE))}. Use the version that wrote it."
         )
 
 
@@ -143,6 +151,36 @@ def labels_from_npz(data: bytes, what: str) -> Labels:
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(
             f"{what} does not hold labels ({error}). Run `tapdistill verify`."
+        ) from error
+
+
+def verdict_to_npz(verdict: ClipVerdict) -> bytes:
+    """The verdict.npz member: right uint8 [K, N, T] and hidden uint8 [N, T], where 255 is a
+    probability of 1; teachers unicode [K]; version, of the verifier."""
+    return npz(
+        right=to_uint8(verdict.right),
+        hidden=to_uint8(verdict.hidden),
+        teachers=np.array(verdict.teachers, str),
+        version=np.array(verdict.version),
+    )
+
+
+def verdict_from_npz(data: bytes, what: str) -> ClipVerdict:
+    """The inverse of `verdict_to_npz`; `what` names the member in errors."""
+    arrays = read_npz(data, what)
+    try:
+        right, hidden = arrays["right"], arrays["hidden"]
+        names, version = arrays["teachers"], arrays["version"]
+        if right.shape != (*names.shape, *hidden.shape) or right.ndim != 3:
+            raise ValueError(f"{right.shape} probabilities of {names.shape} teachers")
+        if {right.dtype, hidden.dtype} != {np.dtype(np.uint8)}:
+            raise ValueError(f"probabilities are {right.dtype} and {hidden.dtype}")
+        return ClipVerdict(
+            tuple(names.tolist()), from_uint8(right), from_uint8(hidden), str(version)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(
+            f"{what} does not hold a verdict ({error}). Run `tapdistill verify`."
         ) from error
 
 

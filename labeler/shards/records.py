@@ -56,6 +56,10 @@ class ClipEntry:
     """Queries whose labels are kept."""
     mean_support: float | None
     """Mean support over the valid visible frames of kept queries; None if there is none."""
+    mean_trust: float | None = None
+    """Mean over points and frames of the verifier's probability for what it holds to be so: the
+    most trusted place, or that the point is hidden. None where it has not judged the clip, or
+    there is no point."""
     decoder: str
     truncated: bool
     offsets: Offsets
@@ -88,6 +92,9 @@ class Record:
     teachers: dict[str, dict[str, Any]]
     """`TeacherInfo` by name."""
     agreement: dict[str, Any]
+    verifier: str | None = None
+    """Version of the verifier that judged every clip of the unit; None where none did (schema
+    1)."""
     videos: list[VideoEntry]
     clips: list[ClipEntry]
     rows: list[LeftOut]

@@ -2,7 +2,8 @@
 
 revise           sample by sample, through a function; adding a teacher (`labeler/unit.py`) is such
                  a function
-relabel          agreement again, from the stored raw tracks; `prune` leaves rejected queries out
+relabel          agreement and the verifier again, from the stored raw tracks and the stored clip;
+                 `prune` leaves rejected queries out
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
+from labeler.clips.recipe import SCHEMA
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
-from labeler.labels import AgreementConfig, Labels, Sample, agreement
-from labeler.shards.members import from_members, members
+from labeler.labels import AgreementConfig, ClipVerdict, Labels, Sample, agreement
+from labeler.labels.verdict import judged, shipped_version
+from labeler.shards.members import VERDICT, from_members, members
 from labeler.shards.records import ClipEntry, Record, commit, tar_of
 from labeler.shards.tar import ShardWriter, WrittenShard, read_samples
+from labeler.video import decode_clip
 from teachers import ShardError, Tracks
 
+DERIVED = ("labels.npz", VERDICT, "json")
 Parts = dict[str, bytes]
 """Suffix -> bytes of one sample's members."""
 
@@ -43,6 +50,11 @@ def revise(
         False if another writer was faster with other bytes: read the latest record and go on from
         there.
     """
+    if record.tar is not None and storage.size(record.tar) != record.size_bytes:
+        raise ShardError(
+            f"{storage.url}/{record.tar} is missing, or has not the {record.size_bytes:,} bytes "
+            f"that its record says. Run `tapdistill verify {storage.url}`."
+        )
     entries: list[ClipEntry] = []
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         if record.tar is not None:
@@ -61,6 +73,7 @@ def revise(
         tar = tar_of(record.unit, record.revision + 1, shard)
         new = replace(
             record,
+            schema=SCHEMA,
             revision=record.revision + 1,
             clips=with_offsets(entries, shard),
             **{**tar, **fields},
@@ -69,24 +82,41 @@ def revise(
 
 
 def relabel(
-    storage: Storage, record: Record, config: AgreementConfig, *, prune: bool = False
+    storage: Storage,
+    record: Record,
+    config: AgreementConfig,
+    *,
+    prune: bool = False,
+    judge: bool = True,
 ) -> bool:
     """The next revision with labels by `config` from the stored raw tracks; False as in `revise`.
 
-    `prune` leaves queries whose labels are not kept out of every member.
+    Args:
+        prune: leave queries whose labels are not kept out of every member.
+        judge: let the shipped verifier judge the clips, which are decoded, if it was another one
+            or none that did before; else what is stored of a verifier stays.
+
+    A clip is judged with all of its queries, also those that are pruned then: the verdict on a
+    query leans on its neighbours. Equal bytes wherever libraries use one thread
+    (`labeler.fingerprint.one_thread`).
     """
+    version = shipped_version() if judge else record.verifier
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         labels = agreement.label(
             sample.tracks, sample.rules, sample.queries, sample.size_hw, config
         )
         changed = replace(sample, labels=labels)
+        if version != record.verifier:
+            frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
+            verdict = judged(frames, sample.queries, sample.tracks, sample.rules)
+            changed = replace(changed, verdict=verdict, meta={**sample.meta, "schema": SCHEMA})
         if prune:
             changed = _pruned(changed)
             return changed, members(changed)
         return changed, updated(parts, members(replace(changed, tracks={})))
 
-    clips = revise(storage, record, change, agreement=asdict(config))
+    clips = revise(storage, record, change, agreement=asdict(config), verifier=version)
     with transient_errors(f"relabel unit {record.unit}"):
         while True:
             try:
@@ -96,12 +126,10 @@ def relabel(
 
 
 def updated(parts: Parts, fresh: Parts) -> Parts:
-    """`parts` with labels, json, and new members from `fresh`; every other member keeps its
-    bytes."""
-    return {
-        **fresh,
-        **{suffix: data for suffix, data in parts.items() if suffix not in ("labels.npz", "json")},
-    }
+    """`parts` with what is derived, json, and new members from `fresh`; every other member keeps
+    its bytes."""
+    kept = {suffix: data for suffix, data in parts.items() if suffix not in DERIVED}
+    return {**fresh, **kept}
 
 
 def entry(sample: Sample) -> ClipEntry:
@@ -119,10 +147,17 @@ def entry(sample: Sample) -> ClipEntry:
         queries=len(sample.queries),
         kept=int(labels.keep.sum()),
         mean_support=round(float(labels.support[used].mean()), 4) if used.any() else None,
+        mean_trust=_mean_trust(sample.verdict),
         decoder=meta["decoder"],
         truncated=meta["truncated"],
         offsets={},
     )
+
+
+def _mean_trust(verdict: ClipVerdict | None) -> float | None:
+    if verdict is None or not verdict.hidden.size:
+        return None
+    return round(float(np.maximum(verdict.best, verdict.hidden).mean(dtype=np.float64)), 4)
 
 
 def with_offsets(entries: list[ClipEntry], shard: WrittenShard | None) -> list[ClipEntry]:
@@ -131,7 +166,7 @@ def with_offsets(entries: list[ClipEntry], shard: WrittenShard | None) -> list[C
 
 
 def _pruned(sample: Sample) -> Sample:
-    keep, labels = sample.labels.keep, sample.labels
+    keep, labels, verdict = sample.labels.keep, sample.labels, sample.verdict
     return replace(
         sample,
         queries=sample.queries[keep],
@@ -148,4 +183,6 @@ def _pruned(sample: Sample) -> Sample:
             labels.keep[keep],
             labels.settings,
         ),
+        verdict=verdict
+        and replace(verdict, right=verdict.right[:, keep], hidden=verdict.hidden[keep]),
     )

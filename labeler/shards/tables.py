@@ -120,7 +120,7 @@ def without_superseded(plans: Sequence[pd.DataFrame], records: Sequence[Record])
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean
-    support, teachers, offsets (JSON)."""
+    support, mean trust, teachers, verifier (its version), offsets (JSON)."""
     columns = [
         "key",
         "unit",
@@ -136,12 +136,13 @@ def clips_table(records: Sequence[Record]) -> pd.DataFrame:
                 "revision": record.revision,
                 "tar": record.tar,
                 "teachers": ",".join(sorted(record.teachers)),
+                "verifier": record.verifier,
                 "offsets": to_json(entry.offsets),
             }
             for record in records
             for entry in record.clips
         ],
-        columns=[*columns, "teachers", "offsets"],
+        columns=[*columns, "teachers", "verifier", "offsets"],
     )
 
 

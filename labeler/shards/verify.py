@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from labeler.io import Storage, file_sha256, transient_errors
 from labeler.io.storage import PART
+from labeler.labels import Sample
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans
@@ -100,7 +101,12 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
             if digest != record.sha256:
                 return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
             file.seek(0)
-            keys = [from_members(key, parts).key for key, parts in read_samples(file, tar_name)]
+            keys = []
+            for key, parts in read_samples(file, tar_name):
+                sample = from_members(key, parts)
+                keys.append(key)
+                if problem := _wrong_verdict(sample, record):
+                    return problem
     except tarfile.TarError as error:
         return (
             f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
@@ -111,6 +117,19 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
         return (
             f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
         )
+    return None
+
+
+def _wrong_verdict(sample: Sample, record: Record) -> str | None:
+    """What a sample's verdict says otherwise than its record, or None."""
+    verdict = sample.verdict
+    version = verdict.version if verdict else None
+    if version != record.verifier:
+        return (
+            f"holds {sample.key} as verifier {version} judged it, its record says {record.verifier}"
+        )
+    if verdict and verdict.teachers != tuple(sorted(sample.tracks)):
+        return f"holds a verdict on {sample.key} of other teachers than it has"
     return None
 
 

@@ -20,7 +20,8 @@ from rich.table import Table
 
 import teachers
 from labeler.labels.agreement import RASTER, AgreementConfig
-from labeler.labels.policies import POLICIES
+from labeler.labels.policies import find, names
+from labeler.labels.trust import TrustConfig
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import name_and_checkpoint
 from student.clip import TestClip
@@ -73,6 +74,7 @@ class EvalCommand:
     alone. A list, or one word with commas; "all" is every policy there is."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     """Thresholds of the policies."""
+    trust: TrustConfig = field(default_factory=TrustConfig)
     dataset: Literal[
         "procedural",
         "npz",
@@ -131,8 +133,9 @@ class EvalCommand:
                 f"--points single belongs to --mode benchmark, not to {self.called_in}."
             )
         for name in self.policies:
-            if name not in POLICIES:
-                raise ConfigError(f"--policy {name}: there are {', '.join(POLICIES)}, or all.")
+            if ":" not in name and name not in names():
+                raise ConfigError(f"--policy {name}: there are {', '.join(names())}, or all.")
+            find(name)
         if self.local_grid is not None and self.points != "single":
             raise ConfigError(
                 "--local-grid belongs to --points single: points that are tracked together have no "
@@ -145,7 +148,7 @@ class EvalCommand:
     def policies(self) -> tuple[str, ...]:
         """Those of --policy, each once."""
         words = [word for text in self.policy for word in text.split(",") if word]
-        return tuple(dict.fromkeys(POLICIES if words == ["all"] else words))
+        return tuple(dict.fromkeys(names() if words == ["all"] else words))
 
     @property
     def called_in(self) -> Mode:
@@ -167,7 +170,7 @@ def run(command: EvalCommand) -> int:
     )
     if command.policies:
         labels, scores = compare_policies(
-            command.policies, trackers, shown, command.agreement, command.seed
+            command.policies, trackers, shown, command.agreement, command.seed, command.trust
         )
     else:
         labels, scores = {}, compare(trackers, shown, command.query_mode)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +15,9 @@ import tyro
 from rich.progress import track
 
 from labeler.dataset import Clip, Dataset, open_dataset
-from labeler.labels.policies import POLICIES
+from labeler.labels import TrustConfig
+from labeler.labels.policies import find, names, without_truth
+from labeler.labels.policy import NOT_JUDGED
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
@@ -26,7 +28,6 @@ from teachers.licences import licence_note
 
 Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "rerun"]
 DEFAULT_POLICY = "medoid"
-WITHOUT_TRUTH = [policy for policy in POLICIES if policy != "oracle"]
 MEMORY_SHARE = 0.5
 """A pickle's frames may fill this share of the machine's memory."""
 
@@ -47,8 +48,10 @@ class ExportConfig:
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """The file, or for tapvid-npz the folder, to write."""
     policy: str | None = None
-    """tapvid only: whose tracks become the truth. medoid (the default), random-agreeing, random,
-    mean, median, or a teacher's name: see docs/commands/export.md."""
+    """tapvid only: whose tracks become the truth. medoid (the default), verified, random-verified,
+    random-agreeing, random, mean, median, one of another package, or a teacher's name: see
+    docs/commands/export.md."""
+    trust: TrustConfig = field(default_factory=TrustConfig)
     clips: int | None = None
     """Export so many clips, drawn by --seed; None: all."""
     seed: int = 0
@@ -145,12 +148,13 @@ class _Count:
 
     def __init__(self, config: ExportConfig) -> None:
         self.policy, self.seed = config.policy or DEFAULT_POLICY, config.seed
+        self.trust = config.trust
         self.clips = self.points = self.queries = self.empty = 0
 
     def with_labels(self, clips: Iterable[Clip]) -> Iterator[TestClip]:
         """The clips in which the policy sees any point."""
         for clip in clips:
-            labelled = labels_as_truth(clip, self.policy, self.seed)
+            labelled = labels_as_truth(clip, self.policy, self.seed, self.trust)
             self.queries += len(clip.queries)
             if len(labelled.xy):
                 self.clips, self.points = self.clips + 1, self.points + len(labelled.xy)
@@ -178,11 +182,8 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
             f"{url} has no labelled clip: of {a.videos:,} videos {a.open:,} are open and "
             f"{a.videos_failed:,} failed. `tapdistill status {url}` says more."
         )
-    if config.policy is not None and config.policy not in [*WITHOUT_TRUTH, *dataset.teachers]:
-        raise ConfigError(
-            f"--policy {config.policy}: there are the policies {', '.join(WITHOUT_TRUTH)} and the "
-            f"teachers {', '.join(dataset.teachers)}."
-        )
+    if config.policy is not None and config.policy not in dataset.teachers:
+        _check_policy(config.policy, dataset)
     folder = config.to == "tapvid-npz"
     if config.out.exists() and config.out.is_dir() != folder:
         raise ConfigError(
@@ -195,6 +196,16 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
             f"--out {config.out}: exists already. Choose another name, or replace it with "
             "--overwrite."
         )
+
+
+def _check_policy(policy: str, dataset: Dataset) -> None:
+    if (":" not in policy and policy not in names()) or find(policy).needs_truth:
+        raise ConfigError(
+            f"--policy {policy}: there are the policies {', '.join(without_truth())} and the "
+            f"teachers {', '.join(dataset.teachers)}."
+        )
+    if find(policy).needs_verdict and dataset.unjudged:
+        raise ConfigError(f"--policy {policy}: {NOT_JUDGED}")
 
 
 def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:

@@ -1,14 +1,18 @@
-"""tapdistill relabel: agreement again, from the stored raw tracks; no teacher runs."""
+"""tapdistill relabel: agreement and the verifier again, from what is stored; no teacher runs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 import tyro
+from rich.progress import track
 
+from labeler.fingerprint import one_thread
 from labeler.io import Storage
 from labeler.labels import AgreementConfig
+from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.records import Record, latest, latest_records
@@ -18,13 +22,19 @@ from pipelines.terminal.console import console, say
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelConfig:
-    """Compute support, state, valid, and keep again with other thresholds, and write new revisions
-    of the shards."""
+    """Compute support, state, valid, and keep again with other thresholds, let the verifier judge
+    clips that it has not judged yet, and write new revisions of the shards.
+
+    The same command goes on where it stopped.
+    """
 
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
     prune: bool = False
     """Leave queries whose labels are not kept out of the new shards."""
+    judge: bool = True
+    """Let the verifier judge the clips that none judged, or one of another version; it decodes
+    them, and takes seconds for each. Without: what is stored of it stays as it is."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
 
 
@@ -32,33 +42,56 @@ def run(config: RelabelConfig) -> int:
     storage = Storage(config.data)
     read_manifest(storage)
     before = latest_records(storage)
-    changed = 0
-    with console.status("relabelling") as status:
-        for number, record in enumerate(before):
-            status.update(f"relabelling: unit {number + 1} of {len(before)}")
-            changed += _relabel(storage, record, config)
+    todo = [record for record in before if _is_stale(record, config)]
+    shown = track(
+        todo,
+        "relabelling",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with one_thread():  # so that a verdict has the bits that `label` gives it
+        changed = sum(_relabel(storage, record, config) for record in shown)
     after = latest_records(storage)
     tables.compact(storage, after)
     say(
         f"{changed} of {len(after)} units have new labels (tau {config.agreement.tau_px:g} px, "
-        f"support >= {config.agreement.min_support:g}): {_kept(before)} -> {_kept(after)}. "
-        f"`tapdistill gc {config.data}` removes the old shards."
+        f"support >= {config.agreement.min_support:g}): {_kept(before)} -> {_kept(after)}; "
+        f"{_judged(after)}. `tapdistill gc {config.data}` removes the old shards."
     )
     return 0
 
 
+def _is_stale(record: Record, config: RelabelConfig) -> bool:
+    """Whether the labels of a unit are not yet what the command asks for."""
+    return (
+        record.agreement != asdict(config.agreement)
+        or (config.judge and record.verifier != shipped_version())
+        or (config.prune and any(entry.kept != entry.queries for entry in record.clips))
+    )
+
+
 def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> bool:
     """True if the unit got a new revision; a lost race is run again from the winner's."""
-    while record is not None:
-        nothing_to_prune = not config.prune or all(
-            entry.kept == entry.queries for entry in record.clips
-        )
-        if record.agreement == asdict(config.agreement) and nothing_to_prune:
-            return False
-        if relabel(storage, record, config.agreement, prune=config.prune):
+    while record is not None and _is_stale(record, config):
+        if relabel(storage, record, config.agreement, prune=config.prune, judge=config.judge):
             return True
         record = latest(storage, record.unit)
     return False
+
+
+def _judged(records: list[Record]) -> str:
+    by_version = Counter[str | None]()
+    for record in records:
+        by_version[record.verifier] += len(record.clips)
+    said = [
+        f"{count:,} clips judged by verifier {version}"
+        for version, count in sorted(by_version.items(), key=str)
+        if version and count
+    ]
+    if by_version[None]:
+        said.append(f"{by_version[None]:,} clips not judged")
+    return ", ".join(said) or "no clip to judge"
 
 
 def _kept(records: list[Record]) -> str:

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from labeler.dataset import Clip
-from labeler.labels import AgreementConfig, choose
-from labeler.labels.policies import POLICIES
+from labeler.labels import AgreementConfig, TrustConfig, choose
 from student.clip import TestClip
-from teachers import ConfigError
 
 AGREEMENT_FIELDS = {field.name for field in fields(AgreementConfig)}
 
 
-def labels_as_truth(clip: Clip, policy: str, seed: int = 0) -> TestClip:
+def labels_as_truth(
+    clip: Clip, policy: str, seed: int = 0, trust: TrustConfig | None = None
+) -> TestClip:
     """The labels of a clip by one policy; points that it never sees are left out, so there may be
     none.
 
@@ -36,13 +36,15 @@ def labels_as_truth(clip: Clip, policy: str, seed: int = 0) -> TestClip:
         policy: a label policy (`labeler.labels.policies`), or the name of a teacher, whose own
             tracks are taken as they are.
         seed: of the policies that draw; the draw of a clip depends on its key, not on other clips.
+        trust: from which probability on the verifier is believed.
 
     Raises:
-        ConfigError: neither a policy nor a teacher of this clip.
+        ConfigError: neither a policy nor a teacher of this clip; or it needs a verdict, and no
+            verifier judged the clip.
     """
     if policy in clip.tracks:
         xy, visible = clip.tracks[policy].xy, clip.visible(policy)
-    elif policy in POLICIES:
+    else:
         config = AgreementConfig(
             **{
                 name: value
@@ -51,13 +53,18 @@ def labels_as_truth(clip: Clip, policy: str, seed: int = 0) -> TestClip:
             }
         )
         rng = np.random.default_rng([seed, *clip.key.encode()])
-        target = choose(policy, clip.tracks, clip.rules, clip.queries, clip.size_hw, rng, config)
-        xy, visible = target.xy, target.visible & target.used
-    else:
-        raise ConfigError(
-            f"clip {clip.key}: no label policy or teacher {policy!r}: there are "
-            f"{', '.join([*POLICIES, *clip.tracks])}."
+        target = choose(
+            policy,
+            clip.tracks,
+            clip.rules,
+            clip.queries,
+            clip.size_hw,
+            rng,
+            config,
+            verdict=clip.verdict,
+            trust=trust,
         )
+        xy, visible = target.xy, target.visible & target.used
     height, width = clip.size_hw
     with np.errstate(invalid="ignore"):
         visible = visible & ((xy >= -0.5) & (xy <= (width - 0.5, height - 0.5))).all(-1)

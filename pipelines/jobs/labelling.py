@@ -21,6 +21,7 @@ import pandas as pd
 
 from labeler.io import Storage
 from labeler.io.scratch import remove_abandoned
+from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import (
@@ -254,6 +255,12 @@ def _notes(
         yield Note(
             f"note: the labels of {other} units were made with other agreement settings; "
             "`tapdistill relabel` makes them equal."
+        )
+    older = sum(record.verifier != shipped_version() for record in records)
+    if older:
+        yield Note(
+            f"note: {older} units were judged by another verifier, or by none; `tapdistill "
+            "relabel` makes them equal."
         )
     if records:
         yield from _changed_sources(plans, config)

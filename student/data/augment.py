@@ -73,7 +73,8 @@ def subsequence(clip: TrainClip, frames: int, rng: np.random.Generator) -> Train
     queries[:, 0] = first[clip.queries[:, 0].astype(int)]
     over_time = {
         name: getattr(clip, name)[:, index]
-        for name in ("xy", "visible", "valid", "visibility_valid")
+        for name in ("xy", "visible", "valid", "visibility_valid", "weight")
+        if getattr(clip, name) is not None
     }
     return replace(clip, frames=clip.frames[index], queries=queries, **over_time)
 
@@ -165,6 +166,7 @@ def chosen(clip: TrainClip, queries: int, rng: np.random.Generator) -> TrainClip
         visible=clip.visible[rows] & visibility_valid,
         valid=valid,
         visibility_valid=visibility_valid,
+        weight=None if clip.weight is None else clip.weight[rows],
     )
 
 

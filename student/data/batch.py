@@ -52,6 +52,8 @@ class TrainClip:
     supervise_occluded: bool
     """False: the teacher does not know where a hidden point is, so only visible frames may enter
     the loss of positions."""
+    weight: np.ndarray | None = None
+    """float32 [N, T] in [0, 1]: how much a frame counts where it enters a loss. None: 1."""
     inline: InlineRequest | None = None
     """Labels are still to be made; until then each query is valid in its own frame alone."""
 
@@ -75,6 +77,8 @@ class Batch:
     `TrainClip`."""
     supervise_occluded: Tensor
     """bool [B]: see `TrainClip`."""
+    weight: Tensor
+    """float32 [B, N, T] in [0, 1]: how much a frame counts where it enters a loss."""
     keys: tuple[str, ...]
     sources: tuple[Source, ...]
     position: int
@@ -114,6 +118,14 @@ def collate(clips: Sequence[TrainClip], position: int, skipped: Counter[str]) ->
         valid=stacked("valid"),
         visibility_valid=stacked("visibility_valid"),
         supervise_occluded=torch.tensor([clip.supervise_occluded for clip in clips]),
+        weight=torch.from_numpy(
+            np.stack(
+                [
+                    np.ones(clip.valid.shape, np.float32) if clip.weight is None else clip.weight
+                    for clip in clips
+                ]
+            )
+        ),
         keys=tuple(clip.key for clip in clips),
         sources=tuple(clip.source for clip in clips),
         position=position,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from labeler.labels.agreement import AgreementConfig
-from labeler.labels.policies import POLICIES, Policy
+from labeler.labels.policies import Policy, find, without_truth
+from labeler.labels.trust import TrustConfig
 from student.synth.scene import SynthConfig
 from teachers.errors import ConfigError
 
@@ -49,9 +50,15 @@ class DataConfig:
     clip comes equally often."""
     policy: Policy = "random"
     """Whose track is the label. random: one teacher's, drawn anew each time a clip is read.
-    random-agreeing: for each query one of the teachers that agree, where it agrees. medoid, mean,
-    median: ablations."""
+    random-agreeing: for each query one of the teachers that agree, where it agrees. verified: in
+    each frame the place that the verifier trusts most. random-verified: for each query one of the
+    teachers that it trusts, where it does. medoid, mean, median: ablations. Or one of another
+    package, by its name or as module:Class."""
     agreement: AgreementOverride = AS_STORED
+    trust: TrustConfig = field(default_factory=TrustConfig)
+    weigh: bool = False
+    """Let each frame count in the loss by the verifier's probability that its label is right, with
+    any policy."""
     labels: Literal["stored", "inline"] = "stored"
     """stored: what the shards hold. inline: a teacher runs inside the training step, on the very
     part that the student sees, as in the published script; for comparison, as it is paid for again
@@ -109,11 +116,10 @@ class DataConfig:
                 f"batch = {self.batch} cannot be taken at_once = {self.at_once} clips at a time: "
                 "it must be a multiple."
             )
-        if self.policy not in POLICIES or self.policy == "oracle":
-            names = ", ".join(policy for policy in POLICIES if policy != "oracle")
+        if find(self.policy).needs_truth:
             raise ConfigError(
-                f"policy = {self.policy!r}: stored clips have {names} ('oracle' needs exact "
-                "tracks)."
+                f"policy = {self.policy!r} needs exact tracks, which stored clips do not have: "
+                f"there are {', '.join(without_truth())}."
             )
         if not 0 <= self.photometric <= 2:
             raise ConfigError(
@@ -155,6 +161,11 @@ class DataConfig:
             raise ConfigError(
                 f"labels = {self.labels!r} with teachers = {self.teachers}: inline labels need "
                 "teachers, stored ones take none."
+            )
+        if self.labels == "inline" and self.weigh:
+            raise ConfigError(
+                "inline labels with weigh: no verifier judges them. Leave weigh out, or use stored "
+                "labels."
             )
         if self.labels == "inline" and self.photometric:
             raise ConfigError(

@@ -37,13 +37,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from labeler.labels.policies import find
 from student.data.augment import UnusableSample, augment
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
 from student.data.order import SLOT, BatchSlots, Slot, own_parts, parts_of_step, pools_of, slots
 from student.data.photometric import photometric
-from student.data.reader import StoredClip, UnusableClips, open_clips, read_clip, read_unlabelled
+from student.data.reader import (
+    StoredClip,
+    UnusableClips,
+    open_clips,
+    read_clip,
+    read_unlabelled,
+    refuse_unjudged,
+)
 from student.evaluation.kubric import KubricSequence, sequences
 from teachers import ConfigError, ShardError, TapdistillError
 
@@ -98,6 +106,8 @@ def batches(
     import webdataset
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
+    if config.labels == "stored" and (config.weigh or find(config.policy).needs_verdict):
+        refuse_unjudged(clips, "--weigh" if config.weigh else f"policy {config.policy!r}")
     kubric = sequences(config.kubric) if config.kubric else []
     pools = pools_of(config, clips)
     members = [[clip for shard in pool for clip in shard] for pool in pools]
@@ -174,7 +184,9 @@ class _Load:
             teacher = config.teachers[rng.integers(len(config.teachers))]
             whole = read_unlabelled(clip, InlineRequest(teacher, int(rng.integers(2**31))))
         else:
-            whole = read_clip(clip, config.policy, rng, config.agreement)
+            whole = read_clip(
+                clip, config.policy, rng, config.agreement, config.trust, config.weigh
+            )
         return augment(
             whole, frames, (config.height, config.width), config.queries, config.flip, rng
         )

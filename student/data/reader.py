@@ -3,9 +3,10 @@
     stored, left_out = open_clips(("labels", "s3://bucket/more"), crop_hw=(384, 512))
     clip = read_clip(stored[0], "random", rng)         # TrainClip, its labels chosen by the policy
 
-Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, and failures all
-stand there. Of a tar only the members that a policy needs are read: the mp4, the queries, and the
-drawn teacher's tracks, or all teachers' if they must agree.
+Opening reads the records, never a tar: sizes, teachers, visible rules, agreement, verifier, and
+failures all stand there. Of a tar only the members that a policy needs are read: the mp4, the
+queries, and the drawn teacher's tracks, or all teachers', and the verifier's verdict if it is asked
+for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,14 +24,16 @@ import numpy as np
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
-from labeler.labels.policies import Policy, choose
-from labeler.shards.members import read_npz, tracks_from_npz
+from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, weights
+from labeler.labels.trust import TrustConfig
+from labeler.shards.members import VERDICT, read_npz, tracks_from_npz, verdict_from_npz
 from labeler.shards.records import ClipEntry, Record
 from labeler.video.encode import decode_clip
 from student.data.augment import LARGEST_SCALE, UnusableSample, scale_to_fill
 from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
-from teachers import ShardError, TeacherInfo
+from teachers import ConfigError, ShardError, TeacherInfo
+from teachers.tracks import has_position
 
 NEIGHBOUR_BYTES = 2048
 """Members no further apart are read together: padding and the headers of pax, which the writer
@@ -58,6 +61,8 @@ class Shard:
     """`TeacherInfo` by name."""
     agreement: AgreementConfig
     """What its stored labels were made with."""
+    verifier: str | None
+    """Version of the verifier that judged its clips; None where none did."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +113,25 @@ def open_clips(
     return stored, left_out
 
 
+def refuse_unjudged(clips: Sequence[StoredClip], why: str) -> None:
+    """ConfigError where a verifier has not judged all of them."""
+    shards = {(clip.shard.url, clip.shard.tar): clip.shard for clip in clips}.values()
+    missing = Counter(shard.url for shard in shards if shard.verifier is None)
+    if missing:
+        url, count = missing.most_common(1)[0]
+        raise ConfigError(
+            f"{why} needs the verifier's verdict, and {count} shards of {url} have none: "
+            f"`tapdistill relabel {url}` lets it judge them, without a teacher."
+        )
+
+
 def read_clip(
     clip: StoredClip,
     policy: Policy,
     rng: np.random.Generator,
     agreement: AgreementOverride = AS_STORED,
+    trust: TrustConfig | None = None,
+    weigh: bool = False,
 ) -> TrainClip:
     """The whole clip with the labels of `policy`.
 
@@ -121,24 +140,49 @@ def read_clip(
             step.
         agreement: thresholds of the policies that need them, where they differ from those of the
             stored labels.
+        trust: from which probability on the verifier is believed.
+        weigh: each frame counts by the verifier's probability that its label is right.
 
     Raises:
         UnusableSample: its bytes are damaged, or no teacher could track it.
         ShardError: its tar is gone.
+        ConfigError: no such policy, or it (or `weigh`) needs a verdict and the clip has none.
     """
-    shard, entry = clip.shard, clip.entry
     names = clip.teachers
     if not names:
         raise UnusableSample("no-labels")
     if policy == "random":
         names = (names[rng.integers(len(names))],)
-    members = _read_members(
-        shard,
-        {
-            suffix: entry.offsets[suffix]
-            for suffix in ("mp4", "queries.npz", *(f"{n}.npz" for n in names))
-        },
+    frames, tracks = _read_tracks(clip, names, with_verdict=weigh or uses_verdict(policy))
+    candidates = replace(
+        tracks, agreement=agreement.over(clip.shard.agreement), trust=trust or TrustConfig()
     )
+    target = chosen(policy, candidates, rng)
+    knows = np.array([_info(clip, name).knows_hidden_points for name in names])
+    knows_place = (target.teacher >= 0) & knows[target.teacher]
+    return TrainClip(
+        clip.entry.key,
+        "shards",
+        frames,
+        candidates.queries,
+        target.xy,
+        target.visible,
+        valid=target.used & has_position(target.xy) & (target.visible | knows_place),
+        visibility_valid=target.used,
+        supervise_occluded=bool(knows.any()),
+        weight=weights(target, candidates) if weigh else None,
+    )
+
+
+def _read_tracks(
+    clip: StoredClip, names: Sequence[str], *, with_verdict: bool
+) -> tuple[np.ndarray, Candidates]:
+    """Frames uint8 [T, H, W, 3], and what those teachers say; the verdict too, if there is one."""
+    entry = clip.entry
+    suffixes = ["mp4", "queries.npz", *(f"{name}.npz" for name in names)]
+    if with_verdict and VERDICT in entry.offsets:
+        suffixes.append(VERDICT)
+    members = _read_members(clip.shard, {suffix: entry.offsets[suffix] for suffix in suffixes})
     try:
         frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
         queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
@@ -146,36 +190,31 @@ def read_clip(
             name: tracks_from_npz(members[f"{name}.npz"], f"{entry.key}.{name}.npz")
             for name in names
         }
+        verdict = (
+            verdict_from_npz(members[VERDICT], f"{entry.key}.{VERDICT}")
+            if VERDICT in members
+            else None
+        )
     except (ShardError, KeyError) as error:
         raise UnusableSample("corrupt") from error
-    expected = (entry.queries, entry.frames, 2)
+    expected = entry.queries, entry.frames
     if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(
-        t.xy.shape != expected for t in tracks.values()
+        each.xy.shape != (*expected, 2) for each in tracks.values()
     ):
         raise UnusableSample("corrupt")
-    infos = {name: TeacherInfo.from_json(shard.teachers[name]) for name in names}
-    target = choose(
-        policy,
-        tracks,
-        {name: info.rule for name, info in infos.items()},
-        queries,
-        (entry.height, entry.width),
-        rng,
-        agreement.over(shard.agreement),
+    if verdict and (verdict.hidden.shape != expected or set(names) - set(verdict.teachers)):
+        raise UnusableSample("corrupt")
+    return frames, Candidates(
+        tracks=tracks,
+        rules={name: _info(clip, name).rule for name in names},
+        queries=queries,
+        size_hw=(entry.height, entry.width),
+        verdict=verdict,
     )
-    knows = np.array([infos[name].knows_hidden_points for name in names])
-    valid = target.used & (target.visible | knows[target.teacher][:, None])
-    return TrainClip(
-        entry.key,
-        "shards",
-        frames,
-        queries,
-        target.xy,
-        target.visible,
-        valid,
-        target.used,
-        bool(knows.any()),
-    )
+
+
+def _info(clip: StoredClip, name: str) -> TeacherInfo:
+    return TeacherInfo.from_json(clip.shard.teachers[name])
 
 
 def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:
@@ -197,7 +236,9 @@ def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:
         raise UnusableSample("corrupt") from error
     asked = queries[:, :1].astype(int) == np.arange(len(frames))
     xy = np.repeat(queries[:, None, 1:], len(frames), 1)
-    return TrainClip(entry.key, "shards", frames, queries, xy, asked, asked, asked, False, request)
+    return TrainClip(
+        entry.key, "shards", frames, queries, xy, asked, asked, asked, False, inline=request
+    )
 
 
 def _clips_of(
@@ -217,7 +258,13 @@ def _clips_of(
         detail = f"has {size:,} bytes, its record says {record.size_bytes:,}"
         return [], [UnusableClips(file, "truncated", len(record.clips), detail)]
     failed = {(row.key, row.stage) for row in record.rows if row.what == "teacher"}
-    shard = Shard(storage.url, record.tar, record.teachers, AgreementConfig(**record.agreement))
+    shard = Shard(
+        storage.url,
+        record.tar,
+        record.teachers,
+        AgreementConfig(**record.agreement),
+        record.verifier,
+    )
     fits = [
         entry
         for entry in record.clips

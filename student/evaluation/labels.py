@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 
 from labeler.labels.agreement import RASTER, AgreementConfig
-from labeler.labels.policies import Policy, Target, choose
+from labeler.labels.policies import Policy, Target, choose, uses_verdict
+from labeler.labels.trust import TrustConfig
+from labeler.labels.verdict import ClipVerdict, judged
 from student.clip import TestClip
 from student.evaluation.metrics import THRESHOLDS_PX
 from teachers import Teacher, Tracks, VisibleRule
@@ -133,10 +135,26 @@ def labels_of(
     clip: TestClip,
     rng: np.random.Generator,
     config: AgreementConfig,
+    verdict: ClipVerdict | None = None,
+    trust: TrustConfig | None = None,
 ) -> Target:
-    """What a policy makes of the teachers' tracks of a clip with truth."""
-    size = clip.frames.shape[1:3]
-    return choose(policy, tracks, rules, clip.queries, size, rng, config, clip.xy, clip.visible)
+    """What a policy makes of the teachers' tracks of a clip with truth; `verdict` is that of the
+    shipped verifier, made here where a policy looks at it and none is given."""
+    if verdict is None and uses_verdict(policy):
+        verdict = judged(clip.frames, clip.queries, tracks, rules)
+    return choose(
+        policy,
+        tracks,
+        rules,
+        clip.queries,
+        clip.frames.shape[1:3],
+        rng,
+        config,
+        clip.xy,
+        clip.visible,
+        verdict=verdict,
+        trust=trust,
+    )
 
 
 def compare_policies(
@@ -145,6 +163,7 @@ def compare_policies(
     clips: Iterable[TestClip],
     config: AgreementConfig,
     seed: int = 0,
+    trust: TrustConfig | None = None,
 ) -> tuple[dict[str, LabelScore], pd.DataFrame]:
     """Each teacher's own labels, and those that each policy makes of all of them.
 
@@ -162,17 +181,12 @@ def compare_policies(
         tracks = {
             name: tracker.track(clip.frames, clip.queries) for name, tracker in trackers.items()
         }
+        verdict = None
+        if any(map(uses_verdict, policies)):
+            verdict = judged(clip.frames, clip.queries, tracks, rules)
         for name in scores:
-            alone = name in trackers
-            given = {name: tracks[name]} if alone else tracks
-            target = labels_of(
-                "random" if alone else name,  # type: ignore[arg-type]
-                given,
-                rules,
-                clip,
-                rngs[name],
-                config,
-            )
+            policy, given = ("random", {name: tracks[name]}) if name in trackers else (name, tracks)
+            target = labels_of(policy, given, rules, clip, rngs[name], config, verdict, trust)
             scores[name].add(target, clip)
             this = LabelScore()
             this.add(target, clip)

@@ -130,7 +130,11 @@ class CoTrackerStudent(Student):
         if self.windowed:
             valid = valid & from_query_on(batch.queries[..., 0].long(), valid.shape[2])
         targets = CoTrackerTargets(
-            batch.xy, batch.visible, valid, batch.supervise_occluded, goal.clip_weight
+            batch.xy,
+            batch.visible,
+            valid * batch.weight,
+            batch.supervise_occluded,
+            goal.clip_weight,
         )
         positions = position_losses(answer, targets, config)
         if goal.visibility == "frozen":
@@ -139,8 +143,9 @@ class CoTrackerStudent(Student):
             visibility, confidence = held_losses(answer, goal.before, goal.clip_weight)
         else:
             weight = goal.visibility_weight
-            visibility = visibility_loss(answer, batch.visible, batch.visibility_valid, weight)
-            confidence = confidence_loss(answer, batch.xy, batch.visible, batch.valid, weight)
+            said, placed = (mask * batch.weight for mask in (batch.visibility_valid, batch.valid))
+            visibility = visibility_loss(answer, batch.visible, said, weight)
+            confidence = confidence_loss(answer, batch.xy, batch.visible, placed, weight)
         return {
             **positions,
             "visibility": config.visibility * visibility,

@@ -41,7 +41,7 @@ class CoTrackerTargets:
     visible: Tensor
     """[B, N, T] bool"""
     weight: Tensor
-    """[B, N, T] 0 or 1: where positions count. For a model that goes window by window
+    """[B, N, T] in [0, 1]: how much positions count. For a model that goes window by window
     `from_query_on` belongs in it."""
     supervise_occluded: Tensor | None = None
     """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all
@@ -97,7 +97,7 @@ def position_loss(
 def visibility_loss(
     windows: Sequence[Refinements],
     visible: Tensor,  # [B, N, T]
-    counted: Tensor | None = None,  # [B, N, T] bool; None: all
+    counted: Tensor | None = None,  # [B, N, T] in [0, 1], how much each counts; None: 1
     clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
     """Cross entropy over all points and iterations alike, those before the query included."""
@@ -118,7 +118,7 @@ def confidence_loss(
     windows: Sequence[Refinements],
     xy: Tensor,  # [B, N, T, 2] px
     visible: Tensor,  # [B, N, T]
-    counted: Tensor | None = None,  # [B, N, T] bool; None: all
+    counted: Tensor | None = None,  # [B, N, T] in [0, 1], how much each counts; None: 1
     clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
     """Cross entropy with "within 12 px of the target", where visible; the mean is over the same
@@ -166,7 +166,7 @@ def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
 
 def _mean_of(
     each: Tensor,  # [I, B, N, S]
-    counted: Tensor | None,  # [B, N, S] bool
+    counted: Tensor | None,  # [B, N, S] in [0, 1]
     clip_weight: Tensor | None,  # [B]
 ) -> Tensor:
     """The weighted mean over iterations and clips of each clip's mean over what counts in it; None:

@@ -129,15 +129,16 @@ class TapirStudent(Student):
 
     def losses(self, answer: TapirAnswer, goal: Goal) -> dict[str, Tensor]:
         batch, config = goal.batch, goal.config.tapir
-        clips, visible_clips = (
-            weight[:, None, None] for weight in (goal.clip_weight, goal.visibility_weight)
+        positions, visibility = (
+            batch.weight * weight[:, None, None]
+            for weight in (goal.clip_weight, goal.visibility_weight)
         )
         targets = TapirTargets(
             batch.xy + CORNER_PX,
             ~batch.visible,
-            batch.valid * clips,
-            batch.visibility_valid * visible_clips,
-            batch.valid * visible_clips,
+            batch.valid * positions,
+            batch.visibility_valid * visibility,
+            batch.valid * visibility,
         )
         found = tapir_losses(answer.steps, targets, answer.size, config)
         occlusion, distance = found.occlusion, found.distance

@@ -7,6 +7,7 @@ import pytest
 
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import POLICIES, Target, choose
+from labeler.labels.verdict import ClipVerdict
 from teachers import ConfigError, Tracks, VisibleRule
 
 SIZE = 128, 512
@@ -43,24 +44,37 @@ def chosen(
         SIZE,
         np.random.default_rng(seed),
         config,
+        verdict=ClipVerdict(
+            tuple(sorted(tracks)),
+            np.ones((len(tracks), n, FRAMES), np.float32),
+            np.zeros((n, FRAMES), np.float32),
+            "trusts everything",
+        ),
         **truth,
     )
+
+
+def drawn(target: Target) -> np.ndarray:
+    """[N]: the one teacher of each query, in the frames that are used; -1 without any."""
+    one = target.teacher.max(1)
+    assert (target.teacher == np.where(target.used, one[:, None], -1)).all()
+    return one
 
 
 def test_random_draws_every_teacher_about_as_often():
     n = 3000
     target = chosen("random", {"a": still(100, n), "b": still(200, n), "c": still(300, n)})
-    counts = np.bincount(target.teacher, minlength=3)
+    counts = np.bincount(drawn(target), minlength=3)
     assert abs(counts - n / 3).max() < 5 * np.sqrt(n * 2 / 9)  # five standard deviations
     np.testing.assert_allclose(
-        target.xy[:, 0, 0], np.float32([100, 200, 300])[target.teacher], atol=1e-4
+        target.xy[:, 0, 0], np.float32([100, 200, 300])[drawn(target)], atol=1e-4
     )
     assert target.used.all()
 
 
 def test_random_is_decided_by_the_generator():
     tracks = {"a": still(100, 50), "b": still(200, 50)}
-    draws = [chosen("random", tracks, seed).teacher.tolist() for seed in (1, 1, 2)]
+    draws = [drawn(chosen("random", tracks, seed)).tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -68,12 +82,12 @@ def test_random_is_decided_by_the_generator():
 def test_a_teacher_that_failed_is_never_drawn(policy):
     n = 300
     tracks = {"a": Tracks.nan(n, FRAMES), "b": still(100, n), "c": still(100, n)}
-    assert set(chosen(policy, tracks).teacher.tolist()) == {1, 2}
+    assert set(drawn(chosen(policy, tracks)).tolist()) == {1, 2}
 
 
 def test_random_ignores_whether_teachers_agree():
     target = chosen("random", {"a": still(100, 100), "b": still(300, 100)})
-    assert set(target.teacher.tolist()) == {0, 1}
+    assert set(drawn(target).tolist()) == {0, 1}
     assert target.used.all()
 
 
@@ -97,7 +111,7 @@ def test_no_policy_invents_a_track_where_every_teacher_failed(policy):
 def test_every_policy_takes_a_clip_without_queries(policy):
     target = chosen(policy, {"a": still(1, 0), "b": still(1, 0)})
     assert target.xy.shape == (0, FRAMES, 2)
-    assert target.teacher.shape == (0,)
+    assert target.teacher.shape == (0, FRAMES)
 
 
 def test_random_agreeing_never_draws_the_one_that_disagrees():
@@ -105,7 +119,7 @@ def test_random_agreeing_never_draws_the_one_that_disagrees():
     target = chosen(
         "random-agreeing", {"a": still(100, n), "b": still(101, n), "odd": still(300, n)}
     )
-    assert set(target.teacher.tolist()) == {0, 1}
+    assert set(drawn(target).tolist()) == {0, 1}
 
 
 def test_random_agreeing_uses_a_teacher_only_where_it_agrees_itself():
@@ -115,8 +129,8 @@ def test_random_agreeing_uses_a_teacher_only_where_it_agrees_itself():
     target = chosen(
         "random-agreeing", {"a": still(100, 100), "b": stray, "c": still(100, 100)}, config=LENIENT
     )
-    assert set(target.teacher.tolist()) == {0, 1, 2}
-    for row, teacher in enumerate(target.teacher):
+    assert set(drawn(target).tolist()) == {0, 1, 2}
+    for row, teacher in enumerate(drawn(target)):
         assert target.used[row].tolist() == (
             [True] * 5 + [False] * 5 if teacher == 1 else [True] * 10
         )
@@ -129,7 +143,7 @@ def test_random_agreeing_learns_an_agreed_occlusion_but_not_from_who_still_sees(
         {"a": still(100, 60, hidden), "b": still(100, 60, hidden), "c": still(100, 60)},
         config=LENIENT,
     )
-    for row, teacher in enumerate(target.teacher):
+    for row, teacher in enumerate(drawn(target)):
         assert target.visible[row].tolist() == [True] * 5 + (
             [False] * 5 if teacher != 2 else [True] * 5
         )
@@ -140,13 +154,13 @@ def test_random_agreeing_learns_an_agreed_occlusion_but_not_from_who_still_sees(
 def test_random_agreeing_needs_min_visible_frames_of_the_teacher():
     short = still(100, 50, [1] * 7 + [0] * 3)
     target = chosen("random-agreeing", {"a": still(100, 50), "b": still(100, 50), "c": short})
-    assert set(target.teacher.tolist()) == {0, 1}
+    assert set(drawn(target).tolist()) == {0, 1}
 
 
 def test_the_medoid_is_one_of_the_tracks_frame_by_frame():
     target = chosen("medoid", {"a": still(100), "b": still(101), "c": still(103)})
     np.testing.assert_allclose(target.xy[0], np.broadcast_to([101, 40], (FRAMES, 2)), atol=1e-4)
-    assert target.teacher.tolist() == [-1]
+    assert target.teacher.tolist() == [[1] * FRAMES]
 
 
 @pytest.mark.parametrize(("policy", "x"), [("mean", 101.0), ("median", 100.5)])
@@ -179,7 +193,7 @@ def test_the_oracle_takes_the_teacher_nearest_to_the_truth():
         truth_xy=truth,
         truth_visible=np.ones((2, FRAMES), bool),
     )
-    assert target.teacher.tolist() == [1, 0]
+    assert drawn(target).tolist() == [1, 0]
     np.testing.assert_allclose(target.xy[:, 0, 0], [104, 299], atol=1e-3)
 
 
@@ -194,7 +208,7 @@ def test_the_oracle_does_not_look_at_occluded_frames():
     target = chosen(
         "oracle", {"a": still(103), "b": good_when_seen}, truth_xy=truth, truth_visible=visible
     )
-    assert target.teacher.tolist() == [1]
+    assert drawn(target).tolist() == [1]
 
 
 def test_the_oracle_needs_a_truth():

@@ -241,8 +241,10 @@ def test_a_json_member_that_is_something_else_is_refused(text):
 
 def test_another_schema_is_refused_with_both_numbers():
     sample = a_sample()
-    meta = json.dumps({**sample.meta, "schema": 2}).encode()
-    with pytest.raises(ShardError, match="has schema 2; this version of tapdistill reads schema 1"):
+    meta = json.dumps({**sample.meta, "schema": 3}).encode()
+    with pytest.raises(
+        ShardError, match="has schema 3; this version of tapdistill reads schema 1 and 2"
+    ):
         from_members(sample.key, {**members(sample), "json": meta})
 
 

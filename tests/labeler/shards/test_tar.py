@@ -173,9 +173,9 @@ def test_a_damaged_record_is_named(text):
 
 
 def test_a_record_of_a_later_schema_is_refused_as_such(dataset):
-    fields = {**json.loads(dataset.result.records[0].to_bytes()), "schema": 2}
+    fields = {**json.loads(dataset.result.records[0].to_bytes()), "schema": 3}
     with pytest.raises(
-        ShardError, match=r"has schema 2; this version of tapdistill reads schema 1"
+        ShardError, match=r"has schema 3; this version of tapdistill reads schema 1 and 2"
     ):
         Record.from_bytes(json.dumps(fields).encode(), "000001.r0.json")
 

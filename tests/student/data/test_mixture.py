@@ -423,7 +423,7 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
         ({"frames": 0}, "frames = 0: must be at least 1"),
         ({"batch": 0}, "batch = 0"),
         ({"readers": -1}, "readers = -1"),
-        ({"policy": "best"}, "policy = 'best': stored clips have random, random-agreeing"),
+        ({"policy": "best"}, "no label policy 'best': there are random, random-agreeing"),
         ({"policy": "oracle"}, "needs exact tracks"),
         ({"procedural": 1.5}, "procedural = 1.5"),
         ({"least_frames": 11}, "least_frames = 11: must be between 1 and frames = 10"),

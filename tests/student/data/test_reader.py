@@ -18,14 +18,17 @@ from benchmarks.harness.jobs import config
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
+from labeler.labels.trust import TrustConfig
 from labeler.shards.manifest import freeze
 from labeler.shards.records import latest_records
 from student.data.augment import UnusableSample
-from student.data.config import AgreementOverride
+from student.data.config import AgreementOverride, DataConfig
+from student.data.mixture import batches
 from student.data.reader import NEIGHBOUR_BYTES, open_clips, read_clip
-from teachers import ShardError
+from teachers import ConfigError, ShardError
 
 CROP = 32, 48
+LENIENT = AgreementOverride(min_visible_frames=1)
 
 
 class CountingFileSystem(LocalFileSystem):
@@ -74,7 +77,9 @@ def test_opening_reads_no_tar(counting):
     assert not of_tars()
 
 
-@pytest.mark.parametrize(("policy", "teachers"), [("random", 1), ("random-agreeing", 2)])
+@pytest.mark.parametrize(
+    ("policy", "teachers"), [("random", 1), ("random-agreeing", 2), ("verified", 2)]
+)
 def test_only_the_members_that_a_policy_needs_are_read(counting, policy, teachers):
     clips, _ = open_clips((counting,), CROP)
     for clip in clips:
@@ -89,6 +94,7 @@ def test_only_the_members_that_a_policy_needs_are_read(counting, policy, teacher
         assert {"mp4", "queries.npz"} < touched
         assert len(touched & {"near.npz", "still.npz"}) == teachers
         assert not touched & {"json", "labels.npz"}
+        assert ("verdict.npz" in touched) == (policy == "verified")
         needed = sum(offsets[suffix][1] for suffix in touched)
         assert sum(end - start for start, end in ranges) <= needed + len(touched) * NEIGHBOUR_BYTES
         assert len(ranges) <= 2  # neighbours come together
@@ -105,6 +111,80 @@ def test_a_clip_has_the_stored_pixels_queries_and_tracks(dataset):
         nearest = min(np.abs(whole.xy - tracks.xy).max() for tracks in sample.tracks.values())
         assert nearest < 1e-4  # the policies go through the 256 raster and back
         assert whole.valid.all()
+
+
+def test_verified_labels_are_the_most_trusted_of_the_stored_places(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    (sample,) = open_dataset(str(dataset.folder))[:1]
+    trust = TrustConfig(min_right=0.5)
+    whole = read_clip(clips[0], "verified", rng(), LENIENT, trust)
+    right = {name: sample.verdict.of([name])[0] for name in sample.tracks}
+    found = 0
+    for n, t in np.argwhere(whole.valid):
+        best = max(right, key=lambda name: right[name][n, t])
+        assert right[best][n, t] >= 0.5
+        np.testing.assert_allclose(whole.xy[n, t], sample.tracks[best].xy[n, t], atol=1e-3)
+        found += 1
+    assert found == (sample.verdict.best >= np.maximum(0.5, sample.verdict.hidden)).sum() > 0
+    assert not whole.visible[whole.visibility_valid & ~whole.valid].any()
+
+
+def test_random_verified_labels_are_one_teachers_where_it_is_trusted(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    sample = open_dataset(str(dataset.folder))[0]
+    whole = read_clip(clips[0], "random-verified", rng(), LENIENT, TrustConfig(min_right=0.5))
+    for n in np.flatnonzero(whole.valid.any(1)):
+        of = [
+            name
+            for name, tracks in sample.tracks.items()
+            if np.allclose(tracks.xy[n][whole.valid[n]], whole.xy[n][whole.valid[n]], atol=1e-3)
+        ]
+        assert len(of) == 1  # `Near` is nowhere where `Still` is
+        assert (sample.verdict.of(of)[0, n][whole.valid[n]] >= 0.5).all()
+    assert whole.valid.any()
+
+
+def test_a_weighed_frame_counts_as_much_as_its_label_is_trusted(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    sample = open_dataset(str(dataset.folder))[0]
+    assert read_clip(clips[0], "random", rng()).weight is None
+    whole = read_clip(clips[0], "random", rng(), weigh=True)
+    (name,) = (
+        name for name, tracks in sample.tracks.items() if np.abs(tracks.xy - whole.xy).max() < 1e-3
+    )
+    assert whole.visible.all()
+    np.testing.assert_array_equal(whole.weight, sample.verdict.of([name])[0])
+
+
+@pytest.mark.parametrize(("policy", "weigh"), [("verified", False), ("random", True)])
+def test_labels_that_no_verifier_judged_are_refused_before_training(tmp_path, policy, weigh):
+    old = Path(__file__).parents[2] / "data" / "dataset_schema1"
+    config = DataConfig(
+        data=(str(old),),
+        policy=policy,
+        weigh=weigh,
+        frames=8,
+        height=32,
+        width=48,
+        queries=4,
+        batch=1,
+    )
+    with pytest.raises(
+        ConfigError, match=r"2 shards of .*dataset_schema1 have none: `tapdistill r"
+    ):
+        batches(config, seed=0)
+    clips, _ = open_clips((str(old),), CROP)
+    with pytest.raises(ConfigError, match="`tapdistill relabel"):
+        read_clip(clips[0], policy, rng(), weigh=weigh)
+
+
+def test_labels_of_before_are_trained_on_as_before(tmp_path):
+    """Every policy that needs no verdict reads them; a teacher that failed is not offered."""
+    old = str(Path(__file__).parents[2] / "data" / "dataset_schema1")
+    clips, _ = open_clips((old,), CROP)
+    assert [len(clip.teachers) for clip in clips] == [3, 2]
+    for policy in ("random", "random-agreeing", "medoid"):
+        assert any(read_clip(clip, policy, rng(), LENIENT).valid.any() for clip in clips)
 
 
 def test_random_draws_one_teacher_for_a_clip_and_each_of_them_at_times(dataset):
