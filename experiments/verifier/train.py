@@ -1,20 +1,18 @@
 """Train the verifier, measure it in a world that it never saw, and against trees.
 
-    python -m experiments.verifier.train --out OUT                      # under 30 minutes, two
-    cores python -m experiments.verifier.train --out OUT --without xfeat      # a teacher is left
-    out python -m experiments.verifier.train --out OUT --trees              # boosted trees beside
-    it
+    python -m experiments.verifier.train --out OUT                  # under 30 minutes, two cores
+    python -m experiments.verifier.train --out OUT --without xfeat  # a teacher is left out
+    python -m experiments.verifier.train --out OUT --trees          # boosted trees beside it
 
 Killed, the same command goes on: clips, examples, and the training's state lie in OUT, and OUT may
-be shared by all three. The result is OUT/verifier.safetensors
-(OUT/verifier-without-NAME.safetensors); the one that the package ships lies in
-labeler/labels/weights.
+be shared by all three. The result is OUT/verifier.safetensors, or
+OUT/verifier-without-NAME.safetensors; the one that is shipped lies in labeler/labels/weights.
 
 1. Clips of several worlds are rendered, and tracked by every teacher that has weights here.
 2. Evidence is gathered for random subsets of teachers, real ones and fakes
-(`experiments.verifier.fakes`). 3. A small network learns from them; the clips of every eighth seed
-are kept aside, choose nothing but two
-   temperatures, and show how well it is calibrated.
+   (`experiments.verifier.fakes`).
+3. A small network learns from them; the clips of every eighth seed are kept aside, choose nothing
+   but two temperatures, and show how well it is calibrated.
 4. Labels by the verifier are measured against the policies in `SynthConfig.unseen`.
 """
 
