@@ -219,20 +219,23 @@ class LocoTrack(nn.Module):
         """[B, N, C] at strides 4, 8 to [B, N, T, 4]: where each frame alone looks most like the
         query."""
         _, fine, coarse = features.grids
+        side = (fine.shape[2] - 2, fine.shape[3] - 2)
         frames = zip(fine.unbind(1), coarse.unbind(1), strict=True)
         found = [
-            self._match(
-                matched[0] @ a.flatten(1, 2).mT, matched[1] @ b.flatten(1, 2).mT, _sides(fine, b)
-            )
+            self._match(matched[0] @ a.flatten(1, 2).mT, matched[1] @ b.flatten(1, 2).mT, side)
             for a, b in frames
         ]
-        return torch.stack(found, 2)
+        return torch.stack(found, 2) * torch.cat(
+            [self.config.raster / _sides(fine, coarse), coarse.new_ones(2)]
+        )
 
-    def _match(
-        self, high: Tensor, low: Tensor, sides: Tensor
-    ) -> Tensor:  # [B, N, cells] -> [B, N, 4]
-        """Cost maps of one frame, with zeros around, to positions and logits."""
-        width, height = (int(side) for side in sides)
+    def _match(self, high: Tensor, low: Tensor, side: Size) -> Tensor:  # [B, N, cells] -> [B, N, 4]
+        """Cost maps of one frame, with zeros around, to positions in its cells and logits.
+
+        Args:
+            side: (height, width) of the finer map without its zeros.
+        """
+        height, width = side
         lead = high.shape[:2]
         high = high.view(-1, height + 2, width + 2)
         low = low.view(-1, height // 2 + 2, width // 2 + 2)[:, 1:-1, 1:-1]
@@ -243,8 +246,7 @@ class LocoTrack(nn.Module):
         scores = self.cost_conv(cost.contiguous(memory_format=torch.channels_last))[:, 0]
         xy = soft_argmax(scores * self.config.softmax_temperature, self.config)
         statistics = torch.cat([inner.mean((2, 3)), inner.amax((2, 3)), inner.amin((2, 3))], -1)
-        found = torch.cat([xy * (self.config.raster / sides), self.occ_linear(statistics)], -1)
-        return found.unflatten(0, lead)
+        return torch.cat([xy, self.occ_linear(statistics)], -1).unflatten(0, lead)
 
     def refine(
         self,
@@ -307,18 +309,21 @@ def soft_argmax(scores: Tensor, config: LocoTrackConfig) -> Tensor:  # [P, h, w]
     """Mean (x, y) of cell centres (corner raster) with the softmax of the scores as weights, over
     the cells strictly nearer than `argmax_radius` to the best one."""
     height, width = scores.shape[-2:]
-    reach = math.ceil(config.argmax_radius) - 1
+    near = torch.tensor(_nearer_than(config.argmax_radius), device=scores.device)
     best = scores.flatten(1).argmax(1)
-    row, column = best // width, best % width
-    steps = torch.arange(-reach, reach + 1, device=scores.device)
-    dy, dx = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="ij"))
-    near = dx**2 + dy**2 < config.argmax_radius**2
-    rows, columns = row[:, None] + dy[near], column[:, None] + dx[near]  # [P, cells]
+    rows = (best // width)[:, None] + near[:, 0]  # [P, cells]
+    columns = (best % width)[:, None] + near[:, 1]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
     weights = scores.flatten(1).gather(1, index).masked_fill(~inside, -torch.inf).softmax(1)
     centres = torch.stack([columns, rows], -1).to(weights) + 0.5
     return (weights[..., None] * centres).sum(1)
+
+
+def _nearer_than(radius: float) -> list[tuple[int, int]]:
+    """Steps (dy, dx) to the cells that lie strictly nearer than that."""
+    steps = range(1 - math.ceil(radius), math.ceil(radius))
+    return [(dy, dx) for dy in steps for dx in steps if dy**2 + dx**2 < radius**2]
 
 
 def gather_rows(
