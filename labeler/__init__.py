@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from labeler.dataset.clip import Clip
     from labeler.dataset.dataset import Dataset, open_dataset
     from labeler.labels.agreement import AgreementConfig, Labels, agree
+    from labeler.labels.hidden import is_hidden
     from labeler.labels.policies import Policy, choose
     from labeler.labels.sample import Sample
+    from labeler.labels.verifier import Verifier
     from labeler.show.draw import draw_tracks, rainbow
     from labeler.verifier import judge, majority
     from labeler.video.decode import VideoReader, open_video
@@ -35,12 +37,14 @@ _MODULES = {
     "Policy": "labeler.labels.policies",
     "QueryConfig": "labeler.clips.queries",
     "Sample": "labeler.labels.sample",
+    "Verifier": "labeler.labels.verifier",
     "VideoReader": "labeler.video.decode",
     "agree": "labeler.labels.agreement",
     "choose": "labeler.labels.policies",
     "decode_clip": "labeler.video.encode",
     "draw_tracks": "labeler.show.draw",
     "encode_clip": "labeler.video.encode",
+    "is_hidden": "labeler.labels.hidden",
     "judge": "labeler.verifier",
     "majority": "labeler.verifier",
     "open_dataset": "labeler.dataset.dataset",
@@ -59,12 +63,14 @@ __all__ = [
     "Policy",
     "QueryConfig",
     "Sample",
+    "Verifier",
     "VideoReader",
     "agree",
     "choose",
     "decode_clip",
     "draw_tracks",
     "encode_clip",
+    "is_hidden",
     "judge",
     "majority",
     "open_dataset",
