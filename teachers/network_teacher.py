@@ -26,6 +26,7 @@ from teachers.checkpoints.files import (
     no_weights,
     read_metadata,
     stored_config,
+    stored_rule,
 )
 from teachers.errors import ConfigError, TeacherError
 from teachers.info import Mode, Preset, TeacherInfo
@@ -67,7 +68,7 @@ class NetworkTeacher(Teacher):
     config_settings: ClassVar[Sequence[str]] = ()
     """Settings that are fields of the config; none of them changes the shape of a weight."""
     rule: ClassVar[VisibleRule]
-    """When a point counts as visible, where that is the same in every mode."""
+    """When a point counts as visible, as published, where that is the same in every mode."""
     cpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
     gpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
     """What is computed at once where nothing else is asked for."""
@@ -76,6 +77,9 @@ class NetworkTeacher(Teacher):
 
     settings: Any
     """Of `settings_type`."""
+    published_rule: VisibleRule
+    """When a point counts as visible, as published for the mode. What counts is `info.rule`: that
+    of the checkpoint, if one was calibrated for it."""
 
     def __init__(
         self,
@@ -114,11 +118,12 @@ class NetworkTeacher(Teacher):
         )
         stored_settings = self._set_up(mode)
         self.model = untrained(self.network, self.config)
+        self.published_rule = self._rule(mode)
         self.info = TeacherInfo(
             name=name,
             architecture=architecture_of(self.architecture, self.model, official),
             mode=mode,
-            visible_rule=str(self._rule(mode)),
+            visible_rule=str(stored_rule(checkpoint) or self.published_rule),
             licence=read_metadata(checkpoint).get(
                 LICENCE, self.weights.licence if official else OWN_LICENCE
             ),
@@ -137,7 +142,7 @@ class NetworkTeacher(Teacher):
         stores. The network does not exist yet."""
 
     def _rule(self, mode: Mode) -> VisibleRule:
-        """When a point counts as visible in that mode."""
+        """When a point counts as visible in that mode, as published."""
         return self.rule
 
     def _video(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> uint8 [T, 3, H, W]

@@ -7,8 +7,8 @@
 First the encoder learns to match points between frames of a clip (cheap, see
 `student.training.losses_matching`), then the whole network learns to track: small frames at first,
 frames of the size it is meant for at the end. The learning rate falls to 0 by the last step, and
-what is shipped is a running mean of the weights. Killed and started again, it goes on from its last
-checkpoint.
+what is shipped is a running mean of the weights, with the visible rule that fits it
+(`experiments.minis.calibrate`). Killed and started again, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.minis.calibrate import calibrate
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
 from student.data.batch import Batch
 from student.training.losses import TapirLossConfig, huber
@@ -48,6 +49,7 @@ from teachers.tapir.network import Tapir, TapirConfig
 MEMORY = Memory(frames_per_block=8, points_per_block=4096, recompute=False)
 EMA_DECAY = 0.995
 SAVE_EVERY, SAY_EVERY = 50, 50
+CALIBRATION_CLIPS = 12
 FINE_HUBER = partial(huber, knee=1.0)
 """What is near already goes on to improve."""
 PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7, 1.8))
@@ -259,6 +261,7 @@ def train(recipe: Recipe, pool: Path, out: Path, seed: int, init: Path | None = 
             torch.save(state, partial)
             os.replace(partial, checkpoint)
             export(recipe, mean.module, out / f"{recipe.teacher}-mini.safetensors", step)
+    print(calibrate(out / f"{recipe.teacher}-mini.safetensors", CALIBRATION_CLIPS))
 
 
 def export(recipe: Recipe, model: nn.Module, path: Path, step: int) -> None:

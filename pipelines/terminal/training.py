@@ -9,7 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import LineThrottle
 from pipelines.wording import duration
-from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped, TrainEvent
+from student.training.events import (
+    Calibrated,
+    Evaluated,
+    Saved,
+    Started,
+    StepDone,
+    StepSkipped,
+    TrainEvent,
+)
 
 RECENT = 50
 """Steps over which speed and loss are averaged."""
@@ -68,6 +76,8 @@ class TrainProgress:
                     f"step {event.step}: {figures} on procedural test "
                     f"clips{' (best so far)' if event.best else ''}"
                 )
+            case Calibrated():
+                say(str(event.calibration))
             case Saved():
                 self._lines.soon()
             case StepDone():

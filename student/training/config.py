@@ -26,6 +26,7 @@ FREE = (
         "keep",
         "eval_every",
         "eval_clips",
+        "calibration_clips",
         "recompute",
         "most_skipped",
     ),
@@ -82,6 +83,9 @@ class TrainConfig:
     """Steps between evaluations on procedural test clips; 0 is never."""
     eval_clips: int = 6
     """Clips of an evaluation."""
+    calibration_clips: int = 4
+    """Procedural clips of the training photographs, as large as those of the training, on which the
+    student's visible rule is chosen before it is exported; 0 keeps the published rule."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -94,6 +98,11 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
+        if self.calibration_clips < 0:
+            raise ConfigError(
+                f"calibration_clips = {self.calibration_clips}: must not be negative; 0 keeps the "
+                "published visible rule."
+            )
         if self.iterations is not None and self.iterations < 1:
             raise ConfigError(f"iterations = {self.iterations}: must be at least 1.")
         if self.student not in KINDS:

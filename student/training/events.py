@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from student.data.reader import UnusableClips
+from student.evaluation.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,14 @@ class Saved:
     step: int
 
 
-TrainEvent = Started | StepDone | StepSkipped | Evaluated | Saved
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The visible rule of the finished student was chosen."""
+
+    calibration: Calibration
+
+
+TrainEvent = Started | StepDone | StepSkipped | Evaluated | Saved | Calibrated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,10 @@ from student.data.batch import Batch
 from student.data.inline import InlineLabels
 from student.data.mixture import Batches, batches
 from student.data.order import parts_of_step
+from student.evaluation.calibration import Calibration, calibrated
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
 from student.evaluation.testsets import procedural_clips
+from student.synth.scene import SynthConfig, generate
 from student.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -44,6 +46,7 @@ from student.training.checkpoint import (
 )
 from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
 from student.training.events import (
+    Calibrated,
     Evaluated,
     Saved,
     Started,
@@ -58,11 +61,14 @@ from student.training.schedule import Optimiser
 from student.training.step import StepPart, add_gradient
 from student.training.students import STUDENTS, licence_of, weights_file
 from student.training.tensorboard import Curves, strip
-from teachers.checkpoints.files import LICENCE
-from teachers.errors import CheckpointError, ConfigError, TapdistillError
+from teachers.checkpoints.files import LICENCE, VISIBLE
+from teachers.errors import CheckpointError, ConfigError, TapdistillError, TeacherError
+from teachers.info import Mode
+from teachers.interface import Teacher
 from teachers.layers.device import pick_device
 
 STUDENT, BEST = "student", "best"
+CALIBRATION_SEED, CALIBRATION_POINTS = 900_000_000, 128
 
 
 def train(
@@ -112,6 +118,16 @@ def first_network(config: TrainConfig) -> nn.Module:
     return student.from_file(weights_file(config.init), config.preset)
 
 
+def calibration_clips(config: TrainConfig) -> list[TestClip]:
+    """Clips like those that are learnt from, which no training draws."""
+    data = config.data
+    scene = SynthConfig(
+        frames=data.frames, height=data.height, width=data.width, points=CALIBRATION_POINTS
+    )
+    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + config.calibration_clips)
+    return [generate(seed, scene) for seed in seeds]
+
+
 class _Run:
     """One call of `training`."""
 
@@ -145,6 +161,8 @@ class _Run:
         self.samples_skipped = Counter[str]()
         self.waited_s = 0.0
         self.test_clips: list[TestClip] = []
+        self.calibration: Calibration | None = None
+        self.calibrated_at = -1
 
     def events(self) -> Iterator[TrainEvent | TrainResult]:
         started = time.perf_counter()
@@ -170,9 +188,12 @@ class _Run:
         finally:
             if curves:
                 curves.close()
+        weights = self.processes.from_first(self._calibrated)
+        if self.calibration:
+            yield Calibrated(calibration=self.calibration)
         yield TrainResult(
             steps=self.step,
-            weights=self.processes.from_first(lambda: self._export(STUDENT)),
+            weights=weights,
             figures=self.figures,
             samples_skipped=sum(self.processes.gather(self.samples_skipped), Counter()),
             left_out=sum(one.clips for one in stream.left_out),
@@ -288,9 +309,7 @@ class _Run:
     def _scored(self) -> Evaluated:
         """Score the weights as users will get them: exported, and loaded as a teacher."""
         self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
-        teacher = self.student.adapter(
-            name=STUDENT, checkpoint=str(self._export(STUDENT)), device=str(self.device)
-        )
+        teacher = self._exported(self._calibrated())
         tracks, _ = track_clips(teacher, self.test_clips)
         table = score_tracks(tracks, teacher.info.rule, self.test_clips)
         self.figures = {name: float(table[name].mean()) for name in FIGURES}
@@ -298,6 +317,26 @@ class _Run:
         if better:
             self._export(BEST)
         return Evaluated(step=self.step, figures=self.figures, best=better)
+
+    def _calibrated(self) -> Path:
+        """Export the weights with the visible rule that fits them."""
+        if self.config.calibration_clips and self.calibrated_at != self.step:
+            self.calibration = None  # the file must not name the rule of former weights
+            teacher = self._exported(self._export(STUDENT), "label")
+            clips = calibration_clips(self.config)
+            self.calibrated_at = self.step
+            try:
+                tracks, _ = track_clips(teacher, clips)
+            except TeacherError:  # it computes what is no number, and so no rule fits
+                return self.out / f"{STUDENT}.safetensors"
+            self.calibration = calibrated(tracks, clips, teacher.info.rule)
+        return self._export(STUDENT)
+
+    def _exported(self, weights: Path, mode: Mode = "predictor") -> Teacher:
+        """The student as users will get it."""
+        return self.student.adapter(
+            name=STUDENT, checkpoint=str(weights), device=str(self.device), mode=mode
+        )
 
     def _save(self) -> Saved:
         random = self.processes.gather(random_states(self.device))
@@ -363,6 +402,8 @@ class _Run:
             "training": json.dumps(plain(self.config)),
             LICENCE: self._licence(),
         }
+        if self.calibration and self.calibration.changed:
+            notes[VISIBLE] = str(self.calibration.rule)
         return self._checkpoints.export(
             name,
             self.model,

@@ -33,9 +33,10 @@ from torch import Tensor, nn
 
 from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_path
-from teachers.errors import CheckpointError
+from teachers.errors import CheckpointError, ConfigError
 from teachers.hashing import file_sha256
 from teachers.published import FORMS, WeightsFile
+from teachers.tracks import VisibleRule
 
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
 PREFIXES = ("module.", "model.", "_orig_mod.", "tapnext.")
@@ -50,6 +51,9 @@ CONFIG = "config"
 """Key of the metadata: fields of the network's config, as JSON."""
 LICENCE = "licence"
 """Key of the metadata: licence of the weights."""
+VISIBLE = "visible_rule"
+"""Key of the metadata: from when on a point counts as visible, where that was calibrated for these
+weights; as text, see `VisibleRule`."""
 
 
 def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
@@ -187,6 +191,19 @@ def stored_config(path: str | Path, default: Config) -> Config:
         raise CheckpointError(
             f"{path}: its metadata does not describe a {network} network ({error})."
         ) from error
+
+
+def stored_rule(path: str | Path) -> VisibleRule | None:
+    """The visible rule that was calibrated for the weights in a file; None where none was.
+
+    Raises:
+        CheckpointError: the metadata name something else.
+    """
+    stored = read_metadata(path).get(VISIBLE)
+    try:
+        return None if stored is None else VisibleRule.parse(stored)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its metadata name no visible rule: {error}") from error
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:

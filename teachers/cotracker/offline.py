@@ -130,7 +130,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         ).answer(len(group.own))
 
     def _certainty(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
-        rule, sure = self._rule(self.info.mode), tracks[..., 2] * tracks[..., 3]
+        rule, sure = self.info.rule, tracks[..., 2] * tracks[..., 3]
         return torch.where(
             (sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0
         )

@@ -7,27 +7,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file
 
+import teachers
 from experiments.minis import pool
 from experiments.minis import train as train_minis
+from experiments.minis.calibrate import calibrate
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
 from experiments.minis.train import RECIPES, Stage, start_xy, train
 from student.synth.scene import SynthConfig
+from teachers import VisibleRule
+from teachers.checkpoints.files import VISIBLE, read_metadata
+from teachers.registry import entry_of
 
 SMALL = ViewConfig(batch=1, frames=4, size=64, points=8)
+STORED = SynthConfig(frames=8, height=96, width=96, points=200, query_frame="random")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            pool,
-            "STORED",
-            SynthConfig(frames=8, height=96, width=96, points=200, query_frame="random"),
-        )
+        patch.setattr(pool, "STORED", STORED)
         render_pool(folder, clips=2)
     return folder
 
@@ -40,6 +43,8 @@ def short(name, monkeypatch, steps=(2, 2)):
     )
     monkeypatch.setattr(type(recipe), "stages", stages)
     monkeypatch.setattr(train_minis, "SAVE_EVERY", 3)
+    monkeypatch.setattr(train_minis, "CALIBRATION_CLIPS", 1)
+    monkeypatch.setattr(pool, "STORED", STORED)
     return recipe
 
 
@@ -94,3 +99,24 @@ def test_starts_lie_at_the_query_near_the_truth_or_between_them(folder):
     assert (between <= np.maximum(query, truth) + 1e-3).all()
     away = np.linalg.norm(start_xy(view, "near", rng) - truth, axis=-1)
     assert 1 < np.median(away) < 32
+
+
+def test_a_calibrated_file_keeps_its_weights_and_says_its_rule_for_good(tmp_path, monkeypatch):
+    """The shipped CoTracker3 mini is far less sure than the published network."""
+    monkeypatch.setattr(pool, "STORED", STORED)
+    shipped = entry_of("cotracker3-offline-mini").shipped_checkpoint
+    file = tmp_path / "mini.safetensors"
+    weights, metadata = load_file(shipped), read_metadata(shipped)
+    metadata.pop(VISIBLE, None)
+    file.write_bytes(safetensors.torch.save(weights, metadata))
+    found = calibrate(file, clips=2)
+    assert found.published == VisibleRule("v", 0.9)
+    assert found.jaccard > found.published_jaccard + 0.005
+    assert read_metadata(file) == {**metadata, VISIBLE: str(found.rule)}
+    kept = load_file(file)
+    assert all(torch.equal(kept[key], value) for key, value in weights.items())
+    teacher = teachers.load("cotracker3-offline", checkpoint=str(file), device="cpu")
+    assert teacher.info.rule == found.rule
+    once = file.read_bytes()
+    assert calibrate(file, clips=2) == found
+    assert file.read_bytes() == once

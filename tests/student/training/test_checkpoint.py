@@ -20,7 +20,8 @@ from student.training.checkpoint import (
     random_states,
     restore_random_states,
 )
-from teachers.checkpoints.files import LICENCE
+from teachers import VisibleRule
+from teachers.checkpoints.files import LICENCE, VISIBLE
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, TransientError
 from tests.support import parity
@@ -170,5 +171,37 @@ def test_metadata_of_another_network_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError,
         match=r"student\.safetensors: its metadata does not describe a CoTracker3 network",
+    ):
+        teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")
+
+
+@pytest.mark.parametrize("mode", ["predictor", "label", "benchmark"])
+def test_the_visible_rule_that_fits_the_weights_goes_before_the_published_one(tmp_path, mode):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    paths = {
+        name: str(checkpoints.export(name, network(), "cotracker3-offline", notes))
+        for name, notes in (("published", {}), ("fitted", {VISIBLE: "v*c > 0.35"}))
+    }
+    published, fitted = (
+        teachers.load("cotracker3-offline", checkpoint=path, device="cpu", mode=mode)
+        for path in paths.values()
+    )
+    assert published.info.rule == ct3_rules()[mode]
+    assert fitted.info.rule == VisibleRule("v*c", 0.35)
+    assert fitted.published_rule == published.info.rule
+
+
+def ct3_rules() -> dict[str, VisibleRule]:
+    """As published."""
+    v, both = VisibleRule("v", 0.9), VisibleRule("v*c", 0.6)
+    return {"predictor": v, "label": v, "benchmark": both}
+
+
+def test_a_visible_rule_that_is_none_is_refused(tmp_path):
+    path = Checkpoints(tmp_path, keep=1).export(
+        "student", network(), "cotracker3-offline", {VISIBLE: "when the sun shines"}
+    )
+    with pytest.raises(
+        CheckpointError, match=r"student\.safetensors: its metadata name no visible"
     ):
         teachers.load("cotracker3-offline", checkpoint=str(path), device="cpu")

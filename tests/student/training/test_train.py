@@ -31,7 +31,7 @@ from student.data.config import DataConfig
 from student.data.mixture import batches
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
-from student.training.events import Evaluated, Saved, Started, StepDone, StepSkipped
+from student.training.events import Calibrated, Evaluated, Saved, Started, StepDone, StepSkipped
 from student.training.interface import Goal
 from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
@@ -251,7 +251,7 @@ def test_what_is_evaluated_is_the_exported_student(tmp_path):
     events: list[object] = []
     result = train(config(steps=2, eval_every=2, eval_clips=1), tmp_path, watch=events.append)
     kinds = [type(event) for event in events]
-    assert kinds == [Started, StepDone, StepDone, Evaluated, Saved]
+    assert kinds == [Started, StepDone, StepDone, Evaluated, Saved, Calibrated]
     assert result.figures == events[3].figures
     assert result.figures.keys() == {"AJ", "delta_avg", "OA"}
     assert_same_weights(tmp_path / "best.safetensors", result.weights)

@@ -1,0 +1,95 @@
+"""Calibration: from which value on a checkpoint's points count as visible.
+
+In   a tracker's tracks of clips with exact tracks. Out: the `VisibleRule` that fits them best.
+A published rule belongs to the published weights. Another network of that architecture, smaller or
+trained for less, is less sure of itself, and by that rule hides points that it follows well.
+
+What is sought is the highest average Jaccard (TAP-Vid), because it weighs both errors: a point that
+is called hidden is lost, one that is called visible must be near the truth. The most frames with
+the right flag are no measure: a tracker that has lost a point would best call it visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeler.labels.agreement import RASTER
+from student.clip import TestClip
+from student.evaluation.metrics import THRESHOLDS_PX
+from teachers.tracks import Tracks, VisibleRule
+
+VALUES = np.arange(1, 100) / 100
+"""Thresholds that are tried."""
+LEAST_GAIN = 0.005
+"""The published rule stays, unless another one has a Jaccard that is higher by this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The rule that fits, and what it gains."""
+
+    rule: VisibleRule
+    jaccard: float
+    """Average Jaccard by it, in [0, 1], over all frames but the queries' own."""
+    published: VisibleRule
+    published_jaccard: float
+
+    @property
+    def changed(self) -> bool:
+        """Another rule than the published one fits."""
+        return self.rule != self.published
+
+    def __str__(self) -> str:
+        said = f"visible where {self.rule}: AJ {100 * self.jaccard:.1f} on the calibration clips"
+        if not self.changed:
+            return f"{said}; no other rule is better by {100 * LEAST_GAIN:g}"
+        return f"{said}, {100 * self.published_jaccard:.1f} by the published {self.published}"
+
+
+def calibrated(
+    tracks: Sequence[Tracks], clips: Sequence[TestClip], published: VisibleRule
+) -> Calibration:
+    """The rule that fits a tracker best.
+
+    Args:
+        tracks: of each clip's queries.
+        published: the rule that the tracker has otherwise; one that compares nothing stays.
+    """
+    parts = [_counted(one, clip) for one, clip in zip(tracks, clips, strict=True)]
+    visible, error, visibility, confidence = (
+        np.concatenate(each) for each in zip(*parts, strict=True)
+    )
+
+    def jaccard(rule: VisibleRule) -> float:
+        seen = rule.seen(visibility, confidence) & np.isfinite(error)
+        hits = [(seen & visible & (error < px)).sum() for px in THRESHOLDS_PX]
+        return float(np.mean([hit / max(visible.sum() + seen.sum() - hit, 1) for hit in hits]))
+
+    best, before = published, jaccard(published)
+    highest = before
+    if published.quantity != "none":
+        rules = [VisibleRule("v", value) for value in VALUES.tolist()]
+        if np.isfinite(confidence).any():
+            rules += [VisibleRule("v*c", value) for value in VALUES.tolist()]
+        found = [jaccard(rule) for rule in rules]
+        if max(found, default=0.0) >= before + LEAST_GAIN:
+            highest = max(found)
+            best = rules[found.index(highest)]
+    return Calibration(rule=best, jaccard=highest, published=published, published_jaccard=before)
+
+
+def _counted(
+    tracks: Tracks, clip: TestClip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """visible, error px of the raster (NaN where there is no position), visibility, confidence of
+    all frames but the queries' own, in a row each."""
+    others = np.arange(len(clip.frames)) != np.round(clip.queries[:, :1])
+    height, width = clip.frames.shape[1:3]
+    off = (tracks.xy - clip.xy) * np.array([RASTER / width, RASTER / height])
+    error = np.hypot(off[..., 0], off[..., 1])
+    return tuple(
+        each[others] for each in (clip.visible, error, tracks.visibility, tracks.confidence)
+    )
