@@ -279,7 +279,12 @@ def _add_teachers(
         }
         changed = replace(sample, tracks={**sample.tracks, **new}, meta=meta)
         labels = agreement.label(
-            changed.tracks, changed.rules, changed.queries, changed.size_hw, config
+            changed.tracks,
+            changed.rules,
+            changed.queries,
+            changed.size_hw,
+            config,
+            changed.evidence,
         )
         verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
         changed = replace(changed, labels=labels, verdict=verdict)
@@ -313,7 +318,9 @@ def _labelled(
         for name, result in results.items()
     }
     rules = {name: infos[name].rule for name in tracks}
-    labels = agreement.label(tracks, rules, clip.queries, clip.frames.shape[1:3], config)
+    evidence = {name: infos[name].evidence for name in tracks}
+    size_hw = clip.frames.shape[1:3]
+    labels = agreement.label(tracks, rules, clip.queries, size_hw, config, evidence)
     return Sample(
         clip.key,
         clip.mp4,

@@ -156,9 +156,12 @@ def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
     """A row per policy: how right its labels are."""
     samples, clips = zip(*with_truth(experiment, world), strict=True)
     tracks = {name: [sample.tracks[name] for sample in samples] for name in samples[0].tracks}
-    rules = samples[0].rules
+    rules, evidence = samples[0].rules, samples[0].evidence
     rows = [
-        {"policy": policy, **score_policy(policy, tracks, rules, clips, AgreementConfig())}
+        {
+            "policy": policy,
+            **score_policy(policy, tracks, rules, clips, AgreementConfig(), 0, evidence),
+        }
         for policy in experiment.policies
     ]
     return pd.DataFrame(rows)

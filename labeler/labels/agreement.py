@@ -6,6 +6,10 @@ It filters and selects, never blends: the mean of the teachers trains a worse st
 random teacher (CoTracker3, table 8). Distances are px of the 256 x 256 raster, whatever the clip's
 size. A teacher that failed is NaN in its own row of axis K.
 
+Teachers whose tracks rest on the same evidence (`TeacherInfo.evidence`) are a family: they fail
+together, so together they are one opinion, and each has an equal part of it. Shares and sums over
+teachers are shares and sums of opinions; with all families of one they are plain counts.
+
 `agree_plain` is how people read the rule, `agree` is what runs; a test holds them equal.
 """
 
@@ -22,6 +26,8 @@ from teachers.tracks import has_position
 
 RASTER = 256
 DISPUTED, VISIBLE, OCCLUDED = 0, 1, 2
+TIE = 1e-6
+"""Opinions are sums of parts such as 1/3: what is so near to equal is equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,8 @@ class Labels:
     """What the teachers agree on, per query and frame."""
 
     support: np.ndarray
-    """float32 [N, T] in [0, 1]: of the teachers with finite xy, the share that sees the point
-    within tau of the medoid."""
+    """float32 [N, T] in [0, 1]: of the opinions of the teachers with finite xy, the share that sees
+    the point within tau of the medoid."""
     spread: np.ndarray
     """float32 [N, T] px of the 256 raster: median distance of the seeing teachers to their medoid;
     NaN if none sees it."""
@@ -88,12 +94,18 @@ class Stack:
     or does not cover a frame."""
     sees: np.ndarray
     """bool [K, N, T]: each teacher's own visible rule applied; False where xy is NaN."""
+    families: tuple[str, ...]
+    """The evidence of each: teachers of equal evidence are one opinion."""
 
 
 def stack(
-    tracks: Mapping[str, Tracks], rules: Mapping[str, VisibleRule], size_hw: tuple[int, int]
+    tracks: Mapping[str, Tracks],
+    rules: Mapping[str, VisibleRule],
+    size_hw: tuple[int, int],
+    evidence: Mapping[str, str] | None = None,
 ) -> Stack:
-    """Tracks in px of a clip of `size_hw`, by teacher, as one `Stack`."""
+    """Tracks in px of a clip of `size_hw`, by teacher, as one `Stack`. `evidence` is each teacher's
+    `TeacherInfo.evidence`; one that it does not name is like no other."""
     names = tuple(sorted(tracks))
     height, width = size_hw
     scale = np.array([RASTER / width, RASTER / height], np.float32)
@@ -101,7 +113,21 @@ def stack(
         names,
         np.stack([tracks[name].xy * scale for name in names]),
         np.stack([rules[name](tracks[name]) for name in names]),
+        tuple((evidence or {}).get(name) or f"teacher:{name}" for name in names),
     )
+
+
+def opinions(
+    xy: np.ndarray,  # [K, N, T, 2]
+    families: Sequence[str] | None,  # K
+) -> np.ndarray:  # float [K, N, T]
+    """How much each teacher counts: of the n teachers of a family that have a position, each 1 / n;
+    0 where it has none. None: each teacher is a family."""
+    tracking = has_position(xy)
+    if families is None or len(set(families)) == len(families):
+        return tracking.astype(float)
+    same = np.array([[a == b for b in families] for a in families], float)
+    return np.where(tracking, 1 / np.maximum(np.tensordot(same, tracking, 1), 1), 0.0)
 
 
 def agree(
@@ -109,9 +135,10 @@ def agree(
     sees: np.ndarray,  # [K, N, T]  bool
     query_frames: np.ndarray,  # [N] int
     config: AgreementConfig,
+    families: Sequence[str] | None = None,  # K; None: each teacher is one
 ) -> Labels:
     """Labels of one clip. See `agree_plain` for the rule in a few lines."""
-    return judge(xy, sees, query_frames, *medoids(xy, sees), config)
+    return judge(xy, sees, query_frames, *medoids(xy, sees, families), config, families)
 
 
 def judge(
@@ -121,17 +148,18 @@ def judge(
     medoid: np.ndarray,  # [N, T] int
     distance: np.ndarray,  # [K, N, T] px of the 256 raster
     config: AgreementConfig,
+    families: Sequence[str] | None = None,
 ) -> Labels:
     """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be
     tried at the price of one."""
-    finite = has_position(xy)
-    count = finite.sum(0)
-    support = (sees & (distance <= config.tau_px)).sum(0) / np.maximum(count, 1)
+    weight = opinions(xy, families)
+    count = weight.sum(0)
+    support = _sum(weight, sees & (distance <= config.tau_px)) / np.maximum(count, 1)
     spread = _median_over_teachers(np.where(sees, distance, np.nan))
-    seen = sees.sum(0)
-    state = np.where(
-        2 * seen > count, VISIBLE, np.where(2 * (count - seen) > count, OCCLUDED, DISPUTED)
-    ).astype(np.uint8)
+    more_see = 2 * _sum(weight, sees) - count
+    state = np.where(more_see > TIE, VISIBLE, np.where(more_see < -TIE, OCCLUDED, DISPUTED)).astype(
+        np.uint8
+    )
     good = ((state == VISIBLE) & _at_least(support, config.min_support)) | (state == OCCLUDED)
     valid = run_through(good, query_frames)
     shown = valid & (state == VISIBLE)
@@ -144,18 +172,22 @@ def judge(
 def medoids(
     xy: np.ndarray,  # [K, N, T, 2]
     sees: np.ndarray,  # [K, N, T] bool
+    families: Sequence[str] | None = None,  # K; None: each teacher is one
 ) -> tuple[np.ndarray, np.ndarray]:  # int [N, T], float32 [K, N, T]
     """The seeing teacher nearest to all seeing teachers (-1 if none sees), and every teacher's
-    distance to it (NaN likewise).
+    distance to it (NaN likewise). A distance counts as much as the opinion of the teacher to which
+    it is.
 
     Ties go to the first name, so that the order in which teachers were added does not matter.
     """
     k = len(xy)
+    weight = opinions(xy, families)
     total = np.where(sees, 0.0, np.inf)
     for i in range(k):
         for j in range(k):
             if i != j:
-                total[i] += np.where(sees[i] & sees[j], _distance(xy[i], xy[j]), 0.0)
+                away = weight[j] * _distance(xy[i], xy[j])
+                total[i] += np.where(sees[i] & sees[j], away, 0.0)
     medoid = np.where(sees.any(0), total.argmin(0), -1)
     centre = np.take_along_axis(xy, np.maximum(medoid, 0)[None, ..., None], axis=0)[0]
     centre = np.where(medoid[..., None] >= 0, centre, np.nan)
@@ -167,10 +199,11 @@ def agreeing(
     sees: np.ndarray,  # [K, N, T] bool
     state: np.ndarray,  # [N, T] uint8
     tau_px: float,
+    families: Sequence[str] | None = None,  # K; None: each teacher is one
 ) -> np.ndarray:  # bool [K, N, T]
     """Where each teacher agrees itself: it sees the point within tau of the medoid, or says
     occluded where `state` is occluded."""
-    _, distance = medoids(xy, sees)
+    _, distance = medoids(xy, sees, families)
     finite = has_position(xy)
     return (sees & (distance <= tau_px)) | (finite & ~sees & (state == OCCLUDED))
 
@@ -181,6 +214,7 @@ def label(
     queries: np.ndarray,
     size_hw: tuple[int, int],
     config: AgreementConfig,
+    evidence: Mapping[str, str] | None = None,
 ) -> Labels:
     """Labels from stored tracks in px of the clip: what `label` and `relabel` write.
 
@@ -190,10 +224,16 @@ def label(
         queries: float32 [N, 3] as (t, x, y).
         size_hw: height and width of the clip in px.
         config: thresholds, in the 256 raster.
+        evidence: each teacher's `TeacherInfo.evidence`; None: each is like no other.
     """
-    stacked = stack(tracks, rules, size_hw)
-    labels = agree(stacked.xy, stacked.sees, queries[:, 0].astype(int), config)
-    settings = {**asdict(config), "teachers": {name: str(rules[name]) for name in stacked.names}}
+    stacked = stack(tracks, rules, size_hw, evidence)
+    query_frames = queries[:, 0].astype(int)
+    labels = agree(stacked.xy, stacked.sees, query_frames, config, stacked.families)
+    settings = {
+        **asdict(config),
+        "teachers": {name: str(rules[name]) for name in stacked.names},
+        "evidence": dict(zip(stacked.names, stacked.families, strict=True)),
+    }
     return Labels(labels.support, labels.spread, labels.state, labels.valid, labels.keep, settings)
 
 
@@ -218,10 +258,15 @@ def extent(xy: np.ndarray, medoid: np.ndarray, shown: np.ndarray) -> np.ndarray:
 
 
 def agree_plain(
-    xy: np.ndarray, sees: np.ndarray, query_frames: Sequence[int], config: AgreementConfig
+    xy: np.ndarray,
+    sees: np.ndarray,
+    query_frames: Sequence[int],
+    config: AgreementConfig,
+    families: Sequence[str] | None = None,
 ) -> Labels:
     """`agree`, one point and frame at a time."""
     k, n, t = sees.shape
+    family = families or range(k)
     support, spread = np.zeros((n, t), np.float32), np.full((n, t), np.nan, np.float32)
     state, valid, keep = np.zeros((n, t), np.uint8), np.zeros((n, t), bool), np.zeros(n, bool)
     for i in range(n):
@@ -229,19 +274,26 @@ def agree_plain(
         for f in range(t):
             tracking = [a for a in range(k) if np.isfinite(xy[a, i, f]).all()]
             seeing = [a for a in tracking if sees[a, i, f]]
-            if len(seeing) * 2 > len(tracking):
-                state[i, f] = VISIBLE
-            elif len(seeing) * 2 < len(tracking):
-                state[i, f] = OCCLUDED
+            weight = {a: 1 / sum(family[a] == family[b] for b in tracking) for a in tracking}
+            whole, seen = sum(weight.values()), sum(weight[a] for a in seeing)
+            if abs(2 * seen - whole) > TIE:
+                state[i, f] = VISIBLE if 2 * seen > whole else OCCLUDED
             if seeing:
                 sums = [
-                    sum(float(_distance(xy[a, i, f], xy[b, i, f])) for b in seeing if b != a)
+                    sum(
+                        weight[b] * float(_distance(xy[a, i, f], xy[b, i, f]))
+                        for b in seeing
+                        if b != a
+                    )
                     for a in seeing
                 ]
                 centres[f] = xy[seeing[int(np.argmin(sums))], i, f]
-                distances = [_distance(xy[a, i, f], centres[f].astype(np.float32)) for a in seeing]
-                support[i, f] = sum(d <= config.tau_px for d in distances) / len(tracking)
-                spread[i, f] = np.median(distances)
+                distances = {
+                    a: _distance(xy[a, i, f], centres[f].astype(np.float32)) for a in seeing
+                }
+                near = [a for a in seeing if distances[a] <= config.tau_px]
+                support[i, f] = sum(weight[a] for a in near) / whole
+                spread[i, f] = np.median(list(distances.values()))
 
         def is_good(f: int, i: int = i) -> bool:
             return state[i, f] == OCCLUDED or (
@@ -258,6 +310,11 @@ def agree_plain(
         if config.min_motion_px > 0 and keep[i]:
             keep[i] = np.linalg.norm(np.ptp(centres[shown], axis=0)) >= config.min_motion_px
     return Labels(support, spread, state, valid, keep)
+
+
+def _sum(weight: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """[N, T]: the sum over teachers of `weight` [K, N, T] where `of` [K, N, T]."""
+    return np.where(of, weight, 0.0).sum(0)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

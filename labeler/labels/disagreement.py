@@ -8,7 +8,7 @@ the 256 x 256 raster.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from labeler.labels.agreement import (
+    DISPUTED,
     OCCLUDED,
     VISIBLE,
     AgreementConfig,
     Labels,
+    Stack,
     extent,
     judge,
     medoids,
@@ -29,6 +31,14 @@ from labeler.labels.sample import Sample
 
 DISTANCES_A_CLIP = 20_000
 """Of each pair of teachers, so many distances of a clip enter the median at most, evenly chosen."""
+STATES = {"visible": VISIBLE, "occluded": OCCLUDED, "disputed": DISPUTED}
+OFF_PX, REPEAT_PX = 4.0, 2.0
+"""A teacher farther away than the first is far off; two that are nearer than the second are at one
+place."""
+LEAST_POSITIONS = 50
+"""So many positions make a share."""
+NEARLY_ONE = 0.25
+"""Teachers that share so much of their errors are no two opinions."""
 MOTION_PX = (2.0, 8.0, 32.0)
 """Bounds of the classes of motion."""
 
@@ -57,6 +67,126 @@ def teacher_distances(samples: Iterable[Sample]) -> pd.DataFrame:
     return table
 
 
+def repeated_errors(samples: Iterable[Sample]) -> pd.DataFrame:
+    """How far two teachers are one: of the positions where the teacher of the row is far off, the
+    share in which that of the column sees the point there too.
+
+    Nobody knows the truth here. A teacher counts as far off where at least two others of different
+    evidence see the point within `REPEAT_PX` of each other, and it sees it more than `OFF_PX` from
+    both; the column's teacher is none of those two. So four teachers are needed, of three kinds of
+    evidence at least.
+
+    Returns:
+        A square table; NaN on the diagonal and where fewer than `LEAST_POSITIONS` can be counted.
+    """
+    off: dict[tuple[str, str], int] = defaultdict(int)
+    repeated: dict[tuple[str, str], int] = defaultdict(int)
+    names: set[str] = set()
+    for sample in samples:
+        stacked = stack(sample.tracks, sample.rules, sample.size_hw, sample.evidence)
+        names.update(stacked.names)
+        for (a, b), (there, both) in _repeats(stacked).items():
+            off[a, b] += there
+            repeated[a, b] += both
+    table = pd.DataFrame(np.nan, index=sorted(names), columns=sorted(names))
+    for (a, b), there in off.items():
+        if there >= LEAST_POSITIONS:
+            table.loc[a, b] = repeated[a, b] / there
+    return table
+
+
+def _repeats(stacked: Stack) -> dict[tuple[str, str], tuple[int, int]]:
+    """Of one clip, by pair of teachers: where the first is far off, and where the second is there
+    too."""
+    k, xy, sees = len(stacked.names), stacked.xy, stacked.sees
+    with np.errstate(invalid="ignore"):
+        away = {
+            (i, j): np.where(
+                sees[i] & sees[j], np.hypot(*np.moveaxis(xy[i] - xy[j], -1, 0)), np.nan
+            )
+            for i, j in combinations(range(k), 2)
+        }
+        away |= {(j, i): distance for (i, j), distance in away.items()}
+        witnesses = {
+            (i, j): away[i, j] <= REPEAT_PX
+            for i, j in combinations(range(k), 2)
+            if stacked.families[i] != stacked.families[j]
+        }
+        found = {}
+        for a in range(k):
+            lost = {
+                pair: agree & (away[a, pair[0]] > OFF_PX) & (away[a, pair[1]] > OFF_PX)
+                for pair, agree in witnesses.items()
+                if a not in pair
+            }
+            for b in range(k):
+                parts = [mask for pair, mask in lost.items() if b not in pair]
+                if a != b and parts:
+                    there = np.logical_or.reduce(parts)
+                    both = there & (away[a, b] <= REPEAT_PX)
+                    found[stacked.names[a], stacked.names[b]] = int(there.sum()), int(both.sum())
+    return found
+
+
+def nearly_one(repeats: pd.DataFrame, evidence: Mapping[str, str]) -> list[str]:
+    """A sentence for each two teachers that `repeated_errors` shows to be nearly one, the most
+    alike first."""
+    said = []
+    for a, b in combinations(repeats.index, 2):
+        shares = {(one, other): repeats.loc[one, other] for one, other in ((a, b), (b, a))}
+        (one, other), share = max(shares.items(), key=lambda item: np.nan_to_num(item[1], nan=-1))
+        if share >= NEARLY_ONE:
+            same = evidence.get(a) and evidence.get(a) == evidence.get(b)
+            counted = (
+                f"they count for one opinion ({evidence[a]})"
+                if same
+                else "and yet they count for two opinions: leave one of them out, or declare the "
+                "same evidence"
+            )
+            said.append(
+                (
+                    share,
+                    f"{a} and {b} are nearly one: where {one} is far off, {other} is at the "
+                    f"same wrong place in {share:.0%}; {counted}.",
+                )
+            )
+    return [text for _, text in sorted(said, key=lambda pair: -pair[0])]
+
+
+def by_state(samples: Iterable[Sample]) -> pd.DataFrame:
+    """What the labels say, and how sure it is: a row for visible, occluded, and disputed.
+
+    Returns:
+        share of all points and frames; valid_share, of those, in the valid run; apart_px, the
+        median distance of two teachers' positions there, seen or not: where it is large, the
+        positions that are stored for such frames cannot all be right.
+    """
+    frames, valid = np.zeros(len(STATES), int), np.zeros(len(STATES), int)
+    apart: dict[int, list[np.ndarray]] = defaultdict(list)
+    for sample in samples:
+        stacked = stack(sample.tracks, sample.rules, sample.size_hw)
+        for state in STATES.values():
+            here = sample.labels.state == state
+            frames[state] += here.sum()
+            valid[state] += (here & sample.labels.valid).sum()
+            for i, j in combinations(range(len(stacked.names)), 2):
+                distance = np.hypot(*(stacked.xy[i] - stacked.xy[j])[here].T)
+                distance = distance[np.isfinite(distance)]
+                apart[state].append(distance[:: max(1, len(distance) // DISTANCES_A_CLIP)])
+    medians = {
+        state: float(np.median(np.concatenate(parts))) if sum(map(len, parts)) else np.nan
+        for state, parts in apart.items()
+    }
+    return pd.DataFrame(
+        {
+            "share": [frames[state] / max(frames.sum(), 1) for state in STATES.values()],
+            "valid_share": [valid[state] / max(frames[state], 1) for state in STATES.values()],
+            "apart_px": [medians.get(state, np.nan) for state in STATES.values()],
+        },
+        index=list(STATES),
+    )
+
+
 def kept_by_sampler(samples: Iterable[Sample]) -> pd.DataFrame:
     """How many queries of each sampler are kept: queries, kept, share."""
     return _shares(
@@ -75,8 +205,8 @@ def kept_by_motion(samples: Iterable[Sample]) -> pd.DataFrame:
     classes.append(f">= {MOTION_PX[-1]:g} px")
     rows = []
     for sample in samples:
-        stacked = stack(sample.tracks, sample.rules, sample.size_hw)
-        medoid, _ = medoids(stacked.xy, stacked.sees)
+        stacked = stack(sample.tracks, sample.rules, sample.size_hw, sample.evidence)
+        medoid, _ = medoids(stacked.xy, stacked.sees, stacked.families)
         moves = extent(stacked.xy, medoid, sample.labels.state == VISIBLE)
         which = np.searchsorted(MOTION_PX, moves, side="right")
         rows += [
@@ -111,11 +241,13 @@ def what_if(
     kept, labels = np.zeros(len(configs), int), np.zeros(len(configs), int)
     queries = positions = 0
     for sample in samples:
-        stacked = stack(sample.tracks, sample.rules, sample.size_hw)
-        medoid, distance = medoids(stacked.xy, stacked.sees)
+        stacked = stack(sample.tracks, sample.rules, sample.size_hw, sample.evidence)
+        medoid, distance = medoids(stacked.xy, stacked.sees, stacked.families)
         asked = sample.queries[:, 0].astype(int)
         for number, config in enumerate(configs):
-            judged = judge(stacked.xy, stacked.sees, asked, medoid, distance, config)
+            judged = judge(
+                stacked.xy, stacked.sees, asked, medoid, distance, config, stacked.families
+            )
             kept[number] += judged.keep.sum()
             labels[number] += (
                 judged.valid & (judged.state == VISIBLE) & judged.keep[:, None]

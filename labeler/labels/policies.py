@@ -75,6 +75,7 @@ def choose(
     *,
     verdict: ClipVerdict | None = None,
     trust: TrustConfig | None = None,
+    evidence: Mapping[str, str] | None = None,
 ) -> Target:
     """The labels of one clip by `policy`.
 
@@ -84,6 +85,7 @@ def choose(
     clip = Candidates(
         tracks=tracks,
         rules=rules,
+        evidence=evidence or {},
         queries=queries,
         size_hw=size_hw,
         agreement=config or AgreementConfig(),
@@ -171,8 +173,11 @@ class RandomAgreeing(LabelPolicy):
 
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         xy, sees = clip.stack.xy, clip.stack.sees
-        labels = agree(xy, sees, clip.queries[:, 0].astype(int), clip.agreement)
-        agrees = agreeing(xy, sees, labels.state, clip.agreement.tau_px) & labels.valid
+        labels = agree(
+            xy, sees, clip.queries[:, 0].astype(int), clip.agreement, clip.stack.families
+        )
+        tau_px, families = clip.agreement.tau_px, clip.stack.families
+        agrees = agreeing(xy, sees, labels.state, tau_px, families) & labels.valid
         shown = agrees & sees & (labels.state == VISIBLE)
         enough = shown.sum(-1) >= clip.agreement.min_visible_frames
         return _from_one_teacher(clip, agrees, _draw(enough, rng))
@@ -221,7 +226,7 @@ class Medoid(LabelPolicy):
     """The teacher nearest to all that see the point, frame by frame."""
 
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
-        medoid, _ = medoids(clip.stack.xy, clip.stack.sees)
+        medoid, _ = medoids(clip.stack.xy, clip.stack.sees, clip.stack.families)
         place = np.take_along_axis(clip.stack.xy, np.maximum(medoid, 0)[None, ..., None], axis=0)
         return _where_agreed(clip, place[0], medoid)
 
@@ -331,7 +336,8 @@ def _from_one_teacher(clip: Candidates, use: np.ndarray, drawn: np.ndarray) -> T
 def _where_agreed(clip: Candidates, xy: np.ndarray, teacher: np.ndarray) -> Target:
     """Places `xy` [N, T, 2] (px of the raster) where the teachers agree that the point is
     visible."""
-    labels = agree(clip.stack.xy, clip.stack.sees, clip.queries[:, 0].astype(int), clip.agreement)
+    stacked, query_frames = clip.stack, clip.queries[:, 0].astype(int)
+    labels = agree(stacked.xy, stacked.sees, query_frames, clip.agreement, stacked.families)
     visible, kept = labels.state == VISIBLE, labels.valid & labels.keep[:, None]
     used = kept & visible
     return Target(

@@ -58,6 +58,9 @@ class Candidates:
     """Raw tracks by teacher, [N, T, ...] each, px of the clip; NaN where a teacher failed."""
     rules: Mapping[str, VisibleRule]
     """When each teacher sees a point."""
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    """What each teacher's tracks rest on (`TeacherInfo.evidence`): teachers of equal evidence are
+    one opinion. One that is not named is like no other."""
     queries: np.ndarray
     """float32 [N, 3] as (t, x, y), px of the clip."""
     size_hw: tuple[int, int]
@@ -81,7 +84,7 @@ class Candidates:
     @cached_property
     def stack(self) -> Stack:
         """`xy` [K, N, T, 2] px of the 256 x 256 raster, and `sees` [K, N, T]."""
-        return stack(self.tracks, self.rules, self.size_hw)
+        return stack(self.tracks, self.rules, self.size_hw, self.evidence)
 
     @property
     def to_clip(self) -> np.ndarray:

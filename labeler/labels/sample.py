@@ -9,7 +9,7 @@ import numpy as np
 
 from labeler.labels.agreement import Labels
 from labeler.labels.verdict import ClipVerdict
-from teachers import Tracks, VisibleRule
+from teachers import TeacherInfo, Tracks, VisibleRule
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Sample:
         """Each teacher's visible rule."""
         return {
             name: VisibleRule.parse(info["visible_rule"])
+            for name, info in self.meta["teachers"].items()
+        }
+
+    @property
+    def evidence(self) -> dict[str, str]:
+        """What each teacher's tracks rest on; of a shard of before what is known of its teacher."""
+        return {
+            name: TeacherInfo.from_json(info).evidence
             for name, info in self.meta["teachers"].items()
         }
 

@@ -104,7 +104,12 @@ def relabel(
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         labels = agreement.label(
-            sample.tracks, sample.rules, sample.queries, sample.size_hw, config
+            sample.tracks,
+            sample.rules,
+            sample.queries,
+            sample.size_hw,
+            config,
+            sample.evidence,
         )
         changed = replace(sample, labels=labels)
         if version != record.verifier:

@@ -62,8 +62,8 @@ def _support(axes: Axes, sample: Sample) -> None:
 
 
 def _distances(axes: Axes, sample: Sample) -> None:
-    stacked = stack(sample.tracks, sample.rules, sample.size_hw)
-    _, distance = medoids(stacked.xy, stacked.sees)
+    stacked = stack(sample.tracks, sample.rules, sample.size_hw, sample.evidence)
+    _, distance = medoids(stacked.xy, stacked.sees, stacked.families)
     seen = np.ma.masked_invalid(np.where(stacked.sees, distance, np.nan))
     for k, name in enumerate(stacked.names):
         axes.plot(seen[k].mean(0).filled(np.nan), color=tracker_colour(k), label=_short(name))

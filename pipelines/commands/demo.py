@@ -53,7 +53,7 @@ from student.evaluation.labels import BEST, LABEL_FIGURES, LABEL_SHARES, score_p
 from student.synth.scene import SynthClip, SynthConfig, generate
 from student.training.config import TrainConfig
 from student.training.schedule import ScheduleConfig
-from teachers import CheckpointError, ConfigError, Teacher, Tracks, TransientError, VisibleRule
+from teachers import CheckpointError, ConfigError, Teacher, Tracks, TransientError
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.pull import pull
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
@@ -109,9 +109,7 @@ def run(config: DemoConfig) -> int:
     ]
     loaded = {name: teachers.load(name, mode="label") for name in names}
     tracks, scores = score_trackers(loaded, clips)
-    policies = score_policies(
-        tracks, {name: teacher.info.rule for name, teacher in loaded.items()}, clips
-    )
+    policies = score_policies(tracks, loaded, clips)
     say(scores.to_string(index=False, float_format="%.1f"))
     say(policies.to_string(index=False, float_format="%.1f"))
 
@@ -219,14 +217,16 @@ def score_trackers(
 
 def score_policies(
     tracks: Mapping[str, Sequence[Tracks]],
-    rules: Mapping[str, VisibleRule],
+    trackers: Mapping[str, Teacher],
     clips: Sequence[SynthClip],
 ) -> pd.DataFrame:
     """A row per label policy: what it would teach, shares in percent."""
     config = AgreementConfig()
+    rules = {name: tracker.info.rule for name, tracker in trackers.items()}
+    evidence = {name: tracker.info.evidence for name, tracker in trackers.items()}
     table = pd.DataFrame(
         [
-            {"policy": policy, **score_policy(policy, tracks, rules, clips, config)}
+            {"policy": policy, **score_policy(policy, tracks, rules, clips, config, 0, evidence)}
             for policy in POLICIES
         ]
     )

@@ -75,6 +75,9 @@ class EvalCommand:
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     """Thresholds of the policies."""
     trust: TrustConfig = field(default_factory=TrustConfig)
+    queries: int = 256
+    """With --policy, a clip with fewer queries gets more, drawn as for labels: the verifier judges
+    a point by its neighbours. Their labels do not count."""
     dataset: Literal[
         "procedural",
         "npz",
@@ -121,6 +124,8 @@ class EvalCommand:
             )
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"--clips {self.clips}: must be at least 1.")
+        if self.queries < 0:
+            raise ConfigError(f"--queries {self.queries}: must be 0 or more.")
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed}: must be 0 or more.")
         if (self.dataset == "procedural") != (self.root is None):
@@ -170,7 +175,13 @@ def run(command: EvalCommand) -> int:
     )
     if command.policies:
         labels, scores = compare_policies(
-            command.policies, trackers, shown, command.agreement, command.seed, command.trust
+            command.policies,
+            trackers,
+            shown,
+            command.agreement,
+            command.seed,
+            command.trust,
+            command.queries,
         )
     else:
         labels, scores = {}, compare(trackers, shown, command.query_mode)

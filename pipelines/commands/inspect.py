@@ -133,15 +133,25 @@ def _how(config: InspectConfig, shown: int, there: int) -> str:
 def _say_measures(measures: DatasetMeasures, clips: int) -> None:
     thresholds = measures.thresholds.pivot(index="tau_px", columns="min_support", values="share")
     thresholds.columns = [f"support >= {least:g}, share" for least in thresholds.columns]
+    repeats = measures.repeats.add_suffix(", share", axis="columns")
     say(f"\nmeasured on {measures.clips:,} of {clips:,} clips:")
     for title, frame in (
         ("kept, by sampler", measures.by_sampler),
         ("kept, by motion (px of the 256 raster)", measures.by_motion),
+        (
+            "what the labels say (apart_px: between two teachers there)",
+            measures.by_state,
+        ),
         ("median distance, px of the 256 raster", measures.distances),
+        ("where it is far off, this one is at the same wrong place, share", repeats),
         ("kept with another tau, px", thresholds),
     ):
+        if frame is repeats and not measures.repeats.notna().any(axis=None):
+            continue  # fewer than four teachers, or than three kinds
         if frame is not measures.distances or len(frame) > 1:
             say(_table(title, frame))
+    for sentence in measures.nearly_one:
+        say(f"warning: {harmless(sentence)}")
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:

@@ -63,6 +63,7 @@ def labels_as_truth(
             config,
             verdict=clip.verdict,
             trust=trust,
+            evidence=clip.evidence,
         )
         xy, visible = target.xy, target.visible & target.used
     height, width = clip.size_hw

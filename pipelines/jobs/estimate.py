@@ -120,7 +120,12 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
                 tracks[name] = stored(result)
             rules = {name: trackers.infos[name].rule for name in tracks}
             labels = agreement.label(
-                tracks, rules, clip.queries, clip.frames.shape[1:3], config.agreement
+                tracks,
+                rules,
+                clip.queries,
+                clip.frames.shape[1:3],
+                config.agreement,
+                {name: trackers.infos[name].evidence for name in tracks},
             )
             meta = {**clip.meta, "teachers": info_to_meta(trackers.infos)}
             sample = Sample(clip.key, clip.mp4, clip.queries, clip.sampler, tracks, labels, meta)

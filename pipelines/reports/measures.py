@@ -36,8 +36,15 @@ class DatasetMeasures:
     to be occluded."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
+    by_state: pd.DataFrame
+    """The columns of `labeler.labels.disagreement.by_state`."""
     distances: pd.DataFrame
     """Median, by pair of teachers."""
+    repeats: pd.DataFrame
+    """Where the teacher of the row is far off, the share in which that of the column is there too;
+    NaN where that cannot be told."""
+    nearly_one: tuple[str, ...]
+    """A sentence for each two teachers that are hardly two opinions."""
     thresholds: pd.DataFrame
     """What other tau and least support would keep; the columns of
     `labeler.labels.disagreement.what_if`."""
@@ -68,13 +75,18 @@ def measure(clips: Sequence[Clip], dataset: Dataset) -> DatasetMeasures:
         counts += np.histogram(
             clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1)
         )[0]
+    repeats = disagreement.repeated_errors(clips)
+    evidence = {name: kind for clip in clips for name, kind in clip.evidence.items()}
     return DatasetMeasures(
         clips=len(clips),
         agreement=base,
         histogram=counts / max(counts.sum(), 1),
         by_sampler=disagreement.kept_by_sampler(clips),
         by_motion=disagreement.kept_by_motion(clips),
+        by_state=disagreement.by_state(clips),
         distances=disagreement.teacher_distances(clips),
+        repeats=repeats,
+        nearly_one=tuple(disagreement.nearly_one(repeats, evidence)),
         thresholds=disagreement.what_if(
             clips, sorted({*TAUS_PX, base.tau_px}), sorted({*SUPPORTS, base.min_support}), base
         ).drop(columns="queries"),

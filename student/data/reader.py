@@ -207,6 +207,7 @@ def _read_tracks(
     return frames, Candidates(
         tracks=tracks,
         rules={name: _info(clip, name).rule for name in names},
+        evidence={name: _info(clip, name).evidence for name in names},
         queries=queries,
         size_hw=(entry.height, entry.width),
         verdict=verdict,

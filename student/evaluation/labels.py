@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from labeler.clips.queries import QueryConfig, sample_queries
 from labeler.labels.agreement import RASTER, AgreementConfig
 from labeler.labels.policies import Policy, Target, choose, uses_verdict
 from labeler.labels.trust import TrustConfig
@@ -110,6 +111,7 @@ def score_policy(
     clips: Sequence[TestClip],
     config: AgreementConfig,
     seed: int = 0,
+    evidence: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """How right the labels of a policy are.
 
@@ -117,6 +119,7 @@ def score_policy(
         tracks: by teacher, of each clip.
         rules: each teacher's visible rule.
         seed: of what the policy draws.
+        evidence: each teacher's `TeacherInfo.evidence`; None: each is like no other.
 
     Returns:
         The figures of `LABEL_FIGURES`, over all clips.
@@ -124,7 +127,7 @@ def score_policy(
     rng, score = np.random.default_rng(seed), LabelScore()
     for number, clip in enumerate(clips):
         found = {name: each[number] for name, each in tracks.items()}
-        score.add(labels_of(policy, found, rules, clip, rng, config), clip)
+        score.add(labels_of(policy, found, rules, clip, rng, config, evidence=evidence), clip)
     return score.figures()
 
 
@@ -137,6 +140,7 @@ def labels_of(
     config: AgreementConfig,
     verdict: ClipVerdict | None = None,
     trust: TrustConfig | None = None,
+    evidence: Mapping[str, str] | None = None,
 ) -> Target:
     """What a policy makes of the teachers' tracks of a clip with truth; `verdict` is that of the
     shipped verifier, made here where a policy looks at it and none is given."""
@@ -154,6 +158,7 @@ def labels_of(
         clip.visible,
         verdict=verdict,
         trust=trust,
+        evidence=evidence,
     )
 
 
@@ -164,10 +169,15 @@ def compare_policies(
     config: AgreementConfig,
     seed: int = 0,
     trust: TrustConfig | None = None,
+    least_queries: int = 0,
 ) -> tuple[dict[str, LabelScore], pd.DataFrame]:
     """Each teacher's own labels, and those that each policy makes of all of them.
 
     One clip at a time is in memory.
+
+    Args:
+        least_queries: a clip with fewer gets more, drawn as for labels: a verifier judges a point
+            by its neighbours. Their labels do not count.
 
     Returns:
         The scores over all clips, by the names of `trackers`, then of `policies`; and a row per
@@ -176,23 +186,50 @@ def compare_policies(
     scores = {name: LabelScore() for name in (*trackers, *policies)}
     rngs = {name: np.random.default_rng(seed) for name in scores}
     rules = {name: tracker.info.rule for name, tracker in trackers.items()}
+    evidence = {name: tracker.info.evidence for name, tracker in trackers.items()}
     rows = []
     for clip in clips:
+        asked = with_neighbours(clip, least_queries)
         tracks = {
-            name: tracker.track(clip.frames, clip.queries) for name, tracker in trackers.items()
+            name: tracker.track(asked.frames, asked.queries) for name, tracker in trackers.items()
         }
         verdict = None
         if any(map(uses_verdict, policies)):
-            verdict = judged(clip.frames, clip.queries, tracks, rules)
+            verdict = judged(asked.frames, asked.queries, tracks, rules)
         for name in scores:
             policy, given = ("random", {name: tracks[name]}) if name in trackers else (name, tracks)
-            target = labels_of(policy, given, rules, clip, rngs[name], config, verdict, trust)
+            of_all = labels_of(
+                policy, given, rules, asked, rngs[name], config, verdict, trust, evidence
+            )
+            target = of_first(of_all, len(clip.queries))
             scores[name].add(target, clip)
             this = LabelScore()
             this.add(target, clip)
             count = {"points": len(clip.queries), "frames": len(clip.frames)}
             rows.append({"labels": name, "clip": clip.name, **count, **this.figures()})
     return scores, pd.DataFrame(rows)
+
+
+def with_neighbours(clip: TestClip, least: int) -> TestClip:
+    """The clip with at least so many queries, those of its own first. Of the others no truth is
+    known: they are visible nowhere."""
+    missing = least - len(clip.queries)
+    if missing <= 0:
+        return clip
+    more = sample_queries(clip.frames, QueryConfig(count=missing), 0).points
+    unknown = np.full((len(more), *clip.xy.shape[1:]), np.nan, np.float32)
+    return replace(
+        clip,
+        queries=np.concatenate([clip.queries, more]).astype(np.float32),
+        xy=np.concatenate([clip.xy, unknown]),
+        visible=np.concatenate([clip.visible, np.zeros(unknown.shape[:2], bool)]),
+    )
+
+
+def of_first(target: Target, queries: int) -> Target:
+    """The labels of so many queries, the first ones."""
+    parts = {name: value[:queries] for name, value in vars(target).items() if value is not None}
+    return replace(target, **parts)
 
 
 def without_hidden_places(clip: TestClip) -> TestClip:

@@ -56,7 +56,9 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Agreemen
 @pytest.mark.parametrize("seed", range(60))
 def test_the_fast_version_equals_the_plain_one(seed):
     xy, sees, frames, config = random_case(seed)
-    fast, plain = agree(xy, sees, frames, config), agree_plain(xy, sees, frames, config)
+    families = (None, ["a", "b", "a", "b", "a"][: len(xy)], ["a"] * len(xy))[seed % 3]
+    fast = agree(xy, sees, frames, config, families)
+    plain = agree_plain(xy, sees, frames, config, families)
     for name in ("state", "valid", "keep"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name), err_msg=name)
         assert getattr(fast, name).dtype == getattr(plain, name).dtype
@@ -120,6 +122,58 @@ def test_the_share_that_agrees_must_reach_min_support(near, of, good):
     labels = agree(xy, sees, np.array([0]), ANY_LENGTH)
     np.testing.assert_allclose(labels.support, near / of, rtol=1e-6)
     assert labels.valid.item() is good
+
+
+def test_teachers_of_one_evidence_are_one_opinion():
+    """Three that fail together at 50, and two of other kinds that are right, at 0 and 1."""
+    xy, sees = on_a_line([[50], [50], [50], [0], [1]], [[1]] * 5)
+    alone = agree(xy, sees, np.array([0]), ANY_LENGTH)
+    assert (alone.support.item(), alone.valid.item()) == (pytest.approx(3 / 5), True)
+    families = ["patch", "patch", "patch", "flow", "network"]
+    medoid, _ = medoids(xy, sees, families)
+    assert medoid.item() == 4  # 49 from the three, 1 from the other
+    labels = agree(xy, sees, np.array([0]), ANY_LENGTH, families)
+    assert labels.support.item() == pytest.approx(2 / 3)
+
+
+def test_a_family_that_disagrees_counts_by_the_share_of_its_teachers():
+    xy, sees = on_a_line([[0], [90], [0], [0]], [[1], [1], [1], [0]])
+    labels = agree(xy, sees, np.array([0]), ANY_LENGTH, ["a", "a", "b", "c"])
+    assert labels.support.item() == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert labels.state.item() == VISIBLE
+    hidden = agree(xy, sees & False, np.array([0]), ANY_LENGTH, ["a", "a", "b", "c"])
+    assert hidden.state.item() == OCCLUDED
+
+
+def test_a_family_outvotes_nobody_on_what_is_hidden():
+    """Three of one family lose the point, two others see it."""
+    xy, sees = on_a_line([[0]] * 5, [[0], [0], [0], [1], [1]])
+    assert agree(xy, sees, np.array([0]), ANY_LENGTH).state.item() == OCCLUDED
+    families = ["a", "a", "a", "b", "c"]
+    assert agree(xy, sees, np.array([0]), ANY_LENGTH, families).state.item() == VISIBLE
+
+
+def test_parts_of_opinions_that_add_up_to_one_are_one():
+    xy, sees = on_a_line([[0]] * 4, [[1], [1], [1], [0]])
+    labels = agree(xy, sees, np.array([0]), ANY_LENGTH, ["a", "a", "a", "b"])
+    assert labels.state.item() == DISPUTED  # three thirds against one
+
+
+def test_of_a_family_only_those_that_track_the_frame_share_its_opinion():
+    xy, sees = on_a_line([[0], [NAN], [NAN], [0], [70]], [[1]] * 5)
+    labels = agree(xy, sees, np.array([0]), ANY_LENGTH, ["a", "a", "a", "b", "c"])
+    assert labels.support.item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_families_of_one_and_one_family_of_all_count_teachers(seed):
+    xy, sees, frames, config = random_case(seed)
+    plain = agree(xy, sees, frames, config)
+    for families in ([f"own-{i}" for i in range(len(xy))], ["all"] * len(xy)):
+        labels = agree(xy, sees, frames, config, families)
+        np.testing.assert_array_equal(labels.state, plain.state)
+        np.testing.assert_array_equal(labels.valid, plain.valid)
+        np.testing.assert_allclose(labels.support, plain.support, atol=1e-6)
 
 
 def test_a_point_exactly_tau_away_agrees():

@@ -169,3 +169,45 @@ def test_policies_are_put_beside_each_teacher_alone():
     ]
     assert len(rows) == 8
     assert set(LABEL_SHARES) < set(rows.columns)
+
+
+def test_teachers_of_one_evidence_are_one_opinion_for_a_policy():
+    """Two of one kind repeat an error; two others are right."""
+    tracks = {name: [still([1] * 4, off_px=10)] for name in "ab"}
+    tracks |= {name: [still([1] * 4)] for name in "cd"}
+    rules = dict.fromkeys(tracks, VisibleRule("v", 0.5))
+    config = AgreementConfig(min_visible_frames=1)
+    given = tracks, rules, [clip_of([1] * 4)], config, 0
+    assert score_policy("medoid", *given)["used"] == 0  # two against two
+    found = score_policy("medoid", *given, {"a": "patch", "b": "patch"})
+    assert (found["used"], found["off_4px"]) == (1, 0)
+
+
+class AtTheQuery(Teacher):
+    """Stands still where it is asked; notes how many points it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.info = TeacherInfo(
+            name="still", architecture="still", mode="label", visible_rule="none"
+        )
+
+    def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
+        self.asked.append(len(queries))
+        xy = np.repeat(queries[:, None, 1:], len(frames), 1)
+        unknown = np.full(xy.shape[:2], np.nan, np.float32)
+        return Tracks(xy.astype(np.float32), unknown, unknown)
+
+
+def test_neighbours_are_tracked_and_judged_but_do_not_count():
+    teacher, config = AtTheQuery(), AgreementConfig(min_visible_frames=1)
+    clip = clip_of([1, 1, 0])
+    scores, rows = compare_policies(
+        ["medoid", "verified"], {"still": teacher}, [clip], config, least_queries=40
+    )
+    assert teacher.asked == [40]
+    assert set(rows["points"]) == {1}
+    assert scores["still"].figures()["used"] == scores["medoid"].figures()["used"] == 1
+    assert (scores["medoid"].visible, scores["verified"].visible) == (1, 1)
+    compare_policies(["medoid"], {"still": teacher}, [clip], config)
+    assert teacher.asked == [40, 1]
