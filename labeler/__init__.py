@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from labeler.labels.agreement import AgreementConfig, Labels, agree
     from labeler.labels.hidden import is_hidden
     from labeler.labels.policies import Policy, choose
+    from labeler.labels.policy import Candidates, LabelPolicy, Target
     from labeler.labels.sample import Sample
+    from labeler.labels.trust import TrustConfig
+    from labeler.labels.verdict import ClipVerdict
     from labeler.labels.verifier import Verifier
     from labeler.show.draw import draw_tracks, rainbow
     from labeler.verifier import judge, majority
@@ -29,14 +32,19 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AgreementConfig": "labeler.labels.agreement",
+    "Candidates": "labeler.labels.policy",
     "Clip": "labeler.dataset.clip",
     "ClipConfig": "labeler.clips.choice",
+    "ClipVerdict": "labeler.labels.verdict",
     "Dataset": "labeler.dataset.dataset",
     "EncodeConfig": "labeler.video.encode",
+    "LabelPolicy": "labeler.labels.policy",
     "Labels": "labeler.labels.agreement",
     "Policy": "labeler.labels.policies",
     "QueryConfig": "labeler.clips.queries",
     "Sample": "labeler.labels.sample",
+    "Target": "labeler.labels.policy",
+    "TrustConfig": "labeler.labels.trust",
     "Verifier": "labeler.labels.verifier",
     "VideoReader": "labeler.video.decode",
     "agree": "labeler.labels.agreement",
@@ -55,14 +63,19 @@ _MODULES = {
 
 __all__ = [
     "AgreementConfig",
+    "Candidates",
     "Clip",
     "ClipConfig",
+    "ClipVerdict",
     "Dataset",
     "EncodeConfig",
+    "LabelPolicy",
     "Labels",
     "Policy",
     "QueryConfig",
     "Sample",
+    "Target",
+    "TrustConfig",
     "Verifier",
     "VideoReader",
     "agree",

@@ -131,6 +131,8 @@ def flags_of(config: type) -> Iterator[str]:
     for name, kind in typing.get_type_hints(config).items():
         flag = name.replace("_", "-")
         yield flag
+        if kind is bool:
+            yield f"no-{flag}"
         if dataclasses.is_dataclass(kind):
             for below in flags_of(kind):
                 yield from (below, f"{flag}.{below}")

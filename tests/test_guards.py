@@ -346,9 +346,10 @@ PUBLIC = {
     teachers: "CheckpointError ConfigError DenseFlow Mode ShardError Stream TapdistillError "
     "Teacher TeacherEntry TeacherError TeacherInfo Tracks TransientError VideoError VisibleRule "
     "entries load load_verifier names",
-    labeler: "AgreementConfig Clip ClipConfig Dataset EncodeConfig Labels Policy QueryConfig "
-    "Sample Verifier VideoReader agree choose decode_clip draw_tracks encode_clip is_hidden judge "
-    "majority open_dataset open_video rainbow sample_queries",
+    labeler: "AgreementConfig Candidates Clip ClipConfig ClipVerdict Dataset EncodeConfig "
+    "LabelPolicy Labels Policy QueryConfig Sample Target TrustConfig Verifier VideoReader agree "
+    "choose decode_clip draw_tracks encode_clip is_hidden judge majority open_dataset open_video "
+    "rainbow sample_queries",
     pipelines: "LabelConfig LabelResult label",
     student: "DataConfig FIGURES LABEL_FIGURES LossConfig Policy ScheduleConfig StepDone "
     "SynthClip SynthConfig TestClip TrainConfig choose compare generate score score_policy "

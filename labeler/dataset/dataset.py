@@ -12,6 +12,8 @@ without scanning its tar.
     ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a
                                            sample of clips
     ds.what_if(tau_px=(1, 2, 4))           # what other thresholds would keep
+    ds.what_if(min_right=(0.5, 0.7, 0.9))  # the same of the verifier's
+    ds.by_policy()                         # what each label policy would take
 
 Tables and summary come from the commit records alone. What is measured on a sample of clips says
 how many they were.
@@ -32,7 +34,8 @@ import pandas as pd
 from labeler.dataset.clip import Clip
 from labeler.dataset.summary import as_html, as_text, summary_rows
 from labeler.io import Storage
-from labeler.labels import AgreementConfig, Sample, disagreement
+from labeler.labels import AgreementConfig, Sample, TrustConfig, disagreement, trying
+from labeler.labels.policies import Policy, without_truth
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz
@@ -176,18 +179,58 @@ class Dataset:
         min_support: float | Sequence[float] = (0.5, 0.6, 0.8),
         clips: int = CLIPS,
         seed: int = 0,
+        *,
+        min_right: float | Sequence[float] | None = None,
+        min_hidden: float | Sequence[float] = TrustConfig.min_hidden,
     ) -> pd.DataFrame:
         """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips;
         other settings as the latest unit's.
 
-        See `labeler.labels.disagreement.what_if` for the columns.
+        With `min_right` (and `min_hidden`) they are thresholds of the verifier, and tau and least
+        support are not looked at. See `labeler.labels.disagreement.what_if` and
+        `labeler.labels.trying.what_if_trusted` for the columns.
+
+        Raises:
+            ConfigError: thresholds of the verifier, and clips that none judged.
         """
-        base = AgreementConfig(**self.records[-1].agreement) if self.records else AgreementConfig()
         drawn = self.drawn(clips, seed)
-        taus, supports = (np.atleast_1d(value).tolist() for value in (tau_px, min_support))
-        table = disagreement.what_if(self.read(drawn), taus, supports, base)
+        if min_right is not None:
+            rights, hiddens = (np.atleast_1d(value).tolist() for value in (min_right, min_hidden))
+            table = trying.what_if_trusted(
+                self.read(drawn), rights, hiddens, self._latest_agreement
+            )
+        else:
+            taus, supports = (np.atleast_1d(value).tolist() for value in (tau_px, min_support))
+            table = disagreement.what_if(self.read(drawn), taus, supports, self._latest_agreement)
         table.insert(2, "clips", len(drawn))
         return table.rename_axis(columns=self._share(drawn))
+
+    def by_policy(
+        self,
+        *policies: Policy,
+        trust: TrustConfig | None = None,
+        clips: int = CLIPS,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """What label policies would take, over at most `clips` drawn clips; without names all that
+        real video can be labelled by, those of installed packages too.
+
+        See `labeler.labels.trying.by_policy` for the columns.
+        """
+        drawn = self.drawn(clips, seed)
+        table = trying.by_policy(
+            self.read(drawn),
+            policies or without_truth(),
+            self._latest_agreement,
+            trust or TrustConfig(),
+            seed,
+        )
+        return table.rename_axis(columns=self._share(drawn))
+
+    @property
+    def _latest_agreement(self) -> AgreementConfig:
+        """Of the latest unit."""
+        return AgreementConfig(**self.records[-1].agreement) if self.records else AgreementConfig()
 
     def __len__(self) -> int:
         return len(self._places)

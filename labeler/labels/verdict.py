@@ -76,6 +76,14 @@ def shipped_version() -> str:
     return _shipped().version
 
 
+def mean_trust(verdict: ClipVerdict | None) -> float | None:
+    """Mean over points and frames of the probability of what the verifier holds to be so: the most
+    trusted place, or that the point is hidden. None without a verdict or a point."""
+    if verdict is None or not verdict.hidden.size:
+        return None
+    return round(float(np.maximum(verdict.best, verdict.hidden).mean(dtype=np.float64)), 4)
+
+
 @cache
 def _shipped() -> Verifier:
     return Verifier.load()

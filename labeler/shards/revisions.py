@@ -12,13 +12,11 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from labeler.clips.recipe import SCHEMA
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
-from labeler.labels import AgreementConfig, ClipVerdict, Labels, Sample, agreement
-from labeler.labels.verdict import judged, shipped_version
+from labeler.labels import AgreementConfig, Labels, Sample, agreement
+from labeler.labels.verdict import judged, mean_trust, shipped_version
 from labeler.shards.members import VERDICT, from_members, members
 from labeler.shards.records import ClipEntry, Record, commit, tar_of
 from labeler.shards.tar import ShardWriter, WrittenShard, read_samples
@@ -152,17 +150,11 @@ def entry(sample: Sample) -> ClipEntry:
         queries=len(sample.queries),
         kept=int(labels.keep.sum()),
         mean_support=round(float(labels.support[used].mean()), 4) if used.any() else None,
-        mean_trust=_mean_trust(sample.verdict),
+        mean_trust=mean_trust(sample.verdict),
         decoder=meta["decoder"],
         truncated=meta["truncated"],
         offsets={},
     )
-
-
-def _mean_trust(verdict: ClipVerdict | None) -> float | None:
-    if verdict is None or not verdict.hidden.size:
-        return None
-    return round(float(np.maximum(verdict.best, verdict.hidden).mean(dtype=np.float64)), 4)
 
 
 def with_offsets(entries: list[ClipEntry], shard: WrittenShard | None) -> list[ClipEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,8 @@ from rich.table import Table
 
 from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.dataset.dataset import Which
+from labeler.labels import TrustConfig
+from labeler.labels.policies import find
 from pipelines.reports.dataset import write_report
 from pipelines.reports.measures import MEASURED, DatasetMeasures, measure, with_teachers
 from pipelines.terminal.console import console, say
@@ -45,6 +47,10 @@ class InspectConfig:
     disagreement."""
     teachers: tuple[str, ...] = ()
     """Show and compare only these teachers; the labels stay those that are stored. Default: all."""
+    policy: tuple[str, ...] = ()
+    """Say what these label policies would take, too, as module:Class; those that are installed are
+    there anyway."""
+    trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0
     """Of the draw."""
 
@@ -54,6 +60,9 @@ class InspectConfig:
                 f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page of more clips is no "
                 "pleasure to open."
             )
+        for policy in self.policy:
+            if find(policy).needs_truth:
+                raise ConfigError(f"--policy {policy}: needs exact tracks, which labels have not.")
         if self.out is not None and self.out.is_file() and self.out.suffix != ".html":
             raise ConfigError(
                 f"--out {self.out}: is a file. Give a folder, or a name that ends in .html."
@@ -71,7 +80,12 @@ def run(config: InspectConfig) -> int:
     if len(dataset):
         drawn = dataset.drawn(min(config.clips, MEASURED), config.seed)
         with console.status(f"measuring {len(drawn)} clips"):
-            measures = measure(list(with_teachers(dataset.read(drawn), shown)), dataset)
+            measures = measure(
+                list(with_teachers(dataset.read(drawn), shown)),
+                dataset,
+                config.policy,
+                config.trust,
+            )
         _say_measures(measures, len(dataset))
     if config.out is None:
         return 0
@@ -145,13 +159,23 @@ def _say_measures(measures: DatasetMeasures, clips: int) -> None:
         ("median distance, px of the 256 raster", measures.distances),
         ("where it is far off, this one is at the same wrong place, share", repeats),
         ("kept with another tau, px", thresholds),
+        ("taken by policy", measures.policies),
+        ("taken by `verified`, with another --trust.min-right", _by_right(measures)),
     ):
         if frame is repeats and not measures.repeats.notna().any(axis=None):
             continue  # fewer than four teachers, or than three kinds
+        if frame is None:
+            continue
         if frame is not measures.distances or len(frame) > 1:
             say(_table(title, frame))
     for sentence in measures.nearly_one:
         say(f"warning: {harmless(sentence)}")
+
+
+def _by_right(measures: DatasetMeasures) -> pd.DataFrame | None:
+    if measures.trusted is None:
+        return None
+    return measures.trusted.drop(columns="min_hidden").set_index("min_right")
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:

@@ -8,6 +8,8 @@ and frame.
     visible                       the teacher's own visible rule applied
     visibility, confidence        as the model defines them; null where it does not know them
     support, valid, keep          the label of the point: see `labeler.labels.agreement.Labels`
+    right, hidden                 the verifier's probabilities that this place is right, and that
+                                  the point is hidden; null where no verifier judged the clip
 
 A row group is a clip, so that any size is written and read piece by piece.
 """
@@ -38,6 +40,8 @@ SCHEMA = pa.schema(
         "support": pa.float32(),
         "valid": pa.bool_(),
         "keep": pa.bool_(),
+        "right": pa.float32(),
+        "hidden": pa.float32(),
     }
 )
 
@@ -62,7 +66,7 @@ class TracksWriter:
 def tracks_table(sample: Sample) -> pa.Table:
     """The rows of one clip: its teachers by name, their points in the order of the queries, frame
     by frame."""
-    names, labels = sorted(sample.tracks), sample.labels
+    names, labels, verdict = sorted(sample.tracks), sample.labels, sample.verdict
     k, (n, t) = len(names), labels.support.shape
     shape = (k, n, t)
     tracks = [sample.tracks[name] for name in names]
@@ -88,6 +92,8 @@ def tracks_table(sample: Sample) -> pa.Table:
         "support": over(labels.support),
         "valid": over(labels.valid),
         "keep": over(labels.keep[:, None]),
+        "right": known(np.full(shape, np.nan) if verdict is None else verdict.of(names)),
+        "hidden": known(over(np.nan if verdict is None else verdict.hidden)),
     }
     return pa.table(columns, SCHEMA)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from labeler.dataset import Clip, Dataset
 from labeler.labels.agreement import VISIBLE, stack
 from labeler.labels.disagreement import disagreement
+from labeler.labels.verdict import mean_trust
 from labeler.reasons import REASONS
 from labeler.show import player
 from labeler.show.player import Extra
@@ -41,6 +42,7 @@ from teachers.licences import licence_note
 
 ONE_FILE_BYTES = 30_000_000
 """Players of more bytes leave the page for files of their own."""
+TITLES = {"used_share": "used", "hidden_share": "hidden", "query_share": "points", "trust": "trust"}
 NAMES_APART = 0.14
 """Of the height of a chart, between the names of two curves."""
 
@@ -71,6 +73,9 @@ class ClipRow:
     """Share of the queries."""
     support: float | None
     """Mean over the valid visible frames of kept queries."""
+    trust: float | None
+    """Mean of the verifier's probability for what it holds to be so; None where it has not judged
+    the clip."""
     disagreement: float
     thumbnail: bytes
     """JPEG."""
@@ -170,6 +175,7 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
         queries=len(clip.queries),
         kept=float(labels.keep.mean()) if len(clip.queries) else 0.0,
         support=float(counted.mean()) if counted.size else None,
+        trust=mean_trust(clip.verdict),
         disagreement=disagreement(labels),
         thumbnail=thumbnail(clip, teacher),
     )
@@ -224,7 +230,7 @@ def _page(
             url=dataset.storage.url,
             summary=dataset.summary,
             how=how,
-            tables=tables,
+            tables=[*policy_tables(measures), *tables],
             figures=_figures(dataset),
             rows=rows,
             players=players,
@@ -240,6 +246,38 @@ def _page(
             failures_in_all=len(failures),
         )
     )
+
+
+def policy_tables(measures: DatasetMeasures | None) -> list[ScoreTable]:
+    """What label policies would take of the clips that were measured."""
+    if measures is None:
+        return []
+    made = [
+        (
+            "What each label policy would take",
+            "policy",
+            measures.policies,
+            f"From {measures.clips:,} clips. used: of all points and frames, those labelled "
+            "visible; hidden: those called hidden; points: those with any visible label; trust: "
+            "the verifier's mean probability that a visible label is right; all in %.",
+        )
+    ]
+    if measures.trusted is not None:
+        frame = measures.trusted.drop(columns="min_hidden").set_index("min_right")
+        made.append(
+            (
+                "What the verifier trusts",
+                "at least",
+                frame,
+                "The same of the policy verified, with other thresholds (--trust.min-right).",
+            )
+        )
+    tables = []
+    for title, index, frame, note in made:
+        shown = (100 * frame).rename(columns=lambda name: TITLES[name])
+        shown.insert(0, index, [str(name) for name in frame.index])
+        tables.append(ScoreTable(title=title, frame=shown, note=note))
+    return tables
 
 
 def _figures(dataset: Dataset) -> tuple[Figure, ...]:

@@ -14,13 +14,15 @@ import numpy as np
 import pandas as pd
 
 from labeler.dataset import Clip, Dataset
-from labeler.labels import AgreementConfig, disagreement
+from labeler.labels import AgreementConfig, TrustConfig, disagreement, trying
 from labeler.labels.agreement import OCCLUDED
+from labeler.labels.policies import Policy, without_truth
 
 MEASURED = 64
 """Clips that are measured at most."""
 TAUS_PX = (0.5, 1.0, 2.0, 4.0, 8.0)
 SUPPORTS = (0.5, 0.6, 0.8)
+RIGHTS = (0.3, 0.5, 0.7, 0.9)
 HISTOGRAM_BINS = 10
 
 
@@ -45,6 +47,11 @@ class DatasetMeasures:
     NaN where that cannot be told."""
     nearly_one: tuple[str, ...]
     """A sentence for each two teachers that are hardly two opinions."""
+    policies: pd.DataFrame
+    """What label policies would take; the columns of `labeler.labels.trying.by_policy`."""
+    trusted: pd.DataFrame | None
+    """What other thresholds of the verifier would take; the columns of
+    `labeler.labels.trying.what_if_trusted`. None where a clip was not judged."""
     thresholds: pd.DataFrame
     """What other tau and least support would keep; the columns of
     `labeler.labels.disagreement.what_if`."""
@@ -67,8 +74,19 @@ def with_teachers(clips: Iterable[Clip], names: Collection[str]) -> Iterator[Cli
             yield replace(clip, tracks=tracks, meta={**clip.meta, "teachers": infos})
 
 
-def measure(clips: Sequence[Clip], dataset: Dataset) -> DatasetMeasures:
-    """The measures of these clips of the data set."""
+def measure(
+    clips: Sequence[Clip],
+    dataset: Dataset,
+    policies: Sequence[Policy] = (),
+    trust: TrustConfig | None = None,
+) -> DatasetMeasures:
+    """The measures of these clips of the data set.
+
+    Args:
+        policies: measured beside all those that are installed.
+        trust: thresholds of the verifier.
+    """
+    trust = trust or TrustConfig()
     base = AgreementConfig(**dataset.records[-1].agreement)
     counts = np.zeros(HISTOGRAM_BINS)
     for clip in clips:
@@ -87,6 +105,14 @@ def measure(clips: Sequence[Clip], dataset: Dataset) -> DatasetMeasures:
         distances=disagreement.teacher_distances(clips),
         repeats=repeats,
         nearly_one=tuple(disagreement.nearly_one(repeats, evidence)),
+        policies=trying.by_policy(
+            clips, list(dict.fromkeys([*without_truth(), *policies])), base, trust
+        ),
+        trusted=trying.what_if_trusted(
+            clips, sorted({*RIGHTS, trust.min_right}), [trust.min_hidden], base
+        )
+        if all(clip.verdict for clip in clips)
+        else None,
         thresholds=disagreement.what_if(
             clips, sorted({*TAUS_PX, base.tau_px}), sorted({*SUPPORTS, base.min_support}), base
         ).drop(columns="queries"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,7 +61,7 @@ lies under it."""
 Extra = Mapping[str, tuple[Tracks, VisibleRule]]
 """More trackers by name, such as a student or the truth: tracks of the same queries, and when they
 see a point."""
-Colour = Literal["support", "tracker", "place"]
+Colour = Literal["support", "trust", "tracker", "place"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def html_of(
         sample: a labelled clip of N points in T frames.
         extra: more trackers.
         points_shown: points that are drawn at most, evenly chosen in the order of the queries.
-        colour: what the colours say at first: support (agreement), which tracker it is, or where
-            the query was.
+        colour: what the colours say at first: support (agreement), trust (the verifier's
+            probability that the place is right), which tracker it is, or where the query was.
     """
     payload = payload_of(sample, extra=extra, points_shown=points_shown)
     return (
@@ -169,11 +169,32 @@ def payload_of(
             _bytes(np.stack([each.confidence[shown] for each in tracks.values()]))
         ),
         "support": to_base64(_bytes(labels.support[shown])),  # [n, T]
+        # [K, n, T] and [n, T]; all unknown where no verifier judged the clip
+        "right": to_base64(_bytes(_right(sample, list(tracks))[:, shown])),
+        "hidden": to_base64(_bytes(_hidden(sample)[shown])),
         "state": to_base64(labels.state[shown]),  # as in `Labels` [n, T]
         "label": to_base64((labels.valid & labels.keep[:, None])[shown]),  # 0 or 1 [n, T]
         "rainbow": to_base64(rainbow(sample.queries)[shown]),  # [n, 3]
         "ramp": to_base64(colour_by(np.linspace(0, 1, 251))),  # [251, 3]: colour of a support
     }
+
+
+def _right(sample: Sample, trackers: Sequence[str]) -> np.ndarray:
+    """float32 [K, N, T]: how far each tracker's place is trusted; NaN for one that the verifier did
+    not judge, such as a student."""
+    verdict = sample.verdict
+    right = np.full((len(trackers), *sample.labels.support.shape), np.nan, np.float32)
+    for row, name in enumerate(trackers):
+        if verdict is not None and name in verdict.teachers and name in sample.tracks:
+            right[row] = verdict.of([name])[0]
+    return right
+
+
+def _hidden(sample: Sample) -> np.ndarray:
+    """float32 [N, T]; NaN where no verifier judged the clip."""
+    if sample.verdict is None:
+        return np.full(sample.labels.support.shape, np.nan, np.float32)
+    return sample.verdict.hidden
 
 
 def evenly(points: int, most: int) -> np.ndarray:

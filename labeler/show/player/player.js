@@ -5,7 +5,7 @@
 addEventListener("error", (event) => { document.documentElement.dataset.error = event.message; });
 
 const TRAIL_FRAMES = 12, UNIT_PX = 1 / 16, NOT_TRACKED = -32768, UNKNOWN = 255, ONE = 250, REACH_PX = 14;
-const STATES = ["disputed", "visible", "occluded"], OCCLUDED = 2, AGREED_OCCLUDED = "rgb(214 219 227 / .5)";   // most say so: support would mean nothing
+const STATES = ["disputed", "visible", "occluded"], OCCLUDED = 2, AGREED_OCCLUDED = "rgb(214 219 227 / .5)", NOT_JUDGED = "rgb(214 219 227 / .5)";   // most say so: support would mean nothing
 const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
@@ -20,8 +20,8 @@ class Player {
     this.switches = [...root.querySelectorAll(".tracker")];
     this.colours = this.switches.map((box) => getComputedStyle(box.nextElementSibling).backgroundColor);
     this.xy = new Int16Array(bytes(clip.xy).buffer);      // [K, N, T, 2] in steps of UNIT_PX
-    for (const name of ["sees", "visibility", "confidence"]) this[name] = bytes(clip[name]);   // [K, N, T]; 1, ONE is 1
-    for (const name of ["support", "state", "label"]) this[name] = bytes(clip[name]);          // [N, T]; ONE is 1, STATES, 1
+    for (const name of ["sees", "visibility", "confidence", "right"]) this[name] = bytes(clip[name]);   // [K, N, T]; 1, ONE is 1
+    for (const name of ["support", "state", "label", "hidden"]) this[name] = bytes(clip[name]);         // [N, T]; ONE is 1, STATES, 1
     this.rainbow = bytes(clip.rainbow);                   // [N, 3]
     this.ramp = bytes(clip.ramp);                         // [ONE + 1, 3]
     this.pointed = null;                                  // the point under the mouse
@@ -112,7 +112,7 @@ class Player {
     const size = canvas.getBoundingClientRect(), density = devicePixelRatio || 1;
     canvas.width = Math.round(size.width * density); canvas.height = Math.round(size.height * density);
     this.unit = density * Math.min(1.25, Math.max(0.7, size.width / 640));   // canvas px of one line width
-    root.querySelector(".ramp").hidden = this.colour.value !== "support";
+    root.querySelector(".ramp").hidden = !["support", "trust"].includes(this.colour.value);
     const on = this.switches.flatMap((box, k) => (box.checked ? [k] : []));
     this.at = [];
     for (const k of on) for (let i = 0; i < this.points; i++) if (this.place(k, i, frame)) this.at.push([k, i]);
@@ -139,6 +139,10 @@ class Player {
   ink(k, i, frame) {
     if (this.colour.value === "tracker") return this.colours[k];
     if (this.colour.value === "place") return rgb(this.rainbow, i);
+    if (this.colour.value === "trust") {
+      const right = this.right[this.index(k, i, frame)];
+      return right === UNKNOWN ? NOT_JUDGED : rgb(this.ramp, right);
+    }
     const at = i * this.times.length + frame;
     return this.state[at] === OCCLUDED ? AGREED_OCCLUDED : rgb(this.ramp, this.support[at]);
   }
@@ -207,16 +211,16 @@ class Player {
     const cell = (text) => Object.assign(document.createElement("td"), { textContent: text });
     const row = (...cells) => { const line = document.createElement("tr"); line.append(...cells); return line; };
     const at = i * this.times.length + this.frame, table = document.createElement("table");
-    table.append(row(...["", "x", "y", "seen", "visibility", "confidence"].map(cell)));
+    table.append(row(...["", "x", "y", "seen", "visibility", "confidence", "trust"].map(cell)));
     for (const k of here) {
       const there = this.index(k, i, this.frame), name = cell(this.trackers[k]), dot = document.createElement("i");
       dot.style.setProperty("--c", this.colours[k]);
       name.prepend(dot);
       const px = [0, 1].map((axis) => (this.xy[2 * there + axis] * UNIT_PX).toFixed(1));
-      table.append(row(name, ...[...px, this.sees[there] ? "yes" : "no", share(this.visibility[there]), share(this.confidence[there])].map(cell)));
+      table.append(row(name, ...[...px, this.sees[there] ? "yes" : "no", share(this.visibility[there]), share(this.confidence[there]), share(this.right[there])].map(cell)));
     }
     const title = document.createElement("b");
-    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · ${this.label[at] ? "a label" : "no label"}`;
+    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · hidden ${share(this.hidden[at])} · ${this.label[at] ? "a label" : "no label"}`;
     this.numbers.replaceChildren(title, table);
     // Beside the point, on the side where there is more room, and inside the picture from left to right.
     const { clientWidth: width, clientHeight: height } = this.canvas, scale = width / this.canvas.width;

@@ -76,6 +76,28 @@ def test_the_payload_holds_what_the_teachers_said(clip):
     )
     assert (confidence == player.UNKNOWN).all()  # these teachers have none
     assert (array("sees")[1] == clip.visible("still")[shown]).all()
+    right = clip.verdict.of(["near", "still"])[:, shown]
+    np.testing.assert_allclose(array("right") / 250, right, atol=1 / 250)
+    hidden = np.frombuffer(base64.b64decode(payload["hidden"]), np.uint8).reshape(5, 16)
+    np.testing.assert_allclose(hidden / 250, clip.verdict.hidden[shown], atol=1 / 250)
+
+
+def test_what_was_not_judged_has_no_trust(clip):
+    """A student beside the teachers, or a clip of before."""
+
+    def right(sample, extra=None):
+        payload = player.payload_of(sample, points_shown=5, extra=extra)
+        return np.frombuffer(base64.b64decode(payload["right"]), np.uint8).reshape(-1, 5, 16)
+
+    student = {"student": (clip.tracks["near"], VisibleRule("none"))}
+    assert (right(clip, student)[2] == player.UNKNOWN).all()
+    assert (right(clip, student)[:2] != player.UNKNOWN).all()
+    assert (right(replace(clip, verdict=None)) == player.UNKNOWN).all()
+
+
+def test_colours_can_say_how_far_the_verifier_trusts_a_place(clip):
+    html = player.html_of(clip, colour="trust")
+    assert '<option value="trust" selected>' in html
 
 
 def test_a_clip_without_a_query_is_a_page_too(clip):
@@ -91,6 +113,9 @@ def test_a_clip_without_a_query_is_a_page_too(clip):
                 name: getattr(clip.labels, name)[none]
                 for name in ("support", "spread", "state", "valid", "keep")
             },
+        ),
+        verdict=replace(
+            clip.verdict, right=clip.verdict.right[:, none], hidden=clip.verdict.hidden[none]
         ),
     )
     assert "all 0 points" in empty.show().html
@@ -167,7 +192,25 @@ def test_the_mouse_over_a_point_shows_its_numbers(browser, clip):
     np.testing.assert_allclose(
         [float(still[1]), float(still[2])], clip.queries[number, 1:], atol=0.1
     )
-    assert still[3:] == ["no", "0.25", "–"]
+    trust = clip.verdict.of(["still"])[0, number, 15]
+    assert still[3:6] == ["no", "0.25", "–"]
+    assert float(still[6]) == pytest.approx(trust, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_scale_is_shown_where_colours_are_shares(browser):
+    told = ask(
+        browser,
+        """
+        const colour = root.querySelector(".colour"), shown = [];
+        for (const value of ["trust", "tracker", "support"]) {
+          colour.value = value;
+          colour.dispatchEvent(new Event("change", { bubbles: true }));
+          shown.push(!root.querySelector(".ramp").hidden);
+        }
+        return shown;""",
+    )
+    assert told == [True, False, True]
 
 
 @pytest.mark.slow

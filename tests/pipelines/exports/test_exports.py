@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ from student.evaluation.testsets import npz_clips
 from teachers import Tracks
 
 T = 16
+
+
+OLD = Path(__file__).parents[2] / "data" / "dataset_schema1"
 
 
 def run(dataset, *flags):
@@ -132,6 +136,8 @@ def test_the_table_has_a_row_for_each_teacher_point_and_frame(dataset, clips, tm
         "support",
         "valid",
         "keep",
+        "right",
+        "hidden",
     ]
     assert len(table) == 7 * 2 * 24 * T
     for key, clip in clips.items():
@@ -152,7 +158,40 @@ def test_the_table_has_a_row_for_each_teacher_point_and_frame(dataset, clips, tm
             np.testing.assert_array_equal(
                 rows["visible"].to_numpy().reshape(24, T), clip.visible(name)
             )
+            np.testing.assert_array_equal(
+                rows["right"].to_numpy().reshape(24, T), clip.verdict.of([name])[0]
+            )
+            np.testing.assert_array_equal(
+                rows["hidden"].to_numpy().reshape(24, T), clip.verdict.hidden
+            )
     assert table["confidence"].isna().all()  # these teachers have none
+
+
+def test_labels_that_no_verifier_judged_are_exported_without_it(tmp_path, capsys):
+    table, folder = tmp_path / "tracks.parquet", tmp_path / "truth"
+    assert cli.run(["export", str(OLD), "--to", "parquet", "--out", str(table)]) == 0
+    assert pd.read_parquet(table)[["right", "hidden"]].isna().all(axis=None)
+    flags = ("--to", "tapvid-npz", "--out", str(folder))
+    capsys.readouterr()
+    assert cli.run(["export", str(OLD), *flags, "--policy", "verified"]) == 1
+    assert "--policy verified: no verifier has judged" in capsys.readouterr().err
+    assert cli.run(["export", str(OLD), *flags]) == 0
+    assert any(folder.iterdir())
+
+
+def test_trusted_labels_are_exported_from_the_threshold_on(dataset, clips, tmp_path):
+    flags = ("--to", "tapvid-npz", "--policy", "verified", "--trust.min-right", "0.5")
+    assert run(dataset, "--out", tmp_path, *flags) == 0
+    files = list(tmp_path.glob("*.npz"))
+    assert files
+    for file in files:
+        clip = clips[file.stem]
+        with np.load(file) as found:
+            rows = [np.flatnonzero((clip.queries == query).all(1))[0] for query in found["queries"]]
+            visible = ~found["occluded"]
+        trusted = clip.verdict.best >= np.maximum(0.5, clip.verdict.hidden)
+        assert (visible <= trusted[rows]).all()  # a place outside the frame is marked occluded
+        assert visible.any()
 
 
 # --- Rerun, datasets: where they are installed
