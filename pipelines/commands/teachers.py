@@ -1,5 +1,5 @@
 """tapdistill teachers: what there is and its licence; pull a checkpoint into the cache; check a
-file."""
+file; suggest a set for a budget."""
 
 from __future__ import annotations
 
@@ -21,23 +21,34 @@ from rich.table import Table
 
 from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import LineThrottle
+from pipelines.wording import counted
 from teachers import ConfigError, TeacherEntry, entries
+from teachers.advice import (
+    CLIP,
+    H100_FLOAT32,
+    PUBLISHED_ACCURACY,
+    Budget,
+    suggest,
+    tflop,
+)
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
 from teachers.licences import commercial_use
-from teachers.registry import VERIFIERS, declared, left_out, licence_of
+from teachers.registry import VERIFIERS, declared, entry_of, left_out, licence_of
 
 MB = 1e6
+CLIPS = 15_000
+"""Of the published recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachersConfig:
-    """List the teachers (`list`), get the checkpoint of one (`pull NAME`), or verify a file without
-    running it (`check NAME FILE`)."""
+    """List the teachers (`list`), get the checkpoint of one (`pull NAME`), verify a file without
+    running it (`check NAME FILE`), or suggest a set for a budget (`suggest`)."""
 
     action: Annotated[
-        Literal["list", "pull", "check"],
+        Literal["list", "pull", "check", "suggest"],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="list|pull|check"),
+        tyro.conf.arg(metavar="list|pull|check|suggest"),
     ] = "list"
     """What to do."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
@@ -50,9 +61,21 @@ class TeachersConfig:
     """With pull: take this address instead of the published one."""
     json: bool = False
     """With list: print JSON."""
+    commercial: bool = False
+    """With suggest: only teachers whose licence is known to allow commercial use."""
+    synthetic_only: bool = False
+    """With suggest: only teachers that have not learnt from real video, as in the paper."""
+    gpu_hours: float | None = None
+    """With suggest: the most that labelling may take; left out, as many as it takes."""
+    clips: int | None = None
+    """With suggest: clips to label, 80 frames of 384 x 680 px with 1,024 queries each; left out,
+    15,000."""
+    tflops: float | None = None
+    """With suggest: TFLOP a second that the GPU does; left out, 25, some 40 % of what an H100 has
+    in float32."""
 
     def __post_init__(self) -> None:
-        wanted = {"list": "", "pull": "NAME", "check": "NAME FILE"}[self.action]
+        wanted = {"list": "", "pull": "NAME", "check": "NAME FILE", "suggest": ""}[self.action]
         given = " ".join(
             word for word, value in (("NAME", self.name), ("FILE", self.file)) if value is not None
         )
@@ -72,6 +95,14 @@ class TeachersConfig:
             raise ConfigError(
                 f"tapdistill teachers {self.action}: --json belongs to `tapdistill teachers list`."
             )
+        of_suggest = (self.gpu_hours, self.clips, self.tflops)
+        if self.action != "suggest" and (
+            self.commercial or self.synthetic_only or any(value is not None for value in of_suggest)
+        ):
+            raise ConfigError(
+                f"tapdistill teachers {self.action}: --commercial, --synthetic-only, --gpu-hours, "
+                "--clips, and --tflops belong to `tapdistill teachers suggest`."
+            )
 
 
 def run(config: TeachersConfig) -> int:
@@ -79,6 +110,8 @@ def run(config: TeachersConfig) -> int:
         _pull(config.name, config.from_file, config.url)
     elif config.action == "check" and config.name and config.file:
         _check(config.name, config.file)
+    elif config.action == "suggest":
+        _suggest(config)
     elif config.json:
         say(json.dumps([_row(entry) for entry in entries()], indent=1))
     else:
@@ -156,6 +189,48 @@ def _check(name: str, file: Path) -> None:
         f"{file}: a checkpoint of {name}, preset {checked.preset}, {checked.parameters:,} "
         f"parameters\n  sha256 {checked.sha256}"
     )
+
+
+def _suggest(config: TeachersConfig) -> None:
+    budget = Budget(
+        clips=CLIPS if config.clips is None else config.clips,
+        gpu_hours=config.gpu_hours,
+        tflops=H100_FLOAT32 if config.tflops is None else config.tflops,
+        commercial=config.commercial,
+        synthetic_only=config.synthetic_only,
+    )
+    found = suggest(budget)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("teacher", style="bold cyan", no_wrap=True)
+    for column in ("AJ, DAVIS", "TFLOP a clip", "GPU hours"):
+        table.add_column(column, justify="right")
+    for column in ("licence", "real video seen"):
+        table.add_column(column)
+    for name in found.names:
+        known, cost = PUBLISHED_ACCURACY.get(name), tflop(name)
+        table.add_row(
+            name,
+            f"{known.davis:.1f}" if known else "",
+            "" if cost is None else f"{cost:.1f}",
+            f"{budget.hours(name):,.1f}",
+            entry_of(name).licence,
+            known.real_video or "none" if known else "learns nothing",
+        )
+    say(table)
+    limit = "" if budget.gpu_hours is None else f" of {budget.gpu_hours:g}"
+    on_cpus = f", and {found.cpu_hours:,.0f} CPU hours" if found.cpu_hours else ""
+    say(
+        f"\nTogether {found.gpu_hours:,.1f}{limit} GPU hours{on_cpus} for "
+        f"{counted(budget.clips, 'clip')} of {CLIP}, at {budget.tflops:g} TFLOP/s. FLOPs are "
+        "counted; no time was measured on a GPU. AJ is what the teacher's source says, first "
+        "queries: docs/teachers.md."
+    )
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        say(f"Left out: {', '.join(names)}: {reason}.")
+    say(f"\n    tapdistill label VIDEOS --out LABELS --teachers {' '.join(found.names)}")
 
 
 class _DownloadProgress:
