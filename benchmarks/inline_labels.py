@@ -53,6 +53,7 @@ def main() -> None:
         weights = teacher_file(Path(folder))
         stored = DataConfig(
             data=(str(make_shards(Path(folder), weights)),),
+            policy="random",
             frames=24,
             height=192,
             width=256,

@@ -52,6 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = DataConfig(
             data=(str(make_shards(Path(folder))),),
+            policy="random",
             procedural=0,
             frames=24,
             height=192,

@@ -24,6 +24,7 @@ from labeler.fingerprint import fingerprint
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Sample, agreement
+from labeler.labels.hidden import proven
 from labeler.labels.teacher_choice import refuse_untrained
 from labeler.labels.verdict import judged, shipped_version
 from labeler.reasons import LeftOut
@@ -220,7 +221,7 @@ def _label(
                 clock.lap("agreement and writing")
                 verdict = judged(item.frames, sample.queries, sample.tracks, sample.rules)
                 clock.lap("verifier")
-                sample = replace(sample, verdict=verdict)
+                sample = proven(replace(sample, verdict=verdict))
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
@@ -287,7 +288,7 @@ def _add_teachers(
             changed.evidence,
         )
         verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
-        changed = replace(changed, labels=labels, verdict=verdict)
+        changed = proven(replace(changed, labels=labels, verdict=verdict))
         return changed, updated(parts, members(replace(changed, tracks=new)))
 
     fields = {

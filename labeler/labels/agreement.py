@@ -73,10 +73,11 @@ class Labels:
     """float32 [N, T] px of the 256 raster: median distance of the seeing teachers to their medoid;
     NaN if none sees it."""
     state: np.ndarray
-    """uint8 [N, T]: 0 disputed, 1 visible (more than half see it), 2 occluded (more than half do
-    not)."""
+    """uint8 [N, T]: 0 disputed, 1 visible (more than half of the opinions see it), 2 occluded (more
+    than half do not; in a shard, only where `labeler.labels.hidden` has evidence for it)."""
     valid: np.ndarray
-    """bool [N, T]: the unbroken run of good frames that holds the query frame."""
+    """bool [N, T]: the unbroken run of good frames that holds the query frame; in a shard, without
+    those in which most don't see the point and nothing says that it is hidden."""
     keep: np.ndarray
     """bool [N]: enough valid visible frames and motion."""
     settings: dict[str, Any] = field(default_factory=dict)

@@ -37,7 +37,7 @@ OFF_PX, REPEAT_PX = 4.0, 2.0
 place."""
 LEAST_POSITIONS = 50
 """So many positions make a share."""
-NEARLY_ONE = 0.25
+NEARLY_ONE = 0.2
 """Teachers that share so much of their errors are no two opinions."""
 MOTION_PX = (2.0, 8.0, 32.0)
 """Bounds of the classes of motion."""

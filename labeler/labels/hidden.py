@@ -20,11 +20,14 @@ often than points that were hidden.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from labeler.labels.agreement import RASTER, stack
+from labeler.labels.agreement import DISPUTED, OCCLUDED, RASTER, stack
 from labeler.labels.neighbours import centre_of, expect
+from labeler.labels.sample import Sample
+from labeler.labels.trust import TrustConfig
 from teachers import Tracks, VisibleRule
 from teachers.tracks import has_position
 
@@ -58,6 +61,19 @@ def is_hidden(
         return np.zeros((len(queries), next((x.xy.shape[1] for x in tracks.values()), 0)), bool)
     out[np.arange(len(queries)), query_t] = False
     return out
+
+
+def proven(sample: Sample) -> Sample:
+    """The sample whose labels call occluded only what `is_hidden`; what most opinions don't see
+    without that is disputed, and no valid frame. Such a gap does not cut the valid run: a point
+    that is lost by all and found again where they agree goes on."""
+    verdict, labels = sample.verdict, sample.labels
+    said = None if verdict is None else verdict.hidden
+    least = TrustConfig.min_hidden
+    hidden = is_hidden(sample.tracks, sample.rules, sample.queries, sample.size_hw, said, least)
+    lost = (labels.state == OCCLUDED) & ~hidden
+    state = np.where(lost, DISPUTED, labels.state).astype(np.uint8)
+    return replace(sample, labels=replace(labels, state=state, valid=labels.valid & ~lost))
 
 
 def _by_rule(

@@ -184,7 +184,11 @@ class RandomAgreeing(LabelPolicy):
 
 
 class Verified(LabelPolicy):
-    """In each frame the most trusted place, where it is trusted enough."""
+    """In each frame the most trusted place, where it is trusted enough.
+
+    Each frame stands for itself, so one such frame will do: that eight are asked for is a rule of
+    agreement, which has no other sign that a query is followed at all.
+    """
 
     needs_verdict = True
 
@@ -192,7 +196,7 @@ class Verified(LabelPolicy):
         right, hidden = _trusted(clip)
         best = clip.right().argmax(0)
         visible = np.take_along_axis(right, best[None], axis=0)[0]
-        keep = _worth_learning(clip, best, visible)[:, None]
+        keep = _worth_learning(clip, best, visible, least=1)[:, None]
         visible, hidden = visible & keep, hidden & keep
         return Target(
             _places(clip, best, visible), visible, visible | hidden, np.where(visible, best, -1)
@@ -208,7 +212,10 @@ class RandomVerified(LabelPolicy):
         right, hidden = _trusted(clip)
         whole = np.ones(hidden.shape, int)
         enough = np.stack(
-            [_worth_learning(clip, whole * row, visible) for row, visible in enumerate(right)]
+            [
+                _worth_learning(clip, whole * row, visible, clip.agreement.min_visible_frames)
+                for row, visible in enumerate(right)
+            ]
         )
         drawn = _draw(enough, rng)
         pick, keep = np.maximum(drawn, 0), (drawn >= 0)[:, None]
@@ -357,10 +364,12 @@ def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:
     return trusted, (hidden >= np.float32(clip.trust.min_hidden)) & ~trusted.any(0)
 
 
-def _worth_learning(clip: Candidates, teacher: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """bool [N]: enough frames that are `shown` [N, T], and motion in them; places are those of the
-    teachers [N, T]."""
-    keep = shown.sum(-1) >= clip.agreement.min_visible_frames
+def _worth_learning(
+    clip: Candidates, teacher: np.ndarray, shown: np.ndarray, least: int
+) -> np.ndarray:
+    """bool [N]: at least so many frames that are `shown` [N, T], and motion in them; places are
+    those of the teachers [N, T]."""
+    keep = shown.sum(-1) >= least
     if clip.agreement.min_motion_px > 0:
         keep &= extent(clip.stack.xy, teacher, shown) >= clip.agreement.min_motion_px
     return keep

@@ -12,7 +12,7 @@ class TrustConfig:
     """When the verifier is believed. Applied to the stored probabilities, so nothing is judged
     again."""
 
-    min_right: float = 0.7
+    min_right: float = 0.8
     """A place is a label from this probability on; higher is fewer labels, and better ones."""
     min_hidden: float = 0.9
     """A point counts as hidden from this probability on."""

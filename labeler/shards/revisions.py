@@ -16,6 +16,7 @@ from labeler.clips.recipe import SCHEMA
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Labels, Sample, agreement
+from labeler.labels.hidden import proven
 from labeler.labels.verdict import judged, mean_trust, shipped_version
 from labeler.shards.members import VERDICT, from_members, members
 from labeler.shards.records import ClipEntry, Record, commit, tar_of
@@ -114,6 +115,7 @@ def relabel(
             frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
             verdict = judged(frames, sample.queries, sample.tracks, sample.rules)
             changed = replace(changed, verdict=verdict, meta={**sample.meta, "schema": SCHEMA})
+        changed = proven(changed)
         if prune:
             changed = _pruned(changed)
             return changed, members(changed)

@@ -310,7 +310,6 @@ def student_training(labels: str) -> TrainConfig:
     cosine without warm-up."""
     data = DataConfig(
         data=(labels,),
-        policy="random-agreeing",
         frames=STUDENT_FRAMES,
         height=STUDENT_HEIGHT,
         width=STUDENT_WIDTH,

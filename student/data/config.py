@@ -41,19 +41,20 @@ AS_STORED = AgreementOverride()
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a student learns from. The defaults are CoTracker3's pseudo-label training."""
+    """What a student learns from. The defaults are CoTracker3's pseudo-label training, with the
+    labels that the verifier trusts; the paper draws one teacher instead (`policy = "random"`)."""
 
     data: tuple[str, ...] = ()
     """Data sets that `tapdistill label` wrote: folders or URLs."""
     data_weights: tuple[float, ...] = ()
     """Shares of the data sets among the stored clips, in the order of `data`; without them every
     clip comes equally often."""
-    policy: Policy = "random"
-    """Whose track is the label. random: one teacher's, drawn anew each time a clip is read.
-    random-agreeing: for each query one of the teachers that agree, where it agrees. verified: in
-    each frame the place that the verifier trusts most. random-verified: for each query one of the
-    teachers that it trusts, where it does. medoid, mean, median: ablations. Or one of another
-    package, by its name or as module:Class."""
+    policy: Policy = "verified"
+    """Whose track is the label. verified: in each frame the place that the verifier trusts most,
+    where it does. random-verified: for each query one of the teachers that it trusts, where it
+    does. random, as published: one teacher's, drawn anew each time a clip is read. random-agreeing:
+    for each query one of the teachers that agree, where it agrees. medoid, mean, median: ablations.
+    Or one of another package, by its name or as module:Class."""
     agreement: AgreementOverride = AS_STORED
     trust: TrustConfig = field(default_factory=TrustConfig)
     weigh: bool = False

@@ -32,7 +32,10 @@ def test_a_student_labels_under_its_own_name_and_the_next_one_learns_from_it(
     first = tmp_path / "round1"
     assert (
         tapdistill(
-            ["train", "--data", labels, *SIZES, *SCRATCH, "--steps", "2", "--out", str(first)]
+            [
+                *("train", "--data", labels, "--policy", "random", *SIZES, *SCRATCH),
+                *("--steps", "2", "--out", str(first)),
+            ]
         )
         == 0
     )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from labeler.labels.hidden import MIN_HIDDEN, is_hidden
+from labeler.labels.agreement import DISPUTED, OCCLUDED, VISIBLE, AgreementConfig, label
+from labeler.labels.hidden import MIN_HIDDEN, is_hidden, proven
+from labeler.labels.sample import Sample
+from labeler.labels.trust import TrustConfig
+from labeler.labels.verdict import ClipVerdict
 from teachers import Tracks, VisibleRule
 
 T, SIDE = 12, 256
@@ -107,3 +113,37 @@ def test_one_point_alone_is_never_hidden_by_rule():
     seen = np.arange(T)[None] < 4
     found = is_hidden(three(xy, seen), RULES, np.array([[0.0, 50, 50]]), (SIDE, SIDE))
     assert not found.any()
+
+
+def test_a_stored_label_says_occluded_only_with_evidence():
+    """Nobody sees the point in frames 3 to 6; of 3 and 4 the verifier says that it is hidden."""
+    sure = TrustConfig().min_hidden
+    xy = np.full((1, 10, 2), 50.0)
+    sees = np.ones((1, 10), bool)
+    sees[0, 3:7] = False
+    given = {"a": tracks(xy, sees), "b": tracks(xy, sees)}
+    rules = dict.fromkeys(given, VisibleRule("v", 0.5))
+    queries = np.float32([[0, 50, 50]])
+    labels = label(given, rules, queries, (SIDE, SIDE), AgreementConfig(min_visible_frames=6))
+    assert labels.state[0].tolist() == [VISIBLE] * 3 + [OCCLUDED] * 4 + [VISIBLE] * 3
+    hidden = np.float32([[0, 0.99, 0, sure, 0.99, sure - 0.01, 0, 0, 0, 0]])
+    right = np.zeros((2, 1, 10), np.float32)
+    infos = {name: {"visible_rule": "v > 0.5"} for name in given}
+    sample = Sample(
+        "key",
+        b"",
+        queries,
+        np.array(["sift"]),
+        given,
+        labels,
+        {"height": SIDE, "width": SIDE, "teachers": infos},
+        ClipVerdict(("a", "b"), right, hidden, "1"),
+    )
+    said = proven(sample).labels
+    assert said.state[0].tolist() == [VISIBLE] * 3 + [OCCLUDED] * 2 + [DISPUTED] * 2 + [VISIBLE] * 3
+    assert said.valid[0].tolist() == [True] * 5 + [False] * 2 + [True] * 3  # the run goes on
+    assert said.keep.all()
+    assert (proven(proven(sample)).labels.state == said.state).all()
+    # without a verdict, one point has no neighbours that could carry it out of sight
+    alone = proven(replace(sample, verdict=None)).labels
+    assert alone.state[0].tolist() == [VISIBLE] * 3 + [DISPUTED] * 4 + [VISIBLE] * 3

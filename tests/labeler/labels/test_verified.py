@@ -83,14 +83,24 @@ def test_where_both_seem_likely_the_likelier_counts():
     assert target.visible.tolist() == [[True] * 5 + [False] * 5]
 
 
-@pytest.mark.parametrize("policy", ["verified", "random-verified"])
-def test_a_query_with_too_few_trusted_frames_is_not_used(policy):
+def test_a_teacher_with_too_few_trusted_frames_is_not_drawn():
     clip = a_clip({"a": [0.9] * 7 + [0.1] * 3, "b": 0.1}, 0.95 * (np.arange(FRAMES) > 8))
-    assert of(policy, clip).used.any()
+    assert of("random-verified", clip).used.any()
     few = Candidates(**{**vars_of(clip), "agreement": AgreementConfig(min_visible_frames=8)})
-    target = of(policy, few)
+    target = of("random-verified", few)
     assert not target.used.any()
     assert not target.visible.any()
+
+
+def test_one_trusted_frame_is_a_label_whatever_agreement_asks_for():
+    """Each frame is judged by itself; a query that is trusted in none is not used."""
+    hidden = 0.95 * (np.arange(FRAMES) > 8)
+    for trusted in (0, 1):
+        clip = a_clip({"a": [0.9] * trusted + [0.1] * (FRAMES - trusted)}, hidden)
+        strict = Candidates(**{**vars_of(clip), "agreement": AgreementConfig(min_visible_frames=8)})
+        target = of("verified", strict)
+        assert target.visible.sum() == trusted
+        assert target.used.sum() == 2 * trusted  # with the frame that is hidden
 
 
 @pytest.mark.parametrize("policy", ["verified", "random-verified"])

@@ -252,6 +252,7 @@ def test_adding_a_teacher_keeps_every_other_members_bytes(videos, dataset, tmp_p
                 assert here.keys() - there.keys() == {"far.npz"}
                 assert {suffix for suffix in there if there[suffix] != here[suffix]} == {
                     "labels.npz",
+                    "verdict.npz",
                     "json",
                 }
     assert findings(tmp_path) == []

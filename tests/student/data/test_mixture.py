@@ -40,6 +40,7 @@ def small(folder: Path, **changes) -> DataConfig:
     return replace(
         DataConfig(
             data=(str(folder),),
+            policy="random",
             procedural=0.3,
             frames=10,
             height=64,
