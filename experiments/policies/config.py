@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from labeler.labels.policies import POLICIES, Policy
+from labeler.labels.policies import Policy, find
+from labeler.labels.trust import TrustConfig
 from student.synth.scene import SynthConfig
 from student.training.interface import Visibility
 from student.training.losses import LossConfig, TapirLossConfig
@@ -71,8 +72,16 @@ class Experiment:
     """Folder for everything. The same command goes on there; other settings need another folder."""
     worlds: tuple[World, ...] = get_args(World)
     students: tuple[StudentName, ...] = get_args(StudentName)
-    policies: tuple[Policy, ...] = ("random", "random-agreeing", "oracle")
+    policies: tuple[Policy, ...] = (
+        "random",
+        "random-agreeing",
+        "verified",
+        "random-verified",
+        "oracle",
+    )
     """Label policies; also medoid, mean, median."""
+    trust: TrustConfig = field(default_factory=lambda: TrustConfig(min_right=0.5, min_hidden=0.7))
+    """From which probability on the verifier is believed."""
     seeds: int = 3
     """Trainings of each student by each policy."""
     steps: int = 150
@@ -95,12 +104,9 @@ class Experiment:
     """So small that it takes a minute: every part works, none measures."""
 
     def __post_init__(self) -> None:
-        unknown = [policy for policy in self.policies if policy not in POLICIES]
-        if unknown or not self.policies:
-            raise ConfigError(
-                f"--policies {' '.join(self.policies)}: name some of {', '.join(POLICIES)}."
-            )
-        for name in ("worlds", "students"):
+        for policy in self.policies:
+            find(policy)
+        for name in ("worlds", "students", "policies"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name}: name at least one.")
         for name in ("seeds", "steps", "batch", "clips", "test_clips", "workers"):

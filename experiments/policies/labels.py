@@ -22,7 +22,7 @@ from labeler.video.encode import decode_clip, encode_clip
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.clip import TestClip
-from student.evaluation.labels import score_policy
+from student.evaluation.labels import LabelScore, labels_of
 from student.synth.layers import track
 from student.synth.scene import draw_scene, generate, points_at
 from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks
@@ -154,14 +154,20 @@ def _digest(frames: np.ndarray, queries: np.ndarray) -> str:
 
 def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
     """A row per policy: how right its labels are."""
-    samples, clips = zip(*with_truth(experiment, world), strict=True)
-    tracks = {name: [sample.tracks[name] for sample in samples] for name in samples[0].tracks}
-    rules, evidence = samples[0].rules, samples[0].evidence
-    rows = [
-        {
-            "policy": policy,
-            **score_policy(policy, tracks, rules, clips, AgreementConfig(), 0, evidence),
-        }
-        for policy in experiment.policies
-    ]
-    return pd.DataFrame(rows)
+    rng = np.random.default_rng(0)
+    scores = {policy: LabelScore() for policy in experiment.policies}
+    for sample, clip in with_truth(experiment, world):
+        for policy, score in scores.items():
+            target = labels_of(
+                policy,
+                sample.tracks,
+                sample.rules,
+                clip,
+                rng,
+                AgreementConfig(),
+                verdict=sample.verdict,
+                trust=experiment.trust,
+                evidence=sample.evidence,
+            )
+            score.add(target, clip)
+    return pd.DataFrame([{"policy": name, **score.figures()} for name, score in scores.items()])

@@ -16,7 +16,7 @@ from experiments.policies.students import Lesson
 from labeler.labels.policies import Policy
 from pipelines.tracking.trackers import load_tracker
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
-from student.evaluation.labels import LABEL_FIGURES, LABEL_SHARES
+from student.evaluation.labels import LABEL_FIGURES
 from student.synth.scene import generate
 
 TEST_SEED = 10_000
@@ -53,17 +53,14 @@ def mean_over_seeds(
 
 
 def policy_table(labels: pd.DataFrame, world: World) -> Table:
-    """`student.LABEL_FIGURES` of each policy."""
-    figures = [f"{name}, %" if name in LABEL_SHARES else name for name in LABEL_FIGURES]
+    figures = [name if name.endswith("_px") else f"{name}, %" for name in LABEL_FIGURES]
     table = _table(f"what each policy teaches, world {world!r}", ("policy",), figures)
     for row in labels.to_dict("records"):
-        table.add_row(
-            row["policy"],
-            *(
-                f"{100 * row[name]:.1f}" if name in LABEL_SHARES else f"{row[name]:.2f}"
-                for name in LABEL_FIGURES
-            ),
-        )
+        cells = [
+            f"{row[name]:.2f}" if name.endswith("_px") else f"{100 * row[name]:.1f}"
+            for name in LABEL_FIGURES
+        ]
+        table.add_row(row["policy"], *cells)
     return table
 
 

@@ -41,6 +41,7 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
             data=(str(folder / ("labels-oracle" if oracle else "labels")),),
             # the oracle is the only teacher of its data set
             policy="random" if oracle else lesson.policy,
+            trust=experiment.trust,
             frames=experiment.frames,
             height=experiment.crop,
             width=experiment.crop,
