@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from student.synth.scene import SynthClip, SynthConfig, generate, true_tracks
     from student.training.config import TrainConfig
     from student.training.events import StepDone
-    from student.training.losses import LossConfig
+    from student.training.losses import LossConfig, TapirLossConfig
     from student.training.schedule import ScheduleConfig
     from student.training.train import train
 
@@ -35,6 +35,7 @@ _MODULES = {
     "StepDone": "student.training.events",
     "SynthClip": "student.synth.scene",
     "SynthConfig": "student.synth.scene",
+    "TapirLossConfig": "student.training.losses",
     "TestClip": "student.clip",
     "TrainConfig": "student.training.config",
     "choose": "labeler.labels.policies",  # of labeler; here for one more release
@@ -58,6 +59,7 @@ __all__ = [
     "StepDone",
     "SynthClip",
     "SynthConfig",
+    "TapirLossConfig",
     "TestClip",
     "TrainConfig",
     "choose",
