@@ -202,19 +202,35 @@ Recipe = TapirRecipe | CoTracker3Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {"tapir": TapirRecipe, "cotracker3": CoTracker3Recipe}
 
 
-def train(recipe: Recipe, pool: Path, out: Path, seed: int, init: Path | None = None) -> None:
-    """Go through the recipe's stages, from the checkpoint in `out` if there is one."""
+def train(
+    recipe: Recipe,
+    pool: Path,
+    out: Path,
+    seed: int,
+    init: Path | None = None,
+    more: int | None = None,
+    learning_rate: float | None = None,
+) -> None:
+    """Go through the recipe's stages, from the checkpoint in `out` if there is one; or take the
+    weights in `init` and train them for `more` steps of its longest stage."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         model.load_state_dict(safetensors.torch.load_file(init))
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    plan = [stage for stage in recipe.stages for _ in range(stage.steps)]
+    stages = recipe.stages
+    if more is not None:
+        longest = max(stages, key=lambda stage: stage.steps)
+        stages = (replace(longest, steps=more),)
+    plan = [stage for stage in stages for _ in range(stage.steps)]
     lengths = [
         max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
     ]
-    optimisers = [Optimiser(model, replace(recipe.schedule, steps=length)) for length in lengths]
+    schedule = recipe.schedule
+    if learning_rate is not None:
+        schedule = replace(schedule, learning_rate=learning_rate)
+    optimisers = [Optimiser(model, replace(schedule, steps=length)) for length in lengths]
     step, checkpoint = 0, out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -287,6 +303,8 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--init", type=Path, help="weights of this network to begin with")
+    parser.add_argument("--more", type=int, help="so many steps of the longest stage, from --init")
+    parser.add_argument("--learning-rate", type=float, help="its peak, instead of the recipe's")
     parser.add_argument("--clips", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -296,7 +314,13 @@ def main() -> None:
         render_pool(arguments.pool, arguments.clips)
     else:
         train(
-            RECIPES[arguments.what](), arguments.pool, arguments.out, arguments.seed, arguments.init
+            RECIPES[arguments.what](),
+            arguments.pool,
+            arguments.out,
+            arguments.seed,
+            arguments.init,
+            arguments.more,
+            arguments.learning_rate,
         )
 
 
