@@ -219,7 +219,7 @@ def train(
     if init is not None:
         model.load_state_dict(safetensors.torch.load_file(init))
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    stages = recipe.stages
+    stages: tuple[Stage, ...] = recipe.stages
     if more is not None:
         longest = max(stages, key=lambda stage: stage.steps)
         stages = (replace(longest, steps=more),)
