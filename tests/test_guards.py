@@ -352,8 +352,8 @@ PUBLIC = {
     "rainbow sample_queries",
     pipelines: "LabelConfig LabelResult label",
     student: "DataConfig FIGURES LABEL_FIGURES LossConfig Policy ScheduleConfig StepDone "
-    "SynthClip SynthConfig TestClip TrainConfig choose compare generate score score_policy "
-    "tapvid_metrics train true_tracks with_interval",
+    "SynthClip SynthConfig TapirLossConfig TestClip TrainConfig choose compare generate score "
+    "score_policy tapvid_metrics train true_tracks with_interval",
 }
 """What users may import. A name that goes or comes is a change for them: say it in the
 changelog."""

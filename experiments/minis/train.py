@@ -202,6 +202,15 @@ Recipe = TapirRecipe | CoTracker3Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {"tapir": TapirRecipe, "cotracker3": CoTracker3Recipe}
 
 
+def steps_of(recipe: Recipe, more: int | None) -> list[Stage]:
+    """The stage of every step: all stages, or the longest one for `more` steps."""
+    stages: tuple[Stage, ...] = recipe.stages
+    if more is not None:
+        longest = max(stages, key=lambda stage: stage.steps)
+        stages = (replace(longest, steps=more),)
+    return [stage for stage in stages for _ in range(stage.steps)]
+
+
 def train(
     recipe: Recipe,
     pool: Path,
@@ -219,11 +228,7 @@ def train(
     if init is not None:
         model.load_state_dict(safetensors.torch.load_file(init))
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    stages: tuple[Stage, ...] = recipe.stages
-    if more is not None:
-        longest = max(stages, key=lambda stage: stage.steps)
-        stages = (replace(longest, steps=more),)
-    plan = [stage for stage in stages for _ in range(stage.steps)]
+    plan = steps_of(recipe, more)
     lengths = [
         max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
     ]
@@ -257,14 +262,8 @@ def train(
             sums[name] = sums.get(name, 0.0) + value.item() / SAY_EVERY
         if step % SAY_EVERY == 0:
             now = time.perf_counter()
-            row = {
-                "step": step,
-                "s_per_step": (now - said) / SAY_EVERY,
-                "learning_rate": optimiser.learning_rate,
-            } | sums
-            with open(out / "curve.jsonl", "a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+            pace = {"step": step, "s_per_step": (now - said) / SAY_EVERY}
+            _say(pace | {"learning_rate": optimiser.learning_rate} | sums, out)
             said, sums = now, {}
         if step % SAVE_EVERY == 0 or step == len(plan):
             state = {
@@ -278,6 +277,12 @@ def train(
             os.replace(partial, checkpoint)
             export(recipe, mean.module, out / f"{recipe.teacher}-mini.safetensors", step)
     print(calibrate(out / f"{recipe.teacher}-mini.safetensors", CALIBRATION_CLIPS))
+
+
+def _say(row: dict[str, float], out: Path) -> None:
+    with open(out / "curve.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 
 def export(recipe: Recipe, model: nn.Module, path: Path, step: int) -> None:

@@ -91,7 +91,9 @@ def test_a_folder_holds_one_experiment(done):
 
 
 def test_an_experiment_that_cannot_be_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--policies best: name some of random, random-agreeing"):
+    with pytest.raises(
+        ConfigError, match="no label policy 'best': there are random, random-agreeing"
+    ):
         Experiment(out=tmp_path, policies=("best",))
     with pytest.raises(ConfigError, match="--seeds 0: must be at least 1"):
         Experiment(out=tmp_path, seeds=0)
