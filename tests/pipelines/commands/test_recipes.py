@@ -73,7 +73,7 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
 
 def test_the_recipe_of_the_paper_is_what_the_defaults_are():
     """The defaults say that they are the pseudo-label training: an offline student with 64 frames,
-    but for what a machine decides."""
+    but for what a machine decides, and for whose track is the label."""
     recipe = command("cotracker3_15k_online")
     default = parse(
         TrainCommand,
@@ -82,7 +82,9 @@ def test_the_recipe_of_the_paper_is_what_the_defaults_are():
     )
     assert (recipe.schedule, recipe.loss) == (default.schedule, default.loss)
     assert (recipe.iterations, recipe.visibility_choice) == (ITERATIONS, default.visibility_choice)
-    assert {**vars(recipe.data), "readers": 0} == {**vars(default.data), "readers": 0}
+    assert (recipe.data.policy, default.data.policy) == ("random", "verified")
+    others = {"readers": 0, "policy": ""}
+    assert {**vars(recipe.data), **others} == {**vars(default.data), **others}
 
 
 @pytest.mark.parametrize("name", ["tapir", "bootstapir"])
