@@ -26,16 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.jobs import (
-    FLAGS,
-    ROOT,
-    STILL,
-    children_of,
-    start_driver,
-    still_running,
-    tars,
-    write_moving,
-)
+from benchmarks.harness.jobs import ROOT, STILL, tars, write_moving
+from benchmarks.harness.processes import FLAGS, children_of, start_driver, still_running
 from benchmarks.harness.s3_server import Faults, proxy, s3_server
 from benchmarks.harness.teachers import Still
 from labeler.io import s3

@@ -15,12 +15,13 @@ import tempfile
 import time
 from importlib.metadata import version
 
+from benchmarks.harness.records import clip_entry, record_of
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import create_plan, cut_into_units
-from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records, latest_records
+from labeler.shards.records import ClipEntry, VideoEntry, copy_records, latest_records
 from labeler.sources.listing import Source
 
 UNITS, CLIPS = 625, 16
@@ -84,16 +85,11 @@ def write_records(storage: Storage) -> None:
     }
     for unit in range(UNITS):
         uris = [source.uri for source in sources[unit * CLIPS : (unit + 1) * CLIPS]]
-        record = Record(
-            unit=unit,
-            revision=0,
-            plan=0,
-            tar=f"shards/{unit:06d}.r0.0123456789ab.tar",
+        record = record_of(
+            unit,
             size_bytes=48_000_000,
-            sha256="0" * 64,
             teachers=teachers,
             agreement=vars(AgreementConfig()),
-            rows=[],
             planned=CLIPS,
             videos=[VideoEntry(uri=uri, sha256="0" * 64, clips=1) for uri in uris],
             clips=[entry(uri, unit * CLIPS + number) for number, uri in enumerate(uris)],
@@ -102,21 +98,9 @@ def write_records(storage: Storage) -> None:
 
 
 def entry(uri: str, number: int) -> ClipEntry:
-    return ClipEntry(
-        key=f"{number:016x}-f000000-s1",
-        uri=uri,
-        source_start=0,
-        stride=1,
-        frames=80,
-        height=384,
-        width=680,
-        queries=1024,
-        kept=700 + number % 200,
-        mean_support=0.9,
-        decoder="decord",
-        truncated=False,
-        offsets={suffix: (512 * i, 400_000) for i, suffix in enumerate(SUFFIXES)},
-    )
+    offsets = {suffix: (512 * i, 400_000) for i, suffix in enumerate(SUFFIXES)}
+    key = f"{number:016x}-f000000-s1"
+    return clip_entry(key, uri, kept=700 + number % 200, offsets=offsets)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from student.synth.scene import SynthConfig, generate
+from student.synth.scene import UNSEEN, SynthConfig, generate
 
 WORLDS: dict[str, dict[str, Any]] = {
     "rigid, sharp": {},
@@ -19,14 +19,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "bent, moving camera": {"bend": 1.0, "camera": 1.0},
     "motion blur": {"blur": 0.5},
     "patterns": {"domain": "patterns"},
-    "all of it": {
-        "domain": "patterns",
-        "bend": 0.5,
-        "camera": 0.5,
-        "blur": 0.5,
-        "light": 0.5,
-        "noise": 4.0,
-    },
+    "all of it": UNSEEN,
 }
 
 

@@ -22,16 +22,16 @@ from statistics import median
 
 import torch
 
+from benchmarks.harness.jobs import procedural_videos
 from labeler.clips.queries import QueryConfig
 from labeler.fingerprint import one_thread
-from labeler.video.encode import encode_clip
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.inline import InlineLabels
 from student.data.mixture import batches
-from student.synth.scene import SynthConfig, generate
+from student.synth.scene import SynthConfig
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.schedule import Optimiser
@@ -99,11 +99,8 @@ def teacher_file(folder: Path) -> Path:
 
 def make_shards(folder: Path, weights: Path) -> Path:
     """Procedural videos, labelled by the teacher."""
-    videos, shards = folder / "videos", folder / "shards"
-    videos.mkdir()
-    for seed in range(VIDEOS):
-        clip = generate(seed, SynthConfig(frames=40, height=192, width=256, points=0))
-        (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
+    world = SynthConfig(frames=40, height=192, width=256, points=0)
+    videos, shards = procedural_videos(folder / "videos", VIDEOS, world), folder / "shards"
     label(
         LabelConfig(
             videos=(str(videos),),

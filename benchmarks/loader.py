@@ -23,14 +23,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.harness.jobs import procedural_videos
 from labeler.clips.queries import QueryConfig
-from labeler.video.encode import encode_clip
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
-from student.synth.scene import SynthConfig, generate
+from student.synth.scene import SynthConfig
 from student.training.config import TrainConfig
 from student.training.step import add_gradient
 from student.training.students import STUDENTS
@@ -75,11 +75,8 @@ def main() -> None:
 
 def make_shards(folder: Path) -> Path:
     """A data set of one clip from each of `VIDEOS` videos."""
-    videos, shards = folder / "videos", folder / "shards"
-    videos.mkdir()
-    for seed in range(VIDEOS):
-        clip = generate(seed, SynthConfig(frames=80, height=272, width=640, points=0))
-        (videos / f"{seed}.mp4").write_bytes(encode_clip(clip.frames, fps=24))
+    world = SynthConfig(frames=80, height=272, width=640, points=0)
+    videos, shards = procedural_videos(folder / "videos", VIDEOS, world), folder / "shards"
     label(
         LabelConfig(
             videos=(str(videos),),

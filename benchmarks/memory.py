@@ -22,7 +22,8 @@ import av
 import cv2
 import numpy as np
 
-from benchmarks.harness.jobs import NEAR, ROOT, STILL, children_of
+from benchmarks.harness.jobs import NEAR, ROOT, STILL
+from benchmarks.harness.processes import children_of
 
 FPS = 25
 GOAL = 1.10

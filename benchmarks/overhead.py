@@ -20,40 +20,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.harness.teachers import Still
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.unit import ClipStarted, Event, UnitDone
 from labeler.video.encode import encode_clip
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
-from teachers import Teacher, TeacherInfo, Tracks
+from teachers import Tracks
 
 WORKERS = 2
 GOAL = 1.05
 
 
-class Sleeper(Teacher):
+class Sleeper(Still):
     """Every point stays where it is, after a known time."""
 
     seconds = 2.0
 
-    def __init__(
-        self, *, name: str, checkpoint: str | None, device: str, mode: Any, **settings: Any
-    ) -> None:
-        self.info = TeacherInfo(
-            name=name, architecture="sleep", mode=mode, visible_rule="v > 0.5", licence="none"
-        )
-
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         time.sleep(self.seconds)
-        n, t = len(queries), len(frames)
-        xy = np.repeat(queries[:, None, 1:], t, axis=1)
-        return Tracks(xy, np.ones((n, t), np.float32), np.full((n, t), np.nan, np.float32))
+        return super()._track(frames, queries, seed)
 
 
 class Second(Sleeper):

@@ -25,12 +25,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from benchmarks.harness.records import clip_entry, record_of
 from benchmarks.harness.s3_server import proxy, s3_server
 from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, cut_into_units, units
 from labeler.shards.records import (
-    ClipEntry,
     Record,
     VideoEntry,
     copy_records,
@@ -94,23 +94,22 @@ def planning(videos: int, requests) -> list[Unit]:
     return planned
 
 
-def resuming(requests) -> None:
-    storage = Storage("s3://bucket/labels")
+def timed_records(storage: Storage, requests, how: str) -> list[Record]:
     started, before = time.perf_counter(), requests.value
     records = latest_records(storage)
     print(
-        f"resuming, records one by one: {len(records):,} in {time.perf_counter() - started:.1f} s, "
+        f"resuming, {how}: {len(records):,} in {time.perf_counter() - started:.1f} s, "
         f"{requests.value - before} requests",
         flush=True,
     )
+    return records
+
+
+def resuming(requests) -> None:
+    storage = Storage("s3://bucket/labels")
+    records = timed_records(storage, requests, "records one by one")
     copy_records(storage, records)
-    started, before = time.perf_counter(), requests.value
-    again = latest_records(storage)
-    print(
-        f"resuming, from records.parquet: {len(again):,} in {time.perf_counter() - started:.1f} s, "
-        f"{requests.value - before} requests",
-        flush=True,
-    )
+    again = timed_records(storage, requests, "from records.parquet")
     assert [record.name for record in again] == [record.name for record in records]
 
 
@@ -263,36 +262,15 @@ def _record(unit: int) -> bytes:
     suffixes = ("mp4", "queries.npz", "cotracker3-offline.npz", "tapir.npz", "labels.npz", "json")
     offsets = {suffix: (512 + 400_000 * k, 400_000) for k, suffix in enumerate(suffixes)}
     clips = [
-        ClipEntry(
-            key=f"{unit:06d}{i:02d}{clip}",
-            uri=uri,
-            source_start=0,
-            stride=1,
-            frames=80,
-            height=384,
-            width=680,
-            queries=1024,
-            kept=700,
-            mean_support=0.9,
-            decoder="decord",
-            truncated=False,
-            offsets=offsets,
-        )
+        clip_entry(f"{unit:06d}{i:02d}{clip}", uri, offsets=offsets)
         for i, uri in enumerate(uris)
         for clip in range(CLIPS)
     ]
-    record = Record(
-        unit=unit,
-        revision=0,
-        plan=0,
-        tar=f"shards/{unit:06d}.r0.{'0' * 12}.tar",
-        size_bytes=20_000_000,
-        sha256="0" * 64,
+    record = record_of(
+        unit,
         teachers={"cotracker3-offline": {}, "tapir": {}},
-        agreement={},
         clips=clips,
         videos=[VideoEntry(uri=uri, sha256="0" * 64, clips=CLIPS) for uri in uris],
-        rows=[],
         planned=len(uris),
     )
     return record.to_bytes()

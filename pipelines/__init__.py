@@ -6,8 +6,9 @@ wires the rest and decides nothing about pixels.
 Names below are imported when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from teachers.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pipelines.jobs.config import LabelConfig
@@ -25,8 +26,4 @@ __all__ = [
     "label",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)

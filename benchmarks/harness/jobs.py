@@ -1,12 +1,7 @@
-"""Small labelling jobs: videos that move, a config that is quick, and the processes of a job."""
+"""Small labelling jobs: videos that move, and a config that is quick."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.video.encode import encode_clip
 from pipelines.jobs.config import LabelConfig
+from student.synth.scene import SynthConfig, generate
 
 ROOT = Path(__file__).parents[2]
 STILL, NEAR = (f"benchmarks.harness.teachers:{name}" for name in ("Still", "Near"))
@@ -31,6 +27,22 @@ def write_moving(path: Path, seed: int, frames: int = FRAMES) -> Path:
     texture = cv2.GaussianBlur(noise, (5, 5), 1.5)
     path.write_bytes(encode_clip(np.stack([texture[:, i : i + 64] for i in range(frames)]), fps=24))
     return path
+
+
+def moving_videos(folder: Path, count: int) -> Path:
+    """A new folder of so many of those."""
+    folder.mkdir()
+    for seed in range(count):
+        write_moving(folder / f"{seed:0{len(str(count - 1))}d}.mp4", seed)
+    return folder
+
+
+def procedural_videos(folder: Path, count: int, config: SynthConfig) -> Path:
+    """A new folder of so many videos of the generator."""
+    folder.mkdir()
+    for seed in range(count):
+        (folder / f"{seed}.mp4").write_bytes(encode_clip(generate(seed, config).frames, fps=24))
+    return folder
 
 
 def config(
@@ -49,39 +61,6 @@ def config(
     )
 
 
-FLAGS = (
-    *(
-        "--engine",
-        "local",
-        "--videos-per-unit",
-        "2",
-        "--clips.frames",
-        str(FRAMES),
-        "--clips.strides",
-        "1",
-    ),
-    *("--clips.clips-per-video", "2", "--queries.count", "24"),
-)
-"""The same settings on the command line."""
-
-
-def start_driver(
-    videos: Path, out: Path, teachers: tuple[str, ...] = (STILL, NEAR), *flags: str
-) -> subprocess.Popen:
-    """`tapdistill label` with those settings, as a process of its own."""
-    arguments = ["label", str(videos), "--out", str(out), "--teachers", *teachers, *FLAGS, *flags]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # a shell's background jobs, such as these tests, ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 def tars(out: Path | str) -> dict[str, bytes]:
     """Every tar that a record names, by file name: what a reader of the data set sees."""
     from labeler.io.storage import Storage
@@ -91,37 +70,3 @@ def tars(out: Path | str) -> dict[str, bytes]:
     return {
         record.tar: storage.read(record.tar) for record in latest_records(storage) if record.tar
     }
-
-
-def children_of(pid: int) -> list[int]:
-    """Every process below `pid`."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int(
-                    (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-                )
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found: list[int] = []
-    todo = [pid]
-    while todo:
-        parent = todo.pop()
-        below = [child for child, of in parents.items() if of == parent]
-        found, todo = found + below, todo + below
-    return found
-
-
-def still_running(pids: list[int], within_s: float) -> list[int]:
-    """Those of `pids` that are still there after `within_s`; zombies have ended."""
-    deadline = time.monotonic() + within_s
-    while True:
-        left = [
-            pid
-            for pid in pids
-            if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
-        ]
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.1)

@@ -31,16 +31,14 @@ SLOW_DOWN = (
 
 @dataclass(frozen=True)
 class Faults:
-    """The share of requests that fail in each way."""
+    """The share of requests that fail in each way: refused with 503 SlowDown, nothing done; reset
+    after half of the answer's body; done, but lost behind a 503; slow, with the body in eight
+    pieces and a pause of `pause_s` before each."""
 
     refuse: float = 0.0
-    """503 SlowDown, and nothing was done."""
     reset: float = 0.0
-    """The connection is reset after half of the body of the answer."""
     lose: float = 0.0
-    """Done, but the answer is a 503."""
     slow: float = 0.0
-    """The body comes in eight pieces with a pause before each."""
     pause_s: float = 0.02
     seed: int = 0
 

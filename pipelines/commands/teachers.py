@@ -12,15 +12,14 @@ import tyro
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
 
-from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import LineThrottle
+from pipelines.terminal.console import say
+from pipelines.terminal.progress import LineThrottle, terminal_bar
 from pipelines.wording import counted
 from teachers import ConfigError, TeacherEntry, entries
 from teachers.advice import (
@@ -238,15 +237,12 @@ class _DownloadProgress:
 
     def __init__(self, name: str) -> None:
         self._lines = LineThrottle()
-        self._bar = Progress(
+        self._bar = terminal_bar(
             TextColumn(name),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(name, total=None, visible=False)
 

@@ -36,13 +36,12 @@ VIDEOS = 3
 
 @dataclass
 class WarmUp:
-    """What the videos of the warm-up took."""
+    """What the videos of the warm-up took. `clips_found` counts those of the videos that could be
+    opened, `clips` those that were labelled."""
 
     videos: int = 0
     clips_found: int = 0
-    """In the videos that could be opened."""
     clips: int = 0
-    """Labelled."""
     opening_s: float = 0.0
     decoding_s: float = 0.0
     teachers_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))

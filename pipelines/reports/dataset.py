@@ -49,13 +49,12 @@ NAMES_APART = 0.14
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written."""
+    """What was written: how many clips, the bytes of the page and its players, and where the
+    players lie if not in the page."""
 
     clips: int
     size_bytes: int
-    """Of the page and the players."""
     players_folder: Path | None
-    """Where the players lie, if not in the page."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,13 @@
-"""Flags from a config dataclass (tyro), with `--config FILE` (TOML) for defaults. A flag on the
-command line beats the file.
+"""Flags from a config dataclass (tyro), with defaults from `--config FILE` (TOML). A flag on the
+command line overrides the file.
 
-A config that has `RECIPES`, a folder of such files, also takes `--recipe NAME`, which is
+A config that has `RECIPES`, a folder of such files, also takes `--recipe NAME`, which stands for
 `--config RECIPES/NAME.toml`.
 
 TOML has no null: "None" stands for it, as on the command line.
 
-Flags that every command takes, because every command may read or write S3: --s3-endpoint,
---s3-profile, --s3-anon.
-"""
+Every command also takes --s3-endpoint, --s3-profile, and --s3-anon, because every command may read
+or write S3."""
 
 from __future__ import annotations
 

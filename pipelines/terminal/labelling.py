@@ -13,7 +13,6 @@ from typing import Self
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,8 +25,8 @@ from pipelines.jobs.estimate import WarmUp
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.labelling import LabelResult
 from pipelines.jobs.progress import JobProgress, Snapshot
-from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import LineThrottle
+from pipelines.terminal.console import say
+from pipelines.terminal.progress import LineThrottle, terminal_bar
 from pipelines.terminal.tables import accounts_table
 from pipelines.wording import counted, duration, harmless
 
@@ -46,7 +45,7 @@ class LabelProgress:
         self._lines, self._refreshed = LineThrottle(), 0.0
         self._job: JobProgress | None = None
         self._shown = ExitStack()
-        self._bar = Progress(
+        self._bar = terminal_bar(
             TextColumn("labelling"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -54,9 +53,6 @@ class LabelProgress:
             TimeElapsedColumn(),
             TextColumn("· left"),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("labelling", counts="")
 

@@ -1,12 +1,19 @@
-"""When the next line of progress is due, where no terminal shows a bar."""
+"""Progress: a bar in a terminal, and elsewhere a line whenever one is due."""
 
 from __future__ import annotations
 
 import time
 
+from rich.progress import Progress, ProgressColumn
+
 from pipelines.terminal.console import console
 
 LINE_EVERY_S = 10.0
+
+
+def terminal_bar(*columns: str | ProgressColumn) -> Progress:
+    """A bar that is gone when it ends; nothing at all where there is no terminal."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class LineThrottle:

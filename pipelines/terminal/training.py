@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from pipelines.terminal.console import console, say
-from pipelines.terminal.progress import LineThrottle
+from pipelines.terminal.console import say
+from pipelines.terminal.progress import LineThrottle, terminal_bar
 from pipelines.wording import duration
 from student.training.events import (
     Calibrated,
@@ -31,15 +31,12 @@ class TrainProgress:
         self._steps = steps
         self._recent: deque[StepDone] = deque(maxlen=RECENT)
         self._lines = LineThrottle()
-        self._bar = Progress(
+        self._bar = terminal_bar(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps · {task.fields[counts]}"),
             TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("training", total=steps, counts="")
 

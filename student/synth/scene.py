@@ -49,6 +49,15 @@ from teachers.errors import ConfigError
 MARGIN_PX = 2
 INSTANTS = 4
 """Of an exposure with motion blur."""
+UNSEEN: dict[str, Any] = {
+    "domain": "patterns",
+    "bend": 0.5,
+    "camera": 0.5,
+    "blur": 0.5,
+    "light": 0.5,
+    "noise": 4.0,
+}
+"""See `SynthConfig.unseen`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +115,7 @@ class SynthConfig:
     def unseen(cls, **changes: Any) -> SynthConfig:
         """A world that the mini teachers were not trained on: other textures, outlines, and
         motions, bent, blurred, and noisy."""
-        other: dict[str, Any] = {
-            "domain": "patterns",
-            "bend": 0.5,
-            "camera": 0.5,
-            "blur": 0.5,
-            "light": 0.5,
-            "noise": 4.0,
-        }
-        return cls(**(other | changes))
+        return cls(**(UNSEEN | changes))
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.points < 0:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.jobs import FLAGS, NEAR, STILL
+from benchmarks.harness.jobs import NEAR, STILL
+from benchmarks.harness.processes import FLAGS
 from pipelines import cli
 from pipelines.commands.eval import EvalCommand
 from pipelines.commands.relabel import RelabelConfig

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import teachers
-from benchmarks.harness.jobs import FLAGS
+from benchmarks.harness.processes import FLAGS
 from labeler.io.storage import Storage
 from labeler.shards.records import latest_records
 from pipelines.cli import run as tapdistill

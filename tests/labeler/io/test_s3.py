@@ -165,36 +165,10 @@ def test_credentials_are_neither_stored_nor_shown(through, tmp_path, capsys):
     running = through()
     write_moving(tmp_path / "a.mp4", seed=0)
     url = f"{through.bucket}/labels"
-    assert (
-        run(
-            [
-                "label",
-                str(tmp_path / "a.mp4"),
-                "--out",
-                url,
-                "--engine",
-                "local",
-                "--teachers",
-                "lk",
-                "--s3-endpoint",
-                running.url,
-            ]
-        )
-        == 0
-    )
-    assert (
-        run(
-            [
-                "label",
-                str(tmp_path / "a.mp4"),
-                "--out",
-                url,
-                "--s3-endpoint",
-                f"http://user:{SECRET}@127.0.0.1",
-            ]
-        )
-        == 1
-    )
+    job = ["label", str(tmp_path / "a.mp4"), "--out", url]
+    quick = ["--engine", "local", "--teachers", "lk"]
+    assert run([*job, *quick, "--s3-endpoint", running.url]) == 0
+    assert run([*job, "--s3-endpoint", f"http://user:{SECRET}@127.0.0.1"]) == 1
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
     fs = fsspec.filesystem("s3")

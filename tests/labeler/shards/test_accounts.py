@@ -10,6 +10,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from benchmarks.harness.records import clip_entry, record_of
 from labeler.io.storage import Storage
 from labeler.reasons import FAILED, LEFT_OUT, REASONS, LeftOut
 from labeler.shards.plan import cut_into_units
@@ -25,21 +26,7 @@ def plan(*names: str, first_unit: int = 0) -> pd.DataFrame:
 
 
 def clip(uri: str, number: int = 0) -> ClipEntry:
-    return ClipEntry(
-        key=f"{uri}-{number}",
-        uri=uri,
-        source_start=0,
-        stride=1,
-        frames=8,
-        height=48,
-        width=64,
-        queries=4,
-        kept=3,
-        mean_support=0.5,
-        decoder="decord",
-        truncated=False,
-        offsets={"mp4": (512, 10)},
-    )
+    return clip_entry(f"{uri}-{number}", uri, queries=4, kept=3, mean_support=0.5)
 
 
 def record(
@@ -49,15 +36,12 @@ def record(
     rows: list[LeftOut],
     teachers: str = "a b",
 ) -> Record:
-    return Record(
-        unit=unit,
-        revision=0,
-        plan=0,
+    return record_of(
+        unit,
         tar=None,
         size_bytes=0,
         sha256=None,
         teachers={name: {} for name in teachers.split()},
-        agreement={},
         videos=[VideoEntry(uri=uri, sha256="", clips=count) for uri, count in videos.items()],
         clips=clips,
         rows=rows,
@@ -156,7 +140,7 @@ def test_the_tables_say_what_the_records_say():
     records = [record(3, {"a": 2}, [clip("a")], [clip_row("a", "dark")])]
     clips, failures = clips_table(records), failures_table([], records)
     assert clips[["key", "unit", "kept", "teachers"]].values.tolist() == [["a-0", 3, 3, "a,b"]]
-    assert json.loads(clips["offsets"][0]) == {"mp4": [512, 10]}
+    assert json.loads(clips["offsets"][0]) == {"mp4": [512, 400_000]}
     assert failures[["unit", "uri", "what", "status", "reason"]].values.tolist() == [
         [3, "a", "clip", "left out", "dark"]
     ]

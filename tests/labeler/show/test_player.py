@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
+from functools import partial
 from html import unescape
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from labeler import open_dataset
 from labeler.show import player
 from teachers import Tracks, VisibleRule
-from tests.support.browser import Browser
+from tests.support.browser import Browser, evaluate_with
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -140,8 +141,7 @@ const press = (key) => {
 """
 
 
-def ask(browser, script):
-    return browser.evaluate(f"(async () => {{ {HELPERS} {script} }})()")
+ask = partial(evaluate_with, HELPERS)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labeler.verifier import Judged, judge, majority
-from teachers.verifier import Verifier
+from teachers.verifier import TrackOnVerifier
 from tests.support import parity
 from tests.support.verifier import file_of
 
@@ -19,7 +19,7 @@ def case() -> parity.Case:
 
 
 def test_choice_and_vote_equal_the_published_predictor(case, tmp_path):
-    verifier = Verifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
+    verifier = TrackOnVerifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
     xy = case["candidates"].transpose(2, 1, 0, 3)
     judged = judge(verifier, case.frames, case["queries"], xy)
     sure = case["sure"].T

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from tests.support.browser import Browser
+from tests.support.browser import Browser, evaluate_with
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +15,8 @@ def browser(chromium, page, tmp_path_factory):
     yield browser
     browser.close()
 
+
+pytestmark = pytest.mark.slow
 
 HELPERS = """
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -40,11 +44,9 @@ const openFirst = async () => {
 """
 
 
-def ask(browser, script):
-    return browser.evaluate(f"(async () => {{ {HELPERS} {script} }})()")
+ask = partial(evaluate_with, HELPERS)
 
 
-@pytest.mark.slow
 def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
     told = ask(
         browser,
@@ -69,7 +71,6 @@ def test_the_table_is_filtered_by_name_and_by_share_kept(browser):
     ]
 
 
-@pytest.mark.slow
 def test_a_heading_sorts_and_once_more_turns_it_round(browser):
     told = ask(
         browser,
@@ -92,7 +93,6 @@ def test_a_heading_sorts_and_once_more_turns_it_round(browser):
     assert sorted_columns == 1
 
 
-@pytest.mark.slow
 def test_a_clip_opens_plays_and_switches_teachers(browser):
     told = ask(
         browser,
@@ -119,7 +119,6 @@ def test_a_clip_opens_plays_and_switches_teachers(browser):
     assert len(address) > 1
 
 
-@pytest.mark.slow
 def test_keys_go_through_the_clips_and_closing_leaves_nothing_playing(browser):
     told = ask(
         browser,
@@ -138,7 +137,6 @@ def test_keys_go_through_the_clips_and_closing_leaves_nothing_playing(browser):
     assert told == [True, 0, "", "open", "words"]
 
 
-@pytest.mark.slow
 def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
     focus = """(() => { const at = document.activeElement; return [at.id || at.className,
         getComputedStyle(at.matches(".player") ? at.querySelector(".stage") : at).outlineStyle
@@ -167,7 +165,6 @@ def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
     assert browser.evaluate(focus) == ["open", True]
 
 
-@pytest.mark.slow
 def test_a_player_beside_the_page_opens_the_same(chromium, split_page, tmp_path):
     browser = Browser(chromium, split_page, tmp_path)
     try:
@@ -192,7 +189,6 @@ def test_a_player_beside_the_page_opens_the_same(chromium, split_page, tmp_path)
         browser.close()
 
 
-@pytest.mark.slow
 def test_an_address_opens_a_clip_at_a_frame(browser):
     told = ask(
         browser,
@@ -207,6 +203,5 @@ def test_an_address_opens_a_clip_at_a_frame(browser):
     assert told == [True, "48"]
 
 
-@pytest.mark.slow
 def test_the_page_has_no_error(browser):
     assert browser.evaluate("document.documentElement.dataset.error ?? null") is None

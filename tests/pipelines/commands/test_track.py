@@ -371,89 +371,43 @@ class Interrupted(io.BytesIO):
 # --- what cannot be
 
 
+LK = "{video} --teacher lk --tracks {tmp}/o.npz"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("{tmp}/none.mp4 --teacher lk --tracks {tmp}/o.npz", "none.mp4: there is no such file"),
+        ("{tmp} --teacher lk --tracks {tmp}/o.npz", "a folder without pictures"),
+        ("{video} --teacher lk", "nothing would be written: give --overlay"),
+        ("{video} --teacher nobody --tracks {tmp}/o.npz", "--teacher nobody: there are lk, "),
+        ("{video} --teacher lk,lk --tracks {tmp}/o.npz", "name at least one tracker, each once"),
+        ("{video} --teacher lk --tracks {tmp}/o.csv", "o.csv: must end in .npz"),
+        ("{video} --teacher lk --overlay {video}", "v.mp4: is the video itself: name another file"),
         (
-            ["{tmp}/none.mp4", "--teacher", "lk", "--tracks", "{tmp}/o.npz"],
-            "none.mp4: there is no such file",
-        ),
-        (["{tmp}", "--teacher", "lk", "--tracks", "{tmp}/o.npz"], "a folder without pictures"),
-        (["{video}", "--teacher", "lk"], "nothing would be written: give --overlay"),
-        (
-            ["{video}", "--teacher", "nobody", "--tracks", "{tmp}/o.npz"],
-            "--teacher nobody: there are lk, ",
-        ),
-        (
-            ["{video}", "--teacher", "lk,lk", "--tracks", "{tmp}/o.npz"],
-            "name at least one tracker, each once",
-        ),
-        (["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.csv"], "o.csv: must end in .npz"),
-        (
-            ["{video}", "--teacher", "lk", "--overlay", "{video}"],
-            "v.mp4: is the video itself: name another file",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/q.npz", "--queries", "{tmp}/q.npz"],
+            "{video} --teacher lk --tracks {tmp}/q.npz --queries {tmp}/q.npz",
             "q.npz: is the file of --queries: name another",
         ),
         (
-            [
-                "{video}",
-                "--teacher",
-                f"{STILL}=a/best.pth",
-                f"{STILL}=b/best.pth",
-                "--tracks",
-                "{tmp}/o.npz",
-            ],
+            "{video} --teacher {still}=a/best.pth {still}=b/best.pth --tracks {tmp}/o.npz",
             "would be called still-best, still-best: give files",
         ),
+        ("{video} --teacher lk --overlay {video}/o.mp4", "o.mp4: cannot be written: "),
+        ("{lk} --grid 0", "--grid 0: must be at least 1"),
+        ("{lk} --queries {tmp}/q.csv", "q.csv: query 1 is (t, x, y) = (0, 64, 9)"),
+        ("{lk} --queries {tmp}/no.csv", "no.csv: no such file of queries"),
+        ("{lk} --start 20", "--start 20: "),
+        ("{lk} --max-gib 1e-6", "or raise --max-gib"),
+        ("{lk} --setting window", "--setting window: write KEY=VALUE"),
+        ("{lk} --setting name=x", "--setting name=x: write KEY=VALUE"),
+        ("{lk} --setting wings=2", "wings"),
         (
-            ["{video}", "--teacher", "lk", "--overlay", "{video}/o.mp4"],
-            "o.mp4: cannot be written: ",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--grid", "0"],
-            "--grid 0: must be at least 1",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/q.csv"],
-            "q.csv: query 1 is (t, x, y) = (0, 64, 9)",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--queries", "{tmp}/no.csv"],
-            "no.csv: no such file of queries",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--start", "20"],
-            "--start 20: ",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--max-gib", "1e-6"],
-            "or raise --max-gib",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "window"],
-            "--setting window: write KEY=VALUE",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "name=x"],
-            "--setting name=x: write KEY=VALUE",
-        ),
-        (
-            ["{video}", "--teacher", "lk", "--tracks", "{tmp}/o.npz", "--setting", "wings=2"],
-            "wings",
-        ),
-        (
-            ["{video}", "--teacher", "lk,match", "--tracks", "{tmp}/o.npz", "--checkpoint", "x"],
+            "{video} --teacher lk,match --tracks {tmp}/o.npz --checkpoint x",
             "--checkpoint belongs to one teacher",
         ),
+        ("{video} --teacher tapir --tracks {tmp}/o.npz --checkpoint {video}", "v.mp4"),
         (
-            ["{video}", "--teacher", "tapir", "--tracks", "{tmp}/o.npz", "--checkpoint", "{video}"],
-            "v.mp4",
-        ),
-        (
-            ["{video}", "--teacher", "match", "--tracks", "{tmp}/o.npz", "--stream"],
+            "{video} --teacher match --tracks {tmp}/o.npz --stream",
             "take one of cotracker3-online, ",
         ),
     ],
@@ -463,7 +417,9 @@ def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
 ):
     (tmp_path / "q.csv").write_text("t,x,y\n3,5,5\n0,64,9\n")
     np.savez(tmp_path / "q.npz", queries=np.zeros((1, 3)))
-    assert track(*(argument.format(tmp=tmp_path, video=video) for argument in arguments)) == 1
+    places = {"tmp": tmp_path, "video": video, "still": STILL}
+    words = arguments.format(lk=LK, **{name: f"{{{name}}}" for name in places}).split()
+    assert track(*(word.format(**places) for word in words)) == 1
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("tapdistill: ")
     assert message in sentence

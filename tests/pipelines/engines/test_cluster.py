@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.jobs import STILL, children_of, config, start_driver, tars, write_moving
+from benchmarks.harness.jobs import STILL, config, moving_videos, tars
+from benchmarks.harness.processes import children_of, start_driver
 from labeler.io.storage import Storage
 from labeler.shards.verify import verify
 from pipelines.jobs.labelling import label
@@ -42,11 +43,7 @@ def cluster():
 
 @pytest.fixture
 def videos(tmp_path):
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for i in range(16):
-        write_moving(folder / f"{i:02d}.mp4", seed=i)
-    return folder
+    return moving_videos(tmp_path / "videos", 16)
 
 
 def workers_at_work() -> int:

@@ -13,17 +13,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from benchmarks.harness.jobs import (
-    FRAMES,
-    NEAR,
-    STILL,
-    children_of,
-    config,
-    start_driver,
-    still_running,
-    tars,
-    write_moving,
-)
+from benchmarks.harness.jobs import FRAMES, NEAR, STILL, config, tars, write_moving
+from benchmarks.harness.processes import children_of, start_driver, still_running
 from labeler.clips.choice import ClipConfig
 from labeler.io.storage import Storage
 from labeler.shards.records import latest_records

@@ -11,15 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.jobs import (
-    NEAR,
-    STILL,
-    children_of,
-    config,
-    start_driver,
-    still_running,
-    tars,
-)
+from benchmarks.harness.jobs import NEAR, STILL, config, tars
+from benchmarks.harness.processes import children_of, start_driver, still_running
 from labeler.shards.records import record_name
 from pipelines.engines.common import DecodeLimits, UnitOpen
 from pipelines.jobs.labelling import label

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.harness.jobs import FLAGS, NEAR, STILL, config, write_moving
+from benchmarks.harness.jobs import NEAR, STILL, config, moving_videos, write_moving
+from benchmarks.harness.processes import FLAGS
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.plan import read_plans
@@ -36,11 +37,7 @@ from tests.support.jobs import contents
 
 @pytest.fixture
 def videos(tmp_path):
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for i in range(4):
-        write_moving(folder / f"{i}.mp4", seed=i)
-    return folder
+    return moving_videos(tmp_path / "videos", 4)
 
 
 def test_videos_that_failed_are_retried_in_a_unit_of_their_own(videos, tmp_path):

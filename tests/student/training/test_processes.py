@@ -155,19 +155,21 @@ def test_two_processes_take_the_steps_of_a_tapir_that_one_takes(tmp_path):
     )
 
 
-def script_under_torchrun(text: str, folder: Path) -> subprocess.CompletedProcess:
-    """A program as two processes, with an output folder as its argument."""
+def said_under_torchrun(text: str, folder: Path) -> list[str]:
+    """What each of two processes of a program says of itself; its argument is an output folder."""
     script = folder / "script.py"
     script.write_text(text)
     root = str(Path(__file__).parents[3])
     command = two_processes(str(script), str(folder / "out"))
-    return subprocess.run(
+    done = subprocess.run(
         command,
         env={**environment(), "PYTHONPATH": root},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
 
 
 POISONED = """
@@ -205,9 +207,7 @@ with joined_by_torchrun("cpu") as processes:
 
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path):
-    done = script_under_torchrun(POISONED, tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    said = said_under_torchrun(POISONED, tmp_path)
     assert said == [f"rank {rank} skipped [('procedural-3',)]" for rank in range(2)]
 
 
@@ -244,9 +244,7 @@ with joined_by_torchrun("cpu") as processes:
 
 @pytest.mark.slow
 def test_an_error_of_one_process_is_raised_by_all(tmp_path):
-    done = script_under_torchrun(WITHOUT_SHARD, tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    said = said_under_torchrun(WITHOUT_SHARD, tmp_path)
     assert said == [f"rank {rank}: labels/7.tar does not exist." for rank in range(2)]
 
 
