@@ -9,8 +9,9 @@ it. `dataset` reads what was written, `show` draws it. Names below are imported 
 used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from teachers.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labeler.clips.choice import ClipConfig
@@ -92,8 +93,4 @@ __all__ = [
     "sample_queries",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'labeler' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -8,8 +8,9 @@
 `training` a student. Names below are imported when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from teachers.lazy import lazy_names
 
 if TYPE_CHECKING:
     from labeler.labels.policies import Policy, choose
@@ -73,8 +74,4 @@ __all__ = [
     "with_interval",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'student' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -5,15 +5,14 @@
 
 A subclass says which network it is and which settings it has, and gives two hooks: `_set_up`, what
 its mode does, and `_track`. Below it are the parts that adapters share: the pass over the reversed
-clip, and the checks of settings and of what a network computed.
+clip, and the check of what a network computed.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from numbers import Integral
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -34,13 +33,11 @@ from teachers.interface import Teacher, checked_settings
 from teachers.layers.device import compute_in_bf16, pick_device
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.published import OWN_LICENCE, WeightsFile
+from teachers.settings import require_switch
 from teachers.tracks import VisibleRule
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-    ModeSettings = TypeVar("ModeSettings", bound=DataclassInstance)
-
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -80,6 +77,11 @@ class NetworkTeacher(Teacher):
     published_rule: VisibleRule
     """When a point counts as visible, as published for the mode. What counts is `info.rule`: that
     of the checkpoint, if one was calibrated for it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "weights" in vars(cls):
+            cls.licence = cls.weights.licence
 
     def __init__(
         self,
@@ -141,6 +143,20 @@ class NetworkTeacher(Teacher):
         """Make ready for `mode` from `settings` and `config`; returns the settings that `info`
         stores. The network does not exist yet."""
 
+    def _stored(self, mode_settings: DataclassInstance, *names: str) -> dict[str, Any]:
+        """What `_set_up` returns: the settings of the mode, the teacher's own of those names, and
+        bf16."""
+        own = {name: getattr(self.settings, name) for name in names}
+        return asdict(mode_settings) | own | {"bf16": self.bf16}
+
+    def _require_forward(self, backward: bool) -> None:
+        """A ConfigError for a mode that also tracks backward, which no stream can."""
+        if backward:
+            raise ConfigError(
+                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
+                "also tracks backward: stream with mode 'predictor'."
+            )
+
     def _rule(self, mode: Mode) -> VisibleRule:
         """When a point counts as visible in that mode, as published."""
         return self.rule
@@ -165,15 +181,6 @@ def architecture_of(name: str, model: nn.Module, official: bool) -> str:
     return name if official else f"{name}, {millions:.1f} M parameters"
 
 
-def overridden(mode_settings: ModeSettings, given: object) -> ModeSettings:
-    """`mode_settings`, with each field that is also an attribute of `given` and is not None
-    there."""
-    values = {field.name: getattr(given, field.name, None) for field in fields(mode_settings)}
-    return replace(
-        mode_settings, **{name: value for name, value in values.items() if value is not None}
-    )
-
-
 def reversed_queries(queries: Tensor, frames: int) -> Tensor:  # [..., N, 3] -> [..., N, 3]
     """Queries (t, x, y) of a clip of that many frames, in the reversed clip."""
     return torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
@@ -193,36 +200,6 @@ def with_backward_pass(
         return tracks
     back = backward(reversed_queries(queries, frames))
     return torch.where(before[..., None], back.flip(-2), tracks)
-
-
-def require_whole(least: int, **settings: object) -> None:
-    """A ConfigError, unless each of `settings` is a whole number of at least `least`.
-
-    Settings come from people, and one of the wrong kind is refused when a teacher is made, not met
-    in the middle of a clip.
-    """
-    for name, value in settings.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} = {value}: must be a whole number, at least {least}.")
-
-
-def checked_size(name: str, value: Any) -> tuple[int, int]:
-    """`value` as height and width in px; a ConfigError if it is not two whole numbers above 0."""
-    try:
-        height, width = (int(side) for side in value)
-    except (TypeError, ValueError):
-        height, width = 0, 0
-    if height < 1 or width < 1:
-        raise ConfigError(f"{name} = {value!r}: write height and width in px, such as [384, 512].")
-    return height, width
-
-
-def require_switch(**settings: object) -> None:
-    """A ConfigError, unless each of `settings` is True or False: `--setting backward=no` is the
-    text "no", which Python would take for true."""
-    for name, value in settings.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} = {value}: must be true or false.")
 
 
 def require_finite(values: Tensor, name: str) -> None:

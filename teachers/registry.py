@@ -31,21 +31,24 @@ ENTRY_POINTS = "tapdistill.teachers"
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEntry:
-    """One row of the table that `tapdistill teachers` prints."""
+    """One row of the table that `tapdistill teachers` prints.
+
+    Attributes:
+        factory: the class, as "module:Class".
+        weights: where they come from; "none needed" for the classical teachers.
+        file: what `tapdistill teachers pull` gets; None where there is nothing to get.
+        shipped: its weights lie in this package, and its network is the architecture's "mini" one.
+        own: it is of this package, not of another that is installed.
+    """
 
     name: str
     factory: str
-    """"module:Class"."""
     architecture: str
     licence: str
     weights: str
-    """Where the weights come from; "none needed" for the classical teachers."""
     file: WeightsFile | None = None
-    """The file that `tapdistill teachers pull` gets; None where there is nothing to get."""
     shipped: bool = False
-    """Its weights lie in this package, and its network is the architecture's "mini" one."""
     own: bool = True
-    """It is of this package, not of another that is installed."""
 
     @property
     def shipped_checkpoint(self) -> Path | None:
@@ -170,7 +173,7 @@ TABLE: tuple[TeacherEntry, ...] = (
 
 VERIFIERS: tuple[TeacherEntry, ...] = (
     _published(
-        "track-on-r-verifier", "teachers.verifier.verifier:Verifier", "Track-On-R's verifier"
+        "track-on-r-verifier", "teachers.verifier.verifier:TrackOnVerifier", "Track-On-R's verifier"
     ),
 )
 """Networks that judge the tracks of teachers, and are none: `teachers.load_verifier` makes them.

@@ -15,7 +15,8 @@ import av
 import numpy as np
 import pytest
 
-from benchmarks.harness.jobs import FLAGS, STILL, config, write_moving
+from benchmarks.harness.jobs import STILL, config, write_moving
+from benchmarks.harness.processes import FLAGS
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.members import from_members, members

@@ -24,7 +24,7 @@ import numpy as np
 from teachers.tracks import has_position
 
 if TYPE_CHECKING:
-    from teachers.verifier import Verifier
+    from teachers.verifier import TrackOnVerifier
 
 NOBODY = -1
 """In `Judged.best`, where no teacher has a place that was judged."""
@@ -63,7 +63,7 @@ class Judged:
 
 
 def judge(
-    verifier: Verifier,
+    verifier: TrackOnVerifier,
     frames: np.ndarray,  # uint8 [T, H, W, 3] RGB
     queries: np.ndarray,  # [N, 3] (t, x, y), px of the frames
     xy: np.ndarray,  # [K, N, T, 2] px of the frames; NaN where a teacher has no place

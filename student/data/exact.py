@@ -16,8 +16,9 @@ def training_clip(
     frames: int,
     size_hw: tuple[int, int],
     queries: int,
-    flip: bool,
+    *,
     rng: np.random.Generator,
+    flip: bool,
 ) -> TrainClip:
     """A random part of a sequence, as the procedural generator's clips are: exact tracks, each
     queried in a random visible frame.

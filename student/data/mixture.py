@@ -174,8 +174,8 @@ class _Load:
             frames,
             (config.height, config.width),
             config.queries,
-            config.flip,
-            rng,
+            rng=rng,
+            flip=config.flip,
         )
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:

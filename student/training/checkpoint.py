@@ -36,30 +36,35 @@ NAME = "step-{step:08d}.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The state after `step` steps."""
+    """The state after `step` steps.
+
+    Attributes:
+        position: where in the data reading goes on: `start` of `student.data.mixture.batches`.
+        data: `Batches.digest` of the stored clips.
+        network: sizes of the network.
+        config: settings of the training, as plain values.
+        model: the weights.
+        optimiser: of `student.training.schedule.Optimiser`: moments, and place in the learning
+            rate's cycle.
+        random: of `random_states`, by rank.
+        figures: of the last evaluation; empty before the first.
+        best: the best evaluation's figure so far.
+        mean: the running mean of the weights, if there is one.
+        before: the weights before training, where visibility is held to what they say.
+    """
 
     step: int
     position: int
-    """Where in the data reading goes on: `start` of `student.data.mixture.batches`."""
     data: str
-    """`Batches.digest` of the stored clips."""
     network: dict[str, Any]
-    """Sizes of the network."""
     config: dict[str, Any]
-    """Settings of the training, as plain values."""
     model: dict[str, Tensor]
     optimiser: dict[str, Any]
-    """Of `student.training.schedule.Optimiser`: moments, and place in the learning rate's cycle."""
     random: list[dict[str, Any]]
-    """Of `random_states`, by rank."""
     figures: dict[str, float]
-    """Of the last evaluation; empty before the first."""
     best: float | None
-    """The best evaluation's figure so far."""
     mean: dict[str, Tensor] | None = None
-    """The running mean of the weights, if there is one."""
     before: dict[str, Tensor] | None = None
-    """The weights before training, where visibility is held to what they say."""
 
 
 class Checkpoints:

@@ -29,11 +29,10 @@ class TapirTargets:
     occluded: Tensor
     """[B, N, T] bool"""
     weight: Tensor | None = None
-    """[B, N, T] of all three parts; None: 1."""
     occlusion_weight: Tensor | None = None
-    """[B, N, T] of the occlusion part; None: `weight`."""
     distance_weight: Tensor | None = None
-    """[B, N, T] of the expected distance; None: `weight`."""
+    """[B, N, T] each: of all three parts (None: 1), and of occlusion and expected distance where
+    they have one of their own."""
 
 
 @dataclass(frozen=True)

@@ -115,14 +115,19 @@ class TapirStudent(Student):
             points_per_block=memory.points_per_block or POINTS_PER_BLOCK[device],
         )
         corner = queries + queries.new_tensor([0, CORNER_PX, CORNER_PX])
-        raster = model.config.raster
-        features = model.encode(frames.permute(0, 1, 4, 2, 3), [(raster, raster)], memory)
+        steps, answer = self._steps(model, frames.permute(0, 1, 4, 2, 3), corner, memory)
+        scale = RASTER / model.config.raster
+        return TapirAnswer(steps.float(), answer.float(), (size[0] * scale, size[1] * scale))
+
+    def _steps(
+        self, model: Any, frames: Tensor, corner: Tensor, memory: Memory
+    ) -> tuple[Tensor, Tensor]:  # [B, T, 3, H, W], [B, N, 3] -> [I, B, N, T, 4], [B, N, T, 4]
+        """Every step of the network, and its answer."""
+        raster, size = model.config.raster, (frames.shape[3], frames.shape[4])
+        features = model.encode(frames, [(raster, raster)], memory)
         described = model.describe(features, corner, size)
         found: TapirSteps = model.track(features, described, size, corner, memory=memory)
-        scale = RASTER / raster
-        return TapirAnswer(
-            found.steps.float(), found.answer.float(), (size[0] * scale, size[1] * scale)
-        )
+        return found.steps, found.answer
 
     def finite_clips(self, answer: TapirAnswer) -> Tensor:
         return answer.steps.isfinite().transpose(0, 1).flatten(1).all(1)

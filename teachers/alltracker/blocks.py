@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from teachers.alltracker.config import AllTrackerConfig
 from teachers.alltracker.convnext import ConvNeXtBlock
+from teachers.layers.attention import Attention
 from teachers.layers.fast import tanh_gelu
 from teachers.layers.memory import Memory
 
@@ -56,17 +57,11 @@ class MotionEncoder(nn.Module):
         return torch.cat([(fast.last or partial(on_maps, self.conv))(both).relu_(), flow], -1)
 
 
-class TemporalAttention(nn.Module):
-    """Attention of a cell over the frames of a window."""
+class TemporalAttention(Attention):
+    """Attention of a cell over the frames of a window: frames first, so that no map is moved in
+    memory."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width)
-        self.to_kv = nn.Linear(width, 2 * width)
-        self.to_out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:  # [S, P, C]
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # [S, P, C]
         k, v = self.to_kv(x).chunk(2, -1)
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)

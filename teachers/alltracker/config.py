@@ -29,9 +29,9 @@ class AllTrackerConfig:
     the first half for the hidden state and the second for the context; in the tiny model it has as
     many, for both."""
     levels: int = 5
-    """Levels of the products, each half as large as the one before."""
     radius: int = 4
-    """Products are read in (2 radius + 1)**2 cells."""
+    """Of the products: levels, each half as large as the one before, and (2 radius + 1)**2 cells
+    that are read in each."""
     motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
     """Of the two convolutions that read products, and of the two that read flow."""
     head_channels: int = 256

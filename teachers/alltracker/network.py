@@ -55,24 +55,21 @@ GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
 
 @dataclass(frozen=True)
 class FlowState:
-    """What is known of every cell of the query frame in S frames of a window."""
+    """What is known of every cell of the query frame in S frames of a window: its flow in cells,
+    the logits of visibility and confidence (an eighth of the answer's), and a hidden state."""
 
-    flow: Tensor
-    """[S, h, w, 2] cells."""
-    logits: Tensor
-    """[S, h, w, 2] of visibility, confidence; an eighth of those of the answer."""
-    hidden: Tensor
-    """[S, h, w, C]"""
+    flow: Tensor  # [S, h, w, 2]
+    logits: Tensor  # [S, h, w, 2]
+    hidden: Tensor  # [S, h, w, C]
 
 
 @dataclass(frozen=True)
 class FlowWindow:
-    """The answer of one window."""
+    """The answer of one window, which begins with frame `first` of the clip and holds `frames` of
+    its frames; those after them repeat the last."""
 
     first: int
-    """Frame of the clip that it begins with."""
     frames: int
-    """How many frames of the clip it holds; those after them repeat the last."""
     state: FlowState
 
 

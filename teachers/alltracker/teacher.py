@@ -36,15 +36,9 @@ from teachers.alltracker.network import CPU_MEMORY, GPU_MEMORY, TINY, AllTracker
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.network_teacher import (
-    NetworkTeacher,
-    checked_size,
-    overridden,
-    require_finite,
-    require_switch,
-    require_whole,
-)
+from teachers.network_teacher import NetworkTeacher, require_finite
 from teachers.published import PUBLISHED
+from teachers.settings import checked_size, overridden, require_switch, require_whole
 from teachers.tracks import DenseFlow, Tracks, VisibleRule, checked_frames
 
 Counts = Literal["first", "last", "evaluation"]
@@ -124,14 +118,13 @@ class AllTrackerTeacher(NetworkTeacher):
     evidence = "network:alltracker"
     knows_hidden_points = True
     weights = PUBLISHED["alltracker"]
-    licence = weights.licence
     presets = PRESETS
     network = AllTracker
+    rule = RULE
     settings_type = AllTrackerSettings
     settings: AllTrackerSettings
-    rule = RULE
-    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     memory_format = torch.channels_last
+    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         given = self.settings

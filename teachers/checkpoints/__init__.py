@@ -3,8 +3,9 @@
 Names below are imported when they are first used, because most of them import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from teachers.lazy import lazy_names
 
 if TYPE_CHECKING:
     from teachers.checkpoints.cache import cached_checkpoint
@@ -40,8 +41,4 @@ __all__ = [
     "stored_config",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'teachers.checkpoints' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -1,5 +1,5 @@
-"""What the trackers without weights share: no checkpoint, the way forwards and backwards from a
-query's frame, visibility from an error.
+"""What the trackers without weights share: no checkpoint, and the way forwards and backwards from a
+query's frame.
 
 Trackers that only know how to go from a frame to its neighbour walk the clip twice, to its end and
 back to its start. A query joins the walk at its own frame, so queries of all frames are stepped
@@ -48,9 +48,9 @@ class ClassicalTeacher(Teacher):
         self,
         *,
         name: str,
+        mode: Mode = "predictor",
         checkpoint: str | None = None,
         device: str = "auto",
-        mode: Mode = "predictor",
         **settings: Any,
     ) -> None:
         """Arguments as for `teachers.load`; a ConfigError if weights are given, or a setting that
@@ -91,17 +91,3 @@ def from_query_frame(
         rows = np.flatnonzero(query_frames >= t)
         if len(rows):
             yield t, t - 1, rows
-
-
-def graded(
-    error: np.ndarray,  # [n] >= 0
-    limit: np.ndarray | float,  # [n] > 0
-) -> np.ndarray:  # [n] in [0, 1]
-    """Visibility from an error: 1 without error, 1/2 at the limit, 1/16 at twice the limit."""
-    return np.exp2(-np.square(error / limit))
-
-
-def inside(xy: np.ndarray, height: int, width: int) -> np.ndarray:
-    """bool [n]: which points [n, 2] lie in the frame."""
-    x, y = xy[:, 0], xy[:, 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

@@ -25,11 +25,10 @@ from teachers.classical.bidirectional import (
     VELOCITY_KEPT,
     ClassicalTeacher,
     from_query_frame,
-    graded,
-    inside,
     require_positive,
 )
 from teachers.classical.patches import sample
+from teachers.classical.visibility import graded, inside
 from teachers.tracks import Tracks
 
 LEAST_SIDE_PX = 32
@@ -38,17 +37,19 @@ LEAST_SIDE_PX = 32
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSettings:
-    """How dense flow is computed, and when it is believed."""
+    """How dense flow is computed, and when it is believed.
+
+    Attributes:
+        patch_stride_px: distance of the patches that DIS matches.
+        descent_steps: of each patch and level.
+        error_share, error_px2: the squared error there and back that is allowed, as a share of the
+            squared lengths of the two flows, and so much on top.
+    """
 
     patch_stride_px: int = 3
-    """Distance of the patches that DIS matches."""
     descent_steps: int = 12
-    """Of each patch and level."""
     error_share: float = 0.01
-    """Squared error there and back that is allowed, as a share of the squared lengths of the two
-    flows."""
     error_px2: float = 0.5
-    """Squared error that is allowed on top."""
 
     def __post_init__(self) -> None:
         require_positive(self)

@@ -22,35 +22,29 @@ from teachers.classical.bidirectional import (
     VELOCITY_KEPT,
     ClassicalTeacher,
     from_query_frame,
-    graded,
-    inside,
     require_positive,
 )
-from teachers.classical.patches import Templates, smooth
+from teachers.classical.patches import AlignmentSettings, Templates, smooth
+from teachers.classical.visibility import graded, inside
 from teachers.errors import ConfigError
 from teachers.tracks import Tracks
 
 
 @dataclass(frozen=True, kw_only=True)
-class LucasKanadeSettings:
+class LucasKanadeSettings(AlignmentSettings):
     """How Lucas-Kanade steps, and when a point is seen."""
 
     window_px: int = 21
-    """Side of the window that a step looks at."""
     levels: int = 4
-    """Halvings of the frame above the full size."""
+    """Side of the window that a step looks at, and how often the frame is halved for it."""
     error_px: float = 1.0
     """A step there and back must end nearer than this to its start."""
     patch_radius_px: int = 5
-    """The patch of a query is 2 x radius + 1 wide."""
     iterations: int = 5
-    """Of the alignment."""
-    anchor_px: float = 6.0
-    """The aligned position must be nearer than this to the position stepped to."""
     similar: float = 0.5
-    """Least correlation with the query's patch of a point that was seen a frame ago."""
     found_again: float = 0.85
-    """Least correlation of one that was not, or whose step is not believed."""
+    """Instead of `similar` for a point that was not seen a frame ago, or whose step is not
+    believed."""
 
     def __post_init__(self) -> None:
         require_positive(self)

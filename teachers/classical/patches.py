@@ -28,6 +28,20 @@ LARGEST_STRETCH = 3.0
 """A patch that seems to have grown or shrunk by more was not found."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AlignmentSettings:
+    """How a patch is aligned, and when the result is believed."""
+
+    patch_radius_px: int
+    """The patch of a query is 2 x radius + 1 wide."""
+    iterations: int
+    """Of the alignment."""
+    anchor_px: float = 6.0
+    """The aligned position must be nearer than this to the one that the alignment began at."""
+    similar: float
+    """Least correlation with the query's patch of a point that is seen."""
+
+
 def smooth(frame: np.ndarray) -> np.ndarray:
     """float32 [H, W, 3]: the frame as patches see it, without the noise of single pixels."""
     return cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)

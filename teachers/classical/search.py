@@ -28,11 +28,10 @@ import numpy as np
 from teachers.classical.bidirectional import (
     PATCH_ALIGNMENT,
     from_query_frame,
-    graded,
-    inside,
     require_positive,
 )
-from teachers.classical.patches import Templates, smooth
+from teachers.classical.patches import AlignmentSettings, Templates, smooth
+from teachers.classical.visibility import graded, inside
 from teachers.errors import ConfigError
 from teachers.interface import Teacher
 from teachers.tracks import Tracks
@@ -43,23 +42,19 @@ depend on how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchSettings:
+class MatchSettings(AlignmentSettings):
     """Which matches are believed."""
 
     far_px: float = 40.0
-    """A match farther than this from where the point was last seen is a jump."""
     jump_cost: float = 0.3
-    """Added to the squared distance of descriptors (0 to about 2) at a jump, and in part before."""
+    """A match farther than `far_px` from where the point was last seen is a jump: `jump_cost` is
+    added to the squared distance of descriptors (0 to about 2), and part of it to a nearer
+    match's."""
     mutual_px: float = 8.0
     """A jump must lead back to within this distance of the query."""
     patch_radius_px: int = 8
-    """The patch of a query is 2 x radius + 1 wide."""
     iterations: int = 6
-    """Of the alignment."""
-    anchor_px: float = 6.0
-    """The aligned position must be nearer than this to the match."""
     similar: float = 0.9
-    """Least correlation with the query's patch."""
 
     def __post_init__(self) -> None:
         require_positive(self)

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.transformer import STRIDE, CoTrackerSizes, TrackTransformer
-from teachers.cotracker.windows import WindowChain, WindowStart, windows
+from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, TrackTransformer
+from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
@@ -36,7 +36,8 @@ FLOW_SCALE = 1000.0
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker2Config(CoTrackerSizes):
-    """Sizes of the network. The defaults are the official model's."""
+    """Sizes of the network. The defaults are the official model's: 45.5 M parameters, as in
+    `cotracker2v1.pth`."""
 
     window: int = 16
     """Frames of a window."""
@@ -50,24 +51,9 @@ class CoTracker2Config(CoTrackerSizes):
     layers: int = 6
 
     @classmethod
-    def official(cls) -> CoTracker2Config:
-        """45.5 M parameters, as in `cotracker2v1.pth`."""
-        return cls()
-
-    @classmethod
     def mini(cls) -> CoTracker2Config:
         """0.8 M parameters, for two CPU cores."""
-        return cls(
-            resolution=(192, 256),
-            stages=(16, 24, 32, 32),
-            channels=32,
-            flow_channels=16,
-            width=96,
-            heads=4,
-            layers=2,
-            mlp_ratio=2,
-            virtual_tracks=16,
-        )
+        return cls(resolution=(192, 256), flow_channels=16, width=96, **MINI_SIZES)
 
     @property
     def token_channels(self) -> int:
@@ -82,10 +68,10 @@ class CoTracker2Config(CoTrackerSizes):
         )
 
 
-COTRACKER2_PRESETS = {"official": CoTracker2Config.official, "mini": CoTracker2Config.mini}
+COTRACKER2_PRESETS = {"official": CoTracker2Config, "mini": CoTracker2Config.mini}
 
 
-class UpdateTransformer(TrackTransformer):
+class FeatureUpdateTransformer(TrackTransformer):
     """Tokens of all tracks in all frames to corrections of position and feature."""
 
     def __init__(self, config: CoTracker2Config) -> None:
@@ -98,7 +84,7 @@ class UpdateTransformer(TrackTransformer):
         return self.flow_head(self.attend(tokens, unseen))
 
 
-class CoTracker2(nn.Module):
+class CoTracker2(WindowNetwork):
     """The network. Runs on the device of its weights; frames and queries must be there too."""
 
     BF16_PARTS = ("fnet", "updateformer")
@@ -115,7 +101,7 @@ class CoTracker2(nn.Module):
             "pos_emb", position_embedding(height // STRIDE, width // STRIDE, config.token_channels)
         )
         self.fnet = ResidualEncoder(config.stages, config.channels, STRIDE)
-        self.updateformer = UpdateTransformer(config)
+        self.updateformer = FeatureUpdateTransformer(config)
         self.norm = nn.GroupNorm(1, config.channels)
         self.track_feat_updater = nn.Sequential(
             nn.Linear(config.channels, config.channels), nn.GELU()
@@ -123,20 +109,6 @@ class CoTracker2(nn.Module):
         self.vis_predictor = nn.Sequential(nn.Linear(config.channels, 1))
         # an untrained network leaves the points where they are
         nn.init.normal_(self.updateformer.flow_head.weight, std=1e-3)
-
-    def forward(
-        self,
-        frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
-        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames; t is cut to an integer
-        iterations: int = 4,
-        memory: Memory = DEFAULT_MEMORY,
-    ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and where they do the later one counts.
-        Sizes as for `encode`."""
-        chain = WindowChain(self, queries, iterations, memory)
-        return [
-            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
-        ]
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see

@@ -1,30 +1,26 @@
-"""CoTracker3: refine all tracks of a clip together, from correlation with what each point looked
-like in its query frame.
+"""CoTracker3: refine all tracks of a clip together, by correlation with what each point looked like
+in its query frame.
 
 Paper    Karaev et al. 2024, arXiv 2410.11831; the transformer with virtual tracks is that of
          CoTracker, arXiv 2307.07635.
-Weights  facebook/cotracker3, `scaled_offline.pth` and `baseline_offline.pth`, CC-BY-NC 4.0. This
-         file is written from the papers; the parity tests show equal outputs. Attribute names are
-         the keys of those files, "virual" included.
-Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
-         cells: px / 4, without a half-pixel shift, and again half of that at each coarser level of
-         the pyramid.
+Weights  facebook/cotracker3, CC-BY-NC 4.0: `scaled_offline.pth` and `baseline_offline.pth`,
+         `scaled_online.pth` and `baseline_online.pth`. This file is written from the papers; the
+         parity tests show equal outputs. Attribute names are the keys of those files, "virual"
+         included.
+Raster   px of the frames that go in; an integer is a pixel centre. Inside, coordinates are in
+         cells: px / 4, without a half-pixel shift, and half of that at each coarser level of the
+         pyramid.
 
-One pass: encode every frame, build a pyramid, cut a window of features around each query in its
-frame. Then refine `iterations` times: correlate those windows with windows around the present
-positions, and let a transformer, which attends over time and between tracks, correct positions,
-visibility, and confidence. `refine` works on any run of frames from any start, so a model that goes
-window by window is the same network called several times.
+One pass encodes every frame, builds a pyramid, and cuts a window of features around each query in
+its frame. It then refines `iterations` times: those windows are correlated with windows around the
+current positions, and a transformer that attends over time and between tracks corrects positions,
+visibility, and confidence. `refine` works on any run of frames and from any start, so the online
+model, which goes window by window, calls the same network several times.
 
-CoTracker3 online: the same network, window by window, each starting from what the one before said.
-
-Paper    Karaev et al. 2024, arXiv 2410.11831.
-Weights  facebook/cotracker3, `scaled_online.pth` and `baseline_online.pth`, CC-BY-NC 4.0. Written
-         from the paper; the parity tests show equal outputs.
-
-A query whose frame no window has reached looks like nothing (zero features): its tracks there are
-the query's place plus noise, and later windows replace them. What is handed over: positions,
-without gradient, and the logits of visibility and confidence, with it.
+Online: each window starts from what the one before said. A query whose frame no window has reached
+looks like nothing (zero features): its tracks there are the query's position plus noise, and later
+windows replace them. Positions are handed over without gradient, the logits of visibility and
+confidence with it.
 """
 
 from __future__ import annotations
@@ -38,8 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.transformer import STRIDE, CoTrackerSizes, Mlp, TrackTransformer
-from teachers.cotracker.windows import WindowChain, WindowStart, windows
+from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
+from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
@@ -52,7 +48,8 @@ MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker3Config(CoTrackerSizes):
-    """Sizes of the network. The defaults are the official model's."""
+    """Sizes of the network. The defaults are the official model's: 25.5 M parameters, as in
+    `scaled_offline.pth` and `baseline_offline.pth`."""
 
     window: int = 60
     """Frames that the time embedding is made for; other lengths resize it."""
@@ -68,26 +65,16 @@ class CoTracker3Config(CoTrackerSizes):
     layers: int = 3
 
     @classmethod
-    def official(cls) -> CoTracker3Config:
-        """25.5 M parameters, as in `scaled_offline.pth` and `baseline_offline.pth`."""
-        return cls()
-
-    @classmethod
     def mini(cls) -> CoTracker3Config:
         """1.3 M parameters; trains on a CPU core."""
         return cls(
             window=24,
             resolution=(256, 256),
-            stages=(16, 24, 32, 32),
-            channels=32,
             radius=2,
             correlation_hidden=96,
             correlation_channels=48,
             width=128,
-            heads=4,
-            layers=2,
-            mlp_ratio=2,
-            virtual_tracks=16,
+            **MINI_SIZES,
         )
 
     @property
@@ -95,10 +82,10 @@ class CoTracker3Config(CoTrackerSizes):
         return 2 + self.levels * self.correlation_channels + MOTION_CHANNELS
 
 
-PRESETS = {"official": CoTracker3Config.official, "mini": CoTracker3Config.mini}
+PRESETS = {"official": CoTracker3Config, "mini": CoTracker3Config.mini}
 
 
-class UpdateTransformer(TrackTransformer):
+class VisibilityUpdateTransformer(TrackTransformer):
     """Tokens of all tracks in all frames to corrections of position, visibility, and confidence."""
 
     def __init__(self, config: CoTracker3Config) -> None:
@@ -126,7 +113,7 @@ class CoTracker3Network(nn.Module):
         samples = (2 * config.radius + 1) ** 2
         self.register_buffer("time_emb", time_embedding(config.window, config.token_channels))
         self.fnet = ResidualEncoder(config.stages, config.channels, STRIDE)
-        self.updateformer = UpdateTransformer(config)
+        self.updateformer = VisibilityUpdateTransformer(config)
         self.corr_mlp = Mlp(
             samples * samples, config.correlation_hidden, config.correlation_channels, "none"
         )
@@ -245,14 +232,15 @@ class CoTracker3(CoTracker3Network):
     """The offline model: one pass over all frames."""
 
     def forward(
-        self,
-        frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
-        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames; t is cut to an integer
-        iterations: int = 4,
-        memory: Memory = DEFAULT_MEMORY,
+        self, frames: Tensor, queries: Tensor, iterations: int = 4, memory: Memory = DEFAULT_MEMORY
     ) -> Refinements:
         """Tracks over all T frames, those before the query included. Sizes that `encode` refuses
-        are a ConfigError."""
+        are a ConfigError.
+
+        Args:
+            frames: [B, T, 3, H, W] in 0..255, of any dtype.
+            queries: [B, N, 3] (t, x, y), px of the frames; t is cut to an integer.
+        """
         return self.track(self.encode(frames, memory), queries, iterations, memory)
 
     def track(
@@ -275,29 +263,15 @@ class CoTracker3(CoTracker3Network):
 WINDOW = 16
 
 ONLINE_PRESETS = {
-    "official": lambda: replace(CoTracker3Config.official(), window=WINDOW),
+    "official": lambda: replace(CoTracker3Config(), window=WINDOW),
     "mini": lambda: replace(CoTracker3Config.mini(), window=WINDOW),
 }
 
 
-class CoTracker3Online(CoTracker3Network):
+class CoTracker3Online(CoTracker3Network, WindowNetwork):
     """The online model."""
 
     first_visibility = 0.0
-
-    def forward(
-        self,
-        frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
-        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames; t is cut to an integer
-        iterations: int = 4,
-        memory: Memory = DEFAULT_MEMORY,
-    ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and where they do the later one counts.
-        Sizes as for `encode`."""
-        chain = WindowChain(self, queries, iterations, memory)
-        return [
-            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
-        ]
 
     def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
         return self.query_windows(pyramid, queries)

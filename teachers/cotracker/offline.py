@@ -20,8 +20,8 @@ from teachers.cotracker.teacher import (
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.network_teacher import require_whole
 from teachers.published import PUBLISHED
+from teachers.settings import require_whole
 from teachers.tracks import VisibleRule
 
 
@@ -59,7 +59,6 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     architecture = "CoTracker3 offline"
     evidence = "network:cotracker3"
     weights = PUBLISHED["cotracker3-offline"]
-    licence = weights.licence
     presets = PRESETS
     network = CoTracker3
     settings_type = CoTracker3OfflineSettings

@@ -175,7 +175,6 @@ class CoTracker2Teacher(WindowTeacher):
     architecture = "CoTracker 2.1"
     evidence = "network:cotracker2"
     weights = PUBLISHED["cotracker2"]
-    licence = weights.licence
     presets = COTRACKER2_PRESETS
     network = CoTracker2
     settings_type = CoTracker2Settings
@@ -210,7 +209,6 @@ class CoTracker3OnlineTeacher(WindowTeacher):
     architecture = "CoTracker3 online"
     evidence = "network:cotracker3"
     weights = PUBLISHED["cotracker3-online"]
-    licence = weights.licence
     presets = ONLINE_PRESETS
     network = CoTracker3Online
 

@@ -10,7 +10,7 @@ becomes of them, is the same for all.
 from __future__ import annotations
 
 import abc
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,11 @@ from teachers.layers.pyramid import least_side
 from teachers.layers.resolutions import Size
 from teachers.network_teacher import (
     NetworkTeacher,
-    overridden,
     require_finite,
-    require_switch,
-    require_whole,
     reversed_queries,
     with_backward_pass,
 )
+from teachers.settings import overridden, require_switch, require_whole
 from teachers.tracks import Tracks
 
 MAX_FRAMES = 256
@@ -137,7 +135,7 @@ class CoTrackerTeacher(NetworkTeacher):
         self.mode_settings = overridden(
             self._mode_settings(mode, self.config.resolution), self.settings
         )
-        return asdict(self.mode_settings) | {"bf16": self.bf16}
+        return self._stored(self.mode_settings)
 
     @abc.abstractmethod
     def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:

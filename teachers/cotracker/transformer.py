@@ -1,30 +1,30 @@
-"""Track transformer: tokens of all tracks in all frames look at each other, along time and, through
-virtual tracks, across tracks.
+"""Track transformer: tokens of all tracks in all frames attend to each other, along time and,
+through virtual tracks, across tracks.
 
 Tracks see each other only through a few learnt virtual tracks, so the cost grows with N, not N
 squared (CoTracker, arXiv 2307.07635, section 3). Attribute names are the keys of the official
-checkpoints, "virual" included.
-
-Attention: the pre-norm transformer blocks of the CoTrackers.
+checkpoints, "virual" included. The blocks are the pre-norm transformer blocks of the CoTrackers.
 
 Attention is never split over tokens to save memory: every token of the set that is passed in sees
 every other.
 
-Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide as they are, then
-stays in the cache of a CPU.
-"""
+Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide, then stays in
+the cache of a CPU."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachers.layers.attention import Attention
 from teachers.layers.fast import tanh_gelu
+from teachers.layers.pyramid import PyramidSizes
 
 NORM_EPS = 1e-6
 
@@ -52,36 +52,6 @@ class Mlp(nn.Module):
     def _layers(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
         return self.fc2(tanh_gelu(hidden) if self.approximate == "tanh" else F.gelu(hidden))
-
-
-class Attention(nn.Module):
-    """Multi-head attention from x to a context of the same width; keys and values share one layer,
-    keys first."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width)
-        self.to_kv = nn.Linear(width, 2 * width)
-        self.to_out = nn.Linear(width, width)
-
-    def forward(
-        self,
-        x: Tensor,  # [G, n, width]
-        context: Tensor,  # [G, m, width]
-        # [G, 1 or heads, 1 or n, 1 or m], added to how much x attends to the context
-        bias: Tensor | None = None,
-    ) -> Tensor:  # [G, n, width]
-        key, value = self.to_kv(context).chunk(2, -1)
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.to_q(x), key, value)
-        )
-        if bias is not None:
-            bias = bias.expand(-1, -1, query.shape[2], key.shape[2])
-        # [G, heads, n, width / heads]
-        mixed = F.scaled_dot_product_attention(query, key, value, bias)
-        return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -122,15 +92,9 @@ STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoTrackerSizes(abc.ABC):
+class CoTrackerSizes(PyramidSizes, abc.ABC):
     """The sizes that both networks have, as in the official models."""
 
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of a feature."""
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
     width: int = 384
     """Channels of a token of the transformer."""
     heads: int = 8
@@ -143,6 +107,17 @@ class CoTrackerSizes(abc.ABC):
     @abc.abstractmethod
     def token_channels(self) -> int:
         """Numbers of which a token is made."""
+
+
+MINI_SIZES: Mapping[str, Any] = {
+    "stages": (16, 24, 32, 32),
+    "channels": 32,
+    "heads": 4,
+    "layers": 2,
+    "mlp_ratio": 2,
+    "virtual_tracks": 16,
+}
+"""Of both small networks."""
 
 
 class TrackTransformer(nn.Module):

@@ -8,15 +8,16 @@ between windows does not grow with the clip (CoTracker, arXiv 2307.07635, sectio
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.layers.memory import Memory
+from teachers.layers.memory import DEFAULT_MEMORY, Memory
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,41 @@ class WindowStart:
     """[B, N, S, 2] visibility, confidence"""
 
 
-class WindowNetwork(Protocol):
-    """What `WindowChain` needs of a network."""
+class WindowNetwork(nn.Module, abc.ABC):
+    """A network that goes window by window."""
 
+    config: Any
     first_visibility: float
     """Visibility logit of a point that no window has seen yet."""
 
-    @property
-    def config(self) -> Any: ...
+    @abc.abstractmethod
+    def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
+        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
+        `encode_pyramid`."""
 
+    @abc.abstractmethod
     def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
         """What each query looks like in its frame: per level, or once, [B, N, ...]."""
 
+    @abc.abstractmethod
     def refine_window(
         self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
     ) -> Refinements:
         """Improve the tracks in the S frames of the pyramid."""
+
+    def forward(
+        self,
+        frames: Tensor,  # [B, T, 3, H, W] 0..255, any dtype
+        queries: Tensor,  # [B, N, 3] (t, x, y), px of the frames; t is cut to an integer
+        iterations: int = 4,
+        memory: Memory = DEFAULT_MEMORY,
+    ) -> list[Refinements]:
+        """Tracks in every window; windows overlap by half, and where they do the later one counts.
+        Sizes as for `encode`."""
+        chain = WindowChain(self, queries, iterations, memory)
+        return [
+            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
+        ]
 
 
 class WindowChain:

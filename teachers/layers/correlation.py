@@ -1,23 +1,20 @@
-"""Template correlation: products of what a point looked like with the cells around where it may be
-now.
+"""Correlation: products of what a point looked like with the cells around where it may be now.
 
-A point has several templates and moves through frames of its own, so that points whose windows
-begin in different frames run together (PIPs, arXiv 2204.04153; PIPs++, arXiv 2307.15055). Positions
-are in cells of the grid, an integer is a cell's centre. Bilinear between cells, zero outside the
-grid; the steps of a window move y fastest.
+Positions are in cells of the grid. Features are bilinear between cells and zero outside the grid.
 
-Speed: the whole cells around a point are gathered once for all its templates, and products are
-blended, not features. A template has to be a row in memory, and its transpose a view: then one
-template is multiplied five times faster.
+Templates    `correlate_templates`: a point has several templates and moves through frames of its
+             own, so that points whose windows begin in different frames can be computed together
+             (PIPs, arXiv 2204.04153; PIPs++, arXiv 2307.15055). An integer is the centre of a
+             cell; the steps of a window move y fastest.
+One feature  `correlate`: a point has one feature in each frame (TAPIR, arXiv 2306.08637). Corner
+             raster: the centre of the first cell is (0.5, 0.5); rows from the top, x fastest.
 
-Local correlation: products of a point's feature with the cells around its present position.
-
-Bilinear between cells, zero outside the grid, rows from the top, x fastest. Positions are in cells
-of the grid, corner raster: the centre of the first cell is (0.5, 0.5).
-
-There are two ways. A product with EVERY cell of a frame is one matrix product for all points, so on
-a small grid it is cheaper than gathering the features of the 64 cells around each point; on a large
-one gathering is, and its cost doesn't grow with the grid.
+Speed: for templates, the whole cells around a point are gathered once for all of them, and products
+are blended, not features. A template must be a row in memory, and its transpose a view: one
+template is then multiplied five times faster. For one feature, there are two ways. The product with
+EVERY cell of a frame is a single matrix product for all points, which is cheaper on a small grid
+than gathering the features of 64 cells around each point. On a large grid gathering is cheaper,
+because its cost does not grow with the grid.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Where a network runs, the device of a name; and in which precision: the parts that can multiply
-in bf16.
+"""Device and precision: where a network runs, and which of its parts multiply in bf16.
 
-Each network names them in `BF16_PARTS`. What is between them stays float32: positions (bf16 has 8
-bits, so it counts no further than 256 px), correlations, and TAPIR's matching with the features it
-needs, because two cells that look nearly alike change places. It is off by default; on a CPU
-without bf16 instructions it is slower than float32.
-"""
+A network names those parts in `BF16_PARTS`. Everything between them stays float32: positions (bf16
+has 8 significant bits, so it cannot count beyond 256 px), correlations, and TAPIR's matching with
+the features it needs, where two cells that look nearly alike would otherwise change places. bf16 is
+off by default; on a CPU without bf16 instructions it is slower than float32."""
 
 from __future__ import annotations
 

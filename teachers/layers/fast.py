@@ -1,20 +1,20 @@
-"""Winograd convolution: 3 x 3 taps with fewer products.
+"""Layers that torch computes slowly on a CPU, computed faster.
 
-A square of 2 x 2 outputs needs 4 x 4 inputs. Plainly that is 36 products; 16 products of sums of
-inputs with sums of taps give the same (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, F(2 x
-2, 3 x 3)). In two dimensions it is the one-dimensional rule of `TimeConvolution` along columns,
-then along rows. Sums are passes over memory, so it pays only with many channels: on a CPU, 256 to
-1024 take two thirds of the time of torch's convolution, 128 to 128 take as long. No gradient flows
-through it. `test_fast.py` holds the two equal.
+Winograd convolution: a square of 2 x 2 outputs of a 3 x 3 convolution depends on 4 x 4 inputs.
+Computed directly that takes 36 products; 16 products of sums of inputs with sums of taps give the
+same (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, F(2 x 2, 3 x 3)). The two-dimensional
+rule is that of `TimeConvolution` along columns, then along rows. The sums are passes over memory,
+so this pays only with many channels: on a CPU, 256 to 1024 channels take two thirds of the time of
+torch's convolution, and 128 to 128 take as long. No gradient flows through it. `test_fast.py` holds
+the two equal.
 
-Time convolution: each frame of a track mixed with its two neighbours, zero beyond the ends.
+Convolution over time: each frame of a track is mixed with its two neighbours, with zeros beyond the
+ends. Two neighbouring outputs of a convolution with three taps share two of their four inputs, and
+four products of sums give both instead of six (Winograd 1980, minimal filtering F(2, 3)); for
+matrices of taps [C, O] that saves a third of the arithmetic. `test_pips2.py` holds it equal to
+torch's convolution.
 
-Speed: two neighbouring outputs of a convolution with three taps share two of their four inputs.
-Four products of sums give both, where six would do it plainly (Winograd 1980, minimal filtering
-F(2, 3)); over [C, O] matrices of taps that saves a third of the arithmetic. `test_pips2.py` holds
-it equal to torch's convolution.
-
-Activations that torch computes slowly on a CPU.
+Activations: GELU with the tanh approximation.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Pyramid: the feature maps of every frame, each level half as large as the one before; and the
-encoder of a frame.
+"""Pyramid: the feature maps of every frame, each level half as large as the one before, and the
+encoder that makes the first level.
 
-Residual encoder: one frame to one feature map, as RAFT, PIPs, and the CoTrackers use it.
-
-Four stages of two residual blocks at strides 2, 4, 8, 16; their outputs are resized to one size,
-stacked, and mixed. Instance norms have no parameters, so a frame's features depend on that frame
-alone, and frames can be encoded in blocks of any size.
-"""
+The encoder is the one that RAFT, PIPs, and the CoTrackers use: four stages of two residual blocks
+at strides 2, 4, 8, and 16, whose outputs are resized to one size, stacked, and mixed. Its instance
+norms have no parameters, so the features of a frame depend on that frame alone, and frames can be
+encoded in blocks of any size."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,18 @@ from torch import Tensor, nn
 
 from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidSizes:
+    """Sizes of the encoder and of its pyramid, as in the official PIPs and CoTrackers."""
+
+    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
+    """Channels of the encoder's stages."""
+    channels: int = 128
+    """Channels of a feature."""
+    levels: int = 4
+    """Levels of the pyramid, each half as large as the one before."""
 
 
 class ResidualBlock(nn.Module):

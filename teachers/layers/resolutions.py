@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from teachers.errors import ConfigError
+
 Size = tuple[int, int]
 """Height, width in px."""
 
@@ -28,3 +30,12 @@ def growing_resolutions(
         return max(least or stride, int(exact) // stride * stride)
 
     return [(side(size[0], level), side(size[1], level)) for level in range(levels + 1)]
+
+
+def require_multiples(resolution: Size, stride: int, least: int) -> None:
+    """A ConfigError, unless both sides are multiples of `stride`, and at least `least` px."""
+    if any(side % stride or side < least for side in resolution):
+        raise ConfigError(
+            f"resolution = {resolution}: both sides must be multiples of {stride}, at least "
+            f"{least}."
+        )

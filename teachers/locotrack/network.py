@@ -26,10 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet
-from teachers.layers.resolutions import Size, growing_resolutions
+from teachers.layers.resolutions import Size, growing_resolutions, require_multiples
 from teachers.locotrack.blocks import CorrelationEncoder, TrackMixer
 from teachers.locotrack.config import MOTION_CHANNELS, MOTION_FREQUENCIES, LocoTrackConfig
 
@@ -52,7 +51,7 @@ GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
 
 
 @dataclass(frozen=True)
-class Features:
+class LocoTrackFeatures:
     """The frames of a clip at one resolution; every feature has length 1."""
 
     resolution: Size
@@ -86,15 +85,15 @@ class QueryLooks:
 
 
 class LocoTrack(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; frames and queries must
-    be on that device."""
+    """The network. It expects frames and queries on the device of its weights, in whose precision
+    it computes."""
 
     BF16_PARTS = ("torch_pips_mixer",)
 
     def __init__(self, config: LocoTrackConfig) -> None:
         super().__init__()
-        self.config = config
         grids = len(config.grid_channels)
+        self.config = config
         inputs = 2 + grids * 2 * config.correlation_channels[-1] + MOTION_CHANNELS
         self.resnet_torch = PreActivationResNet(config.groups, config.blocks_per_group)
         self.torch_pips_mixer = TrackMixer(inputs, sum(config.grid_channels[1:]), config)
@@ -130,7 +129,7 @@ class LocoTrack(nn.Module):
 
     def encode(
         self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY
-    ) -> list[Features]:
+    ) -> list[LocoTrackFeatures]:
         """Features of the first and of the last resolution; the same object if these are equal."""
         size = (frames.shape[-2], frames.shape[-1])
         used = list(resolutions)
@@ -140,12 +139,8 @@ class LocoTrack(nn.Module):
         first = self._encode(frames, used[0], memory)
         return [first, first if used[-1] == used[0] else self._encode(frames, used[-1], memory)]
 
-    def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> Features:
-        if any(side % STRIDE or side < STRIDE for side in resolution):
-            raise ConfigError(
-                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least "
-                f"{STRIDE}."
-            )
+    def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> LocoTrackFeatures:
+        require_multiples(resolution, STRIDE, STRIDE)
         encoded = [
             self._encode_block(block, resolution)
             for block in frames.flatten(0, 1).split(memory.frames_per_block)
@@ -153,7 +148,7 @@ class LocoTrack(nn.Module):
         grids = [
             torch.cat(maps).unflatten(0, (len(frames), -1)) for maps in zip(*encoded, strict=True)
         ]
-        return Features(resolution, grids)
+        return LocoTrackFeatures(resolution, grids)
 
     def _encode_block(self, frames: Tensor, resolution: Size) -> list[Tensor]:
         """[F, 3, H, W] -> [F, h, w, C] each."""
@@ -163,7 +158,9 @@ class LocoTrack(nn.Module):
         grids = (_unit_length(grid.permute(0, 2, 3, 1)) for grid in self.resnet_torch(images))
         return [F.pad(grid, (0, 0, 1, 1, 1, 1)) for grid in grids]
 
-    def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> QueryLooks:
+    def describe(
+        self, features: Sequence[LocoTrackFeatures], queries: Tensor, size: Size
+    ) -> QueryLooks:
         """What each query looks like in its frame."""
         frame, share = queries[..., :1].round().long(), queries[..., None, 1:]
         share = share / share.new_tensor(size[::-1])  # [B, N, 1, 2]
@@ -183,7 +180,7 @@ class LocoTrack(nn.Module):
 
     def track(
         self,
-        features: Sequence[Features],
+        features: Sequence[LocoTrackFeatures],
         looks: QueryLooks,
         size: Size,
         queries: Tensor,
@@ -215,7 +212,7 @@ class LocoTrack(nn.Module):
         steps = memory.in_blocks(refined, start, *looks.windows, points_per_query=batch * frames)
         return steps.movedim(2, 0) * to_video
 
-    def match(self, features: Features, matched: Sequence[Tensor]) -> Tensor:
+    def match(self, features: LocoTrackFeatures, matched: Sequence[Tensor]) -> Tensor:
         """[B, N, C] at strides 4, 8 to [B, N, T, 4]: where each frame alone looks most like the
         query."""
         _, fine, coarse = features.grids
@@ -250,7 +247,7 @@ class LocoTrack(nn.Module):
 
     def refine(
         self,
-        features: Features,
+        features: LocoTrackFeatures,
         windows: Sequence[Tensor],
         start: Tensor,
         memory: Memory = CPU_MEMORY,

@@ -14,7 +14,7 @@ With another `resolution` points are matched on 256 x 256 px and refined on that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,19 +31,13 @@ from teachers.locotrack.network import (
     CPU_MEMORY,
     GPU_MEMORY,
     SMALL,
-    Features,
     LocoTrack,
+    LocoTrackFeatures,
     QueryLooks,
 )
-from teachers.network_teacher import (
-    NetworkTeacher,
-    checked_size,
-    overridden,
-    require_finite,
-    require_switch,
-    require_whole,
-)
+from teachers.network_teacher import NetworkTeacher, require_finite
 from teachers.published import PUBLISHED
+from teachers.settings import checked_size, overridden, require_switch, require_whole
 from teachers.tracks import Tracks, VisibleRule
 
 RULE = VisibleRule("v*c", 0.5)
@@ -109,26 +103,21 @@ class LocoTrackTeacher(NetworkTeacher):
     architecture = "LocoTrack-B"
     evidence = "network:locotrack"
     weights = PUBLISHED["locotrack-base"]
-    licence = weights.licence
     presets = PRESETS
     network = LocoTrack
+    memory_format = torch.channels_last
+    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     settings_type = LocoTrackSettings
+    config_settings = ("official_quirks",)
     settings: LocoTrackSettings
     rule = RULE
-    cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
-    memory_format = torch.channels_last
-    config_settings = ("official_quirks",)
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames
         self.mode_settings = overridden(mode_settings_of(mode, self.config), self.settings)
         if self.settings.resolution == "own":
             self.mode_settings = replace(self.mode_settings, resolution=None)
-        return asdict(self.mode_settings) | {
-            "official_quirks": self.settings.official_quirks,
-            "max_frames": self.max_frames,
-            "bf16": self.bf16,
-        }
+        return self._stored(self.mode_settings, "official_quirks", "max_frames")
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         own = (frames.shape[1], frames.shape[2])
@@ -174,7 +163,7 @@ class LocoTrackTeacher(NetworkTeacher):
             raise TeacherError("no query lies in the clip.")
         return found
 
-    def _features(self, frames: np.ndarray, size: Size) -> list[Features]:
+    def _features(self, frames: np.ndarray, size: Size) -> list[LocoTrackFeatures]:
         video = self._video(frames)
         if video.shape[-2:] != size:
             video = torch.cat(

@@ -25,38 +25,27 @@ from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import sample_windows
+from teachers.pips.encoder import PipsNetwork, PipsSizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipsConfig:
-    """Sizes of the network. The defaults are the official model's."""
+class PipsConfig(PipsSizes):
+    """Sizes of the network. The defaults are the reference model's, 28.7 M parameters.
+
+    Attributes:
+        window: frames that are refined together; the mixer has weights for each.
+        code_channels: sines and cosines of each of x, y, and t.
+        width: channels of a token of the mixer.
+        blocks, mlp_ratio: of the mixer; its hidden layers are so many times as wide.
+    """
 
     window: int = 8
-    """Frames that are refined together; the mixer has weights for each."""
     stride: int = 4
-    """px between cells of the finest features."""
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of a feature."""
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
-    radius: int = 3
-    """Correlations are taken in (2 radius + 1)**2 cells."""
     code_channels: int = 64
-    """Sines and cosines of each of x, y, and t."""
     width: int = 512
-    """Channels of a token of the mixer."""
-    mlp_ratio: int = 4
     blocks: int = 12
-    """Of the mixer."""
-
-    @classmethod
-    def official(cls) -> PipsConfig:
-        """28.7 M parameters, as in the reference model."""
-        return cls()
+    mlp_ratio: int = 4
 
     @classmethod
     def mini(cls) -> PipsConfig:
@@ -72,7 +61,7 @@ class PipsConfig:
         )
 
 
-PIPS_PRESETS = {"official": PipsConfig.official, "mini": PipsConfig.mini}
+PIPS_PRESETS = {"official": PipsConfig, "mini": PipsConfig.mini}
 
 
 def mlp(up: nn.Module, down: nn.Module) -> nn.Sequential:
@@ -99,7 +88,7 @@ class MeanOverFrames(nn.Module):
         return x.mean(1)
 
 
-class DeltaBlock(nn.Module):
+class MixerDeltaBlock(nn.Module):
     """MLP-mixer: tokens of a point in S frames to corrections of its positions and features."""
 
     def __init__(self, config: PipsConfig) -> None:
@@ -131,18 +120,12 @@ class DeltaBlock(nn.Module):
         return delta[..., :2], delta[..., 2:]
 
 
-class Pips(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; its input must be on
-    that device."""
-
-    BF16_PARTS = ("fnet", "delta_block")
+class Pips(PipsNetwork[PipsConfig]):
+    """The network."""
 
     def __init__(self, config: PipsConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fnet = ResidualEncoder(config.stages, config.channels, config.stride)
-        self.delta_block = DeltaBlock(config)
-        self.norm = nn.LayerNorm(config.channels)
+        super().__init__(config)
+        self.delta_block = MixerDeltaBlock(config)
         self.ffeat_updater = nn.Sequential(nn.Linear(config.channels, config.channels), nn.GELU())
         self.vis_predictor = nn.Sequential(nn.Linear(config.channels, 1))
 
@@ -163,13 +146,6 @@ class Pips(nn.Module):
             start,
             self.query_features(pyramid, frame[..., :1], start[:, :, 0]),
             iterations,
-        )
-
-    def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
-        `encode_pyramid`."""
-        return encode_pyramid(
-            self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False
         )
 
     def query_features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:

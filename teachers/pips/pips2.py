@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.fast import TimeConvolution, norm_over_time
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import sample_windows
+from teachers.pips.encoder import PipsNetwork, PipsSizes
 
 FRAMES_BACK = (2, 4)
 """Where on the track the templates come from, beside the one of the first frame."""
@@ -38,27 +38,13 @@ TEMPLATES = 1 + len(FRAMES_BACK)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pips2Config:
-    """Sizes of the network. The defaults are the official model's."""
+class Pips2Config(PipsSizes):
+    """Sizes of the network. The defaults are the reference model's, 17.6 M parameters."""
 
     stride: int = 8
-    """px between cells of the finest features."""
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of a feature."""
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
-    radius: int = 3
-    """Correlations are taken in (2 radius + 1)**2 cells."""
     motion_frequencies: int = 32
     widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512, 1024, 1024)
     """Channels of each residual block over time; the first convolution has those of the first."""
-
-    @classmethod
-    def official(cls) -> Pips2Config:
-        """17.6 M parameters, as in the reference model."""
-        return cls()
 
     @classmethod
     def mini(cls) -> Pips2Config:
@@ -79,7 +65,7 @@ class Pips2Config:
         )
 
 
-PIPS2_PRESETS = {"official": Pips2Config.official, "mini": Pips2Config.mini}
+PIPS2_PRESETS = {"official": Pips2Config, "mini": Pips2Config.mini}
 
 
 class TimeBlock(nn.Module):
@@ -101,7 +87,7 @@ class TimeBlock(nn.Module):
         return self.conv2(y, kernel2) + F.pad(x, (self.gained // 2, self.gained - self.gained // 2))
 
 
-class DeltaBlock(nn.Module):
+class ConvolutionDeltaBlock(nn.Module):
     """Tokens of a point over time to corrections of its positions."""
 
     def __init__(self, config: Pips2Config) -> None:
@@ -145,18 +131,12 @@ class Window:
     """[B, N, S, TEMPLATES, C] of the last iteration; the next window begins with them."""
 
 
-class Pips2(nn.Module):
-    """The network. Runs on the device and in the precision of its weights; its input must be on
-    that device."""
-
-    BF16_PARTS = ("fnet", "delta_block")
+class Pips2(PipsNetwork[Pips2Config]):
+    """The network."""
 
     def __init__(self, config: Pips2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.fnet = ResidualEncoder(config.stages, config.channels, config.stride)
-        self.delta_block = DeltaBlock(config)
-        self.norm = nn.LayerNorm(config.channels)
+        super().__init__(config)
+        self.delta_block = ConvolutionDeltaBlock(config)
 
     def forward(
         self,
@@ -170,13 +150,6 @@ class Pips2(nn.Module):
         pyramid = self.encode(frames, memory)
         return self.refine(
             pyramid, start, self.first_templates(pyramid, start), iterations, beautify
-        )
-
-    def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
-        `encode_pyramid`."""
-        return encode_pyramid(
-            self.fnet, frames, self.config.levels, memory, unit_length=False, whole_cells=False
         )
 
     def first_templates(

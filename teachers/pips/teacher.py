@@ -30,16 +30,11 @@ from torch import Tensor
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.network_teacher import (
-    NetworkTeacher,
-    require_finite,
-    require_switch,
-    require_whole,
-    with_backward_pass,
-)
+from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.pips.pips import PIPS_PRESETS, Pips
 from teachers.pips.pips2 import PIPS2_PRESETS, Pips2
 from teachers.published import PUBLISHED
+from teachers.settings import require_switch, require_whole
 from teachers.tracks import Tracks, VisibleRule
 
 
@@ -143,7 +138,6 @@ class PipsTeacher(ForwardTeacher):
     architecture = "PIPs"
     evidence = "network:pips"
     weights = PUBLISHED["pips"]
-    licence = weights.licence
     presets = PIPS_PRESETS
     network = Pips
     rule = VisibleRule("v", 0.5)
@@ -238,7 +232,6 @@ class Pips2Teacher(ForwardTeacher):
     architecture = "PIPs++"
     evidence = "network:pips2"
     weights = PUBLISHED["pips2"]
-    licence = weights.licence
     presets = PIPS2_PRESETS
     network = Pips2
     rule = VisibleRule("none")

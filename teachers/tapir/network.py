@@ -29,11 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.errors import ConfigError
 from teachers.layers.correlation import correlate, correlate_maps
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet, same_padding
-from teachers.layers.resolutions import Size, growing_resolutions
+from teachers.layers.resolutions import Size, growing_resolutions, require_multiples
 from teachers.layers.sampling import sample_windows
 from teachers.tapir.extra_convolutions import ExtraConvolutions
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
@@ -61,12 +60,12 @@ class TapirConfig:
     extra_ratio: int = 4
     pyramid_levels: int = 0
     """BootsTAPIR: how often the coarse grid is pooled by 2 for further correlations."""
+    radius: int = 3
+    """Correlations are taken in (2 radius + 1)**2 cells."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
     softmax_temperature: float = 20.0
     argmax_radius: float = 5.0
     """Cells nearer than this to the best one take part in the soft argmax."""
-    radius: int = 3
-    """Correlations are taken in (2 radius + 1)**2 cells."""
     iterations: int = 4
     """Refinements at each resolution."""
     mixer_width: int = 512
@@ -128,7 +127,7 @@ MAP_POINTS = 8
 
 
 @dataclass(frozen=True)
-class Features:
+class TapirFeatures:
     """The frames of a clip at one resolution; every feature has length 1."""
 
     resolution: Size
@@ -244,7 +243,7 @@ class Tapir(nn.Module):
 
     def encode(
         self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY
-    ) -> list[Features]:
+    ) -> list[TapirFeatures]:
         """Features for matching, then those for each of `resolutions`; equal neighbours are the
         same object."""
         size = (frames.shape[-2], frames.shape[-1])
@@ -260,13 +259,8 @@ class Tapir(nn.Module):
             )
         return features
 
-    def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> Features:
-        least = STRIDE * 2**self.config.pyramid_levels
-        if any(side % STRIDE or side < least for side in resolution):
-            raise ConfigError(
-                f"resolution = {resolution}: both sides must be multiples of {STRIDE}, at least "
-                f"{least}."
-            )
+    def _encode(self, frames: Tensor, resolution: Size, memory: Memory) -> TapirFeatures:
+        require_multiples(resolution, STRIDE, STRIDE * 2**self.config.pyramid_levels)
         blocks = [
             self._encode_block(block, resolution)
             for block in frames.flatten(0, 1).split(memory.frames_per_block)
@@ -277,7 +271,7 @@ class Tapir(nn.Module):
         grids = [*finer, _unit_length(coarse)]
         for _ in range(self.config.pyramid_levels):
             grids.append(F.avg_pool2d(grids[-1], 2))
-        return Features(
+        return TapirFeatures(
             resolution,
             [
                 grid.permute(0, 2, 3, 1).contiguous().unflatten(0, (len(frames), -1))
@@ -296,7 +290,9 @@ class Tapir(nn.Module):
         )
         return [*map(_unit_length, maps), coarse]
 
-    def describe(self, features: Sequence[Features], queries: Tensor, size: Size) -> list[Tensor]:
+    def describe(
+        self, features: Sequence[TapirFeatures], queries: Tensor, size: Size
+    ) -> list[Tensor]:
         """What each query looks like in its frame: for each of `features` [B, N, channels of all
         grids]."""
         frame, xy = queries[..., :1].round().long(), queries[..., None, 1:]
@@ -312,7 +308,7 @@ class Tapir(nn.Module):
 
     def track(
         self,
-        features: Sequence[Features],
+        features: Sequence[TapirFeatures],
         described: Sequence[Tensor],
         size: Size,
         queries: Tensor | None = None,
@@ -349,7 +345,9 @@ class Tapir(nn.Module):
             )
         return TapirSteps(torch.cat(steps) * to_video, self.config.iterations)
 
-    def match(self, features: Features, described: Tensor, memory: Memory = CPU_MEMORY) -> Tensor:
+    def match(
+        self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
+    ) -> Tensor:
         """[B, N, channels of all grids] to [B, N, T, 4]: where each frame alone looks most like the
         query."""
         coarse = features.grids[len(self.config.channels) - 1]
@@ -368,7 +366,7 @@ class Tapir(nn.Module):
 
     def refine(
         self,
-        features: Features,
+        features: TapirFeatures,
         described: Tensor,  # [B, N, channels of all grids]
         start: Tensor,  # [B, N, T, 4] px of the raster, logits
         past: Past | None = None,  # [B, N, iterations, blocks, ...]; B must be 1
@@ -384,7 +382,7 @@ class Tapir(nn.Module):
 
     def _refine(
         self,
-        features: Features,
+        features: TapirFeatures,
         described: Tensor,
         start: Tensor,
         first: Tensor | None = None,

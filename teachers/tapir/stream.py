@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.errors import ConfigError
 from teachers.published import PUBLISHED
 from teachers.stream import ENDLESS, Stream
 from teachers.tapir.mixer import Past
@@ -41,11 +40,7 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
 
     def stream(self, queries: np.ndarray) -> TapirStream:
         """See `Teacher.stream`."""
-        if self.mode_settings.backward:
-            raise ConfigError(
-                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
-                "also tracks backward: stream with mode 'predictor'."
-            )
+        self._require_forward(self.mode_settings.backward)
         return TapirStream(self, queries)
 
 

@@ -12,7 +12,7 @@ their raster and ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,18 @@ from torch import Tensor
 
 from teachers.info import Mode
 from teachers.layers.overlapping import overlapping
-from teachers.network_teacher import (
-    NetworkTeacher,
-    overridden,
-    require_finite,
-    require_switch,
-    require_whole,
-    with_backward_pass,
-)
+from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.published import PUBLISHED
+from teachers.settings import overridden, require_switch, require_whole
 from teachers.tapir.network import (
     BOOTSTAPIR,
     CPU_MEMORY,
     GPU_MEMORY,
     PRESETS,
-    Features,
     Size,
     Tapir,
     TapirConfig,
+    TapirFeatures,
     default_resolutions,
 )
 from teachers.tracks import Tracks, VisibleRule
@@ -108,7 +102,6 @@ class TapirTeacher(NetworkTeacher):
     architecture = "TAPIR"
     evidence = "network:tapir"
     weights = PUBLISHED["tapir"]
-    licence = weights.licence
     presets = PRESETS
     network = Tapir
     settings_type = TapirSettings
@@ -121,11 +114,7 @@ class TapirTeacher(NetworkTeacher):
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames
         self.mode_settings = overridden(mode_settings_of(mode, self.config), self.settings)
-        return asdict(self.mode_settings) | {
-            "official_quirks": self.settings.official_quirks,
-            "max_frames": self.max_frames,
-            "bf16": self.bf16,
-        }
+        return self._stored(self.mode_settings, "official_quirks", "max_frames")
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
@@ -155,7 +144,11 @@ class TapirTeacher(NetworkTeacher):
         return torch.cat(parts, 2)
 
     def _window(
-        self, features: Sequence[Features], described: Sequence[Tensor], size: Size, queries: Tensor
+        self,
+        features: Sequence[TapirFeatures],
+        described: Sequence[Tensor],
+        size: Size,
+        queries: Tensor,
     ) -> Tensor:
         """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
         from the reversed clip."""

@@ -52,7 +52,8 @@ RADIUS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TapNextConfig:
-    """Size of the network."""
+    """Size of the network. The defaults are those of TAPNext-B, 194 M parameters: every published
+    file."""
 
     raster: int = 256
     """Side of the square that frames are resized to, px; no weight depends on it."""
@@ -79,11 +80,6 @@ class TapNextConfig:
             )
 
     @classmethod
-    def official(cls, **changes: Any) -> TapNextConfig:
-        """TAPNext-B, 194 M parameters: every published file."""
-        return cls(**changes)
-
-    @classmethod
     def mini(cls, **changes: Any) -> TapNextConfig:
         """0.3 M parameters, of frames a quarter as large: for tests."""
         raster = changes.pop("raster", 256) // 4
@@ -91,7 +87,7 @@ class TapNextConfig:
 
 
 PRESETS: dict[str, Callable[..., TapNextConfig]] = {
-    "official": TapNextConfig.official,
+    "official": TapNextConfig,
     "mini": TapNextConfig.mini,
 }
 

@@ -18,7 +18,7 @@ clip of any length goes in blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,17 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.errors import ConfigError, TeacherError
+from teachers.errors import TeacherError
 from teachers.info import Mode
-from teachers.network_teacher import (
-    NetworkTeacher,
-    overridden,
-    require_finite,
-    require_switch,
-    require_whole,
-    with_backward_pass,
-)
+from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.published import PUBLISHED
+from teachers.settings import overridden, require_switch, require_whole
 from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, certainty
 from teachers.tapnext.stream import TapNextStream
 from teachers.tapnext.support_points import around
@@ -66,11 +60,8 @@ class TapNextModeSettings:
 
     def __post_init__(self) -> None:
         require_whole(0, support_points=self.support_points)
-        require_switch(
-            backward=self.backward,
-            through_query=self.through_query,
-            use_certainty=self.use_certainty,
-        )
+        require_switch(backward=self.backward, through_query=self.through_query)
+        require_switch(use_certainty=self.use_certainty)
 
 
 def mode_settings_of(mode: Mode) -> TapNextModeSettings:
@@ -104,7 +95,6 @@ class TapNextTeacher(NetworkTeacher):
     streams = True
     tracks_jointly = True
     weights = PUBLISHED["tapnext"]
-    licence = weights.licence
     presets = PRESETS
     network = TapNext
     settings_type = TapNextSettings
@@ -116,19 +106,11 @@ class TapNextTeacher(NetworkTeacher):
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.mode_settings = overridden(mode_settings_of(mode), self.settings)
-        return asdict(self.mode_settings) | {
-            "numerics": self.settings.numerics,
-            "official_quirks": self.settings.official_quirks,
-            "bf16": self.bf16,
-        }
+        return self._stored(self.mode_settings, "numerics", "official_quirks")
 
     def stream(self, queries: np.ndarray) -> TapNextStream:
         """See `Teacher.stream`."""
-        if self.mode_settings.backward:
-            raise ConfigError(
-                f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
-                "also tracks backward: stream with mode 'predictor'."
-            )
+        self._require_forward(self.mode_settings.backward)
         return TapNextStream(self, queries)
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:

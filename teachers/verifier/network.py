@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.layers.pyramid import ResidualEncoder
+from teachers.layers.pyramid import PyramidSizes, ResidualEncoder
 
 STRIDE = 4
 HIGHEST_FREQUENCY = 32
@@ -48,38 +48,28 @@ PLACES_PER_BLOCK = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifierConfig:
-    """Sizes of the network. The defaults are the published one's."""
+class VerifierConfig(PyramidSizes):
+    """Sizes of the network. The defaults are the published one's: 11.3 M parameters, 2.6 M of them
+    the encoder of CoTracker3 offline."""
 
     resolution: tuple[int, int] = (384, 512)
     """(H, W) px that frames are resized to. No weight depends on it."""
     window: int = 24
     """Frames that the time table is learnt for; other lengths resize it."""
-    stages: tuple[int, int, int, int] = (64, 96, 128, 128)
-    """Channels of the encoder's stages."""
-    channels: int = 128
-    """Channels of the encoder's features."""
     width: int = 256
     """Channels of everything after the encoder."""
-    heads: int = 4
-    levels: int = 4
-    """Levels of the pyramid, each half as large as the one before."""
-    points: int = 4
-    """Places a head samples in each level."""
-    local_layers: int = 3
     layers: int = 6
     mlp_ratio: int = 4
+    heads: int = 4
+    points: int = 4
+    local_layers: int = 3
+    """Of the deformable attention: heads, cells that each samples in each level, and layers."""
     frequencies: int = 8
     """Sines, and as many cosines, of a displacement in x and in y."""
     identity_channels: int = 32
     """That tell a query from a candidate."""
     dropout: float = 0.1
     """In training only."""
-
-    @classmethod
-    def official(cls) -> VerifierConfig:
-        """11.3 M parameters, 2.6 M of them the encoder of CoTracker3 offline."""
-        return cls()
 
     @classmethod
     def mini(cls) -> VerifierConfig:

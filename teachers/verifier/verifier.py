@@ -51,7 +51,7 @@ class VerifierInfo:
         return asdict(self)
 
 
-class Verifier:
+class TrackOnVerifier:
     """Scores the positions that teachers give.
 
     24 frames, 256 queries, and 6 teachers take about 40 s of a CPU core, three quarters of it for
@@ -59,7 +59,7 @@ class Verifier:
     """
 
     presets: ClassVar[Mapping[str, Callable[[], VerifierConfig]]] = {
-        "official": VerifierConfig.official,
+        "official": VerifierConfig,
         "mini": VerifierConfig.mini,
     }
     network = VerifierNetwork
@@ -69,18 +69,18 @@ class Verifier:
         self,
         *,
         name: str,
+        memory: Memory = DEFAULT_MEMORY,
+        preset: Preset = "official",
         checkpoint: str | None = None,
         device: str = "auto",
-        preset: Preset = "official",
-        memory: Memory = DEFAULT_MEMORY,
     ) -> None:
         """Make a verifier.
 
         Args:
             name: one of `names()`, or any other for a file of one's own.
+            preset: "official" or "mini", which network; a file that says so itself needs none.
             checkpoint: file with its weights; "random" must be asked for by name, and is for tests.
             device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-            preset: "official" or "mini", which network; a file that says so itself needs none.
             memory: see `Memory`; of it only `frames_per_block` counts here.
 
         Raises:
@@ -94,7 +94,7 @@ class Verifier:
         config = stored_config(checkpoint, self.presets[preset]())
         self.device, self.memory = pick_device(device), memory
         self.model = untrained(self.network, config)
-        official = config == VerifierConfig.official()
+        official = config == VerifierConfig()
         random = checkpoint == "random"
         licence = self.weights.licence if official else OWN_LICENCE
         self.info = VerifierInfo(
@@ -162,14 +162,14 @@ class Verifier:
 
 def load_verifier(
     name: str, *, checkpoint: str | None = None, device: str = "auto", **settings: Any
-) -> Verifier:
+) -> TrackOnVerifier:
     """Make a verifier by name, as `teachers.load` makes a teacher.
 
     Args:
         name: one of `names()`; or any other name together with a checkpoint.
         checkpoint: file with its weights; None takes the one that `tapdistill teachers pull` got.
-        device: see `Verifier`.
-        **settings: see `Verifier`.
+        device: see `TrackOnVerifier`.
+        **settings: see `TrackOnVerifier`.
 
     Raises:
         ConfigError: no such verifier, preset, or device.
@@ -180,7 +180,7 @@ def load_verifier(
     if checkpoint is None and settings.get("preset", "official") == "official":
         cached = cached_checkpoint(name)
         checkpoint = None if cached is None else str(cached)
-    return Verifier(name=name, checkpoint=checkpoint, device=device, **settings)
+    return TrackOnVerifier(name=name, checkpoint=checkpoint, device=device, **settings)
 
 
 def names() -> list[str]:

@@ -28,7 +28,7 @@ SHARPNESS = 3.0
 
 
 @dataclass(frozen=True)
-class Features:
+class XFeatMaps:
     """What the network says of B images."""
 
     descriptors: Tensor
@@ -62,7 +62,7 @@ class BasicLayer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class XFeatConfig:
-    """Sizes of the network."""
+    """Sizes of the network. The defaults are those of the only published one."""
 
     stem: tuple[int, int, int] = (4, 8, 24)
     """Channels at strides 1, 2, and 4."""
@@ -74,17 +74,12 @@ class XFeatConfig:
     """Width of the match refinement's layers."""
 
     @classmethod
-    def official(cls) -> XFeatConfig:
-        """The only published network."""
-        return cls()
-
-    @classmethod
     def mini(cls) -> XFeatConfig:
         """A small network of the same build, for tests."""
         return cls(stem=(4, 4, 8), channels=16, deepest=16, matcher=16)
 
 
-XFEAT_PRESETS = {"official": XFeatConfig.official, "mini": XFeatConfig.mini}
+XFEAT_PRESETS = {"official": XFeatConfig, "mini": XFeatConfig.mini}
 
 
 class XFeat(nn.Module):
@@ -132,10 +127,10 @@ class XFeat(nn.Module):
     def forward(
         self,
         images: Tensor,  # [B, 3, H, W], any range; sides are multiples of 32
-    ) -> Features:
+    ) -> XFeatMaps:
         grey = self.norm(images.mean(1, keepdim=True))  # [B, 1, H, W]
         descriptors = self.backbone(grey)
-        return Features(
+        return XFeatMaps(
             descriptors,
             self.keypoint_head(F.pixel_unshuffle(grey, STRIDE)),
             self.heatmap_head(descriptors),

@@ -46,7 +46,6 @@ class XFeatTeacher(MatchingTeacher, NetworkTeacher):
 
     architecture = "XFeat matched in every frame, patch alignment"
     weights = PUBLISHED["xfeat"]
-    licence = weights.licence
     presets = XFEAT_PRESETS
     network = XFeat
     rule = RULE

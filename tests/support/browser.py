@@ -101,3 +101,8 @@ class Browser:
             answer = json.loads(b"".join(iter(lambda: os.read(self._in, 1), b"\0")))
             if answer.get("id") == self._sent:
                 return answer["result"]
+
+
+def evaluate_with(helpers: str, browser: Browser, script: str):
+    """The value that a script returns which may use the helpers, and may wait."""
+    return browser.evaluate(f"(async () => {{ {helpers} {script} }})()")

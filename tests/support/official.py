@@ -1,9 +1,10 @@
-"""Official CoTracker weights of a parity case, and comparison of tracks with what the official code
-gave for them."""
+"""Official weights of a parity case, and comparison of tracks with what the official code gave for
+them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.teacher import CoTrackerTeacher
 from teachers.tracks import Tracks
 from tests.support import parity
+
+USUAL = ("tolerance_px", "tolerance_logit")
 
 
 def model_of(case: parity.Case, model: nn.Module, keys: str) -> nn.Module:
@@ -51,6 +54,20 @@ def check(ours: np.ndarray | Tensor, theirs: np.ndarray, tolerance: float) -> No
     )
 
 
+def check_answer(
+    values: Tensor, case: parity.Case, prefix: str = "", tolerances: tuple[str, str] = USUAL
+) -> None:
+    """Positions and two logits [..., N, T, 4] of the TAPIR family, as the case has them under names
+    with that prefix; it also says which of its tolerances count, for px and for logits."""
+    px, logit = (case.meta[name] for name in tolerances)
+    for ours, name, tolerance in (
+        (values[..., :2], "tracks", px),
+        (values[..., 2], "occlusion", logit),
+        (values[..., 3], "expected_dist", logit),
+    ):
+        np.testing.assert_allclose(ours, case[f"{prefix}{name}"], atol=tolerance, rtol=0)
+
+
 def answers(windows: list[Refinements], iteration: int) -> tuple[Tensor, Tensor, Tensor]:
     """xy [N, T, 2], visibility [N, T], confidence [N, T] after an iteration; where windows overlap
     the later counts."""
@@ -74,3 +91,35 @@ def check_predictor(
     check(tracks.xy, case[f"{prefix}tracks"], case.meta["tolerance_px"])
     visible, sure = teacher.info.rule(tracks).T, case[f"{prefix}visibility_sure"]
     np.testing.assert_array_equal(visible[sure], case[f"{prefix}visibility"][sure])
+
+
+def concatenated(parts: list[Tracks]) -> Tracks:
+    """One track from the tracks of consecutive frames."""
+    return Tracks(
+        *(
+            np.concatenate([getattr(part, name) for part in parts], 1)
+            for name in ("xy", "visibility", "confidence")
+        )
+    )
+
+
+def check_evaluation(
+    case: parity.Case, kind: type[CoTrackerTeacher], checkpoint: str, product: bool, **settings: Any
+) -> CoTrackerTeacher:
+    """Benchmark mode gives what the official evaluation does, whose visibility is one probability,
+    or the product of both. Returns the teacher."""
+    call = case.meta["constructor"]
+    teacher = kind(
+        name="official",
+        checkpoint=checkpoint,
+        device="cpu",
+        mode="benchmark",
+        resolution=tuple(call["interp_shape"]),
+        iterations=call["n_iters"],
+        **settings,
+    )
+    tracks = teacher.track(case.frames, case["queries"])
+    visibility = tracks.visibility * tracks.confidence if product else tracks.visibility
+    check(tracks.xy, case["tracks"], case.meta["tolerance_px"])
+    check(visibility, case["visibility"], case.meta["tolerance_prob"])
+    return teacher

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ import pytest
 
 import teachers
 from teachers import ConfigError
-from tests.support.jobs import ROOT
+from tests.support.contract import run_contract
 from tests.support.own_teacher import SNIPPET
 
 OWN = "tests.support.own_teacher:FarnebackTeacher"
@@ -82,18 +79,6 @@ def test_a_registration_that_cannot_be_right_is_named(
     ids=["one that tracks", "one that does not follow"],
 )
 def test_the_contract_runs_over_a_teacher_that_is_named(named, passes):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/teachers/test_contract.py",
-    ]
-    environment = {**os.environ, "TAPDISTILL_CONTRACT": named}
-    outcome = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    outcome = run_contract(named)
     assert (outcome.returncode == 0) == passes, outcome.stdout
     assert ("test_a_moving_texture_is_followed_forwards_and_backwards" in outcome.stdout) != passes

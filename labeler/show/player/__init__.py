@@ -96,9 +96,9 @@ class Page:
 def page_of(
     sample: Sample,
     *,
+    colour: Colour = "support",
     extra: Extra | None = None,
     points_shown: int = POINTS_SHOWN,
-    colour: Colour = "support",
 ) -> Page:
     """The clip as a page; arguments as in `html_of`."""
     height, width = sample.size_hw

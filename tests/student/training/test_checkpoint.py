@@ -154,7 +154,7 @@ def test_an_exported_file_needs_no_preset(tmp_path):
 
 def test_an_exported_official_network_has_the_official_keys_and_shapes(tmp_path):
     path = Checkpoints(tmp_path, keep=1).export(
-        "student", network(CoTracker3Config.official()), "cotracker3-offline", {}
+        "student", network(CoTracker3Config()), "cotracker3-offline", {}
     )
     own = {key: list(value.shape) for key, value in load_file(path).items()}
     assert own == {entry["key"]: entry["shape"] for entry in parity.key_list("cotracker3_offline")}

@@ -4,7 +4,6 @@ weights, and it leaves as an official file."""
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,9 @@ import teachers
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
-from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
-from student.training.events import StepDone
 from student.training.losses import TapirLossConfig
-from student.training.schedule import Optimiser, ScheduleConfig
-from student.training.step import add_gradient
+from student.training.schedule import ScheduleConfig
 from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
@@ -29,7 +25,14 @@ from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 from teachers.locotrack.network import LocoTrack
 from teachers.locotrack.teacher import LocoTrackTeacher
-from tests.support import parity
+from tests.support.students import (
+    assert_read_as,
+    loss_before_and_after,
+    not_moved,
+    official_student,
+    steps_done,
+    whole_and_resumed,
+)
 from tests.support.training import assert_same_weights, tapir_losses_by_hand
 
 KINDS = ("locotrack-base", "locotrack-small")
@@ -61,12 +64,6 @@ def prepared(settings: TrainConfig) -> LocoTrack:
     return model
 
 
-def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
-    events: list[Any] = []
-    train(settings, out, watch=events.append)
-    return [event for event in events if isinstance(event, StepDone)]
-
-
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     return next(batches(DATA, seed=0))
@@ -89,13 +86,6 @@ def test_a_step_has_tapirs_losses_computed_by_hand_over_matching_and_every_refin
     assert len(steps) == 1 + model.config.iterations
     expected = tapir_losses_by_hand(steps, batch, TapirLossConfig())
     assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
-
-
-def test_every_parameter_moves(tmp_path):
-    """No part of the network is cut off from the loss."""
-    before = first_network(config(1)).state_dict()
-    after = load_file(train(config(1), tmp_path).weights)
-    assert [key for key, value in before.items() if torch.equal(value, after[key])] == []
 
 
 def test_outputs_that_nothing_reads_are_left_as_they_are(tmp_path):
@@ -122,17 +112,8 @@ def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points
 
 def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees(batch):
     settings = config(12, schedule={"learning_rate": 1e-3})
-    model = prepared(settings)
-
-    def loss() -> float:
-        answer = LOCOTRACK.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
-        return sum(tapir_losses_by_hand(answer.steps, batch, TapirLossConfig()).values())
-
-    before, optimiser = loss(), Optimiser(model, settings.schedule)
-    for _ in range(12):
-        add_gradient(LOCOTRACK, model, batch, settings, 1, 0.0)
-        optimiser.step()
-    assert loss() < 0.8 * before
+    before, after = loss_before_and_after(LOCOTRACK, prepared(settings), batch, settings)
+    assert after < 0.8 * before
 
 
 def test_the_student_is_the_teacher_that_it_becomes():
@@ -156,22 +137,13 @@ def test_the_student_is_the_teacher_that_it_becomes():
     np.testing.assert_array_equal(visible, teacher.info.rule(expected))
 
 
-class Killed(Exception):
-    pass
+def test_every_parameter_moves(tmp_path):
+    """No part of the network is cut off from the loss."""
+    assert not_moved(config(1), tmp_path) == []
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    settings = config(3, schedule={"ema": 2})
-
-    def stop(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == 2:
-            raise Killed
-
-    whole = train(settings, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(settings, tmp_path / "killed", watch=stop)
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole.weights, resumed.weights)
+    assert_same_weights(*whole_and_resumed(config(3, schedule={"ema": 2}), tmp_path))
 
 
 def test_a_student_can_begin_the_next_one_and_hold_what_it_says_of_visibility(tmp_path):
@@ -188,20 +160,11 @@ def test_a_student_can_begin_the_next_one_and_hold_what_it_says_of_visibility(tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
-    student = STUDENTS[kind]
-    torch.manual_seed(0)
-    model = student.network(student.presets["official"](**student.variant))
-    path = Checkpoints(tmp_path, keep=1).export("student", model, student.teacher, {})
-    official = {entry["key"]: entry["shape"] for entry in parity.key_list(kind.replace("-", "_"))}
-    assert {key: list(value.shape) for key, value in load_file(path).items()} == official
+    model, path = official_student(kind, tmp_path)
     # as the official file is: without a word about itself, every key behind "model."
     content = {f"model.{key}": value for key, value in load_file(path).items()}
     torch.save({"state_dict": content}, tmp_path / "official.ckpt")
-    again = student.from_file(tmp_path / "official.ckpt", "official")
-    assert again.config == model.config
-    assert all(
-        torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items()
-    )
+    assert_read_as(model, kind, tmp_path / "official.ckpt")
 
 
 def test_the_other_size_is_refused_by_its_name(tmp_path):

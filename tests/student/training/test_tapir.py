@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,24 @@ from student.data.config import DataConfig
 from student.data.mixture import batches
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
-from student.training.events import StepDone
 from student.training.interface import Goal
 from student.training.losses import LossConfig, TapirLossConfig
-from student.training.schedule import Optimiser, ScheduleConfig
-from student.training.step import add_gradient
+from student.training.schedule import ScheduleConfig
 from student.training.students import STUDENTS, weights_file
 from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 from teachers.tapir.network import Tapir
-from tests.support import parity
+from tests.support.students import (
+    assert_equal_states,
+    assert_read_as,
+    loss_before_and_after,
+    not_moved,
+    official_student,
+    steps_done,
+    whole_and_resumed,
+)
 from tests.support.training import assert_same_weights, tapir_losses_by_hand
 
 KINDS = ("tapir", "bootstapir", "bootstapir-causal")
@@ -60,12 +65,6 @@ def prepared(settings: TrainConfig) -> Tapir:
     data = settings.data
     STUDENTS[settings.student].prepare(model, (data.height, data.width), settings.iterations)
     return model
-
-
-def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
-    events: list[Any] = []
-    train(settings, out, watch=events.append)
-    return [event for event in events if isinstance(event, StepDone)]
 
 
 # --- losses
@@ -125,17 +124,8 @@ def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees():
     """The same clip in every step."""
     settings = config(12, schedule={"learning_rate": 1e-3})
     batch = next(batches(DATA, seed=0))
-    model = prepared(settings)
-
-    def loss() -> float:
-        answer = TAPIR.track(model, batch.frames, batch.queries, None, Memory(recompute=False))
-        return sum(tapir_losses_by_hand(answer.steps, batch, TapirLossConfig()).values())
-
-    before, optimiser = loss(), Optimiser(model, settings.schedule)
-    for _ in range(12):
-        add_gradient(TAPIR, model, batch, settings, 1, 0.0)
-        optimiser.step()
-    assert loss() < 0.8 * before
+    before, after = loss_before_and_after(TAPIR, prepared(settings), batch, settings)
+    assert after < 0.8 * before
 
 
 def test_it_learns_from_labelled_shards(dataset, tmp_path):
@@ -167,35 +157,20 @@ def test_the_student_is_the_teacher_that_it_becomes():
 
 def test_every_parameter_moves(tmp_path):
     """No part of the network is cut off from the loss."""
-    settings = config(1, schedule={"weight_decay": 0.0})
-    before = first_network(settings).state_dict()
-    after = load_file(train(settings, tmp_path).weights)
-    assert [key for key, value in before.items() if torch.equal(value, after[key])] == []
+    assert not_moved(config(1, schedule={"weight_decay": 0.0}), tmp_path) == []
 
 
 # --- killed, resumed, exported
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("visibility", ["consensus", "held"])
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_mean_of_them(visibility, tmp_path):
     settings = config(3, schedule={"ema": 2}, visibility=visibility)
-
-    def stop(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == 2:
-            raise Killed
-
-    whole = train(settings, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(settings, tmp_path / "killed", watch=stop)
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole.weights, resumed.weights)
+    whole, resumed = whole_and_resumed(settings, tmp_path)
+    assert_same_weights(whole, resumed)
     last = [Checkpoints(tmp_path / run, keep=1).latest().model for run in ("whole", "killed")]
-    assert all(torch.equal(value, last[1][key]) for key, value in last[0].items())
-    mean = load_file(whole.weights)
+    assert_equal_states(*last)
+    mean = load_file(whole)
     assert any(not torch.equal(value, last[0][key]) for key, value in mean.items())
 
 
@@ -213,21 +188,11 @@ def test_it_is_exported_as_what_it_began_as_though_it_learnt_on_smaller_crops(tm
     "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 )
 def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
-    student = STUDENTS[kind]
-    torch.manual_seed(0)
-    model = student.network(student.presets["official"](**student.variant))
-    path = Checkpoints(tmp_path, keep=1).export("student", model, student.teacher, {})
-    keys = {"bootstapir-causal": "bootstapir_causal"}.get(kind, kind)
-    official = {entry["key"]: entry["shape"] for entry in parity.key_list(keys)}
-    assert {key: list(value.shape) for key, value in load_file(path).items()} == official
+    model, path = official_student(kind, tmp_path)
     # as the official file is: without a word about itself
     torch.save(load_file(path), tmp_path / "official.pt")
-    again = student.from_file(tmp_path / "official.pt", "official")
-    assert again.config == model.config
-    assert all(
-        torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items()
-    )
-    assert teachers.load(student.teacher, checkpoint=str(path), device="cpu").info.architecture
+    assert_read_as(model, kind, tmp_path / "official.pt")
+    assert teachers.load(STUDENTS[kind].teacher, checkpoint=str(path), device="cpu")
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

@@ -31,6 +31,7 @@ from teachers.alltracker.teacher import AllTrackerTeacher, AllTrackerTinyTeacher
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
 from tests.support import parity
+from tests.support.networks import LARGE_BLOCKS, mini
 from tests.support.official import model_of
 
 NOISE_PX = 2e-3
@@ -193,14 +194,6 @@ def test_predictor_mode_and_the_dense_flow_equal_the_official_demo(tmp_path):
         )
 
 
-@pytest.mark.parametrize("model", VARIANTS)
-def test_keys_and_shapes_are_those_of_the_official_checkpoint(model):
-    with torch.device("meta"):
-        net = AllTracker(AllTrackerConfig.official(**VARIANTS[model]))
-    own = {key: list(value.shape) for key, value in net.state_dict().items()}
-    assert own == {entry["key"]: entry["shape"] for entry in parity.key_list(model)}
-
-
 # --- fast ways, and the plain ones
 
 
@@ -285,11 +278,6 @@ CLIP = {"seed": 6, "T": 20, "H": 64, "W": 80, "vx": 1.0, "vy": -0.5}
 
 
 @pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    return parity.video(**CLIP)
-
-
-@pytest.fixture(scope="module")
 def queries() -> np.ndarray:
     queries = parity.queries(6, 6, CLIP["T"], CLIP["H"], CLIP["W"])
     queries[:, 0] = [0, 0, 0, 7, 7, 19]
@@ -298,9 +286,7 @@ def queries() -> np.ndarray:
 
 def teacher_of(**settings: Any) -> AllTrackerTeacher:
     """Its layers are scaled so that an untrained network moves points by some pixels."""
-    teacher = AllTrackerTeacher(
-        **{"name": "t", "checkpoint": "random", "device": "cpu", "preset": "mini"} | settings
-    )
+    teacher = mini(AllTrackerTeacher, **settings)
     with torch.no_grad():
         for name, parameter in teacher.model.named_parameters():
             if "layer_scale" in name:
@@ -323,7 +309,7 @@ def test_mini_is_small_and_every_weight_learns(variant, frames):
 
 
 def test_block_sizes_do_not_change_the_result(frames, queries):
-    small, large = (teacher_of(memory=Memory(*sizes)) for sizes in ((3, 50), (100, 10**6)))
+    small, large = (teacher_of(memory=memory) for memory in (Memory(3, 50), LARGE_BLOCKS))
     one, other = small.track(frames, queries), large.track(frames, queries)
     np.testing.assert_allclose(one.xy, other.xy, atol=NOISE_PX)
     assert np.abs(one.xy - queries[:, None, 1:]).max() > 100 * NOISE_PX
@@ -433,14 +419,6 @@ def test_frames_that_are_too_small_for_the_pyramid_are_refused_by_the_network():
         model.encode(torch.zeros(1, 3, 60, 60), Padding.of((60, 60)))
 
 
-def test_a_teacher_without_weights_refuses():
-    with pytest.raises(
-        CheckpointError,
-        match=r"'alltracker' has no weights: get its file .*aharley/alltracker.*--checkpoint",
-    ):
-        AllTrackerTeacher(name="alltracker", device="cpu")
-
-
 def test_weights_of_the_other_size_are_refused(tmp_path):
     path = tmp_path / "tiny.safetensors"
     save_file(AllTracker(AllTrackerConfig.official(**TINY)).state_dict(), path)
@@ -451,20 +429,3 @@ def test_weights_of_the_other_size_are_refused(tmp_path):
         AllTrackerTeacher(name="alltracker", checkpoint=str(path), device="cpu")
     tiny = AllTrackerTinyTeacher(name="alltracker-tiny", checkpoint=str(path), device="cpu")
     assert tiny.info.architecture == "AllTracker-Tiny"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"max_frames": 0}, "max_frames = 0: must be a whole number, at least 1"),
-        ({"window": 7}, "window = 7, stride = 3: a window must be even"),
-        ({"window": 8, "stride": 5}, "window = 8, stride = 5: .* a stride at most half"),
-        ({"counts": "best"}, "counts = 'best': there are first, last, evaluation"),
-        ({"resolution": 5}, "resolution = 5: write height and width in px"),
-        ({"official_quirks": "off"}, "official_quirks = off: must be true or false"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        teacher_of(**settings)

@@ -221,9 +221,18 @@ def test_a_zip_of_something_else_is_refused(tmp_path):
         read_weights(tmp_path / "w.pth")
 
 
-def test_a_folder_is_no_checkpoint(tmp_path):
+def test_a_folder_is_no_checkpoint_and_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
         read_weights(tmp_path)
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such checkpoint file"):
+        read_weights(tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("content", [{"step": 7}, {}, [1, 2]])
+def test_a_file_without_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "state.pth")
+    with pytest.raises(CheckpointError, match=r"state\.pth: holds no state dict"):
+        read_weights(tmp_path / "state.pth")
 
 
 # --- whose it is

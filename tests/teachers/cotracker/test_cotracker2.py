@@ -9,15 +9,28 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from teachers.cotracker.cotracker2 import CoTracker2, CoTracker2Config, position_embedding
 from teachers.cotracker.online import CoTracker2Teacher
-from teachers.errors import CheckpointError, ConfigError
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.tracks import Tracks
-from tests.support import parity
-from tests.support.official import answers, check, check_predictor, file_of, inputs, model_of
+from teachers.layers.memory import DEFAULT_MEMORY
+from tests.support import networks, parity
+from tests.support.networks import (
+    LARGE_BLOCKS,
+    SMALL_BLOCKS,
+    as_batch,
+    mini_with,
+    together_and_alone,
+)
+from tests.support.official import (
+    answers,
+    check,
+    check_evaluation,
+    check_predictor,
+    concatenated,
+    file_of,
+    inputs,
+    model_of,
+)
 
 KEYS = "cotracker2"
 NOISE_PX = 2e-3
@@ -30,7 +43,7 @@ NOISE_PX = 2e-3
 @pytest.mark.slow
 def test_every_iteration_of_every_window_equals_the_official_network():
     case = parity.case("ct2_a")
-    model = model_of(case, CoTracker2(CoTracker2Config.official()), KEYS)
+    model = model_of(case, CoTracker2(CoTracker2Config()), KEYS)
     with torch.inference_mode():
         result = model(*inputs(case), case.meta["train_iters"])
     assert len(result) == case.meta["n_windows"]
@@ -44,7 +57,7 @@ def test_every_iteration_of_every_window_equals_the_official_network():
 @pytest.mark.slow
 def test_three_windows_equal_the_official_network():
     case = parity.case("ct2_t29")
-    model = model_of(case, CoTracker2(CoTracker2Config.official()), KEYS)
+    model = model_of(case, CoTracker2(CoTracker2Config()), KEYS)
     with torch.inference_mode():
         check_answers(case, model(*inputs(case), case.meta["iters"]))
 
@@ -52,7 +65,7 @@ def test_three_windows_equal_the_official_network():
 @pytest.mark.slow
 def test_float64_equals_the_official_network_to_a_millionth_of_a_pixel():
     case = parity.case("ct2_f64")
-    model = model_of(case, CoTracker2(CoTracker2Config.official()), KEYS)
+    model = model_of(case, CoTracker2(CoTracker2Config()), KEYS)
     frames, queries = inputs(case)
     with torch.inference_mode():
         check_answers(case, model(frames, queries, case.meta["iters"]))
@@ -89,33 +102,16 @@ def test_a_stream_gives_what_the_official_online_predictor_gives(tmp_path):
         stream.push(case.frames[16:]),
         stream.finish(),
     )
-    parts = (first, second, rest)
-    tracks = Tracks(
-        *(
-            np.concatenate([getattr(part, name) for part in parts], 1)
-            for name in ("xy", "visibility", "confidence")
-        )
-    )
-    check_predictor(case, teacher, tracks)
+    check_predictor(case, teacher, concatenated([first, second, rest]))
     check(first.xy, case["chunk0_tracks"][:8], case.meta["tolerance_px"])
 
 
 @pytest.mark.slow
 def test_benchmark_mode_equals_the_official_evaluation(tmp_path):
     case = parity.case("ct2_eval_joint")
-    call = case.meta["constructor"]
-    teacher = CoTracker2Teacher(
-        name="cotracker2",
-        checkpoint=official_file(case, tmp_path),
-        device="cpu",
-        mode="benchmark",
-        resolution=tuple(call["interp_shape"]),
-        iterations=call["n_iters"],
-        support_grid=call["grid_size"],
-    )
-    tracks = teacher.track(case.frames, case["queries"])
-    check(tracks.xy, case["tracks"], case.meta["tolerance_px"])
-    check(tracks.visibility, case["visibility"], case.meta["tolerance_prob"])
+    support_grid = case.meta["constructor"]["grid_size"]
+    file = official_file(case, tmp_path)
+    check_evaluation(case, CoTracker2Teacher, file, product=False, support_grid=support_grid)
 
 
 def check_answers(case: parity.Case, result: list[Any]) -> None:
@@ -125,14 +121,7 @@ def check_answers(case: parity.Case, result: list[Any]) -> None:
 
 
 def official_file(case: parity.Case, folder: Path) -> str:
-    return file_of(case, CoTracker2(CoTracker2Config.official()), KEYS, folder)
-
-
-def test_keys_and_shapes_are_those_of_the_official_checkpoint():
-    with torch.device("meta"):
-        model = CoTracker2(CoTracker2Config.official())
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    assert own == {entry["key"]: entry["shape"] for entry in parity.key_list(KEYS)}
+    return file_of(case, CoTracker2(CoTracker2Config()), KEYS, folder)
 
 
 def test_the_position_embedding_is_the_official_one():
@@ -148,16 +137,7 @@ def test_the_position_embedding_is_the_official_one():
 
 
 CLIP = {"seed": 5, "T": 20, "H": 48, "W": 64, "vx": 1.0, "vy": -0.5}
-
-
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    return parity.video(**CLIP)
-
-
-@pytest.fixture(scope="module")
-def queries() -> np.ndarray:
-    return parity.queries(5, 6, CLIP["T"], CLIP["H"], CLIP["W"])
+QUERIES = 6
 
 
 @pytest.fixture
@@ -171,14 +151,6 @@ def mini() -> CoTracker2:
         with torch.no_grad():
             model.updateformer.input_transform.weight[:, 2:34] *= 0.01
     return model
-
-
-def mini_teacher(model: CoTracker2, folder: Path, **settings: Any) -> CoTracker2Teacher:
-    path = folder / "mini.safetensors"
-    save_file(model.state_dict(), path)
-    return CoTracker2Teacher(
-        name="cotracker2-mini", checkpoint=str(path), device="cpu", preset="mini", **settings
-    )
 
 
 def test_correlation_is_the_sampled_map_of_products(mini):
@@ -201,7 +173,7 @@ def test_correlation_is_the_sampled_map_of_products(mini):
 
 
 def test_points_whose_query_has_not_come_do_not_disturb_the_others(mini, tmp_path, frames):
-    teacher = mini_teacher(mini, tmp_path, mode="recipe", support_grid=0)
+    teacher = mini_with(CoTracker2Teacher, mini, tmp_path, mode="recipe", support_grid=0)
     now, later = np.array([[0, 40, 30], [3, 20, 10]]), np.array([[18, 12, 30], [19, 50, 20]])
     together = teacher.track(frames, np.concatenate([now, later]))
     np.testing.assert_allclose(
@@ -212,7 +184,7 @@ def test_points_whose_query_has_not_come_do_not_disturb_the_others(mini, tmp_pat
 def test_sixty_four_points_are_no_exception(mini, tmp_path, frames):
     """As many points as virtual tracks, where the official code mixes up who is hidden from
     whom."""
-    teacher = mini_teacher(mini, tmp_path, mode="recipe", support_grid=0)
+    teacher = mini_with(CoTracker2Teacher, mini, tmp_path, mode="recipe", support_grid=0)
     count = mini.config.virtual_tracks
     queries = np.stack(
         [
@@ -230,32 +202,18 @@ def test_sixty_four_points_are_no_exception(mini, tmp_path, frames):
 
 
 def test_block_sizes_do_not_change_the_result(mini, frames, queries):
-    video, points = (
-        torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
-        torch.from_numpy(queries)[None],
-    )
     with torch.inference_mode():
-        whole = mini(video, points, memory=Memory(frames_per_block=100, points_per_block=10**6))
-        parts = mini(video, points, memory=Memory(frames_per_block=3, points_per_block=1))
+        whole = mini(*as_batch(frames, queries), memory=LARGE_BLOCKS)
+        parts = mini(*as_batch(frames, queries), memory=SMALL_BLOCKS)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.xy, other.xy, atol=NOISE_PX, rtol=0)
     assert (whole[-1].xy[-1] - whole[-1].xy[0]).abs().max() > 100 * NOISE_PX
 
 
 def test_clips_of_a_batch_do_not_see_each_other(mini, frames, queries):
-    video, points = (
-        torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
-        torch.from_numpy(queries)[None],
+    together, alone = together_and_alone(
+        lambda *clips: mini(*clips)[0].xy.transpose(0, 1), frames, queries
     )
-    both = (
-        torch.cat([video, video.flip(1)]),
-        torch.cat([points, points.flip(1) * torch.tensor([0.5, 1.0, 1.0])]),
-    )
-    with torch.inference_mode():
-        together = mini(*both)[0].xy
-        alone = torch.cat(
-            [mini(clip[None], query[None])[0].xy for clip, query in zip(*both, strict=True)], 1
-        )
     torch.testing.assert_close(together, alone, atol=NOISE_PX, rtol=0)
 
 
@@ -270,37 +228,14 @@ def test_clips_of_a_batch_do_not_see_each_other(mini, frames, queries):
     ],
 )
 def test_each_mode_is_the_published_call(settings, rule, backward):
-    info = CoTracker2Teacher(
-        name="mini", checkpoint="random", device="cpu", preset="mini", **settings
-    ).info
+    info = networks.mini(CoTracker2Teacher, **settings).info
     assert (info.visible_rule, info.settings["backward"]) == (rule, backward)
 
 
 def test_label_mode_covers_every_frame_and_knows_no_confidence(mini, tmp_path, frames, queries):
-    tracks = mini_teacher(mini, tmp_path, mode="label").track(
+    tracks = mini_with(CoTracker2Teacher, mini, tmp_path, mode="label").track(
         frames[:, :47, :62], np.minimum(queries, [19, 61, 46])
     )
     assert np.isfinite(tracks.xy).all()
     assert np.isfinite(tracks.visibility).all()
     assert np.isnan(tracks.confidence).all()
-
-
-def test_settings_that_cannot_be_right_are_refused():
-    with pytest.raises(ConfigError, match="predictor = 'live': there are offline, online"):
-        CoTracker2Teacher(
-            name="mini", checkpoint="random", device="cpu", preset="mini", predictor="live"
-        )  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"only measured with all points together"):
-        CoTracker2Teacher(
-            name="mini",
-            checkpoint="random",
-            device="cpu",
-            preset="mini",
-            mode="benchmark",
-            single=True,
-        )
-    with pytest.raises(
-        CheckpointError,
-        match=r"'cotracker2' has no weights: .*facebook/cotracker.*--checkpoint FILE",
-    ):
-        CoTracker2Teacher(name="cotracker2", device="cpu")

@@ -4,21 +4,18 @@ where that code gives zeros."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from teachers.cotracker.cotracker3 import ONLINE_PRESETS, CoTracker3Online
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.cotracker.windows import WindowChain, windows
-from teachers.errors import CheckpointError, ConfigError
+from teachers.errors import ConfigError
 from teachers.layers.memory import DEFAULT_MEMORY
-from teachers.tracks import Tracks
-from tests.support import parity
+from tests.support import networks, official, parity
+from tests.support.networks import as_batch, mini_with, not_learning
 from tests.support.official import answers, check, check_predictor, file_of, inputs, model_of
 
 KEYS = "cotracker3_online"
@@ -89,12 +86,12 @@ def test_a_stream_gives_what_the_official_online_predictor_gives_after_each_chun
     stream = teacher.stream(case["queries"])
     chunks = [case.frames[:16], case.frames[16:24], case.frames[24:]]
     final = [*(stream.push(chunk) for chunk in chunks if len(chunk)), stream.finish()]
-    check_predictor(case, teacher, concatenated(final))
+    check_predictor(case, teacher, official.concatenated(final))
     # the first half of a window is final as soon as it is there, so it must be in the answer after
     # that chunk too
     check(final[0].xy, case["chunk0_tracks"][:8], case.meta["tolerance_px"])
     check(
-        concatenated(final[:2]).xy[:, 8:],
+        official.concatenated(final[:2]).xy[:, 8:],
         case["chunk1_tracks" if "chunk1_tracks" in case.arrays else "tracks"][8:16],
         case.meta["tolerance_px"],
     )
@@ -104,20 +101,15 @@ def test_a_stream_gives_what_the_official_online_predictor_gives_after_each_chun
 def test_benchmark_mode_with_one_query_at_a_time_equals_the_official_evaluation(tmp_path):
     case = parity.case("ct3_eval_online_single")
     call = case.meta["constructor"]
-    teacher = CoTracker3OnlineTeacher(
-        name="cotracker3-online",
-        checkpoint=official_file(case, tmp_path),
-        device="cpu",
-        mode="benchmark",
+    official.check_evaluation(
+        case,
+        CoTracker3OnlineTeacher,
+        official_file(case, tmp_path),
+        product=True,
         single=True,
-        resolution=tuple(call["interp_shape"]),
-        iterations=call["n_iters"],
         support_grid=call["grid_size"],
         local_grid=call["local_grid_size"],
     )
-    tracks = teacher.track(case.frames, case["queries"])
-    check(tracks.xy, case["tracks"], case.meta["tolerance_px"])
-    check(tracks.visibility * tracks.confidence, case["visibility"], case.meta["tolerance_prob"])
 
 
 def official_network() -> CoTracker3Online:
@@ -128,27 +120,11 @@ def official_file(case: parity.Case, folder: Path) -> str:
     return file_of(case, official_network(), KEYS, folder)
 
 
-def test_keys_and_shapes_are_those_of_the_official_checkpoint():
-    with torch.device("meta"):
-        model = official_network()
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    assert own == {entry["key"]: entry["shape"] for entry in parity.key_list(KEYS)}
-
-
 # --- the mini network
 
 
 CLIP = {"seed": 3, "T": 27, "H": 48, "W": 64, "vx": 1.0, "vy": -0.5}
-
-
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    return parity.video(**CLIP)
-
-
-@pytest.fixture(scope="module")
-def queries() -> np.ndarray:
-    return parity.queries(3, 6, CLIP["T"], CLIP["H"], CLIP["W"])
+QUERIES = 6
 
 
 @pytest.fixture
@@ -160,27 +136,6 @@ def mini() -> CoTracker3Online:
         torch.nn.init.normal_(model.updateformer.flow_head.weight, std=0.05)
         torch.nn.init.normal_(model.updateformer.vis_conf_head.weight, std=0.05)
     return model
-
-
-def mini_teacher(model: CoTracker3Online, folder: Path, **settings: Any) -> CoTracker3OnlineTeacher:
-    path = folder / "mini.safetensors"
-    save_file(model.state_dict(), path)
-    return CoTracker3OnlineTeacher(
-        name="cotracker3-online-mini", checkpoint=str(path), device="cpu", preset="mini", **settings
-    )
-
-
-def as_batch(frames: np.ndarray, queries: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)[None], torch.from_numpy(queries)[None]
-
-
-def concatenated(parts: list[Tracks]) -> Tracks:
-    return Tracks(
-        *(
-            np.concatenate([getattr(part, name) for part in parts], 1)
-            for name in ("xy", "visibility", "confidence")
-        )
-    )
 
 
 @pytest.mark.parametrize(
@@ -239,12 +194,7 @@ def test_every_weight_learns(mini, frames, queries):
     sum(
         window.xy.mean() + window.visibility.mean() + window.confidence.mean() for window in result
     ).backward()
-    without = [
-        name
-        for name, parameter in mini.named_parameters()
-        if parameter.grad is None or not parameter.grad.isfinite().all()
-    ]
-    assert without == []
+    assert not_learning(mini) == []
 
 
 # --- the teacher
@@ -252,13 +202,16 @@ def test_every_weight_learns(mini, frames, queries):
 
 @pytest.mark.parametrize("pieces", [[27], [1] * 27, [5, 0, 11, 2, 9], [16, 8, 3], [40]])
 def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, queries, pieces):
-    teacher = mini_teacher(mini, tmp_path, mode="recipe")
+    teacher = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="recipe")
     stream, parts, first = teacher.stream(queries), [], 0
     for piece in pieces:
         if piece:
             parts.append(stream.push(frames[first : first + piece]))
         first += piece
-    whole, streamed = teacher.track(frames, queries), concatenated([*parts, stream.finish()])
+    whole, streamed = (
+        teacher.track(frames, queries),
+        official.concatenated([*parts, stream.finish()]),
+    )
     np.testing.assert_allclose(streamed.xy, whole.xy, atol=NOISE_PX)
     np.testing.assert_allclose(streamed.visibility, whole.visibility, atol=1e-4)
     np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-4)
@@ -266,10 +219,10 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, que
 
 @pytest.mark.parametrize("length", [3, 16, 24])
 def test_a_stream_may_end_anywhere(mini, tmp_path, frames, queries, length):
-    teacher = mini_teacher(mini, tmp_path, mode="predictor")
+    teacher = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="predictor")
     queries = np.minimum(queries, [length - 1, 100, 100])
     stream = teacher.stream(queries)
-    streamed = concatenated([stream.push(frames[:length]), stream.finish()])
+    streamed = official.concatenated([stream.push(frames[:length]), stream.finish()])
     np.testing.assert_allclose(
         streamed.xy, teacher.track(frames[:length], queries).xy, atol=NOISE_PX
     )
@@ -277,8 +230,8 @@ def test_a_stream_may_end_anywhere(mini, tmp_path, frames, queries, length):
 
 def test_label_mode_takes_the_frames_before_a_query_from_the_reversed_clip(mini, tmp_path, frames):
     label, recipe = (
-        mini_teacher(mini, tmp_path, mode="label"),
-        mini_teacher(mini, tmp_path, mode="recipe"),
+        mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="label"),
+        mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="recipe"),
     )
     query = np.array([[20, 40, 30]])
     there = label.track(frames, query)
@@ -301,9 +254,7 @@ def test_label_mode_takes_the_frames_before_a_query_from_the_reversed_clip(mini,
     ],
 )
 def test_each_mode_is_the_published_call(mode, rule, iterations, support_grid):
-    info = CoTracker3OnlineTeacher(
-        name="mini", checkpoint="random", device="cpu", preset="mini", mode=mode
-    ).info
+    info = networks.mini(CoTracker3OnlineTeacher, mode=mode).info
     assert (info.visible_rule, info.settings["iterations"], info.settings["support_grid"]) == (
         rule,
         iterations,
@@ -314,7 +265,7 @@ def test_each_mode_is_the_published_call(mode, rule, iterations, support_grid):
 
 
 def test_label_mode_takes_clips_of_any_size_and_covers_every_frame(mini, tmp_path, frames, queries):
-    tracks = mini_teacher(mini, tmp_path, mode="label").track(
+    tracks = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="label").track(
         frames[:10, :47, :62], np.minimum(queries, [9, 61, 46])
     )
     assert np.isfinite(tracks.xy).all()
@@ -326,16 +277,6 @@ def test_label_mode_takes_clips_of_any_size_and_covers_every_frame(mini, tmp_pat
     [("label", {}), ("benchmark", {"single": True}), ("recipe", {"support_points": 3})],
 )
 def test_modes_that_need_the_whole_clip_cannot_stream(mode, settings):
-    teacher = CoTracker3OnlineTeacher(
-        name="mini", checkpoint="random", device="cpu", preset="mini", mode=mode, **settings
-    )
+    teacher = networks.mini(CoTracker3OnlineTeacher, mode=mode, **settings)
     with pytest.raises(ConfigError, match=f"mode '{mode}' of 'mini' needs the whole clip"):
         teacher.stream(np.array([[0, 1, 1]]))
-
-
-def test_a_teacher_without_weights_refuses():
-    with pytest.raises(
-        CheckpointError,
-        match=r"'cotracker3-online' has no weights: .*facebook/cotracker3.*--checkpoint FILE",
-    ):
-        CoTracker3OnlineTeacher(name="cotracker3-online", device="cpu")

@@ -22,6 +22,8 @@ NAMES = [
     "alltracker",
     "alltracker-tiny",
 ]
+TWINS = {"cotracker3-online", "bootstapir", "bootstapir-causal"}
+"""Of these another one has the same parts in bf16."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,20 +36,7 @@ def test_bf16_is_off_unless_asked_for_and_recorded(name):
     assert fast.info.settings["bf16"] is True
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cotracker3-offline",
-        "cotracker2",
-        "tapir",
-        "pips",
-        "pips2",
-        "tapnext",
-        "locotrack-base",
-        "alltracker",
-        "alltracker-tiny",
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TWINS])
 def test_bf16_moves_tracks_by_a_fraction_of_a_pixel(name):
     draw = np.random.default_rng(0)
     frames = draw.integers(0, 256, (8, 96, 96, 3), dtype=np.uint8)

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from teachers.errors import CheckpointError, ConfigError
-from teachers.layers.memory import Memory
+from teachers.errors import CheckpointError
 from teachers.locotrack.blocks import directed_bias, same_convolution
 from teachers.locotrack.config import LocoTrackConfig
 from teachers.locotrack.network import (
@@ -30,7 +29,8 @@ from teachers.locotrack.network import (
 )
 from teachers.locotrack.teacher import LocoTrackSmallTeacher, LocoTrackTeacher
 from tests.support import parity
-from tests.support.official import model_of
+from tests.support.networks import as_batch, mini, not_learning, together_and_alone
+from tests.support.official import check_answer, inputs, model_of
 
 NOISE_PX = 2e-3
 """Float32 noise of a track, as in the parity cases."""
@@ -53,23 +53,9 @@ def official(case: parity.Case, **changes: Any) -> LocoTrack:
     return model_of(case, model, name)
 
 
-def as_batch(case: parity.Case) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(case.frames).permute(0, 3, 1, 2)[None], torch.from_numpy(
-        case["queries"]
-    )[None]
-
-
 def listed(case: parity.Case) -> list[tuple[int, int]] | None:
     sizes = case.meta["settings"]["refinement_resolutions"]
     return sizes and [tuple(size) for size in sizes]
-
-
-def check(values: Tensor, case: parity.Case, *names: str, tolerance: str = "tolerance_px") -> None:
-    xy, occlusion, distance = names
-    logit = case.meta["tolerance_logit"]
-    np.testing.assert_allclose(values[..., :2], case[xy], atol=case.meta[tolerance], rtol=0)
-    np.testing.assert_allclose(values[..., 2], case[occlusion], atol=logit, rtol=0)
-    np.testing.assert_allclose(values[..., 3], case[distance], atol=logit, rtol=0)
 
 
 @pytest.mark.slow
@@ -77,7 +63,7 @@ def check(values: Tensor, case: parity.Case, *names: str, tolerance: str = "tole
 def test_every_step_equals_the_official_network(name):
     case = parity.case(name)
     model = official(case, official_quirks="quirk" in name)
-    frames, queries = as_batch(case)
+    frames, queries = inputs(case)
     mixed: list[tuple[Tensor, Tensor]] = []
     hook = model.torch_pips_mixer.register_forward_hook(
         lambda _, given, out: mixed.append((given[0], out))
@@ -88,8 +74,8 @@ def test_every_step_equals_the_official_network(name):
         looks = model.describe(features, queries, size)
         steps = model.track(features, looks, size, queries)
     hook.remove()
-    check(steps[:, 0], case, "iter_tracks", "iter_occlusion", "iter_expected_dist")
-    check(steps[-1, 0], case, "tracks", "occlusion", "expected_dist")
+    check_answer(steps[:, 0], case, "iter_")
+    check_answer(steps[-1, 0], case)
     product = torch.sigmoid(-steps[-1, 0, ..., 2:]).prod(-1)
     np.testing.assert_allclose(
         product, case["visible_product"], atol=case.meta["tolerance_logit"], rtol=0
@@ -113,34 +99,30 @@ def test_every_step_equals_the_official_network(name):
 @pytest.mark.parametrize("name", ["locotrack_base_256", "locotrack_small_256"])
 def test_in_float64_only_float64_noise_is_left(name):
     case = parity.case(name)
-    frames, queries = as_batch(case)
+    frames, queries = inputs(case)
     with torch.inference_mode():
         answer = official(case).double()(frames, queries.double())[-1, 0]
-    px, logit = case.meta["tolerance_f64_px"], case.meta["tolerance_f64_logit"]
-    np.testing.assert_allclose(answer[..., :2], case["f64_tracks"], atol=px, rtol=0)
-    np.testing.assert_allclose(answer[..., 2], case["f64_occlusion"], atol=logit, rtol=0)
-    np.testing.assert_allclose(answer[..., 3], case["f64_expected_dist"], atol=logit, rtol=0)
+    check_answer(answer, case, "f64_", ("tolerance_f64_px", "tolerance_f64_logit"))
 
 
 @pytest.mark.slow
 def test_the_bug_of_the_release_is_off_by_default():
     case = parity.case("locotrack_base_quirk_no_resize")
-    frames, queries = as_batch(case)
+    frames, queries = inputs(case)
     with torch.inference_mode():
         answer = official(case)(frames, queries, listed(case))[-1, 0]
-    names = ("fixed_tracks", "fixed_occlusion", "fixed_expected_dist")
-    check(answer, case, *names, tolerance="fixed_tolerance_px")
+    check_answer(answer, case, "fixed_", ("fixed_tolerance_px", "tolerance_logit"))
     assert np.abs(answer[..., :2].numpy() - case["tracks"]).max() > 1
 
 
 @pytest.mark.slow
 def test_a_resolution_between_has_no_effect():
     case = parity.case("locotrack_small_hires_list")
-    frames, queries = as_batch(case)
+    frames, queries = inputs(case)
     first, _, last = listed(case)
     with torch.inference_mode():
         answer = official(case)(frames, queries, [first, last])[-1, 0]
-    check(answer, case, "tracks", "occlusion", "expected_dist")
+    check_answer(answer, case)
 
 
 def official_file(case: parity.Case, folder: Path) -> str:
@@ -184,14 +166,6 @@ def test_own_size_equals_the_official_forward_pass(tmp_path):
     np.testing.assert_allclose(
         tracks.xy + 0.5, case["tracks"], atol=case.meta["tolerance_px"], rtol=0
     )
-
-
-@pytest.mark.parametrize("model", VARIANTS)
-def test_keys_and_shapes_are_those_of_the_official_checkpoint(model):
-    with torch.device("meta"):
-        network = LocoTrack(LocoTrackConfig.official(**VARIANTS[model]))
-    own = {key: list(value.shape) for key, value in network.state_dict().items()}
-    assert own == {entry["key"]: entry["shape"] for entry in parity.key_list(model)}
 
 
 # --- fast ways, and the plain ones
@@ -274,22 +248,7 @@ def test_half_of_the_heads_look_back_and_half_ahead_less_and_less_far():
 # --- the mini network
 
 CLIP = {"seed": 3, "T": 10, "H": 96, "W": 128, "vx": 1.0, "vy": -0.5}
-
-
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    return parity.video(**CLIP)
-
-
-@pytest.fixture(scope="module")
-def queries() -> np.ndarray:
-    return parity.queries(3, 6, CLIP["T"], CLIP["H"], CLIP["W"])
-
-
-def teacher_of(**settings: Any) -> LocoTrackTeacher:
-    return LocoTrackTeacher(
-        **{"name": "t", "checkpoint": "random", "device": "cpu", "preset": "mini"} | settings
-    )
+QUERIES = 6
 
 
 def test_mini_is_small_and_every_weight_that_is_used_learns(frames, queries):
@@ -300,59 +259,28 @@ def test_mini_is_small_and_every_weight_that_is_used_learns(frames, queries):
     steps = model(torch.stack([video, video.flip(0)]), points.expand(2, -1, -1))
     assert steps.shape == (1 + 3, 2, 6, 10, 4)
     steps.square().mean().backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert without == []
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert not_learning(model) == []
     assert (model.torch_pips_mixer.output_proj.weight.grad[4:] == 0).all()
 
 
 def test_clips_of_a_batch_and_points_do_not_see_each_other(frames, queries):
     torch.manual_seed(0)
     model = LocoTrack(LocoTrackConfig.mini()).eval()
-    video, points = torch.from_numpy(frames).permute(0, 3, 1, 2), torch.from_numpy(queries)
-    clips, both = torch.stack([video, video.flip(0)]), torch.stack([points, points.flip(0)])
-    with torch.inference_mode():
-        together = model(clips, both)[-1]
-        alone = torch.cat(
-            [model(clip[None], q[None])[-1] for clip, q in zip(clips, both, strict=True)]
-        )
-        one = model(clips[:1], both[:1, 2:3])[-1]
+    together, alone = together_and_alone(lambda *clips: model(*clips)[-1], frames, queries)
     torch.testing.assert_close(together, alone, atol=NOISE_PX, rtol=0)
+    with torch.inference_mode():
+        one = model(*as_batch(frames, queries[2:3]))[-1]
     torch.testing.assert_close(together[:1, 2:3], one, atol=NOISE_PX, rtol=0)
-
-
-def test_block_sizes_do_not_change_the_result(frames, queries):
-    small, large = (teacher_of(memory=Memory(*sizes)) for sizes in ((3, 1), (100, 10**6)))
-    np.testing.assert_allclose(
-        small.track(frames, queries).xy, large.track(frames, queries).xy, atol=NOISE_PX
-    )
-
-
-def test_a_clip_twice_as_large_has_tracks_twice_as_large():
-    """Every pixel four times: resized to the raster the two clips are the same, and a pixel's
-    centre x has become 2 x + 0.5."""
-    clip = parity.video(**CLIP | {"H": 256, "W": 256, "T": 2})
-    queries = parity.queries(4, 5, 2, 256, 256)
-    small = teacher_of().track(clip, queries)
-    large = teacher_of().track(
-        clip.repeat(2, axis=1).repeat(2, axis=2), queries * [1, 2, 2] + [0, 0.5, 0.5]
-    )
-    np.testing.assert_allclose(large.xy, 2 * small.xy + 0.5, atol=NOISE_PX)
-
-
-def test_label_mode_answers_every_frame_and_goes_through_the_query(frames, queries):
-    tracks = teacher_of(mode="label").track(frames, queries)
-    assert np.isfinite(tracks.xy).all()
-    np.testing.assert_array_equal(
-        tracks.xy[np.arange(6), queries[:, 0].astype(int)], queries[:, 1:]
-    )
 
 
 def test_windows_of_a_long_clip_find_what_the_whole_clip_does():
     """What is matched needs one frame alone, so without refinements nothing is lost."""
     clip = parity.video(**CLIP | {"T": 41, "H": 32, "W": 40})
     queries = parity.queries(5, 7, 41, 32, 40)
-    whole, parts = teacher_of(resolution="own"), teacher_of(resolution="own", max_frames=16)
+    whole, parts = (
+        mini(LocoTrackTeacher, resolution="own"),
+        mini(LocoTrackTeacher, resolution="own", max_frames=16),
+    )
     for teacher in (whole, parts):
         teacher.model.refine = lambda features, windows, start, memory: [start]
     np.testing.assert_allclose(
@@ -363,13 +291,16 @@ def test_windows_of_a_long_clip_find_what_the_whole_clip_does():
 def test_a_long_clip_is_tracked_in_every_frame():
     clip = parity.video(**CLIP | {"T": 41, "H": 32, "W": 40})
     queries = parity.queries(5, 7, 41, 32, 40)
-    tracks = teacher_of(max_frames=16).track(clip, queries)
+    tracks = mini(LocoTrackTeacher, max_frames=16).track(clip, queries)
     assert np.isfinite(tracks.xy).all()
     assert np.isfinite(tracks.visibility).all()
 
 
 def test_a_finer_resolution_changes_what_is_refined_but_not_what_is_matched(frames, queries):
-    coarse, fine = teacher_of(), teacher_of(resolutions=[(256, 256), (320, 384)])
+    coarse, fine = (
+        mini(LocoTrackTeacher),
+        mini(LocoTrackTeacher, resolutions=[(256, 256), (320, 384)]),
+    )
     video, points = (
         torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
         torch.from_numpy(queries)[None],
@@ -383,14 +314,6 @@ def test_a_finer_resolution_changes_what_is_refined_but_not_what_is_matched(fram
     assert (a[-1] - b[-1]).abs().max() > 100 * NOISE_PX
 
 
-def test_a_teacher_without_weights_refuses():
-    with pytest.raises(
-        CheckpointError,
-        match=r"'locotrack-base' has no weights: get its file from .*hamacojr.*--checkpoint FILE",
-    ):
-        LocoTrackTeacher(name="locotrack-base", device="cpu")
-
-
 def test_weights_of_the_other_size_are_refused(tmp_path):
     path = tmp_path / "small.safetensors"
     save_file(LocoTrack(LocoTrackConfig.official(**SMALL)).state_dict(), path)
@@ -399,22 +322,3 @@ def test_weights_of_the_other_size_are_refused(tmp_path):
         match=r"not a checkpoint of 'locotrack-base'.*It looks like a file of 'locotrack-small'",
     ):
         LocoTrackTeacher(name="locotrack-base", checkpoint=str(path), device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"max_frames": 0}, "max_frames = 0: must be a whole number, at least 1"),
-        ({"through_query": "no"}, "through_query = no: must be true or false"),
-        ({"resolution": "large"}, "resolution = 'large': write height and width in px"),
-        ({"resolution": (0, 5)}, r"resolution = \(0, 5\): write height and width in px"),
-        (
-            {"resolutions": [(100, 128)]},
-            r"resolution = \(100, 128\): both sides must be multiples of 8, at least 8",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused(settings, message, frames, queries):
-    with pytest.raises(ConfigError, match=message):
-        teacher_of(**settings).track(frames, queries)

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.correlation import correlate_templates
-from teachers.layers.memory import Memory
 from teachers.pips.pips import Pips, PipsConfig, position_code
 from teachers.pips.teacher import PipsTeacher, next_start
-from tests.support import parity, waves
+from tests.support import parity
 from tests.support.official import check, file_of, model_of
 
 KEYS = "pips"
@@ -54,7 +51,7 @@ def test_in_float64_only_float64_noise_is_left():
 @pytest.mark.parametrize("max_frames", [96, 9])
 def test_a_chain_of_windows_equals_the_official_one(tmp_path, max_frames):
     case = parity.case("pips_chain")
-    checkpoint = file_of(case, Pips(PipsConfig.official()), KEYS, tmp_path)
+    checkpoint = file_of(case, Pips(PipsConfig()), KEYS, tmp_path)
     teacher = PipsTeacher(name="pips", checkpoint=checkpoint, device="cpu", max_frames=max_frames)
     assert teacher.info.settings["iterations"] == case.meta["iters"]
     assert teacher.info.visible_rule == "v > 0.5"
@@ -74,7 +71,7 @@ def window_of(case: parity.Case, point: int, first: int) -> int:
 
 def official_answer(case: parity.Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """[I, N, S, 3] and the features [3, C] of the first queries."""
-    model = model_of(case, Pips(PipsConfig.official()), KEYS).to(dtype)
+    model = model_of(case, Pips(PipsConfig()), KEYS).to(dtype)
     frames = torch.from_numpy(case.frames).permute(0, 3, 1, 2)[None]
     start = torch.from_numpy(case["queries_xy"])[None, :, None].expand(-1, -1, 8, -1)
     if "coords_init" in case.arrays:
@@ -85,13 +82,6 @@ def official_answer(case: parity.Case, dtype: torch.dtype) -> tuple[Tensor, Tens
             model.encode(frames), torch.zeros(1, 1, 1, dtype=torch.long), start[:, :3, 0]
         )
         return model(frames, start, case.meta["iters"])[0].transpose(0, 1), looks[0]
-
-
-def test_keys_and_shapes_are_those_of_the_official_checkpoint():
-    with torch.device("meta"):
-        model = Pips(PipsConfig.official())
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    assert own == {entry["key"]: entry["shape"] for entry in parity.key_list(KEYS)}
 
 
 # --- the parts
@@ -172,146 +162,3 @@ def test_features_of_a_clip_are_the_same_from_any_window():
     encoded.clear()
     assert features.reversed().window(5, 3)[0].flatten().tolist() == [14, 13, 12]
     assert encoded == []
-
-
-# --- the mini network
-
-
-CLIP = {"seed": 6, "T": 20, "H": 64, "W": 80, "vx": 1.0, "vy": -0.5}
-
-
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    return parity.video(**CLIP)
-
-
-@pytest.fixture(scope="module")
-def queries() -> np.ndarray:
-    return parity.queries(6, 7, CLIP["T"], CLIP["H"], CLIP["W"])
-
-
-def mini_teacher(**settings) -> PipsTeacher:
-    return PipsTeacher(
-        **{"name": "pips-mini", "checkpoint": "random", "device": "cpu", "preset": "mini"}
-        | settings
-    )
-
-
-def test_mini_is_small_and_every_weight_learns(frames, queries):
-    torch.manual_seed(0)
-    model = Pips(PipsConfig.mini())
-    assert sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
-    video = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    start = torch.from_numpy(queries[None, :, None, 1:]).expand(2, -1, 8, -1)
-    steps = model(torch.stack([video[:8], video[8:16]]), start, iterations=2)
-    assert steps.shape == (2, 7, 2, 8, 3)
-    steps.square().mean().backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-def test_neither_blocks_nor_how_many_frames_are_held_change_the_result(frames, queries):
-    whole = mini_teacher(
-        mode="label", memory=Memory(frames_per_block=100, points_per_block=10**6)
-    ).track(frames, queries)
-    parts = mini_teacher(
-        mode="label", memory=Memory(frames_per_block=3, points_per_block=1), max_frames=8
-    ).track(frames, queries)
-    np.testing.assert_allclose(parts.xy, whole.xy, atol=NOISE_PX)
-    np.testing.assert_allclose(parts.visibility, whole.visibility, atol=1e-3)
-    assert np.abs(whole.xy - queries[:, None, 1:]).max() > 100 * NOISE_PX
-
-
-def test_label_mode_tracks_backward_as_it_would_in_the_reversed_clip(frames, queries):
-    teacher = mini_teacher(mode="label")
-    there, back = (
-        teacher.track(frames, queries),
-        teacher.track(frames[::-1], queries * [-1, 1, 1] + [19, 0, 0]),
-    )
-    np.testing.assert_allclose(there.xy, back.xy[:, ::-1], atol=NOISE_PX)
-    assert np.isfinite(there.xy).all()
-    assert np.isfinite(there.visibility).all()
-    assert np.isnan(there.confidence).all()
-    np.testing.assert_array_equal(there.xy[np.arange(7), queries[:, 0].astype(int)], queries[:, 1:])
-
-
-def test_predictor_mode_leaves_frames_before_a_query_open(frames, queries):
-    teacher = mini_teacher()
-    tracks = teacher.track(frames, queries)
-    before = np.arange(20) < queries[:, :1]
-    np.testing.assert_array_equal(np.isnan(tracks.xy).any(-1), before)
-    np.testing.assert_array_equal(np.isnan(tracks.visibility), before)
-    later = teacher.track(frames[5:], np.array([[0, 40, 30]]))
-    np.testing.assert_allclose(
-        teacher.track(frames, np.array([[5, 40, 30]])).xy[:, 5:], later.xy, atol=NOISE_PX
-    )
-
-
-def test_a_point_does_not_depend_on_the_others(frames, queries):
-    teacher = mini_teacher(mode="label")
-    np.testing.assert_allclose(
-        teacher.track(frames, queries).xy[2:3],
-        teacher.track(frames, queries[2:3]).xy,
-        atol=NOISE_PX,
-    )
-
-
-@pytest.mark.parametrize("size", [(17, 23), (1, 1), (62, 67)])
-@pytest.mark.parametrize("count", [1, 3, 9])
-def test_clips_of_any_size_and_length_are_tracked(size, count):
-    clip = parity.video(**CLIP | {"T": count, "H": size[0], "W": size[1]})
-    tracks = mini_teacher(mode="label").track(
-        clip, np.array([[0, 0, 0], [count - 1, size[1] - 0.5, size[0] - 0.5]])
-    )
-    assert np.isfinite(tracks.xy).all()
-    assert ((tracks.visibility >= 0) & (tracks.visibility <= 1)).all()
-
-
-def test_a_teacher_without_weights_refuses():
-    with pytest.raises(
-        CheckpointError,
-        match=r"'pips' has no weights: get its file from .*aharley/pips .*--checkpoint FILE",
-    ):
-        PipsTeacher(name="pips", device="cpu")
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    weights = mini_teacher().model.state_dict()
-    weights.pop("norm.bias")
-    save_file(weights, tmp_path / "other.safetensors")
-    with pytest.raises(
-        CheckpointError,
-        match=(
-            r"other.safetensors: not a checkpoint of 'pips': 1 of .* are missing \(first: "
-            r"norm.bias"
-        ),
-    ):
-        mini_teacher(name="pips", checkpoint=str(tmp_path / "other.safetensors"))
-
-
-def test_sides_no_multiple_of_the_stride_are_squeezed_as_in_the_official_code_or_continued():
-    clip = waves.translating(frames=8, height=50, width=67, velocity=(1.0, 0.5))
-    queries = np.array([[0, 20.0, 30.0], [0, 50.5, 10.0]])
-    continued = np.pad(clip, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
-    for mode, seen in (("predictor", clip), ("label", continued)):
-        teacher = mini_teacher(mode=mode)
-        frames = torch.from_numpy(seen).permute(0, 3, 1, 2)[None]
-        start = torch.from_numpy(queries[None, :, None, 1:]).float().expand(-1, -1, 8, -1)
-        with torch.inference_mode():
-            direct = teacher.model(frames, start, teacher.iterations)[0, :, -1, :, :2]
-        answer = teacher.track(clip, queries).xy
-        # another window may begin in frame 2
-        np.testing.assert_allclose(answer[:, :3], direct[:, :3], atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"iterations": 0}, "iterations = 0: must be a whole number, at least 1"),
-        ({"max_frames": 7}, "max_frames = 7: a window has 8 frames"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        mini_teacher(**settings)

@@ -7,7 +7,6 @@ import json
 import re
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from teachers.tapnext.support_points import around
 from teachers.tapnext.teacher import TapNext512Teacher, TapNextTeacher
 from tests.support import parity
 from tests.support import tapnext as official
+from tests.support.networks import mini
 from tests.support.waves import translating
 
 NOISE_PX = 2e-3
@@ -45,13 +45,6 @@ def frames() -> np.ndarray:
 def queries() -> np.ndarray:
     return np.array(
         [[0, 20, 30], [3, 60.5, 41], [3, -0.5, 79.5], [11, 100, 10], [7, 55, 55]], np.float32
-    )
-
-
-def teacher_of(kind: type[TapNextTeacher] = TapNextTeacher, **settings: Any) -> TapNextTeacher:
-    return kind(
-        **{"name": "tapnext-mini", "checkpoint": "random", "device": "cpu", "preset": "mini"}
-        | settings
     )
 
 
@@ -99,7 +92,8 @@ def converted(case: parity.Case, folder: Path, raster: int) -> str:
 
 def test_predictor_says_nothing_before_the_query_and_label_goes_through_it(frames, queries):
     forward, label, benchmark = (
-        teacher_of(mode=mode).track(frames, queries) for mode in ("predictor", "label", "benchmark")
+        mini(TapNextTeacher, mode=mode).track(frames, queries)
+        for mode in ("predictor", "label", "benchmark")
     )
     before = np.arange(12) < queries[:, :1]
     for value in (forward.xy[..., 0], forward.visibility, forward.confidence):
@@ -114,7 +108,7 @@ def test_predictor_says_nothing_before_the_query_and_label_goes_through_it(frame
 
 
 def test_frames_before_a_query_are_those_of_the_reversed_clip(frames, queries):
-    teacher = teacher_of(mode="benchmark")
+    teacher = mini(TapNextTeacher, mode="benchmark")
     there = teacher.track(frames, queries)
     back = teacher.track(frames[::-1], queries * [-1, 1, 1] + [11, 0, 0])
     not_at_query = np.arange(12) != queries[:, :1]
@@ -123,50 +117,32 @@ def test_frames_before_a_query_are_those_of_the_reversed_clip(frames, queries):
 
 @pytest.mark.parametrize("frames_per_block", [1, 5, 12])
 def test_how_many_frames_are_computed_at_once_changes_nothing(frames, queries, frames_per_block):
-    whole = teacher_of(mode="label").track(frames, queries)
-    parts = teacher_of(mode="label", memory=Memory(frames_per_block=frames_per_block)).track(
-        frames, queries
-    )
+    whole = mini(TapNextTeacher, mode="label").track(frames, queries)
+    parts = mini(
+        TapNextTeacher, mode="label", memory=Memory(frames_per_block=frames_per_block)
+    ).track(frames, queries)
     np.testing.assert_allclose(parts.xy, whole.xy, atol=NOISE_PX)
     np.testing.assert_allclose(parts.visibility, whole.visibility, atol=1e-4)
     np.testing.assert_allclose(parts.confidence, whole.confidence, atol=1e-4)
 
 
 def test_a_block_of_the_published_network_is_of_two_frames_on_a_cpu():
-    teacher = teacher_of()
-    teacher.model.config = TapNextConfig.official()
+    teacher = mini(TapNextTeacher)
+    teacher.model.config = TapNextConfig()
     assert teacher.frames_per_block(256) == 2
-    teacher.model.config = TapNextConfig.official(raster=512)
+    teacher.model.config = TapNextConfig(raster=512)
     assert teacher.frames_per_block(5000) == 1
-
-
-def test_a_clip_twice_as_large_has_tracks_twice_as_large():
-    """Every pixel four times: resized to the raster the two clips are the same, and a pixel's
-    centre x has become 2 x + 0.5."""
-    clip = translating(frames=3, height=128, width=128, velocity=(1, 1))
-    queries = np.array([[0, 20, 30], [1, 90, 41.5]], np.float32)
-    teacher = teacher_of(mode="benchmark")
-    small = teacher.track(clip, queries)
-    large = teacher.track(
-        clip.repeat(2, axis=1).repeat(2, axis=2), queries * [1, 2, 2] + [0, 0.5, 0.5]
-    )
-    assert teacher.model.config.raster == 64
-    with torch.inference_mode():  # bilinear without antialiasing reads the four middle pixels alone
-        torch.testing.assert_close(
-            teacher.to_raster(clip), teacher.to_raster(clip.repeat(2, axis=1).repeat(2, axis=2))
-        )
-    np.testing.assert_allclose(large.xy, 2 * small.xy + 0.5, atol=NOISE_PX)
 
 
 def test_points_see_each_other(frames, queries):
     """So that nobody takes the points of a video apart and expects the same answers."""
-    teacher = teacher_of()
+    teacher = mini(TapNextTeacher)
     together, alone = teacher.track(frames, queries), teacher.track(frames, queries[:1])
     assert np.abs(together.visibility[0] - alone.visibility[0]).max() > 1e-5
 
 
 def test_certainty_can_have_a_say_in_what_is_visible(frames, queries):
-    plain, sure = teacher_of(), teacher_of(use_certainty=True)
+    plain, sure = mini(TapNextTeacher), mini(TapNextTeacher, use_certainty=True)
     assert (plain.info.visible_rule, sure.info.visible_rule) == ("v > 0.5", "v*c > 0.5")
     tracks = sure.track(frames, queries)
     np.testing.assert_array_equal(tracks.xy, plain.track(frames, queries).xy)
@@ -175,7 +151,7 @@ def test_certainty_can_have_a_say_in_what_is_visible(frames, queries):
 
 
 def test_in_bf16_tracks_are_near_and_the_state_stays_float32(frames, queries):
-    exact, short = teacher_of(), teacher_of(bf16=True)
+    exact, short = mini(TapNextTeacher), mini(TapNextTeacher, bf16=True)
     difference = np.abs(short.track(frames, queries).xy - exact.track(frames, queries).xy)
     assert 0 < np.nanmedian(difference) < 0.5
     stream = short.stream(queries[:1])
@@ -190,7 +166,7 @@ def test_in_bf16_tracks_are_near_and_the_state_stays_float32(frames, queries):
 
 @pytest.mark.parametrize("pushes", [[12], [1] * 12, [3, 1, 8]])
 def test_a_stream_gives_the_tracks_of_the_whole_clip(frames, queries, pushes):
-    teacher = teacher_of()
+    teacher = mini(TapNextTeacher)
     stream = teacher.stream(queries)
     parts = [stream.push(part) for part in np.split(frames, np.cumsum(pushes)[:-1])]
     streamed, whole = joined([*parts, stream.finish()]), teacher.track(frames, queries)
@@ -200,7 +176,7 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(frames, queries, pushes):
 
 
 def test_a_stream_can_go_through_its_queries(frames, queries):
-    stream = teacher_of(through_query=True).stream(queries)
+    stream = mini(TapNextTeacher, through_query=True).stream(queries)
     tracks = joined([stream.push(frames[:5]), stream.push(frames[5:])])
     np.testing.assert_array_equal(
         tracks.xy[np.arange(5), queries[:, 0].astype(int)], queries[:, 1:]
@@ -208,13 +184,13 @@ def test_a_stream_can_go_through_its_queries(frames, queries):
 
 
 def test_a_mode_that_goes_back_does_not_stream():
-    with pytest.raises(ConfigError, match="mode 'label' of 'tapnext-mini' needs the whole clip"):
-        teacher_of(mode="label").stream(np.array([[0, 1, 1]]))
+    with pytest.raises(ConfigError, match="mode 'label' of 'mini' needs the whole clip"):
+        mini(TapNextTeacher, mode="label").stream(np.array([[0, 1, 1]]))
 
 
 @pytest.mark.slow
 def test_a_stream_of_two_thousand_frames_holds_no_more_at_its_end_than_at_its_beginning():
-    teacher = teacher_of()
+    teacher = mini(TapNextTeacher)
     clip = translating(frames=50, height=96, width=128, velocity=(0.2, 0.1))
     stream = teacher.stream(np.array([[0, 20, 30], [1500, 60, 41]]))
 
@@ -308,7 +284,7 @@ def test_a_jax_file_is_pulled_found_again_and_loaded(mini_jax_file, tmp_path, mo
     pulled = pull("tapnext", from_file=path)
     assert (pulled.checked.preset, pulled.path.suffix) == ("mini", ".npz")
     assert cached_checkpoint("tapnext") == pulled.path
-    teacher = teacher_of(checkpoint=str(pulled.path))
+    teacher = mini(TapNextTeacher, checkpoint=str(pulled.path))
     assert teacher.info.checkpoint_sha256 == pulled.checked.sha256
     torch.testing.assert_close(teacher.model.mask_token, expected["mask_token"])
 
@@ -381,29 +357,19 @@ def published(tmp_path_factory) -> Path:
     """Weights of the published size, all 0."""
     path = tmp_path_factory.mktemp("published") / "weights"
     with torch.device("meta"):
-        shapes = TapNext(TapNextConfig.official()).state_dict()
+        shapes = TapNext(TapNextConfig()).state_dict()
     save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, path)
     return path
 
 
-def test_a_teacher_without_weights_refuses():
-    with pytest.raises(
-        CheckpointError,
-        match=r"'bootstapnext' has no weights: get its file from .*tapnet.*--checkpoint FILE",
-    ):
-        TapNextTeacher(name="bootstapnext", device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"preset": "large"}, "preset = 'large': there are official, mini"),
-        ({"backward": "no"}, "backward = no: must be true or false"),
-        ({"support_points": 1.5}, "support_points = 1.5: must be a whole number, at least 0"),
-        ({"numerics": "tf"}, "numerics = 'tf': there are"),
-        ({"bf16": 1}, "bf16 = 1: must be true or false"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        teacher_of(**settings)
+def test_a_clip_twice_as_large_is_the_same_on_the_raster():
+    """Bilinear without antialiasing reads the four middle pixels alone."""
+    clip, teacher = (
+        translating(frames=3, height=128, width=128, velocity=(1, 1)),
+        mini(TapNextTeacher),
+    )
+    assert teacher.model.config.raster == 64
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            teacher.to_raster(clip), teacher.to_raster(clip.repeat(2, axis=1).repeat(2, axis=2))
+        )

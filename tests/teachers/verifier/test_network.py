@@ -17,7 +17,10 @@ from teachers.verifier import VerifierConfig, VerifierNetwork, network
 from tests.support import parity
 from tests.support.verifier import inputs, network_of
 
-SLOW = pytest.mark.slow
+CASES = [
+    *("small", "outside", "one", "loss"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("a", "t24", "t40")),
+]
 NOISE = 2e-5
 """Float32 noise of a logit of the mini network."""
 
@@ -25,19 +28,7 @@ NOISE = 2e-5
 # --- equal to the published network
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "small",
-        "outside",
-        "one",
-        "loss",
-        "predictor",
-        pytest.param("a", marks=SLOW),
-        pytest.param("t24", marks=SLOW),
-        pytest.param("t40", marks=SLOW),
-    ],
-)
+@pytest.mark.parametrize("name", ["predictor", *CASES])
 def test_logits_equal_the_published_ones(name):
     case = parity.case(f"verifier_{name}")
     with torch.inference_mode():
@@ -46,18 +37,7 @@ def test_logits_equal_the_published_ones(name):
     np.testing.assert_allclose(logits.permute(2, 1, 0), case["logits"], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "small",
-        "outside",
-        "one",
-        "loss",
-        pytest.param("a", marks=SLOW),
-        pytest.param("t24", marks=SLOW),
-        pytest.param("t40", marks=SLOW),
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_logits_in_float64_equal_the_published_ones(name):
     case = parity.case(f"verifier_{name}")
     with torch.inference_mode():
@@ -119,7 +99,7 @@ def test_every_stage_equals_the_published_one():
 
 def test_keys_and_shapes_are_those_of_the_published_checkpoint():
     with torch.device("meta"):
-        verifier = VerifierNetwork(VerifierConfig.official())
+        verifier = VerifierNetwork(VerifierConfig())
     own = {key: list(value.shape) for key, value in verifier.state_dict().items()}
     assert own == {entry["key"]: entry["shape"] for entry in parity.key_list("verifier")}
 

@@ -15,7 +15,7 @@ from teachers.checkpoints.check import check
 from teachers.checkpoints.pull import pull
 from teachers.checkpoints.recognise import recognise
 from teachers.verifier import (
-    Verifier,
+    TrackOnVerifier,
     VerifierConfig,
     VerifierNetwork,
     load_verifier,
@@ -47,8 +47,8 @@ def published(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mini() -> Verifier:
-    return Verifier(name="mini", checkpoint="random", device="cpu", preset="mini")
+def mini() -> TrackOnVerifier:
+    return TrackOnVerifier(name="mini", checkpoint="random", device="cpu", preset="mini")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_no_key_may_be_missing(published, key):
 
 def test_a_file_of_one_s_own_says_its_size_and_licence(tmp_path):
     case = parity.case("verifier_one")
-    own = Verifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
+    own = TrackOnVerifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
     assert own.info.licence == "none: from a formula"
     assert own.info.settings == {"resolution": (96, 128)}
     assert own.info.architecture == "Track-On-R's verifier, 11.3 M parameters"
@@ -174,7 +174,7 @@ def test_scores_are_those_of_the_network(mini, clip):
 @pytest.mark.slow
 def test_scores_at_the_published_size_equal_the_published_ones(tmp_path):
     case = parity.case("verifier_a")
-    own = Verifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
+    own = TrackOnVerifier(name="own", checkpoint=str(file_of(case, tmp_path)), device="cpu")
     scores = own.score(case.frames, case["queries"], case["candidates"].transpose(2, 1, 0, 3))
     tolerance = case.meta["tolerance_logit"]
     np.testing.assert_allclose(scores.transpose(2, 1, 0), case["logits"], atol=tolerance, rtol=0)
@@ -233,7 +233,7 @@ def test_broken_weights_are_an_error_and_no_silence(clip, tmp_path):
     weights = VerifierNetwork(VerifierConfig.mini()).state_dict()
     weights["q_projection.weight"][0, 0] = np.nan
     save_file(weights, tmp_path / "broken.safetensors")
-    broken = Verifier(
+    broken = TrackOnVerifier(
         name="broken", checkpoint=str(tmp_path / "broken.safetensors"), device="cpu", preset="mini"
     )
     with pytest.raises(

@@ -7,9 +7,6 @@ without both, these tests are skipped.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from teachers.errors import CheckpointError, TransientError
 from teachers.published import PUBLISHED
 from teachers.xfeat.network import XFeat, XFeatConfig
 from teachers.xfeat.teacher import network_size
+from tests.support.contract import run_contract
 from tests.support.jobs import ROOT
 from tests.support.waves import translating, turning
 
@@ -51,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def network(weights: Path) -> XFeat:
-    network = XFeat(XFeatConfig.official()).eval().requires_grad_(False)
+    network = XFeat(XFeatConfig()).eval().requires_grad_(False)
     load_weights(network, weights, "xfeat")
     return network
 
@@ -167,19 +165,7 @@ def test_without_weights_it_says_which_command_gets_them(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_contract_of_every_teacher_holds_with_the_trained_weights(weights):
-    named = {"TAPDISTILL_CONTRACT": "xfeat", "TAPDISTILL_CONTRACT_CHECKPOINT": str(weights)}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "",
-        "tests/teachers/test_contract.py",
-    ]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | named, capture_output=True, text=True)
+    done = run_contract("xfeat", "-m", "", checkpoint=weights)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
