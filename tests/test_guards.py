@@ -25,6 +25,9 @@ from tests.support.jobs import ROOT
 
 ORDER = ("teachers", "labeler", "student", "pipelines")
 """Each may import itself and what stands before it."""
+AROUND = ("experiments", "benchmarks", "tests")
+"""Not shipped: nothing shipped imports them. Nor does any of them import what stands after it, but
+tests use the servers and small jobs of the benchmarks."""
 
 ROOMS = {
     "labeler": (
@@ -55,13 +58,6 @@ COMING = {
     "student.verifier.candidates",
     "student.verifier.losses",
     "teachers.tapnext.loss",
-}
-TWICE = {"DeltaBlock", "Features", "UpdateTransformer", "Verifier"}
-LONG = {
-    "teachers/alltracker/network.py",
-    "teachers/locotrack/network.py",
-    "tests/teachers/cotracker/test_cotracker3.py",
-    "tests/teachers/tapir/test_tapir.py",
 }
 
 HEAVY = ("ray", "torch")
@@ -128,7 +124,7 @@ def upward_imports(package: str, source: str | ast.AST) -> list[tuple[int, str]]
     return [
         (line, module)
         for line, module in imports(source)
-        if module.split(".")[0] in (*above, "tests")
+        if module.split(".")[0] in (*above, *AROUND)
     ]
 
 
@@ -159,6 +155,23 @@ from teachers import x
         (4, "pipelines.commands.label"),
     ]
     assert upward_imports("pipelines", source) == []
+    assert upward_imports("pipelines", "from benchmarks.harness import jobs\nimport tests") == [
+        (1, "benchmarks.harness"),
+        (2, "tests"),
+    ]
+
+
+@pytest.mark.parametrize("folder", AROUND[:-1])
+def test_experiments_and_benchmarks_need_no_tests(folder):
+    after = AROUND[AROUND.index(folder) + 1 :]
+    found = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for file in python_files(folder)
+        for line, module in imports(tree(file))
+        if module.split(".")[0] in after
+    ]
+    assert len(python_files(folder)) > 5
+    assert found == []
 
 
 def circles(arrows: dict[str, set[str]]) -> list[str]:
@@ -252,15 +265,12 @@ def test_no_class_name_stands_in_two_files():
         for node in ast.walk(tree(file)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].add(name)
-    twice = {name: sorted(found) for name, found in homes.items() if len(found) > 1}
-    assert {name: found for name, found in twice.items() if name not in TWICE} == {}
+    assert {name: sorted(found) for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_no_file_and_no_function_is_too_long_to_read():
     long = []
     for file in python_files():
-        if str(file.relative_to(ROOT)) in LONG:
-            continue
         name, lines = file.relative_to(ROOT), len(file.read_text().splitlines())
         if lines > MOST_LINES:
             long.append(f"{name} has {lines} lines")
