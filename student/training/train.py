@@ -120,9 +120,9 @@ def first_network(config: TrainConfig) -> nn.Module:
 
 def calibration_clips(config: TrainConfig) -> list[TestClip]:
     """Clips like those that are learnt from, which no training draws."""
-    data = config.data
-    scene = SynthConfig(
-        frames=data.frames, height=data.height, width=data.width, points=CALIBRATION_POINTS
+    frames, height, width = config.data.frames, config.data.height, config.data.width
+    scene = SynthConfig(  # smaller ones would be all edge
+        frames=frames, height=max(64, height), width=max(64, width), points=CALIBRATION_POINTS
     )
     seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + config.calibration_clips)
     return [generate(seed, scene) for seed in seeds]

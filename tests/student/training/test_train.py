@@ -175,7 +175,7 @@ def loss_of(model: CoTracker3, batch: Batch, config: TrainConfig) -> float:
 def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
     start = tmp_path / "start.safetensors"
     train(config(steps=1), tmp_path / "scratch").weights.rename(start)
-    data = replace(DATA, data=(str(dataset.folder),), procedural=0.0)
+    data = replace(DATA, policy="random", data=(str(dataset.folder),), procedural=0.0)
     tuning = TrainConfig(
         data=data,
         init=str(start),
@@ -371,7 +371,8 @@ def test_a_data_set_that_changed_since_the_checkpoint_is_refused(tmp_path, datas
     begun."""
     shutil.copytree(dataset.folder, tmp_path / "labels")
     settings = replace(
-        config(), data=replace(DATA, data=(str(tmp_path / "labels"),), procedural=0.5)
+        config(),
+        data=replace(DATA, policy="random", data=(str(tmp_path / "labels"),), procedural=0.5),
     )
     train(settings, tmp_path / "out")
     run_relabel(RelabelConfig(data=str(tmp_path / "labels"), agreement=AgreementConfig(tau_px=1.0)))
