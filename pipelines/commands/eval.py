@@ -68,10 +68,10 @@ class EvalCommand:
 
     model: tuple[str, ...]
     """What to score: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is
-    recognised. Several are put side by side; with --policy they are the teachers."""
+    recognised. Several are compared; with --policy, they are the teachers."""
     policy: tuple[str, ...] = ()
-    """Score the labels that these policies make of all the teachers, beside those of each teacher
-    alone. A list, or one word with commas; "all" is every policy there is."""
+    """Score the labels that these policies make from all the teachers, beside those of each teacher
+    alone. A list, or one word with commas; "all" for every policy."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     """Thresholds of the policies."""
     trust: TrustConfig = field(default_factory=TrustConfig)
@@ -90,10 +90,10 @@ class EvalCommand:
     """procedural: drawn from the test photographs. The others are read from --root: see
     docs/commands/eval.md."""
     root: str | None = None
-    """Where the data set lies: a folder, a file, or an fsspec URL."""
+    """Where the data set is: a folder, a file, or an fsspec URL."""
     query_mode: QueryMode = "first"
-    """first: a point is asked for where it is first seen, and later frames count. strided: it is
-    asked for in every fifth frame that shows it, and all other frames count."""
+    """first: each point is queried where it is first seen, and later frames count. strided: it is
+    queried in every fifth frame in which it is visible, and all other frames count."""
     raster: Literal["256", "own"] = "256"
     """Size of the frames that trackers see: 256 x 256 px as TAP-Vid prescribes, or the clip's own.
     Distances are px of 256 x 256 either way."""
@@ -101,12 +101,12 @@ class EvalCommand:
     """joint: a CoTracker tracks all points of a video together. single: each alone, with support
     points around it."""
     global_grid: int | None = None
-    """Support points a side over frame 0, for a CoTracker; None: 5 in mode benchmark, else what the
-    mode has."""
+    """Support points per side over frame 0, for a CoTracker; None: 5 in mode benchmark, else those
+    of the mode."""
     local_grid: int | None = None
-    """Support points a side around a point that is tracked alone; None: 8."""
+    """Support points per side around a point that is tracked alone; None: 8."""
     clips: int | None = None
-    """How many clips; None: all, and of procedural ones 8."""
+    """How many clips; None: all, or 8 procedural ones."""
     seed: int = 0
     """Seed of the first procedural clip; each further clip takes the next."""
     mode: Mode | None = None

@@ -53,9 +53,9 @@ class ExportConfig:
     docs/commands/export.md."""
     trust: TrustConfig = field(default_factory=TrustConfig)
     clips: int | None = None
-    """Export so many clips, drawn by --seed; None: all."""
+    """How many clips to export, drawn by --seed; None: all."""
     seed: int = 0
-    """Of the draw of clips, and of policies that draw."""
+    """For drawing clips, and for policies that draw."""
     overwrite: bool = False
     """Replace an export that is there already."""
 

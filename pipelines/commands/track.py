@@ -49,18 +49,19 @@ class TrackCommand(FramePart):
     """Track points through one video, with any teacher or student, and write the tracks, a video
     that shows them, or both.
 
-    Frames go to the tracker as they are. Queries and tracks count the frames that are taken
-    (--start and --stride applied), in px of these frames (--short-side applied), pixel centres.
+    The tracker gets the frames exactly as they are decoded. Frame numbers in queries and tracks
+    count the frames selected by --start and --stride; positions are px of these frames, after
+    --short-side, with integers at pixel centres.
     """
 
     video: Annotated[str, tyro.conf.Positional]
     """A video file or URL, or a folder of png or jpg frames; with --stream also "-" (standard
     input), a camera's number, rtsp://..."""
     teacher: tuple[str, ...]
-    """One or several, by spaces or commas: a teacher's name, NAME=CHECKPOINT, or a checkpoint file,
-    whose network is recognised."""
+    """One or several, separated by spaces or commas: a teacher's name, NAME=CHECKPOINT, or a
+    checkpoint file, whose network is recognised."""
     checkpoint: str | None = None
-    """Weights of the teacher, if it is one; "random" takes untrained ones."""
+    """Weights of the teacher, if there is only one; "random" for untrained ones."""
     mode: Mode = "predictor"
     """How trackers are called: see docs/commands/teachers.md."""
     setting: tuple[str, ...] = ()
@@ -69,7 +70,7 @@ class TrackCommand(FramePart):
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
     seed: int = 0
-    """Of whatever a tracker draws."""
+    """For everything that a tracker draws at random."""
     grid: int | None = None
     """Track N x N points, spread evenly over the first frame. Without it and without --queries, a
     grid of square cells with 24 points along the longer side."""
@@ -77,10 +78,10 @@ class TrackCommand(FramePart):
     """Track the points of this file: an npz with `queries` [N, 3] as (t, x, y), or a csv with the
     columns t, x, y."""
     overlay: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
-    """Write a video with the tracks drawn on it; several teachers stand side by side."""
+    """Write a video with the tracks drawn on it; several teachers are shown side by side."""
     tracks: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
-    """Write queries [N, 3], xy [N, T, 2], visibility [N, T], confidence [N, T], info (JSON); of
-    several teachers, FILE.NAME.npz each."""
+    """Write queries [N, 3], xy [N, T, 2], visibility [N, T], confidence [N, T], info (JSON); with
+    several teachers, one FILE.NAME.npz for each."""
     dense: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Write where every pixel of frame --dense-frame is in every frame, with a teacher that can
     (alltracker): flow [T, H, W, 2], visibility [T, H, W], confidence [T, H, W], info (JSON); and a
@@ -88,10 +89,10 @@ class TrackCommand(FramePart):
     dense_frame: int = 0
     """The frame whose pixels --dense follows."""
     stream: bool = False
-    """Write as frames come, in memory that does not grow, with a teacher that can; Ctrl-C ends
+    """Track frames as they come, with a teacher that can, in memory that does not grow; Ctrl-C ends
     it."""
     max_gib: float = 4.0
-    """Most memory for the frames of a video, in GiB; a stream needs none."""
+    """Limit on the memory for the frames of a video, in GiB; a stream needs none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,49 +28,50 @@ from teachers.registry import own_name
 class LabelConfig:
     """Label real videos with several teachers, and write WebDataset shards.
 
-    The same command again goes on where it stopped; with another --teachers it adds those that are
-    missing.
+    Running the same command again continues where it stopped; with other --teachers, it adds those
+    that are missing.
     """
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
-    """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, a line each),
-    tables (.csv or .parquet, whose other columns travel into the shards), and WebDataset tars of
+    """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, one per line),
+    tables (.csv or .parquet, whose other columns are stored in the shards), and WebDataset tars of
     videos."""
     out: str
     """The data set: a folder or any fsspec URL, such as s3://bucket/labels."""
     column: str | None = None
-    """Column of a table that holds the paths or URLs; without it the first of uri, url, path,
-    video, file."""
+    """Column of a table with the paths or URLs; without it, the first of uri, url, path, video, and
+    file that the table has."""
     words: WordFilter = field(default_factory=WordFilter)
     teachers: tuple[str, ...] = ("lk", "flow", "match")
-    """Names from `tapdistill teachers`; two or more, or there is nothing to agree on and every
+    """Names from `tapdistill teachers`. With only one, there is nothing to agree on, and every
     label is kept."""
     checkpoint: tuple[str, ...] = ()
     """Weights of a teacher, as NAME=FILE; may be given several times."""
     engine: Literal["ray", "local"] = "ray"
     """ray: all cores of this machine, or a cluster. local: this process, without Ray."""
     ray_address: str | None = None
-    """Address of a running Ray cluster; without it Ray is started on this machine for this job."""
+    """Address of a running Ray cluster; without it, Ray is started on this machine for this job."""
     workers: int | None = None
-    """Units worked on at once by the ray engine; without it one for each CPU."""
+    """Units that the ray engine works on at once; without it, one for each CPU."""
     device: str = "auto"
     """Where teachers run: auto, cpu, cuda."""
     shards: str = "0/1"
-    """i/N: do only every N-th unit, from unit i (0 to N - 1) on; for job arrays without one Ray
-    cluster."""
+    """i/N: do only every N-th unit, starting with unit i (0 to N - 1); for arrays of jobs that have
+    no Ray cluster in common."""
     retry: str | None = None
-    """Plan the videos again that have this reason in failures.parquet, such as timeout, and label
-    them."""
+    """Plan and label again the videos that have this reason in failures.parquet, such as
+    timeout."""
     max_failed_fraction: float = 0.5
-    """Stop when more of the videos fail, from the 20th on: something is wrong with all of them."""
+    """Stop once more than this share of the videos has failed, counted from the 20th on: something
+    is then wrong with all of them."""
     metrics: Path | None = None
-    """File that gets a JSON line every ten seconds: clips/s, what teachers and decoders do, the
-    oldest clip in flight, reasons."""
+    """File to which a JSON line is written every ten seconds: clips/s, what teachers and decoders
+    are doing, the clip that has been in flight for longest, and counts by reason."""
     videos_per_unit: int | None = None
-    """Videos in one shard; without it 16, and fewer where there are less than 512, so that every
+    """Videos in one shard; without it, 16, or fewer if there are fewer than 512, so that every
     worker of a machine gets some."""
     decoder: Decoder = "auto"
-    """auto: decord where a scan of the packets calls the file safe, PyAV elsewhere."""
+    """auto: decord where a scan of the packets finds the file safe, PyAV elsewhere."""
     unsafe_decode: bool = False
     """Let a forced decord read files for which it is known to return wrong frames."""
     clips: ClipConfig = field(default_factory=ClipConfig)

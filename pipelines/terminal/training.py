@@ -9,15 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle, terminal_bar
 from pipelines.wording import duration
-from student.training.events import (
-    Calibrated,
-    Evaluated,
-    Saved,
-    Started,
-    StepDone,
-    StepSkipped,
-    TrainEvent,
-)
+from student.training import events
 
 RECENT = 50
 """Steps over which speed and loss are averaged."""
@@ -29,7 +21,7 @@ class TrainProgress:
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
-        self._recent: deque[StepDone] = deque(maxlen=RECENT)
+        self._recent: deque[events.StepDone] = deque(maxlen=RECENT)
         self._lines = LineThrottle()
         self._bar = terminal_bar(
             TextColumn("training"),
@@ -47,10 +39,10 @@ class TrainProgress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def show(self, event: TrainEvent) -> None:
+    def show(self, event: events.TrainEvent) -> None:
         """Tell what happened."""
         match event:
-            case Started():
+            case events.Started():
                 if event.step:
                     say(f"going on after step {event.step}")
                 if event.parts > 1:
@@ -60,12 +52,12 @@ class TrainProgress:
                         f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: "
                         f"{left_out.detail}"
                     )
-            case StepSkipped():
+            case events.StepSkipped():
                 say(
                     f"after step {event.step}: loss not finite, step skipped; samples "
                     f"{', '.join(event.keys)}"
                 )
-            case Evaluated():
+            case events.Evaluated():
                 figures = ", ".join(
                     f"{name} {100 * value:.1f}" for name, value in event.figures.items()
                 )
@@ -73,11 +65,11 @@ class TrainProgress:
                     f"step {event.step}: {figures} on procedural test "
                     f"clips{' (best so far)' if event.best else ''}"
                 )
-            case Calibrated():
+            case events.Calibrated():
                 say(str(event.calibration))
-            case Saved():
+            case events.Saved():
                 self._lines.soon()
-            case StepDone():
+            case events.StepDone():
                 self._recent.append(event)
                 counts = self._counts()
                 self._bar.update(self._task, completed=event.step, counts=counts)

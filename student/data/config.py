@@ -47,27 +47,28 @@ class DataConfig:
     data: tuple[str, ...] = ()
     """Data sets that `tapdistill label` wrote: folders or URLs."""
     data_weights: tuple[float, ...] = ()
-    """Shares of the data sets among the stored clips, in the order of `data`; without them every
-    clip comes equally often."""
+    """Shares of the data sets among the stored clips, in the order of `data`; without them, every
+    clip is drawn equally often."""
     policy: Policy = "verified"
-    """Whose track is the label. verified: in each frame the place that the verifier trusts most,
-    where it does. random-verified: for each query one of the teachers that it trusts, where it
-    does. random, as published: one teacher's, drawn anew each time a clip is read. random-agreeing:
-    for each query one of the teachers that agree, where it agrees. medoid, mean, median: ablations.
-    Or one of another package, by its name or as module:Class."""
+    """Whose track is the label. verified: in each frame, the position that the verifier trusts
+    most, if it trusts one. random-verified: for each query, one of the teachers that it trusts, in
+    the frames in which it does. random, as published: one teacher's, drawn anew each time a clip is
+    read. random-agreeing: for each query, one of the teachers that agree, in the frames in which it
+    agrees. medoid, mean, median: ablations. Or a policy of another package, by its name or as
+    module:Class."""
     agreement: AgreementOverride = AS_STORED
     trust: TrustConfig = field(default_factory=TrustConfig)
     weigh: bool = False
     """Let each frame count in the loss by the verifier's probability that its label is right, with
     any policy."""
     labels: Literal["stored", "inline"] = "stored"
-    """stored: what the shards hold. inline: a teacher runs inside the training step, on the very
-    part that the student sees, as in the published script; for comparison, as it is paid for again
-    in every step."""
+    """stored: those in the shards. inline: a teacher runs in the training step, on exactly the part
+    of the clip that the student sees, as in the published script; this is for comparison, as its
+    cost is paid again in every step."""
     teachers: tuple[str, ...] = ()
-    """Of inline labels: the names, one of which is drawn for each clip."""
+    """For inline labels: names of teachers, one of which is drawn for each clip."""
     checkpoint: tuple[str, ...] = ()
-    """Of inline labels: weights of a teacher, as NAME=FILE."""
+    """For inline labels: weights of a teacher, as NAME=FILE."""
     procedural: float = 0.0
     """Share of procedural clips, in [0, 1]."""
     kubric: str | None = None
@@ -77,8 +78,8 @@ class DataConfig:
     frames: int = 64
     """Frames of a clip; shorter clips are extended by their reverse."""
     least_frames: int | None = None
-    """Clips of a step have a length drawn between this and `frames`; None: always `frames`. The
-    offline recipe: 40 to 80."""
+    """The length of the clips of a step is drawn between this and `frames`; None: always `frames`.
+    The offline recipe has 40 to 80."""
     height: int = 384
     """Px of the crop."""
     width: int = 512
@@ -88,19 +89,19 @@ class DataConfig:
     batch: int = 32
     """Clips of a step, over all processes together."""
     at_once: int = 1
-    """Clips that go through the network together on one device; the gradients of the others are
-    added up."""
+    """Clips that go through the network together on one device; gradients are accumulated over the
+    rest."""
     flip: bool = True
     """Mirror half of the stored clips."""
     photometric: float = 0.0
-    """Strength with which colours, sharpness, noise, and patches of the student's frames are
-    changed: 0 not at all, 1 is usual. Labels come from the clean frames."""
+    """How strongly colours, sharpness, noise, and patches of the student's frames are changed: 0 is
+    not at all, 1 is usual. Labels come from the clean frames."""
     shards_at_once: int = 16
-    """Clips are shuffled within so many shards, themselves in random order, so that reads stay near
-    each other."""
+    """Clips are shuffled within this many shards, which are themselves in random order, so that
+    reads stay close to each other."""
     readers: int = 0
-    """Processes that read and decode; 0 does it in the trainer's own. Changes no batch. A script
-    that uses them needs the usual `if __name__ == "__main__":`."""
+    """Processes that read and decode; with 0, the trainer's own does. This changes no batch. A
+    script that uses them needs the usual `if __name__ == "__main__":`."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "height", "width", "queries", "batch", "at_once", "shards_at_once"):

@@ -42,32 +42,32 @@ class TrainConfig:
 
     data: DataConfig
     init: str
-    """Weights to begin with: a file (official, or a student's), or the name of a teacher whose
-    weights are here, such as tapir-mini; "scratch" begins with random ones."""
+    """Weights to start from: a file (official, or a student's), or the name of a teacher whose
+    weights are here, such as tapir-mini; "scratch" starts from random ones."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig.pseudo_label)
     loss: LossConfig = field(default_factory=LossConfig)
     student: Kind = "offline"
     """offline, online: CoTracker3, with one window over the whole clip, or with windows of 16
-    frames, for streams; weights of either kind can begin it. tapir, bootstapir, bootstapir-causal,
-    locotrack-base, locotrack-small: these."""
+    frames, for streams; either can start from the weights of the other. tapir, bootstapir,
+    bootstapir-causal, locotrack-base, locotrack-small: the networks of these names."""
     preset: Preset = "official"
-    """Sizes of the network, where the file does not say them itself. From scratch, a mini
-    CoTracker3 is made for the clips' own size and length."""
+    """Sizes of the network, if the file does not state them. From scratch, a mini CoTracker3 is
+    made for the size and length of the clips."""
     visibility: Visibility | None = None
     """What happens to visibility (and confidence, or TAPIR's expected distance). frozen: its head
     stays as it is (CoTracker3 only). held: soft targets from the network before training. exact:
     learnt from clips with exact tracks alone. consensus: learnt from all labels. None: CoTracker3
     frozen, others consensus; from scratch exact where there are exact tracks, else consensus."""
     iterations: int | None = None
-    """Refinements of a track, all of which enter the loss; None: 4 of CoTracker3, and of the others
-    as many as their file says."""
+    """Refinements of a track, all of which enter the loss; None: 4 for CoTracker3, and for the
+    others as many as their file states."""
     bf16: bool | None = None
     """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster, and
-    for CoTracker3 alone: the others need float32."""
+    only for CoTracker3, as the others need float32."""
     recompute: bool = True
-    """Compute activations again on the way back: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     most_skipped: int = 5
-    """After so many steps in a row without a finite loss, training stops."""
+    """Training stops after this many steps in a row without a finite loss."""
     seed: int = 0
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1."""
@@ -78,9 +78,9 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 3
-    """Checkpoints that are kept: the last ones. The best weights are kept beside them."""
+    """How many of the last checkpoints are kept. The best weights are kept beside them."""
     eval_every: int = 0
-    """Steps between evaluations on procedural test clips; 0 is never."""
+    """Steps between evaluations on procedural test clips; 0 for none."""
     eval_clips: int = 6
     """Clips of an evaluation."""
     calibration_clips: int = 4
