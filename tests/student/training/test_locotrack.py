@@ -25,14 +25,7 @@ from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 from teachers.locotrack.network import LocoTrack
 from teachers.locotrack.teacher import LocoTrackTeacher
-from tests.support.students import (
-    assert_read_as,
-    loss_before_and_after,
-    not_moved,
-    official_student,
-    steps_done,
-    whole_and_resumed,
-)
+from tests.support import students
 from tests.support.training import assert_same_weights, tapir_losses_by_hand
 
 KINDS = ("locotrack-base", "locotrack-small")
@@ -74,7 +67,7 @@ def test_a_step_has_tapirs_losses_computed_by_hand_over_matching_and_every_refin
 ):
     """A crop of 64 x 64 px goes in at its own size."""
     settings = config(1)
-    (done,) = steps_done(settings, tmp_path)
+    (done,) = students.steps_done(settings, tmp_path)
     model: Any = first_network(settings)
     model.config = replace(model.config, raster=64)
     with torch.no_grad():
@@ -112,7 +105,7 @@ def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points
 
 def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees(batch):
     settings = config(12, schedule={"learning_rate": 1e-3})
-    before, after = loss_before_and_after(LOCOTRACK, prepared(settings), batch, settings)
+    before, after = students.loss_before_and_after(LOCOTRACK, prepared(settings), batch, settings)
     assert after < 0.8 * before
 
 
@@ -139,17 +132,17 @@ def test_the_student_is_the_teacher_that_it_becomes():
 
 def test_every_parameter_moves(tmp_path):
     """No part of the network is cut off from the loss."""
-    assert not_moved(config(1), tmp_path) == []
+    assert students.not_moved(config(1), tmp_path) == []
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    assert_same_weights(*whole_and_resumed(config(3, schedule={"ema": 2}), tmp_path))
+    assert_same_weights(*students.whole_and_resumed(config(3, schedule={"ema": 2}), tmp_path))
 
 
 def test_a_student_can_begin_the_next_one_and_hold_what_it_says_of_visibility(tmp_path):
     first = train(config(1), tmp_path / "first").weights
     settings = config(1, init=str(first), visibility="held")
-    (done,) = steps_done(settings, tmp_path / "second")
+    (done,) = students.steps_done(settings, tmp_path / "second")
     assert done.gradient_norm > 0
     metadata = read_metadata(tmp_path / "second" / "student.safetensors")
     assert metadata["teacher"] == "locotrack-base"
@@ -160,11 +153,11 @@ def test_a_student_can_begin_the_next_one_and_hold_what_it_says_of_visibility(tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
-    model, path = official_student(kind, tmp_path)
+    model, path = students.official_student(kind, tmp_path)
     # as the official file is: without a word about itself, every key behind "model."
     content = {f"model.{key}": value for key, value in load_file(path).items()}
     torch.save({"state_dict": content}, tmp_path / "official.ckpt")
-    assert_read_as(model, kind, tmp_path / "official.ckpt")
+    students.assert_read_as(model, kind, tmp_path / "official.ckpt")
 
 
 def test_the_other_size_is_refused_by_its_name(tmp_path):
