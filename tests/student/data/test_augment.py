@@ -111,6 +111,17 @@ def test_a_query_shows_the_same_place_and_frame_as_before(step, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_frame_takes_its_weight_along(seed):
+    weight = np.broadcast_to(np.arange(FRAMES, dtype=np.float32) / FRAMES, (POINTS, FRAMES))
+    part = augment(
+        replace(clip(seed), weight=weight), 7, (50, 64), 4, True, np.random.default_rng(seed)
+    )
+    for t, frame in enumerate(part.frames):
+        (number,) = {round(float(level) / LEVELS_FRAME) for level in frame[..., 2].ravel()[:1]}
+        np.testing.assert_allclose(part.weight[:, t], number / FRAMES, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_all_together_still_points_show_one_colour(seed):
     # 12 still points, each on a place of its own: whatever the part, all its frames and its query
     # show that place
