@@ -201,7 +201,7 @@ with joined_by_torchrun("cpu") as processes:
             for event in training(config(2), Path(sys.argv[1]), True, processes)
             if isinstance(event, StepSkipped)
         ]
-    print(f"rank {processes.rank} skipped {skipped}", flush=True)
+    print(f"rank {processes.rank} skipped {skipped}\\n", end="", flush=True)
 """
 
 
@@ -238,7 +238,7 @@ with joined_by_torchrun("cpu") as processes:
             for _ in training(config(3), Path(sys.argv[1]), True, processes):
                 pass
         except ShardError as error:
-            print(f"rank {processes.rank}: {error}", flush=True)
+            print(f"rank {processes.rank}: {error}\\n", end="", flush=True)
 """
 
 
