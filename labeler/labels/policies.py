@@ -4,7 +4,8 @@
                       section 3.2). The reader of shards offers it one teacher a clip, as the
                       published script does, and so reads no other member
     random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible
-                      frames; used where it agrees itself
+                      frames; used where it agrees itself, and as occluded only on the evidence of
+                      `labeler.labels.hidden`
     verified          in each frame the place that the verifier trusts most, where it trusts it
                       enough
     random-verified   one teacher per query, drawn from those that the verifier trusts in at least 8
@@ -38,6 +39,7 @@ from labeler.labels.agreement import (
     extent,
     medoids,
 )
+from labeler.labels.hidden import is_hidden
 from labeler.labels.policy import NOT_JUDGED, Candidates, LabelPolicy, Target, weights
 from labeler.labels.trust import TrustConfig
 from labeler.labels.verdict import ClipVerdict
@@ -116,7 +118,8 @@ def names() -> list[str]:
 
 def uses_verdict(policy: Policy) -> bool:
     """Whether a policy looks at the verdict; one of another package may."""
-    return find(policy).needs_verdict if policy in BUILT_IN else True
+    rule = find(policy)
+    return rule.needs_verdict or rule.uses_verdict if policy in BUILT_IN else True
 
 
 def without_truth() -> list[str]:
@@ -171,6 +174,8 @@ class Random(LabelPolicy):
 class RandomAgreeing(LabelPolicy):
     """One teacher per query, drawn from those that agree; used where it agrees."""
 
+    uses_verdict = True
+
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         xy, sees = clip.stack.xy, clip.stack.sees
         labels = agree(
@@ -180,7 +185,7 @@ class RandomAgreeing(LabelPolicy):
         agrees = agreeing(xy, sees, labels.state, tau_px, families) & labels.valid
         shown = agrees & sees & (labels.state == VISIBLE)
         enough = shown.sum(-1) >= clip.agreement.min_visible_frames
-        return _from_one_teacher(clip, agrees, _draw(enough, rng))
+        return _from_one_teacher(clip, agrees & _proven(clip, labels.state), _draw(enough, rng))
 
 
 class Verified(LabelPolicy):
@@ -232,6 +237,8 @@ class RandomVerified(LabelPolicy):
 class Medoid(LabelPolicy):
     """The teacher nearest to all that see the point, frame by frame."""
 
+    uses_verdict = True
+
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         medoid, _ = medoids(clip.stack.xy, clip.stack.sees, clip.stack.families)
         place = np.take_along_axis(clip.stack.xy, np.maximum(medoid, 0)[None, ..., None], axis=0)
@@ -241,6 +248,7 @@ class Medoid(LabelPolicy):
 class _Blend(LabelPolicy):
     """A place per coordinate, of those that see the point."""
 
+    uses_verdict = True
     way: ClassVar[str]
 
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
@@ -352,8 +360,19 @@ def _where_agreed(clip: Candidates, xy: np.ndarray, teacher: np.ndarray) -> Targ
         visible,
         used,
         np.where(used, teacher, -1),
-        kept & (labels.state == OCCLUDED),
+        kept & (labels.state == OCCLUDED) & _proven(clip, labels.state),
     )
+
+
+def _proven(clip: Candidates, state: np.ndarray) -> np.ndarray:
+    """bool [N, T]: all frames but those that most teachers don't see without any evidence that the
+    point is hidden there: they may have lost it."""
+    occluded = state == OCCLUDED
+    if not occluded.any():
+        return ~occluded
+    said = None if clip.verdict is None else clip.verdict.hidden
+    least = clip.trust.min_hidden
+    return ~occluded | is_hidden(clip.tracks, clip.rules, clip.queries, clip.size_hw, said, least)
 
 
 def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:

@@ -116,6 +116,8 @@ class LabelPolicy(ABC):
 
     needs_verdict: ClassVar[bool] = False
     """It works on clips that a verifier judged, and on no others."""
+    uses_verdict: ClassVar[bool] = False
+    """It looks at the verdict where there is one."""
     needs_truth: ClassVar[bool] = False
     """It is for video with exact tracks."""
 

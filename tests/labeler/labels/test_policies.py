@@ -32,6 +32,7 @@ def chosen(
     tracks: dict[str, Tracks],
     seed: int = 0,
     config: AgreementConfig | None = None,
+    hidden: float = 0.0,
     **truth,
 ) -> Target:
     n = len(next(iter(tracks.values())).xy)
@@ -47,7 +48,7 @@ def chosen(
         verdict=ClipVerdict(
             tuple(sorted(tracks)),
             np.ones((len(tracks), n, FRAMES), np.float32),
-            np.zeros((n, FRAMES), np.float32),
+            np.full((n, FRAMES), hidden, np.float32),
             "trusts everything",
         ),
         **truth,
@@ -136,19 +137,32 @@ def test_random_agreeing_uses_a_teacher_only_where_it_agrees_itself():
         )
 
 
-def test_random_agreeing_learns_an_agreed_occlusion_but_not_from_who_still_sees():
-    hidden = [1] * 5 + [0] * 5
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_random_agreeing_learns_an_agreed_occlusion_on_evidence_but_not_from_who_still_sees(hidden):
+    seen = [1] * 5 + [0] * 5
     target = chosen(
         "random-agreeing",
-        {"a": still(100, 60, hidden), "b": still(100, 60, hidden), "c": still(100, 60)},
+        {"a": still(100, 60, seen), "b": still(100, 60, seen), "c": still(100, 60)},
         config=LENIENT,
+        hidden=hidden,
     )
     for row, teacher in enumerate(drawn(target)):
-        assert target.visible[row].tolist() == [True] * 5 + (
-            [False] * 5 if teacher != 2 else [True] * 5
-        )
+        assert target.visible[row, :5].all()
+        assert target.used[row, :5].all()
         # c sees the point within tau of the medoid, which is c itself
-        assert target.used[row].all()
+        assert target.visible[row, 5:].tolist() == [teacher == 2 and hidden == 1] * 5
+        assert target.used[row, 5:].tolist() == [hidden == 1] * 5
+
+
+@pytest.mark.parametrize("policy", ["medoid", "mean", "median"])
+def test_blends_call_a_point_occluded_on_evidence_only(policy):
+    seen = [1] * 5 + [0] * 5
+    tracks = {name: still(100, 3, seen) for name in "abc"}
+    for hidden in (0.0, 1.0):
+        target = chosen(policy, tracks, config=LENIENT, hidden=hidden)
+        occluded = target.called_occluded
+        assert not occluded[:, :5].any()
+        assert (occluded[:, 5:] == (hidden == 1)).all()
 
 
 def test_random_agreeing_needs_min_visible_frames_of_the_teacher():
