@@ -9,6 +9,7 @@ import pytest
 
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import Target, choose
+from labeler.labels.verdict import ClipVerdict
 from student.clip import TestClip
 from student.evaluation.labels import (
     LABEL_FIGURES,
@@ -125,8 +126,10 @@ def test_a_policy_is_scored_by_what_it_chooses():
     assert alone["wrongly_visible"] == 0.5
 
 
-def test_the_medoid_calls_occluded_what_is_agreed_to_be():
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_the_medoid_calls_occluded_what_is_agreed_to_be_on_evidence(hidden):
     tracks = {name: still([1, 1, 0, 0]) for name in "ab"} | {"c": still([1, 1, 1, 1])}
+    said = np.full((1, 4), hidden, np.float32)
     target = choose(
         "medoid",
         tracks,
@@ -135,9 +138,10 @@ def test_the_medoid_calls_occluded_what_is_agreed_to_be():
         (HEIGHT, WIDTH),
         np.random.default_rng(0),
         AgreementConfig(min_visible_frames=1),
+        verdict=ClipVerdict(tuple("abc"), np.ones((3, 1, 4), np.float32), said, "test"),
     )
     assert target.used.tolist() == [[True, True, False, False]]
-    assert target.called_occluded.tolist() == [[False, False, True, True]]
+    assert target.called_occluded.tolist() == [[False, False, hidden == 1, hidden == 1]]
 
 
 class Fixed(Teacher):
