@@ -53,12 +53,12 @@ class Learner:
 LEARNERS: Mapping[StudentName, Learner] = {
     "tapir-mini": Learner(
         kind="tapir",
-        learning_rate=3e-4,
+        learning_rate=1e-4,
         visibility="consensus",
         loss=LossConfig(tapir=TapirLossConfig(position=0.8, huber_px=0.25)),
     ),
     "cotracker3-offline-mini": Learner(
-        kind="offline", learning_rate=5e-4, visibility="consensus", share=0.3, iterations=3
+        kind="offline", learning_rate=2e-4, visibility="consensus", share=0.3, iterations=3
     ),
 }
 
