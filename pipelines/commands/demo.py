@@ -31,7 +31,6 @@ from labeler.fingerprint import one_thread
 from labeler.io import file_sha256
 from labeler.labels import AgreementConfig, Sample
 from labeler.labels.policies import POLICIES
-from labeler.labels.trust import TrustConfig
 from labeler.show import draw_tracks, rainbow
 from labeler.show.draw import enlargement, side_by_side
 from labeler.show.player import Extra
