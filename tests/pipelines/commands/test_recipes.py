@@ -101,8 +101,9 @@ def test_the_mini_tapir_needs_no_weights_from_elsewhere():
         ["--recipe", "tapir_mini", "--out", "out", "--data", "labels"],
     )
     assert weights_file(recipe.init).endswith("weights/tapir-mini.safetensors")
-    assert (recipe.loss.tapir.position, recipe.loss.tapir.huber_px) == (0.2, 1.0)
-    assert (recipe.schedule.ema, recipe.data.agreement.min_support) == (100, 0.5)
+    assert (recipe.loss.tapir.position, recipe.loss.tapir.huber_px) == (0.8, 0.25)
+    assert (recipe.schedule.steps, recipe.schedule.ema) == (150, 25)
+    assert (recipe.data.policy, recipe.data.trust.min_right) == ("verified", 0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)

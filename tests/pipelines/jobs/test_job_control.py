@@ -252,7 +252,7 @@ def test_the_command_says_what_is_to_do_and_the_notes(videos, tmp_path, capsys):
 
 def test_the_bar_shows_a_name_as_it_is_and_obeys_nothing_in_it(monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
-    monkeypatch.setattr(terminal_module, "console", terminal)
+    monkeypatch.setattr("pipelines.terminal.progress.console", terminal)
     monkeypatch.setattr(terminal_module, "SLOW_S", 0.0)
     monkeypatch.setattr(terminal_module, "REFRESH_S", 0.0)
     with LabelProgress() as shown:
