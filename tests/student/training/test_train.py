@@ -110,7 +110,9 @@ def test_a_finished_run_is_done_at_once(tmp_path):
     train(config(), tmp_path)
     events: list[object] = []
     again = train(config(), tmp_path, watch=events.append)
-    assert (events, again.steps) == ([Started(step=4, parts=1, left_out=())], 4)
+    # its file is written again, with the same rule
+    assert [type(event) for event in events] == [Started, Calibrated]
+    assert (events[0], again.steps) == (Started(step=4, parts=1, left_out=()), 4)
 
 
 def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
@@ -232,7 +234,7 @@ def test_points_that_only_fill_a_batch_change_no_loss():
     def losses(points: list[int]) -> list[Tensor]:
         given = {
             name: getattr(batch, name)[:, points]
-            for name in ("queries", "xy", "visible", "valid", "visibility_valid")
+            for name in ("queries", "xy", "visible", "valid", "visibility_valid", "weight")
         }
         own = (torch.arange(len(points)) < batch.valid.shape[1])[:, None]
         given |= {name: given[name] & own for name in ("valid", "visibility_valid")}
@@ -329,7 +331,9 @@ def test_a_step_with_nan_is_skipped_and_its_samples_are_named(tmp_path, monkeypa
     poisoned(monkeypatch, {1})
     events: list[object] = []
     result = train(config(steps=2), tmp_path, watch=events.append)
-    assert [type(event) for event in events] == [Started, StepDone, StepSkipped, StepDone, Saved]
+    assert [type(event) for event in events] == [
+        *(Started, StepDone, StepSkipped, StepDone, Saved, Calibrated)
+    ]
     assert events[2].keys == ("procedural-1",)
     assert (result.steps, result.steps_skipped) == (2, 1)
     assert all(value.isfinite().all() for value in load_file(result.weights).values())
