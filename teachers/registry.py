@@ -234,18 +234,29 @@ def factory_of(name: str) -> Any:
             installed; no such name in it. Whatever else goes wrong inside the module is its
             author's, and comes as it is.
     """
-    target = name if ":" in name else entry_of(name).factory
-    module, _, attribute = target.partition(":")
+    return imported(f"teacher {name!r}", name if ":" in name else entry_of(name).factory)
+
+
+def imported(what: str, place: str) -> Any:
+    """What stands at `place`, "module:Class". An author's own failure comes as it is.
+
+    Args:
+        what: names it in messages.
+
+    Raises:
+        ConfigError: not of that form, or nothing is there.
+    """
+    module, _, attribute = place.partition(":")
     if not module or not attribute:
-        raise ConfigError(f"teacher {name!r}: {target!r} is not of the form 'module:Class'.")
+        raise ConfigError(f"{what}: {place!r} is not of the form 'module:Class'.")
     try:
         return operator.attrgetter(attribute)(importlib.import_module(module))
     except ModuleNotFoundError as error:
-        raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
+        raise ConfigError(f"{what}: cannot import {place!r}: {error}.") from error
     except AttributeError as error:
         if error.name not in attribute.split("."):
             raise
-        raise ConfigError(f"teacher {name!r}: cannot import {target!r}: {error}.") from error
+        raise ConfigError(f"{what}: cannot import {place!r}: {error}.") from error
 
 
 def declared(name: str) -> type[Teacher]:

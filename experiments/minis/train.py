@@ -3,6 +3,7 @@
     python -m experiments.minis.train render --pool POOL
     python -m experiments.minis.train tapir --pool POOL --out OUT
     python -m experiments.minis.train cotracker3 --pool POOL --out OUT
+    python -m experiments.minis.train tapir --pool POOL --out OUT --init FILE --more 4200
 
 First the encoder learns to match points between frames of a clip (cheap, see
 `student.training.losses_matching`), then the whole network learns to track: small frames at first,

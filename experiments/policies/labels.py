@@ -154,7 +154,7 @@ def _digest(frames: np.ndarray, queries: np.ndarray) -> str:
 
 def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
     """A row per policy: how right its labels are."""
-    rng = np.random.default_rng(0)
+    rngs = {policy: np.random.default_rng(0) for policy in experiment.policies}
     scores = {policy: LabelScore() for policy in experiment.policies}
     for sample, clip in with_truth(experiment, world):
         for policy, score in scores.items():
@@ -163,7 +163,7 @@ def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
                 sample.tracks,
                 sample.rules,
                 clip,
-                rng,
+                rngs[policy],
                 AgreementConfig(),
                 verdict=sample.verdict,
                 trust=experiment.trust,

@@ -16,6 +16,7 @@ from experiments.policies.scores import (
     difference_table,
     figures_of,
     policy_table,
+    score,
     scored,
     tracker_table,
 )
@@ -48,7 +49,7 @@ def run(experiment: Experiment) -> None:
         _all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
     for world in worlds:
         say(policy_table(score_labels(experiment, world), world))
-        of_teachers = {name: scored(experiment, world, name, name) for name in names}
+        of_teachers = {name: scored(experiment, world, name) for name in names}
         say(tracker_table(experiment, world, of_teachers))
         say(difference_table(experiment, world, of_teachers))
     say(f"{time.monotonic() - began:.0f} s")
@@ -80,7 +81,7 @@ def prepare(experiment: Experiment, world: World, names: tuple[str, ...]) -> str
         if "oracle" in experiment.policies:
             make_oracle(experiment, world)
         for name in names:
-            scored(experiment, world, name, name)
+            score(experiment, world, name, name)
     return world
 
 
@@ -88,7 +89,7 @@ def learn(experiment: Experiment, lesson: Lesson) -> str:
     """A student, and its scores."""
     with one_thread():
         if not figures_of(experiment, lesson.world, str(lesson)).exists():
-            scored(experiment, lesson.world, str(lesson), taught(experiment, lesson))
+            score(experiment, lesson.world, str(lesson), taught(experiment, lesson))
     return f"{lesson} in world {lesson.world!r}"
 
 

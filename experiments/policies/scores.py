@@ -23,8 +23,8 @@ TEST_SEED = 10_000
 """Of the first clip to score on; those to learn from begin at 0."""
 
 
-def scored(experiment: Experiment, world: World, name: str, tracker: str | Path) -> pd.DataFrame:
-    """A row per test clip; kept in a file."""
+def score(experiment: Experiment, world: World, name: str, tracker: str | Path) -> None:
+    """Write a row per test clip to a file, unless it is there."""
     file = figures_of(experiment, world, name)
     if not file.exists():
         seeds = range(TEST_SEED, TEST_SEED + experiment.test_clips)
@@ -36,7 +36,11 @@ def scored(experiment: Experiment, world: World, name: str, tracker: str | Path)
         partial = file.with_suffix(".part")
         partial.write_text(json.dumps(rows, indent=1))
         partial.rename(file)
-    return pd.DataFrame(json.loads(file.read_text()))
+
+
+def scored(experiment: Experiment, world: World, name: str) -> pd.DataFrame:
+    """A row per test clip."""
+    return pd.DataFrame(json.loads(figures_of(experiment, world, name).read_text()))
 
 
 def figures_of(experiment: Experiment, world: World, name: str) -> Path:
@@ -48,7 +52,7 @@ def mean_over_seeds(
 ) -> pd.DataFrame:
     """A row per test clip: the mean of the students that were trained with different seeds."""
     lessons = [Lesson(world, student, policy, seed) for seed in range(experiment.seeds)]
-    tables = [scored(experiment, world, str(lesson), "") for lesson in lessons]
+    tables = [scored(experiment, world, str(lesson)) for lesson in lessons]
     return sum(tables[1:], tables[0]) / len(tables)
 
 
@@ -78,8 +82,7 @@ def tracker_table(
     for student in experiment.students:
         for policy in experiment.policies:
             means = [
-                100
-                * scored(experiment, world, str(Lesson(world, student, policy, seed)), "").mean()
+                100 * scored(experiment, world, str(Lesson(world, student, policy, seed))).mean()
                 for seed in range(experiment.seeds)
             ]
             cells = [np.array([mean[figure] for mean in means]) for figure in FIGURES]

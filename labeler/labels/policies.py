@@ -21,8 +21,6 @@ of the group `tapdistill.policies`, or as "module:Class": see docs/add-a-policy.
 
 from __future__ import annotations
 
-import importlib
-import operator
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -44,6 +42,7 @@ from labeler.labels.policy import NOT_JUDGED, Candidates, LabelPolicy, Target, w
 from labeler.labels.trust import TrustConfig
 from labeler.labels.verdict import ClipVerdict
 from teachers import ConfigError, Tracks, VisibleRule
+from teachers.registry import imported
 from teachers.tracks import has_position
 
 __all__ = [
@@ -144,15 +143,7 @@ def find(policy: Policy) -> LabelPolicy:
             f"no label policy {policy!r}: there are {', '.join(names())}; or give 'module:Class' "
             "for one of your own (docs/add-a-policy.md)."
         )
-    module, _, attribute = place.partition(":")
-    try:
-        made = operator.attrgetter(attribute)(importlib.import_module(module))()
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"label policy {policy!r}: cannot import {place!r}: {error}.") from error
-    except AttributeError as error:
-        if error.name not in attribute.split("."):
-            raise
-        raise ConfigError(f"label policy {policy!r}: cannot import {place!r}: {error}.") from error
+    made = imported(f"label policy {policy!r}", place)()
     if not isinstance(made, LabelPolicy):
         raise ConfigError(
             f"label policy {policy!r}: {place!r} did not make a LabelPolicy: see "

@@ -143,3 +143,9 @@ def test_a_policy_that_cannot_be_right_is_named(tmp_path, monkeypatch, place, me
 def test_a_name_that_nobody_has_is_refused_with_those_there_are():
     with pytest.raises(ConfigError, match=r"no label policy 'best': there are random, .*add-a"):
         find("best")
+
+
+@pytest.mark.parametrize("place", ["labels:", ":Class"])
+def test_half_a_place_is_refused(place):
+    with pytest.raises(ConfigError, match="is not of the form 'module:Class'"):
+        find(place)
