@@ -6,7 +6,9 @@
     ├── ShardError       a data set, a shard, or a commit record that is not what it should be
     ├── CheckpointError  weights that do not belong to the architecture, or are missing
     ├── TeacherError     a teacher that cannot track this clip
+    ├── InstallationError    this installation's own fault, or a bug in the code: never the data's
     └── TransientError   the machine or the network, not the data: try again later
+        └── FullStorageError    a disk, or a share of one, has no room left: the job stops
 
 The command line prints them as one sentence and exits with 1; everything else shows its traceback.
 They live here because `teachers` is the bottom of the import order.
@@ -53,5 +55,17 @@ class TransientError(TapdistillError):
     """Not the data's fault, but that of the network, a disk, the memory, or a lost worker: the work
     stays open and is done again."""
 
+
+class FullStorageError(TransientError):
+    """A disk, or what this user may write on it, is full, or it can only be read: no other unit
+    would fare better, so the job stops at once."""
+
+
+class InstallationError(TapdistillError):
+    """The installation's own fault, or a bug in the code: never a video's, so never a row."""
+
+
+OWN_FAULTS = (TypeError, AttributeError, ImportError, NameError, SyntaxError)
+"""What Python raises where code and its packages do not fit each other, whatever the data are."""
 
 SurroundingsError = TransientError  # the former name, an alias for one release

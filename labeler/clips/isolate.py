@@ -37,7 +37,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from labeler.io.scratch import prefix
+from labeler.io.scratch import is_full, prefix
 from teachers.errors import ConfigError, TapdistillError, TransientError, VideoError
 
 START_TIMEOUT_S = 120.0
@@ -289,6 +289,9 @@ def _answer(connection: Connection, call: Callable[[], Any]) -> None:
         answer = _Answer("memory")
     except TapdistillError as error:
         answer = _Answer("error", error)
+    except OSError as error:  # of a library it may be one that cannot be pickled
+        full = OSError(error.errno, error.strerror, error.filename) if is_full(error) else error
+        answer = _Answer("error", full)
     except Exception as error:
         error.add_note(f"In the isolated process:\n{traceback.format_exc()}")
         answer = _Answer("error", error)

@@ -31,6 +31,7 @@ from labeler.clips.shots import find_cuts, shots
 from labeler.io import file_sha256
 from labeler.sources import Source
 from labeler.video import VideoReader, decode_clip, encode_clip, open_video
+from labeler.video.check import check_decoding
 from teachers import VideoError
 
 ANALYSIS_SIDE = 64
@@ -71,6 +72,10 @@ class VideoSource:
         self._reader: VideoReader | None = None
         self._opened = OpenedVideo("", "", [])
         self._damage = ""
+
+    def check(self) -> None:
+        """Decode the clip that comes with the installation; InstallationError if that fails."""
+        check_decoding(self._recipe.decoder)
 
     def open(self, source: Source) -> OpenedVideo:
         """Hash, scan, and cut a video into clips.

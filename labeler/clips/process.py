@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Literal
 
-from labeler.clips.isolate import Isolated
+from labeler.clips.isolate import START_TIMEOUT_S, Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.recipe import ClipRecipe
 from labeler.reasons import LeftOut
 from labeler.sources import Source
-from teachers import TapdistillError, TransientError, VideoError
+from teachers import InstallationError, TapdistillError, TransientError, VideoError
+from teachers.errors import OWN_FAULTS
+
+HOSTED = "labeler.clips.making:VideoSource"
+"""What lives in the process."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,33 @@ class DecodingProcess:
     """Gives the clips of videos, one after another; close it when done."""
 
     def __init__(self, recipe: ClipRecipe, *, deadline_s: float, memory_gib: float | None) -> None:
-        self._process = Isolated("labeler.clips.making:VideoSource", recipe, memory_gib=memory_gib)
+        self._process = Isolated(HOSTED, recipe, memory_gib=memory_gib)
         self._thread = ThreadPoolExecutor(1, "decode-ahead")
         self._deadline_s = deadline_s
         self._now: _Fetch | None = None
         self._prefetched: _Fetch | None = None
         self._closed = False
+
+    def check(self) -> None:
+        """Decode the clip that comes with the installation, in the process; before the first call
+        of `clips`.
+
+        Raises:
+            InstallationError: it cannot be decoded here, so no video could.
+            TransientError: the process does not start.
+        """
+        about = "the clip that comes with the installation"
+        try:
+            self._process.call(
+                "check", timeout_s=max(self._deadline_s, START_TIMEOUT_S), about=about
+            )
+        except VideoError as error:  # a crash, too little memory, or no end
+            raise InstallationError(f"no video can be decoded here: {error}") from error
+        except OWN_FAULTS as error:
+            raise InstallationError(
+                f"the decoding process cannot be started: {type(error).__name__}: {error}: install "
+                "tapdistill again in an environment of its own."
+            ) from error
 
     def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
         """Every video, then its clips, then its end; a `LeftOut` in place of what cannot be had.
@@ -112,6 +137,11 @@ class DecodingProcess:
             except ImportError as error:
                 raise TransientError(
                     f"{uri}: the decoding process cannot be started: {error}"
+                ) from error
+            except OWN_FAULTS as error:
+                raise InstallationError(
+                    f"{uri}: {type(error).__name__}: {error}. That is a fault of tapdistill or of "
+                    "a package, not of this video, which stays open. Please report it."
                 ) from error
             # what no decoder is known to raise: one bad video must not stop a job
             except Exception as error:

@@ -7,6 +7,7 @@ of its process; `remove_abandoned` removes those of this machine whose process i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -35,6 +36,11 @@ def remove_abandoned() -> None:
         owner = name.fullmatch(folder.name)
         if owner and not is_alive(int(owner[1])):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk has no room left, or this user none on it: no other try would fare better."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_alive(pid: int) -> bool:

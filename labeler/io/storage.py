@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,9 +24,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 import labeler.io.s3 as s3
-from labeler.io.scratch import is_alive
+from labeler.io.scratch import is_alive, is_full
 from labeler.io.secrets import refuse_secrets, without_secrets
-from teachers import ConfigError, ShardError, TransientError
+from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
 PART = ".part"
 CONFLICTS = 5
@@ -236,6 +237,13 @@ def transient_errors(doing: str) -> Iterator[None]:
             and type(error).__module__.partition(".")[0] not in NETWORK_PACKAGES
         ):
             raise
+        if isinstance(error, OSError) and is_full(error):
+            raise FullStorageError(
+                f"could not {doing}: {without_secrets(str(error))}. The job stops, because no "
+                "other unit would fare better. Nothing committed is lost: make room (temporary "
+                f"files are in {tempfile.gettempdir()}, which TMPDIR sets), and run the same "
+                "command again."
+            ) from error
         raise TransientError(
             f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it "
             "and run the same command again."

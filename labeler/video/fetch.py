@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import fsspec
 
-from labeler.io.scratch import scratch_folder
+from labeler.io.scratch import is_full, scratch_folder
 from labeler.io.secrets import without_secrets
 from labeler.io.storage import check_protocol
 from labeler.sources.listing import IN_TAR
@@ -57,6 +57,8 @@ def local_file(
             else:
                 _download(source, file, limits)
     except OSError as error:
+        if is_full(error):
+            raise
         raise TransientError(
             f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}."
         ) from error

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from labeler.video.fetch import shown
-from labeler.video.scan import CONTAINERS
+from labeler.video.scan import CONTAINERS, open_input
 from teachers import TransientError, VideoError
 
 SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "rtp://", "srt://", "tcp://")
@@ -123,9 +123,7 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
     piped = isinstance(source, _Pipe)
     options, silent_s = ({"format_whitelist": PIPED}, None) if piped else ({}, SILENT_S)
     try:
-        container = stack.enter_context(
-            av.open(source, "r", options=options, metadata_errors="replace", timeout=silent_s)
-        )
+        container = stack.enter_context(open_input(source, options=options, timeout=silent_s))
         if not container.streams.video:
             raise VideoError("no-video-stream", f"{name}: no video in it.")
         decoded = _until_it_breaks(container)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,6 +29,8 @@ CONTAINERS = (
 )
 """Demuxers that may open a file. Without such a list libav takes a text for a terminal's output,
 and a playlist as leave to open the files that it names."""
+
+PYAV = int(av.__version__.partition(".")[0])
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
 """Containers whose header tells the duration to the frame, so that a cut file shows."""
@@ -211,11 +214,7 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
         )
     try:
         # An absolute path: libav would take "a:b.mp4" for a protocol.
-        return av.open(
-            str(path.absolute()),
-            options={"format_whitelist": CONTAINERS},
-            metadata_errors="replace",
-        )
+        return open_input(str(path.absolute()), options={"format_whitelist": CONTAINERS})
     except MemoryError:
         raise
     except av.FFmpegError as error:
@@ -228,6 +227,13 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
         raise VideoError(
             "not-a-video", f"{path}: not a video container that can be read here."
         ) from error
+
+
+def open_input(file: Any, **settings: Any) -> av.container.InputContainer:
+    """`av.open` for reading, whatever the text in the file: PyAV before 19 stops at a title that is
+    not UTF-8 unless it is told, and PyAV from 19 on cannot be told."""
+    told = {} if PYAV >= 19 else {"metadata_errors": "replace"}
+    return av.open(file, "r", **settings, **told)
 
 
 def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:

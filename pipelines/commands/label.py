@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.estimate import dry_plan, warm_up
 from pipelines.jobs.labelling import LabelResult, label
-from pipelines.terminal.console import say
+from pipelines.terminal.console import complain, say
 from pipelines.terminal.labelling import LabelProgress, estimate_table, print_summary
 from pipelines.wording import counted
 from teachers import TransientError
@@ -36,7 +36,7 @@ class LabelCommand(LabelConfig):
 
 def run(command: LabelCommand) -> int:
     """The command: label, print the summary, and return the exit code: 0 if nothing is left
-    open."""
+    open, and something is labelled."""
     if command.dry_run:
         print_estimate(command)
         return 0
@@ -51,6 +51,17 @@ def run(command: LabelCommand) -> int:
             f"{len(result.open_units)} units are still open: {why} The same command goes on from "
             "here."
         )
+    accounts = result.accounts
+    if not accounts.labelled and (result.records or not accounts.open):
+        reasons = ", ".join(
+            f"{counted(count, what)} {reason}"
+            for (what, reason), count in accounts.reasons.most_common(3)
+        )
+        complain(
+            f"nothing is labelled{f' ({reasons})' if reasons else ''}: failures.parquet in "
+            f"{command.out} says why."
+        )
+        return 1
     return 0
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 import teachers
 from labeler.labels.teacher_choice import refuse_untrained
-from teachers import TapdistillError, Teacher, Tracks, TransientError
+from teachers import InstallationError, TapdistillError, Teacher, Tracks, TransientError
+from teachers.errors import OWN_FAULTS
 
 ATTEMPTS = 3
 """Times that a unit is tried after transient errors, before it is left open."""
@@ -56,6 +57,8 @@ class UnitOpen:
 
     unit: int
     why: str
+    own_fault: bool = False
+    """Of the installation or the code: no other unit may fare better."""
 
 
 def track_or_say_why(
@@ -68,6 +71,12 @@ def track_or_say_why(
     except MemoryError as error:
         raise TransientError(
             f"teacher {teacher.info.name!r}: the machine is out of memory."
+        ) from error
+    except OWN_FAULTS as error:
+        raise InstallationError(
+            f"teacher {teacher.info.name!r}: {type(error).__name__}: {error} "
+            f"({_raised_at(error)}). That is a fault of its code or of a package, not of the clip, "
+            "which stays open. Mend it, or leave the teacher out."
         ) from error
     except Exception as error:
         if type(error).__name__ in DEVICE_ERRORS:

@@ -14,7 +14,7 @@ from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from teachers import TeacherInfo, Tracks, TransientError
+from teachers import FullStorageError, InstallationError, TeacherInfo, Tracks, TransientError
 
 PAUSE_S = 1.0
 """Before the second try of a unit; before the third, twice that."""
@@ -53,11 +53,17 @@ def run(
             job.frozen.recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
         ) as decoding,
     ):
+        decoding.check()
         yield TeachersReady(trackers.infos)
         for unit, then in itertools.zip_longest(units, units[1:]):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     yield from do_unit(job, unit, decoding, trackers, then=then)
+                    break
+                except FullStorageError:
+                    raise
+                except InstallationError as error:
+                    yield UnitOpen(unit.number, str(error), own_fault=True)
                     break
                 except TransientError as error:
                     if attempt == ATTEMPTS:

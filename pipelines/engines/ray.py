@@ -42,7 +42,14 @@ from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.wording import counted
-from teachers import Teacher, TeacherInfo, Tracks, TransientError
+from teachers import (
+    FullStorageError,
+    InstallationError,
+    Teacher,
+    TeacherInfo,
+    Tracks,
+    TransientError,
+)
 
 PACKAGES = ("teachers", "labeler", "student", "pipelines")
 CONNECT_S = 10.0
@@ -134,7 +141,9 @@ class UnitWorker:
         self._trackers = RayTrackers(actors, infos)
 
     def ready(self) -> None:
-        """Returns as soon as the worker runs."""
+        """Returns as soon as the worker runs, and its decoder has read the clip that comes with
+        the installation."""
+        self._decoding.check()
 
     def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
         yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)
@@ -437,11 +446,15 @@ class _UnitQueue:
             pass
         except RayError as error:
             lost = not isinstance(error, RayTaskError)
-            why = _as_raised(error)
-            if self._attempts[unit.number] < ATTEMPTS:
-                self._queue.append(unit)
+            try:
+                why = _as_raised(error)
+            except InstallationError as fault:
+                yield UnitOpen(unit.number, str(fault), own_fault=True)
             else:
-                yield UnitOpen(unit.number, str(why))
+                if self._attempts[unit.number] < ATTEMPTS:
+                    self._queue.append(unit)
+                else:
+                    yield UnitOpen(unit.number, str(why))
         del self._busy[stream]
         if lost:
             ray.kill(worker.actor)
@@ -482,6 +495,6 @@ def _as_raised(error: RayError) -> TransientError:
         return TransientError(
             f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}"
         )
-    if not isinstance(cause, TransientError):
+    if not isinstance(cause, TransientError) or isinstance(cause, FullStorageError):
         raise cause from error
     return cause

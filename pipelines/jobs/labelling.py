@@ -42,10 +42,14 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress
-from teachers import TapdistillError, TransientError
+from teachers import InstallationError, TapdistillError, TransientError
 
 FEWEST_VIDEOS = 20
 """Fewer videos than that say nothing about the share that fails."""
+
+
+MOST_OWN_FAULTS = 3
+"""Units that stay open by the installation's fault, before the job stops."""
 
 
 class TooManyFailures(TapdistillError):
@@ -117,6 +121,9 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
                     check_same_teachers(record, event.infos)
             elif isinstance(event, UnitOpen):
                 troubles.append(event)
+                own_faults = [trouble for trouble in troubles if trouble.own_fault]
+                if len(own_faults) >= MOST_OWN_FAULTS:
+                    raise InstallationError(f"the job stops: {own_faults[0].why}")
             elif isinstance(event, VideoDone):
                 failures.count(event)
             yield event

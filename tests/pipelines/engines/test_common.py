@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.harness.teachers import Still
 from pipelines.engines.common import track_or_say_why
-from teachers import TeacherError, TransientError
+from teachers import InstallationError, TeacherError, TransientError
 
 FRAMES = np.zeros((3, 8, 8, 3), np.uint8)
 QUERIES = np.float32([[0, 1, 2]])
@@ -37,3 +37,9 @@ def test_what_a_teacher_says_itself_is_enough():
 def test_a_machine_without_memory_is_no_fault_of_the_clip():
     with pytest.raises(TransientError, match="'failing': the machine is out of memory"):
         track_or_say_why(failing(MemoryError()), FRAMES, QUERIES, 0)
+
+
+@pytest.mark.parametrize("error", [TypeError("shape"), AttributeError("x"), ImportError("torch")])
+def test_code_that_does_not_fit_its_packages_is_no_fault_of_the_clip(error):
+    with pytest.raises(InstallationError, match=rf"'failing': {type(error).__name__}: "):
+        track_or_say_why(failing(error), FRAMES, QUERIES, 0)
