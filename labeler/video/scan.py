@@ -232,7 +232,7 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
 def open_input(file: Any, **settings: Any) -> av.container.InputContainer:
     """`av.open` for reading, whatever the text in the file: PyAV before 19 stops at a title that is
     not UTF-8 unless it is told, and PyAV from 19 on cannot be told."""
-    told = {} if PYAV >= 19 else {"metadata_errors": "replace"}
+    told: dict[str, Any] = {} if PYAV >= 19 else {"metadata_errors": "replace"}
     return av.open(file, "r", **settings, **told)
 
 
