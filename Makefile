@@ -3,6 +3,7 @@
 #   make demo    sets everything up and runs the whole flow on real clips
 #   make test    sets everything up, then lint, types, and every test that is not slow: what CI runs
 #   make slow    the slow tests: official-size networks, kills and restarts, a real browser
+#   make test-matrix    a short suite on each Python that is installed, with the newest packages
 #   make docs    the documentation, into site/; a dead link stops it
 #   make notebooks    runs the notebooks again and stores their outputs
 #   make bench   the benchmarks, with the machine and the versions beside every number
@@ -22,7 +23,7 @@ BENCHMARKS = networks loader inline_labels training_memory generator dataset ove
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test slow lint docs notebooks bench clean
+.PHONY: setup demo test slow test-matrix lint docs notebooks bench clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/installed
@@ -46,6 +47,9 @@ test: lint
 
 slow: setup
 	$(PYTEST) -m slow
+
+test-matrix:
+	$(PYTHON) tests/matrix.py $(MATRIX_ARGS)
 
 docs: setup
 	$(VENV)/bin/zensical build --strict

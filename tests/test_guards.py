@@ -353,9 +353,9 @@ def test_no_module_of_the_labeler_imports_ray_or_torch_when_it_is_imported(file)
 
 
 PUBLIC = {
-    teachers: "CheckpointError ConfigError DenseFlow Mode ShardError Stream TapdistillError "
-    "Teacher TeacherEntry TeacherError TeacherInfo Tracks TransientError VideoError VisibleRule "
-    "entries load load_verifier names",
+    teachers: "CheckpointError ConfigError DenseFlow FullStorageError InstallationError Mode "
+    "ShardError Stream TapdistillError Teacher TeacherEntry TeacherError TeacherInfo "
+    "Tracks TransientError VideoError VisibleRule entries load load_verifier names",
     labeler: "AgreementConfig Candidates Clip ClipConfig ClipVerdict Dataset EncodeConfig "
     "LabelPolicy Labels Policy QueryConfig Sample Target TrustConfig Verifier VideoReader agree "
     "choose decode_clip draw_tracks encode_clip is_hidden judge majority open_dataset open_video "
