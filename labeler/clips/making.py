@@ -28,10 +28,10 @@ from labeler.clips.choice import (
 from labeler.clips.queries import sample_queries
 from labeler.clips.recipe import SCHEMA, ClipRecipe
 from labeler.clips.shots import find_cuts, shots
-from labeler.io import file_sha256
 from labeler.sources import Source
 from labeler.video import VideoReader, decode_clip, encode_clip, open_video
 from labeler.video.check import check_decoding
+from labeler.video.pictures import content_sha256
 from teachers import VideoError
 
 ANALYSIS_SIDE = 64
@@ -110,7 +110,7 @@ class VideoSource:
                 f"{uri} is {reader.size[1]} x {reader.size[0]} px; a clip needs {config.min_side} "
                 "a side.",
             )
-        digest = file_sha256(reader.path)
+        digest = content_sha256(reader.path)
         plans = plan_clips(self._shots(uri, reader), digest, config)
         if not plans and self._damage:
             raise VideoError(

@@ -56,8 +56,8 @@ class QueryConfig:
     """Frames in which SIFT key points are looked for (CoTracker3: 8)."""
 
     sift_part: float = 0.25
-    """Part of the clip, from its start, in which those frames lie (CoTracker3: the first
-    quarter)."""
+    """Part of the clip, from its start, in which those frames lie (CoTracker3: the first quarter).
+    With 1, they are spread over the whole clip: one in each of `sift_frames` equal parts."""
 
     def __post_init__(self) -> None:
         if self.count < 0:
@@ -117,14 +117,19 @@ def sift(
     part: float = 0.25,
 ) -> np.ndarray:  # float32 [<= count, 3]
     """SIFT key points in `n_frames` frames drawn from the first `part` of the clip, an equal number
-    of the strongest in each.
+    of the strongest in each. With a `part` of 1, one frame is drawn from each of `n_frames` equal
+    parts of it.
 
     CoTracker3's script draws frames with replacement and counts a place once for each of its
     orientations; a query that is asked twice teaches nothing more, so frames are distinct here, and
     so are points. Fewer than `count` may be found.
     """
-    last = min(int(len(frames) * part), len(frames) - 1)
-    drawn = np.sort(rng.choice(last + 1, size=min(n_frames, last + 1), replace=False))
+    if part == 1:
+        edges = np.linspace(0, len(frames), min(n_frames, len(frames)) + 1).astype(int)
+        drawn = rng.integers(edges[:-1], edges[1:])
+    else:
+        last = min(int(len(frames) * part), len(frames) - 1)
+        drawn = np.sort(rng.choice(last + 1, size=min(n_frames, last + 1), replace=False))
     per_frame = math.ceil(count / len(drawn))
     found = []
     for t in drawn:

@@ -1,6 +1,7 @@
 """Sources: which videos a job is asked for, found without opening one.
 
-    folder, glob, file, URL      what the storage lists there
+    folder, glob, file, URL      what the storage lists there; a folder that holds pictures and
+                                 nothing else is one video, whose URI ends with a slash
     *.tar                        a WebDataset of videos: each member that is one; json and txt
                                  members of its key are its metadata
     *.txt, *.list                one path or URL a line; '#' begins a comment
@@ -15,11 +16,12 @@ names, is refused: what is behind its damage would be missing from the counts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,7 @@ VIDEO_SUFFIXES = frozenset(
     {"mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv", "3gp", "wmv"}
 )
 """Of a tar's members, which are videos."""
+PICTURES = (".png", ".jpg", ".jpeg")
 IN_TAR = ".tar#"
 MAX_METADATA_BYTES = 1 << 20
 """Of a json or txt member; a longer one is not metadata."""
@@ -45,7 +48,8 @@ class Source:
     """A video as a listing sees it."""
 
     uri: str
-    """Path or URL; "archive.tar#member.mp4" for a member of a tar."""
+    """Path or URL; "archive.tar#member.mp4" for a member of a tar, "folder/" for a folder of
+    pictures."""
     size: int
     """Bytes; 0 where the listing does not say."""
     etag: str
@@ -111,7 +115,12 @@ def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
             yield from _listed(pattern, fs.cat_file(path), column)
             return
         if any(sign in path for sign in "*?[") and not fs.exists(path):
-            entries = fs.glob(path, detail=True)
+            entries: dict[str, dict[str, Any]] = {}
+            for name, info in fs.glob(path, detail=True).items():
+                # a folder that a glob names is a video if it holds pictures
+                below = fs.ls(name, detail=True) if info["type"] == "directory" else []
+                entries |= {each["name"]: each for each in below if _is_picture(each["name"])}
+                entries[name] = info
         elif fs.isdir(path):
             below = path.rstrip("/") + "/"
             entries = {
@@ -133,6 +142,15 @@ def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
                 f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
                 "such as 'videos/**/*.mp4'."
             )
+        folders, files = _folders_of_pictures(files)
+        for name, inside in folders.items():
+            url = fs.unstrip_protocol(name) if "://" in pattern else name
+            tags = "".join(tag_of(info) for _, info in sorted(inside.items()))
+            yield Source(
+                f"{url}/",
+                sum(int(info.get("size") or 0) for info in inside.values()),
+                hashlib.sha256(tags.encode()).hexdigest() if tags else "",
+            )
         for name, info in files.items():
             source = Source(
                 fs.unstrip_protocol(name) if "://" in pattern else name,
@@ -144,6 +162,27 @@ def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
                     yield from _members(source, opened)
             else:
                 yield source
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def _folders_of_pictures(
+    files: Mapping[str, dict[str, Any]],
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """The folders all of whose listed files are pictures, two or more, each with its files; and the
+    other files. A cover beside a video stays a file, and so does a single picture."""
+    by_folder: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, info in files.items():
+        by_folder.setdefault(name.rpartition("/")[0], {})[name] = info
+    folders = {
+        folder: inside
+        for folder, inside in by_folder.items()
+        if len(inside) > 1 and all(map(_is_picture, inside))
+    }
+    others = {n: info for n, info in files.items() if n.rpartition("/")[0] not in folders}
+    return folders, others
 
 
 def _hidden(path: str) -> bool:

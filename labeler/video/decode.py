@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from labeler.video.fetch import local_file, shown
+from labeler.video.pictures import PictureReader, scan_folder
 from labeler.video.scan import (
     Scan,
     VideoLimits,
@@ -60,7 +61,7 @@ def open_video(
 
     Args:
         source: path; bytes of a file; or fsspec URL, copied to a temporary file that `close`
-            deletes.
+            deletes. A folder of pictures is a video too; a URL of one ends with a slash.
         span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its
             bytes.
         decoder: "decord" and "pyav" force one.
@@ -76,6 +77,12 @@ def open_video(
     limits = limits or VideoLimits()
     with contextlib.ExitStack() as stack:
         name, path = shown(source), local_file(source, limits, stack, span)
+        if path.is_dir():
+            with _named(path, name):
+                found = scan_folder(path, limits)
+            return VideoReader(
+                path, found, name, "pictures", "a folder", PictureReader(path), stack.pop_all()
+            )
         with _named(path, name):
             found = scan(path, limits)
         taken, why = _choose(found, name, decoder, unsafe)
@@ -101,7 +108,7 @@ class VideoReader:
     """An open video. Made by `open_video`; see there."""
 
     scan: Scan
-    decoder: Literal["decord", "pyav"]
+    decoder: Literal["decord", "pyav", "pictures"]
     """The one that is used. With "auto", PyAV reads again what decord cannot; that doesn't change
     this field, because decord fails at varying frames around a damage, and a sample's record must
     not vary."""
@@ -119,7 +126,7 @@ class VideoReader:
         path: Path,
         found: Scan,
         name: str,
-        decoder: Literal["decord", "pyav"],
+        decoder: Literal["decord", "pyav", "pictures"],
         why: str,
         backend: _Backend,
         stack: contextlib.ExitStack,

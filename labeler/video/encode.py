@@ -19,7 +19,7 @@ import contextlib
 import io
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -164,15 +164,24 @@ def stored_clip(
         ) from error
 
 
-def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
-    """Every frame of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
+def decode_clip(
+    mp4: bytes, name: str = "clip.mp4", only: Sequence[int] | np.ndarray | None = None
+) -> np.ndarray:
+    """Frames of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
 
-    `name` is what an error calls it.
+    Args:
+        name: what an error calls it.
+        only: numbers of the frames that are given, in that order, repeats allowed; None: all.
+            Decoding begins at the key frame before the first, and ends with the last.
 
     Raises:
         ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
-            says.
+            says. What `only` does not need is not looked at.
     """
+    if only is not None:
+        part = _decoded_part(mp4, name, np.asarray(only))
+        # a file whose frames are not where its rate says: by counting
+        return decode_clip(mp4, name)[np.asarray(only)] if part is None else part
     with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
         decoded = list(container.decode(stream))
@@ -184,6 +193,31 @@ def decode_clip(mp4: bytes, name: str = "clip.mp4") -> np.ndarray:
             "broken. Check its shard with `tapdistill verify`."
         )
     return np.stack([_rgb(frame) for frame in decoded])
+
+
+def _decoded_part(mp4: bytes, name: str, only: np.ndarray) -> np.ndarray | None:
+    """The frames with these numbers; None if they are not found by their time, or are broken."""
+    wanted, place = np.unique(only, return_inverse=True)
+    found: dict[int, np.ndarray] = {}
+    with stored_clip(mp4, name) as (container, stream):
+        stream.thread_type = "NONE"
+        rate, base = stream.average_rate, stream.time_base
+        if not rate or not base or len(wanted) == 0:
+            return None
+        container.seek(int(int(wanted[0]) / rate / base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts is None or frame.is_corrupt:
+                return None
+            number = round(frame.pts * base * rate)
+            if not found and number > wanted[0]:
+                return None
+            if number in wanted:
+                found[number] = _rgb(frame)
+            if number >= wanted[-1]:
+                break
+    if len(found) != len(wanted):
+        return None
+    return np.stack([found[int(number)] for number in wanted])[place]
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Fetch: a local file with the bytes of a video, wherever they lie.
 
-A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file. What the
+A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file, and the
+URL of a folder, which ends with a slash, to a temporary folder. What the
 storage answers decides whose fault it is: a missing or forbidden file is the video's, everything
 else is transient.
 """
@@ -15,7 +16,7 @@ import fsspec
 
 from labeler.io.scratch import is_full, scratch_folder
 from labeler.io.secrets import without_secrets
-from labeler.io.storage import check_protocol
+from labeler.io.storage import check_protocol, file_system, transient_errors
 from labeler.sources.listing import IN_TAR
 from labeler.video.scan import VideoLimits
 from teachers.errors import TransientError, VideoError
@@ -51,6 +52,9 @@ def local_file(
         return Path(source.removeprefix("file://"))
     try:
         path = stack.enter_context(scratch_folder()) / "video"
+        if isinstance(source, str) and source.endswith("/"):
+            _download_folder(source, path, limits)
+            return path
         with path.open("wb") as file:
             if isinstance(source, bytes):
                 file.write(source)
@@ -63,6 +67,26 @@ def local_file(
             f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}."
         ) from error
     return path
+
+
+def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
+    """Copy the files that lie at `url` itself, not below it, into `folder`."""
+    check_protocol(url)
+    fs, path = file_system(url.rstrip("/"))
+    with transient_errors(f"list {shown(url)}"):
+        if not fs.isdir(path):
+            raise VideoError("not-found", f"{shown(url)}: there is no such folder.")
+        files = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
+    if sum(int(info.get("size") or 0) for info in files) > limits.max_gib * 2**30:
+        raise VideoError(
+            "too-large",
+            f"{shown(url)}: the folder is above the limit of {limits.max_gib:g} GiB (max_gib).",
+        )
+    folder.mkdir()
+    for info in files:
+        name = info["name"].rpartition("/")[2]
+        with (folder / name).open("wb") as file:
+            _download(url + name, file, limits)
 
 
 def _member(

@@ -16,22 +16,18 @@ them all, within a limit.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from labeler.sources.listing import PICTURES
 from labeler.video.decode import open_video, resized, target_size
 from labeler.video.live import is_live, open_live
+from labeler.video.pictures import FOLDER_FPS, pictures_in, read_picture
 from teachers import ConfigError, VideoError
-
-PICTURES = (".png", ".jpg", ".jpeg")
-FOLDER_FPS = 24.0
-"""A folder of pictures has no speed of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +135,7 @@ def _from_file(source: str, part: FramePart, stack: contextlib.ExitStack) -> Fra
 
 
 def _from_folder(folder: Path, part: FramePart) -> FrameSource:
-    files = sorted(
-        (file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_natural
-    )
+    files = pictures_in(folder)
     if not files:
         raise ConfigError(
             f"{folder}: a folder without pictures: frames are read from {', '.join(PICTURES)}."
@@ -172,29 +166,9 @@ def _from_live(source: str, part: FramePart, stack: contextlib.ExitStack) -> Fra
     return FrameSource(source, size, live.fps / part.stride, part.max_frames, frames)
 
 
-def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3] RGB
-    """A picture file as it is; grey becomes RGB, transparency is dropped, 16 bits become 8."""
-    picture = (
-        cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if path.stat().st_size
-        else None
-    )
-    if picture is None:
-        raise VideoError("decode-error", f"{path}: not a picture that can be read.")
-    return picture
-
-
 def _taken(name: str, length: int, part: FramePart) -> range:
     """Numbers of the frames that `part` takes."""
     indices = range(length)[part.start :: part.stride][: part.max_frames]
     if not indices:
         raise ConfigError(f"--start {part.start}: {name} has {length} frames, 0..{length - 1}.")
     return indices
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key: numbers by their value, texts by their letters."""
-    return [
-        (int(piece), "") if piece.isdecimal() else (-1, piece)
-        for piece in re.findall(r"\d+|\D+", file.name)
-    ]

@@ -136,7 +136,7 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         name = container.format.name.split(",")[0]
         size = context.height, context.width
         sar = Fraction(stream.sample_aspect_ratio or 1)
-        _check_sizes(path, size, sar, stream.frames, limits)
+        check_sizes(path, size, sar, stream.frames, limits)
         packets = _packets(path, container, stream, limits)
         fps = float(stream.average_rate or 0)
         interlaced = context.field_order > 1
@@ -269,9 +269,10 @@ def _is_picture(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _check_sizes(
+def check_sizes(
     path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits
 ) -> None:
+    """A VideoError for frames of `size` (H, W), or for so many, that are above the limits."""
     (height, width), shown = size, _display_size(size, sar, 0)
     if height < 1 or width < 1:
         raise VideoError(

@@ -11,7 +11,10 @@ that overlap do no harm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+import pipelines
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.estimate import dry_plan, warm_up
 from pipelines.jobs.labelling import LabelResult, label
@@ -26,8 +29,11 @@ class LabelCommand(LabelConfig):
     """Label real videos with several teachers, and write WebDataset shards.
 
     The same command again goes on where it stopped; with another --teachers it adds those that are
-    missing.
+    missing. --recipe cotracker3_15k stores long clips, of which a student sees another part at
+    every visit.
     """
+
+    RECIPES: ClassVar[Path] = Path(pipelines.__file__).parent / "recipes"
 
     dry_run: bool = False
     """Print the plan, and an estimate of time and bytes from a few clips that are labelled and

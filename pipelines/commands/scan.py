@@ -17,9 +17,9 @@ from typing import Annotated
 
 import tyro
 
-from labeler.io import file_sha256
 from labeler.sources import Source, list_sources
 from labeler.video.fetch import local_file
+from labeler.video.pictures import content_sha256
 from labeler.video.scan import VideoLimits
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle
@@ -129,7 +129,7 @@ def _hashes(sources: Sequence[Source]) -> Iterator[tuple[Source, str, str]]:
         try:
             with ExitStack() as stack:
                 file = local_file(source.uri, VideoLimits(), stack, source.span)
-                return source, file_sha256(file), ""
+                return source, content_sha256(file), ""
         except (VideoError, TransientError, OSError) as error:
             return source, "", str(error)
 

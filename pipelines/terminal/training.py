@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle, terminal_bar
-from pipelines.wording import duration
+from pipelines.wording import counted, duration
 from student.training import events
 
 RECENT = 50
@@ -47,6 +48,13 @@ class TrainProgress:
                     say(f"going on after step {event.step}")
                 if event.parts > 1:
                     say(f"each process adds up the gradients of {event.parts} batches a step")
+                if event.views:
+                    least, middle = min(event.views), statistics.median_low(event.views)
+                    say(
+                        f"{counted(len(event.views), 'stored clip')}; each offers {middle} views "
+                        f"(runs of frames that differ in start or stride; the median, at least "
+                        f"{least})"
+                    )
                 for left_out in event.left_out:
                     say(
                         f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: "

@@ -1,6 +1,6 @@
 """Augment: which part of a clip the student sees, its labels moved exactly along.
 
-    sub-sequence -> enlarge if too small -> crop -> flip -> queries
+    sub-sequence -> scale -> crop -> flip -> queries
 
 Pure functions on arrays; whatever they draw comes from the generator that is passed in. Points are
 px, an integer is a pixel centre.
@@ -12,7 +12,7 @@ occluded, and its frames stay in the loss: the recipe's teacher is run on the cr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -52,31 +52,96 @@ def augment(
     Raises:
         UnusableSample: none of its points can be trained on in that part.
     """
-    clip = cropped(enlarged(subsequence(clip, frames, rng), size_hw), size_hw, rng)
+    return seen(subsequence(clip, frames, rng), size_hw, queries, flip, rng)
+
+
+def seen(
+    part: TrainClip,
+    size_hw: tuple[int, int],
+    queries: int,
+    flip: bool,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (1.0, 1.0),
+    query_part: float | None = None,
+) -> TrainClip:
+    """`augment`, of a clip whose frames are chosen already.
+
+    Args:
+        scale: the least and the most by which the clip is resized before it is cropped; drawn
+            between them, with equal chances for equal ratios, and never less than what holds the
+            crop.
+        query_part: see `requeried`.
+    """
+    low, high = scale
+    # no draw where there is no choice: the stream of random numbers stays what it was
+    drawn = low if low == high else float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    clip = cropped(enlarged(part, size_hw, drawn), size_hw, rng)
     if flip and rng.random() < 0.5:
         clip = flipped(clip)
-    return chosen(requeried(clip, rng), queries, rng)
+    return chosen(requeried(clip, rng, query_part), queries, rng)
 
 
-def subsequence(clip: TrainClip, frames: int, rng: np.random.Generator) -> TrainClip:
-    """A run of `frames` frames from a random start; a shorter clip first goes on backwards,
-    forwards, backwards, ..."""
-    there = np.arange(len(clip.frames))
-    passes = -(-frames // len(there))
-    extended = np.concatenate([there[:: -1 if i % 2 else 1] for i in range(passes)])
-    start = rng.integers(len(extended) - frames + 1)
-    index = extended[start : start + frames]
-    first = np.full(len(there), -1)
+def subsequence(
+    clip: TrainClip, frames: int, rng: np.random.Generator, steps: Sequence[int] = (1,)
+) -> TrainClip:
+    """A random part of `frames` frames: see `part_of`."""
+    index = part_of(len(clip.frames), frames, steps, rng)
+    return replace(at_frames(clip, index), frames=clip.frames[index])
+
+
+def part_of(
+    length: int, frames: int, steps: Sequence[int], rng: np.random.Generator
+) -> np.ndarray:  # int64 [frames]
+    """Which of a clip's `length` frames a part of `frames` consists of: a random one of the steps
+    for which it is long enough, from a random start.
+
+    If it is too short for all of them, it goes on backwards, forwards, backwards, ..., at the
+    smallest.
+    """
+    step, extended = _step_and_frames(length, frames, steps, rng)
+    start = rng.integers(len(extended) - (frames - 1) * step)
+    return extended[start::step][:frames]
+
+
+def views(length: int, frames: int, steps: Sequence[int]) -> int:
+    """How many different parts `part_of` can give."""
+    fitting = [step for step in steps if (frames - 1) * step < length]
+    if fitting:
+        return sum(length - (frames - 1) * step for step in fitting)
+    step, extended = _step_and_frames(length, frames, steps, np.random.default_rng(0))
+    return len(extended) - (frames - 1) * step
+
+
+def _step_and_frames(
+    length: int, frames: int, steps: Sequence[int], rng: np.random.Generator
+) -> tuple[int, np.ndarray]:
+    """The step of a part, and the frames that it walks over."""
+    there = np.arange(length)
+    fitting = [step for step in steps if (frames - 1) * step < length]
+    if fitting:
+        return fitting[int(rng.integers(len(fitting))) if len(fitting) > 1 else 0], there
+    step = min(steps)
+    passes = -(-((frames - 1) * step + 1) // length)
+    return step, np.concatenate([there[:: -1 if i % 2 else 1] for i in range(passes)])
+
+
+def at_frames(
+    clip: TrainClip,
+    index: np.ndarray,  # int [frames]
+) -> TrainClip:
+    """The labels of `clip` in these of its frames; its frames stay."""
+    first = np.full(clip.xy.shape[1], -1)
     # of several positions of a frame, the first is assigned last
-    first[index[::-1]] = np.arange(frames)[::-1]
+    first[index[::-1]] = np.arange(len(index))[::-1]
+    asked = clip.queries[:, 0].astype(int)
     queries = clip.queries.copy()
-    queries[:, 0] = first[clip.queries[:, 0].astype(int)]
+    queries[:, 0] = first[asked]
     over_time = {
         name: getattr(clip, name)[:, index]
         for name in ("xy", "visible", "valid", "visibility_valid", "weight")
         if getattr(clip, name) is not None
     }
-    return replace(clip, frames=clip.frames[index], queries=queries, **over_time)
+    return replace(clip, queries=queries, gap=np.abs(index - asked[:, None]), **over_time)
 
 
 def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
@@ -85,10 +150,12 @@ def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
     return max(1.0, *(crop / size for crop, size in zip(crop_hw, size_hw, strict=True)))
 
 
-def enlarged(clip: TrainClip, crop_hw: tuple[int, int]) -> TrainClip:
-    """`clip` if it holds the crop, else resized (bilinear) so that it just does."""
+def enlarged(clip: TrainClip, crop_hw: tuple[int, int], scale: float = 1.0) -> TrainClip:
+    """`clip` resized by `scale`, or by what just holds the crop if that is more; bilinear where it
+    grows, by area where it shrinks."""
     height, width = clip.frames.shape[1:3]
-    scale = scale_to_fill((height, width), crop_hw)
+    fill = max(crop / side for crop, side in zip(crop_hw, (height, width), strict=True))
+    scale = max(scale, fill)
     if scale == 1:
         return clip
     new_height, new_width = (
@@ -96,7 +163,11 @@ def enlarged(clip: TrainClip, crop_hw: tuple[int, int]) -> TrainClip:
     )
     frames = np.stack(
         [
-            cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+            cv2.resize(
+                frame,
+                (new_width, new_height),
+                interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA,
+            )
             for frame in clip.frames
         ]
     )
@@ -125,11 +196,17 @@ def flipped(clip: TrainClip) -> TrainClip:
     )
 
 
-def requeried(clip: TrainClip, rng: np.random.Generator) -> TrainClip:
+def requeried(
+    clip: TrainClip, rng: np.random.Generator, query_part: float | None = None
+) -> TrainClip:
     """Queries outside the frames, in time or space, based anew: on the track's own position in a
     random frame that shows it.
 
     A point without such a frame cannot be asked for: none of its frames is valid any more.
+
+    With `query_part`, a query that lies behind that part of the frames is based anew too: on the
+    track's own position in the frame of that part that shows it and is nearest to where it was
+    asked for. `moved` says how far that is. One without such a frame is treated as above.
     """
     size_hw = clip.frames.shape[1], clip.frames.shape[2]
     good = (clip.queries[:, 0] >= 0) & inside(clip.queries[:, 1:], size_hw)
@@ -138,22 +215,49 @@ def requeried(clip: TrainClip, rng: np.random.Generator) -> TrainClip:
     own = np.column_stack([frame, clip.xy[np.arange(len(frame)), frame]])
     queries = np.where(good[:, None], clip.queries, own).astype(np.float32)
     able = (good | shown.any(1))[:, None]
+    moved = None
+    if query_part is not None:
+        queries, moved = _early(clip, queries, good, shown, query_part)
     return replace(
         clip,
         queries=queries,
+        moved=moved,
         valid=clip.valid & able,
         visibility_valid=clip.visibility_valid & able,
     )
 
 
+def _early(
+    clip: TrainClip, queries: np.ndarray, good: np.ndarray, shown: np.ndarray, query_part: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The queries of `requeried` moved into the first `query_part` of the frames, and by how much;
+    where that cannot be, as they are, and inf."""
+    stop = min(int(shown.shape[1] * query_part), shown.shape[1] - 1) + 1
+    own = good & (clip.queries[:, 0] < stop)
+    rows = np.arange(len(queries))
+    gap = np.zeros(shown.shape) if clip.gap is None else clip.gap
+    far = np.where(shown[:, :stop], gap[:, :stop], np.inf)
+    nearest = far.argmin(1)
+    distance = far[rows, nearest]
+    there = np.column_stack([nearest, clip.xy[rows, nearest]])
+    moving = ~own & np.isfinite(distance)
+    return (
+        np.where(moving[:, None], there, queries).astype(np.float32),
+        np.where(own, 0, distance).astype(np.float32),
+    )
+
+
 def chosen(clip: TrainClip, queries: int, rng: np.random.Generator) -> TrainClip:
-    """`queries` random points of those with valid frames. Where there are fewer, some are repeated
-    without a valid frame.
+    """`queries` random points of those with valid frames, the least `moved` first. Where there are
+    fewer, some are repeated without a valid frame.
 
     Raises:
         UnusableSample: no point has a valid frame.
     """
-    able = rng.permutation(np.flatnonzero(clip.valid.any(1)))[:queries]
+    able = rng.permutation(np.flatnonzero(clip.valid.any(1)))
+    if clip.moved is not None:
+        able = able[np.argsort(clip.moved[able], kind="stable")]
+    able = able[:queries]
     if not len(able):
         raise UnusableSample("no-labels")
     rows = np.resize(able, queries)
@@ -167,6 +271,8 @@ def chosen(clip: TrainClip, queries: int, rng: np.random.Generator) -> TrainClip
         valid=valid,
         visibility_valid=visibility_valid,
         weight=None if clip.weight is None else clip.weight[rows],
+        gap=None if clip.gap is None else clip.gap[rows],
+        moved=None if clip.moved is None else clip.moved[rows],
     )
 
 

@@ -54,6 +54,12 @@ class TrainClip:
     the loss of positions."""
     weight: np.ndarray | None = None
     """float32 [N, T] in [0, 1]: how much a frame counts where it enters a loss. None: 1."""
+    gap: np.ndarray | None = None
+    """int64 [N, T]: how many stored frames lie between a frame and that which the query was made
+    for. None of a clip that no part has been cut from."""
+    moved: np.ndarray | None = None
+    """float32 [N]: how many stored frames a query was moved by on its track, inf where it lies
+    behind the part of the clip in which queries are preferred. None: none is preferred."""
     inline: InlineRequest | None = None
     """Labels are still to be made; until then each query is valid in its own frame alone."""
 

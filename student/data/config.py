@@ -54,13 +54,21 @@ class DataConfig:
     most, if it trusts one. random-verified: for each query, one of the teachers that it trusts, in
     the frames in which it does. random, as published: one teacher's, drawn anew each time a clip is
     read. random-agreeing: for each query, one of the teachers that agree, in the frames in which it
-    agrees. medoid, mean, median: ablations. Or a policy of another package, by its name or as
+    agrees. medoid, mean, median: ablations. mean-all, median-all: of all teachers in every
+    frame, as in the paper's table. Or a policy of another package, by its name or as
     module:Class."""
     agreement: AgreementOverride = AS_STORED
     trust: TrustConfig = field(default_factory=TrustConfig)
     weigh: bool = False
     """Let each frame count in the loss by the verifier's probability that its label is right, with
     any policy."""
+    use_teachers: tuple[str, ...] = ()
+    """Names of the stored teachers that count, with any policy; none named: all."""
+    samplers: tuple[Literal["sift", "motion", "uniform", "grid"], ...] = ()
+    """Which stored queries count, by what chose them; none named: all."""
+    most_clips: int | None = None
+    """Take only so many stored clips, drawn once; a smaller number takes a part of what a larger
+    one takes."""
     labels: Literal["stored", "inline"] = "stored"
     """stored: those in the shards. inline: a teacher runs in the training step, on exactly the part
     of the clip that the student sees, as in the published script; this is for comparison, as its
@@ -78,8 +86,22 @@ class DataConfig:
     frames: int = 64
     """Frames of a clip; shorter clips are extended by their reverse."""
     least_frames: int | None = None
-    """The length of the clips of a step is drawn between this and `frames`; None: always `frames`.
-    The offline recipe has 40 to 80."""
+    """The length of the clips is drawn between this and `frames`; None: always `frames`. The
+    offline recipe has 40 to 79."""
+    length_of: Literal["step", "clip"] = "step"
+    """Whether a length is drawn for each step, or for each clip, which then goes through the
+    network alone."""
+    strides: tuple[int, ...] = (1,)
+    """Steps through the frames of the video, one of which is drawn each time a clip is read, of
+    those for which it is long enough. A clip that was stored at stride 2 gives 2, 4, ...; if none
+    of these is named, it is taken as it is stored."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """By how much a clip is resized before it is cropped, at least and at most. It is drawn each
+    time, and is never less than what holds the crop."""
+    query_part: float | None = None
+    """Part of what the student sees, from its start, in which queries should lie: those stored
+    there come first, then others, moved to it along their tracks, the nearest first. None: queries
+    lie anywhere."""
     height: int = 384
     """Px of the crop."""
     width: int = 512
@@ -113,6 +135,9 @@ class DataConfig:
             raise ConfigError(
                 f"least_frames = {self.least_frames}: must be between 1 and frames = {self.frames}."
             )
+        if self.most_clips is not None and self.most_clips < 1:
+            raise ConfigError(f"most_clips = {self.most_clips}: must be at least 1.")
+        self._check_views()
         if self.batch % self.at_once:
             raise ConfigError(
                 f"batch = {self.batch} cannot be taken at_once = {self.at_once} clips at a time: "
@@ -129,6 +154,31 @@ class DataConfig:
             )
         self._check_sources()
         self._check_inline()
+
+    def _check_views(self) -> None:
+        if not self.strides or min(self.strides) < 1:
+            raise ConfigError(
+                f"strides = {self.strides}: give one or more whole numbers from 1 on; CoTracker3 "
+                "draws from 1, 2, 3."
+            )
+        if not 0 < self.scale[0] <= self.scale[1] <= 2:
+            raise ConfigError(
+                f"scale = {self.scale}: the least and the most, in (0, 2]; 1 1 keeps the size."
+            )
+        if self.query_part is not None and not 0 <= self.query_part <= 1:
+            raise ConfigError(
+                f"query_part = {self.query_part:g}: a part in [0, 1]; CoTracker3 has 0.25."
+            )
+        if self.length_of == "clip" and self.at_once > 1:
+            raise ConfigError(
+                f"length_of = 'clip' with at_once = {self.at_once}: clips that go through the "
+                "network together have one length. Set at_once to 1, or length_of to 'step'."
+            )
+
+    def steps_of(self, stored_stride: int) -> tuple[int, ...]:
+        """Steps through the frames of a clip that was stored at that stride."""
+        steps = [s // stored_stride for s in self.strides if s % stored_stride == 0]
+        return tuple(sorted(steps)) or (1,)
 
     def _check_sources(self) -> None:
         for name in ("procedural", "kubric_share"):

@@ -38,19 +38,22 @@ import torch
 from torch.utils.data import DataLoader
 
 from labeler.labels.policies import find
-from student.data.augment import UnusableSample, augment
+from student.data.augment import UnusableSample, part_of, seen, views
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
 from student.data.order import SLOT, BatchSlots, Slot, own_parts, parts_of_step, pools_of, slots
 from student.data.photometric import photometric
 from student.data.reader import (
+    LabelChoice,
     StoredClip,
     UnusableClips,
+    first_by_hash,
     open_clips,
     read_clip,
     read_unlabelled,
     refuse_unjudged,
+    refuse_unknown_teachers,
 )
 from student.evaluation.kubric import KubricSequence, sequences
 from teachers import ConfigError, ShardError, TapdistillError
@@ -63,13 +66,19 @@ class Batches(Iterator[Batch]):
     """The endless stream of `batches`."""
 
     def __init__(
-        self, loader: DataLoader[Batch], left_out: Sequence[UnusableClips], digest: str
+        self,
+        loader: DataLoader[Batch],
+        left_out: Sequence[UnusableClips],
+        digest: str,
+        views: Sequence[int],
     ) -> None:
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
         self.digest = digest
         """sha256 of what the stream is drawn from: the same slots give the same clips only where
         it is the same."""
+        self.views = tuple(views)
+        """See `views_of`, for each stored clip."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -106,6 +115,9 @@ def batches(
     import webdataset
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
+    refuse_unknown_teachers(clips, config.use_teachers)
+    if config.most_clips is not None:
+        clips = first_by_hash(clips, config.most_clips)
     if config.labels == "stored" and (config.weigh or find(config.policy).needs_verdict):
         refuse_unjudged(clips, "--weigh" if config.weigh else f"policy {config.policy!r}")
     kubric = sequences(config.kubric) if config.kubric else []
@@ -127,7 +139,14 @@ def batches(
     )
     stored = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
     drawn_from = [stored, [sequence.name for sequence in kubric]]
-    return Batches(loader, left_out, hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest())
+    digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
+    return Batches(loader, left_out, digest, [views_of(config, clip) for clip in clips])
+
+
+def views_of(config: DataConfig, clip: StoredClip) -> int:
+    """How many different runs of frames a student can see of a clip; of the longest that is drawn
+    where lengths vary."""
+    return views(clip.entry.frames, config.frames, config.steps_of(clip.entry.stride))
 
 
 @dataclass(frozen=True)
@@ -180,15 +199,34 @@ class _Load:
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
         config, clip = self.config, self.clips[index]
+        choice = LabelChoice(config.use_teachers, config.samplers)
+
+        def shown(length: int) -> np.ndarray:
+            return part_of(length, frames, config.steps_of(clip.entry.stride), rng)
+
         if config.labels == "inline":
             teacher = config.teachers[rng.integers(len(config.teachers))]
-            whole = read_unlabelled(clip, InlineRequest(teacher, int(rng.integers(2**31))))
+            request = InlineRequest(teacher, int(rng.integers(2**31)))
+            part = read_unlabelled(clip, request, choice, shown)
         else:
-            whole = read_clip(
-                clip, config.policy, rng, config.agreement, config.trust, config.weigh
+            part = read_clip(
+                clip,
+                config.policy,
+                rng,
+                config.agreement,
+                config.trust,
+                config.weigh,
+                choice=choice,
+                part=shown,
             )
-        return augment(
-            whole, frames, (config.height, config.width), config.queries, config.flip, rng
+        return seen(
+            part,
+            (config.height, config.width),
+            config.queries,
+            config.flip,
+            rng,
+            config.scale,
+            config.query_part,
         )
 
     def usable(

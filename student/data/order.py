@@ -43,7 +43,7 @@ class BatchSlots:
 
     slots: list[Slot]
     frames: int
-    """Length of the clips: the same for the whole step."""
+    """Length of the clips."""
     position: int
     """The number of the first slot of the next step."""
 
@@ -120,15 +120,18 @@ def own_parts(
     rest = islice(stream(), start, None)
     for first in count(start, config.batch):
         own = list(islice(rest, config.batch))[rank::world]
-        frames = config.frames
-        if config.least_frames is not None:
-            frames = int(
-                np.random.default_rng((seed, _LENGTH, first)).integers(
-                    config.least_frames, config.frames + 1
-                )
-            )
         for part in range(0, len(own), config.at_once):
-            yield BatchSlots(own[part : part + config.at_once], frames, first + config.batch)
+            together = own[part : part + config.at_once]
+            number = together[0].number if config.length_of == "clip" else first
+            yield BatchSlots(together, _length(config, seed, number), first + config.batch)
+
+
+def _length(config: DataConfig, seed: int, number: int) -> int:
+    """Frames of the clips of the step that begins with slot `number`, or of that slot's clip."""
+    if config.least_frames is None:
+        return config.frames
+    rng = np.random.default_rng((seed, _LENGTH, number))
+    return int(rng.integers(config.least_frames, config.frames + 1))
 
 
 def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[int]]]:

@@ -11,9 +11,10 @@ for.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +30,7 @@ from labeler.labels.trust import TrustConfig
 from labeler.shards.members import VERDICT, read_npz, tracks_from_npz, verdict_from_npz
 from labeler.shards.records import ClipEntry, Record
 from labeler.video.encode import decode_clip
-from student.data.augment import LARGEST_SCALE, UnusableSample, scale_to_fill
+from student.data.augment import LARGEST_SCALE, UnusableSample, at_frames, scale_to_fill
 from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
 from teachers import ConfigError, ShardError, TeacherInfo
@@ -75,6 +76,25 @@ class StoredClip:
     """Sorted."""
 
 
+@dataclass(frozen=True)
+class LabelChoice:
+    """Which of the stored teachers and queries count; none named: all."""
+
+    teachers: tuple[str, ...] = ()
+    samplers: tuple[str, ...] = ()
+
+    def of_teachers(self, there: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in there if name in self.teachers) if self.teachers else there
+
+    def of_samplers(self, sampler: np.ndarray) -> np.ndarray:  # unicode [N] -> bool [N]
+        return np.isin(sampler, self.samplers) if self.samplers else np.ones(len(sampler), bool)
+
+
+ALL = LabelChoice()
+NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
+"""Until they are decoded."""
+
+
 def open_clips(
     urls: Sequence[str], crop_hw: tuple[int, int]
 ) -> tuple[list[StoredClip], list[UnusableClips]]:
@@ -113,6 +133,31 @@ def open_clips(
     return stored, left_out
 
 
+def refuse_unknown_teachers(clips: Sequence[StoredClip], wanted: Sequence[str]) -> None:
+    """ConfigError where a data set was labelled by none of the `wanted` teachers."""
+    there: dict[str, set[str]] = {}
+    for clip in clips:
+        there.setdefault(clip.shard.url, set()).update(clip.shard.teachers)
+    for url, names in there.items():
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise ConfigError(
+                f"use_teachers = {', '.join(wanted)}: {url} has no tracks of {missing[0]!r}, only "
+                f"of {', '.join(sorted(names))}."
+            )
+
+
+def first_by_hash(clips: Sequence[StoredClip], most: int) -> list[StoredClip]:
+    """`most` of the clips, as if drawn at random, in their order; a smaller number gives a part of
+    what a larger one gives."""
+
+    def place(clip: StoredClip) -> bytes:
+        return hashlib.sha256(f"{clip.shard.url}/{clip.entry.key}".encode()).digest()
+
+    kept = {id(clip) for clip in sorted(clips, key=place)[:most]}
+    return [clip for clip in clips if id(clip) in kept]
+
+
 def refuse_unjudged(clips: Sequence[StoredClip], why: str) -> None:
     """ConfigError where a verifier has not judged all of them."""
     shards = {(clip.shard.url, clip.shard.tar): clip.shard for clip in clips}.values()
@@ -132,8 +177,10 @@ def read_clip(
     agreement: AgreementOverride = AS_STORED,
     trust: TrustConfig | None = None,
     weigh: bool = False,
+    choice: LabelChoice = ALL,
+    part: Callable[[int], np.ndarray] | None = None,
 ) -> TrainClip:
-    """The whole clip with the labels of `policy`.
+    """The clip with the labels of `policy`.
 
     Args:
         policy: "random" draws one teacher for the clip, as the published training does for each
@@ -142,50 +189,74 @@ def read_clip(
             stored labels.
         trust: from which probability on the verifier is believed.
         weigh: each frame counts by the verifier's probability that its label is right.
+        choice: which of its teachers and queries count.
+        part: from the number of its frames to the numbers of those that are wanted, [frames]; no
+            other is decoded. It is called last, so that what it draws comes after all else. None:
+            the whole clip.
 
     Raises:
         UnusableSample: its bytes are damaged, or no teacher could track it.
         ShardError: its tar is gone.
         ConfigError: no such policy, or it (or `weigh`) needs a verdict and the clip has none.
     """
-    names = clip.teachers
+    names = choice.of_teachers(clip.teachers)
     if not names:
         raise UnusableSample("no-labels")
     if policy == "random":
         names = (names[rng.integers(len(names))],)
-    frames, tracks = _read_tracks(clip, names, with_verdict=weigh or uses_verdict(policy))
+    mp4, sampler, tracks = _read_tracks(clip, names, with_verdict=weigh or uses_verdict(policy))
     candidates = replace(
         tracks, agreement=agreement.over(clip.shard.agreement), trust=trust or TrustConfig()
     )
     target = chosen(policy, candidates, rng)
     knows = np.array([_info(clip, name).knows_hidden_points for name in names])
     knows_place = (target.teacher >= 0) & knows[target.teacher]
-    return TrainClip(
+    # of a blend, which is all teachers' place, every teacher must know where a hidden point is
+    knows_place |= (target.teacher < 0) & knows.all() & target.used
+    used = target.used & choice.of_samplers(sampler)[:, None]
+    whole = TrainClip(
         clip.entry.key,
         "shards",
-        frames,
+        NO_FRAMES,
         candidates.queries,
         target.xy,
         target.visible,
-        valid=target.used & has_position(target.xy) & (target.visible | knows_place),
-        visibility_valid=target.used,
+        valid=used & has_position(target.xy) & (target.visible | knows_place),
+        visibility_valid=used,
         supervise_occluded=bool(knows.any()),
         weight=weights(target, candidates) if weigh else None,
     )
+    return _with_frames(whole, mp4, clip.entry, part)
+
+
+def _with_frames(
+    labels: TrainClip, mp4: bytes, entry: ClipEntry, part: Callable[[int], np.ndarray] | None
+) -> TrainClip:
+    """The clip with its frames, or with those of the part and their labels."""
+    index = None if part is None else part(entry.frames)
+    try:
+        frames = decode_clip(mp4, f"{entry.key}.mp4", index)
+    except (ShardError, IndexError) as error:
+        raise UnusableSample("corrupt") from error
+    length = entry.frames if index is None else len(index)
+    if frames.shape != (length, entry.height, entry.width, 3):
+        raise UnusableSample("corrupt")
+    return replace(labels if index is None else at_frames(labels, index), frames=frames)
 
 
 def _read_tracks(
     clip: StoredClip, names: Sequence[str], *, with_verdict: bool
-) -> tuple[np.ndarray, Candidates]:
-    """Frames uint8 [T, H, W, 3], and what those teachers say; the verdict too, if there is one."""
+) -> tuple[bytes, np.ndarray, Candidates]:
+    """The mp4, the sampler of each query, and what those teachers say; the verdict too, if there is
+    one."""
     entry = clip.entry
     suffixes = ["mp4", "queries.npz", *(f"{name}.npz" for name in names)]
     if with_verdict and VERDICT in entry.offsets:
         suffixes.append(VERDICT)
     members = _read_members(clip.shard, {suffix: entry.offsets[suffix] for suffix in suffixes})
     try:
-        frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
-        queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
+        asked = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")
+        queries, sampler = asked["queries"], asked["sampler"]
         tracks = {
             name: tracks_from_npz(members[f"{name}.npz"], f"{entry.key}.{name}.npz")
             for name in names
@@ -198,19 +269,21 @@ def _read_tracks(
     except (ShardError, KeyError) as error:
         raise UnusableSample("corrupt") from error
     expected = entry.queries, entry.frames
-    if frames.shape != (entry.frames, entry.height, entry.width, 3) or any(
-        each.xy.shape != (*expected, 2) for each in tracks.values()
-    ):
+    if any(each.xy.shape != (*expected, 2) for each in tracks.values()):
         raise UnusableSample("corrupt")
     if verdict and (verdict.hidden.shape != expected or set(names) - set(verdict.teachers)):
         raise UnusableSample("corrupt")
-    return frames, Candidates(
-        tracks=tracks,
-        rules={name: _info(clip, name).rule for name in names},
-        evidence={name: _info(clip, name).evidence for name in names},
-        queries=queries,
-        size_hw=(entry.height, entry.width),
-        verdict=verdict,
+    return (
+        members["mp4"],
+        sampler,
+        Candidates(
+            tracks=tracks,
+            rules={name: _info(clip, name).rule for name in names},
+            evidence={name: _info(clip, name).evidence for name in names},
+            queries=queries,
+            size_hw=(entry.height, entry.width),
+            verdict=verdict,
+        ),
     )
 
 
@@ -218,9 +291,14 @@ def _info(clip: StoredClip, name: str) -> TeacherInfo:
     return TeacherInfo.from_json(clip.shard.teachers[name])
 
 
-def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:
-    """The whole clip with its queries, for a teacher that is yet to track them: each is valid in
-    its own frame alone.
+def read_unlabelled(
+    clip: StoredClip,
+    request: InlineRequest,
+    choice: LabelChoice = ALL,
+    part: Callable[[int], np.ndarray] | None = None,
+) -> TrainClip:
+    """The clip with its queries, for a teacher that is yet to track them: each is valid in its own
+    frame alone. `choice` and `part` as for `read_clip`.
 
     Raises:
         UnusableSample: its bytes are damaged.
@@ -231,15 +309,17 @@ def read_unlabelled(clip: StoredClip, request: InlineRequest) -> TrainClip:
         clip.shard, {suffix: entry.offsets[suffix] for suffix in ("mp4", "queries.npz")}
     )
     try:
-        frames = decode_clip(members["mp4"], f"{entry.key}.mp4")
-        queries = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")["queries"]
+        asked = read_npz(members["queries.npz"], f"{entry.key}.queries.npz")
+        queries, sampler = asked["queries"], asked["sampler"]
     except (ShardError, KeyError) as error:
         raise UnusableSample("corrupt") from error
-    asked = queries[:, :1].astype(int) == np.arange(len(frames))
-    xy = np.repeat(queries[:, None, 1:], len(frames), 1)
-    return TrainClip(
-        entry.key, "shards", frames, queries, xy, asked, asked, asked, False, inline=request
+    own = queries[:, :1].astype(int) == np.arange(entry.frames)
+    own &= choice.of_samplers(sampler)[:, None]
+    xy = np.repeat(queries[:, None, 1:], entry.frames, 1)
+    whole = TrainClip(
+        entry.key, "shards", NO_FRAMES, queries, xy, own, own, own, False, inline=request
     )
+    return _with_frames(whole, members["mp4"], entry, part)
 
 
 def _clips_of(

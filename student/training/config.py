@@ -189,7 +189,10 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_same_settings(config: TrainConfig, found: Checkpoint, out: Path) -> None:
+    # what a checkpoint of an earlier version does not name was as it is by default
+    default = _flat(plain(TrainConfig(data=DataConfig(), init=SCRATCH, visibility="consensus")))
     now, then = _flat(plain(config)), _flat(found.config)
+    then = {name: default[name] for name in default.keys() & now.keys() - then.keys()} | then
     changed = [
         name
         for name in sorted(now.keys() | then.keys())

@@ -21,6 +21,8 @@ class Started:
     """Batches of each process in a step."""
     left_out: tuple[UnusableClips, ...]
     """Stored clips that cannot be read, or are too small for the crop."""
+    views: tuple[int, ...] = ()
+    """For each stored clip, how many different runs of frames of it can be learnt from."""
 
 
 @dataclass(frozen=True, kw_only=True)

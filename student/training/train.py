@@ -168,7 +168,9 @@ class _Run:
         started = time.perf_counter()
         config, steps, every = self.config, self.config.schedule.steps, self.config.picture_every
         stream = self._stream()
-        yield Started(step=self.step, parts=self.parts, left_out=stream.left_out)
+        yield Started(
+            step=self.step, parts=self.parts, left_out=stream.left_out, views=stream.views
+        )
         curves = Curves(self.out, self.step, config.log_every) if self.processes.first else None
         try:
             while self.step < steps:

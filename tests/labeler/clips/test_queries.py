@@ -280,3 +280,13 @@ def test_other_files_are_refused(tmp_path):
         read_queries(tmp_path / "q.txt")
     with pytest.raises(ConfigError, match="no such file"):
         read_queries(tmp_path / "none.csv")
+
+
+def test_sift_over_the_whole_clip_has_a_frame_in_each_equal_part():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 64, 3), dtype=np.uint8)
+    found = sift(noise, 64, np.random.default_rng(0), 8, 1.0)
+    drawn = np.unique(found[:, 0])
+    assert (drawn // 8).tolist() == list(range(8))
+    assert (
+        len({tuple(sift(noise, 8, np.random.default_rng(s), 8, 1.0)[:, 0]) for s in range(5)}) > 1
+    )

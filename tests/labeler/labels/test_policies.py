@@ -235,3 +235,22 @@ def test_a_policy_that_does_not_exist_is_refused_with_those_that_do():
         ConfigError, match="no label policy 'best': there are random, random-agreeing"
     ):
         chosen("best", {"a": still(1)})
+
+
+@pytest.mark.parametrize(("policy", "x"), [("mean-all", 151.0), ("median-all", 101.5)])
+def test_the_blends_of_the_paper_are_of_all_teachers_in_every_frame(policy, x):
+    """By hand: 100, 100.5, 102.5, and 301, which alone does not see the point."""
+    tracks = {
+        "a": still(100),
+        "b": still(100.5),
+        "c": still(102.5),
+        "hidden": still(301, visible=0),
+        "failed": Tracks.nan(1, FRAMES),
+    }
+    target = chosen(policy, tracks)
+    np.testing.assert_allclose(target.xy[0, :, 0], x, atol=1e-4)
+    assert target.used.all()
+    assert target.visible.all()
+    few = chosen(policy, {"a": still(100), "b": still(300, visible=0), "c": still(500, visible=0)})
+    assert few.used.all()
+    assert not few.visible.any()

@@ -200,3 +200,18 @@ def test_other_files_are_no_clips():
 def test_settings_that_cannot_be_right_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         EncodeConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "only",
+    [[0], [79], [11, 12, 13], list(range(7, 71, 3)), [30, 29, 28, 29, 30], range(80), [5, 5]],
+)
+@pytest.mark.parametrize("fps", [24, 30000 / 1001, 7.5])
+def test_a_part_has_the_pixels_of_the_whole(moving, only, fps):
+    mp4 = encode_clip(moving, fps)
+    np.testing.assert_array_equal(decode_clip(mp4, only=only), decode_clip(mp4)[np.asarray(only)])
+
+
+def test_a_part_outside_the_clip_is_no_part(moving):
+    with pytest.raises(IndexError):
+        decode_clip(encode_clip(moving, 24), only=[79, 80])

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import run as tapdistill
+from pipelines.commands.label import LabelCommand
 from pipelines.commands.train import TrainCommand
 from pipelines.terminal.flags import parse
+from student.data.augment import views
 from student.data.order import parts_of_step
 from student.training.cotracker import ITERATIONS
 from student.training.losses import LossConfig
 from student.training.losses_cotracker import GAMMA, HUBER_PX
 from student.training.students import STUDENTS, weights_file
+from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.errors import ConfigError
 
 NAMES = sorted(path.stem for path in TrainCommand.RECIPES.glob("*.toml"))
@@ -57,7 +60,10 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
         32,
         "random",
     )
-    assert (data.least_frames, data.frames) == ((40, 80) if kind == "offline" else (None, 64))
+    assert (data.least_frames, data.frames) == ((40, 79) if kind == "offline" else (None, 64))
+    assert data.length_of == ("clip" if kind == "offline" else "step")
+    assert (data.strides, data.flip, data.photometric) == ((1, 2, 3), False, 0)
+    assert (data.samplers, data.query_part, data.scale) == (("sift",), 0.25, (0.75, 1.0))
     assert (schedule.steps, schedule.learning_rate, schedule.weight_decay, schedule.clip_norm) == (
         15_000,
         5e-5,
@@ -73,7 +79,8 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
 
 def test_the_recipe_of_the_paper_is_what_the_defaults_are():
     """The defaults say that they are the pseudo-label training: an offline student with 64 frames,
-    but for what a machine decides, and for whose track is the label."""
+    but for what a machine decides, for whose track is the label, and for the views of the long
+    clips that the recipe's labels have."""
     recipe = command("cotracker3_15k_online")
     default = parse(
         TrainCommand,
@@ -83,7 +90,8 @@ def test_the_recipe_of_the_paper_is_what_the_defaults_are():
     assert (recipe.schedule, recipe.loss) == (default.schedule, default.loss)
     assert (recipe.iterations, recipe.visibility_choice) == (ITERATIONS, default.visibility_choice)
     assert (recipe.data.policy, default.data.policy) == ("random", "verified")
-    others = {"readers": 0, "policy": ""}
+    views = ("strides", "scale", "samplers", "query_part", "flip")
+    others = {"readers": 0, "policy": "", **dict.fromkeys(views)}
     assert {**vars(recipe.data), **others} == {**vars(default.data), **others}
 
 
@@ -153,3 +161,85 @@ def test_a_recipe_that_is_not_there_is_an_error(capsys):
 def test_recipes_are_in_the_package():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert "recipes/*.toml" in project["tool"]["setuptools"]["package-data"]["student"]
+
+
+def test_the_labels_of_the_recipe_are_long_clips_at_stride_1():
+    made = parse(
+        LabelCommand,
+        "tapdistill label",
+        ["videos", "--recipe", "cotracker3_15k", "--out", "labels", "--teachers", "lk"],
+    )
+    clips, queries = made.clips, made.queries
+    assert (clips.clips_per_video, clips.frames, clips.strides) == (1, 300, (1,))
+    assert clips.short_side == 512
+    assert (queries.sift, queries.motion, queries.grid, queries.sift_part) == (1, 0, 0, 1)
+    for kind in ("offline", "online"):
+        data = command(f"cotracker3_15k_{kind}").data
+        assert views(clips.frames, data.frames, data.steps_of(1)) >= 300
+        # the smallest scale still holds the crop
+        assert data.scale[0] * clips.short_side >= data.height
+
+
+def rows_of_the_table() -> dict[str, str]:
+    """Name and our value of each row of "Published and ours" in docs/recipe.md."""
+    text = (Path(__file__).parents[3] / "docs" / "recipe.md").read_text()
+    part = text.partition("## Published and ours")[2].partition("### ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    assert all(len(row) == 4 for row in cells)
+    return {row[0]: row[2] for row in cells}
+
+
+def test_the_table_of_the_recipe_says_what_the_files_say():
+    offline, online = (command(f"cotracker3_15k_{kind}") for kind in ("offline", "online"))
+    made = parse(
+        LabelCommand,
+        "tapdistill label",
+        ["videos", "--recipe", "cotracker3_15k", "--out", "labels", "--teachers", "lk"],
+    )
+    data, loss, schedule = online.data, online.loss, online.schedule
+    same = ("strides", "height", "width", "scale", "queries", "samplers", "query_part", "policy")
+    same += ("flip", "photometric", "batch")
+    assert [getattr(data, name) for name in same] == [getattr(offline.data, name) for name in same]
+    assert (loss, schedule) == (offline.loss, offline.schedule)
+    low, high = data.scale
+    online_teacher = CoTracker3OnlineTeacher._mode_settings(None, "label", None)
+    assert online_teacher.backward
+    count, frames = made.queries.count, made.queries.sift_frames
+    said = {
+        "videos": "--most-clips",
+        "labels": data.labels,
+        "view": f"a stored shot of up to {made.clips.frames} frames",
+        "strides": ", ".join(map(str, data.strides)),
+        "length, online": f"{data.frames}",
+        "length, offline": f"{offline.data.least_frames} to {offline.data.frames}, for each "
+        f"{offline.data.length_of}",
+        "short videos": "go on in reverse",
+        "crop": f"{data.height} x {data.width}",
+        "scale": f"{low} to {high} of a clip of {made.clips.short_side} px",
+        "what teachers see": f"at {made.clips.short_side} px",
+        "queries": f"{data.queries}",
+        "sampler": f"{' '.join(data.samplers)} alone, {count:,} in {frames} frames",
+        "query frames": f"the first {data.query_part} of the part",
+        "too few queries": "left out",
+        "teachers": "the same four",
+        "teachers' iterations": f"{online_teacher.iterations}; those that follow forward alone",
+        "policy": f"{data.policy}: one teacher a clip",
+        "visible": 'rule of mode "label"',
+        "loss, visible": f"{loss.visible} x Huber {HUBER_PX:g} px",
+        "loss, hidden": f"{loss.occluded} x L1, none from TAPIR",
+        "refinements": f"{online.iterations}, weight {GAMMA}^(M - m)",
+        "visibility head": f"{online.visibility_choice}",
+        "flip": {False: "none"}[data.flip],
+        "colours": {0: "unchanged"}[data.photometric],
+        "batch": f"{data.batch} over all devices",
+        "steps": f"{schedule.steps:,}",
+        "optimiser": f"AdamW {schedule.learning_rate:.0e}, weight decay "
+        f"{schedule.weight_decay:.0e}, clipped at {schedule.clip_norm:g}".replace("e-0", "e-"),
+        "schedule": {0: "one cosine without warm-up"}[schedule.warm_up],
+        "precision": {True: "bfloat16"}[online.bf16],
+        "coding": f"crf {made.encode.crf}",
+    }
+    rows = rows_of_the_table()
+    assert list(rows) == list(said)
+    assert not {name: (said[name], ours) for name, ours in rows.items() if said[name] not in ours}

@@ -11,14 +11,18 @@ import pytest
 
 from student.data.augment import (
     UnusableSample,
+    at_frames,
     augment,
     chosen,
     cropped,
     enlarged,
     flipped,
+    part_of,
     requeried,
     scale_to_fill,
+    seen,
     subsequence,
+    views,
 )
 from student.data.batch import TrainClip
 from teachers.tracks import inside
@@ -70,7 +74,10 @@ def off_the_edge(xy: np.ndarray, picture: np.ndarray) -> np.ndarray:
 STEPS = {
     "sub-sequence": lambda it, rng: subsequence(it, 6, rng),
     "extended": lambda it, rng: subsequence(it, 27, rng),
+    "at stride 3": lambda it, rng: subsequence(it, 3, rng, (3,)),
+    "at any stride, extended": lambda it, rng: subsequence(it, 12, rng, (2, 3)),
     "enlarged": lambda it, rng: enlarged(it, (64, 70)),
+    "shrunk": lambda it, rng: enlarged(it, (24, 32), 0.7),
     "cropped": lambda it, rng: cropped(it, (24, 32), rng),
     "flipped": lambda it, rng: flipped(it),
     "all": lambda it, rng: flipped(
@@ -287,3 +294,116 @@ def test_the_generator_decides_all():
         np.array_equal(getattr(parts[0], name), getattr(parts[1], name)) for name in vars(parts[0])
     )
     assert not np.array_equal(parts[0].frames, parts[2].frames)
+
+
+def test_a_part_is_a_run_at_one_stride_from_anywhere():
+    """Every start of every stride for which the clip is long enough, and nothing else, is drawn."""
+    rng = np.random.default_rng(0)
+    drawn = {tuple(part_of(20, 6, (1, 2, 3), rng)) for _ in range(2000)}
+    by_hand = {
+        tuple(range(start, start + 6 * stride, stride))
+        for stride in (1, 2, 3)
+        for start in range(20 - 5 * stride)
+    }
+    assert drawn == by_hand
+    assert views(20, 6, (1, 2, 3)) == len(by_hand) == 15 + 10 + 5
+
+
+def test_a_video_of_300_frames_offers_more_than_300_views():
+    """The published script draws start and stride anew: 237 + 174 + 111 for 64 frames."""
+    assert views(300, 64, (1, 2, 3)) == 237 + 174 + 111
+    assert views(300, 79, (1, 2, 3)) > 300
+    assert views(80, 64, (1,)) == 17  # what a clip of 80 frames at one stride has
+
+
+@pytest.mark.parametrize(
+    ("length", "frames", "steps"), [(5, 12, (1,)), (5, 12, (2, 3)), (1, 4, (1,))]
+)
+def test_a_part_of_a_short_clip_goes_on_backwards(length, frames, steps):
+    drawn = set()
+    for seed in range(200):
+        part = part_of(length, frames, steps, np.random.default_rng(seed))
+        assert len(part) == frames
+        assert part.min() >= 0
+        assert part.max() < length
+        assert (np.abs(np.diff(part)) <= min(steps)).all()
+        drawn.add(tuple(part))
+    assert len(drawn) <= views(length, frames, steps)
+
+
+def long_clip(seed: int, length: int = 300, n: int = 2048, anchors: int = 32) -> TrainClip:
+    """A clip as the recipe stores it: queries in `anchors` frames spread over the whole of it,
+    each point seen in a run of frames around its query."""
+    rng = np.random.default_rng(seed)
+    edges = np.linspace(0, length, anchors + 1).astype(int)
+    t = rng.integers(edges[:-1], edges[1:])[np.arange(n) % anchors]
+    xy = np.repeat(rng.uniform(4, 28, (n, 1, 2)), length, 1).astype(np.float32)
+    xy += 0.01 * np.arange(length, dtype=np.float32)[:, None]
+    visible = np.abs(np.arange(length) - t[:, None]) <= rng.integers(20, 300, n)[:, None]
+    everywhere = np.ones_like(visible)
+    queries = np.column_stack([t, xy[np.arange(n), t]]).astype(np.float32)
+    frames = np.zeros((length, 40, 40, 3), np.uint8)
+    return TrainClip("key", "shards", frames, queries, xy, visible, everywhere, everywhere, True)
+
+
+def test_queries_of_a_part_lie_in_its_first_quarter():
+    """The published script asks in 8 frames of the first quarter of what the student sees. So do
+    we, for nearly all points, and most are moved by a few frames or by none."""
+    moved, at, supervised = [], [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        part = subsequence(long_clip(seed), 64, rng, (1, 2, 3))
+        found = seen(part, (32, 32), 384, False, rng, query_part=0.25)
+        assert found.valid.any(1).all()
+        moved.append(found.moved)
+        at.append(found.queries[:, 0])
+        supervised.append((np.arange(64) >= found.queries[:, :1]).mean())
+        asked = found.queries[:, 0].astype(int)
+        shown_there = found.visible[np.arange(384), asked] | (found.moved == np.inf)
+        assert shown_there.all()
+    moved, at = np.concatenate(moved), np.concatenate(at)
+    assert (at <= 16).all()
+    assert (moved == 0).mean() > 0.2
+    assert np.median(moved) <= 2
+    assert np.quantile(moved, 0.9) <= 12
+    # the published distribution, uniform over frames 0 to 16, supervises 87.5 % of the frames
+    assert 0.85 < np.mean(supervised) < 0.9
+
+
+def test_without_a_preferred_part_queries_lie_anywhere():
+    rng = np.random.default_rng(0)
+    part = subsequence(long_clip(0), 64, rng, (1, 2, 3))
+    found = seen(part, (32, 32), 384, False, rng)
+    assert found.moved is None
+    assert (found.queries[:, 0] > 16).mean() > 0.4
+
+
+def test_a_query_is_moved_to_the_nearest_frame_that_shows_it():
+    """By hand: 8 frames, the first quarter is frames 0 to 2; the point is asked for in frame 6 and
+    hidden in 2."""
+    frames = np.zeros((8, 40, 40, 3), np.uint8)
+    xy = np.column_stack([10 + np.arange(8), np.full(8, 20)])[None].astype(np.float32)
+    visible = np.array([[1, 1, 0, 1, 1, 1, 1, 1]], bool)
+    whole = TrainClip(
+        "key", "shards", frames, np.float32([[6, 16, 20]]), xy, visible,
+        np.ones_like(visible), np.ones_like(visible), True,
+    )  # fmt: skip
+    part = at_frames(whole, np.arange(8))
+    again = requeried(part, np.random.default_rng(0), 0.25)
+    assert again.queries.tolist() == [[1, 11, 20]]
+    assert again.moved.tolist() == [5]
+
+
+def test_a_scale_is_drawn_between_its_ends_and_holds_the_crop():
+    """From a clip of 40 x 60 px: a crop of 24 x 32 px at 0.5 to 1, and never below 24 / 40."""
+    sizes = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found = seen(clip(seed), (24, 32), 8, False, rng, scale=(0.5, 1.0))
+        assert found.frames.shape[1:3] == (24, 32)
+        across = found.frames[0, 12, :, 0].astype(float)  # red is 4 x
+        sizes.add(round((across[-1] - across[0]) / LEVELS_PX / 31, 1))
+    # px of the source in one px of what the student sees: 1 to 1 / 0.6
+    assert min(sizes) == 1.0
+    assert max(sizes) in (1.6, 1.7)
+    assert len(sizes) > 4

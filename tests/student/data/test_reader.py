@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +25,14 @@ from labeler.shards.records import latest_records
 from student.data.augment import UnusableSample
 from student.data.config import AgreementOverride, DataConfig
 from student.data.mixture import batches
-from student.data.reader import NEIGHBOUR_BYTES, open_clips, read_clip
+from student.data.reader import (
+    NEIGHBOUR_BYTES,
+    LabelChoice,
+    first_by_hash,
+    open_clips,
+    read_clip,
+    refuse_unknown_teachers,
+)
 from teachers import ConfigError, ShardError
 
 CROP = 32, 48
@@ -325,3 +333,46 @@ def test_shards_of_another_schema_are_refused(copy, file):
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "schema": 99}))
     with pytest.raises(ShardError, match=r"schema 99.*Use the version that wrote it"):
         open_clips((str(copy),), CROP)
+
+
+def test_a_part_of_a_clip_is_the_whole_at_those_frames(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    index = np.array([5, 7, 9, 2, 2])
+    whole = read_clip(clips[0], "random-agreeing", rng(), LENIENT)
+    part = read_clip(clips[0], "random-agreeing", rng(), LENIENT, part=lambda length: index)
+    np.testing.assert_array_equal(part.frames, whole.frames[index])
+    for name in ("xy", "visible", "valid", "visibility_valid"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[:, index])
+    asked = whole.queries[:, 0]
+    first = {5: 0, 7: 1, 9: 2, 2: 3}
+    assert part.queries[:, 0].tolist() == [first.get(int(t), -1) for t in asked]
+
+
+def test_only_the_named_teachers_and_samplers_count(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    sample = open_dataset(str(dataset.folder))[0]
+    for name in ("near", "still"):
+        found = read_clip(clips[0], "random", rng(), choice=LabelChoice(teachers=(name,)))
+        np.testing.assert_allclose(found.xy, sample.tracks[name].xy, atol=1e-4)
+    for sampler in np.unique(sample.sampler):
+        choice = LabelChoice(samplers=(str(sampler),))
+        found = read_clip(clips[0], "random", rng(), choice=choice)
+        assert (found.valid.any(1) <= (sample.sampler == sampler)).all()
+        assert found.valid.any()
+    with pytest.raises(UnusableSample, match="no-labels"):
+        read_clip(clips[0], "random", rng(), choice=LabelChoice(teachers=("other",)))
+
+
+def test_a_teacher_that_no_data_set_has_is_refused(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    refuse_unknown_teachers(clips, ("near",))
+    with pytest.raises(ConfigError, match=r"has no tracks of 'far', only of near, still"):
+        refuse_unknown_teachers(clips, ("near", "far"))
+
+
+def test_fewer_clips_are_a_part_of_more(dataset):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    kept = [[c.entry.key for c in first_by_hash(clips, most)] for most in range(len(clips) + 2)]
+    assert [len(keys) for keys in kept] == [*range(len(clips) + 1), len(clips)]
+    assert all(set(fewer) < set(more) for fewer, more in pairwise(kept[:-1]))
+    assert kept[-1] == [c.entry.key for c in clips]
