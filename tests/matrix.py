@@ -22,7 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 SHORT = (
-    "tests/labeler/video",
+    "tests/labeler/video/test_check.py",
+    "tests/labeler/video/test_decode.py",
+    "tests/labeler/video/test_fetch.py",
+    "tests/labeler/video/test_frames.py",
     "tests/labeler/sources",
     "tests/labeler/io/test_storage.py",
     "tests/labeler/clips/test_isolate.py",

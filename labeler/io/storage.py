@@ -35,6 +35,16 @@ before it is an error."""
 NETWORK_PACKAGES = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
 """Packages whose errors are the network's, though not all of them are OSErrors."""
 
+INSIDE_OTHERS = frozenset({"zip", "tar", "libarchive", "simplecache", "filecache", "blockcache"})
+"""Protocols that read from another address, which may be a local path."""
+_PROTOCOL = re.compile(r"[A-Za-z][\w+.-]*")
+_URL = re.compile(rf"(?:{_PROTOCOL.pattern}::)*{_PROTOCOL.pattern}://")
+
+
+class UnknownProtocol(ConfigError):
+    """An address of a kind that no storage has."""
+
+
 s3.prepare()
 
 
@@ -47,7 +57,7 @@ class Storage:
             raise ConfigError(
                 "a folder or URL is named by an empty text: is a variable of the shell not set?"
             )
-        self.url = url if "://" in url else os.path.abspath(url)
+        self.url = url if is_url(url) else os.path.abspath(url)
         self.fs, self.root = file_system(self.url)
         self.local = isinstance(self.fs, LocalFileSystem)
 
@@ -213,14 +223,44 @@ def file_system(url: str) -> tuple[Any, str]:
     check_protocol(url)
     with transient_errors(f"open {url}"):
         try:
-            urlsplit(url)
-            return (
-                fsspec.core.url_to_fs(url, use_listings_cache=False)
-                if "://" in url
-                else fsspec.core.url_to_fs(url)
-            )
+            return parsed(url)
         except ValueError as error:
             raise ConfigError(f"{url}: {error}.") from error
+
+
+def parsed(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL or local path, and the path on it, without a look at what the
+    URL may hold.
+
+    Only what begins with a protocol is a URL, and only what has one on either side of a "::" is a
+    chain of them; all else of a name is the name, whatever fsspec would read from it. ValueError
+    for what is no URL.
+    """
+    if not is_url(url):
+        return LocalFileSystem(), os.path.abspath(url)
+    urlsplit(url)
+    if _is_chain(url):
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    kind = fsspec.get_filesystem_class(url.partition("://")[0])
+    settings = kind._get_kwargs_from_urls(url)
+    protocol = url.partition("://")[0]
+    fs = fsspec.filesystem(protocol, **{"use_listings_cache": False, **settings})
+    return fs, kind._strip_protocol(url)
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` begins with a protocol, or with a chain of them, such as
+    "simplecache::s3://"; all else is a local path."""
+    return _URL.match(text) is not None
+
+
+def _is_chain(url: str) -> bool:
+    """Whether every "::" of a URL stands between two addresses, and none in a name."""
+    *outer, last = url.split("::")
+    inside = outer and outer[0].partition("://")[0] in INSIDE_OTHERS
+    return bool(outer and ("://" in last or inside)) and all(
+        "://" in part or _PROTOCOL.fullmatch(part) for part in outer
+    )
 
 
 @contextlib.contextmanager
@@ -251,15 +291,19 @@ def transient_errors(doing: str) -> Iterator[None]:
 
 
 def check_protocol(url: str) -> None:
-    """ConfigError if `url` is of a kind that fsspec does not know, or whose package is not
-    installed; asks no server."""
-    if "://" not in url:
+    """ConfigError if `url` is of a kind whose package is not installed, UnknownProtocol if fsspec
+    knows none such; asks no server."""
+    if not is_url(url):
         return
+    protocols = [url.partition("://")[0]]
+    if _is_chain(url):
+        protocols = re.findall(r"([A-Za-z][\w+.-]*)(?=://|::)", url)
     try:
-        for protocol in re.findall(r"([A-Za-z][\w+.-]*)(?=://|::)", url):
+        for protocol in protocols:
             fsspec.get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:
-        raise ConfigError(
+        kind = UnknownProtocol if isinstance(error, ValueError) else ConfigError
+        raise kind(
             f"{without_secrets(url)}: {error}. A URL is a folder or what fsspec knows, such as "
             "s3://bucket/folder."
         ) from error

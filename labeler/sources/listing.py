@@ -1,46 +1,43 @@
 """Sources: which videos a job is asked for, found without opening one.
 
-    folder, glob, file, URL      what the storage lists there; a folder that holds pictures and
-                                 nothing else is one video, whose URI ends with a slash
-    *.tar                        a WebDataset of videos: each member that is one; json and txt
-                                 members of its key are its metadata
+    folder, glob, file, URL      what the storage lists there, by `labeler.sources.rules`; a folder
+                                 that holds pictures and nothing else is one video, whose URI ends
+                                 with a slash
+    *.tar                        a WebDataset of videos: each member that is one, by the same rules
     *.txt, *.list                one path or URL a line; '#' begins a comment
     *.csv, *.parquet             a column of paths or URLs; the other columns are metadata, and
                                  travel into the shards
 
 Listing costs one look at the storage, or one at each tar's headers, so 100,000 videos take seconds.
 What a list or table names is not looked up: a missing file, or an empty entry, becomes a row of the
-job, as any broken video does. A tar that was cut, or that holds more than plain files with plain
-names, is refused: what is behind its damage would be missing from the counts.
+job, as any broken video does. What is named and not used is counted, a sentence for each sort. A
+tar that was cut, or that holds more than plain files with plain names, is refused: what is behind
+its damage would be missing from the counts.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
-import tarfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from labeler.io import transient_errors
 from labeler.io.secrets import refuse_secrets
-from labeler.io.storage import check_protocol, file_system, tag_of
-from labeler.sources.lists import LISTS, TABLES, read_entries
-from labeler.sources.metadata import to_metadata
+from labeler.io.storage import UnknownProtocol, check_protocol, file_system, is_url, tag_of
+from labeler.sources import rules
+from labeler.sources.lists import read_entries
+from labeler.sources.metadata import from_members, to_metadata
+from labeler.sources.rules import LISTS, TABLES, TARS, Unused
+from labeler.sources.tars import members
 from teachers import ConfigError
-
-TARS = (".tar",)
-VIDEO_SUFFIXES = frozenset(
-    {"mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "ogv", "flv", "3gp", "wmv"}
-)
-"""Of a tar's members, which are videos."""
-PICTURES = (".png", ".jpg", ".jpeg")
-IN_TAR = ".tar#"
-MAX_METADATA_BYTES = 1 << 20
-"""Of a json or txt member; a longer one is not metadata."""
 
 
 @dataclass(frozen=True)
@@ -66,225 +63,307 @@ class Source:
         return None if self.offset is None else (self.offset, self.size)
 
 
-def list_sources(videos: Sequence[str], column: str | None = None) -> list[Source]:
+def list_sources(
+    videos: Sequence[str], column: str | None = None, notes: list[str] | None = None
+) -> list[Source]:
     """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening
     one; sorted by URI, each once.
 
-    A folder gives every file below it that is not hidden, whatever its ending: what is no video
-    becomes a row that says so. Use a glob ('clips/**/*.mp4') to take only some. Links to files are
-    followed, links to folders are not.
+    A folder gives the videos below it, as `labeler.sources.rules` says; a data set of ours in it is
+    none of them. Use a glob ('clips/**/*.mp4') to take only some. Links to files are followed,
+    links to folders are not. Rows, members, and files that name one video again add to its
+    metadata.
 
     Args:
         videos: as above.
         column: of a table, which holds the paths; without it the first of
             `labeler.sources.lists.URI_COLUMNS` that is there.
+        notes: gets a sentence for each sort of what was named and is not used.
 
     Raises:
-        ConfigError: a folder or glob without a file, nothing named at all, a list, table, or tar
-            that cannot be read whole, an address that holds a password or a signature, a name that
-            no file of a data set can hold.
+        ConfigError: a folder or glob without a file, nothing named at all, a list, table, tar, or
+            archive that cannot be read whole, an address that holds a password or a signature.
     """
     found: dict[str, Source] = {}
+    said: dict[str, dict[str, Any]] = {}
+    unused = Unused()
     for pattern in videos:
         if not pattern:
             raise ConfigError(
                 "a video is named by an empty text: is a variable of the shell not set?"
             )
-        for source in _named_by(pattern, column):
-            _refuse_odd_name(source.uri)
-            found.setdefault(source.uri, source)
+        here: set[str] = set()
+        for source in _named_by(pattern, column, unused):
+            uri = _storable(source.uri)
+            first = found.setdefault(uri, source if uri == source.uri else replace(source, uri=uri))
+            if uri in here:
+                unused.add(*rules.TWICE, uri)
+            here.add(uri)
+            if source.metadata and first.metadata != source.metadata:
+                before = said.get(uri) or json.loads(first.metadata or "{}")
+                said[uri] = rules.merged(before, json.loads(source.metadata))
+    for uri, metadata in said.items():
+        found[uri] = replace(found[uri], metadata=to_metadata(metadata))
+    if notes is not None:
+        notes += unused.lines()
     if not found:
+        why = " ".join(unused.lines())
         raise ConfigError(
             "no video named: give at least one file, folder, glob, list, table, or URL."
+            + (f" What was named: {why}" if why else "")
         )
     return [found[uri] for uri in sorted(found)]
 
 
-def _refuse_odd_name(uri: str) -> None:
-    """ConfigError for a name that no file of a data set can hold."""
-    if not uri.isascii() and uri != uri.encode(errors="replace").decode():
-        raise ConfigError(
-            f"{uri!r}: this name is not UTF-8, and cannot stand in a plan or a shard: rename it."
-        )
+def _storable(uri: str) -> str:
+    """`uri`, or, of a name that is not UTF-8 and cannot stand in a plan, one that can and is no
+    file's: it becomes a row."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        text = uri.encode(errors="backslashreplace").decode()
+        return f"{text}#its name is not UTF-8: rename it"
+    return uri
 
 
-def _named_by(pattern: str, column: str | None) -> Iterator[Source]:
+def _named_by(pattern: str, column: str | None, unused: Unused) -> Iterator[Source]:
     fs, path = file_system(pattern)
+    lower = path.lower()
     with transient_errors(f"list {pattern}"):
-        if path.endswith(LISTS + TABLES) and fs.isfile(path):
-            yield from _listed(pattern, fs.cat_file(path), column)
-            return
-        if any(sign in path for sign in "*?[") and not fs.exists(path):
-            entries: dict[str, dict[str, Any]] = {}
-            for name, info in fs.glob(path, detail=True).items():
-                # a folder that a glob names is a video if it holds pictures
-                below = fs.ls(name, detail=True) if info["type"] == "directory" else []
-                entries |= {each["name"]: each for each in below if _is_picture(each["name"])}
-                entries[name] = info
-        elif fs.isdir(path):
-            below = path.rstrip("/") + "/"
-            entries = {
-                name: info
-                for name, info in fs.find(path, detail=True).items()
-                if not _hidden(name.removeprefix(below))
-            }
-        # one file; a missing one becomes a row, so that a list with one wrong name still runs
+        try:
+            there = fs.exists(path)
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
+                raise
+            there = False
+        if there and fs.isdir(path):
+            yield from _below(fs, path, pattern, unused)
+        elif any(sign in path for sign in "*?[") and not there:
+            yield from _matched(fs, path, pattern, column, unused)
         else:
-            entries = {path: fs.info(path) if fs.exists(path) else {"type": "file", "size": 0}}
-        # A link that leads nowhere becomes a row, as a missing file does.
-        files = {
-            name: info
-            for name, info in entries.items()
-            if info["type"] == "file" or (info.get("islink") and not fs.isdir(name))
-        }
-        if not files:
-            raise ConfigError(
-                f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
-                "such as 'videos/**/*.mp4'."
-            )
-        folders, files = _folders_of_pictures(files)
-        for name, inside in folders.items():
-            url = fs.unstrip_protocol(name) if "://" in pattern else name
-            tags = "".join(tag_of(info) for _, info in sorted(inside.items()))
+            _refuse_unreadable(pattern, lower)
+            # one file; a missing one becomes a row, so that a list with one wrong name still runs
+            info = fs.info(path) if there else {"type": "file", "size": 0}
+            yield from _of_file(fs, path, info, pattern, column, unused)
+
+
+def _refuse_unreadable(name: str, lower: str) -> None:
+    """ConfigError for an archive or a table that is named and that nothing here reads."""
+    if lower.endswith(rules.PACKED):
+        raise ConfigError(
+            f"{name}: packed archives are not read: unpack it, or write its files into a plain "
+            ".tar."
+        )
+    if lower.endswith(rules.OTHER_TABLES):
+        raise ConfigError(f"{name}: tables are read from .csv and .parquet: write one of these.")
+
+
+def _of_file(
+    fs: Any, path: str, info: Any, pattern: str, column: str | None, unused: Unused
+) -> Iterator[Source]:
+    """What one file is or names."""
+    lower = path.lower()
+    if lower.endswith(LISTS + TABLES) and fs.isfile(path):
+        with fs.open(path, "rb") as opened:
+            yield from _listed(_uri(fs, path, pattern), opened, column)
+        return
+    source = _source(fs, path, info, pattern)
+    if lower.endswith(TARS) and source.size:
+        yield from _in_tar(fs, path, source, unused)
+    else:
+        yield source
+
+
+def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Source]:
+    """The videos of a tar, each with what the members of its key say."""
+    with fs.open(path, "rb") as opened:
+        there = members(opened, archive.uri)
+        size = max((member.size for member in there.values()), default=0)
+        empty = True
+        for video in rules.sorted_out(there, unused, lambda one: one.size, f"{archive.uri}#"):
+            empty = False
+            said = []
+            for name, member in video.metadata:
+                opened.seek(member.offset_data)
+                said.append((name, opened.read(min(size, member.size))))
             yield Source(
-                f"{url}/",
-                sum(int(info.get("size") or 0) for info in inside.values()),
-                hashlib.sha256(tags.encode()).hexdigest() if tags else "",
+                f"{archive.uri}#{video.name}",
+                video.file.size,
+                archive.etag,
+                video.file.offset_data,
+                from_members(said),
             )
-        for name, info in files.items():
-            source = Source(
-                fs.unstrip_protocol(name) if "://" in pattern else name,
-                int(info.get("size") or 0),
-                tag_of(info),
-            )
-            if name.endswith(TARS) and source.size:
-                with fs.open(name, "rb") as opened:
-                    yield from _members(source, opened)
+    if empty:
+        unused.add(*rules.EMPTY_TAR, archive.uri)
+
+
+def _below(fs: Any, path: str, pattern: str, unused: Unused) -> Iterator[Source]:
+    """The videos of a folder."""
+    root = path.rstrip("/") + "/"
+    walked = _walk(fs, path, root, unused) if isinstance(fs, LocalFileSystem) else None
+    if walked is None:
+        walked = _found(fs, path, root, unused)
+    files = {name: _source(fs, root + name, info, pattern) for name, info in walked}
+    yield from _chosen(fs, files, pattern, unused, root)
+
+
+def _refuse_data_set(folder: str) -> None:
+    raise ConfigError(
+        f"{folder}: a data set of labels (it holds a {rules.MANIFEST}), not a folder of videos."
+    )
+
+
+def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
+    """(name below the root, info) of every file of a local folder; folders of data sets and links
+    to folders are not entered."""
+    folders, own = [path], set[str]()
+    while folders:
+        folder = folders.pop()
+        entries = _entries(fs, folder, unused)
+        if _is_data_set([str(entry["name"]) for entry in entries]):
+            if folder == path:
+                _refuse_data_set(path)
+            own.add(folder)
+        for entry in entries:
+            name, is_link = str(entry["name"]), bool(entry.get("islink"))
+            if entry["type"] == "directory" and not is_link:
+                folders.append(name)
+                own |= {name} if folder in own else set()
+            elif is_link and fs.isdir(name):
+                unused.add(*rules.LINK, name)
+            elif folder in own:
+                unused.add(*rules.OWN, name)
+            elif entry["type"] == "file" or is_link:
+                yield name.removeprefix(root), entry
             else:
-                yield source
+                unused.add(*rules.SPECIAL, name)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES)
+def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
+    """The same of a folder elsewhere, which is listed at once."""
+    infos = fs.find(path, detail=True)
+    by_folder: dict[str, list[str]] = {}
+    for name in infos:
+        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+    own = tuple(f"{folder}/" for folder, names in by_folder.items() if _is_data_set(names))
+    if root in own:
+        _refuse_data_set(path)
+    for name, info in infos.items():
+        if own and name.startswith(own):
+            unused.add(*rules.OWN, name)
+        elif name.rstrip("/") + "/" != root:  # a marker of the folder itself is no file
+            yield name.removeprefix(root), info
 
 
-def _folders_of_pictures(
-    files: Mapping[str, dict[str, Any]],
-) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """The folders all of whose listed files are pictures, two or more, each with its files; and the
-    other files. A cover beside a video stays a file, and so does a single picture."""
-    by_folder: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, info in files.items():
-        by_folder.setdefault(name.rpartition("/")[0], {})[name] = info
-    folders = {
-        folder: inside
-        for folder, inside in by_folder.items()
-        if len(inside) > 1 and all(map(_is_picture, inside))
+def _entries(fs: Any, folder: str, unused: Unused) -> list[Any]:
+    """What a local folder holds, by name."""
+    try:
+        return sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
+    except PermissionError:
+        unused.add(*rules.CLOSED, folder)
+        return []
+
+
+def _is_data_set(names: Sequence[str]) -> bool:
+    """Whether a folder with these files is one of ours: it holds a dataset.json that is not the
+    metadata of a video."""
+    last = [name.rpartition("/")[2] for name in names]
+    return rules.MANIFEST in last and not any(
+        rules.key(name) == "dataset" and rules.suffix(name) in rules.VIDEO_SUFFIXES for name in last
+    )
+
+
+def _matched(
+    fs: Any, path: str, pattern: str, column: str | None, unused: Unused
+) -> Iterator[Source]:
+    """What a glob finds. A part of it that is a folder as it stands is that folder, and where
+    nothing is found, "[" is a letter."""
+    entries = fs.glob(_literal_folders(fs, path), detail=True)
+    if not entries and "[" in path:
+        entries = fs.glob(path.replace("[", "[[]"), detail=True)
+    infos = {}
+    for name, info in sorted(entries.items()):
+        if info["type"] == "file" or (info.get("islink") and not fs.isdir(name)):
+            infos[name] = info
+        elif info.get("islink"):
+            unused.add(*rules.LINK, name)
+        elif info["type"] == "directory":  # it is a video if it holds pictures
+            below = fs.ls(name, detail=True)
+            infos |= {one["name"]: one for one in below if rules.is_picture(one["name"])}
+        else:
+            unused.add(*rules.SPECIAL, name)
+    if path.lower().endswith(LISTS + TABLES):
+        for name, info in infos.items():
+            yield from _of_file(fs, name, info, pattern, column, unused)
+        return
+    root = os.path.commonpath(infos).rpartition("/")[0] if len(infos) == 1 else ""
+    root = f"{root or (os.path.commonpath(infos) if infos else '')}/".replace("//", "/")
+    files = {
+        name.removeprefix(root): _source(fs, name, info, pattern) for name, info in infos.items()
     }
-    others = {n: info for n, info in files.items() if n.rpartition("/")[0] not in folders}
-    return folders, others
+    yield from _chosen(fs, files, pattern, unused, root)
 
 
-def _hidden(path: str) -> bool:
-    """True for a path below a folder of which a part begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
+def _literal_folders(fs: Any, path: str) -> str:
+    """The glob with the folders that are there by their very names escaped: "d [HD]/*.mp4"."""
+    parts = path.split("/")
+    for end in range(len(parts) - 1, 0, -1):
+        folder = "/".join(parts[:end])
+        if any(sign in folder for sign in "*?[") and fs.isdir(folder):
+            return "/".join([re.sub(r"([*?[])", r"[\1]", folder), *parts[end:]])
+    return path
 
 
-def _members(archive: Source, opened: Any) -> Iterator[Source]:
-    """The videos of a tar, each with what the json and txt members of its key say."""
-    videos: list[tarfile.TarInfo] = []
-    metadata: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(fileobj=opened, mode="r:") as tar:
-            for member in tar:
-                _refuse_odd_member(member, archive.uri)
-                stem, _, suffix = member.name.rpartition(".")
-                if not member.isfile():
-                    continue
-                if suffix.lower() in VIDEO_SUFFIXES:
-                    videos.append(member)
-                elif suffix.lower() in ("json", "txt") and member.size <= MAX_METADATA_BYTES:
-                    text = tar.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
-                    metadata.setdefault(stem, {}).update(_as_metadata(suffix.lower(), text))
-            _refuse_cut(opened, tar.offset)
-    except tarfile.TarError as error:
+def _chosen(
+    fs: Any, files: dict[str, Source], pattern: str, unused: Unused, root: str
+) -> Iterator[Source]:
+    """The videos among the files of a folder or a glob, by their names below `root`; tars are gone
+    through."""
+    if not files:
+        letter = " In a glob, [...] stands for one letter of those in it." if "[" in pattern else ""
+        named = " ".join(["", *unused.lines()])
         raise ConfigError(
-            f"{archive.uri} is not a whole tar ({error}): nothing of it is planned."
-        ) from error
-    if not videos:
-        raise ConfigError(f"{archive.uri}: no member of this tar is a video (mp4, mkv, webm, ...).")
-    name, times = Counter(member.name for member in videos).most_common(1)[0]
-    if times > 1:
-        raise ConfigError(
-            f"{archive.uri} holds {times} members named {name!r}: nothing of it is planned."
+            f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
+            f"such as 'videos/**/*.mp4'.{letter}{named}"
         )
-    for member in videos:
-        stem = member.name.rpartition(".")[0]
-        said = metadata.get(stem) or metadata.get(_key(member.name), {})
+    files, folders = rules.picture_folders(files)
+    for _, pictures in sorted(folders.items()):
+        tags = "".join(source.etag for source in pictures)
         yield Source(
-            f"{archive.uri}#{member.name}",
-            member.size,
-            archive.etag,
-            member.offset_data,
-            to_metadata(said),
+            f"{pictures[0].uri.rpartition('/')[0]}/",
+            sum(source.size for source in pictures),
+            hashlib.sha256(tags.encode()).hexdigest() if tags else "",
         )
+    for video in rules.sorted_out(files, unused, lambda source: source.size, root):
+        if video.name.lower().endswith(TARS) and video.file.size:
+            yield from _in_tar(fs, root + video.name, video.file, unused)
+            continue
+        said = []
+        for name, _ in video.metadata:
+            with fs.open(root + name, "rb") as opened:
+                said.append((name, opened.read(rules.MAX_METADATA_BYTES)))
+        yield replace(video.file, metadata=from_members(said)) if said else video.file
 
 
-def _key(name: str) -> str:
-    """The key that WebDataset gives a member: its name up to the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.partition('.')[0]}"
+def _source(fs: Any, path: str, info: Any, pattern: str) -> Source:
+    return Source(_uri(fs, path, pattern), int(info.get("size") or 0), tag_of(info))
 
 
-def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
-    """ConfigError for what no tar of videos needs, and who unpacks one may be led astray by."""
-    if not (member.isfile() or member.isdir()) or member.issparse():
-        kind = (
-            "a sparse file"
-            if member.issparse()
-            else "a link"
-            if member.islnk() or member.issym()
-            else "a device"
-        )
-        raise ConfigError(
-            f"{archive} holds {member.name!r}, {kind}: refused. Write a tar of plain files."
-        )
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise ConfigError(
-            f"{archive} holds {member.name!r}, a name that points out of it: refused. Write a tar "
-            "of plain names."
-        )
+def _uri(fs: Any, path: str, pattern: str) -> str:
+    return str(fs.unstrip_protocol(path)) if is_url(pattern) else path
 
 
-def _refuse_cut(opened: Any, end: int) -> None:
-    """TarError if no mark of its end stands at `end`, where its members do: `tarfile` takes what it
-    can't read for the end."""
-    opened.seek(end)
-    if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"its members end at byte {end:,}, and no mark of the end is there")
-
-
-def _as_metadata(suffix: str, text: str) -> dict[str, Any]:
-    """The columns that a member says: those of a json object, or the text itself."""
-    if suffix == "txt":
-        return {"txt": text.strip()}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {"json": value}
-
-
-def _listed(name: str, data: bytes, column: str | None) -> Iterator[Source]:
+def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
     """What a list or table names; relative paths are relative to its own folder."""
-    folder = name.rpartition("/")[0] if "://" in name else os.path.dirname(os.path.abspath(name))
-    for i, entry in enumerate(read_entries(name, data, column)):
+    folder = name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
+    for i, entry in enumerate(read_entries(name, opened, column)):
         # so that it becomes a row, as every entry without a video does
         uri = entry.uri or f"{name}#entry {i} is empty"
         refuse_secrets(uri, f"{name}, entry {i}")
-        check_protocol(uri)
+        with contextlib.suppress(UnknownProtocol):  # that entry's row says so
+            check_protocol(uri)
         yield Source(
-            uri if "://" in uri or os.path.isabs(uri) else f"{folder}/{uri}",
+            uri if is_url(uri) or os.path.isabs(uri) else f"{folder}/{uri}",
             0,
             "",
             metadata=entry.metadata,

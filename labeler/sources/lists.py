@@ -14,15 +14,15 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler.sources.metadata import to_metadata
+from labeler.sources.rules import LISTS
 from teachers import ConfigError
 
-LISTS, TABLES = (".txt", ".list"), (".csv", ".parquet")
 URI_COLUMNS = ("uri", "url", "path", "video", "file")
 """Names by which the column of a table is found, in this order."""
 _OF_PANDAS = "__index_level_"
@@ -39,18 +39,18 @@ class ListEntry:
     """JSON object; "" if there is none."""
 
 
-def read_entries(name: str, data: bytes, column: str | None) -> Iterator[ListEntry]:
-    """The entries of the file `name` with the bytes `data`, in its order.
+def read_entries(name: str, opened: BinaryIO, column: str | None) -> Iterator[ListEntry]:
+    """The entries of the file `name`, `opened` for reading, in its order.
 
     Raises:
         ConfigError: it cannot be read as what its name says, or has no column of paths.
     """
-    if name.endswith(LISTS):
-        lines = (line.strip() for line in _text(name, data).split("\n"))
+    if name.lower().endswith(LISTS):
+        lines = (line.strip() for line in _text(name, opened.read()).split("\n"))
         yield from (ListEntry(line) for line in lines if line and not line.startswith("#"))
         return
-    is_text = not name.endswith(".parquet")
-    columns = _of_csv(name, data) if is_text else _of_parquet(name, data)
+    is_text = not name.lower().endswith(".parquet")
+    columns = _of_csv(name, opened.read()) if is_text else _of_parquet(name, opened, column)
     taken = (
         column if column is not None else next((one for one in URI_COLUMNS if one in columns), None)
     )
@@ -83,15 +83,37 @@ def _text(name: str, data: bytes) -> str:
     return text
 
 
-def _of_parquet(name: str, data: bytes) -> dict[str, list[Any]]:
+def _of_parquet(name: str, opened: BinaryIO, column: str | None) -> dict[str, list[Any]]:
     """Its columns, by name."""
     try:
-        table = pq.read_table(io.BytesIO(data))
+        file = pq.ParquetFile(opened)
+        schema = file.schema_arrow
+        named = [one for one in schema.names if not one.startswith(_OF_PANDAS)]
+        taken = column or next((one for one in URI_COLUMNS if one in named), None)
+        if taken in named:
+            _refuse_bytes(name, schema.field(taken))
+        table = file.read(named)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a table ({error}).") from error
-    return {
-        one: table[one].to_pylist() for one in table.column_names if not one.startswith(_OF_PANDAS)
-    }
+    columns = {one: table[one].to_pylist() for one in named}
+    if taken in columns:  # a struct of bytes and path, as Hugging Face writes videos
+        columns[taken] = [
+            one.get("path") if isinstance(one, dict) else one for one in columns[taken]
+        ]
+    return columns
+
+
+def _refuse_bytes(name: str, field: pa.Field) -> None:
+    """ConfigError for a column that holds the videos themselves."""
+    kind = field.type
+    parts = [inner.type for inner in kind] if pa.types.is_struct(kind) else [kind]
+    if any(pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in parts):
+        raise ConfigError(
+            f"{name}: the column {field.name!r} holds the bytes of videos, not paths or URLs: "
+            "write them to files or to a WebDataset tar, or name another column with --column."
+        )
+    if pa.types.is_nested(kind) and "path" not in [inner.name for inner in kind]:
+        raise ConfigError(f"{name}: the column {field.name!r} holds {kind}, not paths or URLs.")
 
 
 def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 plan into the shards.
 
 Whatever people have in their tables must not stop a job: what JSON does not know becomes text
-(dates, decimals) or null (NaN, infinity, what is nested too deep), and addresses lose their
+(dates, decimals) or null (NaN, infinity, bytes, what is nested too deep), and addresses lose their
 passwords and signatures.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler.io.secrets import without_secrets
@@ -29,9 +29,26 @@ def to_metadata(columns: Mapping[str, Any]) -> str:
     return without_secrets(text).encode(errors="replace").decode()
 
 
+def from_members(files: Sequence[tuple[str, bytes]]) -> str:
+    """What the metadata files of a video say, the later ones over the earlier: the columns of a
+    json object, the text of a txt; as `to_metadata`."""
+    columns: dict[str, Any] = {}
+    for name, data in files:
+        text = data.decode(errors="replace")
+        if name.lower().endswith(".txt"):
+            columns["txt"] = text.strip()
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        columns.update(value if isinstance(value, dict) else {"json": value})
+    return to_metadata(columns)
+
+
 def _plain(value: Any, depth: int = 0) -> Any:
     """`value` as JSON knows it."""
-    if value is None or depth > DEEPEST:
+    if value is None or depth > DEEPEST or isinstance(value, bytes | bytearray | memoryview):
         return None
     if isinstance(value, float):
         return value if math.isfinite(value) else None

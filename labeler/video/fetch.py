@@ -1,23 +1,26 @@
 """Fetch: a local file with the bytes of a video, wherever they lie.
 
 A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file, and the
-URL of a folder, which ends with a slash, to a temporary folder. What the
-storage answers decides whose fault it is: a missing or forbidden file is the video's, everything
-else is transient.
+URL of a folder, which ends with a slash, to a temporary folder. What the storage answers decides
+whose fault it is: a missing or forbidden file is the video's, everything else is transient.
 """
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import BinaryIO
-
-import fsspec
+from typing import Any, BinaryIO
 
 from labeler.io.scratch import is_full, scratch_folder
 from labeler.io.secrets import without_secrets
-from labeler.io.storage import check_protocol, file_system, transient_errors
-from labeler.sources.listing import IN_TAR
+from labeler.io.storage import (
+    UnknownProtocol,
+    check_protocol,
+    is_url,
+    parsed,
+    transient_errors,
+)
+from labeler.sources.rules import TARS
 from labeler.video.scan import VideoLimits
 from teachers.errors import TransientError, VideoError
 
@@ -46,7 +49,7 @@ def local_file(
     (offset, size) of "archive.tar#member"."""
     if span is not None:
         return _member(str(source), span, limits, stack)
-    if isinstance(source, Path) or (isinstance(source, str) and "://" not in source):
+    if isinstance(source, Path) or (isinstance(source, str) and not is_url(source)):
         return Path(source)
     if isinstance(source, str) and source.startswith("file://"):
         return Path(source.removeprefix("file://"))
@@ -71,8 +74,7 @@ def local_file(
 
 def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
     """Copy the files that lie at `url` itself, not below it, into `folder`."""
-    check_protocol(url)
-    fs, path = file_system(url.rstrip("/"))
+    fs, path = _storage_of(url.rstrip("/"))
     with transient_errors(f"list {shown(url)}"):
         if not fs.isdir(path):
             raise VideoError("not-found", f"{shown(url)}: there is no such folder.")
@@ -89,14 +91,23 @@ def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
             _download(url + name, file, limits)
 
 
+def _storage_of(url: str) -> tuple[Any, str]:
+    """The storage of an address and the path on it; a VideoError for one that none has."""
+    try:
+        check_protocol(url)
+        return parsed(url)
+    except (UnknownProtocol, ValueError) as unknown:
+        raise VideoError("not-found", f"{shown(url)}: no address that can be read.") from unknown
+
+
 def _member(
     source: str, span: tuple[int, int], limits: VideoLimits, stack: contextlib.ExitStack
 ) -> Path:
     """A temporary file with one member of a tar, read by its place."""
-    archive, _, _ = source.partition(IN_TAR)
+    archive = archive_of(source)
     path = stack.enter_context(scratch_folder()) / "video"
     with path.open("wb") as file:
-        _download(archive + IN_TAR.rstrip("#"), file, limits, span)
+        _download(archive, file, limits, span)
     if path.stat().st_size != span[1]:
         raise VideoError(
             "decode-error",
@@ -106,14 +117,33 @@ def _member(
     return path
 
 
+def archive_of(member: str) -> str:
+    """The tar of "archive.tar#member", which may have a "#" in any part of its name, too."""
+    parts = member.split("#")
+    candidates = ["#".join(parts[:i]) for i in range(1, len(parts))]
+    candidates = [one for one in candidates if one.lower().endswith(TARS)] or [candidates[0]]
+    if len(candidates) == 1:
+        return candidates[0]
+    # the member itself may be named "x.tar#y.mp4", too: what is a file decides
+    return next((one for one in candidates if _is_file(one)), candidates[0])
+
+
+def _is_file(url: str) -> bool:
+    try:
+        fs, path = parsed(url)
+        return bool(fs.isfile(path))
+    except (OSError, ValueError):
+        return False
+
+
 def _download(
     url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None
 ) -> None:
     """Copy what is at `url`, or `span` (offset, size) of it, to `file`."""
     name = shown(url)
-    check_protocol(url)
+    fs, path = _storage_of(url)
     try:
-        with fsspec.open(url, "rb") as remote:
+        with fs.open(path, "rb") as remote:
             remote.seek(span[0] if span else 0)
             left = span[1] if span else None
             claimed = left if left is not None else getattr(remote, "size", None) or 0

@@ -12,6 +12,8 @@ that don't store any (everything, once).
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +31,9 @@ CONTAINERS = (
 )
 """Demuxers that may open a file. Without such a list libav takes a text for a terminal's output,
 and a playlist as leave to open the files that it names."""
+
+NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR, errno.EILSEQ)
+"""What a disk says of a name that no file of it can have."""
 
 PYAV = int(av.__version__.partition(".")[0])
 
@@ -196,6 +201,8 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
 def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:
     """The file opened for demuxing; close it. A VideoError says what it is if it is no video."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise VideoError("not-a-video", f"{path}: a device or a pipe, not a file.")
         with path.open("rb") as file:
             head = file.read(12)
     except FileNotFoundError:
@@ -204,6 +211,10 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
         raise VideoError("forbidden", f"{path}: this user may not read it.") from None
     except IsADirectoryError:
         raise VideoError("not-a-video", f"{path}: it is a folder, not a video file.") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_FILE:
+            raise
+        raise VideoError("not-found", f"{path}: no name of a file ({error}).") from None
     gib = path.stat().st_size / 2**30
     if not head:
         raise VideoError("empty", f"{path}: the file is empty.")

@@ -53,7 +53,10 @@ class Scanned:
 
 def run(config: ScanConfig) -> int:
     """Print the groups of equal videos; 0 whether there are any or not."""
-    sources = list_sources(config.videos, config.column)
+    unused: list[str] = []
+    sources = list_sources(config.videos, config.column, unused)
+    for sentence in unused:
+        say(f"note: {sentence}")
     if config.unique is not None and any(source.span for source in sources):
         raise ConfigError(
             "--unique writes a list of files, and members of a tar are none: scan folders or lists."

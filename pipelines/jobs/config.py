@@ -11,6 +11,7 @@ import tyro
 
 from labeler.clips import ClipConfig, QueryConfig
 from labeler.io.secrets import refuse_secrets
+from labeler.io.storage import is_url
 from labeler.labels import AgreementConfig
 from labeler.labels.teacher_choice import checkpoints
 from labeler.reasons import REASONS
@@ -129,7 +130,7 @@ class LabelConfig:
         """The part that decides which clips, pixels, and queries the data set has."""
         return Frozen(
             sources=tuple(
-                video if "://" in video else os.path.abspath(video) for video in self.videos
+                video if is_url(video) else os.path.abspath(video) for video in self.videos
             ),
             column=self.column,
             words=self.words,

@@ -99,7 +99,10 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     started = time.monotonic()
     storage = Storage(config.out)
     job = Job(url=storage.url, frozen=config.frozen(), agreement=config.agreement)
-    plans = _planned(storage, config, job.frozen)
+    unused: list[str] = []
+    plans = _planned(storage, config, job.frozen, unused)
+    for sentence in unused:
+        yield Note(f"note: {sentence}")
     storage.remove_abandoned_parts("shards")
     remove_abandoned()
     records = latest_records(storage)
@@ -137,11 +140,13 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     )
 
 
-def _planned(storage: Storage, config: LabelConfig, frozen: Frozen) -> list[pd.DataFrame]:
+def _planned(
+    storage: Storage, config: LabelConfig, frozen: Frozen, unused: list[str]
+) -> list[pd.DataFrame]:
     """The plans of the data set; made, if it has none, and settings held against those it was made
-    with."""
+    with. `unused` gets what the sources named and the plan does not hold."""
     plans = read_plans(storage)
-    sources = [] if plans else list_sources(frozen.sources, frozen.column)
+    sources = [] if plans else list_sources(frozen.sources, frozen.column, unused)
     freeze(storage, frozen, version("tapdistill"))
     if not plans:
         create_plan(

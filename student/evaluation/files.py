@@ -13,13 +13,15 @@ from typing import BinaryIO, Literal
 import cv2
 import numpy as np
 
-from labeler.io.storage import file_system, transient_errors
+from labeler.io.storage import file_system, is_url, transient_errors
 from teachers.errors import ShardError
 
 
 def join(url: str, name: str) -> str:
     """The URL of `name` in the folder `url`; of a chain such as zip://folder::s3://bucket/data.zip,
     the first part is the folder."""
+    if not is_url(url):
+        return f"{url.rstrip('/')}/{name}"
     folder, chain, rest = url.partition("::")
     return f"{folder.rstrip('/')}/{name}{chain}{rest}"
 

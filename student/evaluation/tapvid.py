@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from labeler.io.storage import is_url
 from student.clip import TestClip
 from student.evaluation import restricted_pickle
 from student.evaluation.files import decode_image, layout, matching, opened, stacked
@@ -62,7 +63,8 @@ def read_pickle(url: str) -> Iterator[TestClip]:
         for name in list(content):
             yield _clip(content.pop(name), str(name), url)
     elif isinstance(content, (list, tuple)):
-        stem, videos = PurePosixPath(url.partition("::")[0]).stem, list(reversed(content))
+        name = url.partition("::")[0] if is_url(url) else url
+        stem, videos = PurePosixPath(name).stem, list(reversed(content))
         del content
         for number in range(len(videos)):
             yield _clip(videos.pop(), f"{stem}-{number:04d}", url)

@@ -115,7 +115,7 @@ def test_a_tar_without_videos_or_that_is_none_is_refused(tmp_path):
     (tmp_path / "no.tar").write_bytes(b"text" * 300)
     with pytest.raises(ConfigError, match="is not a whole tar"):
         uris(tmp_path / "no.tar")
-    with pytest.raises(ConfigError, match="no member of this tar is a video"):
+    with pytest.raises(ConfigError, match="1 tar holds no video"):
         uris(write_tar(tmp_path / "text.tar", {"a.txt": b"x"}))
 
 

@@ -4,6 +4,7 @@ nested columns, odd values."""
 from __future__ import annotations
 
 import datetime
+import io
 import json
 
 import pandas as pd
@@ -23,7 +24,7 @@ from teachers import ConfigError
 def entries(name: str, data: bytes, column: str | None = None) -> list[tuple[str, object]]:
     return [
         (entry.uri, json.loads(entry.metadata or "{}"))
-        for entry in read_entries(name, data, column)
+        for entry in read_entries(name, io.BytesIO(data), column)
     ]
 
 
@@ -153,10 +154,13 @@ def test_an_entry_without_a_video_is_counted_and_odd_values_stop_no_job(tmp_path
     assert dataset[0].meta["metadata"] == {"score": "inf"}
 
 
-def test_names_that_cannot_be_stored_are_refused_and_named(tmp_path):
+def test_a_name_that_cannot_be_stored_is_a_row_and_named(tmp_path):
     (tmp_path / "caf\udce9.mp4").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"caf\\udce9\.mp4': this name is not UTF-8"):
-        list_sources([str(tmp_path)])
+    write_moving(tmp_path / "a.mp4", seed=0)
+    result = label(config(tmp_path, tmp_path / "out"))
+    assert (result.accounts.videos, result.accounts.done) == (2, 1)
+    row = next(row for record in result.records for row in record.rows)
+    assert (row.reason, "caf\\udce9.mp4#its name is not UTF-8" in row.uri) == ("not-found", True)
 
 
 def test_a_variable_that_is_not_set_names_no_folder():
@@ -169,11 +173,13 @@ def test_a_link_to_nowhere_is_planned_so_that_it_becomes_a_row(tmp_path):
     assert [source.uri for source in list_sources([str(tmp_path)])] == [f"{tmp_path}/a.mp4"]
 
 
-def test_an_address_of_an_unknown_kind_is_refused_before_the_work(tmp_path):
-    (tmp_path / "list.txt").write_text("a.mp4\nnowhere://bucket/a.mp4\n")
-    for named in ("nowhere://bucket/a.mp4", str(tmp_path / "list.txt")):
-        with pytest.raises(ConfigError, match="what fsspec knows"):
-            list_sources([named])
+def test_an_address_of_an_unknown_kind_is_refused_alone_and_a_row_in_a_list(tmp_path):
+    with pytest.raises(ConfigError, match="what fsspec knows"):
+        list_sources(["nowhere://bucket/a.mp4"])
+    (tmp_path / "list.txt").write_text("nowhere://bucket/a.mp4\n" + "x" * 300 + ".mp4\n")
+    assert label(config(tmp_path / "list.txt", tmp_path / "out")).accounts.reasons == {
+        ("video", "not-found"): 2
+    }
 
 
 def test_a_word_that_is_no_address_is_refused_alone_and_a_row_in_a_list(tmp_path):

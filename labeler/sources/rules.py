@@ -1,0 +1,223 @@
+"""Rules: which files of a folder, a tar, or a glob are videos, which belong to one, and which are
+not used; the same wherever the names stand.
+
+    .a.mp4, ._a.mp4, __MACOSX/a.mp4     hidden
+    a.mp4, b.webm                       videos, by what their names end with
+    a.json, a.txt, a.info.json          metadata of the videos of their key
+    a.wav, a.cls                        side files of a video of their key
+    b.json, c.csv, d.jpg                known to be no video
+    a.tar                               gone through, in a folder
+    1.png, 2.png, and nothing else      a folder that is one video
+    f, f.dat                            tried as a video: what is none becomes a row
+
+The key is WebDataset's: the name up to the first dot of its last part. A side file whose name is,
+but for its ending, that of a video belongs to that video only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+TARS = (".tar",)
+LISTS, TABLES = (".txt", ".list"), (".csv", ".parquet")
+_VIDEO = (
+    "mp4 mov m4v mkv webm avi mpg mpeg mpe m2v ts mts m2ts tp vob mod tod ogv ogg ogm flv f4v 3gp "
+    "3g2 wmv asf mxf dv dif gif avif y4m ivf obu h264 264 h265 265 hevc nut divx qt mjpeg mjpg rm "
+    "rmvb"
+)
+VIDEO_SUFFIXES = frozenset(_VIDEO.split())
+PICTURES = ("png", "jpg", "jpeg")
+METADATA_SUFFIXES = ("json", "txt")
+MAX_METADATA_BYTES = 1 << 20
+"""Of a json or txt file; a longer one is not metadata."""
+_NO_VIDEO = (
+    "json jsonl ndjson txt list csv tsv parquet arrow feather xlsx npz npy pt pth pkl safetensors "
+    "jpg jpeg png webp bmp tif tiff heic wav mp3 m4a aac flac opus srt vtt ass sub idx nfo log md "
+    "html htm xml yaml yml toml ini cfg pdf py sh ipynb part tmp ytdl crdownload md5 sha256 "
+    "torrent description"
+)
+SIDE_SUFFIXES = frozenset(_NO_VIDEO.split())
+"""What is known to be no video."""
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+PACKED = (*ARCHIVES, ".zip", ".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4")
+OTHER_TABLES = (".tsv", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx", ".xls")
+MANIFEST = "dataset.json"
+"""What the root of a data set of ours holds."""
+
+
+class Unused:
+    """What a source named and a listing does not use, by sort."""
+
+    def __init__(self) -> None:
+        self._sorts: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, one: str, several: str, example: str) -> None:
+        """Count a file; `one` and `several` are what such files are called."""
+        count, first = self._sorts.get((one, several), (0, example))
+        self._sorts[one, several] = count + 1, first
+
+    def lines(self) -> list[str]:
+        """A sentence for each sort."""
+        return [
+            f"{count:,} {one if count == 1 else several}, such as {example!r}."
+            for (one, several), (count, example) in sorted(self._sorts.items())
+        ]
+
+
+HIDDEN = ("hidden file is not used", "hidden files are not used")
+SIDE = (
+    "file beside a video is not used (neither video nor metadata)",
+    "files beside videos are not used (neither videos nor metadata)",
+)
+NO_VIDEO = (
+    "file is not used, because its ending is of no video",
+    "files are not used, because their endings are of no video",
+)
+LONG = (
+    "metadata file is above 1 MiB and not used",
+    "metadata files are above 1 MiB and not used",
+)
+NOT_READ = ("archive is not read", "archives are not read: unpack them, or write .tar")
+OWN = ("file of a data set of labels is not used", "files of data sets of labels are not used")
+LINK = ("link to a folder is not entered", "links to folders are not entered")
+SPECIAL = ("device or pipe is not used", "devices or pipes are not used")
+CLOSED = ("folder cannot be read", "folders cannot be read")
+TWICE = (
+    "row names a video that another row named: what they say is kept as lists",
+    "rows name videos that other rows named: what they say is kept as lists",
+)
+EMPTY_TAR = ("tar holds no video", "tars hold no video")
+
+
+def key(name: str) -> str:
+    """The key that WebDataset gives a file: its name up to the first dot of its last part."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0] or last}"
+
+
+def stem(name: str) -> str:
+    """The name without its ending."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
+
+
+def suffix(name: str) -> str:
+    """What stands behind the last dot of its last part, in small letters; "" if there is none."""
+    last = name.rpartition("/")[2].lstrip(".")
+    return last.rpartition(".")[2].lower() if "." in last else ""
+
+
+def is_hidden(name: str) -> bool:
+    """True for a path of which a part begins with a dot, or is what macOS packs beside files."""
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+        for part in name.split("/")
+    )
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file may be a frame of a folder of pictures."""
+    return suffix(name) in PICTURES
+
+
+def picture_folders(files: Mapping[str, T]) -> tuple[dict[str, T], dict[str, list[T]]]:
+    """The other files, and the folders all of whose visible files are pictures, two or more. A
+    cover beside a video stays a file, and so does a single picture."""
+    by_folder = _grouped((name for name in files if not is_hidden(name)), _folder)
+    folders = {
+        folder: [files[name] for name in sorted(names)]
+        for folder, names in by_folder.items()
+        if len(names) > 1 and all(map(is_picture, names))
+    }
+    others = {
+        name: file
+        for name, file in files.items()
+        if _folder(name) not in folders or is_hidden(name)
+    }
+    return others, folders
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """A video, and the metadata files that belong to it, the most exact last."""
+
+    name: str
+    file: T
+    metadata: list[tuple[str, T]] = field(default_factory=list)
+
+
+def sorted_out(
+    files: Mapping[str, T], unused: Unused, size: Callable[[T], int], where: str = ""
+) -> Iterator[Found[T]]:
+    """The videos among `files` (name -> whatever it is), by the rules above; `where` is what stands
+    before a name when it is counted as not used."""
+    visible: dict[str, T] = {}
+    for name, file in files.items():
+        if is_hidden(name):
+            unused.add(*HIDDEN, where + name)
+        else:
+            visible[name] = file
+    videos = [name for name in visible if suffix(name) in VIDEO_SUFFIXES]
+    of_stem, of_key = _grouped(videos, stem), _grouped(videos, key)
+    metadata: dict[str, list[tuple[bool, str, T]]] = {}
+    tried = []
+    for name, file in visible.items():
+        ending = suffix(name)
+        if ending in VIDEO_SUFFIXES:
+            continue
+        if name.lower().endswith(TARS):
+            tried.append(name)
+            continue
+        exact = of_stem.get(stem(name))
+        owners = exact or of_key.get(key(name))
+        if owners and ending in METADATA_SUFFIXES:
+            if size(file) > MAX_METADATA_BYTES:
+                unused.add(*LONG, where + name)
+                continue
+            for owner in owners:
+                metadata.setdefault(owner, []).append((exact is not None, name, file))
+        elif owners:
+            unused.add(*SIDE, where + name)
+        elif name.lower().endswith(PACKED):
+            unused.add(*NOT_READ, where + name)
+        elif ending in SIDE_SUFFIXES:
+            unused.add(*NO_VIDEO, where + name)
+        else:
+            tried.append(name)
+    for name in (*videos, *tried):
+        said = sorted(metadata.get(name, []), key=lambda one: one[:2])
+        yield Found(name, visible[name], [(which, file) for _, which, file in said])
+
+
+def _grouped(names: Iterable[str], by: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(by(name), []).append(name)
+    return groups
+
+
+def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What two rows say of one video: a column in which they differ becomes the list of what they
+    say."""
+    both = dict(first)
+    for name, value in second.items():
+        if name not in both:
+            both[name] = value
+        elif isinstance(both[name], Several):
+            if value not in both[name]:
+                both[name] = Several([*both[name], value])
+        elif both[name] != value:
+            both[name] = Several([both[name], value])
+    return both
+
+
+class Several(list[Any]):
+    """Values of several rows; a list of one row is another thing."""
