@@ -30,7 +30,7 @@ _VIDEO = (
     "rmvb"
 )
 VIDEO_SUFFIXES = frozenset(_VIDEO.split())
-PICTURES = ("png", "jpg", "jpeg")
+PICTURES = (".png", ".jpg", ".jpeg")
 METADATA_SUFFIXES = ("json", "txt")
 MAX_METADATA_BYTES = 1 << 20
 """Of a json or txt file; a longer one is not metadata."""
@@ -121,7 +121,7 @@ def is_hidden(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether a file may be a frame of a folder of pictures."""
-    return suffix(name) in PICTURES
+    return name.lower().endswith(PICTURES)
 
 
 def picture_folders(files: Mapping[str, T]) -> tuple[dict[str, T], dict[str, list[T]]]:

@@ -17,6 +17,7 @@ hang after a fork. Decoders hang and crash on some broken files: jobs open video
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -77,7 +78,7 @@ def open_video(
     limits = limits or VideoLimits()
     with contextlib.ExitStack() as stack:
         name, path = shown(source), local_file(source, limits, stack, span)
-        if path.is_dir():
+        if os.path.isdir(path):  # False of a name that no file can have
             with _named(path, name):
                 found = scan_folder(path, limits)
             return VideoReader(

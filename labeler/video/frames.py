@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labeler.sources.listing import PICTURES
+from labeler.sources.rules import PICTURES
 from labeler.video.decode import open_video, resized, target_size
 from labeler.video.live import is_live, open_live
 from labeler.video.pictures import FOLDER_FPS, pictures_in, read_picture

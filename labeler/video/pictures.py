@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from labeler.sources.listing import PICTURES
+from labeler.sources.rules import PICTURES
 from labeler.video.scan import Scan, VideoLimits, check_sizes
 from teachers.errors import VideoError
 from teachers.hashing import file_sha256

@@ -201,7 +201,8 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
 def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:
     """The file opened for demuxing; close it. A VideoError says what it is if it is no video."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise VideoError("not-a-video", f"{path}: a device or a pipe, not a file.")
         with path.open("rb") as file:
             head = file.read(12)
