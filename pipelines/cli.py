@@ -91,7 +91,7 @@ COMMANDS: dict[str, Command] = {
         "pipelines.commands.export",
         "ExportConfig",
         "run",
-        "labels for other tools: TAP-Vid, parquet, Rerun",
+        "labels for other tools: TAP-Vid, parquet, Hugging Face, Rerun",
     ),
     "train": Command(
         "pipelines.commands.train",
@@ -107,6 +107,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "synth": Command(
         "pipelines.commands.synth", "SynthCommand", "run", "procedural video with exact tracks"
+    ),
+    "doctor": Command(
+        "pipelines.commands.doctor",
+        "DoctorConfig",
+        "run",
+        "what is installed, what works here, and what is wrong with it",
     ),
 }
 

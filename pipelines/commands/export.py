@@ -1,5 +1,5 @@
 """tapdistill export: labels for other tools: TAP-Vid pickle or npz, a parquet table of tracks, a
-Rerun recording."""
+folder for Hugging Face, a Rerun recording."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find, names, without_truth
 from labeler.labels.policy import NOT_JUDGED
+from pipelines.exports.hugging_face import FILES, HubWriter
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
@@ -26,7 +27,9 @@ from student.clip import TestClip
 from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
 
-Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "rerun"]
+Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "hf", "rerun"]
+FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": ("*.npz",), "hf": FILES}
+"""Formats that are a folder, and what an export puts there."""
 DEFAULT_POLICY = "medoid"
 MEMORY_SHARE = 0.5
 """A pickle's frames may fill this share of the machine's memory."""
@@ -38,7 +41,8 @@ class ExportConfig:
 
     tapvid-pkl: one pickle, as TAP-Vid's test sets are. tapvid-npz: a folder with an npz per clip,
     as `tapdistill eval --dataset npz` reads. parquet: every teacher's raw tracks and their labels,
-    a row per point and frame. rerun: a recording for the Rerun viewer.
+    a row per point and frame. hf: a folder for Hugging Face, with shards that `datasets` streams, a
+    dataset card, and a Croissant description. rerun: a recording for the Rerun viewer.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
@@ -46,7 +50,7 @@ class ExportConfig:
     to: Format
     """The format."""
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """The file, or for tapvid-npz the folder, to write."""
+    """The file, or for tapvid-npz and hf the folder, to write."""
     policy: str | None = None
     """tapvid only: whose tracks become the truth. medoid (the default), verified, random-verified,
     random-agreeing, random, mean, median, one of another package, or a teacher's name: see
@@ -93,23 +97,23 @@ def run(config: ExportConfig) -> int:
     if config.to == "tapvid-pkl":
         _refuse_too_large(dataset, numbers)
     with _new(config) as part:
-        said = WRITERS[config.to](clips, part, config)
-    size = sum(
-        file.stat().st_size
-        for file in (config.out.glob("*.npz") if config.out.is_dir() else [config.out])
-    )
+        said = WRITERS[config.to](clips, part, config, dataset)
+    files = config.out.rglob("*") if config.out.is_dir() else [config.out]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     say(f"{said}; {size / 1e6:,.1f} MB.")
     say(f"licences: {licence_note(dataset.teacher_infos)}.")
     return 0
 
 
-def _tapvid_pickle(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+def _tapvid_pickle(
+    clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset
+) -> str:
     count = _Count(config)
     write_pickle(count.with_labels(clips), part)
     return count.said()
 
 
-def _tapvid_npz(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+def _tapvid_npz(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset) -> str:
     count = _Count(config)
     part.mkdir()
     for clip in count.with_labels(clips):
@@ -117,7 +121,7 @@ def _tapvid_npz(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
     return count.said()
 
 
-def _parquet(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+def _parquet(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset) -> str:
     written = rows = 0
     with TracksWriter(part) as writer:
         for clip in clips:
@@ -126,7 +130,7 @@ def _parquet(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
     return f"{written:,} clips, {rows:,} rows"
 
 
-def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
+def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset) -> str:
     written = 0
     with RerunWriter(part) as writer:
         for clip in clips:
@@ -135,10 +139,19 @@ def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig) -> str:
     return f"{written:,} clips; `rerun {config.out}` shows them"
 
 
+def _hugging_face(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset) -> str:
+    writer = HubWriter(part, dataset)
+    for clip in clips:
+        writer.write(clip)
+    writer.finish()
+    return f"{len(writer.rows):,} clips; name the licence of the videos in README.md"
+
+
 WRITERS = {
     "tapvid-pkl": _tapvid_pickle,
     "tapvid-npz": _tapvid_npz,
     "parquet": _parquet,
+    "hf": _hugging_face,
     "rerun": _rerun,
 }
 
@@ -184,13 +197,13 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         )
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
-    folder = config.to == "tapvid-npz"
+    folder = config.to in FOLDERS
     if config.out.exists() and config.out.is_dir() != folder:
         raise ConfigError(
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
             f"{'folder' if folder else 'file'}."
         )
-    taken = any(config.out.glob("*.npz")) if folder else config.out.exists()
+    taken = any(_there(config)) if folder else config.out.exists()
     if taken and not config.overwrite:
         raise ConfigError(
             f"--out {config.out}: exists already. Choose another name, or replace it with "
@@ -220,6 +233,12 @@ def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
         )
 
 
+def _there(config: ExportConfig) -> Iterator[Path]:
+    """What an earlier export put into the folder --out."""
+    for pattern in FOLDERS[config.to]:
+        yield from config.out.glob(pattern)
+
+
 @contextmanager
 def _new(config: ExportConfig) -> Iterator[Path]:
     """A name beside --out to write to; what is there takes the place of --out only when it is
@@ -231,8 +250,11 @@ def _new(config: ExportConfig) -> Iterator[Path]:
         yield part
         if part.is_dir():
             out.mkdir(exist_ok=True)
-            for old in out.glob("*.npz"):
-                old.unlink()
+            for old in list(_there(config)):
+                if old.is_dir():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink()
             for file in part.iterdir():
                 file.replace(out / file.name)
         else:

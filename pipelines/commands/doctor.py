@@ -1,0 +1,250 @@
+"""tapdistill doctor: what is installed, what works here, and what is wrong with it.
+
+Every check does the real thing on something small: a clip is encoded and decoded by each decoder, a
+file is written where files will be written, a Ray task runs, an object is written to the storage
+and read back. Its output is what a report of a problem needs, and holds no credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from packaging.requirements import Requirement
+
+from pipelines.terminal.console import console, say
+from teachers import TapdistillError, entries
+from teachers.checkpoints.cache import cached_checkpoint, weights_folder
+
+State = Literal["ok", "note", "PROBLEM"]
+LEAST_FREE_GIB = 2.0
+"""Less room than this for temporary files is worth a note: decoded clips and copies of videos go
+there."""
+WORST_ERROR_LEVELS = 12
+"""How far a decoded frame may be from the encoded one, mean over its pixels, of 255 levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check this installation, and say what is wrong with it; exit code 1 if something is."""
+
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """A Ray cluster that should answer; without, Ray is started on this machine."""
+    ray: bool = True
+    """Whether to try Ray at all; on a login node one may not want to start it."""
+    storage: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+    """A folder or fsspec URL, as s3://bucket/folder: a small file is written there, listed, read,
+    and removed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    about: str
+    text: str
+    state: State = "ok"
+
+
+def run(config: DoctorConfig) -> int:
+    """Print what every check found; 1 if one found a problem."""
+    problems = 0
+    with console.status("checking"):
+        for finding in findings(config):
+            problems += finding.state == "PROBLEM"
+            say(f"{finding.state:<8} {finding.about:<12} {finding.text}")
+    say("nothing is wrong." if not problems else f"problems: {problems}, see above.")
+    return 1 if problems else 0
+
+
+def findings(config: DoctorConfig) -> Iterator[Finding]:
+    """What every check found, in the order of the printed list."""
+    yield from _machine()
+    yield from _packages()
+    yield from _devices()
+    yield from _decoders()
+    yield from _folders()
+    yield from _weights()
+    if config.ray:
+        yield _checked("Ray", lambda: _ray(config.ray_address))
+    if config.storage is not None:
+        url = config.storage
+        yield _checked("storage", lambda: _storage(url))
+
+
+def _checked(about: str, check: Callable[[], str]) -> Finding:
+    """What a check says, or the problem that it raised: any, since whatever goes wrong is what the
+    command was called for."""
+    try:
+        return Finding(about, check())
+    except TapdistillError as error:
+        return Finding(about, str(error), "PROBLEM")
+    except Exception as error:
+        return Finding(about, f"{type(error).__name__}: {error}", "PROBLEM")
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding(
+        "tapdistill",
+        f"{version('tapdistill')}, Python {platform.python_version()} at {sys.executable}",
+    )
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding(
+        "machine",
+        f"{platform.system()} {platform.release()} {platform.machine()}, {cpus} CPUs for this "
+        f"process, {memory:.0f} GiB of memory",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    """The versions of what the package needs, and those that its requirements rule out."""
+    found, wrong = [], []
+    for line in requires("tapdistill") or ():
+        need = Requirement(line)
+        if need.marker and not need.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            here = version(need.name)
+        except PackageNotFoundError:
+            wrong.append(f"{need} is not installed")
+            continue
+        found.append(f"{need.name} {here}")
+        if not need.specifier.contains(here, prereleases=True):
+            wrong.append(f"{need.name} {here} is here, and {need} is needed")
+    yield Finding("packages", ", ".join(found))
+    for text in wrong:
+        yield Finding("packages", f"{text}: pip install {text.split()[0]!r}", "PROBLEM")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "torch is a CPU build" if built is None else f"torch is built for CUDA {built}"
+        yield Finding("GPU", f"none; {why}", "note")
+        return
+    for index in range(torch.cuda.device_count()):
+        yield _checked("GPU", partial(_gpu, index))
+
+
+def _gpu(index: int) -> str:
+    """Multiply on it, and say what it is."""
+    import torch
+
+    ones = torch.ones(64, 64, device=f"cuda:{index}")
+    if float((ones @ ones).sum()) != 64**3:
+        raise TapdistillError(f"GPU {index} multiplies wrongly.")
+    properties = torch.cuda.get_device_properties(index)
+    return (
+        f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA "
+        f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    )
+
+
+def _decoders() -> Iterator[Finding]:
+    """A small clip through the encoder and each decoder."""
+    from labeler.video.decode import Decoder, open_video
+    from labeler.video.encode import encode_clip
+
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    frames = np.stack([np.roll(np.tile(ramp, (48, 1)), 8 * i, axis=1) for i in range(5)])
+    frames = np.repeat(frames[..., None], 3, axis=3)
+
+    def decoded(decoder: Decoder) -> str:
+        with open_video(encode_clip(frames, fps=24), decoder=decoder, unsafe=True) as video:
+            back = video.read(range(len(frames)))
+        error = float(np.abs(back.astype(float) - frames).mean())
+        if back.shape != frames.shape or error > WORST_ERROR_LEVELS:
+            raise TapdistillError(
+                f"a clip of {frames.shape} came back as {back.shape}, {error:.0f} levels off: "
+                "install it again."
+            )
+        return f"reads what the H.264 encoder wrote, {error:.1f} of 255 levels off"
+
+    yield _checked("PyAV", lambda: decoded("pyav"))
+    yield _checked("decord", lambda: decoded("decord"))
+
+
+def _folders() -> Iterator[Finding]:
+    yield _checked("temporary", lambda: _writable(Path(tempfile.gettempdir())))
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
+    if free < LEAST_FREE_GIB:
+        yield Finding(
+            "temporary",
+            f"only {free:.1f} GiB are free: set TMPDIR to a folder with more room",
+            "note",
+        )
+    yield _checked("weights", lambda: _writable(weights_folder()))
+
+
+def _writable(folder: Path) -> str:
+    """Write a file there, making the folder if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"tapdistill")
+            file.flush()
+    except OSError as error:
+        raise TapdistillError(
+            f"{folder} cannot be written: {error.strerror}. Set TMPDIR for temporary files, and "
+            "TAPDISTILL_HOME for weights."
+        ) from error
+    return f"{folder}, {shutil.disk_usage(folder).free / 2**30:,.1f} GiB free"
+
+
+def _weights() -> Iterator[Finding]:
+    here = [
+        entry.name
+        for entry in entries()
+        if entry.shipped or entry.weights == "none needed" or cached_checkpoint(entry.name)
+    ]
+    yield Finding("teachers", f"ready to use: {', '.join(here)}")
+
+
+def _ray(address: str | None) -> str:
+    """A task on the cluster, or on Ray on this machine."""
+    import ray
+
+    from pipelines.engines.ray import connected
+
+    with connected(address, workers=1):
+        node: str = ray.get(ray.remote(num_cpus=0)(platform.node).remote())
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return (
+        f"{ray.__version__}: a task ran on {node}; {total.get('CPU', 0):.0f} CPUs and "
+        f"{total.get('GPU', 0):.0f} GPUs in all"
+    )
+
+
+def _storage(url: str) -> str:
+    """A file there: written once, seen, read, and removed."""
+    from labeler.io import Storage
+
+    storage, name = Storage(url), f"tapdistill-doctor-{uuid.uuid4().hex}"
+    data = os.urandom(1000)
+    written = storage.create(name, data)
+    try:
+        if not written or storage.create(name, b"another"):
+            raise TapdistillError(
+                f"{url}: two writers of one name would both believe that it is theirs; labelling "
+                "jobs need a storage on which only the first succeeds."
+            )
+        if name not in storage.names() or storage.read(name) != data:
+            raise TapdistillError(f"{url}: what was written does not come back.")
+    finally:
+        storage.remove(name)
+    return f"{url}: written, listed, read, and removed; a second writer of a name is refused"
