@@ -50,7 +50,7 @@ class DoctorConfig:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Checkup:
     """What one check found."""
 
     about: str
@@ -62,14 +62,14 @@ def run(config: DoctorConfig) -> int:
     """Print what every check found; 1 if one found a problem."""
     problems = 0
     with console.status("checking"):
-        for finding in findings(config):
-            problems += finding.state == "PROBLEM"
-            say(f"{finding.state:<8} {finding.about:<12} {finding.text}")
+        for found in checks(config):
+            problems += found.state == "PROBLEM"
+            say(f"{found.state:<8} {found.about:<12} {found.text}")
     say("nothing is wrong." if not problems else f"problems: {problems}, see above.")
     return 1 if problems else 0
 
 
-def findings(config: DoctorConfig) -> Iterator[Finding]:
+def checks(config: DoctorConfig) -> Iterator[Checkup]:
     """What every check found, in the order of the printed list."""
     yield from _machine()
     yield from _packages()
@@ -78,38 +78,38 @@ def findings(config: DoctorConfig) -> Iterator[Finding]:
     yield from _folders()
     yield from _weights()
     if config.ray:
-        yield _checked("Ray", lambda: _ray(config.ray_address))
+        yield _tried("Ray", lambda: _ray(config.ray_address))
     if config.storage is not None:
         url = config.storage
-        yield _checked("storage", lambda: _storage(url))
+        yield _tried("storage", lambda: _storage(url))
 
 
-def _checked(about: str, check: Callable[[], str]) -> Finding:
+def _tried(about: str, check: Callable[[], str]) -> Checkup:
     """What a check says, or the problem that it raised: any, since whatever goes wrong is what the
     command was called for."""
     try:
-        return Finding(about, check())
+        return Checkup(about, check())
     except TapdistillError as error:
-        return Finding(about, str(error), "PROBLEM")
+        return Checkup(about, str(error), "PROBLEM")
     except Exception as error:
-        return Finding(about, f"{type(error).__name__}: {error}", "PROBLEM")
+        return Checkup(about, f"{type(error).__name__}: {error}", "PROBLEM")
 
 
-def _machine() -> Iterator[Finding]:
-    yield Finding(
+def _machine() -> Iterator[Checkup]:
+    yield Checkup(
         "tapdistill",
         f"{version('tapdistill')}, Python {platform.python_version()} at {sys.executable}",
     )
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield Finding(
+    yield Checkup(
         "machine",
         f"{platform.system()} {platform.release()} {platform.machine()}, {cpus} CPUs for this "
         f"process, {memory:.0f} GiB of memory",
     )
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Checkup]:
     """The versions of what the package needs, and those that its requirements rule out."""
     found, wrong = [], []
     for line in requires("tapdistill") or ():
@@ -124,21 +124,21 @@ def _packages() -> Iterator[Finding]:
         found.append(f"{need.name} {here}")
         if not need.specifier.contains(here, prereleases=True):
             wrong.append(f"{need.name} {here} is here, and {need} is needed")
-    yield Finding("packages", ", ".join(found))
+    yield Checkup("packages", ", ".join(found))
     for text in wrong:
-        yield Finding("packages", f"{text}: pip install {text.split()[0]!r}", "PROBLEM")
+        yield Checkup("packages", f"{text}: pip install {text.split()[0]!r}", "PROBLEM")
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Checkup]:
     import torch
 
     if not torch.cuda.is_available():
         built = torch.version.cuda
         why = "torch is a CPU build" if built is None else f"torch is built for CUDA {built}"
-        yield Finding("GPU", f"none; {why}", "note")
+        yield Checkup("GPU", f"none; {why}", "note")
         return
     for index in range(torch.cuda.device_count()):
-        yield _checked("GPU", partial(_gpu, index))
+        yield _tried("GPU", partial(_gpu, index))
 
 
 def _gpu(index: int) -> str:
@@ -155,7 +155,7 @@ def _gpu(index: int) -> str:
     )
 
 
-def _decoders() -> Iterator[Finding]:
+def _decoders() -> Iterator[Checkup]:
     """A small clip through the encoder and each decoder."""
     from labeler.video.decode import Decoder, open_video
     from labeler.video.encode import encode_clip
@@ -175,20 +175,20 @@ def _decoders() -> Iterator[Finding]:
             )
         return f"reads what the H.264 encoder wrote, {error:.1f} of 255 levels off"
 
-    yield _checked("PyAV", lambda: decoded("pyav"))
-    yield _checked("decord", lambda: decoded("decord"))
+    yield _tried("PyAV", lambda: decoded("pyav"))
+    yield _tried("decord", lambda: decoded("decord"))
 
 
-def _folders() -> Iterator[Finding]:
-    yield _checked("temporary", lambda: _writable(Path(tempfile.gettempdir())))
+def _folders() -> Iterator[Checkup]:
+    yield _tried("temporary", lambda: _writable(Path(tempfile.gettempdir())))
     free = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
     if free < LEAST_FREE_GIB:
-        yield Finding(
+        yield Checkup(
             "temporary",
             f"only {free:.1f} GiB are free: set TMPDIR to a folder with more room",
             "note",
         )
-    yield _checked("weights", lambda: _writable(weights_folder()))
+    yield _tried("weights", lambda: _writable(weights_folder()))
 
 
 def _writable(folder: Path) -> str:
@@ -206,13 +206,13 @@ def _writable(folder: Path) -> str:
     return f"{folder}, {shutil.disk_usage(folder).free / 2**30:,.1f} GiB free"
 
 
-def _weights() -> Iterator[Finding]:
+def _weights() -> Iterator[Checkup]:
     here = [
         entry.name
         for entry in entries()
         if entry.shipped or entry.weights == "none needed" or cached_checkpoint(entry.name)
     ]
-    yield Finding("teachers", f"ready to use: {', '.join(here)}")
+    yield Checkup("teachers", f"ready to use: {', '.join(here)}")
 
 
 def _ray(address: str | None) -> str:

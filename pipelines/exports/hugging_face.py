@@ -15,7 +15,6 @@ everything is in `details`, as JSON text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment
 
 from labeler.dataset import Clip, Dataset
 from labeler.io import file_sha256
@@ -34,6 +34,7 @@ from teachers.licences import licence_note
 
 SHARD_BYTES = 500 * 10**6
 """A shard is closed once it is larger: small enough to be fetched again, large enough to stream."""
+CARD = Path(__file__).parent / "templates" / "dataset_card.md.j2"
 FILES = ("data", "clips.parquet", "README.md", "croissant.json")
 """What an export consists of."""
 TABLE_COLUMNS = {
@@ -141,108 +142,28 @@ def _name(dataset: Dataset) -> str:
     return dataset.storage.url.rstrip("/").rsplit("/", 1)[-1] or "labels"
 
 
-def _said(dataset: Dataset, table: pd.DataFrame) -> str:
-    return (
-        f"{len(table):,} clips of {table['uri'].nunique():,} videos, {table['frames'].sum():,} "
-        f"frames; {table['queries'].sum():,} tracked points, of which the teachers agree on "
-        f"{table['kept'].sum():,}"
-    )
-
-
 def card(dataset: Dataset, table: pd.DataFrame) -> str:
     """The dataset card: front matter that tells `datasets` where the clips are, then what they are,
     who labelled them, under which licences, and how to read and cite them."""
-    size = "n<1K" if len(table) < 1000 else "1K<n<10K" if len(table) < 10_000 else "n>10K"
-    members_here = dict(MEMBERS)
-    if dataset.unjudged:
-        del members_here[VERDICT]
-    infos = dataset.teacher_infos
-    teachers = "\n".join(
-        f"| `{name}` | {info['architecture']} | {info['licence']} | "
-        f"{(info.get('checkpoint_sha256') or '-')[:12]} |"
-        for name, info in infos.items()
+    absent = VERDICT if dataset.unjudged else None
+    agreements = {json.dumps(record.agreement, sort_keys=True) for record in dataset.records}
+    template = Environment(keep_trailing_newline=True).from_string(CARD.read_text())
+    return template.render(
+        name=_name(dataset),
+        size="n<1K" if len(table) < 1000 else "1K<n<10K" if len(table) < 10_000 else "n>10K",
+        said=(
+            f"{len(table):,} clips of {table['uri'].nunique():,} videos, "
+            f"{table['frames'].sum():,} frames; {table['queries'].sum():,} tracked points, of "
+            f"which the teachers agree on {table['kept'].sum():,}"
+        ),
+        members={name: text for name, text in MEMBERS.items() if name != absent},
+        teachers=dataset.teacher_infos,
+        licences=licence_note(dataset.teacher_infos),
+        version=version("tapdistill"),
+        agreement="; ".join(sorted(agreements)),
+        verifiers=", ".join(dataset.verifiers) or "none",
+        frozen=json.dumps(dataset.manifest["frozen"], indent=1, sort_keys=True),
     )
-    made = "; ".join(
-        sorted({json.dumps(record.agreement, sort_keys=True) for record in dataset.records})
-    )
-    return f"""---
-pretty_name: {json.dumps(_name(dataset))}
-license: other
-task_categories:
-- other
-tags:
-- point-tracking
-- tracking-any-point
-- pseudo-labels
-- webdataset
-size_categories:
-- {size}
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.tar
----
-
-# {_name(dataset)}
-
-Tracks of points in real video, by several trackers, and what they agree on:
-{_said(dataset, table)}.
-
-These are pseudo-labels: nobody labelled by hand, and what all teachers get wrong is wrong here too.
-
-## Read it
-
-```python
-import datasets
-
-clips = datasets.load_dataset("webdataset", data_files="data/*.tar", split="train", streaming=True)
-clip = next(iter(clips.cast_column("mp4", datasets.Video(decode=False))))
-```
-
-Without `cast_column`, `datasets` decodes the clips with torchcodec. The table of clips alone:
-
-    duckdb -c "select uri, count(*) as clips, sum(kept) from 'clips.parquet' group by uri"
-
-## Content
-
-N points, T frames, K teachers. A position is (x, y) in px of the clip; an integer is a pixel
-centre; NaN is unknown.
-
-| member | content |
-|---|---|
-{_rows(members_here)}
-| `<teacher>.npz` | `xy` float32 [N, T, 2]; `visibility`, `confidence` float16 [N, T] |
-
-## Teachers and licences
-
-| teacher | network | licence of its weights | checkpoint, sha256 |
-|---|---|---|---|
-{teachers}
-
-{licence_note(infos)}. The licence of the videos is not known to the tool that wrote this page: name
-it here, and in `license` above, before you publish them.
-
-## How it was made
-
-tapdistill {version("tapdistill")}; agreement {made}; verifier
-{", ".join(dataset.verifiers) or "none"}. Sources, clips, queries, and encoding, as the job froze
-them:
-
-```json
-{json.dumps(dataset.manifest["frozen"], indent=1, sort_keys=True)}
-```
-
-## Cite
-
-The recipe is that of CoTracker3 (Karaev et al., "CoTracker3: Simpler and Better Point Tracking by
-Pseudo-Labelling Real Videos", arXiv 2410.11831). Cite it, the papers of the teachers, and the
-videos.
-"""
-
-
-def _rows(what: Mapping[str, str]) -> str:
-    return "\n".join(f"| `{name}` | {text} |" for name, text in what.items())
 
 
 def croissant(folder: Path, dataset: Dataset, tars: list[str]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import fsspec
 from benchmarks.harness.s3_server import proxy, s3_server
 from pipelines import cli
 from pipelines.commands import doctor
-from pipelines.commands.doctor import DoctorConfig, Finding, findings
+from pipelines.commands.doctor import Checkup, DoctorConfig, checks
 
 
-def problems(config: DoctorConfig) -> list[Finding]:
-    return [finding for finding in findings(config) if finding.state == "PROBLEM"]
+def problems(config: DoctorConfig) -> list[Checkup]:
+    return [found for found in checks(config) if found.state == "PROBLEM"]
 
 
 def test_a_sound_installation_has_no_problem(tmp_path, capsys):
@@ -27,7 +27,7 @@ def test_a_sound_installation_has_no_problem(tmp_path, capsys):
 def test_a_version_that_is_ruled_out_is_a_problem(monkeypatch):
     needs = ["numpy>=99", "no-such-package", "pandas ; extra == 'other'"]
     monkeypatch.setattr(doctor, "requires", lambda name: needs)
-    texts = [finding.text for finding in problems(DoctorConfig(ray=False))]
+    texts = [found.text for found in problems(DoctorConfig(ray=False))]
     assert len(texts) == 2
     assert "numpy>=99 is needed" in " ".join(texts)
     assert "no-such-package is not installed" in " ".join(texts)
@@ -37,7 +37,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path / "file"))
     found = problems(DoctorConfig(ray=False))
-    assert [finding.about for finding in found] == ["weights"]
+    assert [found.about for found in found] == ["weights"]
     assert "TAPDISTILL_HOME" in found[0].text
 
 
@@ -49,8 +49,8 @@ def test_a_decoder_that_returns_other_frames_is_a_problem(monkeypatch):
         decode.VideoReader, "read", lambda self, indices: 255 - read(self, list(indices))
     )
     found = problems(DoctorConfig(ray=False))
-    assert [finding.about for finding in found] == ["PyAV", "decord"]
-    assert all("levels off" in finding.text for finding in found)
+    assert [found.about for found in found] == ["PyAV", "decord"]
+    assert all("levels off" in found.text for found in found)
 
 
 def test_a_bucket_is_written_and_read(monkeypatch):
