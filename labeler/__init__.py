@@ -11,7 +11,11 @@ used.
 
 from typing import TYPE_CHECKING
 
-from teachers.lazy import lazy_names
+from tapdistill import find_own_packages
+
+find_own_packages()
+
+from teachers.lazy import lazy_names  # noqa: E402, now it is ours
 
 if TYPE_CHECKING:
     from labeler.clips.choice import ClipConfig

@@ -8,7 +8,11 @@ Names below are imported when they are first used.
 
 from typing import TYPE_CHECKING
 
-from teachers.lazy import lazy_names
+from tapdistill import find_own_packages
+
+find_own_packages()
+
+from teachers.lazy import lazy_names  # noqa: E402, now it is ours
 
 if TYPE_CHECKING:
     from pipelines.jobs.config import LabelConfig

@@ -8,6 +8,7 @@ dataclass.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ COMMANDS: dict[str, Command] = {
 }
 
 USAGE_ERROR = 2
+BROKEN_PIPE = 128 + 13
+"""As a shell says of what SIGPIPE ended."""
 STORAGE_HELP = (
     "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
     "credentials come from the environment."
@@ -129,7 +132,18 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # read when torch loads: threads that spin make a busy machine 20 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know less than the names of files
+            stream.reconfigure(errors="replace")
+    try:
+        try:
+            code = run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -50,3 +50,44 @@ def test_another_package_that_is_found_first_is_named_in_one_sentence(folder, na
         f"tapdistill: Python finds another package named {name!r} first, in {folder / name}: "
     )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", ["labeler", "student", "pipelines"])
+def test_a_script_in_a_folder_with_packages_of_its_own_finds_ours(folder, first):
+    """The installation is on the path, behind the folder, which has all but one of them."""
+    (folder / first / "__init__.py").unlink()
+    (folder / first).rmdir()
+    code = f"import {first}, teachers; assert not hasattr(teachers, 'MINE'); print({first}.__all__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_that_is_ascii_shows_what_it_can(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tapdistill", "status", "l\u00fcck"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert b"l?ck is not a data set" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m tapdistill label --help | head -1",
+        shell=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("usage:")

@@ -1,25 +1,112 @@
 """Scratch folders: temporary, and cleaned up even after a kill -9.
 
-A folder's name holds its machine, because machines may share a disk for temporary files, and the id
-of its process; `remove_abandoned` removes those of this machine whose process is gone.
+A process that makes scratch folders holds a lock on a file beside them, `tapdistill-<random>.lock`,
+which the kernel drops with the process, however it ends. So who may take the lock may remove the
+folders of that name. Host names and process ids are no identity: containers share both.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import fcntl
 import os
-import re
+import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from teachers.errors import ConfigError
+
+LOCK = ".lock"
+_prefixes: dict[tuple[str, int], tuple[str, int]] = {}
+"""(folder for temporary files, process id) -> prefix of this process there, and its locked file. A
+forked process holds a lock of its own."""
+
 
 def prefix() -> str:
-    """What the names of this process's folders begin with."""
-    return f"tapdistill-{socket.gethostname()}-{os.getpid()}-"
+    """What the names of this process's folders begin with.
+
+    Raises:
+        ConfigError: nothing can be written where temporary files go.
+    """
+    where = _folder_for_temporary_files()
+    key = where, os.getpid()
+    if key not in _prefixes or not Path(where, f"{_prefixes[key][0][:-1]}{LOCK}").exists():
+        while True:
+            name = f"tapdistill-{secrets.token_hex(6)}"
+            descriptor = _locked(Path(where, f"{name}{LOCK}"))
+            if descriptor is not None:
+                break
+        _prefixes[key] = f"{name}-", descriptor
+        atexit.register(_remove_lock, Path(where, f"{name}{LOCK}"), os.getpid())
+    return _prefixes[key][0]
+
+
+def _remove_lock(path: Path, pid: int) -> None:
+    """At the end of the process that made it, not of one forked from it."""
+    if os.getpid() == pid:
+        path.unlink(missing_ok=True)
+
+
+def _folder_for_temporary_files() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no folder for temporary files that can be written ({error.strerror}): set "
+            "TMPDIR to one."
+        ) from error
+
+
+def _locked(path: Path) -> int | None:
+    """A new file at `path`, locked; None if another process took it at this moment."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise ConfigError(
+            f"no temporary file can be written in {path.parent} ({error.strerror}): set TMPDIR to "
+            "a folder that this user may write in."
+        ) from error
+    if try_lock(descriptor) is not False and _is_at(descriptor, path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file: whether it is locked now, by this process; None where the disk knows no
+    locks. The lock is dropped when the file is closed, at the latest by the kernel."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the owner of a locked file is gone. Not where the disk knows no locks, or the file
+    may not be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return try_lock(descriptor) is True and _is_at(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -30,12 +117,15 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_abandoned() -> None:
-    """Remove the scratch folders of processes of this machine that are gone."""
-    name = re.compile(rf"tapdistill-{re.escape(socket.gethostname())}-(\d+)-[^-]*")
-    for folder in Path(tempfile.gettempdir()).glob("tapdistill-*"):
-        owner = name.fullmatch(folder.name)
-        if owner and not is_alive(int(owner[1])):
+    """Remove the scratch folders whose process is gone."""
+    where = Path(_folder_for_temporary_files())
+    for lock in where.glob(f"tapdistill-*{LOCK}"):
+        if not is_abandoned(lock):
+            continue
+        for folder in where.glob(f"{lock.name.removesuffix(LOCK)}-*"):
             shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lock.unlink()
 
 
 def is_full(error: OSError) -> bool:

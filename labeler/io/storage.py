@@ -8,12 +8,12 @@ Nothing here knows what the files mean.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import shutil
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 import labeler.io.s3 as s3
-from labeler.io.scratch import is_alive, is_full
+from labeler.io.scratch import is_abandoned, is_full, try_lock
 from labeler.io.secrets import refuse_secrets, without_secrets
 from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
@@ -158,13 +158,12 @@ class Storage:
             self.fs.rm_file(self.path(name))
 
     def remove_abandoned_parts(self, folder: str) -> None:
-        """Remove half-written files that a killed process of this host left in a local `folder`."""
+        """Remove half-written files that a killed process left in a local `folder`: those that
+        nobody holds a lock on."""
         if not self.local:
             return
-        ours = re.compile(rf".*@{re.escape(socket.gethostname())}-\d+-(\d+){re.escape(PART)}")
         for name in self.names(folder):
-            part = ours.fullmatch(name)
-            if part and not is_alive(int(part[1])):
+            if name.endswith(PART) and is_abandoned(Path(self.path(f"{folder}/{name}"))):
                 self.remove(f"{folder}/{name}")
 
     def _link(self, name: str, data: bytes) -> bool:
@@ -181,11 +180,10 @@ class Storage:
         removed."""
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(
-            f".{target.name}@{socket.gethostname()}-{threading.get_ident()}-{os.getpid()}{PART}"
-        )
+        part = target.with_name(f".{target.name}@{secrets.token_hex(8)}{PART}")
         try:
             with part.open("wb") as out:
+                try_lock(out.fileno())  # until it has its name, or the process is gone
                 if isinstance(content, bytes):
                     out.write(content)
                 else:
@@ -193,7 +191,9 @@ class Storage:
                         shutil.copyfileobj(source, out, 1 << 20)
                 out.flush()
                 os.fsync(out.fileno())
-            yield str(part)
+                if not part.exists():
+                    raise OSError(errno.ESTALE, "somebody removed it while it was written", part)
+                yield str(part)
         finally:
             part.unlink(missing_ok=True)
 

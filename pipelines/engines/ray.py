@@ -25,7 +25,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from pipelines.engines.layout import Layout, lay_out
+from pipelines.engines.ray_surroundings import give_folders, own_packages_first
 from pipelines.wording import counted
 from teachers import (
     FullStorageError,
@@ -51,7 +51,6 @@ from teachers import (
     TransientError,
 )
 
-PACKAGES = ("teachers", "labeler", "student", "pipelines")
 CONNECT_S = 10.0
 """How long a cluster may take to answer at its address."""
 PLACEMENT_TIMEOUT_S = 300.0
@@ -165,11 +164,13 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # as Ray will do by default; it warns until then
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not address:
+        give_folders()
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
             _check_reachable(address)
-            hook = {} if address.startswith("ray://") else _own_packages_first()
+            hook = {} if address.startswith("ray://") else own_packages_first()
             ray.init(address=address, runtime_env={"env_vars": s3.variables(), **hook}, **quiet)
         else:
             cpus = (
@@ -183,7 +184,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
                 num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=store,
-                runtime_env=_own_packages_first() or None,
+                runtime_env=own_packages_first() or None,
                 **quiet,
             )
     except Exception as error:
@@ -195,30 +196,6 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _own_packages_first() -> dict[str, Any]:
-    """A runtime environment in which workers import our packages before those of the driver's
-    current folder, which Ray puts first on their path; {} where that folder has none of these
-    names."""
-    here, root = Path.cwd(), Path(__file__).resolve().parents[2]
-    taken = any((here / file).exists() for name in PACKAGES for file in (name, f"{name}.py"))
-    if here == root or not taken:
-        return {}
-    packages, folder = PACKAGES, str(here)
-
-    # pickled by value, as every nested function: a worker imports nothing of ours before it runs
-    def import_ours() -> None:
-        import importlib
-        import sys
-
-        path = sys.path[:]
-        sys.path[:] = [entry for entry in path if entry not in ("", folder)]
-        for name in packages:
-            importlib.import_module(name)
-        sys.path[:] = path
-
-    return {"worker_process_setup_hook": import_ours}
 
 
 def layout_of_cluster(teachers: int, workers: int | None) -> Layout:

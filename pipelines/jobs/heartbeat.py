@@ -1,7 +1,7 @@
 """Heartbeat: a running job says in its data set that it lives, for `tapdistill status` on another
 machine.
 
-    jobs/<host>-<pid>.json    the last `Snapshot`, written again every half minute, and once when
+    jobs/<host>-<random>.json    the last `Snapshot`, written again every half minute, and once when
                               the job ends
 
 It is news, not truth: what is done stands in the commit records, and a job that cannot write its
@@ -11,6 +11,7 @@ heartbeat works on.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Heartbeat:
     def __init__(self, storage: Storage, metrics: Path | None = None) -> None:
         self._storage, self._metrics = storage, metrics
         self._beat = 0.0
+        self._id = secrets.token_hex(6)  # containers of a host may share process ids
         if metrics is not None:
             try:
                 metrics.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ class Heartbeat:
             self._beat = time.monotonic()
             try:
                 self._storage.replace(
-                    f"{FOLDER}/{snapshot.host}-{snapshot.pid}.json", snapshot.to_json().encode()
+                    f"{FOLDER}/{snapshot.host}-{self._id}.json", snapshot.to_json().encode()
                 )
             except TapdistillError:
                 return  # the job's own reads and writes will say what is wrong with the storage

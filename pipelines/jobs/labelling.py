@@ -20,7 +20,7 @@ from importlib.metadata import version
 import pandas as pd
 
 from labeler.io import Storage
-from labeler.io.scratch import remove_abandoned
+from labeler.io.scratch import remove_abandoned, scratch_folder
 from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
@@ -103,8 +103,9 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     plans = _planned(storage, config, job.frozen, unused)
     for sentence in unused:
         yield Note(f"note: {sentence}")
-    storage.remove_abandoned_parts("shards")
-    remove_abandoned()
+    with scratch_folder():  # before anything is planned: whether there can be one
+        storage.remove_abandoned_parts("shards")
+        remove_abandoned()
     records = latest_records(storage)
     if config.retry:
         plans = yield from _planned_again(storage, config, plans, records)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -159,36 +158,55 @@ def test_names_are_complete_while_others_write(tmp_path):
     assert all("here.json" in listing for listing in listings)
 
 
-def test_what_a_dead_process_left_half_written_is_removed(tmp_path):
-    storage = Storage(str(tmp_path))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = socket.gethostname()
-    ours = f".a.tar@{host}-1-{os.getpid()}.part"
-    elsewhere = [f".a.tar@another-{host}-1-{dead.pid}.part", f".a.tar@{host}-2-1-{dead.pid}.part"]
-    for name in (f".a.tar@{host}-1-{dead.pid}.part", ours, *elsewhere, "a.tar"):
-        storage.create(f"shards/{name}", b"")
-    storage.remove_abandoned_parts("shards")
-    assert storage.names("shards") == sorted([ours, *elsewhere, "a.tar"])
+HOLDS = """
+import sys, time
+from labeler.io.scratch import scratch_folder
+from labeler.io.storage import Storage
+with scratch_folder() as folder, Storage(sys.argv[1])._part("shards/a.tar", b"half") as part:
+    print(folder, part, flush=True)
+    time.sleep(30)
+"""
 
 
-def test_scratch_folders_of_dead_processes_of_this_machine_are_removed(tmp_path, monkeypatch):
-    """Machines may share a disk for temporary files: a folder of another machine is another's,
-    whatever its process id."""
+def holder(tmp_path, **surroundings: str) -> tuple[subprocess.Popen[str], Path, Path]:
+    """A process that has a scratch folder and a half-written file, and those."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path / "data")],
+        env={**os.environ, "TMPDIR": str(tmp_path), **surroundings},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    folder, part = process.stdout.readline().split()
+    return process, Path(folder), Path(part)
+
+
+def test_what_a_process_holds_stays_until_it_is_killed(tmp_path, monkeypatch):
+    """Whatever its host name and its process id say to others: containers share both."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = socket.gethostname()
-    others = {
-        f"tapdistill-another-{dead.pid}-x1",
-        f"tapdistill-{host}-2-{dead.pid}-x1",
-        f"tapdistill-{dead.pid}",
-    }
-    for name in (*others, f"tapdistill-{host}-{dead.pid}-x1"):
-        (tmp_path / name).mkdir()
-    with scratch_folder() as ours:
+    storage = Storage(str(tmp_path / "data"))
+    process, folder, part = holder(tmp_path)
+    with process, scratch_folder() as ours:
         remove_abandoned()
-        assert {path.name for path in tmp_path.iterdir()} == {*others, ours.name}
+        storage.remove_abandoned_parts("shards")
+        assert folder.exists()
+        assert part.exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        remove_abandoned()
+        storage.remove_abandoned_parts("shards")
+        assert not folder.exists()
+        assert not part.exists()
+        assert ours.exists()
+    assert [path.suffix for path in tmp_path.glob("tapdistill-*")] == [".lock"]
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_written_says_what_to_set(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="set TMPDIR to a folder"), scratch_folder():
+        pass
 
 
 def test_a_variable_that_is_not_set_names_no_data_set():

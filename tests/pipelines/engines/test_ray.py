@@ -21,7 +21,8 @@ from labeler.shards.records import latest_records
 from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
-from pipelines.engines.ray import _own_packages_first, note_on_store
+from pipelines.engines.ray import note_on_store
+from pipelines.engines.ray_surroundings import own_packages_first
 from pipelines.jobs.labelling import label
 from teachers import ConfigError
 from tests.support.jobs import ROOT, SLOW, wait_for
@@ -60,10 +61,10 @@ def test_a_worker_finds_our_packages_in_a_folder_with_others_of_these_names(tmp_
     """Ray puts the driver's folder first on a worker's path, then runs what is given here, as it
     comes out of a pickle."""
     monkeypatch.chdir(tmp_path)
-    assert _own_packages_first() == {}
+    assert own_packages_first() == {}
     (tmp_path / "teachers").mkdir()
     (tmp_path / "teachers" / "__init__.py").touch()
-    hook = cloudpickle.dumps(_own_packages_first()["worker_process_setup_hook"])
+    hook = cloudpickle.dumps(own_packages_first()["worker_process_setup_hook"])
     worker = (
         "import pickle, sys; sys.path.insert(0, sys.argv[1]); "
         "pickle.loads(bytes.fromhex(sys.argv[2]))(); "
