@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 import cv2
 from threadpoolctl import threadpool_limits
+
+from teachers.info import TeacherInfo
 
 PINNED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
 
@@ -32,9 +34,14 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before[1])
 
 
-def fingerprint() -> dict[str, str]:
-    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions.
-    Threads are always one."""
+def fingerprint(infos: Mapping[str, TeacherInfo] | None = None) -> dict[str, str]:
+    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions; of
+    teachers on GPUs, these, and how they multiply. Threads are always one."""
+    on_gpu = {
+        f"device of {name}": f"{info.device}, {info.precision or 'float32'}"
+        for name, info in sorted((infos or {}).items())
+        if info.device
+    }
     return {
         "machine": platform.machine(),
         "system": platform.system(),
@@ -43,6 +50,7 @@ def fingerprint() -> dict[str, str]:
         "processor": cv2.getCPUFeaturesLine(),
         "threads": "1",
         **{name: version(name) for name in PINNED if _installed(name)},
+        **on_gpu,
     }
 
 

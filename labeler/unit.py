@@ -244,7 +244,7 @@ def _label(
             clips=with_offsets(clips, shard),
             rows=rows,
             seconds=clock.seconds,
-            fingerprint=fingerprint(),
+            fingerprint=fingerprint(trackers.infos),
         )
         return commit(storage, record, shard)
 
@@ -295,7 +295,11 @@ def _add_teachers(
         "teachers": {**record.teachers, **info_to_meta(missing)},
         "verifier": shipped_version(),
         "rows": rows,
-        "fingerprint": fingerprint(),
+        "fingerprint": {
+            # the devices of teachers that were there before stay
+            **{name: said for name, said in record.fingerprint.items() if "device of " in name},
+            **fingerprint(missing),
+        },
     }
     clips = revise(storage, record, change, **fields)
     while True:

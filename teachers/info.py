@@ -18,6 +18,11 @@ the published training script's call. benchmark: the TAP-Vid protocol of the CoT
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
+Precision = Literal["auto", "float32", "tf32", "bf16"]
+"""How a network multiplies. float32: as it is written. tf32: on a GPU, factors are rounded to 11
+significant bits; sums stay float32. bf16: the parts that can bear it with 8 bits, the others as
+tf32. auto: tf32 on a GPU, float32 elsewhere."""
+
 Preset = Literal["official", "mini"]
 """Which size of a network."""
 
@@ -45,6 +50,10 @@ class TeacherInfo:
     commercial_use: bool | None = None
     """None where it is not known."""
     evidence: str = ""
+    precision: str = ""
+    """How it multiplied, "tf32" or "bf16"; empty: float32."""
+    device: str = ""
+    """The GPU that it computed on, with the versions of its libraries; empty: a CPU."""
 
     @property
     def rule(self) -> VisibleRule:
@@ -71,7 +80,9 @@ class TeacherInfo:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As samples store it; what is empty on a CPU is left out, so that its bytes stay."""
+        stored = asdict(self)
+        return {k: v for k, v in stored.items() if v or k not in ("precision", "device")}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TeacherInfo:
@@ -101,7 +112,15 @@ class TeacherInfo:
         )
 
 
-_TEXTS = ("name", "architecture", "visible_rule", "licence", "evidence")
+_TEXTS = (
+    "name",
+    "architecture",
+    "visible_rule",
+    "licence",
+    "evidence",
+    "precision",
+    "device",
+)
 
 
 class _Former(NamedTuple):

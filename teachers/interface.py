@@ -14,6 +14,7 @@ from __future__ import annotations
 import abc
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -88,7 +89,13 @@ class Teacher(abc.ABC):
         n, t = len(queries), len(frames)
         if n == 0:
             return Tracks.nan(0, t)
-        return checked_answer(self._track(frames, queries, seed), n, t, self.info.name)
+        with self.computing():
+            tracks = self._track(frames, queries, seed)
+        return checked_answer(tracks, n, t, self.info.name)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around everything that it computes; a network sets there how its device multiplies."""
+        return nullcontext()
 
     def stream(self, queries: np.ndarray) -> Stream:
         """Track points through frames that come bit by bit; see `Stream`. Only online teachers can,

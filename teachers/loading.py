@@ -10,7 +10,7 @@ from typing import Any
 
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.errors import ConfigError
-from teachers.info import MODES, Mode
+from teachers.info import MODES, Mode, Precision
 from teachers.interface import Teacher, no_setting
 from teachers.registry import VERIFIERS, entry_of, factory_of, names, own_name
 
@@ -24,6 +24,7 @@ def load(
     checkpoint: str | None = None,
     device: str = "auto",
     mode: Mode = "predictor",
+    precision: Precision = "auto",
     **settings: Any,
 ) -> Teacher:
     """Make a teacher.
@@ -36,6 +37,7 @@ def load(
             by name, and never labels.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         mode: see `teachers.info.Mode`.
+        precision: see `teachers.info.Precision`; of networks alone, others compute as they do.
         **settings: of the architecture, such as `window_px` of "lk".
 
     Raises:
@@ -55,6 +57,8 @@ def load(
             "`teachers.load_verifier` makes it."
         )
     factory = factory_of(known)
+    if precision != "auto" and "precision" in settings_of(factory):
+        settings["precision"] = precision
     if ":" not in known and (shipped := entry_of(known).shipped_checkpoint):
         checkpoint, settings = checkpoint or str(shipped), {"preset": "mini"} | settings
     official = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -28,9 +29,15 @@ from teachers.checkpoints.files import (
     stored_rule,
 )
 from teachers.errors import ConfigError, TeacherError
-from teachers.info import Mode, Preset, TeacherInfo
+from teachers.info import Mode, Precision, Preset, TeacherInfo
 from teachers.interface import Teacher, checked_settings
-from teachers.layers.device import compute_in_bf16, pick_device
+from teachers.layers.device import (
+    compute_in_bf16,
+    describe,
+    multiplying,
+    pick_device,
+    resolved,
+)
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.published import OWN_LICENCE, WeightsFile
 from teachers.settings import require_switch
@@ -49,6 +56,7 @@ class NetworkTeacher(Teacher):
         preset: "official" or "mini", which network; a checkpoint that states its sizes needs none.
         memory: see `Memory`; None takes what suits the network and the device.
         bf16: see `compute_in_bf16`; only for a network that names its `BF16_PARTS`.
+        precision: see `Precision`; "bf16" is the same as `bf16`, where the network can.
     """
 
     architecture: ClassVar[str]
@@ -93,6 +101,7 @@ class NetworkTeacher(Teacher):
         preset: Preset = "official",
         memory: Memory | None = None,
         bf16: bool = False,
+        precision: Precision = "auto",
         **settings: Any,
     ) -> None:
         """Arguments as for `teachers.load`.
@@ -102,7 +111,7 @@ class NetworkTeacher(Teacher):
             CheckpointError: no checkpoint, or not one of this network.
         """
         self.settings = checked_settings(
-            self.settings_type, settings, name, others=("preset", "memory", "bf16")
+            self.settings_type, settings, name, others=("preset", "memory", "bf16", "precision")
         )
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
@@ -113,7 +122,12 @@ class NetworkTeacher(Teacher):
             raise no_weights(name, self.weights)
         config = stored_config(checkpoint, self.presets[preset](**self.variant))
         official = config == self.presets["official"](**self.variant)
-        self.device, self.bf16 = pick_device(device), bf16
+        self.device = pick_device(device)
+        if bf16 and precision not in ("auto", "bf16"):
+            raise ConfigError(f"bf16 = True with precision = {precision!r}: leave one of them out.")
+        can = hasattr(self.network, "BF16_PARTS")
+        self.precision = resolved("bf16" if bf16 else precision, self.device, can)
+        self.bf16 = bf16 = self.precision == "bf16"
         self.memory = memory or (self.cpu_memory if self.device.type == "cpu" else self.gpu_memory)
         self.config = replace(
             config, **{name: getattr(self.settings, name) for name in self.config_settings}
@@ -133,10 +147,15 @@ class NetworkTeacher(Teacher):
             if checkpoint == "random"
             else load_weights(self.model, checkpoint, name),
             settings=stored_settings,
+            precision="" if self.precision == "float32" else self.precision,
+            device=describe(self.device),
         )
         self.model.to(self.device, memory_format=self.memory_format)
         if bf16:
             compute_in_bf16(self.model)
+
+    def computing(self) -> AbstractContextManager[None]:
+        return multiplying(self.precision, self.device)
 
     @abc.abstractmethod
     def _set_up(self, mode: Mode) -> dict[str, Any]:

@@ -14,11 +14,16 @@ frames. A query may lie in a frame that is still to come.
 from __future__ import annotations
 
 import abc
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from teachers.errors import ConfigError
 from teachers.tracks import Tracks, checked_frames, checked_queries
+
+if TYPE_CHECKING:
+    from teachers.interface import Teacher
 
 ENDLESS = 2**24
 """More frames than a stream has, and more px than a frame; float32 counts so far."""
@@ -28,10 +33,12 @@ class Stream(abc.ABC):
     """A subclass says what becomes of new frames, and what of those that are not answered when the
     stream ends."""
 
-    def __init__(self, queries: np.ndarray) -> None:
+    def __init__(self, queries: np.ndarray, teacher: Teacher | None = None) -> None:
         """Args:
         queries: [N >= 1, 3] as for `Teacher.track`; frames count from the first that is pushed.
+        teacher: whose `computing` is around what the stream computes.
         """
+        self._computing = teacher.computing if teacher else nullcontext
         self._queries = checked_queries(queries, (ENDLESS, ENDLESS, ENDLESS, 3))
         if len(self._queries) == 0:
             raise ConfigError("a stream needs at least one query.")
@@ -62,7 +69,8 @@ class Stream(abc.ABC):
                 f"frames of {size[1]} x {size[0]} px in a stream of {self._size[1]} x "
                 f"{self._size[0]} px."
             )
-        tracks = self._advance(frames)
+        with self._computing():
+            tracks = self._advance(frames)
         self._frames += len(frames)
         return tracks
 
@@ -80,7 +88,8 @@ class Stream(abc.ABC):
                 f"after {self._frames} frames ({len(late)} of {len(self._queries)} queries came "
                 "too late)."
             )
-        return self._rest()
+        with self._computing():
+            return self._rest()
 
     @property
     def size(self) -> tuple[int, int]:

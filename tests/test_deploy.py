@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from benchmarks.harness.jobs import STILL, write_moving
+from pipelines.commands.train import TrainCommand
+from pipelines.terminal.flags import parse
 from tests.support.jobs import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -36,7 +38,32 @@ def test_a_script_without_its_variables_says_which(script):
         ["bash", str(script)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert "set VIDEOS to what is to be labelled" in done.stderr
+    first = "DATA to the labels" if "train" in script.name else "VIDEOS to what is to be labelled"
+    assert f"set {first}" in done.stderr
+
+
+def test_the_training_script_starts_a_process_for_each_gpu(tmp_path):
+    """The script itself, with stand-ins that write down what they are called with; the flags are
+    those of the command."""
+    for name, says in (
+        ("scontrol", "printf 'node1\\nnode2\\n'"),
+        ("srun", f'printf "%s\\n" "$@" > {tmp_path}/called'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        **{"DATA": "labels", "OUT": "s3://bucket/round1", "INIT": "given.pth"},
+        **{"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "123", "SLURM_NNODES": "2"},
+        **{"SLURM_GPUS_ON_NODE": "8", "FLAGS": "--precision bf16 --keep 2"},
+    }
+    subprocess.run(["bash", str(DEPLOY / "slurm-train.sh")], env=environment, check=True)
+    called = (tmp_path / "called").read_text().split("\n")[:-1]
+    assert called[:3] == ["torchrun", "--nnodes=2", "--nproc-per-node=8"]
+    assert "--rdzv-endpoint=node1:20123" in called
+    command = parse(TrainCommand, "tapdistill train", called[called.index("train") + 1 :])
+    assert (command.out, command.init, command.keep) == ("s3://bucket/round1", "given.pth", 2)
+    assert (command.student, command.data.data) == ("online", ("labels",))
 
 
 def test_no_script_ends_other_peoples_ray():

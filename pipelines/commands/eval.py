@@ -46,6 +46,7 @@ from student.evaluation.testsets import (
 )
 from teachers import ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks, TransientError
 from teachers.checkpoints.cache import SUFFIXES
+from teachers.info import Precision
 from teachers.loading import settings_of
 from teachers.registry import declared
 
@@ -114,6 +115,9 @@ class EvalCommand:
     label, as they are called for labels."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
+    precision: Precision = "auto"
+    """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
+    parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write a parquet table with a row per tracker and clip."""
 
@@ -224,7 +228,12 @@ def _tracker(text: str, command: EvalCommand) -> Teacher:
         had = settings_of(declared(name))
         grouping = {setting: value for setting, value in grouping.items() if setting in had}
     teacher = teachers.load(
-        name, checkpoint=checkpoint, device=command.device, mode=command.called_in, **grouping
+        name,
+        checkpoint=checkpoint,
+        device=command.device,
+        mode=command.called_in,
+        precision=command.precision,
+        **grouping,
     )
     alone = single and teacher.info.tracks_jointly and "single" not in grouping
     return OneByOne(teacher) if alone else teacher

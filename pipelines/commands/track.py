@@ -35,6 +35,7 @@ from pipelines.tracking.track_file import TrackFile, save_flow, save_tracks
 from pipelines.tracking.trackers import load_tracker
 from pipelines.wording import duration
 from teachers import ConfigError, Mode, Teacher, TransientError
+from teachers.info import Precision
 from teachers.stream import ENDLESS
 from teachers.tracks import checked_queries
 
@@ -69,6 +70,9 @@ class TrackCommand(FramePart):
     predictor=online."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
+    precision: Precision = "auto"
+    """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
+    parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
     seed: int = 0
     """For everything that a tracker draws at random."""
     grid: int | None = None
@@ -271,7 +275,14 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
     names = command.teacher_names
     texts = [f"{names[0]}={command.checkpoint}"] if command.checkpoint else names
     loaded = [
-        load_tracker(text, command.device, command.mode, command.settings, flag="--teacher")
+        load_tracker(
+            text,
+            command.device,
+            command.mode,
+            command.settings,
+            precision=command.precision,
+            flag="--teacher",
+        )
         for text in texts
     ]
     uses = Counter(teacher.info.name for teacher in loaded)

@@ -44,8 +44,8 @@ class TrainCommand(TrainConfig):
 
     RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"
 
-    out: Path
-    """Folder for checkpoints, TensorBoard curves, and student.safetensors."""
+    out: str
+    """Folder, or any fsspec URL, for checkpoints, TensorBoard curves, and student.safetensors."""
     data: Annotated[DataConfig, UNPREFIXED, tyro.conf.AvoidSubcommands]
     schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(
         default_factory=ScheduleConfig.pseudo_label
@@ -53,8 +53,8 @@ class TrainCommand(TrainConfig):
     resume: bool = True
     """Go on from the newest checkpoint in --out; otherwise a folder that has one is refused."""
     workers: int = 1
-    """Processes that train together, started on Ray: on a GPU each where the cluster has them, else
-    on CPUs."""
+    """Processes that train together, started on Ray: on a GPU each where the cluster has any, at
+    most as many as it has; else on CPUs."""
     ray_address: str | None = None
     """Address of a running Ray cluster; without it Ray is started on this machine. With --workers
     above 1 only."""
@@ -96,7 +96,7 @@ def run(command: TrainCommand) -> int:
 
 def run_training(
     config: TrainConfig,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = True,
     watch: Callable[[TrainEvent], None] = lambda event: None,
@@ -109,7 +109,7 @@ def run_training(
 
 def shown(
     config: TrainConfig,
-    out: Path,
+    out: Path | str,
     events: Iterable[TrainEvent | TrainResult],
     processes: int,
     watch: Callable[[TrainEvent], None] = lambda event: None,
@@ -145,7 +145,7 @@ def _run_under_torchrun(command: TrainCommand, config: TrainConfig) -> int:
     return 0
 
 
-def _say_what_is_trained(config: TrainConfig, out: Path, processes: int) -> None:
+def _say_what_is_trained(config: TrainConfig, out: Path | str, processes: int) -> None:
     data = config.data
     sources = (
         [f"{1 - data.synthetic:.0%} from {', '.join(data.data)}"]
@@ -184,7 +184,7 @@ def _print_summary(result: TrainResult) -> None:
     say(f"student: {result.weights}")
 
 
-def _say_what_next(result: TrainResult, out: Path) -> None:
+def _say_what_next(result: TrainResult, out: Path | str) -> None:
     say(
         f"evaluate it with `tapdistill eval --model {result.weights}`; curves: `tensorboard "
         f"--logdir {out}`"

@@ -13,6 +13,9 @@ import teachers
 from labeler.labels.teacher_choice import refuse_untrained
 from teachers import InstallationError, TapdistillError, Teacher, Tracks, TransientError
 from teachers.errors import OWN_FAULTS
+from teachers.info import Precision
+from teachers.loading import settings_of
+from teachers.registry import declared
 
 ATTEMPTS = 3
 """Times that a unit is tried after transient errors, before it is left open."""
@@ -29,12 +32,26 @@ class TeacherSpec:
     name: str
     checkpoint: str | None = None
     device: str = "auto"
+    precision: Precision = "auto"
+
+    @property
+    def on_gpu(self) -> bool:
+        """It computes on a GPU where there is one: a network, or what may be one."""
+        if self.device == "cpu":
+            return False
+        if ":" in self.name or self.name not in teachers.names():
+            return True  # of another package, or a student under a name of its own
+        return "precision" in settings_of(declared(self.name))
 
     def load(self) -> Teacher:
         """The teacher, in the mode that covers every frame. ConfigError for one with random
         weights: noise is never a label."""
         teacher = teachers.load(
-            self.name, checkpoint=self.checkpoint, device=self.device, mode="label"
+            self.name,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            mode="label",
+            precision=self.precision,
         )
         refuse_untrained({self.name: teacher.info})
         return teacher

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.wording import counted
+from teachers.errors import ConfigError
+
+WORKERS_PER_GPU = 16
+"""Unit workers of a GPU, unless the user wants more: each decodes and encodes about a clip in two
+seconds on its CPU, and four official teachers take longer than that for one on any GPU of today.
+More would only hold more clips in memory on nodes with hundreds of cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,10 @@ class Layout:
     group_gpus: float
     limit: int | None
     """Most unit workers that the user wants."""
+    networks: int | None = None
+    """How many of the teachers are networks, which share the group's GPU; None: all."""
+    idle: int = 0
+    """Nodes without a GPU, which a job with networks leaves alone."""
 
     @property
     def cpus(self) -> float:
@@ -31,8 +41,9 @@ class Layout:
 
     @property
     def gpus(self) -> float:
-        """GPUs of each teacher actor."""
-        return _floor(self.group_gpus / self.teachers)
+        """GPUs of each teacher actor that is a network."""
+        networks = self.teachers if self.networks is None else self.networks
+        return _floor(self.group_gpus / networks) if networks else 0.0
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -48,32 +59,47 @@ class Layout:
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        if gpus and self.networks is not None and self.networks < self.teachers:
+            gpus += f" for each of {counted(self.networks, 'network')}"
+        idle = (
+            f"; {counted(self.idle, 'node')} without a GPU not used: label there with the teachers "
+            "that are no networks, or with --device cpu, into the same data set"
+            if self.idle
+            else ""
+        )
         return (
             f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} "
             f"CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
             f"{counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and "
-            f"{counted(self.teachers, 'teacher')} of {self.cpus:g} CPU{gpus}"
+            f"{counted(self.teachers, 'teacher')} of {self.cpus:g} CPU{gpus}{idle}"
         )
 
 
-def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | None) -> Layout:
+def lay_out(
+    nodes: Sequence[tuple[float, float]],
+    teachers: int,
+    workers: int | None,
+    networks: int | None = None,
+) -> Layout:
     """Share a cluster out.
 
-    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those;
-    without, it is one CPU, or more where few `workers` are wanted, and one unit worker.
+    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those,
+    `WORKERS_PER_GPU` at most; without, it is one CPU, or more where few `workers` are wanted, and
+    one unit worker. A job without networks uses the CPUs of every node and reserves no GPU; one
+    with networks uses the nodes that have GPUs.
 
     Args:
         nodes: (CPUs, GPUs) of each.
         teachers: of the job.
         workers: most unit workers, over all groups; None is as many as fit.
+        networks: how many of the teachers compute on a GPU if there is one; None: all.
     """
-    with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1]
+    with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1 and networks != 0]
     if with_gpu:
         group_cpus = _floor(min(cpus / int(gpus) for cpus, gpus in with_gpu))
         groups = sum(int(gpus) for _, gpus in with_gpu)
-        each = max(
-            1, min(int(group_cpus), math.ceil(workers / groups) if workers else int(group_cpus))
-        )
+        most = math.ceil(workers / groups) if workers else WORKERS_PER_GPU
+        each = max(1, min(int(group_cpus), most))
         return Layout(
             groups=groups,
             workers=each,
@@ -81,6 +107,8 @@ def lay_out(nodes: Sequence[tuple[float, float]], teachers: int, workers: int | 
             group_cpus=group_cpus,
             group_gpus=1.0,
             limit=workers,
+            networks=networks,
+            idle=len(nodes) - len(with_gpu),
         )
     sizes = [cpus for cpus, _ in nodes]
     wanted = workers or max(1, int(sum(sizes)))
@@ -109,3 +137,49 @@ def _parts(sizes: Sequence[float], share: float) -> int:
 def _floor(share: float) -> float:
     """Ray counts resources in units of 1/10,000."""
     return math.floor(share * 10_000) / 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankShare:
+    """What one process of a training takes."""
+
+    cpus: float
+    gpus: float
+
+
+def share_of_rank(
+    nodes: Sequence[tuple[float, float]],
+    workers: int,
+    readers: int,
+    device: str,
+    batch: int,
+    at_once: int = 1,
+) -> RankShare:
+    """A GPU for each process where the cluster has them, and CPUs for itself and its readers, as
+    far as the nodes have them.
+
+    Args:
+        nodes: (CPUs, GPUs) of each.
+        workers: processes of the training.
+        readers: of each process.
+        device: "auto", "cpu", or "cuda".
+        batch, at_once: of the training; they say which numbers of processes are possible.
+
+    Raises:
+        ConfigError: fewer GPUs than processes.
+    """
+    gpus = int(sum(int(gpus) for _, gpus in nodes))
+    if device == "cpu" or (device == "auto" and not gpus):
+        sizes = [cpus for cpus, _ in nodes]
+        fitting = [n for n in range(1, 2 + readers) if _parts(sizes, float(n)) >= workers]
+        return RankShare(cpus=float(max(fitting, default=1)), gpus=0.0)
+    if workers > gpus:
+        possible = [n for n in range(1, gpus + 1) if batch % (n * at_once) == 0]
+        instead = f"give --workers {max(possible)}" if possible else "take a node with GPUs"
+        raise ConfigError(
+            f"--workers {workers}: the cluster has {counted(gpus, 'GPU')}, and two processes on "
+            f"one GPU would only wait for each other: {instead} (gradients of the rest of the "
+            "batch are added up), or --device cpu."
+        )
+    least = min(cpus / int(gpus) for cpus, gpus in nodes if gpus >= 1)
+    return RankShare(cpus=float(max(1, min(1 + readers, int(least)))), gpus=1.0)

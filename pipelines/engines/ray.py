@@ -198,7 +198,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
+def layout_of_cluster(specs: Sequence[TeacherSpec], workers: int | None) -> Layout:
     """The layout for the cluster that this process is connected to. TransientError if it has no
     CPUs yet."""
     alive = [
@@ -208,7 +208,8 @@ def layout_of_cluster(teachers: int, workers: int | None) -> Layout:
         raise TransientError(
             "the Ray cluster has no node with CPUs yet: start one, then run the same command again."
         )
-    return lay_out([(node["CPU"], node.get("GPU", 0.0)) for node in alive], teachers, workers)
+    nodes = [(node["CPU"], node.get("GPU", 0.0)) for node in alive]
+    return lay_out(nodes, len(specs), workers, sum(spec.on_gpu for spec in specs))
 
 
 def note_on_store(layout: Layout, clips: ClipConfig) -> str:
@@ -243,11 +244,12 @@ class WorkerGroup:
     def __init__(self, specs: Sequence[TeacherSpec], layout: Layout) -> None:
         self._placement = placement_group([layout.bundle], strategy="STRICT_PACK")
         self._cpus = layout.cpus
-        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus, num_gpus=layout.gpus)(
-            TeacherActor
-        )
+        teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus)(TeacherActor)
         self._teachers = [
-            teacher.options(scheduling_strategy=self._here()).remote(spec) for spec in specs
+            teacher.options(
+                scheduling_strategy=self._here(), num_gpus=layout.gpus if spec.on_gpu else 0
+            ).remote(spec)
+            for spec in specs
         ]
 
     def infos(self) -> list[Any]:

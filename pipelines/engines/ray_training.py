@@ -14,13 +14,17 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from pipelines.engines import ray as engine_ray
+from pipelines.engines.layout import share_of_rank
 from student.training.config import TrainConfig
 from student.training.events import TrainEvent, TrainResult
 from student.training.processes import joined
@@ -41,7 +45,7 @@ class TrainWorker:
             return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
     def train(
-        self, config: TrainConfig, out: Path, resume: bool, rank: int, world: int, address: str
+        self, config: TrainConfig, out: str, resume: bool, rank: int, world: int, address: str
     ) -> Iterator[TrainEvent | TrainResult | TapdistillError]:
         """The events of this rank; an expected error comes as the last of them, because raised it
         would reach the driver in wrappings."""
@@ -54,23 +58,41 @@ class TrainWorker:
 
 @contextlib.contextmanager
 def trained_on_ray(
-    config: TrainConfig, out: Path, resume: bool, workers: int, address: str | None
+    config: TrainConfig, out: Path | str, resume: bool, workers: int, address: str | None
 ) -> Iterator[Iterator[TrainEvent | TrainResult]]:
     """Rank 0's events of a training in `workers` processes, which end with the block.
 
+    Each has a GPU of its own where the cluster has them, and CPUs for its readers; they are placed
+    on as few nodes as can be.
+
     Raises:
+        ConfigError: more workers than GPUs.
         TransientError: no cluster, no room in it, or a lost worker.
         TapdistillError: what `student.training.train.train` raises.
     """
     with engine_ray.connected(address, workers):
-        gpus = ray.cluster_resources().get("GPU", 0) >= workers and config.device != "cpu"
-        actor: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(TrainWorker)
-        actors = [actor.remote() for _ in range(workers)]
+        data = config.data
+        share = share_of_rank(
+            _nodes(), workers, data.readers, config.device, data.batch, data.at_once
+        )
+        if not share.gpus:  # or all of them would take the first GPU that they see
+            config = replace(config, device="cpu")
+        bundle = {"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {})
+        group = placement_group([bundle] * workers, strategy="PACK")
+        actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(TrainWorker)
+        actors = [
+            actor.options(
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=rank
+                )
+            ).remote()
+            for rank in range(workers)
+        ]
         try:
             meeting = _when_placed(actors)[0]
             streams = [
                 one.train.options(num_returns="streaming").remote(
-                    config, Path(os.path.abspath(out)), resume, rank, workers, meeting
+                    config, _everywhere(out), resume, rank, workers, meeting
                 )
                 for rank, one in enumerate(actors)
             ]
@@ -78,6 +100,18 @@ def trained_on_ray(
         finally:
             for one in actors:
                 ray.kill(one)
+            remove_placement_group(group)
+
+
+def _nodes() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of each node that is alive."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in resources]
+
+
+def _everywhere(out: Path | str) -> str:
+    """`out` as processes with another current folder understand it."""
+    return str(out) if "://" in str(out) else os.path.abspath(out)
 
 
 def _when_placed(actors: list[Any]) -> list[str]:

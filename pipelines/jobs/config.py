@@ -22,6 +22,7 @@ from labeler.video.decode import Decoder
 from labeler.video.scan import VideoLimits
 from pipelines.engines.common import DecodeLimits, TeacherSpec
 from teachers import ConfigError
+from teachers.info import Precision
 from teachers.registry import own_name
 
 
@@ -56,6 +57,9 @@ class LabelConfig:
     """Units that the ray engine works on at once; without it, one for each CPU."""
     device: str = "auto"
     """Where teachers run: auto, cpu, cuda."""
+    precision: Precision = "auto"
+    """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
+    parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
     shards: str = "0/1"
     """i/N: do only every N-th unit, starting with unit i (0 to N - 1); for arrays of jobs that have
     no Ray cluster in common."""
@@ -147,6 +151,11 @@ class LabelConfig:
         """How each teacher is made. ConfigError for a --checkpoint that names none of them."""
         files = checkpoints(self.checkpoint, self.teachers)
         return [
-            TeacherSpec(name=name, checkpoint=files.get(name), device=self.device)
+            TeacherSpec(
+                name=name,
+                checkpoint=files.get(name),
+                device=self.device,
+                precision=self.precision,
+            )
             for name in self.teachers
         ]

@@ -251,7 +251,7 @@ def _events(
     at = f"connecting to Ray at {config.ray_address}" if config.ray_address else ""
     yield Note(at or "starting Ray on this machine")
     with engine_ray.connected(config.ray_address, config.workers):
-        layout = engine_ray.layout_of_cluster(len(config.teachers), config.workers)
+        layout = engine_ray.layout_of_cluster(config.specs(), config.workers)
         yield Note(str(layout))
         if short_of_store := engine_ray.note_on_store(layout, config.clips):
             yield Note(short_of_store)

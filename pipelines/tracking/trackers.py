@@ -10,6 +10,7 @@ from typing import Any
 import teachers
 from teachers import CheckpointError, ConfigError, Mode, Teacher
 from teachers.checkpoints.recognise import recognise
+from teachers.info import Precision
 
 
 def load_tracker(
@@ -18,6 +19,7 @@ def load_tracker(
     mode: Mode = "predictor",
     settings: Mapping[str, Any] | None = None,
     *,
+    precision: Precision = "auto",
     flag: str = "--model",
 ) -> Teacher:
     """The tracker that `flag` means: see `name_and_checkpoint`.
@@ -26,7 +28,14 @@ def load_tracker(
         ConfigError: no such name. CheckpointError: no such file, or not of that network.
     """
     name, checkpoint = name_and_checkpoint(text, flag)
-    return teachers.load(name, checkpoint=checkpoint, device=device, mode=mode, **(settings or {}))
+    return teachers.load(
+        name,
+        checkpoint=checkpoint,
+        device=device,
+        mode=mode,
+        precision=precision,
+        **(settings or {}),
+    )
 
 
 def name_and_checkpoint(text: str, flag: str = "--model") -> tuple[str, str | None]:

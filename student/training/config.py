@@ -14,7 +14,7 @@ from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
 from student.training.students import KINDS, STUDENTS, Kind
 from teachers.errors import CheckpointError, ConfigError
-from teachers.info import Preset
+from teachers.info import Precision, Preset
 
 SCRATCH = "scratch"
 FREE = (
@@ -64,8 +64,12 @@ class TrainConfig:
     bf16: bool | None = None
     """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster, and
     only for CoTracker3, as the others need float32."""
-    recompute: bool = True
-    """Recompute activations in the backward pass: less memory, more time."""
+    precision: Precision = "auto"
+    """How the network multiplies. float32; tf32, on a GPU; bf16, as `bf16` says it. auto: as `bf16`
+    says, with tf32 for what stays float32 on a GPU."""
+    recompute: bool | None = None
+    """Recompute activations in the backward pass: less memory, more time. None: on a GPU, if its
+    free memory is too small to keep them; on a CPU always."""
     most_skipped: int = 5
     """Training stops after this many steps in a row without a finite loss."""
     seed: int = 0
@@ -109,6 +113,13 @@ class TrainConfig:
             raise ConfigError(f"student = {self.student!r}: there are {', '.join(KINDS)}.")
         if self.preset not in get_args(Preset):
             raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(get_args(Preset))}.")
+        if self.precision != "auto":
+            if self.bf16 not in (None, self.precision == "bf16"):
+                raise ConfigError(
+                    f"bf16 = {self.bf16} with precision = {self.precision!r}: leave one of them "
+                    "out; --bf16 None takes back what a recipe says."
+                )
+            object.__setattr__(self, "bf16", self.precision == "bf16")
         if self.bf16 and not STUDENTS[self.student].bf16:
             raise ConfigError(
                 f"bf16 = True: a {self.student} student needs float32, or its positions would be "

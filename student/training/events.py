@@ -85,8 +85,9 @@ class TrainResult:
     """How a run ended."""
 
     steps: int
-    weights: Path
-    """The student: a safetensors file that every command takes as a checkpoint."""
+    weights: Path | str
+    """The student: a safetensors file that every command takes as a checkpoint; its URL, if that is
+    where it was asked for."""
     figures: dict[str, float]
     """Of the last evaluation; empty if there was none."""
     samples_skipped: Counter[str]

@@ -57,7 +57,7 @@ def add_gradient(
             batch.frames,
             batch.queries,
             config.iterations,
-            Memory(recompute=config.recompute),
+            Memory(recompute=config.recompute is not False),
         )
         fit = student.finite_clips(answer)
         if not fit.all():  # the cross entropy of such a probability would be an error on a GPU
@@ -90,6 +90,31 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.bf16 is not None:
         return config.bf16
     return device.type == "cuda" and STUDENTS[config.student].bf16
+
+
+KEPT_GIB = {"offline": 28.0, "online": 48.0}
+"""What autograd keeps of a clip of 64 x 384 x 512 px with 384 points and 4 refinements in bfloat16,
+official CoTracker3, without recomputing; in float32 it is 1.9 times as much. Computed, not measured
+on a GPU: docs/log.md, 2026-11-24."""
+ROOM = 1.3
+"""Beside what is kept: what lives inside one operation, and what the allocator cannot use."""
+
+
+def recomputes(config: TrainConfig, device: torch.device) -> bool:
+    """`config.recompute`, or where that is left open, whether the free memory of a GPU is too small
+    to keep the activations of the largest batch that goes through the network together."""
+    if config.recompute is not None:
+        return config.recompute
+    kept = KEPT_GIB.get(config.student)
+    if device.type != "cuda" or kept is None:
+        return True
+    data = config.data
+    pixels = data.frames * data.height * data.width / (64 * 384 * 512)
+    points = data.frames * data.queries * (config.iterations or 4) / (64 * 384 * 4)
+    need = ROOM * kept * data.at_once * max(pixels, points)
+    need *= 1.0 if uses_bf16(config, device) else 1.9
+    free, _ = torch.cuda.mem_get_info(device)
+    return need > free / 2**30
 
 
 def clip_weights(batch: Batch, config: LossConfig, progress: float) -> Tensor:  # [B]

@@ -22,7 +22,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -55,17 +55,18 @@ from student.training.events import (
     TrainEvent,
     TrainResult,
 )
+from student.training.mirror import mirror
 from student.training.processes import ALONE, Processes
 from student.training.running_mean import RunningMean
 from student.training.schedule import Optimiser
-from student.training.step import StepPart, add_gradient
+from student.training.step import StepPart, add_gradient, recomputes
 from student.training.students import STUDENTS, licence_of, weights_file
 from student.training.tensorboard import Curves, strip
 from teachers.checkpoints.files import LICENCE, VISIBLE
 from teachers.errors import CheckpointError, ConfigError, TapdistillError, TeacherError
 from teachers.info import Mode
 from teachers.interface import Teacher
-from teachers.layers.device import pick_device
+from teachers.layers.device import multiplying, pick_device, resolved
 
 STUDENT, BEST = "student", "best"
 CALIBRATION_SEED, CALIBRATION_POINTS = 900_000_000, 128
@@ -73,7 +74,7 @@ CALIBRATION_SEED, CALIBRATION_POINTS = 900_000_000, 128
 
 def train(
     config: TrainConfig,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = True,
     watch: Callable[[TrainEvent], None] = lambda event: None,
@@ -82,7 +83,8 @@ def train(
     """Train until all steps are done.
 
     Args:
-        out: folder for checkpoints, TensorBoard curves, and `student.safetensors`.
+        out: folder, or fsspec URL, for checkpoints, TensorBoard curves, and
+            `student.safetensors`.
         resume: go on from the newest checkpoint in `out`, if there is one; False refuses a folder
             that has one.
         watch: called with everything that happens.
@@ -102,10 +104,22 @@ def train(
 
 
 def training(
-    config: TrainConfig, out: Path, resume: bool, processes: Processes
+    config: TrainConfig, out: Path | str, resume: bool, processes: Processes
 ) -> Generator[TrainEvent | TrainResult, None, None]:
     """`train`, as the events themselves; the result comes last."""
-    yield from _Run(config, out, resume, processes).events()
+    if "://" not in str(out):
+        yield from _Run(config, Path(out), resume, processes).events()
+        return
+    with mirror(str(out), processes.first) as copy:
+        processes.from_first(copy.fetch)
+        for event in _Run(config, copy.folder, resume, processes).events():
+            if isinstance(event, Saved | Evaluated | TrainResult):
+                processes.from_first(copy.send)
+            yield (
+                replace(event, weights=f"{copy.url}/{Path(event.weights).name}")
+                if isinstance(event, TrainResult)
+                else event
+            )
 
 
 def first_network(config: TrainConfig) -> nn.Module:
@@ -132,9 +146,12 @@ class _Run:
     """One call of `training`."""
 
     def __init__(self, config: TrainConfig, out: Path, resume: bool, processes: Processes) -> None:
-        self.config, self.out, self.processes = config, out, processes
+        self.out, self.processes = out, processes
         self.student = STUDENTS[config.student]
         self.device = pick_device(config.device)
+        self.config = config = replace(config, recompute=recomputes(config, self.device))
+        # refuses tf32 on a CPU
+        self.precision = resolved(config.precision, self.device, has_bf16_parts=True)
         self.parts = parts_of_step(config.data, processes.world)
         self.inline = (
             InlineLabels.of(config.data, self.device) if config.data.labels == "inline" else None
@@ -235,9 +252,16 @@ class _Run:
         try:
             for _ in range(self.parts):
                 batch = self._next(stream)
-                part = add_gradient(
-                    self.student, self.model, batch, self.config, self.parts, progress, self.before
-                )
+                with multiplying(self.precision, self.device):
+                    part = add_gradient(
+                        self.student,
+                        self.model,
+                        batch,
+                        self.config,
+                        self.parts,
+                        progress,
+                        self.before,
+                    )
                 keys += batch.keys
                 unfit += part.unfit
                 if part.losses:

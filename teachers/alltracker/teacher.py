@@ -155,7 +155,7 @@ class AllTrackerTeacher(NetworkTeacher):
         size = (frames.shape[1], frames.shape[2])
         values = np.zeros((len(frames), *size, 4), np.float32)
         values[t, ..., 2:] = 1
-        with torch.inference_mode():
+        with self.computing(), torch.inference_mode():
             for index, maps in self._maps(self._clip(frames), t, backward=True):
                 resized = maps.permute(2, 0, 1)[None]
                 if maps.shape[:2] != size:

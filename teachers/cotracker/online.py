@@ -86,7 +86,7 @@ class WindowStream(Stream):
     """Frames are final half a window to a whole one behind the newest."""
 
     def __init__(self, teacher: WindowTeacher, queries: np.ndarray) -> None:
-        super().__init__(queries)
+        super().__init__(queries, teacher)
         self._teacher = teacher
         self._window: int = teacher.model.config.window
         self._chain: WindowChain | None = None

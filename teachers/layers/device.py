@@ -3,18 +3,25 @@
 A network names those parts in `BF16_PARTS`. Everything between them stays float32: positions (bf16
 has 8 significant bits, so it cannot count beyond 256 px), correlations, and TAPIR's matching with
 the features it needs, where two cells that look nearly alike would otherwise change places. bf16 is
-off by default; on a CPU without bf16 instructions it is slower than float32."""
+off by default; on a CPU without bf16 instructions it is slower than float32.
+
+On a GPU, products of float32 matrices and convolutions may round their factors to TF32, which is
+many times faster: `multiplying` says whether, for as long as a network computes."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from teachers.errors import ConfigError
+from teachers.info import Precision
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,6 +38,81 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used here: {reason} Use 'auto', 'cpu', or 'cuda:<number>'."
         ) from error
     return device
+
+
+def resolved(precision: Precision, device: torch.device, has_bf16_parts: bool) -> Precision:
+    """What "auto" is on that device, and "bf16" of a network that has no part for it.
+
+    Raises:
+        ConfigError: no such precision, or tf32 on a CPU.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision = {precision!r}: there are {', '.join(get_args(Precision))}.")
+    on_gpu = device.type == "cuda"
+    if precision == "tf32" and not on_gpu:
+        raise ConfigError(
+            "precision = 'tf32': only GPUs have it, and this runs on a CPU. Take 'auto', which is "
+            "float32 here."
+        )
+    if precision == "auto" or (precision == "bf16" and not has_bf16_parts):
+        return "tf32" if on_gpu else "float32"
+    return precision
+
+
+@contextlib.contextmanager
+def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Inside, float32 factors are rounded to TF32 on a GPU unless `precision` is "float32". Of the
+    whole process, as torch has it; as before afterwards."""
+    if device.type != "cuda":
+        yield
+        return
+    switches = _switches()
+    before = [getattr(place, name) for place, name, *_ in switches]
+    try:
+        for place, name, float32, tf32 in switches:
+            setattr(place, name, float32 if precision == "float32" else tf32)
+        yield
+    finally:
+        for (place, name, *_), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+
+
+def _switches() -> list[tuple[Any, str, Any, Any]]:
+    """Where torch keeps how products and convolutions round: object, attribute, its value for
+    float32, and for TF32. torch 2.9 gave them other names."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    if hasattr(matmul, "fp32_precision"):
+        return [(place, "fp32_precision", "ieee", "tf32") for place in (matmul, cudnn.conv)]
+    return [(place, "allow_tf32", False, True) for place in (matmul, cudnn)]
+
+
+@functools.lru_cache
+def describe(device: torch.device) -> str:
+    """A GPU with what its results depend on: "NVIDIA H100 80GB HBM3, driver 550.54.15, CUDA 12.6,
+    cuDNN 9.5.1"; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    major, minor, patch = (cudnn_version() // 10**n % 100 for n in (4, 2, 0))
+    return (
+        f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}, "
+        f"cuDNN {major}.{minor}.{patch}"
+    )
+
+
+def cudnn_version() -> int:
+    """As cuDNN 9 counts: 90501 is 9.5.1; 0 where there is none."""
+    return torch.backends.cudnn.version() or 0
+
+
+def _driver() -> str:
+    """Version of NVIDIA's kernel module, where the system tells it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return "unknown"
+    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return found[1] if found else "unknown"
 
 
 def compute_in_bf16(network: nn.Module) -> None:

@@ -49,7 +49,7 @@ class TapirStream(Stream):
     what the network sees, not the query."""
 
     def __init__(self, teacher: CausalBootsTapirTeacher, queries: np.ndarray) -> None:
-        super().__init__(queries)
+        super().__init__(queries, teacher)
         self._teacher = teacher
         self._points = torch.zeros(0, dtype=torch.long)
         """Rows of the queries whose frame has come, in that order; what follows is of these

@@ -25,7 +25,7 @@ class TapNextStream(Stream):
     """
 
     def __init__(self, teacher: TapNextTeacher, queries: np.ndarray) -> None:
-        super().__init__(queries)
+        super().__init__(queries, teacher)
         self._teacher = teacher
         self._points: Tensor | None = None
         self._state: State | None = None

@@ -19,7 +19,7 @@ SIZES = (
     *("--frames", "8", "--height", "64", "--width", "64", "--queries", "6"),
     *("--batch", "1", "--iterations", "2", "--device", "cpu"),
 )
-SCRATCH = ("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--no-recompute")
+SCRATCH = ("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--recompute", "False")
 
 
 @pytest.mark.slow
