@@ -201,10 +201,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
 def layout_of_cluster(specs: Sequence[TeacherSpec], workers: int | None) -> Layout:
     """The layout for the cluster that this process is connected to. TransientError if it has no
     CPUs yet."""
-    alive = [
-        node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
-    ]
-    if not alive:
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not (alive := [one for one in resources if one.get("CPU")]):
         raise TransientError(
             "the Ray cluster has no node with CPUs yet: start one, then run the same command again."
         )
@@ -245,11 +243,10 @@ class WorkerGroup:
         self._placement = placement_group([layout.bundle], strategy="STRICT_PACK")
         self._cpus = layout.cpus
         teacher: Any = ray.remote(max_restarts=-1, num_cpus=layout.cpus)(TeacherActor)
+        here, gpus = self._here(), layout.gpus
+        options = [{"scheduling_strategy": here, "num_gpus": gpus * one.on_gpu} for one in specs]
         self._teachers = [
-            teacher.options(
-                scheduling_strategy=self._here(), num_gpus=layout.gpus if spec.on_gpu else 0
-            ).remote(spec)
-            for spec in specs
+            teacher.options(**o).remote(s) for o, s in zip(options, specs, strict=True)
         ]
 
     def infos(self) -> list[Any]:

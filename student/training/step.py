@@ -113,7 +113,10 @@ def recomputes(config: TrainConfig, device: torch.device) -> bool:
     points = data.frames * data.queries * (config.iterations or 4) / (64 * 384 * 4)
     need = ROOM * kept * data.at_once * max(pixels, points)
     need *= 1.0 if uses_bf16(config, device) else 1.9
-    free, _ = torch.cuda.mem_get_info(device)
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+    except (RuntimeError, AssertionError):
+        return True
     return need > free / 2**30
 
 

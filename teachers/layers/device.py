@@ -93,11 +93,12 @@ def describe(device: torch.device) -> str:
     cuDNN 9.5.1"; empty for a CPU."""
     if device.type != "cuda":
         return ""
+    try:
+        name = torch.cuda.get_device_name(device)
+    except (RuntimeError, AssertionError):
+        name = "a GPU without a name"
     major, minor, patch = (cudnn_version() // 10**n % 100 for n in (4, 2, 0))
-    return (
-        f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}, "
-        f"cuDNN {major}.{minor}.{patch}"
-    )
+    return f"{name}, driver {_driver()}, CUDA {torch.version.cuda}, cuDNN {major}.{minor}.{patch}"
 
 
 def cudnn_version() -> int:
