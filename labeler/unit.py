@@ -53,6 +53,8 @@ class Job:
     """The data set."""
     frozen: Frozen
     agreement: AgreementConfig
+    judge: bool = True
+    """Let the shipped verifier judge every clip."""
 
 
 class Trackers(Protocol):
@@ -145,7 +147,9 @@ def do_unit(
                     yield UnitDone(unit.number, record.revision)
                     return
                 try:
-                    done = yield from _add_teachers(storage, record, unit, trackers, tracked)
+                    done = yield from _add_teachers(
+                        storage, job.judge, record, unit, trackers, tracked
+                    )
                 except ShardError:
                     newest = latest(storage, unit.number)
                     if newest is None or newest.revision == record.revision:
@@ -219,9 +223,11 @@ def _label(
                     continue
                 sample = _labelled(item, results, trackers.infos, job.agreement)
                 clock.lap("agreement and writing")
-                verdict = judged(item.frames, sample.queries, sample.tracks, sample.rules)
-                clock.lap("verifier")
-                sample = proven(replace(sample, verdict=verdict))
+                if job.judge:
+                    verdict = judged(item.frames, sample.queries, sample.tracks, sample.rules)
+                    sample = replace(sample, verdict=verdict)
+                    clock.lap("verifier")
+                sample = proven(sample)
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
@@ -239,7 +245,7 @@ def _label(
             **tar_of(unit.number, 0, shard),
             teachers=info_to_meta(trackers.infos),
             agreement=asdict(job.agreement),
-            verifier=shipped_version(),
+            verifier=shipped_version() if job.judge else None,
             videos=videos,
             clips=with_offsets(clips, shard),
             rows=rows,
@@ -250,10 +256,17 @@ def _label(
 
 
 def _add_teachers(
-    storage: Storage, record: Record, unit: Unit, trackers: Trackers, tracked: Tracked
+    storage: Storage,
+    judge: bool,
+    record: Record,
+    unit: Unit,
+    trackers: Trackers,
+    tracked: Tracked,
 ) -> Generator[Event, None, bool]:
     """Track the stored clips with the teachers that the unit lacks, and commit the next revision;
-    False as in `_label`."""
+    False as in `_label`. A unit that was judged is judged again whatever `judge` says: a verdict is
+    about all of its teachers."""
+    judge = judge or record.verifier is not None
     missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
     config = AgreementConfig(**record.agreement)
     rows = list(record.rows)
@@ -287,13 +300,15 @@ def _add_teachers(
             config,
             changed.evidence,
         )
-        verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
+        verdict = None
+        if judge:
+            verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
         changed = proven(replace(changed, labels=labels, verdict=verdict))
         return changed, updated(parts, members(replace(changed, tracks=new)))
 
     fields = {
         "teachers": {**record.teachers, **info_to_meta(missing)},
-        "verifier": shipped_version(),
+        "verifier": shipped_version() if judge else None,
         "rows": rows,
         "fingerprint": {
             # the devices of teachers that were there before stay

@@ -73,7 +73,7 @@ def make_labels(experiment: Experiment, world: World, names: tuple[str, ...]) ->
             partial = file.with_suffix(".part")
             partial.write_bytes(encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
             partial.rename(file)
-    return _labelled(experiment, world, "labels", names, ())
+    return _labelled(experiment, world, "labels", names)
 
 
 def make_oracle(experiment: Experiment, world: World) -> str:
@@ -98,7 +98,9 @@ def make_oracle(experiment: Experiment, world: World) -> str:
             seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
             np.savez(file, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
     oracle = f"{Oracle.__module__}:{Oracle.__name__}"
-    return _labelled(experiment, world, "labels-oracle", (oracle,), (f"{oracle}={folder}",))
+    files = (f"{oracle}={folder}",)
+    # its policy asks no verifier
+    return _labelled(experiment, world, "labels-oracle", (oracle,), files, judge=False)
 
 
 def _labelled(
@@ -106,7 +108,8 @@ def _labelled(
     world: World,
     name: str,
     names: tuple[str, ...],
-    checkpoint: tuple[str, ...],
+    checkpoint: tuple[str, ...] = (),
+    judge: bool = True,
 ) -> str:
     folder = experiment.folder(world)
     job = LabelConfig(
@@ -114,6 +117,7 @@ def _labelled(
         out=str(folder / name),
         teachers=names,
         checkpoint=checkpoint,
+        judge=judge,
         engine="local",
         device="cpu",
         clips=ClipConfig(frames=WORLDS[world].frames, strides=(1,), clips_per_video=1),

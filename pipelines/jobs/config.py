@@ -49,6 +49,8 @@ class LabelConfig:
     label is kept."""
     checkpoint: tuple[str, ...] = ()
     """Weights of a teacher, as NAME=FILE; may be given several times."""
+    judge: bool = True
+    """Let the verifier judge every clip. Without: `tapdistill relabel` can do so later."""
     engine: Literal["ray", "local"] = "ray"
     """ray: all cores of this machine, or a cluster. local: this process, without Ray."""
     ray_address: str | None = None

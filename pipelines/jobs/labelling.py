@@ -98,7 +98,9 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     """`label`, as the events themselves; the generator returns the result."""
     started = time.monotonic()
     storage = Storage(config.out)
-    job = Job(url=storage.url, frozen=config.frozen(), agreement=config.agreement)
+    job = Job(
+        url=storage.url, frozen=config.frozen(), agreement=config.agreement, judge=config.judge
+    )
     unused: list[str] = []
     plans = _planned(storage, config, job.frozen, unused)
     for sentence in unused:
@@ -269,11 +271,11 @@ def _notes(
             f"note: the labels of {other} units were made with other agreement settings; "
             "`tapdistill relabel` makes them equal."
         )
-    older = sum(record.verifier != shipped_version() for record in records)
-    if older:
+    other_verifier = [record for record in records if record.verifier != shipped_version()]
+    if other_verifier and config.judge:
         yield Note(
-            f"note: {older} units were judged by another verifier, or by none; `tapdistill "
-            "relabel` makes them equal."
+            f"note: {len(other_verifier)} units were judged by another verifier, or by none; "
+            "`tapdistill relabel` makes them equal."
         )
     if records:
         yield from _changed_sources(plans, config)

@@ -63,6 +63,8 @@ def test_the_oracle_labels_the_same_clips_with_no_track_farther_from_the_truth(d
         oracle = oracles[sample.key].tracks["oracle"]
         np.testing.assert_allclose(error(oracle, truth), nearest, atol=0.02)
         compared += 1
+        assert oracles[sample.key].verdict is None  # which nobody would ask
+        assert sample.verdict is not None
     assert compared == len(oracles) == done.clips
 
 

@@ -23,6 +23,7 @@ from labeler.labels.agreement import AgreementConfig
 from labeler.shards import tables
 from labeler.shards.plan import read_plans
 from labeler.shards.records import latest_records, read_record
+from labeler.shards.revisions import relabel
 from labeler.shards.tar import read_samples
 from labeler.video.encode import decode_clip
 from pipelines.jobs.labelling import label
@@ -63,6 +64,23 @@ def test_a_finished_job_run_again_does_nothing(dataset):
 def test_another_run_gives_the_same_bytes(dataset, videos, tmp_path):
     label(config(videos, tmp_path))
     assert tars(tmp_path) == tars(dataset.folder)
+
+
+def test_what_no_verifier_judged_can_be_judged_later(dataset, videos, tmp_path):
+    label(config(videos, tmp_path, teachers=(STILL,), judge=False))
+    label(config(videos, tmp_path, judge=False))  # a teacher is added
+    storage = Storage(str(tmp_path))
+    assert [record.verifier for record in latest_records(storage)] == [None] * 3
+    assert all(sample.verdict is None for sample in open_dataset(str(tmp_path)))
+    for record in latest_records(storage):
+        assert relabel(storage, record, AgreementConfig())
+    assert findings(tmp_path) == []
+    at_once = {sample.key: sample for sample in open_dataset(str(dataset.folder))}
+    for sample in open_dataset(str(tmp_path)):
+        for name in ("right", "hidden"):
+            np.testing.assert_array_equal(
+                getattr(sample.verdict, name), getattr(at_once[sample.key].verdict, name)
+            )
 
 
 def test_a_job_on_another_file_system_gives_the_same_bytes(dataset, videos):
