@@ -11,7 +11,6 @@ from labeler.labels.policies import Policy, find
 from labeler.labels.trust import TrustConfig
 from student.synth.scene import SynthConfig
 from student.training.interface import Visibility
-from student.training.losses import LossConfig, TapirLossConfig
 from student.training.students import Kind
 from teachers import ConfigError
 
@@ -47,16 +46,10 @@ class Learner:
     share: float = 1.0
     """Of the experiment's steps."""
     iterations: int | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
 
 
 LEARNERS: Mapping[StudentName, Learner] = {
-    "tapir-mini": Learner(
-        kind="tapir",
-        learning_rate=1e-4,
-        visibility="consensus",
-        loss=LossConfig(tapir=TapirLossConfig(position=0.8, huber_px=0.25)),
-    ),
+    "tapir-mini": Learner(kind="tapir", learning_rate=1e-4, visibility="consensus"),
     "cotracker3-offline-mini": Learner(
         kind="offline", learning_rate=2e-4, visibility="consensus", share=0.3, iterations=3
     ),
@@ -119,20 +112,9 @@ class Experiment:
         """The experiment that is really done."""
         if not self.quick:
             return self
-        return replace(
-            self,
-            worlds=self.worlds[:1],
-            seeds=1,
-            steps=2,
-            batch=1,
-            crop=64,
-            frames=8,
-            queries=24,
-            clips=2,
-            test_clips=2,
-            workers=1,
-            quick=False,
-        )
+        lessons = {"seeds": 1, "steps": 2, "batch": 1, "crop": 64, "frames": 8, "queries": 24}
+        videos = {"clips": 2, "test_clips": 2, "workers": 1}
+        return replace(self, worlds=self.worlds[:1], quick=False, **lessons, **videos)
 
     def folder(self, world: World) -> Path:
         return self.out / world

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.policies.config import LEARNERS, Experiment, StudentName, World
 from labeler.labels.policies import Policy
-from student.data.config import DataConfig
-from student.training.config import TrainConfig
-from student.training.schedule import ScheduleConfig
+from pipelines.commands.train import recipe
+from student.training.losses import LossConfig
 from student.training.train import train
 
 
@@ -27,17 +26,22 @@ class Lesson:
 
 
 def taught(experiment: Experiment, lesson: Lesson) -> Path:
-    """The weights after a training; one that was interrupted goes on."""
+    """The weights after a training by the recipe of the mini TAPIR, but for what the experiment
+    sets; one that was interrupted goes on."""
     learner, folder = LEARNERS[lesson.student], experiment.folder(lesson.world)
+    out = folder / "students" / str(lesson)
+    base = recipe("tapir_mini", out=out).training()
     oracle = lesson.policy == "oracle"
     steps = max(1, round(learner.share * experiment.steps))
-    config = TrainConfig(
+    config = replace(
+        base,
         student=learner.kind,
         init=lesson.student,
         visibility=learner.visibility,
         iterations=learner.iterations,
-        loss=learner.loss,
-        data=DataConfig(
+        loss=base.loss if learner.kind == base.student else LossConfig(),
+        data=replace(
+            base.data,
             data=(str(folder / ("labels-oracle" if oracle else "labels")),),
             # the oracle is the only teacher of its data set
             policy="random" if oracle else lesson.policy,
@@ -48,22 +52,17 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
             queries=max(1, experiment.queries // 3),
             batch=experiment.batch,
             at_once=experiment.batch,
-            photometric=0.5,
         ),
-        schedule=ScheduleConfig(
+        schedule=replace(
+            base.schedule,
             steps=steps,
             learning_rate=learner.learning_rate,
-            weight_decay=1e-2,
-            clip_norm=1.0,
-            warm_up=0.05,
-            spare_steps=0,
             ema=max(2, min(100, steps // 6)),
         ),
-        recompute=False,
         seed=lesson.seed,
         device="cpu",
         checkpoint_every=25,
         picture_every=10**9,
         keep=1,
     )
-    return train(config, folder / "students" / str(lesson)).weights
+    return train(config, out).weights

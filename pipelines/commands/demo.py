@@ -31,25 +31,23 @@ from labeler.fingerprint import one_thread
 from labeler.io import file_sha256
 from labeler.labels import AgreementConfig, Sample
 from labeler.labels.policies import POLICIES
+from labeler.labels.trust import TrustConfig
 from labeler.show import draw_tracks, rainbow
 from labeler.show.draw import enlargement, side_by_side
 from labeler.show.player import Extra
 from labeler.video import decode_clip, encode_clip
 from pipelines.commands.label import run_labelling
-from pipelines.commands.train import run_training
+from pipelines.commands.train import recipe, run_training
 from pipelines.jobs.config import LabelConfig
 from pipelines.reports.dataset import write_report
 from pipelines.reports.measures import measure
 from pipelines.reports.page import ScoreTable
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import load_tracker
-from student.data.config import DataConfig
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
 from student.evaluation.labels import BEST, LABEL_FIGURES, LABEL_SHARES, score_policy
 from student.synth.scene import SynthClip, SynthConfig, generate
 from student.training.config import TrainConfig
-from student.training.losses import LossConfig, TapirLossConfig
-from student.training.schedule import ScheduleConfig
 from teachers import CheckpointError, ConfigError, Teacher, Tracks, TransientError
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.checkpoints.pull import pull
@@ -292,49 +290,28 @@ def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTab
 
 
 STUDENT, STUDENT_START = "student", "tapir-mini"
-
-STUDENT_HEIGHT, STUDENT_WIDTH, STUDENT_FRAMES, STUDENT_POINTS = 128, 128, 16, 64
-
-STUDENT_STEPS, STUDENT_LEARNING_RATE = 16, 1e-4
+STUDENT_STEPS = 16
 
 
-def student_training(labels: str) -> TrainConfig:
-    """Half a minute on the shards at `labels` alone. Visibility stays what the network says before
-    training: a few clips can teach where a point is, not what hides it."""
-    data = DataConfig(
-        data=(labels,),
-        frames=STUDENT_FRAMES,
-        height=STUDENT_HEIGHT,
-        width=STUDENT_WIDTH,
-        queries=STUDENT_POINTS,
-        batch=2,
-        at_once=2,
-        photometric=0.5,
-        readers=1,
-    )
-    schedule = ScheduleConfig(
-        steps=STUDENT_STEPS,
-        learning_rate=STUDENT_LEARNING_RATE,
-        weight_decay=1e-2,
-        clip_norm=1.0,
-        spare_steps=0,
-        ema=STUDENT_STEPS // 2,
-    )
-    return TrainConfig(
-        data=data,
-        init=STUDENT_START,
-        student="tapir",
-        visibility="held",
-        schedule=schedule,
-        loss=LossConfig(tapir=TapirLossConfig(position=0.8, huber_px=0.25)),
-        recompute=False,
-        checkpoint_every=STUDENT_STEPS,
-    )
+def student_training(labels: str, out: Path) -> TrainConfig:
+    """The recipe of the mini TAPIR, for half a minute on the shards at `labels` alone. Visibility
+    stays what the network says before training: a few clips can teach where a point is, not what
+    hides it."""
+    return recipe(
+        "tapir_mini",
+        *("--data", labels),
+        *("--visibility", "held"),
+        *("--trust.min-right", f"{TrustConfig.min_right}"),
+        *("--trust.min-hidden", f"{TrustConfig.min_hidden}"),
+        *("--steps", f"{STUDENT_STEPS}", "--warm-up", "0", "--ema", f"{STUDENT_STEPS // 2}"),
+        *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}"),
+        out=out,
+    ).training()
 
 
 def trained_student(labels: str, out: Path) -> Teacher:
     """Train in the folder `out`, or go on there; the student as a tracker."""
     # a network this small is no faster on two; the other core draws the next clips
     with one_thread():
-        result = run_training(student_training(labels), out)
+        result = run_training(student_training(labels, out), out)
     return load_tracker(str(result.weights), mode="label")

@@ -19,7 +19,7 @@ import tyro
 
 import student
 from pipelines.terminal.console import say
-from pipelines.terminal.flags import UNPREFIXED
+from pipelines.terminal.flags import UNPREFIXED, parse
 from pipelines.terminal.training import TrainProgress
 from pipelines.wording import duration
 from student.data.config import DataConfig
@@ -73,6 +73,11 @@ class TrainCommand(TrainConfig):
         return TrainConfig(
             **{name: getattr(self, name) for name in TrainConfig.__dataclass_fields__}
         )
+
+
+def recipe(name: str, *flags: str, out: Path) -> TrainCommand:
+    """What `tapdistill train --recipe NAME` with more flags trains in the folder `out`."""
+    return parse(TrainCommand, "tapdistill train", ["--recipe", name, "--out", str(out), *flags])
 
 
 def run(command: TrainCommand) -> int:
