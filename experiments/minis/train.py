@@ -9,20 +9,22 @@ First the encoder learns to match points between frames of a clip (cheap, see
 `student.training.losses_matching`), then the whole network learns to track: small frames at first,
 frames of the size it is meant for at the end. The learning rate falls to 0 by the last step, and
 what is shipped is a running mean of the weights, with the visible rule that fits it
-(`experiments.minis.calibrate`). Killed and started again, it goes on from its last checkpoint.
+(`experiments.minis.calibrate`). Killed and started again, it goes on from its last checkpoint; once
+finished, it only says again which rule was found.
 """
 
 from __future__ import annotations
 
+import abc
 import argparse
+import io
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -99,64 +101,123 @@ def between_frames(batch: Batch) -> Tensor:  # [B, N, T]
     ).float()
 
 
-class TapirRecipe:
+Network = TypeVar("Network", Tapir, CoTracker3)
+
+
+class Recipe(abc.ABC, Generic[Network]):
+    """How one mini is trained."""
+
+    teacher: ClassVar[str]
+    learning_rate: ClassVar[float]
+    """Its highest value."""
+    weight_decay: ClassVar[float]
+    stages: ClassVar[tuple[Stage, ...]]
+
+    def schedule(self, learning_rate: float | None = None) -> ScheduleConfig:
+        """How weights move; another highest learning rate may be given."""
+        return ScheduleConfig(
+            learning_rate=learning_rate or self.learning_rate,
+            weight_decay=self.weight_decay,
+            clip_norm=1.0,
+            warm_up=0.03,
+        )
+
+    @abc.abstractmethod
+    def network(self) -> Network:
+        """Untrained."""
+
+    def losses(
+        self, model: Network, batch: Batch, start: Tensor, pretraining: bool
+    ) -> dict[str, Tensor]:
+        """The parts of a step's loss; `start` [B, N, T, 2] are the positions that a tracker which
+        looks around its present one begins at. In pretraining there is matching alone."""
+        grids = self.encode(model, batch)
+        matching = torch.stack(self.matching(model, batch, grids)).mean()
+        if pretraining:
+            return {"matching": matching}
+        return {"matching": 0.1 * matching} | self.tracking(model, batch, grids, start)
+
+    @abc.abstractmethod
+    def encode(self, model: Network, batch: Batch) -> Any:
+        """What the network sees in the frames, for the two that follow."""
+
+    @abc.abstractmethod
+    def matching(self, model: Network, batch: Batch, grids: Any) -> list[Tensor]:
+        """How badly each grid tells a query from the rest of every frame."""
+
+    @abc.abstractmethod
+    def tracking(
+        self, model: Network, batch: Batch, grids: Any, start: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses of the tracks."""
+
+
+@dataclass(frozen=True)
+class TapirView:
+    """What TAPIR sees in the frames of a batch, and of its queries."""
+
+    size: tuple[int, int]
+    corner: Tensor
+    """[B, N, 3]: queries, px from the corner."""
+    features: Any
+    described: Any
+
+
+class TapirRecipe(Recipe[Tapir]):
     """TAPIR: matching over the whole frame from the first step on."""
 
     teacher = "tapir"
-    schedule = ScheduleConfig(
-        learning_rate=1.2e-3, weight_decay=1e-2, clip_norm=1.0, warm_up=0.03, frozen=None
-    )
+    # as steep as published beyond 4 px, and down to a quarter of a pixel
+    loss_config = TapirLossConfig(position=0.8, huber_px=0.25)
+    learning_rate = 1.2e-3
+    weight_decay = 1e-2
     stages = (
         Stage(1000, PAIRS, pretraining=True),
         Stage(4000, ViewConfig(batch=2, frames=16, size=128, points=64)),
         Stage(1200, ViewConfig(batch=1, frames=16, size=256, points=64)),
     )
-    # as steep as published beyond 4 px, and down to a quarter of a pixel
-    loss_config = TapirLossConfig(position=0.8, huber_px=0.25)
 
     def network(self) -> Tapir:
         return Tapir(TapirConfig.mini())
 
-    def losses(
-        self, model: Tapir, batch: Batch, start: Tensor, pretraining: bool
-    ) -> dict[str, Tensor]:
+    def encode(self, model: Tapir, batch: Batch) -> TapirView:
         frames = batch.frames.permute(0, 1, 4, 2, 3)
         size = (frames.shape[-2], frames.shape[-1])
         model.config = replace(model.config, raster=size[0])
         corner = batch.queries + torch.tensor([0, 0.5, 0.5])
         features = model.encode(frames, [size], MEMORY)
-        described = model.describe(features, corner, size)
+        return TapirView(size, corner, features, model.describe(features, corner, size))
+
+    def matching(self, model: Tapir, batch: Batch, grids: TapirView) -> list[Tensor]:
         # the grid of stride 2 is too fine to tell a point from all others
         parts = zip(
-            features[0].grids[-2:],
-            described[0].split(model.config.channels, -1)[-2:],
+            grids.features[0].grids[-2:],
+            grids.described[0].split(model.config.channels, -1)[-2:],
             strict=True,
         )
-        weight = between_frames(batch)
-        matching = [
-            matching_loss(grid, points, (batch.xy + 0.5) * grid.shape[2] / size[0] - 0.5, weight)
+        side, weight = grids.size[0], between_frames(batch)
+        return [
+            matching_loss(grid, points, (batch.xy + 0.5) * grid.shape[2] / side - 0.5, weight)
             for grid, points in parts
         ]
-        losses = {"matching": torch.stack(matching).mean()}
-        if pretraining:
-            return losses
-        steps = model.track(features, described, size, corner, memory=MEMORY).steps
-        found = tapir_losses(
-            steps,
-            TapirTargets(batch.xy + 0.5, ~batch.visible),
-            (RASTER, RASTER),
-            self.loss_config,
-        )
-        return {"matching": 0.1 * losses["matching"]} | vars(found)
+
+    def tracking(
+        self, model: Tapir, batch: Batch, grids: TapirView, start: Tensor
+    ) -> dict[str, Tensor]:
+        steps = model.track(
+            grids.features, grids.described, grids.size, grids.corner, memory=MEMORY
+        ).steps
+        targets = TapirTargets(batch.xy + 0.5, ~batch.visible)
+        return vars(tapir_losses(steps, targets, (RASTER, RASTER), self.loss_config))
 
 
-class CoTracker3Recipe:
+class CoTracker3Recipe(Recipe[CoTracker3]):
     """CoTracker3 offline: local correlation on a pyramid, from the query's place in every frame."""
 
     teacher = "cotracker3-offline"
-    schedule = ScheduleConfig(
-        learning_rate=1e-3, weight_decay=1e-3, clip_norm=1.0, warm_up=0.03, frozen=None
-    )
+    iterations = 3
+    learning_rate = 1e-3
+    weight_decay = 1e-3
     stages = (
         Stage(450, PAIRS, pretraining=True),
         Stage(250, ViewConfig(batch=2, frames=8, size=128, points=32, stride=1)),
@@ -164,46 +225,45 @@ class CoTracker3Recipe:
         Stage(950, ViewConfig(batch=1, frames=16, size=128, points=48), start="between"),
         Stage(80, ViewConfig(batch=1, frames=24, size=160, points=48)),
     )
-    iterations = 3
 
     def network(self) -> CoTracker3:
         return CoTracker3(CoTracker3Config.mini())
 
-    def losses(
-        self, model: CoTracker3, batch: Batch, start: Tensor, pretraining: bool
-    ) -> dict[str, Tensor]:
-        pyramid = model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)
+    def encode(self, model: CoTracker3, batch: Batch) -> list[Tensor]:
+        return model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)
+
+    def matching(self, model: CoTracker3, batch: Batch, grids: list[Tensor]) -> list[Tensor]:
         frame, weight = batch.queries[..., :1].long(), between_frames(batch)
-        matching = []
-        for level, grid in enumerate(pyramid):
+        losses = []
+        for level, grid in enumerate(grids):
             cells = STRIDE * 2**level
-            points = sample_windows(grid, frame, batch.queries[..., None, 1:] / cells, 0)[
-                :, :, 0, 0
-            ]
-            matching.append(
-                matching_loss(grid, F.normalize(points, dim=-1), batch.xy / cells, weight)
-            )
-        losses = {"matching": torch.stack(matching).mean()}
-        if pretraining:
-            return losses
+            points = sample_windows(grid, frame, batch.queries[..., None, 1:] / cells, 0)
+            described = F.normalize(points[:, :, 0, 0], dim=-1)
+            losses.append(matching_loss(grid, described, batch.xy / cells, weight))
+        return losses
+
+    def tracking(
+        self, model: CoTracker3, batch: Batch, grids: list[Tensor], start: Tensor
+    ) -> dict[str, Tensor]:
         unknown = torch.zeros_like(start[..., 0])
-        windows = model.query_windows(pyramid, batch.queries)
-        found = model.refine(pyramid, windows, start, unknown, unknown, self.iterations, MEMORY)
+        windows = model.query_windows(grids, batch.queries)
+        found = model.refine(grids, windows, start, unknown, unknown, self.iterations, MEMORY)
+        visible, hidden = batch.visible.float(), (~batch.visible).float()
         return {
-            "matching": 0.1 * losses["matching"],
-            "position": 0.3 * position_loss([found], batch.xy, batch.visible.float(), FINE_HUBER),
-            "occluded": 0.01
-            * position_loss([found], batch.xy, (~batch.visible).float(), torch.abs),
+            "position": 0.3 * position_loss([found], batch.xy, visible, FINE_HUBER),
+            "occluded": 0.01 * position_loss([found], batch.xy, hidden, torch.abs),
             "visibility": visibility_loss([found], batch.visible),
             "confidence": confidence_loss([found], batch.xy, batch.visible),
         }
 
 
-Recipe = TapirRecipe | CoTracker3Recipe
-RECIPES: dict[str, Callable[[], Recipe]] = {"tapir": TapirRecipe, "cotracker3": CoTracker3Recipe}
+RECIPES: dict[str, type[Recipe[Any]]] = {
+    "tapir": TapirRecipe,
+    "cotracker3": CoTracker3Recipe,
+}
 
 
-def steps_of(recipe: Recipe, more: int | None) -> list[Stage]:
+def steps_of(recipe: Recipe[Any], more: int | None) -> list[Stage]:
     """The stage of every step: all stages, or the longest one for `more` steps."""
     stages: tuple[Stage, ...] = recipe.stages
     if more is not None:
@@ -213,7 +273,7 @@ def steps_of(recipe: Recipe, more: int | None) -> list[Stage]:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe[Any],
     pool: Path,
     out: Path,
     seed: int,
@@ -233,9 +293,7 @@ def train(
     lengths = [
         max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
     ]
-    schedule = recipe.schedule
-    if learning_rate is not None:
-        schedule = replace(schedule, learning_rate=learning_rate)
+    schedule = recipe.schedule(learning_rate)
     optimisers = [Optimiser(model, replace(schedule, steps=length)) for length in lengths]
     step, checkpoint = 0, out / "checkpoint.pt"
     if checkpoint.exists():
@@ -245,6 +303,9 @@ def train(
         mean.load_state_dict(state["mean"])
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+    rule = out / "visible_rule.txt"
+    if step < len(plan):
+        rule.unlink(missing_ok=True)
     said, sums = time.perf_counter(), dict[str, float]()
     while step < len(plan):
         stage = plan[step]
@@ -273,11 +334,18 @@ def train(
                 "mean": mean.state_dict(),
                 "optimisers": [each.state_dict() for each in optimisers],
             }
-            partial = checkpoint.with_suffix(".part")
-            torch.save(state, partial)
-            os.replace(partial, checkpoint)
+            stored = io.BytesIO()
+            torch.save(state, stored)
+            _write(checkpoint, stored.getvalue())
             export(recipe, mean.module, out / f"{recipe.teacher}-mini.safetensors", step)
-    print(calibrate(out / f"{recipe.teacher}-mini.safetensors", CALIBRATION_CLIPS))
+    print(_visible_rule(rule, out / f"{recipe.teacher}-mini.safetensors"))
+
+
+def _visible_rule(file: Path, weights: Path) -> str:
+    """What the calibration of a finished training found; written down, so that it is done once."""
+    if not file.exists():
+        _write(file, str(calibrate(weights, CALIBRATION_CLIPS)).encode())
+    return file.read_text()
 
 
 def _say(row: dict[str, float], out: Path) -> None:
@@ -286,7 +354,7 @@ def _say(row: dict[str, float], out: Path) -> None:
     print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 
-def export(recipe: Recipe, model: nn.Module, path: Path, step: int) -> None:
+def export(recipe: Recipe[Any], model: nn.Module, path: Path, step: int) -> None:
     """Weights with the sizes of their network, as `teachers.load(..., checkpoint=path)` takes
     them."""
     weights = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
@@ -296,8 +364,13 @@ def export(recipe: Recipe, model: nn.Module, path: Path, step: int) -> None:
         LICENCE: "Apache-2.0",
         "step": str(step),
     }
+    _write(path, safetensors.torch.save(weights, metadata))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing, whenever the process is killed."""
     partial = path.with_suffix(".part")
-    partial.write_bytes(safetensors.torch.save(weights, metadata))
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 

@@ -72,6 +72,16 @@ def test_a_killed_run_that_goes_on_ends_with_the_same_weights(name, folder, tmp_
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
+    def again(*_):
+        raise AssertionError("a finished training has nothing left to do")
+
+    said = (tmp_path / "whole" / "visible_rule.txt").read_text()
+    assert said.startswith("visible where ")
+    monkeypatch.setattr(train_minis, "calibrate", again)
+    monkeypatch.setattr(type(recipe), "losses", again)
+    train(recipe, folder, tmp_path / "whole", seed=0)
+    assert (tmp_path / "whole" / "visible_rule.txt").read_text() == said
+
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("pretraining", [True, False])
