@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from experiments.verifier.clips import read_clip
 from experiments.verifier.examples import Example, read_examples
-from experiments.verifier.measure import POLICIES, logits_of, policy_score, verdict_of, verified
+from experiments.verifier.measure import logits_of, scores_by_policy, verdict_of, verified, wrong
 from experiments.verifier.train import aside
 from labeler.labels.verifier import Verifier
 
@@ -45,13 +45,12 @@ def draw_labels(axes: Axes, folder: Path, tests: list[Path]) -> None:
     clips = [read_clip(folder / "test" / path.name) for path in tests]
     rights = [verdict_of(Verifier.load().logits, read_examples(path)[0])[0] for path in tests]
     scores = {p: verified(rights, clips, p) for p in THRESHOLDS}
-    points = {p: (100 * score.coverage, 100 * score.wrong) for p, score in scores.items()}
+    points = {p: (100 * score["used"], 100 * wrong(score)) for p, score in scores.items()}
     axes.plot(*zip(*points.values(), strict=True), "o-", ms=4, color=COLOURS[0])
     for p in NAMED:
         axes.annotate(f"p > {p:g}", points[p], (6, -9), textcoords="offset points", fontsize=8)
-    for policy in POLICIES:
-        score = policy_score(policy, clips)
-        at = 100 * score.coverage, 100 * score.wrong
+    for policy, score in scores_by_policy(clips).items():
+        at = 100 * score["used"], 100 * wrong(score)
         axes.plot(*at, "s", color=COLOURS[1])
         axes.annotate(policy, at, (6, 3), textcoords="offset points", fontsize=8)
     axes.set(xlabel="% of the visible frames that are labelled", xlim=(0, None), ylim=(0, None))

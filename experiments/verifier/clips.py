@@ -20,6 +20,7 @@ from experiments.minis.pool import draw_world
 from experiments.verifier.fakes import Truth
 from labeler.clips.queries import QueryConfig, sample_queries
 from labeler.video.encode import decode_clip, encode_clip
+from student.clip import TestClip
 from student.synth.layers import track
 from student.synth.scene import SynthConfig, draw_scene, generate, points_at
 from teachers import Teacher, Tracks, VisibleRule
@@ -41,6 +42,14 @@ class TrackedClip:
     truth: Truth
     tracks: dict[str, Tracks]
     rules: dict[str, VisibleRule]
+    evidence: dict[str, str]
+    """`TeacherInfo.evidence` of each teacher."""
+
+    @property
+    def known(self) -> TestClip:
+        """The clip and its truth."""
+        xy, visible = self.truth.xy, self.truth.visible
+        return TestClip(name="", frames=self.frames, queries=self.queries, xy=xy, visible=visible)
 
     def right(self, tracks: dict[str, Tracks]) -> np.ndarray:
         """bool [K, N, T]: visible, and within 2 px; clips are 256 x 256 here, as the raster is."""
@@ -103,7 +112,8 @@ def read_clip(path: Path) -> TrackedClip:
         for name in names
     }
     rules = {name: VisibleRule.parse(str(z[f"{name}/rule"])) for name in names}
-    return TrackedClip(z["frames"], z["queries"], truth, tracks, rules)
+    evidence = {name: _teacher(name).info.evidence for name in names}
+    return TrackedClip(z["frames"], z["queries"], truth, tracks, rules, evidence)
 
 
 @cache

@@ -4,7 +4,6 @@ saw."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,10 @@ from experiments.verifier.examples import Example
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.evidence import SHARED
 from labeler.labels.hidden import MIN_HIDDEN, is_hidden
-from labeler.labels.policies import Policy, choose
+from labeler.labels.policies import Policy
+from labeler.labels.policy import Target
 from labeler.labels.verifier import Verifier
+from student.evaluation.labels import LabelScore, score_policy
 
 Judge = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """own, shared, placed -> logits of right [K, N, T] and of hidden [N, T]."""
@@ -24,50 +25,14 @@ Judge = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndar
 POLICIES: tuple[Policy, ...] = ("random", "random-agreeing", "medoid", "oracle")
 THRESHOLDS = (0.9, 0.7, 0.5, 0.3)
 BINS = 10
-
-
-@dataclass
-class Score:
-    """Labels against the truth, over all frames but the queries' own."""
-
-    errors: list[np.ndarray] = field(default_factory=list)
-    """px, of the truly visible frames that are used as visible."""
-    hidden: int = 0
-    """Truly hidden frames that are used as visible."""
-    visible: int = 0
-    """Truly visible frames."""
-
-    def add(self, used: np.ndarray, xy: np.ndarray, clip: TrackedClip) -> None:
-        others = np.arange(len(clip.frames)) != clip.truth.query_t[:, None]
-        used, seen = used & others, clip.truth.visible
-        error = np.hypot(*np.moveaxis(xy - clip.truth.xy, -1, 0))
-        self.errors.append(error[used & seen])
-        self.hidden += int((used & ~seen).sum())
-        self.visible += int((seen & others).sum())
-
-    @property
-    def error(self) -> np.ndarray:
-        return np.concatenate(self.errors)
-
-    @property
-    def coverage(self) -> float:
-        return len(self.error) / max(self.visible, 1)
-
-    @property
-    def delta_avg(self) -> float:
-        return float(np.mean([(self.error < px).mean() for px in (1, 2, 4, 8, 16)]))
-
-    @property
-    def wrong(self) -> float:
-        """Of the frames that are used, those truly hidden or more than 4 px off."""
-        off = int((self.error > 4).sum())
-        return (self.hidden + off) / max(len(self.error) + self.hidden, 1)
-
-    def cells(self) -> list[str]:
-        used = len(self.error) + self.hidden
-        hidden, off = self.hidden / max(used, 1), (self.error > 4).mean()
-        shares = self.coverage, self.delta_avg, hidden, off, self.wrong
-        return [f"{100 * share:.1f}" for share in shares]
+Figures = Mapping[str, float]
+"""By the names of `student.evaluation.labels.LABEL_FIGURES`."""
+COLUMNS = {
+    "used": "used, %",
+    "delta_avg": "delta-avg, %",
+    "wrongly_visible": "wrongly visible, %",
+    "off_4px": "off by more than 4 px, %",
+}
 
 
 def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) -> list[Table]:
@@ -79,18 +44,11 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
         box=None,
         pad_edge=False,
     )
-    for title in (
-        "policy",
-        "used, %",
-        "delta-avg, %",
-        "wrongly visible, %",
-        "off by more than 4 px, %",
-        "either, %",
-    ):
+    for title in ("policy", *COLUMNS.values(), "either, %"):
         table.add_column(title, justify="left" if title == "policy" else "right")
-    scores = {policy: policy_score(policy, clips) for policy in POLICIES}
-    for policy, score in scores.items():
-        table.add_row(policy, *score.cells())
+    by_policy = scores_by_policy(clips)
+    for policy, figures in by_policy.items():
+        table.add_row(policy, *_cells(figures))
     called = Table(title="what is called hidden", title_justify="left", box=None, pad_edge=False)
     for title in ("by", "of hidden frames, %", "truly hidden, %"):
         called.add_column(title, justify="left" if title == "by" else "right")
@@ -105,46 +63,55 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
         verdicts = [verdict_of(judge, example) for _, example in tests]
         rights = [right for right, _ in verdicts]
         for threshold in THRESHOLDS:
-            table.add_row(f"{name}, p > {threshold}", *verified(rights, clips, threshold).cells())
+            table.add_row(f"{name}, p > {threshold}", *_cells(verified(rights, clips, threshold)))
         for what, threshold in (
-            ("at the coverage of random", _covering(rights, clips, scores["random"].coverage)),
-            ("as precise as random-agreeing", _precise(rights, clips, scores["random-agreeing"])),
+            ("at the coverage of random", _covering(rights, clips, by_policy["random"])),
+            (
+                "as precise as random-agreeing",
+                _precise(rights, clips, by_policy["random-agreeing"]),
+            ),
         ):
-            score = verified(rights, clips, threshold)
-            table.add_row(f"{name}, p > {threshold:.3f}: {what}", *score.cells())
+            figures = verified(rights, clips, threshold)
+            table.add_row(f"{name}, p > {threshold:.3f}: {what}", *_cells(figures))
         for threshold in (0.5, 0.7, MIN_HIDDEN):
             cells = _hidden_cells(clips, [h > threshold for _, h in verdicts])
             called.add_row(f"{name}, p > {threshold}", *cells)
     return [table, called]
 
 
-def policy_score(policy: Policy, clips: Sequence[TrackedClip]) -> Score:
-    rng, score = np.random.default_rng(0), Score()
-    for clip in clips:
-        size, truth = clip.frames.shape[1:3], clip.truth
-        target = choose(
-            policy,
-            clip.tracks,
-            clip.rules,
-            clip.queries,
-            size,
-            rng,
-            AgreementConfig(),
-            truth.xy,
-            truth.visible,
-        )
-        score.add(target.used & target.visible, target.xy, clip)
-    return score
+def wrong(figures: Figures) -> float:
+    """Of the frames that are labelled visible, those truly hidden or more than 4 px off."""
+    hidden = figures["wrongly_visible"]
+    return hidden + (1 - hidden) * figures["off_4px"]
 
 
-def verified(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], threshold: float) -> Score:
+def _cells(figures: Figures) -> list[str]:
+    shares = [*(figures[name] for name in COLUMNS), wrong(figures)]
+    return [f"{100 * share:.1f}" for share in shares]
+
+
+def scores_by_policy(clips: Sequence[TrackedClip]) -> dict[Policy, Figures]:
+    """Labels by `POLICIES`, of clips that the same teachers tracked."""
+    tracks = {name: [clip.tracks[name] for clip in clips] for name in clips[0].tracks}
+    known = [clip.known for clip in clips]
+    rules, evidence = clips[0].rules, clips[0].evidence
+    return {
+        policy: score_policy(policy, tracks, rules, known, AgreementConfig(), evidence=evidence)
+        for policy in POLICIES
+    }
+
+
+def verified(
+    rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], threshold: float
+) -> Figures:
     """The most trusted position in each frame, used where its probability exceeds `threshold`."""
-    score = Score()
+    score = LabelScore()
     for right, clip in zip(rights, clips, strict=True):
         xy = np.stack([each.xy for each in clip.tracks.values()])
-        best = np.take_along_axis(xy, right.argmax(0)[None, ..., None], 0)[0]
-        score.add(right.max(0) > threshold, best, clip)
-    return score
+        best, used = right.argmax(0), right.max(0) > threshold
+        place = np.take_along_axis(xy, best[None, ..., None], 0)[0]
+        score.add(Target(xy=place, visible=used, used=used, teacher=best), clip.known)
+    return score.figures()
 
 
 def reliability(title: str, verifier: Verifier, examples: Sequence[Example]) -> Table:
@@ -265,14 +232,15 @@ def _hidden_cells(clips: Sequence[TrackedClip], called: Sequence[np.ndarray]) ->
     return [f"{100 * both / max(hidden, 1):.1f}", f"{100 * both / max(said, 1):.1f}"]
 
 
-def _covering(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], coverage: float) -> float:
+def _covering(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Figures) -> float:
     """The threshold at which the verifier's labels cover as much."""
-    return _threshold(lambda p: verified(rights, clips, p).coverage < coverage)
+    return _threshold(lambda p: verified(rights, clips, p)["used"] < wanted["used"])
 
 
-def _precise(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Score) -> float:
+def _precise(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Figures) -> float:
     """The threshold at which the verifier's labels have the same delta-avg."""
-    return _threshold(lambda p: verified(rights, clips, p).delta_avg >= wanted.delta_avg)
+    least = wanted["delta_avg"]
+    return _threshold(lambda p: verified(rights, clips, p)["delta_avg"] >= least)
 
 
 def _threshold(enough: Callable[[float], bool]) -> float:

@@ -9,7 +9,7 @@ from experiments.verifier import train
 from experiments.verifier.clips import TrackedClip
 from experiments.verifier.examples import Example, read_examples
 from experiments.verifier.fakes import Truth
-from experiments.verifier.measure import verified
+from experiments.verifier.measure import scores_by_policy, verified, wrong
 from experiments.verifier.network import Network
 from experiments.verifier.train import Training, calibrate, taught
 from labeler.labels.evidence import OWN, SHARED
@@ -93,15 +93,36 @@ def test_labels_are_counted_as_by_hand():
     tracks = {"near": Tracks(near, nan, nan), "far": Tracks(far, nan, nan)}
     rules = dict.fromkeys(tracks, VisibleRule("none"))
     queries = np.array([[0.0, 50, 50], [0, 50, 50]])
-    clip = TrackedClip(np.zeros((3, 8, 8, 3), np.uint8), queries, truth, tracks, rules)
+    frames = np.zeros((3, 256, 256, 3), np.uint8)
+    clip = TrackedClip(frames, queries, truth, tracks, rules, dict.fromkeys(tracks, "alike"))
     of_near = np.array([[0.9, 0.8, 0.3], [0.9, 0.7, 0.6]])
     of_far = np.array([[0.1, 0.1, 0.6], [0.1, 0.1, 0.2]])
-    score = verified([np.stack([of_near, of_far])], [clip], 0.5)
-    assert sorted(score.error) == [1, 1, 5]
-    assert (score.hidden, score.visible) == (1, 3)
-    assert score.coverage == 1
-    assert score.wrong == pytest.approx(2 / 4)
-    assert verified([np.stack([of_near, of_far])], [clip], 0.75).coverage == pytest.approx(1 / 3)
+    figures = verified([np.stack([of_near, of_far])], [clip], 0.5)
+    assert figures["used"] == 1
+    # 1, 1, and 5 px: none, 2, 2, 3, 3 of them are nearer than 1, 2, 4, 8, 16 px
+    assert figures["delta_avg"] == pytest.approx((0 + 2 / 3 + 2 / 3 + 1 + 1) / 5)
+    assert figures["off_4px"] == pytest.approx(1 / 3)
+    assert figures["wrongly_visible"] == pytest.approx(1 / 4)
+    assert wrong(figures) == pytest.approx(2 / 4)
+    surer = verified([np.stack([of_near, of_far])], [clip], 0.75)
+    assert surer["used"] == pytest.approx(1 / 3)
+
+
+def test_in_the_table_of_policies_a_family_is_one_opinion():
+    """Two that are alike are right in every frame, two strangers are 5 px off."""
+    xy, nan = np.full((1, 12, 2), 50.0), np.full((1, 12), np.nan)
+    truth = Truth(np.zeros(1, int), xy, np.ones((1, 12), bool), np.full((2, 1, 12, 2), np.nan))
+    tracks = {name: Tracks(xy + np.array([5.0 * (name > "b"), 0]), nan, nan) for name in "abcd"}
+    rules = dict.fromkeys(tracks, VisibleRule("none"))
+    frames, queries = np.zeros((12, 256, 256, 3), np.uint8), np.array([[0.0, 50, 50]])
+
+    def off(**evidence):
+        clip = TrackedClip(frames, queries, truth, tracks, rules, evidence)
+        figures = scores_by_policy([clip])["random-agreeing"]
+        return figures["used"], figures["off_4px"]
+
+    assert off(a="alike", b="alike", c="c", d="d") == (1, 1)
+    assert off(a="alike", b="alike", c="other", d="other")[0] == 0, "one against one is no majority"
 
 
 def test_examples_are_read_as_they_were_written(tmp_path):
