@@ -22,11 +22,8 @@ from statistics import median
 
 import torch
 
-from benchmarks.harness.jobs import procedural_videos
-from labeler.clips.queries import QueryConfig
+from benchmarks.harness.training import crops, labelled
 from labeler.fingerprint import one_thread
-from pipelines.jobs.config import LabelConfig
-from pipelines.jobs.labelling import label
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.inline import InlineLabels
@@ -51,15 +48,10 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder, one_thread():
         weights = teacher_file(Path(folder))
-        stored = DataConfig(
-            data=(str(make_shards(Path(folder), weights)),),
-            policy="random",
-            frames=24,
-            height=192,
-            width=256,
-            queries=64,
-            batch=1,
-        )
+        teacher = {"teachers": (TEACHER,), "checkpoint": (f"{TEACHER}={weights}",)}
+        world = SynthConfig(frames=40, height=192, width=256, points=0)
+        shards = labelled(Path(folder), VIDEOS, world, device="cpu", **teacher)
+        stored = crops(shards, clips=1)
         inline = replace(
             stored, labels="inline", teachers=(TEACHER,), checkpoint=(f"{TEACHER}={weights}",)
         )
@@ -95,24 +87,6 @@ def teacher_file(folder: Path) -> Path:
     return Checkpoints(folder, keep=1).export(
         "teacher", student.network(student.presets["mini"]()), student.teacher, {}
     )
-
-
-def make_shards(folder: Path, weights: Path) -> Path:
-    """Procedural videos, labelled by the teacher."""
-    world = SynthConfig(frames=40, height=192, width=256, points=0)
-    videos, shards = procedural_videos(folder / "videos", VIDEOS, world), folder / "shards"
-    label(
-        LabelConfig(
-            videos=(str(videos),),
-            out=str(shards),
-            teachers=(TEACHER,),
-            checkpoint=(f"{TEACHER}={weights}",),
-            engine="local",
-            device="cpu",
-            queries=QueryConfig(count=128),
-        )
-    )
-    return shards
 
 
 class Way:

@@ -23,10 +23,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness.jobs import procedural_videos
-from labeler.clips.queries import QueryConfig
-from pipelines.jobs.config import LabelConfig
-from pipelines.jobs.labelling import label
+from benchmarks.harness.training import crops, labelled
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
@@ -50,17 +47,9 @@ def main() -> None:
         )
     )
     with tempfile.TemporaryDirectory() as folder:
-        config = DataConfig(
-            data=(str(make_shards(Path(folder))),),
-            policy="random",
-            procedural=0,
-            frames=24,
-            height=192,
-            width=256,
-            queries=64,
-            batch=2,
-            at_once=2,
-        )
+        world = SynthConfig(frames=80, height=272, width=640, points=0)
+        shards = labelled(Path(folder), VIDEOS, world, teachers=("lk", "flow"))
+        config = crops(shards, clips=2)
         train_pace = trainer_pace(config)
         print(f"trainer        {train_pace:7.2f} clips/s")
         for share in (0.0, 0.5):
@@ -71,22 +60,6 @@ def main() -> None:
                     f"{share:4.0%} procedural, {readers} readers {pace:7.2f} clips/s, {ratio:6.1f} "
                     f"times the trainer (goal {GOAL})"
                 )
-
-
-def make_shards(folder: Path) -> Path:
-    """A data set of one clip from each of `VIDEOS` videos."""
-    world = SynthConfig(frames=80, height=272, width=640, points=0)
-    videos, shards = procedural_videos(folder / "videos", VIDEOS, world), folder / "shards"
-    label(
-        LabelConfig(
-            videos=(str(videos),),
-            out=str(shards),
-            teachers=("lk", "flow"),
-            engine="local",
-            queries=QueryConfig(count=128),
-        )
-    )
-    return shards
 
 
 def trainer_pace(config: DataConfig) -> float:

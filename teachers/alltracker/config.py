@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from teachers.layers.attention import AttentionSizes
 
 STRIDE = 8
 PADDED_TO = 64
@@ -13,8 +16,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllTrackerConfig:
-    """Sizes of the network. The defaults are those of `alltracker.pth`."""
+class AllTrackerConfig(AttentionSizes):
+    """Sizes of the network. The defaults are those of `alltracker.pth`, 16.5 M parameters; the tiny
+    one, 6.3 M, has the changes of `TINY`."""
 
     window: int = 16
     """Frames that the time embedding is made for; other lengths resize it."""
@@ -29,22 +33,17 @@ class AllTrackerConfig:
     the first half for the hidden state and the second for the context; in the tiny model it has as
     many, for both."""
     levels: int = 5
+    """Levels of the products, each half as large as the one before."""
     radius: int = 4
-    """Of the products: levels, each half as large as the one before, and (2 radius + 1)**2 cells
-    that are read in each."""
+    """(2 radius + 1)**2 products are read in each level."""
     motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
     """Of the two convolutions that read products, and of the two that read flow."""
     head_channels: int = 256
+    """Hidden channels of the heads: flow, visibility and confidence, and how flow is enlarged."""
     refine_blocks: int = 3
     """Blocks over time and as many over space in each iteration."""
-    heads: int = 8
-    mlp_ratio: int = 4
     iterations: int = 4
-
-    @classmethod
-    def official(cls, **changes: Any) -> AllTrackerConfig:
-        """16.5 M parameters, as in `alltracker.pth`; 6.3 M with the changes of `TINY`."""
-        return cls(**changes)
+    """Refinements of a window's flow."""
 
     @classmethod
     def mini(cls, **changes: Any) -> AllTrackerConfig:
@@ -70,7 +69,10 @@ class AllTrackerConfig:
         return least + -least % PADDED_TO
 
 
-PRESETS = {"official": AllTrackerConfig.official, "mini": AllTrackerConfig.mini}
+PRESETS: Mapping[str, Callable[..., AllTrackerConfig]] = {
+    "official": AllTrackerConfig,
+    "mini": AllTrackerConfig.mini,
+}
 MOST_PRODUCTS = 2**29
 """Numbers: the products of a window are kept between iterations if they are no more (2 GiB), and
 else computed in each."""

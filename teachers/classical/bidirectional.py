@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from teachers.classical.settings import ClassicalSettings
 from teachers.errors import ConfigError
 from teachers.info import Mode, TeacherInfo
 from teachers.interface import Teacher, checked_settings
 from teachers.published import OWN_LICENCE
 from teachers.tracks import VisibleRule
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 RULE = VisibleRule("v", 0.5)
 """When a point counts as visible, in every mode."""
@@ -39,8 +37,8 @@ class ClassicalTeacher(Teacher):
 
     licence = OWN_LICENCE
     architecture: ClassVar[str]
-    settings_type: ClassVar[type[Any]]
-    """A frozen dataclass: the settings of this teacher, with defaults, checked when made."""
+    settings_type: ClassVar[type[ClassicalSettings]]
+    """The settings of this teacher, with defaults, checked when made."""
     settings: Any
     """Of `settings_type`."""
 
@@ -68,13 +66,6 @@ class ClassicalTeacher(Teacher):
             visible_rule=str(RULE),
             settings=asdict(self.settings),
         )
-
-
-def require_positive(settings: DataclassInstance) -> None:
-    """A ConfigError unless every setting is above 0."""
-    for name, value in asdict(settings).items():
-        if not value > 0:
-            raise ConfigError(f"{name} = {value}: must be above 0.")
 
 
 def from_query_frame(

@@ -25,9 +25,9 @@ from teachers.classical.bidirectional import (
     VELOCITY_KEPT,
     ClassicalTeacher,
     from_query_frame,
-    require_positive,
 )
 from teachers.classical.patches import sample
+from teachers.classical.settings import ClassicalSettings
 from teachers.classical.visibility import graded, inside
 from teachers.tracks import Tracks
 
@@ -36,7 +36,7 @@ LEAST_SIDE_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowSettings:
+class FlowSettings(ClassicalSettings):
     """How dense flow is computed, and when it is believed.
 
     Attributes:
@@ -50,9 +50,6 @@ class FlowSettings:
     descent_steps: int = 12
     error_share: float = 0.01
     error_px2: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_positive(self)
 
 
 class FlowTeacher(ClassicalTeacher):

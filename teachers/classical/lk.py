@@ -22,7 +22,6 @@ from teachers.classical.bidirectional import (
     VELOCITY_KEPT,
     ClassicalTeacher,
     from_query_frame,
-    require_positive,
 )
 from teachers.classical.patches import AlignmentSettings, Templates, smooth
 from teachers.classical.visibility import graded, inside
@@ -32,27 +31,28 @@ from teachers.tracks import Tracks
 
 @dataclass(frozen=True, kw_only=True)
 class LucasKanadeSettings(AlignmentSettings):
-    """How Lucas-Kanade steps, and when a point is seen."""
+    """How Lucas-Kanade steps, and when a point is seen.
 
-    window_px: int = 21
-    levels: int = 4
-    """Side of the window that a step looks at, and how often the frame is halved for it."""
-    error_px: float = 1.0
-    """A step there and back must end nearer than this to its start."""
+    Attributes:
+        window_px: side of the window that a step looks at.
+        levels: how often the frame is halved for a step.
+        error_px: a step there and back must end nearer than this to its start.
+        found_again: instead of `similar` for a point that was not seen a frame ago, or whose step
+            is not believed.
+    """
+
     patch_radius_px: int = 5
     iterations: int = 5
     similar: float = 0.5
+    window_px: int = 21
+    levels: int = 4
+    error_px: float = 1.0
     found_again: float = 0.85
-    """Instead of `similar` for a point that was not seen a frame ago, or whose step is not
-    believed."""
+
+    correlations = ("similar", "found_again")
 
     def __post_init__(self) -> None:
-        require_positive(self)
-        if not (self.similar < 1 and self.found_again < 1):
-            raise ConfigError(
-                f"similar = {self.similar}, found_again = {self.found_again}: must be in (0, 1), "
-                "as correlations are."
-            )
+        super().__post_init__()
         if self.window_px < 3:
             raise ConfigError(f"window_px = {self.window_px}: must be at least 3.")
 

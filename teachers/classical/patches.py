@@ -13,9 +13,12 @@ own frame is what keeps a track from drifting, and tells an occluder from the po
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
+
+from teachers.classical.settings import ClassicalSettings
 
 NOISE = 1.0
 """Grey levels of noise that smoothing leaves: a patch of less contrast is alike to nothing."""
@@ -29,8 +32,10 @@ LARGEST_STRETCH = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignmentSettings:
+class AlignmentSettings(ClassicalSettings):
     """How a patch is aligned, and when the result is believed."""
+
+    correlations: ClassVar[tuple[str, ...]] = ("similar",)
 
     patch_radius_px: int
     """The patch of a query is 2 x radius + 1 wide."""

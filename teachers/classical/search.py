@@ -28,11 +28,9 @@ import numpy as np
 from teachers.classical.bidirectional import (
     PATCH_ALIGNMENT,
     from_query_frame,
-    require_positive,
 )
 from teachers.classical.patches import AlignmentSettings, Templates, smooth
 from teachers.classical.visibility import graded, inside
-from teachers.errors import ConfigError
 from teachers.interface import Teacher
 from teachers.tracks import Tracks
 
@@ -43,23 +41,21 @@ depend on how many there are."""
 
 @dataclass(frozen=True, kw_only=True)
 class MatchSettings(AlignmentSettings):
-    """Which matches are believed."""
+    """Which matches are believed.
 
-    far_px: float = 40.0
-    jump_cost: float = 0.3
-    """A match farther than `far_px` from where the point was last seen is a jump: `jump_cost` is
-    added to the squared distance of descriptors (0 to about 2), and part of it to a nearer
-    match's."""
-    mutual_px: float = 8.0
-    """A jump must lead back to within this distance of the query."""
+    Attributes:
+        far_px, jump_cost: a match farther than `far_px` from where the point was last seen is a
+            jump: `jump_cost` is added to the squared distance of descriptors (0 to about 2), and
+            part of it to a nearer match's.
+        mutual_px: a jump must lead back to within this distance of the query.
+    """
+
     patch_radius_px: int = 8
     iterations: int = 6
     similar: float = 0.9
-
-    def __post_init__(self) -> None:
-        require_positive(self)
-        if not self.similar < 1:
-            raise ConfigError(f"similar = {self.similar}: must be in (0, 1), as correlations are.")
+    far_px: float = 40.0
+    jump_cost: float = 0.3
+    mutual_px: float = 8.0
 
 
 @dataclass(frozen=True)

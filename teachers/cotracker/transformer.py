@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.layers.attention import Attention
+from teachers.layers.attention import Attention, AttentionSizes
 from teachers.layers.fast import tanh_gelu
-from teachers.layers.pyramid import PyramidSizes
+from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes
 
 NORM_EPS = 1e-6
 
@@ -92,14 +92,12 @@ STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoTrackerSizes(PyramidSizes, abc.ABC):
+class CoTrackerSizes(PyramidSizes, AttentionSizes, abc.ABC):
     """The sizes that both networks have, as in the official models."""
 
     width: int = 384
     """Channels of a token of the transformer."""
-    heads: int = 8
     layers: int
-    mlp_ratio: int = 4
     virtual_tracks: int = 64
     """Learnt tokens through which the tracks exchange what they know."""
 
@@ -110,8 +108,7 @@ class CoTrackerSizes(PyramidSizes, abc.ABC):
 
 
 MINI_SIZES: Mapping[str, Any] = {
-    "stages": (16, 24, 32, 32),
-    "channels": 32,
+    **MINI_PYRAMID,
     "heads": 4,
     "layers": 2,
     "mlp_ratio": 2,

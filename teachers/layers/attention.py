@@ -3,8 +3,19 @@ AllTracker."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSizes:
+    """Sizes of the blocks of a transformer."""
+
+    heads: int = 8
+    mlp_ratio: int = 4
+    """How many times as wide as its input the hidden layer of a block is."""
 
 
 class Attention(nn.Module):

@@ -9,6 +9,7 @@ encoded in blocks of any size."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,10 @@ class PyramidSizes:
     """Channels of a feature."""
     levels: int = 4
     """Levels of the pyramid, each half as large as the one before."""
+
+
+MINI_PYRAMID: dict[str, Any] = {"stages": (16, 24, 32, 32), "channels": 32}
+"""Of every small network with such a pyramid."""
 
 
 class ResidualBlock(nn.Module):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
 
@@ -50,9 +51,7 @@ class PipsConfig(PipsSizes):
     @classmethod
     def mini(cls) -> PipsConfig:
         """0.5 M parameters; trains on two CPU cores."""
-        return cls(
-            stages=(16, 24, 32, 32), channels=32, levels=3, code_channels=16, width=96, blocks=4
-        )
+        return cls(levels=3, code_channels=16, width=96, blocks=4, **MINI_PYRAMID)
 
     @property
     def token_channels(self) -> int:

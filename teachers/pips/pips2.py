@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.fast import TimeConvolution, norm_over_time
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
 
@@ -49,14 +50,8 @@ class Pips2Config(PipsSizes):
     @classmethod
     def mini(cls) -> Pips2Config:
         """0.4 M parameters; trains on two CPU cores."""
-        return cls(
-            stride=4,
-            stages=(16, 24, 32, 32),
-            channels=32,
-            levels=3,
-            motion_frequencies=8,
-            widths=(48, 48, 96, 96),
-        )
+        widths = (48, 48, 96, 96)
+        return cls(stride=4, levels=3, motion_frequencies=8, widths=widths, **MINI_PYRAMID)
 
     @property
     def token_channels(self) -> int:

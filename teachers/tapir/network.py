@@ -20,7 +20,7 @@ computed in blocks that fit the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate, correlate_maps
+from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet, same_padding
 from teachers.layers.resolutions import Size, growing_resolutions, require_multiples
@@ -42,15 +43,10 @@ STRIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class TapirConfig:
-    """Sizes of the network. The defaults are those of TAPIR."""
+class TapirConfig(MatchingSizes):
+    """Sizes of the network. The defaults are those of TAPIR, 31.1 M parameters, as in
+    `tapir_checkpoint_panning.pt`; BootsTAPIR, 54.7 M, has the changes of `BOOTSTAPIR`."""
 
-    raster: int = 256
-    """Side in px of the square raster in which positions are kept and points are matched."""
-    groups: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the encoder's groups; the fine grid has those of the second, the coarse grid
-    those of the fourth."""
-    blocks_per_group: int = 2
     finest_channels: int = 0
     """The mini: channels of one more grid, of stride 2, for precision below a pixel; 0 has none, as
     published."""
@@ -60,14 +56,7 @@ class TapirConfig:
     extra_ratio: int = 4
     pyramid_levels: int = 0
     """BootsTAPIR: how often the coarse grid is pooled by 2 for further correlations."""
-    radius: int = 3
-    """Correlations are taken in (2 radius + 1)**2 cells."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
-    softmax_temperature: float = 20.0
-    argmax_radius: float = 5.0
-    """Cells nearer than this to the best one take part in the soft argmax."""
-    iterations: int = 4
-    """Refinements at each resolution."""
     mixer_width: int = 512
     mixer_ratio: int = 4
     mixer_blocks: int = 12
@@ -79,26 +68,17 @@ class TapirConfig:
     resolution if the one before is the size of the video."""
 
     @classmethod
-    def official(cls, **changes: Any) -> TapirConfig:
-        """31.1 M parameters, as in `tapir_checkpoint_panning.pt`; 54.7 M with the changes of
-        `BOOTSTAPIR`."""
-        return cls(**changes)
-
-    @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
         """0.45 M parameters; trains on a CPU core. Beside being small it has a grid of stride 2."""
         sizes: dict[str, Any] = dict(
-            groups=(16, 32, 48, 64),
-            blocks_per_group=1,
             finest_channels=24,
             extra_ratio=2,
             matching_channels=(8, 16, 8),
-            iterations=3,
             mixer_width=128,
             mixer_ratio=2,
             mixer_blocks=4,
         )
-        return cls(**(sizes | changes))
+        return cls(**(MINI_MATCHING | sizes | changes))
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -114,7 +94,10 @@ class TapirConfig:
         return one_way * (REACH if self.causal else 1)
 
 
-PRESETS = {"official": TapirConfig.official, "mini": TapirConfig.mini}
+PRESETS: Mapping[str, Callable[..., TapirConfig]] = {
+    "official": TapirConfig,
+    "mini": TapirConfig.mini,
+}
 BOOTSTAPIR: dict[str, Any] = {"pyramid_levels": 1, "extra_blocks": 5}
 CAUSAL_BOOTSTAPIR: dict[str, Any] = BOOTSTAPIR | {"causal": True}
 

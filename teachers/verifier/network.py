@@ -32,8 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachers.layers.attention import AttentionSizes
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
-from teachers.layers.pyramid import PyramidSizes, ResidualEncoder
+from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes, ResidualEncoder
 
 STRIDE = 4
 HIGHEST_FREQUENCY = 32
@@ -48,7 +49,7 @@ PLACES_PER_BLOCK = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifierConfig(PyramidSizes):
+class VerifierConfig(PyramidSizes, AttentionSizes):
     """Sizes of the network. The defaults are the published one's: 11.3 M parameters, 2.6 M of them
     the encoder of CoTracker3 offline."""
 
@@ -59,11 +60,13 @@ class VerifierConfig(PyramidSizes):
     width: int = 256
     """Channels of everything after the encoder."""
     layers: int = 6
-    mlp_ratio: int = 4
+    """Of the transformer over candidates and frames."""
     heads: int = 4
+    """Of every attention."""
     points: int = 4
+    """Cells that a head of the deformable attention samples in each level."""
     local_layers: int = 3
-    """Of the deformable attention: heads, cells that each samples in each level, and layers."""
+    """Layers of deformable attention."""
     frequencies: int = 8
     """Sines, and as many cosines, of a displacement in x and in y."""
     identity_channels: int = 32
@@ -74,16 +77,8 @@ class VerifierConfig(PyramidSizes):
     @classmethod
     def mini(cls) -> VerifierConfig:
         """0.4 M parameters, on frames of 192 x 256 px; trains on a CPU core."""
-        return cls(
-            resolution=(192, 256),
-            stages=(16, 24, 32, 32),
-            channels=32,
-            width=64,
-            local_layers=2,
-            layers=3,
-            mlp_ratio=2,
-            identity_channels=8,
-        )
+        sizes = {"width": 64, "layers": 3, "local_layers": 2, "mlp_ratio": 2}
+        return cls(resolution=(192, 256), identity_channels=8, **(MINI_PYRAMID | sizes))
 
     @property
     def descriptor_channels(self) -> int:

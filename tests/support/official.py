@@ -3,16 +3,20 @@ them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.teacher import CoTrackerTeacher
+from teachers.errors import CheckpointError
+from teachers.interface import Teacher
 from teachers.tracks import Tracks
 from tests.support import parity
 
@@ -32,10 +36,36 @@ def model_of(case: parity.Case, model: nn.Module, keys: str) -> nn.Module:
     return model.eval()
 
 
+def variant_of(
+    case: parity.Case,
+    network: Callable[..., nn.Module],
+    config: Callable[..., Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    **changes: Any,
+) -> Any:
+    """The network that the case is about, one of several variants of a config, with its weights."""
+    name = case.meta["model"]
+    model = network(config(**variants[name], **changes)).requires_grad_(False)
+    return model_of(case, model, name)
+
+
 def file_of(case: parity.Case, model: nn.Module, keys: str, folder: Path) -> str:
     """A checkpoint file with those weights."""
     path = folder / f"{keys}.safetensors"
     save_file(model_of(case, model, keys).state_dict(), path)
+    return str(path)
+
+
+def check_refused(
+    kind: Callable[..., Teacher], name: str, model: nn.Module, likely: str, folder: Path
+) -> str:
+    """A file with the weights of `model`, which teacher `name` refuses, naming what it looks
+    like."""
+    path = folder / "other.safetensors"
+    save_file(model.state_dict(), path)
+    refused = f"not a checkpoint of '{name}'.*It looks like a file of '{likely}'"
+    with pytest.raises(CheckpointError, match=refused):
+        kind(name=name, checkpoint=str(path), device="cpu")
     return str(path)
 
 
@@ -101,6 +131,11 @@ def concatenated(parts: list[Tracks]) -> Tracks:
             for name in ("xy", "visibility", "confidence")
         )
     )
+
+
+def predictor(kind: type[CoTrackerTeacher], checkpoint: str, **settings: Any) -> CoTrackerTeacher:
+    """A teacher with the weights of that file, in the mode of the official predictor."""
+    return kind(name="official", checkpoint=checkpoint, device="cpu", **settings)
 
 
 def check_evaluation(

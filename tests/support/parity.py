@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+NOISE_PX = 2e-3
+"""Float32 noise of a track, as in the parity cases."""
+
 DATA = Path(__file__).parents[1] / "data"
 
 

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from student.data.batch import Batch
+from student.data.config import DataConfig
 from student.training.losses import TapirLossConfig
 
 CLIPS = (
@@ -22,6 +24,12 @@ CLIPS = (
 """Procedural clips, so small that a step takes a moment."""
 SCRATCH = ("--init", "scratch", "--preset", "mini", "--iterations", "2")
 """A mini CoTracker3 from random weights."""
+
+
+def small_data(folder: Path, **changes: Any) -> DataConfig:
+    """Parts of the clips in a small data set, one a batch."""
+    small: dict[str, Any] = {"data": (str(folder),), "frames": 8, "height": 32, "width": 48}
+    return DataConfig(**(small | {"queries": 4, "batch": 1} | changes))
 
 
 def environment() -> dict[str, str]:

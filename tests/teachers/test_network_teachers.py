@@ -17,11 +17,10 @@ from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 from teachers.tapnext.teacher import TapNextTeacher
 from tests.support import parity
 from tests.support.networks import LARGE_BLOCKS, SMALL_BLOCKS, mini
+from tests.support.parity import NOISE_PX
 
 CLIP = {"seed": 3, "T": 10, "H": 96, "W": 128, "vx": 1.0, "vy": -0.5}
 QUERIES = 6
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
 
 
 @pytest.mark.parametrize(

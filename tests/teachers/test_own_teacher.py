@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import teachers
 from teachers import ConfigError
 from tests.support.contract import run_contract
+from tests.support.installed import install
 from tests.support.own_teacher import SNIPPET
 
+GROUP = "tapdistill.teachers"
 OWN = "tests.support.own_teacher:FarnebackTeacher"
 
 
@@ -25,19 +25,10 @@ def test_it_is_used_by_its_place_and_stored_under_the_name_of_its_class(frames_a
     assert np.isfinite(teacher.track(*frames_and_queries).xy).all()
 
 
-def register(folder: Path, monkeypatch: pytest.MonkeyPatch, entry_points: str) -> None:
-    """As if a package with these entry points were installed."""
-    installed = folder / "trackers-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: trackers\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text(f"[tapdistill.teachers]\n{entry_points}\n")
-    monkeypatch.syspath_prepend(folder)
-
-
 def test_an_installed_package_adds_teachers_by_entry_point(
     tmp_path, monkeypatch, frames_and_queries
 ):
-    register(tmp_path, monkeypatch, f"farneback = {OWN}")
+    install(tmp_path, monkeypatch, GROUP, f"farneback = {OWN}")
     assert "farneback" in teachers.names()
     teacher = teachers.load("farneback")
     assert teacher.info.name == "farneback"
@@ -47,7 +38,7 @@ def test_an_installed_package_adds_teachers_by_entry_point(
 
 
 def test_a_package_does_not_take_the_name_of_a_built_in_teacher(tmp_path, monkeypatch):
-    register(tmp_path, monkeypatch, f"lk = {OWN}")
+    install(tmp_path, monkeypatch, GROUP, f"lk = {OWN}")
     assert teachers.load("lk").info.architecture != "Farneback flow"
 
 
@@ -67,7 +58,7 @@ def test_a_package_does_not_take_the_name_of_a_built_in_teacher(tmp_path, monkey
 def test_a_registration_that_cannot_be_right_is_named(
     tmp_path, monkeypatch, entry_point, name, message
 ):
-    register(tmp_path, monkeypatch, entry_point)
+    install(tmp_path, monkeypatch, GROUP, entry_point)
     with pytest.raises(ConfigError, match=message):
         teachers.load(name)
 

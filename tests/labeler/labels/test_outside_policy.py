@@ -12,12 +12,14 @@ from labeler import open_dataset
 from labeler.labels import policies
 from labeler.labels.policies import choose, find, names
 from pipelines import cli
-from student.data.config import DataConfig
 from student.data.mixture import batches
 from student.data.reader import open_clips, read_clip
 from teachers import ConfigError, Tracks, VisibleRule
+from tests.support.installed import install
 from tests.support.own_policy import SNIPPET
+from tests.support.training import small_data
 
+GROUP = "tapdistill.policies"
 OWN = "tests.support.own_policy:MostTrusted"
 ARGUMENTS = {
     "tracks": {"a": Tracks.nan(2, 3)},
@@ -27,20 +29,11 @@ ARGUMENTS = {
 }
 
 
-def register(folder: Path, monkeypatch: pytest.MonkeyPatch, entry_points: str) -> None:
-    """As if a package with these entry points were installed."""
-    installed = folder / "labels-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: labels\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text(f"[tapdistill.policies]\n{entry_points}\n")
-    monkeypatch.syspath_prepend(folder)
-
-
 @pytest.fixture
 def registered(tmp_path, monkeypatch) -> str:
     folder = tmp_path / "installed"
     folder.mkdir()
-    register(folder, monkeypatch, f"most-trusted = {OWN}\nrandom = {OWN}")
+    install(folder, monkeypatch, GROUP, f"most-trusted = {OWN}\nrandom = {OWN}")
     return "most-trusted"
 
 
@@ -55,15 +48,7 @@ def test_an_installed_package_adds_policies_and_takes_no_name_of_ours(registered
 
 
 def test_training_learns_from_it(registered, dataset):
-    config = DataConfig(
-        data=(str(dataset.folder),),
-        policy=registered,
-        frames=8,
-        height=32,
-        width=48,
-        queries=4,
-        batch=1,
-    )
+    config = small_data(dataset.folder, policy=registered)
     batch = next(batches(config, seed=0))
     assert batch.valid.any()
     clips, _ = open_clips((str(dataset.folder),), (32, 48))
@@ -74,7 +59,7 @@ def test_training_learns_from_it(registered, dataset):
 
 def test_labels_of_before_are_refused_for_one_that_needs_a_verdict(registered):
     old = Path(__file__).parents[2] / "data" / "dataset_schema1"
-    config = DataConfig(data=(str(old),), policy=registered, height=32, width=48, batch=1)
+    config = small_data(old, policy=registered)
     with pytest.raises(ConfigError, match="policy 'most-trusted' needs the verifier's verdict"):
         batches(config, seed=0)
 
@@ -135,7 +120,7 @@ class Nowhere(LabelPolicy):
 )
 def test_a_policy_that_cannot_be_right_is_named(tmp_path, monkeypatch, place, message):
     (tmp_path / "made_for_a_test.py").write_text(textwrap.dedent(MODULE))
-    register(tmp_path, monkeypatch, f"x = {place}")
+    install(tmp_path, monkeypatch, GROUP, f"x = {place}")
     with pytest.raises(ConfigError, match=message):
         choose("x", rng=np.random.default_rng(0), **ARGUMENTS)
 

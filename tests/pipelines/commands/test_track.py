@@ -27,12 +27,11 @@ from student.synth.scene import SynthConfig, generate
 from teachers import Tracks
 from tests.labeler.video.test_frames import write_pictures
 from tests.support.jobs import FAR
+from tests.support.parity import NOISE_PX
 from tests.support.tracking import arrays_of, track
 from tests.support.video_files import write_video
 
 LIVE = "tests.support.stub_teachers:Live"
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
 
 
 # --- what is written

@@ -25,6 +25,7 @@ from student.data.reader import open_clips
 from student.synth.scene import generate
 from teachers import ConfigError, ShardError
 from tests.student.evaluation.test_kubric import SCENE, write
+from tests.support.training import small_data
 
 TENSORS = "frames", "queries", "xy", "visible", "valid", "visibility_valid", "supervise_occluded"
 
@@ -37,21 +38,9 @@ def copy(dataset, tmp_path) -> Path:
 
 def small(folder: Path, **changes) -> DataConfig:
     """Stored and procedural clips, two a batch."""
-    return replace(
-        DataConfig(
-            data=(str(folder),),
-            policy="random",
-            procedural=0.3,
-            frames=10,
-            height=64,
-            width=64,
-            queries=12,
-            batch=2,
-            at_once=2,
-            shards_at_once=2,
-        ),
-        **changes,
-    )
+    sizes = {"frames": 10, "height": 64, "width": 64, "queries": 12, "batch": 2, "at_once": 2}
+    shares = {"policy": "random", "procedural": 0.3, "shards_at_once": 2}
+    return small_data(folder, **(sizes | shares | changes))
 
 
 def take(stream: Batches, number: int) -> list[Batch]:

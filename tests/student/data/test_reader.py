@@ -23,7 +23,7 @@ from labeler.labels.trust import TrustConfig
 from labeler.shards.manifest import freeze
 from labeler.shards.records import latest_records
 from student.data.augment import UnusableSample
-from student.data.config import AgreementOverride, DataConfig
+from student.data.config import AgreementOverride
 from student.data.mixture import batches
 from student.data.reader import (
     NEIGHBOUR_BYTES,
@@ -34,6 +34,7 @@ from student.data.reader import (
     refuse_unknown_teachers,
 )
 from teachers import ConfigError, ShardError
+from tests.support.training import small_data
 
 CROP = 32, 48
 LENIENT = AgreementOverride(min_visible_frames=1)
@@ -167,16 +168,7 @@ def test_a_weighed_frame_counts_as_much_as_its_label_is_trusted(dataset):
 @pytest.mark.parametrize(("policy", "weigh"), [("verified", False), ("random", True)])
 def test_labels_that_no_verifier_judged_are_refused_before_training(tmp_path, policy, weigh):
     old = Path(__file__).parents[2] / "data" / "dataset_schema1"
-    config = DataConfig(
-        data=(str(old),),
-        policy=policy,
-        weigh=weigh,
-        frames=8,
-        height=32,
-        width=48,
-        queries=4,
-        batch=1,
-    )
+    config = small_data(old, policy=policy, weigh=weigh)
     with pytest.raises(
         ConfigError, match=r"2 shards of .*dataset_schema1 have none: `tapdistill r"
     ):

@@ -68,15 +68,8 @@ def test_a_step_has_tapirs_losses_computed_by_hand_over_matching_and_every_refin
     """A crop of 64 x 64 px goes in at its own size."""
     settings = config(1)
     (done,) = students.steps_done(settings, tmp_path)
-    model: Any = first_network(settings)
-    model.config = replace(model.config, raster=64)
-    with torch.no_grad():
-        steps = model(
-            batch.frames.permute(0, 1, 4, 2, 3),
-            batch.queries + torch.tensor([0, 0.5, 0.5]),
-            [(64, 64)],
-        )
-    assert len(steps) == 1 + model.config.iterations
+    steps = students.answer_at_own_size(settings, batch)
+    assert len(steps) == 1 + first_network(settings).config.iterations
     expected = tapir_losses_by_hand(steps, batch, TapirLossConfig())
     assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 

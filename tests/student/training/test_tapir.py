@@ -29,6 +29,7 @@ from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 from teachers.tapir.network import Tapir
 from tests.support.students import (
+    answer_at_own_size,
     assert_equal_states,
     assert_read_as,
     loss_before_and_after,
@@ -76,15 +77,8 @@ def test_a_step_has_the_losses_that_are_computed_by_hand_on_the_networks_answer(
     settings = config(1, loss=LossConfig(tapir=loss))
     (done,) = steps_done(settings, tmp_path)
     batch = next(batches(DATA, seed=0))
-    model = first_network(settings)
-    model.config = replace(model.config, raster=64)
-    with torch.no_grad():
-        answer = model(
-            batch.frames.permute(0, 1, 4, 2, 3),
-            batch.queries + torch.tensor([0, 0.5, 0.5]),
-            [(64, 64)],
-        )
-    expected = tapir_losses_by_hand(answer.steps, batch, loss)
+    steps = answer_at_own_size(settings, batch).steps
+    expected = tapir_losses_by_hand(steps, batch, loss)
     assert {name: done.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert done.losses["total"] == pytest.approx(sum(expected.values()), rel=1e-4)
 

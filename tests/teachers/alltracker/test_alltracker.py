@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from teachers.alltracker import network
@@ -28,14 +27,12 @@ from teachers.alltracker.network import (
     window_starts,
 )
 from teachers.alltracker.teacher import AllTrackerTeacher, AllTrackerTinyTeacher, read
-from teachers.errors import CheckpointError, ConfigError
+from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from tests.support import parity
 from tests.support.networks import LARGE_BLOCKS, mini
-from tests.support.official import model_of
-
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
+from tests.support.official import check_refused, variant_of
+from tests.support.parity import NOISE_PX
 
 VARIANTS: dict[str, dict[str, Any]] = {"alltracker": {}, "alltracker_tiny": TINY}
 WHOLE = [
@@ -48,9 +45,7 @@ WHOLE = [
 
 
 def official(case: parity.Case) -> AllTracker:
-    name = case.meta["model"]
-    model = AllTracker(AllTrackerConfig.official(**VARIANTS[name])).requires_grad_(False)
-    return model_of(case, model, name)
+    return variant_of(case, AllTracker, AllTrackerConfig, VARIANTS)
 
 
 def whole_clip(
@@ -420,12 +415,7 @@ def test_frames_that_are_too_small_for_the_pyramid_are_refused_by_the_network():
 
 
 def test_weights_of_the_other_size_are_refused(tmp_path):
-    path = tmp_path / "tiny.safetensors"
-    save_file(AllTracker(AllTrackerConfig.official(**TINY)).state_dict(), path)
-    with pytest.raises(
-        CheckpointError,
-        match=r"not a checkpoint of 'alltracker'.*It looks like a file of 'alltracker-tiny'",
-    ):
-        AllTrackerTeacher(name="alltracker", checkpoint=str(path), device="cpu")
-    tiny = AllTrackerTinyTeacher(name="alltracker-tiny", checkpoint=str(path), device="cpu")
+    model = AllTracker(AllTrackerConfig(**TINY))
+    path = check_refused(AllTrackerTeacher, "alltracker", model, "alltracker-tiny", tmp_path)
+    tiny = AllTrackerTinyTeacher(name="alltracker-tiny", checkpoint=path, device="cpu")
     assert tiny.info.architecture == "AllTracker-Tiny"

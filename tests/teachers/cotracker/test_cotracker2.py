@@ -30,11 +30,11 @@ from tests.support.official import (
     file_of,
     inputs,
     model_of,
+    predictor,
 )
+from tests.support.parity import NOISE_PX
 
 KEYS = "cotracker2"
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
 
 
 # --- equal to the official code
@@ -79,9 +79,7 @@ def test_float64_equals_the_official_network_to_a_millionth_of_a_pixel():
 @pytest.mark.slow
 def test_predictor_mode_equals_the_official_offline_predictor(tmp_path):
     case = parity.case("ct2_predictor_offline_queries_backward")
-    teacher = CoTracker2Teacher(
-        name="cotracker2", checkpoint=official_file(case, tmp_path), device="cpu"
-    )
+    teacher = predictor(CoTracker2Teacher, official_file(case, tmp_path))
     assert teacher.info.visible_rule == "v > 0.9"
     check_predictor(case, teacher, teacher.track(case.frames, case["queries"]))
 
@@ -89,12 +87,8 @@ def test_predictor_mode_equals_the_official_offline_predictor(tmp_path):
 @pytest.mark.slow
 def test_a_stream_gives_what_the_official_online_predictor_gives(tmp_path):
     case = parity.case("ct2_predictor_online")
-    teacher = CoTracker2Teacher(
-        name="cotracker2",
-        checkpoint=official_file(case, tmp_path),
-        device="cpu",
-        predictor="online",
-    )
+    file = official_file(case, tmp_path)
+    teacher = predictor(CoTracker2Teacher, file, predictor="online")
     assert teacher.info.visible_rule == "v > 0.6"
     stream = teacher.stream(case["queries"])
     first, second, rest = (

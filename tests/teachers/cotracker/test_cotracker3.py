@@ -34,11 +34,11 @@ from tests.support.official import (
     file_of,
     inputs,
     model_of,
+    predictor,
 )
+from tests.support.parity import NOISE_PX
 
 KEYS = "cotracker3_offline"
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
 
 
 # --- equal to the official code
@@ -66,21 +66,15 @@ def test_every_iteration_equals_the_official_network(name):
 @pytest.mark.slow
 def test_predictor_mode_equals_the_official_predictor(tmp_path):
     case = parity.case("ct3_predictor_offline_queries_backward")
-    teacher = CoTracker3OfflineTeacher(
-        name="cotracker3-offline", checkpoint=official_file(case, tmp_path), device="cpu"
-    )
+    teacher = predictor(CoTracker3OfflineTeacher, official_file(case, tmp_path))
     check_predictor(case, teacher, teacher.track(case.frames, case["queries"]))
 
 
 @pytest.mark.slow
 def test_predictor_mode_without_support_equals_the_official_grid(tmp_path):
     case = parity.case("ct3_predictor_offline_grid_backward")
-    teacher = CoTracker3OfflineTeacher(
-        name="cotracker3-offline",
-        checkpoint=official_file(case, tmp_path),
-        device="cpu",
-        support_grid=0,
-    )
+    file = official_file(case, tmp_path)
+    teacher = predictor(CoTracker3OfflineTeacher, file, support_grid=0)
     height, width = case.frames.shape[1:3]
     grid = frame_grid(case.meta["call"]["grid_size"], 384, 512).numpy() * [
         1,

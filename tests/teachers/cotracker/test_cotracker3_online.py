@@ -16,11 +16,18 @@ from teachers.errors import ConfigError
 from teachers.layers.memory import DEFAULT_MEMORY
 from tests.support import networks, official, parity
 from tests.support.networks import as_batch, mini_with, not_learning
-from tests.support.official import answers, check, check_predictor, file_of, inputs, model_of
+from tests.support.official import (
+    answers,
+    check,
+    check_predictor,
+    file_of,
+    inputs,
+    model_of,
+    predictor,
+)
+from tests.support.parity import NOISE_PX
 
 KEYS = "cotracker3_online"
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
 
 
 # --- equal to the official code
@@ -77,12 +84,8 @@ def test_a_stream_gives_what_the_official_online_predictor_gives_after_each_chun
     tmp_path, name, support_grid
 ):
     case = parity.case(name)
-    teacher = CoTracker3OnlineTeacher(
-        name="cotracker3-online",
-        checkpoint=official_file(case, tmp_path),
-        device="cpu",
-        support_grid=support_grid,
-    )
+    file = official_file(case, tmp_path)
+    teacher = predictor(CoTracker3OnlineTeacher, file, support_grid=support_grid)
     stream = teacher.stream(case["queries"])
     chunks = [case.frames[:16], case.frames[16:24], case.frames[24:]]
     final = [*(stream.push(chunk) for chunk in chunks if len(chunk)), stream.finish()]

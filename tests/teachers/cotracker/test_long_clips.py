@@ -15,11 +15,8 @@ import teachers
 from teachers.cotracker.long_clips import WindowEntry, WindowTracker, walk_both_ways, window_starts
 from teachers.layers.clip_features import ClipFeatures
 from teachers.stream import Stream
+from tests.support.parity import NOISE_PX
 from tests.support.waves import translating
-
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
-
 
 # --- the windows
 

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from teachers.errors import CheckpointError
 from teachers.locotrack.blocks import directed_bias, same_convolution
 from teachers.locotrack.config import LocoTrackConfig
 from teachers.locotrack.network import (
@@ -30,10 +28,8 @@ from teachers.locotrack.network import (
 from teachers.locotrack.teacher import LocoTrackSmallTeacher, LocoTrackTeacher
 from tests.support import parity
 from tests.support.networks import as_batch, mini, not_learning, together_and_alone
-from tests.support.official import check_answer, inputs, model_of
-
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
+from tests.support.official import check_answer, check_refused, inputs, variant_of
+from tests.support.parity import NOISE_PX
 
 VARIANTS: dict[str, dict[str, Any]] = {"locotrack_base": {}, "locotrack_small": SMALL}
 TEACHERS = {"locotrack_base": LocoTrackTeacher, "locotrack_small": LocoTrackSmallTeacher}
@@ -48,9 +44,7 @@ FORWARD = [
 
 
 def official(case: parity.Case, **changes: Any) -> LocoTrack:
-    name = case.meta["model"]
-    model = LocoTrack(LocoTrackConfig.official(**VARIANTS[name], **changes)).requires_grad_(False)
-    return model_of(case, model, name)
+    return variant_of(case, LocoTrack, LocoTrackConfig, VARIANTS, **changes)
 
 
 def listed(case: parity.Case) -> list[tuple[int, int]] | None:
@@ -315,10 +309,5 @@ def test_a_finer_resolution_changes_what_is_refined_but_not_what_is_matched(fram
 
 
 def test_weights_of_the_other_size_are_refused(tmp_path):
-    path = tmp_path / "small.safetensors"
-    save_file(LocoTrack(LocoTrackConfig.official(**SMALL)).state_dict(), path)
-    with pytest.raises(
-        CheckpointError,
-        match=r"not a checkpoint of 'locotrack-base'.*It looks like a file of 'locotrack-small'",
-    ):
-        LocoTrackTeacher(name="locotrack-base", checkpoint=str(path), device="cpu")
+    model = LocoTrack(LocoTrackConfig(**SMALL))
+    check_refused(LocoTrackTeacher, "locotrack-base", model, "locotrack-small", tmp_path)

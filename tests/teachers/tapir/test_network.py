@@ -30,9 +30,7 @@ from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 from tests.support import parity
 from tests.support.networks import not_learning, together_and_alone, weights_of
 from tests.support.official import check_answer, inputs
-
-NOISE_PX = 2e-3
-"""Float32 noise of a track, as in the parity cases."""
+from tests.support.parity import NOISE_PX
 
 VARIANTS = {"tapir": {}, "bootstapir": BOOTSTAPIR, "bootstapir_causal": CAUSAL_BOOTSTAPIR}
 TEACHERS = {
@@ -132,9 +130,7 @@ def test_frame_by_frame_equals_the_official_live_model_and_its_state():
 
 def official(case: parity.Case, **changes: Any) -> Tapir:
     model = (
-        Tapir(TapirConfig.official(**VARIANTS[case.meta["model"]], **changes))
-        .eval()
-        .requires_grad_(False)
+        Tapir(TapirConfig(**VARIANTS[case.meta["model"]], **changes)).eval().requires_grad_(False)
     )
     model.load_state_dict(weights_of(case))
     return model
@@ -166,7 +162,7 @@ def listed_resolutions(case: parity.Case) -> list[tuple[int, int]] | None:
     ],
 )
 def test_large_frames_are_refined_at_growing_resolutions(size, resolutions):
-    assert default_resolutions(size, TapirConfig.official()) == resolutions
+    assert default_resolutions(size, TapirConfig()) == resolutions
 
 
 # --- fast ways, and the plain ones
