@@ -13,6 +13,7 @@ import pytest
 
 from labeler import open_dataset
 from labeler.show import player
+from labeler.show.draw import colour_by
 from teachers import Tracks, VisibleRule
 from tests.support.browser import Browser, evaluate_with
 
@@ -211,6 +212,45 @@ def test_the_scale_is_shown_where_colours_are_shares(browser):
         return shown;""",
     )
     assert told == [True, False, True]
+
+
+@pytest.mark.slow
+def test_trust_gives_each_place_the_colour_of_its_probability(chromium, clip, tmp_path):
+    """By `near` the n-th of N points is right with n / (N - 1), by `still` with what is left of 1;
+    nobody judged the student."""
+    of_near = np.linspace(0, 1, len(clip.queries), dtype=np.float32)[:, None].repeat(16, 1)
+    verdict = replace(clip.verdict, right=np.stack([of_near, 1 - of_near]))
+    student = {"student": (clip.tracks["near"], VisibleRule("none"))}
+    page = tmp_path / "clip.html"
+    html = player.html_of(replace(clip, verdict=verdict), extra=student, colour="trust")
+    page.write_text(html, encoding="utf-8")
+    shown = Browser(chromium, page, tmp_path / "profile")
+    script = """
+        const player = players[0], pen = player.canvas.getContext("2d");
+        const away = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+        player.trails.checked = false;
+        return player.switches.map((_, on) => {
+          player.switches.forEach((box, k) => { box.checked = k === on; });
+          player.seek(4);
+          const places = player.at.map(([k, i]) => player.place(k, i, 4));
+          return player.at.flatMap(([k, i], j) => {
+            const clear = places.every((other, n) => n === j || away(other, places[j]) > 12);
+            if (!clear) return [];  // another marker may lie over it
+            const pixel = pen.getImageData(...places[j].map(Math.floor), 1, 1).data;
+            return [[player.number[i], ...pixel]];
+          });
+        });"""
+    told = [np.array(rows) for rows in shown.evaluate(f"(async () => {{ {script} }})()")]
+    shown.close()
+    for rows, of_all in zip(told, (of_near, 1 - of_near), strict=False):
+        assert len(rows) > len(clip.queries) / 2
+        expected = colour_by(of_all[rows[:, 0], 4])
+        np.testing.assert_allclose(rows[:, 1:4], expected, atol=4)
+        assert (rows[:, 4] == 255).all()
+    *_, of_student = told
+    assert len(of_student) > len(clip.queries) / 2
+    # grey, and half to be seen through
+    np.testing.assert_allclose(of_student[:, 1:], [[214, 219, 227, 128]] * len(of_student), atol=2)
 
 
 @pytest.mark.slow
