@@ -2,8 +2,8 @@
 this.
 
 `do_unit` works until the unit's latest record has every wanted teacher: it labels an open unit, or
-adds what a committed one lacks. Plain functions that never heard of Ray. Whatever happens to a
-process, the same call again goes on from the records.
+adds what a committed one lacks. Plain functions that know nothing of Ray. Whatever happens to a
+process, the same call continues from the records.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ClipDone:
 
 @dataclass(frozen=True)
 class VideoDone:
-    """A video of the unit is through, whatever became of it."""
+    """A video of the unit is finished, labelled or not."""
 
     unit: int
     uri: str

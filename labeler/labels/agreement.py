@@ -106,7 +106,7 @@ def stack(
     evidence: Mapping[str, str] | None = None,
 ) -> Stack:
     """Tracks in px of a clip of `size_hw`, by teacher, as one `Stack`. `evidence` is each teacher's
-    `TeacherInfo.evidence`; one that it does not name is like no other."""
+    `TeacherInfo.evidence`; a teacher that it does not name is a family of its own."""
     names = tuple(sorted(tracks))
     height, width = size_hw
     scale = np.array([RASTER / width, RASTER / height], np.float32)
@@ -152,7 +152,7 @@ def judge(
     families: Sequence[str] | None = None,
 ) -> Labels:
     """`agree`, where the `medoids` are known: they do not depend on `config`, so several can be
-    tried at the price of one."""
+    tried for the price of one."""
     weight = opinions(xy, families)
     count = weight.sum(0)
     support = _sum(weight, sees & (distance <= config.tau_px)) / np.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""Appearance: how alike the surroundings of a position are to those of its query.
+"""Appearance: how similar the surroundings of a position are to those of its query.
 
 In   frames, queries, positions [K, N, T, 2], and where the neighbours expect each query. Out:
      `Appearance`: normalised correlations of patches, plain and turned as the neighbours turned.

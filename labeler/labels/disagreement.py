@@ -154,7 +154,7 @@ def nearly_one(repeats: pd.DataFrame, evidence: Mapping[str, str]) -> list[str]:
 
 
 def by_state(samples: Iterable[Sample]) -> pd.DataFrame:
-    """What the labels say, and how sure it is: a row for visible, occluded, and disputed.
+    """What the labels say, and how certain that is: a row for visible, occluded, and disputed.
 
     Returns:
         share of all points and frames; valid_share, of those, in the valid run; apart_px, the

@@ -1,4 +1,4 @@
-"""Evidence: what speaks for and against each position that a teacher gives, as numbers.
+"""Evidence: numbers that speak for or against each position that a teacher gives.
 
 In   frames, queries, and the tracks of K teachers on one clip. Out: `Evidence`: numbers about each
      position [K, N, T, OWN], and about each query and frame [N, T, SHARED].

@@ -50,7 +50,7 @@ def is_hidden(
 ) -> np.ndarray:  # bool [N, T]
     """Where a label may say occluded; never in a query's own frame.
 
-    Give it all the queries of a clip: they are each other's neighbours.
+    Pass all queries of a clip, since they are each other's neighbours.
     """
     query_t = queries[:, 0].astype(int)
     if said is not None:

@@ -89,7 +89,7 @@ def expect(
     query_t: np.ndarray,  # [N]
     query_xy: np.ndarray,  # [N, 2]
 ) -> Expected:
-    """The neighbours' say: an affine map, fitted to those that move with the query."""
+    """What the neighbours expect: an affine map, fitted to those that move with the query."""
     n, t, _ = centre.shape
     trust = np.where(has_position(centre), trust, 0).astype(np.float32)
     filled = np.where(has_position(centre)[..., None], centre, query_xy[:, None]).astype(np.float32)

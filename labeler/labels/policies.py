@@ -184,8 +184,8 @@ class RandomAgreeing(LabelPolicy):
 class Verified(LabelPolicy):
     """In each frame the most trusted place, where it is trusted enough.
 
-    Each frame stands for itself, so one such frame will do: that eight are asked for is a rule of
-    agreement, which has no other sign that a query is followed at all.
+    Each frame stands for itself, so one such frame is enough. Agreement asks for eight, because it
+    has no other sign that a query is followed at all.
     """
 
     needs_verdict = True

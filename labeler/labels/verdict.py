@@ -72,7 +72,7 @@ def judged(
 
 
 def shipped_version() -> str:
-    """Of the verifier that `judged` asks."""
+    """Version of the verifier that `judged` uses."""
     return _shipped().version
 
 

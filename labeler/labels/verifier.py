@@ -193,7 +193,7 @@ def from_uint8(stored: np.ndarray) -> np.ndarray:
 
 def _together(h: np.ndarray, count: np.ndarray) -> np.ndarray:
     """[N, T, 2 C]: mean and maximum over the teachers that have a position; `h` [K, N, T, C] is 0
-    elsewhere, and nowhere below."""
+    elsewhere, and never negative."""
     return np.concatenate([h.sum(0) / count, h.max(0, initial=0)], -1)
 
 

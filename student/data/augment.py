@@ -28,8 +28,7 @@ blur."""
 
 
 class UnusableSample(Exception):
-    """A sample that gives nothing to train on; another one takes its place, and the reason is
-    counted."""
+    """A sample with nothing to train on; another one takes its place, and the reason is counted."""
 
     def __init__(self, reason: Literal["corrupt", "no-labels"]) -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
 """Inline labels: a teacher runs inside the training step, on the very frames that the student gets.
 
 This is how the published script does it: nothing is stored, and every step pays for a teacher. It
-is here to compare with stored labels (`benchmarks/inline_labels.py`). Teachers run in mode
+exists for comparison with stored labels (`benchmarks/inline_labels.py`). Teachers run in mode
 "recipe", which is the published call.
 """
 

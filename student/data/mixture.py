@@ -91,7 +91,7 @@ class Batches(Iterator[Batch]):
 def batches(
     config: DataConfig, seed: int, start: int = 0, rank: int = 0, world: int = 1
 ) -> Batches:
-    """Batches for one of `world` ranks, for ever.
+    """Endless batches for one of `world` ranks.
 
     Args:
         start: 0, or the `position` of the last step that was taken, with the same config and seed;
