@@ -1,5 +1,5 @@
-"""Makes agreement.webp and thresholds.webp: three teachers on procedural video, where the truth is
-known; prints the numbers of the second.
+"""Makes agreement.webp and thresholds.webp: three teachers of three families on procedural video,
+where the truth is known; prints the numbers of the second.
 
 python docs/images/make_agreement.py
 """
@@ -30,7 +30,7 @@ from labeler.labels.agreement import (
 from student.synth.scene import SynthClip, SynthConfig, generate
 
 CLIPS, FRAMES, POINTS = 6, 32, 200
-NAMES = ("flow", "lk", "match")
+NAMES = ("flow", "match", "tapir-mini")
 COLOURS = ("#E69F00", "#0072B2", "#009E73")
 STATE_NAMES = {"visible": VISIBLE, "occluded": OCCLUDED, "disputed": DISPUTED}
 STATES, VALID = {VISIBLE: "#56B4E9", OCCLUDED: "#BBBBBB", DISPUTED: "#CC79A7"}, "#333333"
@@ -60,6 +60,7 @@ class Tracked:
             self.medoid,
             self.distance,
             config,
+            self.stack.families,
         )
 
     def centre(self) -> np.ndarray:  # [N, T, 2]
@@ -82,10 +83,10 @@ def tracked(seed: int) -> Tracked:
     clip = generate(seed, config)
     made = {name: teachers.load(name, mode="label") for name in NAMES}
     tracks = {name: teacher.track(clip.frames, clip.queries) for name, teacher in made.items()}
-    stacked = stack(
-        tracks, {name: teacher.info.rule for name, teacher in made.items()}, (RASTER, RASTER)
-    )
-    return Tracked(clip, stacked, *medoids(stacked.xy, stacked.sees))
+    rules = {name: teacher.info.rule for name, teacher in made.items()}
+    evidence = {name: teacher.info.evidence for name, teacher in made.items()}
+    stacked = stack(tracks, rules, (RASTER, RASTER), evidence)
+    return Tracked(clip, stacked, *medoids(stacked.xy, stacked.sees, stacked.families))
 
 
 @dataclass(frozen=True)
@@ -93,45 +94,62 @@ class Story:
     """A query that shows one thing that may happen, and the frame to look at."""
 
     what: str
+    one: Tracked
+    labels: Labels
     query: int
     frame: int
 
 
-def stories(one: Tracked, labels: Labels) -> list[Story]:
-    """One story for each rule of agreement."""
-    shown = labels.valid & (labels.state == VISIBLE)
+def stories(clips: list[Tracked], config: AgreementConfig) -> list[Story]:
+    """One story for each rule of agreement, from the clip in which it shows best."""
+    per_clip = [told_by(one, one.labels(config)) for one in clips]
+    return [max(same, key=lambda scored: scored[0])[1] for same in zip(*per_clip, strict=True)]
+
+
+def told_by(one: Tracked, labels: Labels) -> list[tuple[float, Story]]:
+    """The best story of each kind in a clip, and how good it is."""
     steps = np.arange(FRAMES)
+    moved = np.linalg.norm(np.ptp(one.clip.xy, axis=1), axis=-1)
+    always = labels.keep & (labels.valid & (labels.state == VISIBLE)).all(-1)
+    agreed = np.where(always, (labels.support > 0.9).sum(-1) + moved / RASTER, -1)
+
+    shown = labels.valid & (labels.state == VISIBLE)
     first, last = shown.argmax(-1), FRAMES - 1 - shown[:, ::-1].argmax(-1)
-    gap = (
-        labels.valid
-        & (labels.state == OCCLUDED)
-        & (steps > first[:, None])
-        & (steps < last[:, None])
-    )
+    between = (steps > first[:, None]) & (steps < last[:, None])
+    gap = labels.valid & (labels.state == OCCLUDED) & between
+    truly_hidden = np.where(one.clip.visible, -4, 1)
+    hidden = np.where(labels.keep, (gap * truly_hidden).sum(-1), -1)
+
     # first frame after the run
     after = np.where(~labels.valid & (steps > one.clip.queries[:, :1]), steps, FRAMES).min(-1)
-    moved = np.linalg.norm(np.ptp(one.clip.xy, axis=1), axis=-1)
-    agreed = int(np.argmax(np.where(labels.keep & (labels.support > 0.9).all(-1), moved, -1)))
-    hidden = int(np.argmax(np.where(labels.keep & labels.valid.all(-1), gap.sum(-1), -1)))
-    ended = int(
-        np.argmax(np.where(labels.keep & (after < FRAMES - 6) & (first < after - 12), moved, -1))
-    )
+    ended = np.where(labels.keep & (after < FRAMES - 6) & (first < after - 12), moved, -1)
+
+    a, h, e = (int(np.argmax(score)) for score in (agreed, hidden, ended))
+    middle = int(np.median(steps[gap[h]])) if gap[h].any() else 0
     return [
-        Story("all three agree in every frame", agreed, FRAMES - 1),
-        Story("an agreed gap does not cut a track", hidden, int(np.median(steps[gap[hidden]]))),
-        Story("a dispute ends it, and the part before is kept", ended, int(after[ended])),
+        (agreed[a], Story("two or all three agree in every frame", one, labels, a, FRAMES - 1)),
+        (hidden[h], Story("an agreed gap does not cut a track", one, labels, h, middle)),
+        (
+            ended[e],
+            Story(
+                "a dispute ends it, and the part before is kept",
+                one,
+                labels,
+                e,
+                min(int(after[e]), FRAMES - 1),
+            ),
+        ),
     ]
 
 
-def draw_stories(one: Tracked, config: AgreementConfig) -> None:
-    labels = one.labels(config)
-    chosen = stories(one, labels)
+def draw_stories(clips: list[Tracked], config: AgreementConfig) -> None:
+    chosen = stories(clips, config)
     figure, axes = plt.subplots(
         len(chosen), 2, figsize=(9, 2.3 * len(chosen)), width_ratios=(1, 3), layout="constrained"
     )
     for (left, right), story in zip(axes, chosen, strict=True):
-        draw_place(left, one, story, config)
-        draw_time(right, one, labels, story, config)
+        draw_place(left, story.one, story, config)
+        draw_time(right, story.one, story.labels, story, config)
         right.set_title(story.what, loc="left", fontsize=10)
     axes[-1][1].set_xlabel("frame")
     lines = [
@@ -262,7 +280,7 @@ def save(figure: plt.Figure, name: str) -> None:
 def main() -> None:
     mpl.use("Agg")
     clips = [tracked(seed) for seed in range(CLIPS)]
-    draw_stories(clips[2], AgreementConfig())
+    draw_stories(clips, AgreementConfig())
     draw_thresholds(clips)
 
 
