@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from labeler.video.fetch import local_file, shown
+from labeler.video.orientation import as_shown
 from labeler.video.pictures import PictureReader, scan_folder
 from labeler.video.scan import (
     Scan,
@@ -217,13 +218,13 @@ class VideoReader:
                 raise VideoError(
                     "decode-error", f"{self._name}: frame {index} cannot be decoded: {error}."
                 ) from error
-            if frame.shape[:2] != self.scan.turned_size:
+            if self.decoder == "pictures" and frame.shape[:2] != self.scan.turned_size:
                 raise VideoError(
                     "decode-error",
                     f"{self._name}: frame {index} is {frame.shape[:2]}, the frames before "
                     f"{self.scan.turned_size}.",
                 )
-            yield resized(frame, size)
+            yield resized(frame, size)  # of another size than the first one, too, as a player does
 
 
 def target_size(
@@ -398,9 +399,8 @@ class _PyAV:
     def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
             frame = self._counted(index) if self._scan.counted else self._verified(index)
-            yield np.ascontiguousarray(
-                np.rot90(frame.to_ndarray(format="rgb24"), self._scan.rotation // 90)
-            )
+            rgb = frame.to_ndarray(format="rgb24")
+            yield as_shown(rgb, self._scan.rotation, self._scan.mirrored)
 
     def close(self) -> None:
         self._container.close()
@@ -446,6 +446,8 @@ class _PyAV:
         pts = int(self._scan.pts[index])
         back = int(SEEK_BACK_S / self._scan.time_base)
         ways = [lambda: self._seek(pts, pts), lambda: self._seek(pts - back, pts), self._restart]
+        if self._scan.from_start:
+            ways = [self._restart]
         if self._near(index):
             ways.insert(0, lambda: None)
         trouble = _Undecodable(f"no frame with pts {pts} comes out")
@@ -462,6 +464,8 @@ class _PyAV:
         """Whether decoding on costs no more than a seek to the key frame before `index`."""
         if self._last is None or self._last.pts is None or self._last.pts > self._scan.pts[index]:
             return False
+        if self._scan.from_start:
+            return True
         here = int(np.searchsorted(self._scan.pts, self._last.pts))
         keys = self._scan.key_pts[self._scan.key_pts <= self._scan.pts[index]]
         key = int(np.searchsorted(self._scan.pts, keys[-1])) if keys.size else 0

@@ -16,6 +16,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ import av
 import cv2
 import numpy as np
 
+from labeler.video.decode import resized
 from labeler.video.fetch import shown
-from labeler.video.scan import CONTAINERS, open_input
+from labeler.video.orientation import as_shown, orientation
+from labeler.video.scan import CONTAINERS, display_size, open_input
 from teachers import TransientError, VideoError
 
 SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "rtp://", "srt://", "tcp://")
@@ -137,15 +140,20 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
         ) from None
     if first is None:
         raise VideoError("decode-error", f"{name}: no frame comes out.")
-    rate = container.streams.video[0].average_rate
+    stream = container.streams.video[0]
+    rate = stream.average_rate
+    rotation, mirrored, _ = orientation(first)
+    sar = Fraction(stream.sample_aspect_ratio or 1)
+    size = display_size((first.height, first.width), sar, rotation)
 
     def pictures() -> Iterator[np.ndarray]:
         for frame in chain([first], decoded):
-            yield np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+            picture = as_shown(frame.to_ndarray(format="rgb24"), rotation, mirrored)
+            yield resized(picture, size)
         if isinstance(source, _Pipe) and source.interrupted:
             raise KeyboardInterrupt
 
-    return LiveSource((first.height, first.width), float(rate or PLAIN_FPS), pictures())
+    return LiveSource(size, float(rate or PLAIN_FPS), pictures())
 
 
 def _until_it_breaks(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:

@@ -23,10 +23,13 @@ from typing import Any
 import av
 import numpy as np
 
+from labeler.video.orientation import orientation
+from labeler.video.rate import header_fps, jumps, own_fps
 from teachers.errors import ConfigError, VideoError
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
+    "yuv4mpegpipe,"
     "wav,mp3,flac,aac"  # sound, for a clear error
 )
 """Demuxers that may open a file. Without such a list libav takes a text for a terminal's output,
@@ -39,6 +42,10 @@ PYAV = int(av.__version__.partition(".")[0])
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
 """Containers whose header tells the duration to the frame, so that a cut file shows."""
+
+TORN_AHEAD = 2
+"""How many packets before the end of a recording libav calls one incomplete, where another one is
+joined behind it."""
 
 STREAMS = frozenset({"mpegts", "mpeg"})
 """Containers made for broadcasting: a file of them may start and end anywhere, and claims
@@ -73,6 +80,8 @@ class Scan:
     coded_size: tuple[int, int]
     rotation: int
     """Degrees counter-clockwise by which a player turns the frames: 0, 90, 180, or 270."""
+    mirrored: bool = False
+    """Before it turns them, it mirrors them left to right."""
     sample_aspect_ratio: Fraction
     """Width of a coded pixel over its height."""
     display_size: tuple[int, int]
@@ -87,6 +96,9 @@ class Scan:
     counted: bool
     """The file has no usable pts: a frame is known by its number only, and every read decodes from
     the start."""
+    from_start: bool = False
+    """Decoding may begin at the start only: a seek loses the palette, or, in MPEG-PS, gives a frame
+    the time of its neighbour."""
     interlaced: bool
     """Nobody deinterlaces here: moving edges will show combs."""
     truncated: bool
@@ -116,6 +128,11 @@ class _Packets:
     """Packets that follow a key frame and are shown before it: their references may lie before
     it."""
     only_keys: bool
+    restarts: int
+    """Key frames that are shown before the key frame that they follow: recordings that were
+    joined."""
+    dropped: int
+    """Frames that AVI counts and has no packet for: the one before is shown on."""
     end_s: float
     """Latest end of a packet of any stream."""
     damage: str
@@ -143,7 +160,7 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         sar = Fraction(stream.sample_aspect_ratio or 1)
         check_sizes(path, size, sar, stream.frames, limits)
         packets = _packets(path, container, stream, limits)
-        fps = float(stream.average_rate or 0)
+        fps = header_fps(stream)
         interlaced = context.field_order > 1
         truncation = packets.damage or _truncation(container, stream, name, packets, fps)
         time_base = stream.time_base or Fraction(1, 1_000_000)
@@ -151,8 +168,10 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         codec = context.codec.canonical_name
 
     first = _first_frame(path, limits)
-    pts, counted = _shown_pts(path, limits, packets, name, interlaced, cut=bool(truncation))
-    if counted:
+    pts, counted, numbers = _shown_pts(
+        path, limits, packets, name, interlaced, cut=bool(truncation)
+    )
+    if numbers:
         time_base = 1 / Fraction(fps or 25).limit_denominator(100_000)
         if len(pts) < len(packets.pts) and not truncation:
             truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
@@ -163,16 +182,11 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         why = f" ({truncation})" if truncation else ""
         raise VideoError("decode-error", f"{path}: no frame can be decoded{why}.")
 
-    rotation = round(first.rotation / 90) * 90 % 360
-    open_gop = (
-        f"{packets.leading} packets are shown before the key frame that they follow (open GOP)"
-    )
-    unsafe = {
-        "its container is MPEG-TS": name == "mpegts",
-        f"decord does not read {codec}": codec in ("av1", "gif"),
-        open_gop: packets.leading > 0,
-        f"{packets.hidden} packets are hidden (edit list)": packets.hidden > 0,
-        f"{packets.without_pts} packets have no pts of their own": packets.without_pts > 0,
+    rotation, mirrored, plain = orientation(first)
+    palette = first.format.name == "pal8"
+    others = {
+        "its frames are mirrored, or its display matrix is no rotation": mirrored or not plain,
+        "it has a palette, which a seek loses": palette,
         "its container stores no pts": counted and not packets.without_pts,
         f"its first frame has pts {pts[0]}, not 0": not counted and pts[0] != 0,
         "it is interlaced, and a packet may be half a frame": interlaced and name != "mov",
@@ -184,18 +198,39 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         container=name,
         coded_size=size,
         rotation=rotation,
+        mirrored=mirrored,
+        from_start=palette or name == "mpeg",
         sample_aspect_ratio=sar,
-        display_size=_display_size(size, sar, rotation),
+        display_size=display_size(size, sar, rotation),
         pts=np.array(pts, np.int64),
         time_base=time_base,
-        fps=fps or _average_fps(pts, time_base),
+        fps=fps if numbers else own_fps(pts, time_base, fps),
         key_pts=np.array(sorted(packets.key_pts), np.int64),
         counted=counted,
         interlaced=interlaced or bool(first.interlaced_frame),
         truncated=bool(truncation),
         truncation=truncation,
-        unsafe=tuple(reason for reason, fires in unsafe.items() if fires),
+        unsafe=_against_decord(packets, name, codec, others),
     )
+
+
+def _against_decord(
+    packets: _Packets, name: str, codec: str, others: dict[str, bool]
+) -> tuple[str, ...]:
+    """Why decord may return wrong frames: what the container and the packets say, and `others`."""
+    open_gop = (
+        f"{packets.leading} packets are shown before the key frame that they follow (open GOP)"
+    )
+    found = {
+        "its container is MPEG-TS": name == "mpegts",
+        "its container is MPEG-PS": name == "mpeg",
+        f"decord does not read {codec}": codec in ("av1", "gif"),
+        open_gop: packets.leading > 0,
+        f"{packets.hidden} packets are hidden (edit list)": packets.hidden > 0,
+        f"{packets.without_pts} packets have no pts of their own": packets.without_pts > 0,
+        **others,
+    }
+    return tuple(reason for reason, fires in found.items() if fires)
 
 
 def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:
@@ -255,6 +290,10 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
     unlike frame threads, does not end early without an error where a file is broken.
     """
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    # AVIF has a still picture beside its film
+    films = [stream for stream in streams if stream.frames > 1]
+    if streams and streams[0].frames == 1 and films:
+        streams = films
     if not streams:
         kinds = {
             "a cover picture" if stream.type == "video" else str(stream.type)
@@ -285,7 +324,7 @@ def check_sizes(
     path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits
 ) -> None:
     """A VideoError for frames of `size` (H, W), or for so many, that are above the limits."""
-    (height, width), shown = size, _display_size(size, sar, 0)
+    (height, width), shown = size, display_size(size, sar, 0)
     if height < 1 or width < 1:
         raise VideoError(
             "decode-error", f"{path}: its header tells no frame size that libav accepts."
@@ -310,7 +349,11 @@ def _packets(
 ) -> _Packets:
     pts: list[int | None] = []
     key_pts: list[int] = []
-    hidden = leading = packets = 0
+    hidden = leading = packets = restarts = dropped = 0
+    torn: list[int | None] = []
+    before: int | None = None
+    since_torn = 0
+    in_frames = stream.time_base and stream.average_rate == 1 / stream.time_base
     end_s, damage, only_keys = 0.0, "", True
     is_vp8 = stream.codec_context.name == "vp8"
     try:
@@ -322,10 +365,21 @@ def _packets(
             if packet.stream_index != stream.index:
                 continue
             packets += 1
+            if in_frames and packet.dts is not None:
+                dropped = max(dropped, packet.dts + 1 - packets)
             _check_frames(path, packets, limits)
+            if packet.is_keyframe and torn and jumps(before, packet):
+                pts += torn  # it was whole: another recording was joined behind it
+                damage, torn = "", []
+            elif since_torn >= TORN_AHEAD:
+                torn = []
+            before, since_torn = packet.pts, since_torn + 1
             if packet.is_corrupt:  # its picture, if one comes out, is not the same twice
+                torn, since_torn = [] if damage else [packet.pts], 0
                 damage = damage or f"packet {packets - 1} is incomplete"
                 continue
+            if packet.is_keyframe and key_pts and packet.pts is not None:
+                restarts += packet.pts < key_pts[-1]
             if packet.pts is not None and packet.is_keyframe:
                 key_pts.append(packet.pts)
             if packet.pts is not None and key_pts and packet.pts < key_pts[-1]:
@@ -342,7 +396,7 @@ def _packets(
         damage = f"reading stops after {packets} packets ({error.strerror})"
     if not packets:
         raise VideoError("decode-error", f"{path}: its video stream has no packets.")
-    return _Packets(pts, key_pts, hidden, leading, only_keys, end_s, damage)
+    return _Packets(pts, key_pts, hidden, leading, only_keys, restarts, dropped, end_s, damage)
 
 
 def _truncation(
@@ -353,8 +407,8 @@ def _truncation(
     fps: float,
 ) -> str:
     """What the header promises and the file does not have; "" if nothing."""
-    here = len(packets.pts) + packets.hidden
-    # AVI counts dropped frames too
+    dropped = packets.dropped if name == "avi" else 0
+    here = len(packets.pts) + packets.hidden + dropped
     promised = {"mov": len(stream.index_entries), "avi": int(0.99 * stream.frames)}.get(name, 0)
     if promised > here:
         return f"its header promises {promised} frames, and {here} are there"
@@ -367,21 +421,28 @@ def _truncation(
 
 def _shown_pts(
     path: Path, limits: VideoLimits, packets: _Packets, name: str, interlaced: bool, cut: bool
-) -> tuple[list[int], bool]:
-    """pts of the frames that are shown, rising; and whether they are mere numbers, because the file
-    has no usable pts."""
+) -> tuple[list[int], bool, bool]:
+    """pts of the frames that are shown, rising; whether frames are known by their number only,
+    because the packets have no usable pts; and whether these pts are mere numbers, too."""
     # AVI has none, and libav's guesses are out of order
-    no_pts = packets.without_pts > 0 or (name == "avi" and not packets.only_keys)
+    no_pts = (
+        packets.without_pts > 0 or packets.restarts > 0 or (name == "avi" and not packets.only_keys)
+    )
     if no_pts or (interlaced and name != "mov"):  # outside MP4 a packet may be half a frame
         decoded = list(_decoded_pts(path, limits, start=None))
         rising = sorted({pts for pts in decoded if pts is not None})
         if no_pts or decoded != rising:
-            return list(range(min(len(decoded), len(packets.pts)))), True
-        return rising, False
+            count = min(len(decoded), len(packets.pts))
+            # of AVI, the times at which frames come out tell where some were dropped
+            if name == "avi" and decoded == rising and packets.dropped:
+                return rising[:count], True, False
+            return list(range(count)), True, True
+        return rising, False, False
     rising = sorted(pts for pts in packets.pts if pts is not None)
     if cut or name in STREAMS:
-        return _really_decodable(path, limits, rising, sorted(packets.key_pts)), False
-    return rising, False
+        decodable = _really_decodable(path, limits, rising, sorted(packets.key_pts))
+        return decodable, False, False
+    return rising, False, False
 
 
 def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator[int | None]:
@@ -431,11 +492,6 @@ def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:
             ) from error
 
 
-def _display_size(size: tuple[int, int], sar: Fraction, rotation: int) -> tuple[int, int]:
+def display_size(size: tuple[int, int], sar: Fraction, rotation: int) -> tuple[int, int]:
     height, width = size[0], max(1, round(size[1] * sar))
     return (width, height) if rotation % 180 else (height, width)
-
-
-def _average_fps(pts: list[int], time_base: Fraction) -> float:
-    seconds = float((pts[-1] - pts[0]) * time_base)
-    return (len(pts) - 1) / seconds if seconds > 0 else 0.0

@@ -246,10 +246,10 @@ def test_bytes_and_urls_read_like_paths(videos):
 def test_temporary_copies_are_deleted(videos, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with open_video((videos / "h264.mp4").read_bytes()):
-        assert list(tmp_path.iterdir())
+        assert [path for path in tmp_path.iterdir() if path.is_dir()]
     with pytest.raises(VideoError):
         open_video(b"this is no video")
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # but this process's lock
 
 
 def test_a_name_with_a_colon_is_a_file_and_no_protocol(videos, tmp_path, monkeypatch):
@@ -297,14 +297,11 @@ def test_frames_before_and_after_a_damage_stay_readable(videos, tmp_path):
             assert numbers_in(video.read(range(45, 60))) == list(range(45, 60))
 
 
-def test_frames_of_another_size_are_refused(videos, tmp_path):
+def test_frames_of_another_size_are_shown_at_the_first_size_within_the_limits(videos, tmp_path):
     larger = write_video(tmp_path / "larger.h264", size=(96, 128)).read_bytes()
     with open_video((videos / "raw.h264").read_bytes() + larger) as video:
         assert numbers_in(video.read(range(FRAMES))) == list(range(FRAMES))
-        with pytest.raises(
-            VideoError, match=r"frame 60 is \(96, 128\), the frames before \(48, 64\)"
-        ):
-            video.read([60])
+        assert video.read([60]).shape == (1, 48, 64, 3)
     with open_video(
         (videos / "raw.h264").read_bytes() + larger, limits=VideoLimits(max_side_px=64)
     ) as video:
@@ -372,7 +369,7 @@ def test_texts_playlists_and_photos_are_not_videos(tmp_path, name, data):
 
 
 def test_a_folder_is_not_a_video(tmp_path):
-    with pytest.raises(VideoError, match="it is a folder"):
+    with pytest.raises(VideoError, match="a folder without pictures"):
         open_video(tmp_path)
 
 

@@ -71,18 +71,18 @@ def test_the_hash_is_of_names_and_contents(tmp_path):
 def test_a_folder_at_an_address_is_copied(tmp_path):
     folder = write_pictures(tmp_path / "clip", 4)
     fs = fsspec.filesystem("memory")
-    fs.put(str(folder), "/videos/clip", recursive=True)
+    fs.put(str(folder), "/of-pictures/clip", recursive=True)
     try:
-        found = list_sources(["memory://videos"])
-        assert [source.uri for source in found] == ["memory:///videos/clip/"]
+        found = list_sources(["memory://of-pictures"])
+        assert [source.uri for source in found] == ["memory:///of-pictures/clip/"]
         with open_video(found[0].uri) as video:
             assert numbers_in(video.read(range(4))) == [0, 1, 2, 3]
             copy = video.path
         assert not copy.exists()
         with pytest.raises(VideoError, match="there is no such folder"):
-            open_video("memory://videos/other/")
+            open_video("memory://of-pictures/other/")
     finally:
-        fs.rm("/videos", recursive=True)
+        fs.rm("/of-pictures", recursive=True)
 
 
 def test_a_picture_of_another_size_or_a_broken_one_is_named(tmp_path):

@@ -1,0 +1,37 @@
+"""Rate: frames a second of a file, by its header where that may be, and by their own times."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import av
+
+MOST_FPS, NEAR_FPS = 1000.0, 0.02
+"""A header that tells more is not believed; nor one that is further from the frames' own times."""
+
+
+def header_fps(stream: av.VideoStream) -> float:
+    """The average that the header tells, where it may be one; else libav's guess; 0 if there is
+    none."""
+    average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
+    return guessed if average > MOST_FPS and 0 < guessed < average else average
+
+
+def own_fps(pts: list[int], time_base: Fraction, header: float) -> float:
+    """Frames a second by their own times; what the header says where that is about the same, as
+    times may be rounded."""
+    own = _average_fps(pts, time_base)
+    return header if header and (not own or abs(own / header - 1) < NEAR_FPS) else own
+
+
+def _average_fps(pts: list[int], time_base: Fraction) -> float:
+    seconds = float((pts[-1] - pts[0]) * time_base)
+    return (len(pts) - 1) / seconds if seconds > 0 else 0.0
+
+
+def jumps(before: int | None, packet: Any) -> bool:
+    """Whether a packet's time goes back, or ahead by more than a second."""
+    if before is None or packet.pts is None or not packet.time_base:
+        return False
+    return not 0 <= (packet.pts - before) * packet.time_base <= 1
