@@ -9,7 +9,7 @@ and of such frames of real clips only about half are truly hidden. So
 - with a verdict, the point is hidden where the verifier says so with at least `MIN_HIDDEN`. It has
   weighed all there is: where the neighbours carry the point, what it looks like there, who else is
   there, whether it is found again;
-- without one (shards of before), it is hidden where most teachers don't see it and, besides, its
+- without one (older shards), it is hidden where most teachers don't see it and, besides, its
   neighbours carry it out of the frame, or to where many points are that don't move with it: a track
   in front covers it.
 

@@ -130,7 +130,8 @@ def without_truth() -> list[str]:
 
 
 def find(policy: Policy) -> LabelPolicy:
-    """The policy of that name. A package's own failure while it is imported comes as it is.
+    """The policy of that name. An error that another package raises while it is imported is passed
+    on.
 
     Raises:
         ConfigError: no such policy (the message lists those there are), or what has its name is

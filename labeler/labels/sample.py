@@ -47,7 +47,7 @@ class Sample:
 
     @property
     def evidence(self) -> dict[str, str]:
-        """What each teacher's tracks rest on; of a shard of before what is known of its teacher."""
+        """What each teacher's tracks are based on; in older shards, what is known of it."""
         return {
             name: TeacherInfo.from_json(info).evidence
             for name, info in self.meta["teachers"].items()

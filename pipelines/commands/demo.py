@@ -71,7 +71,7 @@ class DemoConfig:
     overlay videos and a report."""
 
     out: Path = Path("demo")
-    """Folder for everything; run again, it goes on where it stopped."""
+    """Folder for everything; the same command continues where it stopped."""
     queries: int = 256
     """Queries per clip."""
     workers: int = 1

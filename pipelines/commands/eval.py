@@ -72,7 +72,7 @@ class EvalCommand:
     recognised. Several are compared; with --policy, they are the teachers."""
     policy: tuple[str, ...] = ()
     """Score the labels that these policies make from all the teachers, beside those of each teacher
-    alone. A list, or one word with commas; "all" for every policy."""
+    alone. Separated by spaces or commas; "all" for every policy."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     """Thresholds of the policies."""
     trust: TrustConfig = field(default_factory=TrustConfig)

@@ -1,7 +1,7 @@
 """Order: which clip comes when. The stream of `student.data.mixture` as numbers, before anything is
 read.
 
-Numbered slots follow each other for ever; each takes a stored clip, a procedural one, or one of
+Numbered slots follow each other without end; each takes a stored clip, a procedural one, or one of
 Kubric. A step takes the next `batch` of them, whatever the number of ranks, and each rank has every
 `world`-th.
 """
@@ -70,7 +70,7 @@ def slots(
     kubric: int,  # how many sequences of Kubric there are
     seed: int,
 ) -> Iterator[Slot]:
-    """The stream of slots from number 0, for ever."""
+    """The endless stream of slots, from number 0."""
     kind = np.random.default_rng((seed, _KIND))
     stored = [
         _shuffled(shards, config.shards_at_once, (seed, _ORDER), pool)
@@ -99,7 +99,7 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
 def _shuffled(
     shards: Sequence[Sequence[int]], at_once: int, seed: tuple[int, int], pool: int
 ) -> Iterator[int]:
-    """Every clip of a pool once an epoch, for ever."""
+    """The clips of a pool, each once an epoch, without end."""
     for epoch in count():
         rng = np.random.default_rng((*seed, epoch, pool))
         order = rng.permutation(len(shards))

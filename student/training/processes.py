@@ -74,7 +74,7 @@ class Processes:
 
     def from_first(self, make: Callable[[], T]) -> T:
         """What `make` gives on rank 0, where alone it is called; what goes wrong there is raised
-        everywhere, so no rank waits for ever."""
+        everywhere, so no rank waits forever."""
         if self.world == 1:
             return make()
         made: list[Any] = [_value_or_error(make) if self.first else None]

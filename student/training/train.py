@@ -13,7 +13,7 @@ for both are in the config:
 
 Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same
 numbers of threads and processes the weights are then, bit for bit, those of a run that was never
-stopped. Nothing here prints: `watch` is told what happens.
+stopped. Nothing here prints: `watch` is called with events.
 """
 
 from __future__ import annotations

