@@ -1,6 +1,7 @@
 """Calibration: from which value on a checkpoint's points count as visible.
 
-In   a tracker's tracks of clips with exact tracks. Out: the `VisibleRule` that fits them best.
+In   a tracker's tracks of clips with exact tracks, or with labels. Out: the `VisibleRule` that fits
+     them best.
 A published rule belongs to the published weights. Another network of that architecture, smaller or
 trained for less, is less sure of itself, and by that rule hides points that it follows well.
 
@@ -50,15 +51,23 @@ class Calibration:
 
 
 def calibrated(
-    tracks: Sequence[Tracks], clips: Sequence[TestClip], published: VisibleRule
+    tracks: Sequence[Tracks],
+    clips: Sequence[TestClip],
+    published: VisibleRule,
+    known: Sequence[np.ndarray] | None = None,
 ) -> Calibration:
     """The rule that fits a tracker best.
 
     Args:
         tracks: of each clip's queries.
         published: the rule that the tracker has otherwise; one that compares nothing stays.
+        known: bool [N, T] for each clip: frames of which it is known what is right. None: all.
     """
-    parts = [_counted(one, clip) for one, clip in zip(tracks, clips, strict=True)]
+    if known is None:
+        known = [np.ones_like(clip.visible) for clip in clips]
+    parts = [
+        _counted(one, clip, frames) for one, clip, frames in zip(tracks, clips, known, strict=True)
+    ]
     visible, error, visibility, confidence = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
@@ -82,11 +91,11 @@ def calibrated(
 
 
 def _counted(
-    tracks: Tracks, clip: TestClip
+    tracks: Tracks, clip: TestClip, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """visible, error px of the raster (NaN where there is no position), visibility, confidence of
-    all frames but the queries' own, in a row each."""
-    others = np.arange(len(clip.frames)) != np.round(clip.queries[:, :1])
+    the known frames but the queries' own, in a row each."""
+    others = known & (np.arange(len(clip.frames)) != np.round(clip.queries[:, :1]))
     height, width = clip.frames.shape[1:3]
     off = (tracks.xy - clip.xy) * np.array([RASTER / width, RASTER / height])
     error = np.hypot(off[..., 0], off[..., 1])

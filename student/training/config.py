@@ -87,9 +87,9 @@ class TrainConfig:
     """Steps between evaluations on procedural test clips; 0 for none."""
     eval_clips: int = 6
     """Clips of an evaluation."""
-    calibration_clips: int = 4
-    """Procedural clips of the training photographs, as large as those of the training, on which the
-    student's visible rule is chosen before it is exported; 0 keeps the published rule."""
+    calibration_clips: int = 8
+    """Clips on which the student's visible rule is chosen before it is exported: parts of the
+    stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
 
     def __post_init__(self) -> None:
         for name in (

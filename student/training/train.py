@@ -23,8 +23,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -132,14 +134,55 @@ def first_network(config: TrainConfig) -> nn.Module:
     return student.from_file(weights_file(config.init), config.preset)
 
 
-def calibration_clips(config: TrainConfig) -> list[TestClip]:
-    """Clips like those that are learnt from, which no training draws."""
-    frames, height, width = config.data.frames, config.data.height, config.data.width
+def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndarray]]:
+    """Clips on which the student's visible rule is chosen, and the frames of which it is known what
+    is right, bool [N, T].
+
+    They are those that it learns from: parts of the stored clips with their labels, as the student
+    sees them but for what `photometric` changes. Without stored labels they are procedural ones,
+    which no training draws.
+    """
+    data = config.data
+    if data.data and data.labels == "stored":
+        clean = replace(
+            data,
+            photometric=0.0,
+            procedural=0.0,
+            kubric=None,
+            kubric_share=0.0,
+            least_frames=None,
+            queries=CALIBRATION_POINTS,
+            batch=1,
+            at_once=1,
+            readers=0,
+        )
+        drawn = islice(batches(clean, CALIBRATION_SEED), config.calibration_clips)
+        parts = [_labelled_clip(batch) for batch in drawn]
+        return [clip for clip, _ in parts], [known for _, known in parts]
     scene = SynthConfig(  # smaller ones would be all edge
-        frames=frames, height=max(64, height), width=max(64, width), points=CALIBRATION_POINTS
+        frames=data.frames,
+        height=max(64, data.height),
+        width=max(64, data.width),
+        points=CALIBRATION_POINTS,
     )
     seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + config.calibration_clips)
-    return [generate(seed, scene) for seed in seeds]
+    clips: list[TestClip] = [generate(seed, scene) for seed in seeds]
+    return clips, [np.ones_like(clip.visible) for clip in clips]
+
+
+def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:
+    """A batch of one clip as a clip with tracks, and where they are known."""
+    frames, queries, xy, visible, known = (
+        each[0].numpy()
+        for each in (
+            batch.frames,
+            batch.queries,
+            batch.xy,
+            batch.visible & batch.valid,
+            batch.visibility_valid,
+        )
+    )
+    return TestClip(batch.keys[0], frames, queries, xy, visible), known
 
 
 class _Run:
@@ -349,13 +392,13 @@ class _Run:
         if self.config.calibration_clips and self.calibrated_at != self.step:
             self.calibration = None  # the file must not name the rule of former weights
             teacher = self._exported(self._export(STUDENT), "label")
-            clips = calibration_clips(self.config)
+            clips, known = calibration_clips(self.config)
             self.calibrated_at = self.step
             try:
                 tracks, _ = track_clips(teacher, clips)
             except TeacherError:  # it computes what is no number, and so no rule fits
                 return self.out / f"{STUDENT}.safetensors"
-            self.calibration = calibrated(tracks, clips, teacher.info.rule)
+            self.calibration = calibrated(tracks, clips, teacher.info.rule, known)
         return self._export(STUDENT)
 
     def _exported(self, weights: Path, mode: Mode = "predictor") -> Teacher:

@@ -80,3 +80,16 @@ def test_the_query_and_frames_without_a_position_are_no_evidence():
     found = calibrated(tracks, clips, VisibleRule("v", 0.31))
     # 20 of the 28 truly visible frames are found, whatever the rule says of the others
     assert found.jaccard == pytest.approx(20 / 28)
+
+
+def test_a_frame_of_which_nothing_is_known_does_not_count():
+    """Below 0.61 it is not known whether the point is visible; taken for hidden, it would ask for a
+    threshold there."""
+    value = np.linspace(0, 1, FRAMES)
+    tracks, clips = case(value > 0.61, 0, value)
+    known = [np.broadcast_to(value > 0.61, clips[0].visible.shape)]
+    published = VisibleRule("v", 0.3)
+    assert calibrated(tracks, clips, published).changed
+    found = calibrated(tracks, clips, published, known)
+    assert not found.changed
+    assert found.jaccard == 1

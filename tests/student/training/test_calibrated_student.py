@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import teachers
+from labeler import open_dataset
 from student.data.config import DataConfig
 from student.evaluation.calibration import calibrated
 from student.evaluation.evaluate import track_clips
@@ -26,7 +29,8 @@ def test_the_student_is_exported_with_the_visible_rule_that_fits_it(tmp_path):
     result = train(config(2), tmp_path / "a", watch=events.append)
     assert type(events[-1]) is Calibrated
     found = events[-1].calibration
-    made = calibration_clips(config(2))
+    made, known = calibration_clips(config(2))
+    assert all(each.all() for each in known)
     assert [clip.frames.shape for clip in made] == [(4, 64, 64, 3)] * 2
     teacher = teachers.load(
         "cotracker3-offline", checkpoint=str(result.weights), device="cpu", mode="label"
@@ -38,3 +42,31 @@ def test_the_student_is_exported_with_the_visible_rule_that_fits_it(tmp_path):
     without = train(config(0), tmp_path / "b")
     assert_same_weights(result.weights, without.weights)
     assert stored_rule(without.weights) is None
+
+
+def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns_from(dataset):
+    """`Still` says that every point stays where it was asked for, and `Near` nearly so; the student
+    sees a part of a clip, as in training, with clean frames."""
+    data = DataConfig(
+        data=(str(dataset.folder),),
+        policy="random",
+        frames=8,
+        height=48,
+        width=48,
+        queries=4,
+        photometric=1.0,
+    )
+    made, known = calibration_clips(TrainConfig(init="scratch", data=data, calibration_clips=3))
+    stored = {clip.key: clip for clip in open_dataset(str(dataset.folder))}
+    for clip, frames in zip(made, known, strict=True):
+        assert clip.frames.shape == (8, 48, 48, 3)
+        assert len(clip.queries) > 4
+        assert clip.visible.any()
+        assert not (clip.visible & ~frames).any()
+        still = np.broadcast_to(clip.queries[:, None, 1:], clip.xy.shape)
+        np.testing.assert_allclose(clip.xy[clip.visible], still[clip.visible], atol=0.26)
+        parts = np.lib.stride_tricks.sliding_window_view(
+            stored[clip.name].frames, clip.frames.shape
+        ).reshape(-1, clip.frames.size)
+        as_seen = (clip.frames.ravel(), clip.frames[:, :, ::-1].ravel())
+        assert any((parts == each).all(1).any() for each in as_seen)
