@@ -177,15 +177,15 @@ def test_the_medoid_is_one_of_the_tracks_frame_by_frame():
     assert target.teacher.tolist() == [[1] * FRAMES]
 
 
+def five(hidden_at: float) -> dict[str, Tracks]:
+    """Three teachers that see the point, one that calls it hidden, and one that failed."""
+    seen = {"a": still(100), "b": still(100.5), "c": still(102.5)}
+    return {**seen, "hidden": still(hidden_at, visible=0), "failed": Tracks.nan(1, FRAMES)}
+
+
 @pytest.mark.parametrize(("policy", "x"), [("mean", 101.0), ("median", 100.5)])
 def test_mean_and_median_are_of_the_teachers_that_see(policy, x):
-    tracks = {
-        "a": still(100),
-        "b": still(100.5),
-        "c": still(102.5),
-        "hidden": still(400, visible=0),
-        "failed": Tracks.nan(1, FRAMES),
-    }
+    tracks = five(hidden_at=400)
     np.testing.assert_allclose(chosen(policy, tracks).xy[0, :, 0], x, atol=1e-4)
 
 
@@ -240,13 +240,7 @@ def test_a_policy_that_does_not_exist_is_refused_with_those_that_do():
 @pytest.mark.parametrize(("policy", "x"), [("mean-all", 151.0), ("median-all", 101.5)])
 def test_the_blends_of_the_paper_are_of_all_teachers_in_every_frame(policy, x):
     """By hand: 100, 100.5, 102.5, and 301, which alone does not see the point."""
-    tracks = {
-        "a": still(100),
-        "b": still(100.5),
-        "c": still(102.5),
-        "hidden": still(301, visible=0),
-        "failed": Tracks.nan(1, FRAMES),
-    }
+    tracks = five(hidden_at=301)
     target = chosen(policy, tracks)
     np.testing.assert_allclose(target.xy[0, :, 0], x, atol=1e-4)
     assert target.used.all()
