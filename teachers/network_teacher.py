@@ -37,6 +37,7 @@ from teachers.layers.device import (
     multiplying,
     pick_device,
     resolved,
+    sent,
 )
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.published import OWN_LICENCE, WeightsFile
@@ -183,7 +184,7 @@ class NetworkTeacher(Teacher):
     def _video(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> uint8 [T, 3, H, W]
         """Frames on the device. They are copied, because torch warns of read-only arrays, and those
         that Ray gives are read-only."""
-        return torch.from_numpy(frames.copy()).to(self.device).permute(0, 3, 1, 2)
+        return sent(torch.from_numpy(frames.copy()), self.device).permute(0, 3, 1, 2)
 
 
 def untrained(network: type[Network], config: Any) -> Network:
@@ -209,13 +210,14 @@ def with_backward_pass(
     tracks: Tensor,  # [..., N, T, C]
     queries: Tensor,  # [..., N, 3] (t, x, y)
     backward: Callable[[Tensor], Tensor],  # [..., N, 3] -> [..., N, T, C]
+    needed: bool | None = None,
 ) -> Tensor:  # [..., N, T, C]
     """`tracks`, with the frames before each query from a pass over the reversed clip. `backward`
     gives the tracks of that pass for the reversed queries; it is called only if a frame lies before
-    a query."""
+    a query: `needed`, where that is known already, so that nobody waits for a GPU to say so."""
     frames = tracks.shape[-2]
     before = torch.arange(frames, device=queries.device) < queries[..., :1]  # [..., N, T]
-    if not before.any():
+    if not (before.any() if needed is None else needed):
         return tracks
     back = backward(reversed_queries(queries, frames))
     return torch.where(before[..., None], back.flip(-2), tracks)
@@ -223,7 +225,8 @@ def with_backward_pass(
 
 def require_finite(values: Tensor, name: str) -> None:
     """A TeacherError that names the teacher, unless every value is a finite number. A network whose
-    weights are broken computes NaN, and must not pass for one that has nothing to say.
+    weights are broken computes NaN, and must not pass for one that has nothing to say. Of values
+    that are on the CPU already, nobody waits for a GPU.
 
     Args:
         values: [..., C], a row for each point that the network had to answer for.

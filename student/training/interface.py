@@ -30,6 +30,7 @@ from student.data.batch import EXACT, Batch
 from student.training.losses import LossConfig
 from teachers.info import Preset
 from teachers.interface import Teacher
+from teachers.layers.device import sent
 from teachers.layers.memory import Memory
 
 Visibility = Literal["frozen", "held", "exact", "consensus"]
@@ -53,7 +54,7 @@ class Goal:
         if self.visibility == "consensus":
             return self.clip_weight
         exact = torch.tensor([source in EXACT for source in self.batch.sources])
-        return self.clip_weight * exact.to(self.clip_weight)
+        return self.clip_weight * sent(exact.to(self.clip_weight.dtype), self.clip_weight.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ stopped. Nothing here prints: `watch` is called with events.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -326,7 +327,8 @@ class _Run:
                 if parameter.grad is not None
             ]
         )
-        if not norm.isfinite():
+        gradient_norm = norm.item()
+        if not math.isfinite(gradient_norm):
             return self._skip(keys), batch, part
         learning_rate = self.optimiser.learning_rate
         self.optimiser.step()
@@ -338,7 +340,7 @@ class _Run:
             step=self.step,
             losses={**dict(zip(names, means, strict=True)), "total": sum(means)},
             learning_rate=learning_rate,
-            gradient_norm=norm.item(),
+            gradient_norm=gradient_norm,
             seconds=time.perf_counter() - began,
             waited_s=self.waited_s - waited_before,
         )

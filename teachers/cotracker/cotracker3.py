@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
+from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
@@ -212,7 +213,7 @@ class CoTracker3Network(nn.Module):
 
     def _motion(self, xy: Tensor) -> Tensor:  # [B, N, T, 2] cells -> [B, N, T, MOTION_CHANNELS]
         height, width = self.config.resolution
-        step = (xy[:, :, 1:] - xy[:, :, :-1]) / (xy.new_tensor([width, height]) / STRIDE)
+        step = (xy[:, :, 1:] - xy[:, :, :-1]) / (constant(xy, width, height) / STRIDE)
         to_next, from_last = F.pad(-step, (0, 0, 0, 1)), F.pad(step, (0, 0, 1, 0))
         motion = torch.cat([to_next, from_last], -1)
         angles = (

@@ -84,9 +84,11 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     def _rule(self, mode: Mode) -> VisibleRule:
         return VisibleRule("v*c", 0.6) if mode == "benchmark" else VisibleRule("v", 0.9)
 
-    def _clip(self, features: ClipFeatures, own: Tensor, seed: int) -> Tensor:
+    def _clip(
+        self, features: ClipFeatures, own: Tensor, seed: int, before: bool | None = None
+    ) -> Tensor:
         if len(features) <= self.max_frames:
-            return super()._clip(features, own, seed)
+            return super()._clip(features, own, seed, before)
         ahead, back = (
             partial(self._window, clip, seed) for clip in (features, features.reversed())
         )

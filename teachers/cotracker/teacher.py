@@ -23,6 +23,7 @@ from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.device import sent
 from teachers.layers.pyramid import least_side
 from teachers.layers.resolutions import Size
 from teachers.network_teacher import (
@@ -153,7 +154,8 @@ class CoTrackerTeacher(NetworkTeacher):
                 # held from now on, so a pass back need not encode them again
                 features.window(0, len(frames))
             scale = self._scale(features.size)
-            tracks = self._clip(features, self._to_own_raster(queries, scale), seed)
+            before = bool((queries[:, 0] > 0).any())
+            tracks = self._clip(features, self._to_own_raster(queries, scale), seed, before)
         result = self._to_tracks(tracks, scale)
         if self.mode_settings.backward or self.info.mode == "label":
             at_query = np.arange(len(queries)), queries[:, 0].astype(int)
@@ -161,10 +163,10 @@ class CoTrackerTeacher(NetworkTeacher):
         return result
 
     def _clip(
-        self, features: ClipFeatures, own: Tensor, seed: int
+        self, features: ClipFeatures, own: Tensor, seed: int, before: bool | None = None
     ) -> Tensor:  # [N, 3] -> [N, T, 4]
         """Tracks over all frames; if the mode says so, those before a query from the reversed
-        clip."""
+        clip. `before`: whether there are such frames, where that is known."""
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
@@ -176,16 +178,15 @@ class CoTrackerTeacher(NetworkTeacher):
                 features.reversed(), [self._reversed(group, frames) for group in groups]
             )
 
-        return with_backward_pass(tracks, own, backward)
+        return with_backward_pass(tracks, own, backward, before)
 
     def _groups(self, own: Tensor, frames: int, size: Size, seed: int) -> list[Group]:
         """The own points [N, 3] in groups that are tracked together, each with the support that the
         mode gives it."""
         height, width = self._raster(size)
         grid = frame_grid(self.mode_settings.support_grid, height, width)
-        support = torch.cat(
-            [grid, random_points(self.mode_settings.support_points, frames, height, width, seed)]
-        ).to(self.device)
+        drawn = random_points(self.mode_settings.support_points, frames, height, width, seed)
+        support = sent(torch.cat([grid, drawn]), self.device)
         if not self.mode_settings.single:
             return [Group(own, support)]
         return [
@@ -231,13 +232,14 @@ class CoTrackerTeacher(NetworkTeacher):
     def _to_own_raster(
         self, queries: np.ndarray, scale: tuple[float, float]
     ) -> Tensor:  # [N, 3] -> [N, 3]
-        return (torch.from_numpy(queries) * torch.tensor([1.0, *scale])).to(self.device)
+        return sent(torch.from_numpy(queries) * torch.tensor([1.0, *scale]), self.device)
 
     def _to_tracks(
         self, values: Tensor, scale: tuple[float, float]
     ) -> Tracks:  # [N, T, 4] px of the raster
+        values = values.cpu()  # in one piece: the only wait
         require_finite(values[..., :3], self.info.name)  # CoTracker 2.1 knows no confidence
-        xy, visibility, confidence = (part.cpu().numpy() for part in values.split((2, 1, 1), -1))
+        xy, visibility, confidence = (part.numpy() for part in values.split((2, 1, 1), -1))
         return Tracks(xy / np.array(scale, np.float32), visibility[..., 0], confidence[..., 0])
 
 

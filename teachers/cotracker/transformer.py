@@ -148,7 +148,8 @@ class TrackTransformer(nn.Module):
         virtual = self.virual_tracks.expand(batch, -1, frames, -1)
         x = torch.cat([self.input_transform(tokens), virtual], 1)  # [B, N + V, T, width]
         from_points = to_points = None
-        if unseen is not None and unseen.any():
+        # a GPU masks without asking whether there is anything to mask, as asking waits
+        if unseen is not None and (unseen.is_cuda or unseen.any()):
             refused = (
                 x.new_zeros(batch, points)
                 .masked_fill(unseen, torch.finfo(x.dtype).min)

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teachers.layers.device import constant
 from teachers.layers.sampling import blend_cells, gather_cells
 
 
@@ -79,7 +80,7 @@ def correlate_maps(
     steps = torch.arange(-radius, radius + 1, device=xy.device, dtype=xy.dtype)
     around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)  # [rows, columns, 2]
     at = xy.transpose(1, 2).flatten(0, 2)[:, None, None] + around
-    positions = 2 * at / at.new_tensor([height if x_by_height else width, height]) - 1
+    positions = 2 * at / constant(at, height if x_by_height else width, height) - 1
     maps = maps.view(-1, 1, height, width)
     sampled = F.grid_sample(
         maps, positions.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False

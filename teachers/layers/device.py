@@ -116,6 +116,27 @@ def _driver() -> str:
     return found[1] if found else "unknown"
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on the device; to a GPU it is copied from pinned memory, and nobody waits for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # where no memory can be pinned, the copy alone is slower
+    with contextlib.suppress(RuntimeError, AssertionError):
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def constant(like: Tensor, *values: float) -> Tensor:  # [len(values)]
+    """The values where `like` is, and in its type. On a GPU they are filled in there, because a
+    copy from the host waits for all that was computed before."""
+    if like.device.type != "cuda":
+        return like.new_tensor(values)
+    made = like.new_full((len(values),), float(values[0]))
+    for place, value in enumerate(values[1:], 1):
+        made[place : place + 1].fill_(value)
+    return made
+
+
 def compute_in_bf16(network: nn.Module) -> None:
     """From now on the network's `BF16_PARTS` multiply in bf16; what they take and give stays
     float32."""

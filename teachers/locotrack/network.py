@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachers.layers.device import constant, sent
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet
 from teachers.layers.resolutions import Size, growing_resolutions, require_multiples
@@ -163,7 +164,7 @@ class LocoTrack(nn.Module):
     ) -> QueryLooks:
         """What each query looks like in its frame."""
         frame, share = queries[..., :1].round().long(), queries[..., None, 1:]
-        share = share / share.new_tensor(size[::-1])  # [B, N, 1, 2]
+        share = share / constant(share, *size[::-1])  # [B, N, 1, 2]
 
         def windows(grid: Tensor, radius: int) -> Tensor:  # [B, N, (2 radius + 1)**2, C]
             at = share * _sides(grid, share) - 0.5
@@ -195,7 +196,7 @@ class LocoTrack(nn.Module):
         """
         first, last = features
         to_video = torch.cat(
-            [queries.new_tensor(size[::-1]) / self.config.raster, queries.new_ones(2)]
+            [constant(queries, *size[::-1]) / self.config.raster, queries.new_ones(2)]
         )
         own = queries[..., None, 1:] / to_video[:2]  # [B, N, 1, 2]
         here = torch.arange(first.grids[0].shape[1], device=own.device) == queries[..., :1].round()
@@ -255,7 +256,7 @@ class LocoTrack(nn.Module):
         """Every iteration, [B, N, T, 4] each, from `start`; `windows` as in `QueryLooks`."""
         points = memory.points(start.device) // CORRELATED
         block = max(1, points // (start.shape[0] * start.shape[2]))  # queries
-        scale = self.config.raster / start.new_tensor(features.resolution[::-1])
+        scale = self.config.raster / constant(start, *features.resolution[::-1])
         steps, state = [], start
         for _ in range(self.config.iterations):
             state = state.detach()
@@ -306,7 +307,7 @@ def soft_argmax(scores: Tensor, config: LocoTrackConfig) -> Tensor:  # [P, h, w]
     """Mean (x, y) of cell centres (corner raster) with the softmax of the scores as weights, over
     the cells strictly nearer than `argmax_radius` to the best one."""
     height, width = scores.shape[-2:]
-    near = torch.tensor(_nearer_than(config.argmax_radius), device=scores.device)
+    near = sent(torch.tensor(_nearer_than(config.argmax_radius)), scores.device)
     best = scores.flatten(1).argmax(1)
     rows = (best // width)[:, None] + near[:, 0]  # [P, cells]
     columns = (best % width)[:, None] + near[:, 1]
@@ -357,7 +358,7 @@ def blend_rows(cells: Tensor, xy: Tensor, radius: int) -> Tensor:
 
 def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]
     """(w, h) without the zeros around."""
-    return like.new_tensor([grid.shape[3] - 2, grid.shape[2] - 2])
+    return constant(like, grid.shape[3] - 2, grid.shape[2] - 2)
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [..., C]

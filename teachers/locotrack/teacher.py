@@ -24,6 +24,7 @@ from torch import Tensor
 
 from teachers.errors import TeacherError
 from teachers.info import Mode
+from teachers.layers.device import sent
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
 from teachers.locotrack.config import PRESETS, LocoTrackConfig
@@ -125,10 +126,11 @@ class LocoTrackTeacher(NetworkTeacher):
         ratio = np.array([size[1] / own[1], size[0] / own[0]], np.float32)
         corners = np.concatenate([queries[:, :1], (queries[:, 1:] + np.float32(0.5)) * ratio], 1)
         with torch.inference_mode():
-            values = self._clip(frames, torch.from_numpy(corners)[None].to(self.device), size)
+            values = self._clip(frames, sent(torch.from_numpy(corners)[None], self.device), size)
+            values = values.cpu()  # in one piece: the only wait
             require_finite(values, self.info.name)
             xy, wrong = (
-                part[0].cpu().numpy() for part in (values[..., :2], torch.sigmoid(-values[..., 2:]))
+                part[0].numpy() for part in (values[..., :2], torch.sigmoid(-values[..., 2:]))
             )
         xy = xy / ratio - np.float32(0.5)
         if self.mode_settings.through_query:

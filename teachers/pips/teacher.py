@@ -30,6 +30,7 @@ from torch import Tensor
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.device import sent
 from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.pips.pips import PIPS_PRESETS, Pips
 from teachers.pips.pips2 import PIPS2_PRESETS, Pips2
@@ -78,19 +79,23 @@ class ForwardTeacher(NetworkTeacher):
         with torch.inference_mode():
             features, points = (
                 ClipFeatures(self._encode, frames),
-                torch.from_numpy(queries).to(self.device),
+                sent(torch.from_numpy(queries), self.device),
             )
             if len(frames) <= self.max_frames:
                 features.window(0, len(frames))
             tracks = self._pass(features, points)
             if self.backward:
                 tracks = with_backward_pass(
-                    tracks, points, lambda queries: self._pass(features.reversed(), queries)
+                    tracks,
+                    points,
+                    lambda queries: self._pass(features.reversed(), queries),
+                    bool((queries[:, 0] > 0).any()),
                 )
+            tracks = tracks.cpu()  # in one piece
             known = tracks if self.rule.quantity == "v" else tracks[..., :2]
-            tracked = torch.arange(len(frames), device=self.device) >= points[:, :1]  # [N, T]
+            tracked = torch.arange(len(frames)) >= torch.from_numpy(queries[:, :1])  # [N, T]
             require_finite(known if self.backward else known[tracked], self.info.name)
-        xy, visibility = (part.cpu().numpy() for part in tracks.split((2, 1), -1))
+        xy, visibility = (part.numpy() for part in tracks.split((2, 1), -1))
         return Tracks(xy, visibility[..., 0], np.full(xy.shape[:2], np.nan, np.float32))
 
     def _encode(

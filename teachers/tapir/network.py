@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate, correlate_maps
+from teachers.layers.device import constant
 from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet, same_padding
@@ -279,7 +280,7 @@ class Tapir(nn.Module):
         """What each query looks like in its frame: for each of `features` [B, N, channels of all
         grids]."""
         frame, xy = queries[..., :1].round().long(), queries[..., None, 1:]
-        share = xy / xy.new_tensor(size[::-1])
+        share = xy / constant(xy, *size[::-1])
         described = []
         for level in features:
             parts = [
@@ -310,7 +311,7 @@ class Tapir(nn.Module):
                 updated.
         """
         to_video = torch.cat(
-            [described[0].new_tensor(size[::-1]) / self.config.raster, described[0].new_ones(2)]
+            [constant(described[0], *size[::-1]) / self.config.raster, described[0].new_ones(2)]
         )
         matched = self.match(features[0], described[0], memory)
         xy, logits = matched.split(2, -1)
@@ -374,7 +375,7 @@ class Tapir(nn.Module):
         raster = self.config.raster
         xy, logits = start.split(2, -1)
         batch, _, frames, _ = xy.shape
-        move_scale = raster / xy.new_tensor(features.resolution[::-1])
+        move_scale = raster / constant(xy, *features.resolution[::-1])
         # [B, N, T, channels of all grids]
         point = described[:, :, None].expand(-1, -1, frames, -1)
         correlated = (
@@ -421,7 +422,7 @@ def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
 
 def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]
     """(w, h)"""
-    return like.new_tensor([grid.shape[3], grid.shape[2]])
+    return constant(like, grid.shape[3], grid.shape[2])
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from teachers.info import Mode
+from teachers.layers.device import constant, sent
 from teachers.layers.overlapping import overlapping
 from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.published import PUBLISHED
@@ -118,20 +119,22 @@ class TapirTeacher(NetworkTeacher):
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
-            result = self.to_tracks(self._clip(frames, self.to_corners(queries)))
+            before = bool((queries[:, 0] > 0).any())
+            result = self.to_tracks(self._clip(frames, self.to_corners(queries), before))
         if self.mode_settings.through_query:
             result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return result
 
     def _clip(
-        self, frames: np.ndarray, queries: Tensor
+        self, frames: np.ndarray, queries: Tensor, before: bool | None = None
     ) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
+        """`before`: whether a frame lies before a query, where that is known."""
         size = (frames.shape[1], frames.shape[2])
         resolutions = self.resolutions(size)
         if len(frames) <= self.max_frames:
             features = self.model.encode(self.to_video(frames), resolutions, self.memory)
             return self._window(
-                features, self.model.describe(features, queries, size), size, queries
+                features, self.model.describe(features, queries, size), size, queries, before
             )
         described = self._describe(frames, queries, resolutions)
         parts = []
@@ -139,7 +142,7 @@ class TapirTeacher(NetworkTeacher):
             len(frames), self.max_frames, self.model.config.reach * len(resolutions)
         ):
             features = self.model.encode(self.to_video(frames[window]), resolutions, self.memory)
-            moved = queries - queries.new_tensor([window.start, 0, 0])
+            moved = queries - constant(queries, window.start, 0, 0)
             parts.append(self._window(features, described, size, moved)[:, :, kept])
         return torch.cat(parts, 2)
 
@@ -149,6 +152,7 @@ class TapirTeacher(NetworkTeacher):
         described: Sequence[Tensor],
         size: Size,
         queries: Tensor,
+        before: bool | None = None,
     ) -> Tensor:
         """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
         from the reversed clip."""
@@ -164,7 +168,7 @@ class TapirTeacher(NetworkTeacher):
                 reversed_features, described, size, reversed_queries, memory=self.memory
             ).answer
 
-        return with_backward_pass(tracks, queries, backward)
+        return with_backward_pass(tracks, queries, backward, before)
 
     def _describe(
         self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]
@@ -174,7 +178,7 @@ class TapirTeacher(NetworkTeacher):
         described = [queries.new_zeros(1)] * (1 + len(resolutions))
         for first in range(0, len(frames), self.max_frames):
             block = self.to_video(frames[first : first + self.max_frames])
-            moved = queries - queries.new_tensor([first, 0, 0])
+            moved = queries - constant(queries, first, 0, 0)
             here = (moved[..., 0] >= 0) & (moved[..., 0] < block.shape[1])
             if here.any():
                 inside = torch.where(here[..., None], moved, 0)
@@ -197,16 +201,16 @@ class TapirTeacher(NetworkTeacher):
 
     def to_corners(self, queries: np.ndarray) -> Tensor:  # [N, 3] -> [1, N, 3]
         """Queries (t, x, y) from pixel centres to the corner raster."""
-        return torch.from_numpy(queries + np.array([0, self._shift, self._shift], np.float32))[
-            None
-        ].to(self.device)
+        corner = queries + np.array([0, self._shift, self._shift], np.float32)
+        return sent(torch.from_numpy(corner)[None], self.device)
 
     def to_tracks(self, values: Tensor) -> Tracks:  # [1, N, T, 4]
         """What the network says, from the corner raster to pixel centres, from logits of what is
         wrong to probabilities."""
+        values = values.cpu()  # in one piece: the only wait
         require_finite(values, self.info.name)
         xy, occlusion, distance = (
-            part[0].cpu().numpy()
+            part[0].numpy()
             for part in (values[..., :2], *torch.sigmoid(-values[..., 2:]).unbind(-1))
         )
         return Tracks(xy - np.float32(self._shift), occlusion, distance)
