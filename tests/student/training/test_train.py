@@ -313,8 +313,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, numbers: set[int], clip: int | Non
 
     class Poisoned:
         left_out = ()
-        digest = "none"
         views = ()
+        digest = "none"
 
         def __init__(self, *arguments: Any) -> None:
             self.numbered = enumerate(batches(*arguments))
