@@ -297,15 +297,8 @@ class _Run:
             for _ in range(self.parts):
                 batch = self._next(stream)
                 with multiplying(self.precision, self.device):
-                    part = add_gradient(
-                        self.student,
-                        self.model,
-                        batch,
-                        self.config,
-                        self.parts,
-                        progress,
-                        self.before,
-                    )
+                    asked = self.student, self.model, batch, self.config, self.parts, progress
+                    part = add_gradient(*asked, self.before)
                 keys += batch.keys
                 unfit += part.unfit
                 if part.losses:
