@@ -111,7 +111,7 @@ class EvalCommand:
     seed: int = 0
     """Seed of the first procedural clip; each further clip takes the next."""
     mode: Mode | None = None
-    """How the trackers are called: see docs/commands/teachers.md. None: benchmark; with --policy,
+    """How the trackers are called: see docs/teachers.md. None: benchmark; with --policy,
     label, as they are called for labels."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""

@@ -64,7 +64,7 @@ class TrackCommand(FramePart):
     checkpoint: str | None = None
     """Weights of the teacher, if there is only one; "random" for untrained ones."""
     mode: Mode = "predictor"
-    """How trackers are called: see docs/commands/teachers.md."""
+    """How trackers are called: the page on teachers says what each mode does, docs/teachers.md."""
     setting: tuple[str, ...] = ()
     """Settings of the teachers, as KEY=VALUE, VALUE in JSON or a plain word: support_grid=6
     predictor=online."""

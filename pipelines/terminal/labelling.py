@@ -130,12 +130,14 @@ def print_summary(result: LabelResult, out: str) -> None:
 
 def counts(snapshot: Snapshot) -> str:
     """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3
-    static"."""
-    parts = [
-        f"{snapshot.clips} clips",
-        f"{snapshot.clips_per_s:.2f} clips/s",
-        f"{snapshot.tracks_per_s:,.0f} tracks/s",
-    ]
+    static"; "no clip is done yet" before the first one, whose rate would be 0."""
+    parts = ["no clip is done yet"]
+    if snapshot.clips:
+        parts = [
+            f"{snapshot.clips} clips",
+            f"{snapshot.clips_per_s:.2f} clips/s",
+            f"{snapshot.tracks_per_s:,.0f} tracks/s",
+        ]
     if snapshot.teachers_busy is not None and snapshot.waiting_for_frames is not None:
         parts += [
             f"teachers {snapshot.teachers_busy:.0%}",
