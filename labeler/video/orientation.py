@@ -15,8 +15,8 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool, bool]:
     The matrix (ISO 14496-12, 8.3.2) takes (x, y), with y down, to (a x + c y, b x + d y), up to a
     shift: where b and c are the larger ones, rows become columns. All zero is no orientation.
     """
-    side_data: Any = frame.side_data
-    data = next((bytes(one) for one in side_data if one.type.name == "DISPLAYMATRIX"), b"")
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
+    data = bytes(found) if found is not None else b""
     if len(data) < 36:
         return 0, False, True
     a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(data[:36], np.int32))
