@@ -24,10 +24,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -40,7 +38,7 @@ from student.data.order import parts_of_step
 from student.evaluation.calibration import Calibration, calibrated
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
 from student.evaluation.testsets import procedural_clips
-from student.synth.scene import SynthConfig, generate
+from student.training.calibration_clips import calibration_clips
 from student.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -72,7 +70,6 @@ from teachers.interface import Teacher
 from teachers.layers.device import multiplying, pick_device, resolved
 
 STUDENT, BEST = "student", "best"
-CALIBRATION_SEED, CALIBRATION_POINTS = 900_000_000, 128
 
 
 def train(
@@ -133,57 +130,6 @@ def first_network(config: TrainConfig) -> nn.Module:
             config.preset, data.frames, (data.height, data.width), config.seed
         )
     return student.from_file(weights_file(config.init), config.preset)
-
-
-def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndarray]]:
-    """Clips on which the student's visible rule is chosen, and the frames of which it is known what
-    is right, bool [N, T].
-
-    They are those that it learns from: parts of the stored clips with their labels, as the student
-    sees them but for what `photometric` changes. Without stored labels they are procedural ones,
-    which no training draws.
-    """
-    data = config.data
-    if data.data and data.labels == "stored":
-        clean = replace(
-            data,
-            photometric=0.0,
-            procedural=0.0,
-            kubric=None,
-            kubric_share=0.0,
-            least_frames=None,
-            queries=CALIBRATION_POINTS,
-            batch=1,
-            at_once=1,
-            readers=0,
-        )
-        drawn = islice(batches(clean, CALIBRATION_SEED), config.calibration_clips)
-        parts = [_labelled_clip(batch) for batch in drawn]
-        return [clip for clip, _ in parts], [known for _, known in parts]
-    scene = SynthConfig(  # smaller ones would be all edge
-        frames=data.frames,
-        height=max(64, data.height),
-        width=max(64, data.width),
-        points=CALIBRATION_POINTS,
-    )
-    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + config.calibration_clips)
-    clips: list[TestClip] = [generate(seed, scene) for seed in seeds]
-    return clips, [np.ones_like(clip.visible) for clip in clips]
-
-
-def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:
-    """A batch of one clip as a clip with tracks, and where they are known."""
-    frames, queries, xy, visible, known = (
-        each[0].numpy()
-        for each in (
-            batch.frames,
-            batch.queries,
-            batch.xy,
-            batch.visible & batch.valid,
-            batch.visibility_valid,
-        )
-    )
-    return TestClip(batch.keys[0], frames, queries, xy, visible), known
 
 
 class _Run:

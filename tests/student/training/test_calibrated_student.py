@@ -9,9 +9,10 @@ from labeler import open_dataset
 from student.data.config import DataConfig
 from student.evaluation.calibration import calibrated
 from student.evaluation.evaluate import track_clips
+from student.training.calibration_clips import calibration_clips
 from student.training.config import TrainConfig
 from student.training.events import Calibrated
-from student.training.train import calibration_clips, train
+from student.training.train import train
 from teachers.checkpoints.files import stored_rule
 from tests.support.training import assert_same_weights
 

@@ -1,0 +1,67 @@
+"""The clips on which a student's visible rule is chosen at the end of its training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from student.clip import TestClip
+from student.data.batch import Batch
+from student.data.mixture import batches
+from student.synth.scene import SynthConfig, generate
+from student.training.config import TrainConfig
+
+SEED, POINTS = 900_000_000, 128
+
+
+def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndarray]]:
+    """Clips on which the student's visible rule is chosen, and the frames of which it is known what
+    is right, bool [N, T].
+
+    They are those that it learns from: parts of the stored clips with their labels, as the student
+    sees them but for what `photometric` changes. Without stored labels they are procedural ones,
+    which no training draws.
+    """
+    data = config.data
+    if data.data and data.labels == "stored":
+        clean = replace(
+            data,
+            photometric=0.0,
+            procedural=0.0,
+            kubric=None,
+            kubric_share=0.0,
+            least_frames=None,
+            queries=POINTS,
+            batch=1,
+            at_once=1,
+            readers=0,
+        )
+        drawn = islice(batches(clean, SEED), config.calibration_clips)
+        parts = [_labelled_clip(batch) for batch in drawn]
+        return [clip for clip, _ in parts], [known for _, known in parts]
+    scene = SynthConfig(  # smaller ones would be all edge
+        frames=data.frames,
+        height=max(64, data.height),
+        width=max(64, data.width),
+        points=POINTS,
+    )
+    seeds = range(SEED, SEED + config.calibration_clips)
+    clips: list[TestClip] = [generate(seed, scene) for seed in seeds]
+    return clips, [np.ones_like(clip.visible) for clip in clips]
+
+
+def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:
+    """A batch of one clip as a clip with tracks, and where they are known."""
+    frames, queries, xy, visible, known = (
+        each[0].numpy()
+        for each in (
+            batch.frames,
+            batch.queries,
+            batch.xy,
+            batch.visible & batch.valid,
+            batch.visibility_valid,
+        )
+    )
+    return TestClip(batch.keys[0], frames, queries, xy, visible), known
