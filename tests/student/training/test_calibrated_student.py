@@ -14,7 +14,7 @@ from student.training.config import TrainConfig
 from student.training.events import Calibrated
 from student.training.train import train
 from teachers.checkpoints.files import stored_rule
-from tests.support.training import assert_same_weights
+from tests.support.training import assert_same_weights, small_data
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 
@@ -48,15 +48,7 @@ def test_the_student_is_exported_with_the_visible_rule_that_fits_it(tmp_path):
 def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns_from(dataset):
     """`Still` says that every point stays where it was asked for, and `Near` nearly so; the student
     sees a part of a clip, as in training, with clean frames."""
-    data = DataConfig(
-        data=(str(dataset.folder),),
-        policy="random",
-        frames=8,
-        height=48,
-        width=48,
-        queries=4,
-        photometric=1.0,
-    )
+    data = small_data(dataset.folder, policy="random", height=48, photometric=1.0)
     made, known = calibration_clips(TrainConfig(init="scratch", data=data, calibration_clips=3))
     stored = {clip.key: clip for clip in open_dataset(str(dataset.folder))}
     for clip, frames in zip(made, known, strict=True):
