@@ -45,6 +45,7 @@ from student.training.schedule import Optimiser, ScheduleConfig
 from teachers.checkpoints.files import CONFIG, LICENCE, TEACHER
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.cotracker.transformer import STRIDE
+from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from teachers.layers.sampling import sample_windows
 from teachers.tapir.network import Tapir, TapirConfig
@@ -263,12 +264,19 @@ RECIPES: dict[str, type[Recipe[Any]]] = {
 }
 
 
-def steps_of(recipe: Recipe[Any], more: int | None) -> list[Stage]:
-    """The stage of every step: all stages, or the longest one for `more` steps."""
+def steps_of(recipe: Recipe[Any], more: int | None, number: int | None = None) -> list[Stage]:
+    """The stage of every step: all stages; or for `more` steps the one of that number, from 0, or
+    else the longest one.
+
+    Raises:
+        ConfigError: there is no stage of that number.
+    """
     stages: tuple[Stage, ...] = recipe.stages
+    if number is not None and number not in range(len(stages)):
+        raise ConfigError(f"--stage {number}: this recipe has the stages 0 to {len(stages) - 1}.")
     if more is not None:
         longest = max(stages, key=lambda stage: stage.steps)
-        stages = (replace(longest, steps=more),)
+        stages = (replace(longest if number is None else stages[number], steps=more),)
     return [stage for stage in stages for _ in range(stage.steps)]
 
 
@@ -280,16 +288,17 @@ def train(
     init: Path | None = None,
     more: int | None = None,
     learning_rate: float | None = None,
+    stage: int | None = None,
 ) -> None:
     """Go through the recipe's stages, from the checkpoint in `out` if there is one; or take the
-    weights in `init` and train them for `more` steps of its longest stage."""
+    weights in `init` and train them for `more` steps of one stage, see `steps_of`."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         model.load_state_dict(safetensors.torch.load_file(init))
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    plan = steps_of(recipe, more)
+    plan = steps_of(recipe, more, stage)
     lengths = [
         max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
     ]
@@ -308,13 +317,13 @@ def train(
         rule.unlink(missing_ok=True)
     said, sums = time.perf_counter(), dict[str, float]()
     while step < len(plan):
-        stage = plan[step]
+        now = plan[step]
         rng = np.random.default_rng((seed, step))
-        batch = draw_view(pool, rng, stage.view)
-        start = torch.from_numpy(start_xy(batch, stage.start, rng))
-        losses = recipe.losses(model, batch, start, stage.pretraining)
+        batch = draw_view(pool, rng, now.view)
+        start = torch.from_numpy(start_xy(batch, now.start, rng))
+        losses = recipe.losses(model, batch, start, now.pretraining)
         total = torch.stack(list(losses.values())).sum()
-        optimiser = optimisers[0 if stage.pretraining else 1]
+        optimiser = optimisers[0 if now.pretraining else 1]
         if total.isfinite():
             total.backward()
             optimiser.step()
@@ -323,10 +332,10 @@ def train(
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.item() / SAY_EVERY
         if step % SAY_EVERY == 0:
-            now = time.perf_counter()
-            pace = {"step": step, "s_per_step": (now - said) / SAY_EVERY}
+            s_per_step = (time.perf_counter() - said) / SAY_EVERY
+            pace = {"step": step, "s_per_step": s_per_step}
             _say(pace | {"learning_rate": optimiser.learning_rate} | sums, out)
-            said, sums = now, {}
+            said, sums = time.perf_counter(), {}
         if step % SAVE_EVERY == 0 or step == len(plan):
             state = {
                 "step": step,
@@ -382,7 +391,8 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--init", type=Path, help="weights of this network to begin with")
-    parser.add_argument("--more", type=int, help="so many steps of the longest stage, from --init")
+    parser.add_argument("--more", type=int, help="so many steps of one stage, from --init")
+    parser.add_argument("--stage", type=int, help="its number, from 0; else the longest")
     parser.add_argument("--learning-rate", type=float, help="its peak, instead of the recipe's")
     parser.add_argument("--clips", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
@@ -400,6 +410,7 @@ def main() -> None:
             arguments.init,
             arguments.more,
             arguments.learning_rate,
+            arguments.stage,
         )
 
 

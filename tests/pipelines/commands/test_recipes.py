@@ -110,7 +110,7 @@ def test_the_mini_tapir_needs_no_weights_from_elsewhere():
     )
     assert weights_file(recipe.init).endswith("weights/tapir-mini.safetensors")
     assert (recipe.loss.tapir.position, recipe.loss.tapir.huber_px) == (0.8, 0.25)
-    assert (recipe.schedule.steps, recipe.schedule.ema) == (150, 25)
+    assert (recipe.schedule.steps, recipe.schedule.ema) == (1000, 100)
     assert (recipe.data.policy, recipe.data.trust.min_right) == ("verified", 0.5)
 
 
