@@ -19,8 +19,8 @@ from teachers.checkpoints.recognise import recognise
 from teachers.licences import licence_note
 from teachers.registry import TABLE, declared
 from teachers.xfeat import XFeat, XFeatConfig
+from tests.support.installed import install
 from tests.support.own_teacher import PAGE
-from tests.teachers.test_own_teacher import register
 
 MODULE = '''
 import numpy as np
@@ -98,9 +98,10 @@ def made(*, name, checkpoint=None, device="auto", mode="predictor"):
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed package with trackers."""
     (tmp_path / "outside_trackers.py").write_text(textwrap.dedent(MODULE))
-    register(
+    install(
         tmp_path,
         monkeypatch,
+        "tapdistill.teachers",
         "outside = outside_trackers:Outside\nplain = outside_trackers:Plain\n"
         "made = outside_trackers:made",
     )
@@ -179,7 +180,7 @@ def test_a_package_that_fails_is_left_out_with_a_warning_and_stands_in_nobodys_w
     (package / "broken_trackers.py").write_text(module)
     folder = tmp_path / "another"
     folder.mkdir()
-    register(folder, monkeypatch, "broken = broken_trackers:Any")
+    install(folder, monkeypatch, "tapdistill.teachers", "broken = broken_trackers:Any")
     with pytest.warns(UserWarning, match="teacher 'broken' is left out: "):
         said(capsys, "teachers")
     torch.save(XFeat(XFeatConfig()).state_dict(), tmp_path / "a.pt")
