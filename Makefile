@@ -4,6 +4,7 @@
 #   make test    sets everything up, then lint, types, and every test that is not slow: what CI runs
 #   make slow    the slow tests: official-size networks, kills and restarts, a real browser
 #   make test-matrix    a short suite on each Python that is installed, with the newest packages
+#   make dist    source distribution and wheel, checked, and installed outside the clone
 #   make docs    the documentation, into site/; a dead link stops it
 #   make notebooks    runs the notebooks again and stores their outputs
 #   make bench   the benchmarks, with the machine and the versions beside every number
@@ -23,7 +24,7 @@ BENCHMARKS = networks loader inline_labels training_memory generator dataset ove
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test slow test-matrix lint docs notebooks bench clean
+.PHONY: setup demo test slow test-matrix dist lint docs notebooks bench clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/installed
@@ -50,6 +51,10 @@ slow: setup
 
 test-matrix:
 	$(PYTHON) tests/matrix.py $(MATRIX_ARGS)
+
+dist: setup
+	$(PIP) install --quiet build twine
+	$(VENV)/bin/python tests/dist.py --torch "$(TORCH)" $(DIST_ARGS)
 
 docs: setup
 	$(VENV)/bin/zensical build --strict
