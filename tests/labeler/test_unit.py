@@ -17,6 +17,7 @@ from labeler.shards.records import latest_records, record_name
 from labeler.unit import ClipDone, Job, UnitDone, do_unit
 from pipelines.engines.common import TeacherSpec
 from pipelines.engines.local import LocalTrackers
+from teachers import InstallationError
 from tests.support.jobs import FAR, differences, findings
 
 FEW = "tests.support.stub_teachers:NeedsLongClips"
@@ -162,7 +163,7 @@ def test_a_damaged_record_stops_the_unit_with_its_name(videos, tmp_path, decodin
         list(do_unit(job, unit, decoding, trackers(STILL)))
 
 
-def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(
+def test_a_fault_of_our_own_in_the_decoder_is_no_row_and_leaves_the_unit_open(
     videos, tmp_path, decoding, monkeypatch
 ):
     call = decoding._process.call
@@ -174,7 +175,6 @@ def test_an_unforeseen_error_in_the_decoder_costs_its_video_only(
         ),
     )
     job, (unit,) = only_unit(videos, tmp_path)
-    list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
-    (row,) = latest_records(Storage(str(tmp_path)))[0].rows
-    assert (Path(row.uri).name, row.reason) == ("1.mp4", "decode-error")
-    assert "AttributeError" in row.detail
+    with pytest.raises(InstallationError, match=r"1\.mp4: AttributeError: .*no_such_method"):
+        list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
+    assert latest_records(Storage(str(tmp_path))) == []
