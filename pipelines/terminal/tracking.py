@@ -21,15 +21,13 @@ class Counts:
 
     frames: int = 0
     seconds: float = 0.0
-    tracked: int = 0
-    """Places: a point in a frame, where it is not NaN."""
     visible: int = 0
+    """Points in frames that it says it sees."""
 
     def add(self, tracks: Tracks, visible: np.ndarray, seconds: float) -> None:
         self.frames += tracks.xy.shape[1]
         self.seconds += seconds
-        self.tracked += int(np.isfinite(tracks.xy).all(-1).sum())
-        self.visible += int(visible.sum())
+        self.visible += int((visible & np.isfinite(tracks.xy).all(-1)).sum())
 
 
 def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Iterator[np.ndarray]:
@@ -46,17 +44,17 @@ def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Itera
 
 
 def summary(counts: Mapping[str, Counts], points: int) -> Table:
-    """A row per tracker; "tracked" is of all places, "visible" of those tracked."""
+    """A row per tracker; "visible" is of all points in all frames. Most trackers give a position for
+    a point that they have lost as well, so positions would say nothing."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "frames", "points", "tracked", "visible", "seconds", "frames/s"):
+    for column in ("", "frames", "points", "visible", "seconds", "frames/s"):
         table.add_column(column, justify="right" if column else "left")
     for title, one in counts.items():
         table.add_row(
             title,
             str(one.frames),
             str(points),
-            f"{one.tracked / max(1, one.frames * points):.1%}",
-            f"{one.visible / max(1, one.tracked):.1%}",
+            f"{one.visible / max(1, one.frames * points):.1%}",
             f"{one.seconds:.1f}",
             f"{one.frames / max(one.seconds, 1e-9):.1f}",
         )

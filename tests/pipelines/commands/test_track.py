@@ -21,6 +21,7 @@ from benchmarks.harness.jobs import STILL, write_moving
 from labeler.show.overlay import Overlay
 from labeler.video.decode import open_video
 from labeler.video.encode import encode_clip
+from pipelines.terminal.tracking import Counts, summary
 from pipelines.tracking.stream import until_stopped
 from pipelines.tracking.track_file import TrackFile, TrackWriter
 from student.synth.scene import SynthConfig, generate
@@ -175,14 +176,24 @@ def test_no_query_at_all_gives_an_empty_file(video, tmp_path):
     assert arrays_of(tmp_path / "out.npz")["xy"].shape == (0, 20, 2)
 
 
-def test_the_summary_counts_what_was_tracked_and_seen(video, tmp_path, capsys):
+def test_the_summary_counts_what_was_seen(video, tmp_path, capsys):
     assert track(video, "--teacher", STILL, "--grid", 3, "--tracks", tmp_path / "out.npz") == 0
     said = capsys.readouterr().out
     assert "20 frames of 64 x 48 px, 9 points, still, mode predictor" in said
-    assert [line.split()[:5] for line in said.splitlines() if line.startswith("still")] == [
-        ["still", "20", "9", "100.0%", "100.0%"]
+    assert [line.split()[:4] for line in said.splitlines() if line.startswith("still")] == [
+        ["still", "20", "9", "100.0%"]
     ]
     assert f"{tmp_path / 'out.npz'}, in " in said
+
+
+def test_a_lost_point_that_keeps_its_place_is_not_counted_as_seen():
+    """Of four points in two frames, one is lost in the second, and one has no position there."""
+    xy = np.zeros((4, 2, 2), np.float32)
+    xy[3, 1] = np.nan
+    visible = np.array([[True, True], [True, True], [True, False], [True, True]])
+    counts = Counts()
+    counts.add(Tracks(xy, visible.astype(np.float32), visible.astype(np.float32)), visible, 1.0)
+    assert "75.0%" in list(summary({"one": counts}, 4).columns[3].cells)
 
 
 # --- the overlay
