@@ -44,8 +44,8 @@ def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Itera
 
 
 def summary(counts: Mapping[str, Counts], points: int) -> Table:
-    """A row per tracker; "visible" is of all points in all frames. Most trackers give a lost point a
-    position as well, so positions would say nothing."""
+    """A row per tracker; "visible" is of all points in all frames. Most trackers give a lost point
+    a position as well, so positions would say nothing."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "frames", "points", "visible", "seconds", "frames/s"):
         table.add_column(column, justify="right" if column else "left")
