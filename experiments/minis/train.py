@@ -317,13 +317,13 @@ def train(
         rule.unlink(missing_ok=True)
     said, sums = time.perf_counter(), dict[str, float]()
     while step < len(plan):
-        now = plan[step]
+        current = plan[step]
         rng = np.random.default_rng((seed, step))
-        batch = draw_view(pool, rng, now.view)
-        start = torch.from_numpy(start_xy(batch, now.start, rng))
-        losses = recipe.losses(model, batch, start, now.pretraining)
+        batch = draw_view(pool, rng, current.view)
+        start = torch.from_numpy(start_xy(batch, current.start, rng))
+        losses = recipe.losses(model, batch, start, current.pretraining)
         total = torch.stack(list(losses.values())).sum()
-        optimiser = optimisers[0 if now.pretraining else 1]
+        optimiser = optimisers[0 if current.pretraining else 1]
         if total.isfinite():
             total.backward()
             optimiser.step()

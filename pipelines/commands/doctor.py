@@ -20,10 +20,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 from packaging.requirements import Requirement
 
+from pipelines.engines.layout import usable_cpus
 from pipelines.terminal.console import console, say
 from teachers import TapdistillError, entries
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
@@ -32,8 +32,6 @@ State = Literal["ok", "note", "PROBLEM"]
 LEAST_FREE_GIB = 2.0
 """Less room than this for temporary files is worth a note: decoded clips and copies of videos go
 there."""
-WORST_ERROR_LEVELS = 12
-"""How far a decoded frame may be from the encoded one, mean over its pixels, of 255 levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +98,11 @@ def _machine() -> Iterator[Checkup]:
         "tapdistill",
         f"{version('tapdistill')}, Python {platform.python_version()} at {sys.executable}",
     )
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield Checkup(
         "machine",
-        f"{platform.system()} {platform.release()} {platform.machine()}, {cpus} CPUs for this "
-        f"process, {memory:.0f} GiB of memory",
+        f"{platform.system()} {platform.release()} {platform.machine()}, {usable_cpus()} CPUs for "
+        f"this process, {memory:.0f} GiB of memory",
     )
 
 
@@ -156,27 +153,16 @@ def _gpu(index: int) -> str:
 
 
 def _decoders() -> Iterator[Checkup]:
-    """A small clip through the encoder and each decoder."""
-    from labeler.video.decode import Decoder, open_video
-    from labeler.video.encode import encode_clip
-
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    frames = np.stack([np.roll(np.tile(ramp, (48, 1)), 8 * i, axis=1) for i in range(5)])
-    frames = np.repeat(frames[..., None], 3, axis=3)
+    """The check with which a labelling job begins, for each decoder."""
+    from labeler.video.check import check_decoding
+    from labeler.video.decode import Decoder
 
     def decoded(decoder: Decoder) -> str:
-        with open_video(encode_clip(frames, fps=24), decoder=decoder, unsafe=True) as video:
-            back = video.read(range(len(frames)))
-        error = float(np.abs(back.astype(float) - frames).mean())
-        if back.shape != frames.shape or error > WORST_ERROR_LEVELS:
-            raise TapdistillError(
-                f"a clip of {frames.shape} came back as {back.shape}, {error:.0f} levels off: "
-                "install it again."
-            )
-        return f"reads what the H.264 encoder wrote, {error:.1f} of 255 levels off"
+        check_decoding(decoder)
+        return "reads the clip that comes with it, and what the H.264 encoder writes"
 
-    yield _tried("PyAV", lambda: decoded("pyav"))
-    yield _tried("decord", lambda: decoded("decord"))
+    yield _tried("PyAV", partial(decoded, "pyav"))
+    yield _tried("decord", partial(decoded, "decord"))
 
 
 def _folders() -> Iterator[Checkup]:

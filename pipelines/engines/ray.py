@@ -39,7 +39,7 @@ from labeler.io import s3
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from pipelines.engines.layout import Layout, lay_out
+from pipelines.engines.layout import Layout, lay_out, usable_cpus
 from pipelines.engines.ray_surroundings import give_folders, own_packages_first
 from pipelines.wording import counted
 from teachers import (
@@ -173,11 +173,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
             hook = {} if address.startswith("ray://") else own_packages_first()
             ray.init(address=address, runtime_env={"env_vars": s3.variables(), **hook}, **quiet)
         else:
-            cpus = (
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            )
+            cpus = usable_cpus()
             store = STORE_BYTES_PER_WORKER * (workers or cpus)
             ray.init(
                 address="local",
@@ -198,16 +194,20 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def nodes() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of each node of the cluster that is alive."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in resources]
+
+
 def layout_of_cluster(specs: Sequence[TeacherSpec], workers: int | None) -> Layout:
     """The layout for the cluster that this process is connected to. TransientError if it has no
     CPUs yet."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not (alive := [one for one in resources if one.get("CPU")]):
+    if not (alive := [(cpus, gpus) for cpus, gpus in nodes() if cpus]):
         raise TransientError(
             "the Ray cluster has no node with CPUs yet: start one, then run the same command again."
         )
-    nodes = [(node["CPU"], node.get("GPU", 0.0)) for node in alive]
-    return lay_out(nodes, len(specs), workers, sum(spec.on_gpu for spec in specs))
+    return lay_out(alive, len(specs), workers, sum(spec.on_gpu for spec in specs))
 
 
 def note_on_store(layout: Layout, clips: ClipConfig) -> str:

@@ -73,7 +73,7 @@ def trained_on_ray(
     with engine_ray.connected(address, workers):
         data = config.data
         share = share_of_rank(
-            _nodes(), workers, data.readers, config.device, data.batch, data.at_once
+            engine_ray.nodes(), workers, data.readers, config.device, data.batch, data.at_once
         )
         if not share.gpus:  # or all of them would take the first GPU that they see
             config = replace(config, device="cpu")
@@ -101,12 +101,6 @@ def trained_on_ray(
             for one in actors:
                 ray.kill(one)
             remove_placement_group(group)
-
-
-def _nodes() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of each node that is alive."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in resources]
 
 
 def _everywhere(out: Path | str) -> str:

@@ -13,6 +13,7 @@ from typing import get_args
 import numpy as np
 
 import teachers
+from labeler.labels.agreement import RASTER
 from student.clip import TestClip
 from student.synth.scene import SynthConfig, generate
 from teachers import ConfigError, Teacher
@@ -72,7 +73,9 @@ def drifts_on(
         if other.info.precision != precision:
             continue  # no part of it can
         here = other.track(clip.frames, clip.queries)
-        moved = np.hypot(*np.moveaxis((here.xy - there.xy) * (256 / width, 256 / height), -1, 0))
+        moved = np.hypot(
+            *np.moveaxis((here.xy - there.xy) * (RASTER / width, RASTER / height), -1, 0)
+        )
         known = moved[np.isfinite(moved)]
         flags = exact.info.rule(there) != other.info.rule(here)
         found.append(

@@ -25,7 +25,7 @@ def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndar
     which no training draws.
     """
     data = config.data
-    if data.data and data.labels == "stored":
+    if data.data and data.synthetic < 1 and data.labels == "stored":
         clean = replace(
             data,
             photometric=0.0,

@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -170,6 +171,7 @@ class _Run:
         self.test_clips: list[TestClip] = []
         self.calibration: Calibration | None = None
         self.calibrated_at = -1
+        self.calibration_clips = cache(partial(calibration_clips, config))  # read once
 
     def events(self) -> Iterator[TrainEvent | TrainResult]:
         started = time.perf_counter()
@@ -333,7 +335,7 @@ class _Run:
         if self.config.calibration_clips and self.calibrated_at != self.step:
             self.calibration = None  # the file must not name the rule of former weights
             teacher = self._exported(self._export(STUDENT), "label")
-            clips, known = calibration_clips(self.config)
+            clips, known = self.calibration_clips()
             self.calibrated_at = self.step
             try:
                 tracks, _ = track_clips(teacher, clips)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 import teachers
@@ -63,3 +65,13 @@ def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns
         ).reshape(-1, clip.frames.size)
         as_seen = (clip.frames.ravel(), clip.frames[:, :, ::-1].ravel())
         assert any((parts == each).all(1).any() for each in as_seen)
+
+
+def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "student.training.train.calibration_clips",
+        lambda settings: read.append(1) or calibration_clips(settings),
+    )
+    train(replace(config(1), eval_every=1, eval_clips=1), tmp_path)
+    assert read == [1]
