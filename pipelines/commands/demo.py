@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.progress import Progress
 
 import teachers
-from labeler.clips import QueryConfig
+from labeler.clips import ClipConfig, QueryConfig
 from labeler.dataset import Clip, open_dataset
 from labeler.fingerprint import one_thread
 from labeler.io import file_sha256
@@ -60,6 +62,7 @@ FOOTAGE = {
 used in place, never copied."""
 ALWAYS = ("lk", "tapir-mini", "cotracker3-offline-mini")
 FETCHED, IN_ITS_PLACE = "xfeat", "flow"
+CLIP_FRAMES, CLIPS_PER_VIDEO = 40, 2
 TEST_CLIPS, TEST_POINTS = 6, 128
 OVERLAY_POINTS = 150
 OVERLAY_WIDTH_PX = 1920
@@ -72,7 +75,7 @@ class DemoConfig:
 
     out: Path = Path("demo")
     """Folder for everything; the same command continues where it stopped."""
-    queries: int = 256
+    queries: int = 128
     """Queries per clip."""
     workers: int = 1
     """Units worked on at once; each takes about 2 GiB for the processes of its teachers, which work
@@ -92,6 +95,7 @@ def run(config: DemoConfig) -> int:
         teachers=names,
         videos_per_unit=1,
         workers=config.workers,
+        clips=ClipConfig(frames=CLIP_FRAMES, clips_per_video=CLIPS_PER_VIDEO),
         queries=QueryConfig(count=config.queries),
     )
     run_labelling(job)
@@ -187,16 +191,23 @@ def score_trackers(
     trackers: Mapping[str, Teacher], clips: Sequence[SynthClip]
 ) -> tuple[dict[str, list[Tracks]], pd.DataFrame]:
     """(tracks by name, a row per tracker): figures in percent, with half the width of their 95 %
-    intervals, and frames per second."""
+    intervals, and frames per second of one thread, while another tracker has another."""
     tracks: dict[str, list[Tracks]] = {}
     rows = []
     with (
         one_thread(),
+        ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as threads,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         task = progress.add_task("tracking", total=len(trackers) * len(clips))
-        for name, tracker in trackers.items():
-            tracks[name], seconds = track_clips(tracker, clips, seen=lambda: progress.advance(task))
+
+        def track(tracker: Teacher) -> tuple[list[Tracks], float]:
+            return track_clips(tracker, clips, seen=lambda: progress.advance(task))
+
+        for (name, tracker), found in zip(
+            trackers.items(), threads.map(track, trackers.values()), strict=True
+        ):
+            tracks[name], seconds = found
             figures = _percent(score_tracks(tracks[name], tracker.info.rule, clips))
             rows.append(
                 {
@@ -274,7 +285,7 @@ def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTab
             note=(
                 f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query "
                 "mode first, with half the width of the 95 % bootstrap interval over clips. The "
-                f"student starts from {STUDENT_START} and learns for half a minute from five real "
+                f"student starts from {STUDENT_START} and learns for half a minute from four real "
                 "clips: every part of the way is real, and it is a short one."
             ),
         ),
