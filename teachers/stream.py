@@ -9,13 +9,16 @@ is too long to hold.
 Every frame is answered once, in order: the parts, joined along time, are the tracks of the whole.
 How frames are grouped into pushes changes nothing, and what a stream holds does not grow with the
 frames. A query may lie in a frame that is still to come.
+
+A tracker whose points do not see each other can take and drop points on the way: its stream
+`grows`.
 """
 
 from __future__ import annotations
 
 import abc
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -25,6 +28,8 @@ from teachers.tracks import Tracks, checked_frames, checked_queries
 if TYPE_CHECKING:
     from teachers.interface import Teacher
 
+RECENT_FRAMES = 8
+"""So many of the newest frames a stream that `grows` still holds: a point may be put there."""
 ENDLESS = 2**24
 """More frames than a stream has, and more px than a frame; float32 counts so far."""
 
@@ -32,6 +37,9 @@ ENDLESS = 2**24
 class Stream(abc.ABC):
     """A subclass says what becomes of new frames, and what of those that are not answered when the
     stream ends."""
+
+    grows: ClassVar[bool] = False
+    """It has `add` and `keep`, and answers every frame at once."""
 
     def __init__(self, queries: np.ndarray, teacher: Teacher | None = None) -> None:
         """Args:
@@ -90,6 +98,40 @@ class Stream(abc.ABC):
             )
         with self._computing():
             return self._rest()
+
+    def add(self, queries: np.ndarray) -> None:
+        """Follow more points, as further rows of all answers to come. Only a stream that `grows`.
+
+        Args:
+            queries: [M, 3] as for `Teacher.track`, in one of the last `RECENT_FRAMES` frames or in
+                frames to come.
+
+        Raises:
+            ConfigError: a query that `track` refuses, or that lies farther back.
+        """
+        queries = checked_queries(queries, (ENDLESS, *(self._size or (ENDLESS, ENDLESS)), 3))
+        if (late := queries[:, 0] < self._frames - RECENT_FRAMES).any():
+            raise ConfigError(
+                f"a point in frame {queries[late][0, 0]:g} cannot be added after {self._frames} "
+                f"frames: the last {RECENT_FRAMES} are held."
+            )
+        first = len(self._queries)
+        self._queries = np.concatenate([self._queries, queries])
+        with self._computing():
+            self._take_held(np.flatnonzero(queries[:, 0] < self._frames) + first)
+
+    def keep(self, rows: np.ndarray) -> None:  # int [M], each row at most once
+        """Follow these rows only, in this order; M may be 0. Only a stream that `grows`."""
+        self._keep_rows(np.asarray(rows, int))
+        self._queries = self._queries[rows]
+
+    def _take_held(self, rows: np.ndarray) -> None:
+        """New rows of `_queries` whose frames are held."""
+        raise NotImplementedError
+
+    def _keep_rows(self, rows: np.ndarray) -> None:
+        """All rows but these; `_queries` are the former ones."""
+        raise NotImplementedError
 
     @property
     def size(self) -> tuple[int, int]:

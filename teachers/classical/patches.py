@@ -12,6 +12,7 @@ own frame is what keeps a track from drifting, and tells an occluder from the po
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,6 +114,21 @@ class Templates:
         self.solve = (
             np.linalg.inv(normal) @ (descent * self.window[:, None]).transpose(0, 2, 1)
         ).astype(np.float32)
+
+    def joined(self, more: Templates) -> Templates:
+        """These and then those, of one radius."""
+        return self._with(
+            np.concatenate([self.values, more.values]), np.concatenate([self.solve, more.solve])
+        )
+
+    def taken(self, rows: np.ndarray) -> Templates:  # int [n]
+        """Those of these rows."""
+        return self._with(self.values[rows], self.solve[rows])
+
+    def _with(self, values: np.ndarray, solve: np.ndarray) -> Templates:
+        new = copy.copy(self)
+        new.values, new.solve = values, solve
+        return new
 
     def align(
         self,

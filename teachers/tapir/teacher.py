@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from teachers.tapir.network import (
     default_resolutions,
 )
 from teachers.tracks import Tracks, VisibleRule
+
+if TYPE_CHECKING:
+    from teachers.stream import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,15 @@ class TapirTeacher(NetworkTeacher):
     cpu_memory, gpu_memory = CPU_MEMORY, GPU_MEMORY
     memory_format = torch.channels_last
     config_settings = ("official_quirks",)
+    streams = True
+
+    def stream(self, queries: np.ndarray) -> Stream:
+        """See `Teacher.stream`. This network refines over all frames of a clip; a stream lets it
+        see the last few alone (`teachers.tapir.recent`), so its tracks are not those of `track`."""
+        from teachers.tapir.recent import RecentFramesStream  # which knows this module
+
+        self._require_forward(self.mode_settings.backward)
+        return RecentFramesStream(self, queries)
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames

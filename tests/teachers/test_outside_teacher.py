@@ -134,8 +134,8 @@ def test_it_streams_and_is_named_to_who_asks_for_one_that_does():
     queries = np.float32([[0, 1, 2], [1, 3, 4]])
     stream = stream_of(teachers.load("outside"), queries)
     assert stream.push(np.zeros((3, 8, 8, 3), np.uint8)).xy.shape == (2, 3, 2)
-    with pytest.raises(ConfigError, match=r"'lk' cannot stream.*take one of .*\boutside\b"):
-        stream_of(teachers.load("lk"), queries)
+    with pytest.raises(ConfigError, match=r"'flow' cannot stream.*take one of .*\boutside\b"):
+        stream_of(teachers.load("flow"), queries)
     with pytest.raises(ConfigError) as caught:
         stream_of(teachers.load("plain"), queries)
     assert "plain," not in str(caught.value)
