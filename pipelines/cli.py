@@ -49,6 +49,12 @@ COMMANDS: dict[str, Command] = {
         "run",
         "any teacher or student over one video, folder of frames, or camera",
     ),
+    "live": Command(
+        "pipelines.commands.live",
+        "LiveCommand",
+        "run",
+        "a page in which trackers follow your points through a camera or a video",
+    ),
     "label": Command(
         "pipelines.commands.label",
         "LabelCommand",

@@ -45,6 +45,7 @@ ROOMS = {
         ("jobs",),
         ("terminal",),
         ("tracking", "reports", "exports"),
+        ("live",),
         ("commands",),
         ("cli",),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -33,12 +34,14 @@ class Browser:
     """A page in headless Chromium, in real time, spoken to through two pipes (Chrome DevTools
     Protocol)."""
 
-    def __init__(self, chromium, page, profile):
+    def __init__(self, chromium, page, profile, flags=()):
+        """`page` is a file or an address; `flags` are further ones of the program."""
         there_in, self._out = os.pipe()
         self._in, there_out = os.pipe()
         argv = [
             chromium,
             *FLAGS,
+            *flags,
             f"--user-data-dir={profile}",
             "--autoplay-policy=no-user-gesture-required",
             "--remote-debugging-pipe",
@@ -52,13 +55,15 @@ class Browser:
         os.close(there_in)
         os.close(there_out)
         self._sent, self._session = 0, {}
-        target = self._ask("Target.createTarget", url=page.as_uri())["targetId"]
+        address = page if isinstance(page, str) else page.as_uri()
+        target = self._ask("Target.createTarget", url=address)["targetId"]
         self._session = {
             "sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)[
                 "sessionId"
             ]
         }
-        while self.evaluate("location.protocol + document.readyState") != "file:complete":
+        there = f"{address.partition(':')[0]}:complete"
+        while self.evaluate("location.protocol + document.readyState") != there:
             time.sleep(0.05)
 
     def evaluate(self, script):
@@ -80,6 +85,27 @@ class Browser:
             "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code
         )
         self._ask("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def click(self, x, y):
+        """The left button of a real mouse, at css px of the window."""
+        where = {"x": x, "y": y, "button": "left", "clickCount": 1}
+        self._ask("Input.dispatchMouseEvent", type="mousePressed", **where)
+        self._ask("Input.dispatchMouseEvent", type="mouseReleased", **where)
+
+    def screenshot(self, file, width=1200, height=900, dark=False):
+        """A png of the window, at that size and in that scheme."""
+        self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._ask("Emulation.setEmulatedMedia", features=[scheme])
+        time.sleep(0.3)
+        data = self._ask("Page.captureScreenshot", format="png")["data"]
+        file.write_bytes(base64.b64decode(data))
 
     def close(self):
         self._session = {}
