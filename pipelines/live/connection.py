@@ -188,8 +188,9 @@ class Connection:
             await self._tell_points()
 
     async def _play(self, message: Mapping[str, Any]) -> None:
-        if self._video is None or (self._playing and not self._playing.done()):
+        if self._video is None or (self._playing and not self._playing.done() and not self._ended):
             return
+        await self._stop_playing()
         if self._ended:
             titles = self._open().titles
             await asyncio.to_thread(self._video.rewind)

@@ -56,7 +56,7 @@ class Page:
     async def hear(self, what):
         """The next message of that kind; an error is one unless it is asked for."""
         while True:
-            message = await self.socket.receive(timeout=60)
+            message = await asyncio.wait_for(self.socket.receive(), 60)  # pings do not count
             if isinstance(message.data, bytes):
                 self.frames.append(message.data)
                 continue
