@@ -71,9 +71,9 @@ def run(command: LiveCommand) -> int:
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigError(NOT_INSTALLED)
     from pipelines.live.server import LiveLimits, LiveServer
-    from pipelines.live.trackers import Trackers
+    from pipelines.live.trackers import LiveTrackers
 
-    trackers = Trackers(
+    trackers = LiveTrackers(
         [name for text in command.teacher for name in text.split(",") if name],
         device=command.device,
         mode=command.mode,

@@ -13,8 +13,8 @@ import numpy as np
 
 from labeler.clips.frames_process import IsolatedFrames
 from labeler.show.draw import to_jpeg
-from pipelines.live.session import Answer, Session
-from pipelines.live.trackers import Trackers
+from pipelines.live.session import LiveAnswer, Session
+from pipelines.live.trackers import LiveTrackers
 from teachers import ConfigError
 
 HEAD = struct.Struct("<II")
@@ -25,7 +25,7 @@ CAMERA_FPS = 30.0
 JPEG_QUALITY = 85
 
 
-class Page(Protocol):
+class OpenPage(Protocol):
     """The page at the other end."""
 
     async def tell(self, message: Mapping[str, Any]) -> None: ...
@@ -41,8 +41,8 @@ class Connection:
 
     def __init__(
         self,
-        page: Page,
-        trackers: Trackers,
+        page: OpenPage,
+        trackers: LiveTrackers,
         open_upload: Callable[[str], IsolatedFrames],
         worker: ThreadPoolExecutor,
     ) -> None:
@@ -100,7 +100,7 @@ class Connection:
             await self._answer(answers, taken=1)
 
     @staticmethod
-    def _push(session: Session, frame: np.ndarray) -> list[Answer]:
+    def _push(session: Session, frame: np.ndarray) -> list[LiveAnswer]:
         return session.push(frame, to_jpeg(frame, JPEG_QUALITY))
 
     async def close(self) -> None:
@@ -244,7 +244,7 @@ class Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _answer(self, answers: list[Answer], taken: int = 0) -> None:
+    async def _answer(self, answers: list[LiveAnswer], taken: int = 0) -> None:
         session = self._open()
         await self._page.tell(
             {

@@ -113,7 +113,7 @@ class LiveTracker:
         self._following = [each for each in self._following if kept & set(each.ids)]
 
     def finish(self) -> None:
-        """Answer for all frames that have come; none can come any more."""
+        """LiveAnswer for all frames that have come; none can come any more."""
         for following in self._following:
             self._take(following, following.stream.finish())
 

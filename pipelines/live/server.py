@@ -34,7 +34,7 @@ from labeler.video.scan import VideoLimits
 from pipelines.live.connection import LONGEST_SIDE_PX, Connection
 from pipelines.live.recent import Excerpt, save_overlay, save_tracks_of
 from pipelines.live.session import Session
-from pipelines.live.trackers import Trackers
+from pipelines.live.trackers import LiveTrackers
 from teachers import ConfigError, TapdistillError, VideoError
 
 PAGE = Path(__file__).parent / "page"
@@ -61,7 +61,7 @@ class LiveLimits:
 class LiveServer:
     """See above; `app` is what aiohttp runs. Close it when done."""
 
-    def __init__(self, trackers: Trackers, limits: LiveLimits | None = None) -> None:
+    def __init__(self, trackers: LiveTrackers, limits: LiveLimits | None = None) -> None:
         self.token = secrets.token_urlsafe(24)
         self._trackers, self._limits = trackers, limits or LiveLimits()
         self._hosts: frozenset[str] = frozenset()

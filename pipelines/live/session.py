@@ -1,7 +1,7 @@
 """A session: the points, frames, and trackers of one page, frame by frame.
 
     session = Session((360, 480), trackers, fps=25)
-    session.push(frame)                      # -> what is answered now: `Answer`, in order
+    session.push(frame)                      # -> what is answered now: `LiveAnswer`, in order
     session.add(frame_number, [[x, y], ...]) # a click on a picture that is a little old by now
 
 What is held does not grow: the last `RECENT_FRAMES` frames, frames that a tracker has not answered
@@ -56,7 +56,7 @@ class Agreed:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LiveAnswer:
     """Where the points are in one frame."""
 
     frame: int
@@ -112,7 +112,7 @@ class Session:
     def titles(self) -> list[str]:
         return list(self._trackers)
 
-    def push(self, frame: np.ndarray, jpeg: bytes) -> list[Answer]:  # uint8 [H, W, 3] RGB
+    def push(self, frame: np.ndarray, jpeg: bytes) -> list[LiveAnswer]:  # uint8 [H, W, 3] RGB
         """The next frame, and the same as a JPEG, to be kept. Gives the answers for all frames that
         every tracker has answered for by now.
 
@@ -131,7 +131,7 @@ class Session:
             tracker.push(frame)
         return self._answers()
 
-    def add(self, number: int, xy: Sequence[Sequence[float]]) -> list[Answer]:
+    def add(self, number: int, xy: Sequence[Sequence[float]]) -> list[LiveAnswer]:
         """Points [n, 2] px that were put in frame `number`, or in the oldest that is held.
 
         Raises:
@@ -166,7 +166,7 @@ class Session:
         for tracker in self._trackers.values():
             tracker.keep(list(self.points))
 
-    def change_trackers(self, trackers: Mapping[str, Teacher]) -> list[Answer]:
+    def change_trackers(self, trackers: Mapping[str, Teacher]) -> list[LiveAnswer]:
         """Other trackers. One that was not there follows each point from where the others saw it
         last; a point that none has seen since it was put begins there again."""
         new = {
@@ -184,7 +184,7 @@ class Session:
         }
         return self._answers()
 
-    def finish(self) -> list[Answer]:
+    def finish(self) -> list[LiveAnswer]:
         """The answers for all frames; no more may be pushed."""
         for tracker in self._trackers.values():
             tracker.finish()
@@ -201,7 +201,7 @@ class Session:
             "points": len(self.points),
         }
 
-    def _answers(self) -> list[Answer]:
+    def _answers(self) -> list[LiveAnswer]:
         found = []
         while self._waiting:
             number = self._waiting[0].frame
@@ -212,7 +212,7 @@ class Session:
             alive = {
                 title: self._alive(each.places(number)) for title, each in self._trackers.items()
             }
-            found.append(Answer(number, alive, self._agreed(alive)))
+            found.append(LiveAnswer(number, alive, self._agreed(alive)))
             self.recent.keep(kept, alive, self.points)
             self._answered_at.append(time.monotonic())
         return found

@@ -34,7 +34,7 @@ class Offered:
         return {"title": self.title, "missing": self.missing}
 
 
-class Trackers:
+class LiveTrackers:
     """What is offered, and what is loaded."""
 
     def __init__(

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from labeler.video import encode_clip
 from pipelines.live.server import LiveServer
-from pipelines.live.trackers import Trackers
+from pipelines.live.trackers import LiveTrackers
 from tests.support.browser import Browser
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def camera(moving, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address():
     """Of a server in a thread of its own."""
-    server = LiveServer(Trackers(["lk", "tapir-mini"], device="cpu"))
+    server = LiveServer(LiveTrackers(["lk", "tapir-mini"], device="cpu"))
     loop, found, ready = asyncio.new_event_loop(), [], threading.Event()
 
     async def serve():

@@ -20,7 +20,7 @@ from labeler.clips.frames_process import IsolatedFrames
 from labeler.video import open_video
 from labeler.video.scan import VideoLimits
 from pipelines.live.server import LiveLimits, LiveServer
-from pipelines.live.trackers import Trackers
+from pipelines.live.trackers import LiveTrackers
 from teachers import ConfigError, TransientError, VideoError
 
 HEAD = struct.Struct("<II")
@@ -29,7 +29,7 @@ HEAD = struct.Struct("<II")
 @contextlib.asynccontextmanager
 async def served(*texts, **limits):
     """A client of a server, and the token."""
-    server = LiveServer(Trackers(texts or ["lk"], device="cpu"), LiveLimits(**limits))
+    server = LiveServer(LiveTrackers(texts or ["lk"], device="cpu"), LiveLimits(**limits))
     client = TestClient(TestServer(server.app, host="127.0.0.1"))
     await client.start_server()
     server.serve_at("127.0.0.1", client.port)
@@ -273,15 +273,15 @@ def test_what_a_page_cannot_ask_is_said_and_the_page_goes_on(message, why):
 
 def test_which_trackers_are_offered(monkeypatch, tmp_path):
     monkeypatch.setenv("TAPDISTILL_HOME", str(tmp_path))
-    offered = Trackers().offered
+    offered = LiveTrackers().offered
     assert list(offered)[:2] == ["tapir-mini", "lk"]
     assert offered["bootstapir"].missing == "tapdistill teachers pull bootstapir"
     assert "flow" not in offered
-    assert list(Trackers(["lk"]).offered) == ["lk"]
+    assert list(LiveTrackers(["lk"]).offered) == ["lk"]
     with pytest.raises(
         ConfigError, match="'flow' needs the whole clip; a live page takes tapir-mini"
     ):
-        Trackers(["flow"])
+        LiveTrackers(["flow"])
 
 
 def test_frames_from_the_process_are_those_of_the_video(tmp_path):
