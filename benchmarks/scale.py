@@ -16,17 +16,14 @@ import bisect
 import multiprocessing
 import os
 import resource
-import tempfile
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from benchmarks.harness.jobs import requests_of_a_unit
 from benchmarks.harness.records import clip_entry, record_of
-from benchmarks.harness.s3_server import proxy, s3_server
 from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, cut_into_units, units
@@ -39,7 +36,6 @@ from labeler.shards.records import (
 )
 from labeler.sources.listing import list_sources
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
-from pipelines.jobs.labelling import label
 from pipelines.jobs.progress import JobProgress
 
 VIDEOS, VIDEOS_PER_UNIT, CLIPS = 100_000, 16, 4
@@ -74,7 +70,8 @@ def main() -> None:
     finally:
         server.kill()
     driving(planned)
-    requests_of_a_unit()
+    each, rest = requests_of_a_unit()
+    print(f"requests: a unit costs {each} (videos on local disk); the rest of a job {rest:.0f}")
 
 
 def planning(videos: int, requests) -> list[Unit]:
@@ -142,27 +139,6 @@ def events(planned: list[Unit]) -> Iterator[Event]:
                 yield ClipDone(unit.number, f"{unit.number}-{clip}", 4 * 1024)
             yield VideoDone(unit.number, video.uri, (), seconds)
         yield UnitDone(unit.number, 0)
-
-
-def requests_of_a_unit() -> None:
-    """A real job of 8 units of one video through a counting proxy, less one of 4."""
-    counts = []
-    with s3_server() as port, tempfile.TemporaryDirectory() as scratch:
-        for number in (4, 8):
-            folder = Path(scratch) / f"videos{number}"
-            folder.mkdir()
-            for i in range(number):
-                write_moving(folder / f"{i}.mp4", seed=i)
-            with proxy(port) as counting:
-                s3.use(endpoint=counting.url)
-                Storage(f"s3://job{number}").fs.mkdir(f"job{number}")
-                label(config(folder, f"s3://job{number}/labels", (STILL, NEAR), videos_per_unit=1))
-                counts.append(counting.requests.copy())
-    each = {method: (counts[1][method] - counts[0][method]) / 4 for method in sorted(counts[1])}
-    print(
-        f"requests: a unit costs {each} (videos on local disk); the rest of a job "
-        f"{sum(counts[0].values()) - 4 * sum(each.values()):.0f}"
-    )
 
 
 def serve(videos: int, port, requests) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.harness.s3_server import proxy, s3_server
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
+from labeler.io import s3
+from labeler.io.storage import Storage
+from labeler.shards.records import latest_records
 from labeler.video.encode import encode_clip
 from pipelines.jobs.config import LabelConfig
+from pipelines.jobs.labelling import label
 from student.synth.scene import SynthConfig, generate
 
 ROOT = Path(__file__).parents[2]
@@ -63,10 +70,28 @@ def config(
 
 def tars(out: Path | str) -> dict[str, bytes]:
     """Every tar that a record names, by file name: what a reader of the data set sees."""
-    from labeler.io.storage import Storage
-    from labeler.shards.records import latest_records
-
     storage = Storage(str(out))
     return {
         record.tar: storage.read(record.tar) for record in latest_records(storage) if record.tar
     }
+
+
+def requests_of_a_unit() -> tuple[dict[str, float], float]:
+    """(requests that a unit sends to S3 by method, with the videos on a local disk; all others of a
+    job): a job of 8 units of one video through a counting proxy, less one of 4."""
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    counts = []
+    with s3_server() as port, tempfile.TemporaryDirectory() as scratch:
+        for number in (4, 8):
+            folder = moving_videos(Path(scratch) / f"videos{number}", number)
+            with proxy(port) as counting:
+                s3.use(endpoint=counting.url)
+                Storage(f"s3://job{number}").fs.mkdir(f"job{number}")
+                label(config(folder, f"s3://job{number}/labels", videos_per_unit=1))
+                counts.append(counting.requests.copy())
+    each = {method: (counts[1][method] - counts[0][method]) / 4 for method in sorted(counts[1])}
+    return each, sum(counts[0].values()) - 4 * sum(each.values())
