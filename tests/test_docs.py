@@ -90,6 +90,17 @@ def test_the_python_of_a_page_runs(page, workspace, frames_and_queries, monkeypa
     gc.collect()
 
 
+def test_the_first_lines_of_python_print_what_the_readme_says(workspace, monkeypatch, capsys):
+    """Of other labels: with other numbers, and other teachers."""
+    page = (ROOT / "README.md").read_text()
+    code, told = re.search(r"```python\n(.*?)```.*?```text\n(.*?)```", page, re.DOTALL).groups()
+    monkeypatch.chdir(workspace)
+    exec(compile(code, "README.md", "exec"), {})
+    pattern = re.sub(r"\d+", r"\\d+", re.escape(told))
+    pattern = re.sub(r"(?<=labelled\\ by\\ ).*", "flow, lk, match", pattern)
+    assert re.fullmatch(pattern, capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_the_commands_of_a_page_run(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
