@@ -66,6 +66,11 @@ class DataConfig:
     """Names of the stored teachers that count, with any policy; none named: all."""
     samplers: tuple[Literal["sift", "motion", "uniform", "grid"], ...] = ()
     """Which stored queries count, by what chose them; none named: all."""
+    review: str | None = None
+    """A csv with the columns key, point, verdict, as the players of `inspect` write it: points that
+    it calls wrong are not learnt from."""
+    reviewed_only: bool = False
+    """Learn only from points that the review calls right."""
     most_clips: int | None = None
     """Take only so many stored clips, drawn once; a smaller number takes a part of what a larger
     one takes."""
@@ -135,6 +140,8 @@ class DataConfig:
             raise ConfigError(
                 f"least_frames = {self.least_frames}: must be between 1 and frames = {self.frames}."
             )
+        if self.reviewed_only and self.review is None:
+            raise ConfigError("reviewed_only needs a review: give --review FILE.")
         if self.most_clips is not None and self.most_clips < 1:
             raise ConfigError(f"most_clips = {self.most_clips}: must be at least 1.")
         self._check_views()

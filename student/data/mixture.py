@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from labeler.dataset.review import Review, read_review
 from labeler.labels.policies import find
 from student.data.augment import UnusableSample, part_of, seen, views
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
@@ -54,6 +55,7 @@ from student.data.reader import (
     read_unlabelled,
     refuse_unjudged,
     refuse_unknown_teachers,
+    reviewed,
 )
 from student.evaluation.kubric import KubricSequence, sequences
 from teachers import ConfigError, ShardError, TapdistillError
@@ -116,6 +118,9 @@ def batches(
 
     clips, left_out = open_clips(config.data, (config.height, config.width))
     refuse_unknown_teachers(clips, config.use_teachers)
+    review = read_review(config.review) if config.review else None
+    if review:
+        clips = reviewed(clips, review, only=config.reviewed_only)
     if config.most_clips is not None:
         clips = first_by_hash(clips, config.most_clips)
     if config.labels == "stored" and (config.weigh or find(config.policy).needs_verdict):
@@ -127,7 +132,7 @@ def batches(
     pipeline = webdataset.DataPipeline(
         partial(own_parts, config, stream, seed, start, rank, world),
         webdataset.split_by_worker,
-        webdataset.map(_Load(config, clips, members, kubric, seed)),
+        webdataset.map(_Load(config, clips, members, kubric, seed, review)),
     )
     loader: DataLoader[Batch] = DataLoader(
         pipeline,
@@ -160,6 +165,7 @@ class _Load:
     """Indices of stored clips by pool."""
     kubric: Sequence[KubricSequence]
     seed: int
+    review: Review | None = None
 
     def __call__(self, part: BatchSlots) -> Batch | TapdistillError:
         skipped = Counter[str]()
@@ -199,7 +205,9 @@ class _Load:
 
     def stored(self, index: int, frames: int, rng: np.random.Generator) -> TrainClip:
         config, clip = self.config, self.clips[index]
-        choice = LabelChoice(config.use_teachers, config.samplers)
+        choice = LabelChoice(
+            config.use_teachers, config.samplers, self.review, config.reviewed_only
+        )
 
         def shown(length: int) -> np.ndarray:
             return part_of(length, frames, config.steps_of(clip.entry.stride), rng)

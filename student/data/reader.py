@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from labeler.dataset.dataset import open_dataset
+from labeler.dataset.review import Review
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, weights
@@ -82,6 +83,17 @@ class LabelChoice:
 
     teachers: tuple[str, ...] = ()
     samplers: tuple[str, ...] = ()
+    review: Review | None = None
+    """Points that it calls wrong do not count."""
+    reviewed_only: bool = False
+    """Only those count that it calls right."""
+
+    def of_points(self, key: str, sampler: np.ndarray) -> np.ndarray:  # unicode [N] -> bool [N]
+        """The queries of a clip that count."""
+        counts = self.of_samplers(sampler)
+        if self.review is not None:
+            counts = counts & self.review.learnt(key, len(sampler), only=self.reviewed_only)
+        return counts
 
     def of_teachers(self, there: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in there if name in self.teachers) if self.teachers else there
@@ -145,6 +157,34 @@ def refuse_unknown_teachers(clips: Sequence[StoredClip], wanted: Sequence[str]) 
                 f"use_teachers = {', '.join(wanted)}: {url} has no tracks of {missing[0]!r}, only "
                 f"of {', '.join(sorted(names))}."
             )
+
+
+def reviewed(
+    clips: Sequence[StoredClip], review: Review, *, only: bool = False
+) -> list[StoredClip]:
+    """The clips of which a point is left to learn from; arguments as in `Review.learnt`.
+
+    Raises:
+        ConfigError: the review names a point that its clip does not have, or no clip that is here;
+            or nothing is left.
+    """
+    known = {clip.entry.key: clip.entry.queries for clip in clips}
+    if not review.verdicts.keys() & known.keys():
+        raise ConfigError(
+            f"review {review.file}: names no clip of the data: is it of another data set?"
+        )
+    for key, verdicts in review.verdicts.items():
+        if key in known and max(verdicts) >= known[key]:
+            raise ConfigError(
+                f"review {review.file}: point {max(verdicts)} of {key}, which has {known[key]} "
+                "points, counted from 0."
+            )
+    left = [
+        clip for clip in clips if review.learnt(clip.entry.key, clip.entry.queries, only=only).any()
+    ]
+    if not left:
+        raise ConfigError(f"review {review.file}: leaves no point to learn from.")
+    return left
 
 
 def first_by_hash(clips: Sequence[StoredClip], most: int) -> list[StoredClip]:
@@ -213,7 +253,7 @@ def read_clip(
     knows_place = (target.teacher >= 0) & knows[target.teacher]
     # of a blend, which is all teachers' place, every teacher must know where a hidden point is
     knows_place |= (target.teacher < 0) & knows.all() & target.used
-    used = target.used & choice.of_samplers(sampler)[:, None]
+    used = target.used & choice.of_points(clip.entry.key, sampler)[:, None]
     whole = TrainClip(
         clip.entry.key,
         "shards",
@@ -314,7 +354,7 @@ def read_unlabelled(
     except (ShardError, KeyError) as error:
         raise UnusableSample("corrupt") from error
     own = queries[:, :1].astype(int) == np.arange(entry.frames)
-    own &= choice.of_samplers(sampler)[:, None]
+    own &= choice.of_points(entry.key, sampler)[:, None]
     xy = np.repeat(queries[:, None, 1:], entry.frames, 1)
     whole = TrainClip(
         entry.key, "shards", NO_FRAMES, queries, xy, own, own, own, False, inline=request

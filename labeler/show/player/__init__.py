@@ -78,7 +78,7 @@ class Page:
         height, width = self.size_hw
         return (
             f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
-            'sandbox="allow-scripts" '
+            'sandbox="allow-scripts allow-downloads" '
             f'style="width: {width}px; max-width: 100%; height: {height}px; border: 0"></iframe>'
         )
 

@@ -10,6 +10,37 @@ const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charC
 const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
+const PARTED = 0.6, FLICKER_MS = 450;   // less support than that is no agreement
+const STORED = `tapdistill review of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
+
+// What a person says of points, over all clips of the page: key -> point -> "right" or "wrong". It is kept until the browser forgets it.
+const review = {
+  marks: new Map(),
+  load() {
+    try { for (const [key, marks] of JSON.parse(localStorage.getItem(STORED))) this.marks.set(key, new Map(marks)); } catch {}
+  },
+  of(key, point) { return this.marks.get(key)?.get(String(point)); },
+  set(key, point, verdict) {
+    const marks = this.marks.get(key) ?? new Map();
+    if (verdict) marks.set(String(point), verdict); else marks.delete(String(point));
+    if (marks.size) this.marks.set(key, marks); else this.marks.delete(key);
+    try { localStorage.setItem(STORED, JSON.stringify([...this.marks].map(([each, all]) => [each, [...all]]))); } catch {}
+    dispatchEvent(new CustomEvent("review"));
+  },
+  count() { return [...this.marks.values()].reduce((sum, marks) => sum + marks.size, 0); },
+  csv() {
+    const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const lines = [...this.marks].flatMap(([key, marks]) => [...marks].map(([point, verdict]) => `${quoted(key)},${point},${verdict}`));
+    return ["key,point,verdict", ...lines, ""].join("\n");
+  },
+  save() {
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([this.csv()], { type: "text/csv" })), download: "review.csv" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  },
+};
+review.load();
+
 class Player {
   constructor(root) {
     const find = (name) => root.querySelector(name);
@@ -17,6 +48,7 @@ class Player {
     Object.assign(this, clip, { root, frame: 0, video: find("video"), canvas: find("canvas"), scrub: find(".scrub"), clock: find(".clock") });
     this.colour = find(".colour"); this.labelsOnly = find(".labels"); this.occluded = find(".occluded"); this.trails = find(".trails");
     this.playButton = find(".play"); this.numbers = find(".numbers");
+    this.flicker = find(".flicker"); this.mark = find(".mark"); this.whole = find(".whole"); this.saveButton = find(".save-review");
     this.switches = [...root.querySelectorAll(".tracker")];
     this.colours = this.switches.map((box) => getComputedStyle(box.nextElementSibling).backgroundColor);
     this.xy = new Int16Array(bytes(clip.xy).buffer);      // [K, N, T, 2] in steps of UNIT_PX
@@ -26,6 +58,7 @@ class Player {
     this.ramp = bytes(clip.ramp);                         // [ONE + 1, 3]
     this.pointed = null;                                  // the point under the mouse
     this.paintRamp(find(".ramp"));
+    this.paintParted(find(".parted"));
     this.listen();
     this.seek(0);
   }
@@ -37,7 +70,26 @@ class Player {
     this.scrub.addEventListener("input", () => this.seek(Number(this.scrub.value)));
     root.querySelector(".speed").addEventListener("change", (event) => { video.playbackRate = Number(event.target.value); });
     this.playButton.addEventListener("click", () => this.toggle());
-    canvas.addEventListener("click", () => { root.focus({ preventScroll: true }); this.toggle(); });
+    canvas.addEventListener("click", () => {
+      root.focus({ preventScroll: true });
+      if (this.mark.checked && this.pointed !== null) this.say(NEXT[review.of(this.key, this.number[this.pointed])]);
+      else this.toggle();
+    });
+    root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
+    this.whole.addEventListener("click", () => review.set(this.key, ALL_POINTS, review.of(this.key, ALL_POINTS) ? undefined : "wrong"));
+    this.saveButton.addEventListener("click", () => review.save());
+    const reviewed = () => {
+      if (!root.isConnected) return removeEventListener("review", reviewed);
+      const count = review.count();
+      this.saveButton.disabled = !count;
+      this.saveButton.textContent = count ? `Save review (${count})` : "Save review";
+      this.whole.setAttribute("aria-pressed", review.of(this.key, ALL_POINTS) === "wrong");
+      if (this.at) this.draw();
+    };
+    addEventListener("review", reviewed);
+    reviewed();
+    const turn = () => { if (root.isConnected && this.flicker.checked) this.draw(); if (root.isConnected) setTimeout(turn, FLICKER_MS); };
+    setTimeout(turn, FLICKER_MS);
     canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
     canvas.addEventListener("pointerleave", () => { this.pointed = null; this.draw(); });
     video.addEventListener("error", () => { root.querySelector(".no-video").hidden = false; });
@@ -93,7 +145,8 @@ class Player {
     const { frame } = this, onButton = event.target.matches?.("button, [type=checkbox]");
     const action = {
       " ": onButton ? null : () => this.toggle(), ArrowLeft: () => this.seek(frame - 1), ArrowRight: () => this.seek(frame + 1),
-      Home: () => this.seek(0), End: () => this.seek(this.times.length - 1),
+      Home: () => this.seek(0), End: () => this.seek(this.times.length - 1), d: () => this.nextDoubt(),
+      w: () => this.say("wrong"), r: () => this.say("right"), u: () => this.say(undefined),
     }[event.key] ?? (/^[1-9]$/.test(event.key) && this.switches[event.key - 1] && (() => this.switches[event.key - 1].click()));
     if (action) { event.preventDefault(); action(); }
   }
@@ -113,12 +166,15 @@ class Player {
     canvas.width = Math.round(size.width * density); canvas.height = Math.round(size.height * density);
     this.unit = density * Math.min(1.25, Math.max(0.7, size.width / 640));   // canvas px of one line width
     root.querySelector(".ramp").hidden = !["support", "trust"].includes(this.colour.value);
-    const on = this.switches.flatMap((box, k) => (box.checked ? [k] : []));
+    let on = this.switches.flatMap((box, k) => (box.checked ? [k] : []));
+    if (this.flicker.checked && on.length > 1) on = [on[Math.floor(performance.now() / FLICKER_MS) % on.length]];
+    root.dataset.trackers = on.map((k) => this.trackers[k]);
     this.at = [];
     for (const k of on) for (let i = 0; i < this.points; i++) if (this.place(k, i, frame)) this.at.push([k, i]);
     if (this.trails.checked) for (const [k, i] of this.at) this.drawTrail(pen, k, i, TRAIL_FRAMES);
     // The first tracker's markers are the largest: where trackers agree, they lie in each other as the rings of a target.
     for (const [k, i] of this.at) this.drawMarker(pen, k, i, 2.6 + 1.3 * (on.length - 1 - on.indexOf(k)));
+    for (const [k, i] of this.at) if (k === on[0]) this.drawMark(pen, k, i);
     this.drawPointed(pen, on);
     root.dataset.frame = frame;
     root.dataset.drawn = this.at.length;
@@ -172,6 +228,45 @@ class Player {
     pen.strokeStyle = seen ? "rgb(0 0 0 / .55)" : ink;
     if (seen) pen.fill();
     pen.stroke();
+  }
+
+  // A green ring around what a person calls right, a red cross on what they call wrong.
+  drawMark(pen, k, i) {
+    const verdict = review.of(this.key, this.number[i]) ?? review.of(this.key, ALL_POINTS);
+    if (!verdict) return;
+    const [x, y] = this.place(k, i, this.frame), size = 6 * this.unit;
+    pen.beginPath();
+    if (verdict === "right") pen.arc(x, y, size + 2 * this.unit, 0, 2 * Math.PI);
+    else { pen.moveTo(x - size, y - size); pen.lineTo(x + size, y + size); pen.moveTo(x + size, y - size); pen.lineTo(x - size, y + size); }
+    pen.lineWidth = 2.2 * this.unit; pen.strokeStyle = verdict === "right" ? "#39c46a" : "#ff4b33"; pen.stroke();
+  }
+
+  // What a person says of the point under the mouse.
+  say(verdict) { if (this.pointed !== null) review.set(this.key, this.number[this.pointed], verdict); }
+
+  // The share of points in a frame on which teachers do not agree.
+  partedIn(frame) {
+    const frames = this.times.length;
+    let parted = 0;
+    for (let i = 0; i < this.points; i++) {
+      const at = i * frames + frame;
+      if (this.state[at] === 0 || (this.state[at] === 1 && this.support[at] < PARTED * ONE)) parted++;
+    }
+    return this.points ? parted / this.points : 0;
+  }
+
+  paintParted(strip) {
+    this.parted = this.times.map((_, frame) => this.partedIn(frame));
+    const most = Math.max(...this.parted, 1e-9), last = Math.max(this.times.length - 1, 1);
+    const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${(share / most).toFixed(2)}) ${(100 * frame / last).toFixed(1)}%`);
+    strip.style.background = most > 1e-6 && stops.length > 1 ? `linear-gradient(to right, ${stops})` : "none";
+  }
+
+  // To the next frame, and from the last to the first, in which more points part than in its neighbours.
+  nextDoubt() {
+    const { parted } = this, count = parted.length;
+    const peak = (t) => parted[t] > 0 && parted[t] > (parted[t - 1] ?? -1) && parted[t] >= (parted[t + 1] ?? -1);
+    for (let by = 1; by <= count; by++) if (peak((this.frame + by) % count)) return this.seek((this.frame + by) % count);
   }
 
   // The nearest point in reach of the mouse, x and y in CSS px of the canvas.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from labeler import open_dataset
+from labeler.dataset.review import read_review
 from labeler.show import player
 from labeler.show.draw import colour_by
 from teachers import Tracks, VisibleRule
@@ -49,10 +50,11 @@ def test_names_cannot_leave_their_place(clip):
     assert "alert(1)</script><" not in html.replace("&lt;", "")
 
 
-def test_a_notebook_shows_the_page_in_a_frame_that_may_only_run_scripts(page):
+def test_a_notebook_shows_the_page_in_a_frame_that_may_only_run_scripts_and_save(page):
     shown = page._repr_html_()
     assert re.fullmatch(
-        r'<iframe srcdoc="[^"]*" title="[^"]*" sandbox="allow-scripts" style="[^"]*"></iframe>',
+        r'<iframe srcdoc="[^"]*" title="[^"]*" sandbox="allow-scripts allow-downloads" '
+        r'style="[^"]*"></iframe>',
         shown,
     )
     assert unescape(re.search(r'srcdoc="([^"]*)"', shown)[1]) == page.html
@@ -291,3 +293,81 @@ def test_the_numbers_of_a_point_stay_inside_the_picture(browser, width):
 @pytest.mark.slow
 def test_the_page_has_no_error(browser):
     assert browser.evaluate("document.documentElement.dataset.error ?? null") is None
+
+
+@pytest.fixture
+def parted(clip, chromium, tmp_path):
+    """A browser in which the clip's teachers part in frames 5 and 12."""
+    support = np.ones_like(clip.labels.support)
+    support[:, 5], support[:4, 12] = 0.5, 0.5
+    labels = replace(clip.labels, support=support, state=np.ones_like(clip.labels.state))
+    replace(clip, labels=labels).show().save(tmp_path / "clip.html")
+    browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
+    yield browser
+    browser.close()
+
+
+@pytest.mark.slow
+def test_a_key_goes_to_the_frames_in_which_teachers_part(parted):
+    assert ask(parted, """return ["d", "d", "d"].map((key) => Number(press(key).frame));""") == [
+        5,
+        12,
+        5,
+    ]
+
+
+@pytest.mark.slow
+def test_flicker_shows_each_teacher_alone_by_turns(parted):
+    shown = ask(
+        parted,
+        """
+        const both = root.dataset.trackers, seen = new Set();
+        root.querySelector(".flicker").click();
+        for (let i = 0; i < 40 && seen.size < 2; i++) {
+          await new Promise((done) => setTimeout(done, 100));
+          seen.add(root.dataset.trackers);
+        }
+        return [both, ...[...seen].sort()];""",
+    )
+    assert shown == ["near,still", "near", "still"]
+
+
+@pytest.mark.slow
+def test_what_a_person_says_of_points_is_saved_as_train_reads_it(parted, clip, tmp_path):
+    text = ask(
+        parted,
+        """
+        press("Home");
+        const blobs = [];
+        URL.createObjectURL = (blob) => { blobs.push(blob); return "about:blank"; };
+        HTMLAnchorElement.prototype.click = function () { blobs.push(this.download); };
+        const save = root.querySelector(".save-review"), disabled = save.disabled;
+        const player = players[0];
+        const at = (i, key) => { player.pointed = i; press(key); };
+        at(0, "w"); at(3, "r"); at(5, "w"); at(5, "u");
+        root.querySelector(".mark").click();
+        player.pointed = 7; canvas.click(); canvas.click();   // wrong, then right
+        const told = save.textContent;
+        save.click();
+        return [disabled, told, await blobs[0].text(), blobs[1]];""",
+    )
+    key = clip.key
+    expected = f"key,point,verdict\n{key},0,wrong\n{key},3,right\n{key},7,right\n"
+    assert text == [True, "Save review (3)", expected, "review.csv"]
+    (tmp_path / "review.csv").write_text(text[2])
+    assert read_review(tmp_path / "review.csv").verdicts == {key: {0: False, 3: True, 7: True}}
+
+
+@pytest.mark.slow
+def test_a_whole_clip_can_be_called_wrong(parted, clip):
+    told = ask(
+        parted,
+        """
+        const whole = root.querySelector(".whole");
+        whole.click();
+        const said = [whole.ariaPressed, review.csv()];
+        whole.click();
+        return [...said, whole.ariaPressed, review.csv()];""",
+    )
+    head = "key,point,verdict\n"
+    assert told == ["true", f"{head}{clip.key},*,wrong\n", "false", head]

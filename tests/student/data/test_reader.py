@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,12 +17,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from benchmarks.harness.jobs import config
 from labeler.dataset.dataset import open_dataset
+from labeler.dataset.review import Review, read_review
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.labels.trust import TrustConfig
 from labeler.shards.manifest import freeze
 from labeler.shards.records import latest_records
 from student.data.augment import UnusableSample
+from student.data.batch import InlineRequest
 from student.data.config import AgreementOverride
 from student.data.mixture import batches
 from student.data.reader import (
@@ -31,7 +33,9 @@ from student.data.reader import (
     first_by_hash,
     open_clips,
     read_clip,
+    read_unlabelled,
     refuse_unknown_teachers,
+    reviewed,
 )
 from teachers import ConfigError, ShardError
 from tests.support.training import small_data
@@ -353,6 +357,61 @@ def test_only_the_named_teachers_and_samplers_count(dataset):
         assert found.valid.any()
     with pytest.raises(UnusableSample, match="no-labels"):
         read_clip(clips[0], "random", rng(), choice=LabelChoice(teachers=("other",)))
+
+
+def reviewing(folder: Path, *rows: str) -> Review:
+    (folder / "review.csv").write_text("\n".join(["key,point,verdict", *rows]))
+    return read_review(folder / "review.csv")
+
+
+@pytest.mark.parametrize("policy", ["random", "medoid"])
+def test_points_that_a_person_calls_wrong_are_not_learnt_from(dataset, tmp_path, policy):
+    clip, *_ = open_clips((str(dataset.folder),), CROP)[0]
+    before = read_clip(clip, policy, rng(), LENIENT)
+    learnt = before.valid.any(1)
+    wrong, right = np.flatnonzero(learnt)[:2]
+    key = clip.entry.key
+    review = reviewing(tmp_path, f"{key},{wrong},wrong", f"{key},{right},right")
+    for only, left in ((False, learnt & (np.arange(24) != wrong)), (True, np.arange(24) == right)):
+        choice = LabelChoice(review=review, reviewed_only=only)
+        after = read_clip(clip, policy, rng(), LENIENT, choice=choice)
+        assert (after.valid.any(1) == left).all()
+        assert (after.visibility_valid.any(1) <= left).all()
+        np.testing.assert_array_equal(after.valid[left], before.valid[left])
+        np.testing.assert_array_equal(after.xy, before.xy)
+        inline = read_unlabelled(clip, InlineRequest("still", 0), choice)
+        assert (inline.valid.any(1) <= (np.arange(24) != wrong)).all()
+        assert inline.valid.any()
+
+
+def test_clips_of_which_no_point_is_left_are_not_read(dataset, tmp_path):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    a, b, *rest = [clip.entry.key for clip in clips]
+    review = reviewing(tmp_path, f"{a},*,wrong", f"{b},*,wrong", f"{b},5,right")
+    assert [clip.entry.key for clip in reviewed(clips, review)] == [b, *rest]
+    assert [clip.entry.key for clip in reviewed(clips, review, only=True)] == [b]
+    for rows, why in (
+        ([f"{a},24,wrong"], f"point 24 of {a}, which has 24 points"),
+        (["another,1,wrong"], "names no clip of the data"),
+        ([f"{key},*,wrong" for key in (a, b, *rest)], "leaves no point"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            reviewed(clips, reviewing(tmp_path, *rows))
+
+
+def test_training_reads_the_review(dataset, tmp_path):
+    clip, *_ = open_clips((str(dataset.folder),), CROP)[0]
+    reviewing(tmp_path, f"{clip.entry.key},3,right")
+    config = replace(
+        small_data(str(dataset.folder)),
+        policy="random",
+        review=str(tmp_path / "review.csv"),
+        reviewed_only=True,
+    )
+    stream = batches(config, seed=0)
+    assert {each for batch in islice(stream, 3) for each in batch.keys} == {clip.entry.key}
+    with pytest.raises(ConfigError, match="reviewed_only needs a review"):
+        replace(config, review=None)
 
 
 def test_a_teacher_that_no_data_set_has_is_refused(dataset):
