@@ -257,9 +257,10 @@ class Player {
 
   paintParted(strip) {
     this.parted = this.times.map((_, frame) => this.partedIn(frame));
-    const most = Math.max(...this.parted, 1e-9), last = Math.max(this.times.length - 1, 1);
-    const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${(share / most).toFixed(2)}) ${(100 * frame / last).toFixed(1)}%`);
-    strip.style.background = most > 1e-6 && stops.length > 1 ? `linear-gradient(to right, ${stops})` : "none";
+    const most = Math.max(...this.parted), least = Math.min(...this.parted), last = Math.max(this.times.length - 1, 1);
+    const alpha = (share) => (0.1 + 0.9 * (share - least) / (most - least)).toFixed(2);
+    const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${alpha(share)}) ${(100 * frame / last).toFixed(1)}%`);
+    strip.style.background = most > least ? `linear-gradient(to right, ${stops})` : "none";
   }
 
   // To the next frame, and from the last to the first, in which more points part than in its neighbours.
