@@ -148,10 +148,10 @@ def test_the_keyboard_alone_opens_a_clip_and_the_focus_is_always_seen(browser):
     )
     browser.press("/")
     seen = [browser.evaluate(focus)]
-    for _ in range(8):
+    for _ in range(9):
         browser.press("Tab")
         seen.append(browser.evaluate(focus))
-    assert seen == [["words", True], ["band", True], *[["sort", True]] * 6, ["open", True]]
+    assert seen == [["words", True], ["band", True], *[["sort", True]] * 7, ["open", True]]
     browser.press("Enter")
     ask(browser, "await until(() => player()?.dataset.frame)")
     assert browser.evaluate(focus) == ["player", True]
