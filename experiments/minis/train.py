@@ -48,7 +48,8 @@ from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
 from teachers.layers.memory import Memory
 from teachers.layers.sampling import sample_windows
-from teachers.tapir.network import Tapir, TapirConfig
+from teachers.tapir.config import TapirConfig
+from teachers.tapir.network import Tapir
 
 MEMORY = Memory(frames_per_block=8, points_per_block=4096, recompute=False)
 EMA_DECAY = 0.995

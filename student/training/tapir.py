@@ -28,14 +28,8 @@ from student.training.losses_tapir import TapirTargets, held_losses, tapir_losse
 from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, stored_config
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
-from teachers.tapir.network import (
-    BOOTSTAPIR,
-    CAUSAL_BOOTSTAPIR,
-    PRESETS,
-    Tapir,
-    TapirConfig,
-    TapirSteps,
-)
+from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, TapirConfig
+from teachers.tapir.network import Tapir, TapirSteps
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 

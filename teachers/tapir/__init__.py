@@ -1,6 +1,7 @@
 """TAPIR, BootsTAPIR, and causal BootsTAPIR: the network, and the teachers that call it."""
 
-from teachers.tapir.network import Tapir, TapirConfig, TapirSteps
+from teachers.tapir.config import TapirConfig
+from teachers.tapir.network import Tapir, TapirSteps
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 

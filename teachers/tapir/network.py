@@ -1,5 +1,5 @@
-"""TAPIR, BootsTAPIR, causal BootsTAPIR: match each query in every frame alone, then refine the
-whole track.
+"""TAPIR, BootsTAPIR, and causal BootsTAPIR: match each query in every frame alone (`matching.py`),
+then refine the whole track (`refinement.py`).
 
 Paper    Doersch et al. 2023, arXiv 2306.08637; BootsTAPIR (extra convolutions, one more level):
          Doersch et al. 2024, arXiv 2402.00847.
@@ -10,104 +10,36 @@ Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the
          top-left pixel, and going to a grid of another size is a multiplication. Only `teacher.py`
          knows of pixel centres.
 
-Matching: a query's feature times the features of every cell of a frame gives a cost map; two
-convolutions and a soft argmax turn it into a position, an occlusion logit, and a logit of "farther
-than 6 px off". Refinement: products with the 7 x 7 cells around the position, on each grid of a
-pyramid, go through a mixer over time that corrects all three and the feature of the point;
-repeated, and again on finer grids for large frames. Tracks never see each other, so queries are
-computed in blocks that fit the cache.
+Large frames are refined a second time and more often, on finer grids. Tracks never see each other,
+so queries are computed in blocks that fit the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.layers.correlation import correlate, correlate_maps
 from teachers.layers.device import constant
-from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.memory import Memory
-from teachers.layers.resnet import PreActivationResNet, same_padding
-from teachers.layers.resolutions import Size, growing_resolutions, require_multiples
+from teachers.layers.resnet import PreActivationResNet
+from teachers.layers.resolutions import Size, require_multiples
 from teachers.layers.sampling import sample_windows
+from teachers.tapir.config import STRIDE, TapirConfig, default_resolutions
 from teachers.tapir.extra_convolutions import ExtraConvolutions
+from teachers.tapir.matching import MatchingHead, sides_of
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
-
-STRIDE = 8
-"""Of the coarse grid; the fine one has half of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TapirConfig(MatchingSizes):
-    """Sizes of the network. The defaults are those of TAPIR, 31.1 M parameters, as in
-    `tapir_checkpoint_panning.pt`; BootsTAPIR, 54.7 M, has the changes of `BOOTSTAPIR`."""
-
-    finest_channels: int = 0
-    """The mini: channels of one more grid, of stride 2, for precision below a pixel; 0 has none, as
-    published."""
-    extra_blocks: int = 0
-    """BootsTAPIR: further residual blocks on the coarse grid, `extra_ratio` times as wide
-    inside."""
-    extra_ratio: int = 4
-    pyramid_levels: int = 0
-    """BootsTAPIR: how often the coarse grid is pooled by 2 for further correlations."""
-    matching_channels: tuple[int, int, int] = (16, 32, 16)
-    mixer_width: int = 512
-    mixer_ratio: int = 4
-    mixer_blocks: int = 12
-    causal: bool = False
-    """No frame sees a later one in the mixer."""
-    official_quirks: bool = False
-    """Do as the torch release does where it is wrong: it scales x by the height of the grid in
-    correlations (up to 5 px off on grids that are not square), and does not resize to a listed
-    resolution if the one before is the size of the video."""
-
-    @classmethod
-    def mini(cls, **changes: Any) -> TapirConfig:
-        """0.45 M parameters; trains on a CPU core. Beside being small it has a grid of stride 2."""
-        sizes: dict[str, Any] = dict(
-            finest_channels=24,
-            extra_ratio=2,
-            matching_channels=(8, 16, 8),
-            mixer_width=128,
-            mixer_ratio=2,
-            mixer_blocks=4,
-        )
-        return cls(**(MINI_MATCHING | sizes | changes))
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Of each grid that describes a point, from fine to coarse; the last is the coarse grid, in
-        which points are matched."""
-        finest = (self.finest_channels,) if self.finest_channels else ()
-        return (*finest, self.groups[1], self.groups[3])
-
-    @property
-    def reach(self) -> int:
-        """How many frames away, at most, something can change a track at one resolution."""
-        one_way = 2 * self.mixer_blocks * self.iterations
-        return one_way * (REACH if self.causal else 1)
-
-
-PRESETS: Mapping[str, Callable[..., TapirConfig]] = {
-    "official": TapirConfig,
-    "mini": TapirConfig.mini,
-}
-BOOTSTAPIR: dict[str, Any] = {"pyramid_levels": 1, "extra_blocks": 5}
-CAUSAL_BOOTSTAPIR: dict[str, Any] = BOOTSTAPIR | {"causal": True}
-
+from teachers.tapir.refinement import refine
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
-"""What fits the cache of a CPU core, measured."""
+"""Blocks that fit the cache of a CPU core, measured."""
 GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
 MAP_POINTS = 8
-"""A cost map holds as much while it is matched as so many points while they are refined."""
+"""A cost map that is matched takes as much memory as this many points that are refined."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +48,8 @@ class TapirFeatures:
 
     resolution: Size
     grids: list[Tensor]
-    """[B, T, h, w, C]: those of `TapirConfig.channels` (strides 2 if there is one, 4, 8), then the
-    coarse grid pooled by 2, 4, ..."""
+    """[B, T, h, w, C]: the grids of `TapirConfig.channels` (strides 2, if there is one, 4, and 8),
+    then the coarse grid pooled by 2, 4, ..."""
 
 
 @dataclass(frozen=True)
@@ -132,47 +64,8 @@ class TapirSteps:
 
     @property
     def answer(self) -> Tensor:
-        """[B, N, T, 4]: the mean over the resolutions of what each arrived at."""
+        """[B, N, T, 4]: the mean of the results at all resolutions."""
         return self.steps[self.iterations :: self.iterations].mean(0)
-
-
-class MatchingHead(nn.Module):
-    """Cost maps to positions, occlusion, and expected distance (section 3.2)."""
-
-    def __init__(self, config: TapirConfig) -> None:
-        super().__init__()
-        self.temperature, self.radius = config.softmax_temperature, config.argmax_radius
-        first, second, third = config.matching_channels
-        self.hid1 = nn.Conv2d(1, first, 3, padding=1)
-        self.hid2 = nn.Conv2d(first, 1, 3, padding=1)
-        self.hid3 = nn.Conv2d(first, second, 3, stride=2)
-        self.hid4 = nn.Linear(second, third)
-        self.occ_out = nn.Linear(third, 2)
-
-    def forward(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """[P, 1, h, w] to positions [P, 2] in cells (corner raster), and logits [P, 2] of occlusion
-        and distance."""
-        hidden = self.hid1(cost.contiguous(memory_format=torch.channels_last)).relu_()
-        weights = (self.temperature * self.hid2(hidden)).flatten(1).softmax(1)
-        xy = soft_argmax(weights.unflatten(1, cost.shape[-2:]), self.radius)
-        pooled = self.hid3(same_padding(hidden, self.hid3)).relu_().mean((2, 3))
-        return xy, self.occ_out(self.hid4(pooled).relu_())
-
-
-def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2]
-    """Mean (x, y) of cell centres, weighted, over the cells strictly nearer than `radius` to the
-    one with the largest weight."""
-    height, width = weights.shape[-2:]
-    rows, columns = torch.meshgrid(
-        *(torch.arange(side, device=weights.device) + 0.5 for side in (height, width)),
-        indexing="ij",
-    )
-    centres = torch.stack([columns, rows], -1).flatten(0, 1).to(weights)  # [h * w, 2]
-    weights = weights.flatten(1)
-    best = centres[weights.argmax(1)]  # [P, 2]
-    near = (centres - best[:, None]).square().sum(-1) < radius**2
-    weights = weights * near
-    return weights @ centres / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
 
 class Tapir(nn.Module):
@@ -214,8 +107,8 @@ class Tapir(nn.Module):
         """Tracks over all T frames, those before the query included.
 
         Args:
-            resolutions: (H, W) px, multiples of 8, of the frames that positions are refined on, one
-                after the other; None takes `default_resolutions`.
+            resolutions: (H, W) px, multiples of 8, of the frames on which positions are refined,
+            one after the other; None takes `default_resolutions`.
         """
         size = (frames.shape[-2], frames.shape[-1])
         features = self.encode(
@@ -277,14 +170,14 @@ class Tapir(nn.Module):
     def describe(
         self, features: Sequence[TapirFeatures], queries: Tensor, size: Size
     ) -> list[Tensor]:
-        """What each query looks like in its frame: for each of `features` [B, N, channels of all
+        """The features at each query in its frame: for each of `features`, [B, N, channels of all
         grids]."""
         frame, xy = queries[..., :1].round().long(), queries[..., None, 1:]
         share = xy / constant(xy, *size[::-1])
         described = []
         for level in features:
             parts = [
-                sample_windows(grid, frame, share * _sides(grid, xy) - 0.5, 0)[:, :, 0, 0]
+                sample_windows(grid, frame, share * sides_of(grid, xy) - 0.5, 0)[:, :, 0, 0]
                 for grid in level.grids[: len(self.config.channels)]
             ]
             described.append(torch.cat(parts, -1))
@@ -302,10 +195,9 @@ class Tapir(nn.Module):
         """Match, then refine, over the frames of `features`.
 
         Args:
-            features: of `encode`.
-            described: of `describe`, perhaps from other frames.
-            size: (H, W) of the video.
-            queries: [B, N, 3] as in `forward`; matched positions in their own frames are replaced
+            features: from `encode`. described: from `describe`, perhaps for other frames. size: (H,
+            W) of the video. queries: [B, N, 3] as in `forward`; matched positions in their own
+            frames are replaced
                 by them. None replaces nothing.
             pasts: what a causal network remembers of the frames before, for each resolution;
                 updated.
@@ -332,12 +224,12 @@ class Tapir(nn.Module):
     def match(
         self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
     ) -> Tensor:
-        """[B, N, channels of all grids] to [B, N, T, 4]: where each frame alone looks most like the
-        query."""
+        """From [B, N, channels of all grids] to [B, N, T, 4]: where each frame alone looks most
+        like the query."""
         coarse = features.grids[len(self.config.channels) - 1]
         batch, frames, height, width, _ = coarse.shape
         cells = coarse.flatten(1, 3).mT  # [B, C, T * h * w]
-        cell_px = self.config.raster / _sides(coarse, described)
+        cell_px = self.config.raster / sides_of(coarse, described)
 
         def matched(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, 4]
             xy, logits = self.torch_cost_volume_track_mods(
@@ -358,53 +250,17 @@ class Tapir(nn.Module):
     ) -> Tensor:  # [iterations, B, N, T, 4]
         """Every iteration at one resolution."""
         remembered = () if past is None else (past.first, past.second)
-        refined = partial(self._refine, features)
+        refined = partial(
+            refine, self.config, self.torch_pips_mixer, features.grids, features.resolution
+        )
         points = start.shape[0] * start.shape[2]
         return memory.in_blocks(
             refined, described, start, *remembered, points_per_query=points
         ).movedim(2, 0)
 
-    def _refine(
-        self,
-        features: TapirFeatures,
-        described: Tensor,
-        start: Tensor,
-        first: Tensor | None = None,
-        second: Tensor | None = None,
-    ) -> Tensor:  # [B, N, iterations, T, 4]
-        raster = self.config.raster
-        xy, logits = start.split(2, -1)
-        batch, _, frames, _ = xy.shape
-        move_scale = raster / constant(xy, *features.resolution[::-1])
-        # [B, N, T, channels of all grids]
-        point = described[:, :, None].expand(-1, -1, frames, -1)
-        correlated = (
-            partial(correlate_maps, x_by_height=True) if self.config.official_quirks else correlate
-        )
-        unused = torch.zeros_like(xy)  # where PIPs had the position
-        steps = []
-        for iteration in range(self.config.iterations):
-            past = (
-                None
-                if first is None or second is None
-                else Past(first[0, :, iteration], second[0, :, iteration])
-            )
-            parts = list(point.split(self.config.channels, -1))
-            parts += parts[-1:] * self.config.pyramid_levels
-            correlations = [
-                correlated(grid, part, xy / raster * _sides(grid, xy), self.config.radius)
-                for grid, part in zip(features.grids, parts, strict=True)
-            ]
-            inputs = torch.cat([unused, logits, point, *correlations], -1)
-            change = self.torch_pips_mixer(inputs.flatten(0, 1), past).unflatten(0, (batch, -1))
-            xy = xy + change[..., :2] * move_scale
-            logits = logits + change[..., 2:4]
-            point = point + change[..., 4:]
-            steps.append(torch.cat([xy, logits], -1))
-        return torch.stack(steps, 2)
-
     def no_past(self, points: int) -> Past:
-        """[1, points, iterations, blocks, ...]: of points that no frame has come for."""
+        """[1, points, iterations, blocks, ...]: the past of points for which no frame has come
+        yet."""
         config = self.config
         lead = (1, points, config.iterations, config.mixer_blocks, REACH)
         like = self.torch_pips_mixer.linear.weight
@@ -412,17 +268,6 @@ class Tapir(nn.Module):
             like.new_zeros(*lead, 1, config.mixer_width),
             like.new_zeros(*lead, config.mixer_ratio, config.mixer_width),
         )
-
-
-def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
-    """The resolutions that the official forward pass refines on."""
-    least = STRIDE * 2**config.pyramid_levels
-    return growing_resolutions(size, config.raster, STRIDE, least)
-
-
-def _sides(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]
-    """(w, h)"""
-    return constant(like, grid.shape[3], grid.shape[2])
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]

@@ -17,20 +17,20 @@ from torch import Tensor
 
 from teachers.published import PUBLISHED
 from teachers.stream import ENDLESS, Stream
+from teachers.tapir.config import CAUSAL_BOOTSTAPIR
 from teachers.tapir.mixer import Past
-from teachers.tapir.network import CAUSAL_BOOTSTAPIR
 from teachers.tapir.teacher import BootsTapirTeacher
 from teachers.tracks import Tracks, checked_queries
 
 FRAMES_PER_RUN = 8
-"""Frames whose features a stream holds at once."""
+"""How many frames' features a stream holds at once."""
 
 
 class CausalBootsTapirTeacher(BootsTapirTeacher):
     """Causal BootsTAPIR.
 
-    Over a whole clip, frames before a query are matched as any other, but refined from still
-    earlier frames alone; mode `label` takes them from the reversed clip.
+    Over a whole clip, frames before a query are matched like any other, but refined only from still
+    earlier frames; mode `label` takes them from the reversed clip.
     """
 
     architecture = "causal BootsTAPIR"
@@ -45,14 +45,14 @@ class CausalBootsTapirTeacher(BootsTapirTeacher):
 
 
 class TapirStream(Stream):
-    """Frames are final at once. Before its own frame a point's track is NaN. In it the answer is
-    what the network sees, not the query."""
+    """Frames are final at once. Before its own frame, the track of a point is NaN. In it, the
+    answer is what the network sees, not the query."""
 
     def __init__(self, teacher: CausalBootsTapirTeacher, queries: np.ndarray) -> None:
         super().__init__(queries, teacher)
         self._teacher = teacher
         self._points = torch.zeros(0, dtype=torch.long)
-        """Rows of the queries whose frame has come, in that order; what follows is of these
+        """Rows of the queries whose frame has come, in that order; the fields below are about these
         points."""
         self._described: list[Tensor] = []
         self._pasts: list[Past] = []
@@ -66,7 +66,8 @@ class TapirStream(Stream):
         )
 
     def replace(self, index: int, x: float, y: float) -> None:
-        """Drop point `index` and follow (x, y) of the next frame in its row instead."""
+        """Drop point `index`, and follow the point at (x, y) in the next frame in its row
+        instead."""
         queries = self._queries.copy()
         queries[index] = self._frames, x, y
         self._queries = checked_queries(queries, (ENDLESS, *(self.size or (ENDLESS, ENDLESS)), 3))

@@ -25,16 +25,13 @@ from teachers.layers.overlapping import overlapping
 from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.published import PUBLISHED
 from teachers.settings import overridden, require_switch, require_whole
+from teachers.tapir.config import BOOTSTAPIR, PRESETS, TapirConfig, default_resolutions
 from teachers.tapir.network import (
-    BOOTSTAPIR,
     CPU_MEMORY,
     GPU_MEMORY,
-    PRESETS,
     Size,
     Tapir,
-    TapirConfig,
     TapirFeatures,
-    default_resolutions,
 )
 from teachers.tracks import Tracks, VisibleRule
 

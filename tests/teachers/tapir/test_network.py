@@ -17,14 +17,14 @@ from torch import Tensor
 
 from teachers.layers.fast import tanh_gelu
 from teachers.layers.resnet import InstanceNorm
-from teachers.tapir.mixer import over_time
-from teachers.tapir.network import (
+from teachers.tapir.config import (
     BOOTSTAPIR,
     CAUSAL_BOOTSTAPIR,
-    Tapir,
     TapirConfig,
     default_resolutions,
 )
+from teachers.tapir.mixer import over_time
+from teachers.tapir.network import Tapir
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 from tests.support import parity

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from teachers.errors import CheckpointError, ConfigError
-from teachers.tapir.network import BOOTSTAPIR, Tapir, TapirConfig
+from teachers.tapir.config import BOOTSTAPIR, TapirConfig
+from teachers.tapir.network import Tapir
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 from tests.support import parity

@@ -1,0 +1,81 @@
+"""Sizes of TAPIR, the published ones and small ones, and the resolutions that it refines on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
+from teachers.layers.resolutions import Size, growing_resolutions
+from teachers.tapir.mixer import REACH
+
+STRIDE = 8
+"""Stride of the coarse grid; the fine one has half of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapirConfig(MatchingSizes):
+    """Sizes of the network. The defaults are those of TAPIR, 31.1 M parameters, as in
+    `tapir_checkpoint_panning.pt`; BootsTAPIR, 54.7 M, has the changes of `BOOTSTAPIR`."""
+
+    finest_channels: int = 0
+    """Channels of one more grid, of stride 2, for precision below a pixel, which the mini has; 0
+    for no such grid, as published."""
+    extra_blocks: int = 0
+    """Further residual blocks of BootsTAPIR on the coarse grid, `extra_ratio` times as wide
+    inside."""
+    extra_ratio: int = 4
+    pyramid_levels: int = 0
+    """How often BootsTAPIR pools the coarse grid by 2, for further correlations."""
+    matching_channels: tuple[int, int, int] = (16, 32, 16)
+    mixer_width: int = 512
+    mixer_ratio: int = 4
+    mixer_blocks: int = 12
+    causal: bool = False
+    """Whether no frame sees a later one in the mixer."""
+    official_quirks: bool = False
+    """Do as the torch release does where it is wrong: it scales x by the height of the grid in
+    correlations (up to 5 px off on grids that are not square), and does not resize to a listed
+    resolution if the one before is the size of the video."""
+
+    @classmethod
+    def mini(cls, **changes: Any) -> TapirConfig:
+        """0.45 M parameters; trains on a CPU core. Besides being small, it has a grid of stride
+        2."""
+        sizes: dict[str, Any] = dict(
+            finest_channels=24,
+            extra_ratio=2,
+            matching_channels=(8, 16, 8),
+            mixer_width=128,
+            mixer_ratio=2,
+            mixer_blocks=4,
+        )
+        return cls(**(MINI_MATCHING | sizes | changes))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each grid that describes a point, from fine to coarse; the last is the coarse
+        grid, in which points are matched."""
+        finest = (self.finest_channels,) if self.finest_channels else ()
+        return (*finest, self.groups[1], self.groups[3])
+
+    @property
+    def reach(self) -> int:
+        """How many frames away, at most, a frame can still change a track at one resolution."""
+        one_way = 2 * self.mixer_blocks * self.iterations
+        return one_way * (REACH if self.causal else 1)
+
+
+PRESETS: Mapping[str, Callable[..., TapirConfig]] = {
+    "official": TapirConfig,
+    "mini": TapirConfig.mini,
+}
+BOOTSTAPIR: dict[str, Any] = {"pyramid_levels": 1, "extra_blocks": 5}
+CAUSAL_BOOTSTAPIR: dict[str, Any] = BOOTSTAPIR | {"causal": True}
+
+
+def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
+    """The resolutions at which the official forward pass refines."""
+    least = STRIDE * 2**config.pyramid_levels
+    return growing_resolutions(size, config.raster, STRIDE, least)
