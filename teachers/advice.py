@@ -1,9 +1,9 @@
 """Advice: which teachers to take within a budget, from what is published of each and what it costs.
 
-Agreement is worth what the mistakes of its teachers have not in common, so a set holds one teacher
-of each kind of evidence at most: as many kinds as the budget allows, up to four, and among such
-sets the one whose published accuracy is highest. It says nothing of your videos: `tapdistill eval`
-does, where a truth is known.
+Agreement is worth more the less its teachers' mistakes have in common, so a set holds at most one
+teacher of each kind of evidence: as many kinds as the budget allows, up to four, and among such
+sets the one whose published accuracy is highest. This says nothing about your own videos:
+`tapdistill eval` does, where the truth is known.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from teachers.registry import TABLE, TeacherEntry, declared
 from teachers.spdx import allows_commercial_use
 
 MOST = 4
-"""Teachers of a set; the published recipes have four to six."""
+"""Most teachers in a set; the published recipes have four to six."""
 FEWEST = 3
-"""From here on two can outvote one. Sets with fewer networks are filled with classical teachers."""
+"""From three on, two can outvote one. Sets with fewer networks are filled up with classical
+teachers."""
 CLASSICAL = ("flow", "match", "lk")
-"""In the order in which they fill a set."""
+"""The classical teachers, in the order in which they fill up a set."""
 CLIP = "80 frames of 384 x 680 px with 1,024 queries"
-"""What `TFLOP` is for: a clip of `tapdistill label` as it comes, from a 16:9 video."""
+"""The clip that `TFLOP` is about: what `tapdistill label` makes of a 16:9 video by default."""
 H100_FLOAT32 = 25.0
-"""TFLOP/s: some 40 % of the 67 that an H100 has in float32. An assumption, measured nowhere."""
+"""TFLOP/s: some 40 % of the 67 that an H100 has in float32. This is assumed, not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What is published of a teacher: TAP-Vid with the first queries, in percent; None is not
-    published, or has not been seen by us."""
+    """What is published about a teacher: figures on TAP-Vid in query mode "first", in percent; None
+    where nothing is published, or we have not seen it."""
 
     source: str
     davis: float | None = None
@@ -44,7 +45,7 @@ class Published:
     robotap: float | None = None
     """AJ."""
     real_video: str = ""
-    """Real video that it has learnt from; empty where it has seen synthetic video alone."""
+    """The real video that it has learnt from; empty if it has seen only synthetic video."""
 
 
 _TAPNET = "README of google-deepmind/tapnet"
@@ -113,7 +114,8 @@ PUBLISHED_ACCURACY: Mapping[str, Published] = MappingProxyType(
         "pips2": Published(source=_TAPTRV3, davis_delta=69.1),
     }
 )  # fmt: skip
-"""By teacher. Those in this package have no published accuracy: see docs/log.md."""
+"""What is published about each teacher. The minis of this package have no published accuracy: see
+docs/log.md."""
 
 TFLOP: Mapping[str, float] = MappingProxyType(
     {
@@ -131,9 +133,9 @@ TFLOP: Mapping[str, float] = MappingProxyType(
         "tapnextpp-512": 452.02,
     }
 )
-"""Of one of `CLIP` in mode `label`, without those of `SAME_COST`: `python -m benchmarks.flops`
-prints it. Missing are teachers whose cost the video decides (PIPs, PIPs++), and those that do not
-compute with torch."""
+"""What each teacher computes for one `CLIP` in mode `label`; `python -m benchmarks.flops` prints
+it. Left out are the teachers in `SAME_COST`, those whose cost depends on the video (PIPs, PIPs++),
+and those that do not compute with torch."""
 
 SAME_COST: Mapping[str, str] = MappingProxyType(
     {
@@ -143,26 +145,26 @@ SAME_COST: Mapping[str, str] = MappingProxyType(
         "tapnextpp": "tapnext",
     }
 )
-"""The same network with other weights."""
+"""Teachers that are the same network as another one, with other weights."""
 
 CPU_S: Mapping[str, float] = MappingProxyType({"lk": 4.8, "flow": 15.5, "match": 22.5})
-"""CPU seconds of one of `CLIP`, of the classical teachers (docs/log.md)."""
+"""CPU seconds that the classical teachers take for one `CLIP` (docs/log.md)."""
 
 
 def tflop(name: str) -> float | None:
-    """TFLOP of one of `CLIP`; None where it is not known."""
+    """TFLOP for one `CLIP`; None if unknown."""
     return TFLOP.get(SAME_COST.get(name, name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What may be spent, and on whom."""
+    """What may be spent, and on which teachers."""
 
     clips: int
     gpu_hours: float | None = None
-    """None: as many as it takes."""
+    """None: no limit."""
     tflops: float = H100_FLOAT32
-    """TFLOP a second that the GPU does."""
+    """TFLOP per second that the GPU does."""
     commercial: bool = False
     """Only teachers whose licence is known to allow commercial use."""
     synthetic_only: bool = False
@@ -205,16 +207,16 @@ class Suggestion:
     """A set of teachers."""
 
     names: tuple[str, ...]
-    """Networks, the most accurate first, then classical teachers."""
+    """Names: networks, the most accurate first, then classical teachers."""
     gpu_hours: float
     cpu_hours: float
-    """Of the classical teachers."""
+    """CPU hours of the classical teachers."""
     left_out: Mapping[str, str]
     """Learnt teachers that cannot be in a set, and why."""
 
 
 def suggest(budget: Budget) -> Suggestion:
-    """The set for a budget; see this module's text."""
+    """The best set for a budget; the module's docstring says what that means."""
     learnt = [entry for entry in TABLE if entry.name in PUBLISHED_ACCURACY]
     reasons = {entry.name: budget.why_not(entry) for entry in learnt}
     kinds: dict[str, list[str]] = {}
@@ -233,7 +235,8 @@ def suggest(budget: Budget) -> Suggestion:
 
 
 def _sets(kinds: Iterable[Sequence[str]], budget: Budget) -> Iterable[tuple[str, ...]]:
-    """Every set of one teacher a kind at most that fits the budget; the empty one too."""
+    """Every set with at most one teacher of each kind that fits the budget, the empty set
+    included."""
     for choice in itertools.product(*([None, *kind] for kind in kinds)):
         names = tuple(name for name in choice if name)
         if len(names) <= MOST and (
@@ -243,7 +246,7 @@ def _sets(kinds: Iterable[Sequence[str]], budget: Budget) -> Iterable[tuple[str,
 
 
 def _worth(names: Sequence[str], budget: Budget) -> tuple[int, float, float]:
-    """More kinds, then higher mean AJ, then cheaper."""
+    """Sort key: more kinds first, then the higher mean AJ, then the lower cost."""
     mean = sum(map(_aj, names)) / max(1, len(names))
     return len(names), mean, -_hours(names, budget)
 

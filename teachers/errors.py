@@ -1,4 +1,4 @@
-"""Errors that a user can mend, as one small tree.
+"""Errors that a user can do something about, as one small tree.
 
     TapdistillError
     ├── ConfigError      a setting, a flag, or a query that cannot be right
@@ -57,8 +57,8 @@ class TransientError(TapdistillError):
 
 
 class FullStorageError(TransientError):
-    """A disk, or what this user may write on it, is full, or it can only be read: no other unit
-    would fare better, so the job stops at once."""
+    """A disk, or this user's quota on it, is full, or the disk is read-only: no other unit would
+    fare better, so the job stops at once."""
 
 
 class InstallationError(TapdistillError):
@@ -66,6 +66,6 @@ class InstallationError(TapdistillError):
 
 
 OWN_FAULTS = (TypeError, AttributeError, ImportError, NameError, SyntaxError)
-"""What Python raises where code and its packages do not fit each other, whatever the data are."""
+"""What Python raises where code and its packages do not fit together, whatever the data are."""
 
 SurroundingsError = TransientError  # the former name, an alias for one release

@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 
 def file_sha256(file: str | Path | BinaryIO) -> str:
-    """sha256 of the file's bytes, as 64 hex digits; of an opened one, from where it stands."""
+    """sha256 of a file's bytes, as 64 hex digits; for an opened file, from its current position
+    on."""
     if isinstance(file, (str, Path)):
         with open(file, "rb") as opened:
             return file_sha256(opened)

@@ -1,4 +1,5 @@
-"""Info: who made these tracks, and what that tracker declares of itself. Every sample stores it."""
+"""Info: which tracker made these tracks, and what it declares about itself. Every sample stores
+it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ significant bits; sums stay float32. bf16: the parts that can bear it with 8 bit
 tf32. auto: tf32 on a GPU, float32 elsewhere."""
 
 Preset = Literal["official", "mini"]
-"""Which size of a network."""
+"""The size of a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class TeacherInfo:
     mode: Mode
     visible_rule: str
     licence: str = ""
-    """SPDX id of the licence that binds who uses these tracks, such as "CC-BY-NC-4.0"."""
+    """SPDX id of the licence that binds whoever uses these tracks, such as "CC-BY-NC-4.0"."""
     checkpoint_sha256: str | None = None
     """None for a teacher without weights; "random" for weights that were never trained."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -48,19 +49,19 @@ class TeacherInfo:
     tracks_jointly: bool | None = None
     knows_hidden_points: bool | None = None
     commercial_use: bool | None = None
-    """None where it is not known."""
+    """None if that is not known."""
     evidence: str = ""
     precision: str = ""
-    """How it multiplied, "tf32" or "bf16"; empty: float32."""
+    """How the network multiplied, "tf32" or "bf16"; empty means float32."""
     device: str = ""
-    """The GPU that it computed on, with the versions of its libraries; empty: a CPU."""
+    """The GPU that it ran on, with the versions of its libraries; empty means a CPU."""
 
     @property
     def rule(self) -> VisibleRule:
         return VisibleRule.parse(self.visible_rule)
 
     def completed(self, declared: type[Teacher]) -> TeacherInfo:
-        """This, with what it leaves out taken from the class of the teacher."""
+        """This info, with whatever it leaves out taken from the class of the teacher."""
         licence = self.licence or declared.licence
         commercial_use = self.commercial_use
         if commercial_use is None and licence == declared.licence:
@@ -80,7 +81,8 @@ class TeacherInfo:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As samples store it; what is empty on a CPU is left out, so that its bytes stay."""
+        """As samples store it; fields that are empty on a CPU are left out, so that the bytes stay
+        the same."""
         stored = asdict(self)
         return {k: v for k, v in stored.items() if v or k not in ("precision", "device")}
 
@@ -88,9 +90,9 @@ class TeacherInfo:
     def from_json(cls, stored: Mapping[str, Any]) -> TeacherInfo:
         """The inverse of `to_json`, for shards of this version, of earlier ones, and of later ones.
 
-        What version 0.1.0 did not store yet is what its trackers are known to be, by their
-        architecture; a tracker that is not known is taken for one that tracks points alone, does
-        not know where hidden ones are, and agrees with nobody for a reason of its own.
+        Fields that version 0.1.0 did not store are filled in by the architecture, as far as that is
+        known. A tracker that is not known is assumed to track each point alone, not to know where
+        hidden points are, and to share its evidence with no other.
         """
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
@@ -124,10 +126,10 @@ _TEXTS = (
 
 
 class _Former(NamedTuple):
-    """What is true of an architecture whose tracks were stored before teachers declared it."""
+    """What holds for an architecture whose tracks were stored before teachers declared it."""
 
     architecture: str
-    """How its name begins."""
+    """How the name of the architecture begins."""
     tracks_jointly: bool
     knows_hidden_points: bool
     evidence: str
@@ -146,7 +148,8 @@ _FORMER = (
     _Former("descriptor matching", False, False, "patch-alignment"),
     _Former("chained dense flow", False, False, "flow"),
 )
-"""The trackers of version 0.1.0; of two that fit, the first. Later ones declare it themselves."""
+"""The trackers of version 0.1.0; the first that fits counts. Later ones declare these things
+themselves."""
 
 
 def _either(stored: bool | None, default: bool | None) -> bool | None:

@@ -5,8 +5,9 @@ Out  `Tracks`: xy [N, T, 2], visibility [N, T], confidence [N, T].
 
 A point is (x, y) in pixels of the given frames; an integer is a pixel CENTRE, as in OpenCV and
 CoTracker. A model's own raster, range, and order stay inside its adapter. What a teacher does not
-know is NaN: frames that its mode does not track, a visibility or a confidence that the model does
-not have. `TeacherInfo.visible_rule` says how to turn both into a flag; who reads applies it.
+know is NaN: in frames that its mode does not track, and where the model has no visibility or no
+confidence. `TeacherInfo.visible_rule` says how to turn both into a flag; whoever reads the tracks
+applies it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RESERVED_NAMES = frozenset({"queries", "labels", "verdict"})
 
 
 class Teacher(abc.ABC):
-    """A point tracker. Subclasses give `info` and `_track`; `track` checks what goes in and what
+    """A point tracker. Subclasses define `info` and `_track`; `track` checks what goes in and what
     comes out.
 
     The attributes of the class say what a tracker can do, so that it can be asked before it has its
@@ -47,21 +48,23 @@ class Teacher(abc.ABC):
     """SPDX id of the licence that binds who uses the tracks: that of the weights, or of the code
     where there are none."""
     commercial_use: ClassVar[bool | None] = None
-    """Whether that licence allows it; None: as is known of the SPDX id (`teachers.spdx`)."""
+    """Whether that licence allows commercial use; None: whatever is known about the SPDX id
+    (`teachers.spdx`)."""
     streams: ClassVar[bool] = False
-    """It has a `stream`, if maybe not in every mode."""
+    """Whether it has a `stream`, though perhaps not in every mode."""
     tracks_jointly: ClassVar[bool] = False
-    """The points of one call see each other, so a track depends on which others there are."""
+    """Whether the points of one call see each other, so that a track depends on which others there
+    are."""
     knows_hidden_points: ClassVar[bool] = False
-    """It is trained to say where a point is that something covers, so that a student may learn
-    those positions from it."""
+    """Whether it is trained to say where a point is while something covers it, so that a student
+    may learn those positions from it."""
     evidence: ClassVar[str] = ""
-    """What its tracks rest on. Teachers of equal evidence fail together, and together count for one
-    opinion: "patch-alignment", "flow", "network:cotracker3". Empty: like no other teacher."""
+    """What its tracks rest on, such as "patch-alignment", "flow", or "network:cotracker3". Teachers
+    with equal evidence fail together, and count as one opinion. Empty: like no other teacher."""
 
     @property
     def info(self) -> TeacherInfo:
-        """Who this is, as every sample stores it; a subclass sets it when it is made."""
+        """Which tracker this is, as every sample stores it; a subclass sets it when it is made."""
         return self._info
 
     @info.setter
@@ -75,7 +78,8 @@ class Teacher(abc.ABC):
             frames: uint8 [T, H, W, 3] RGB, T >= 1.
             queries: [N, 3] as (t, x, y); t is a whole frame index in [0, T), (x, y) lies inside the
                 frame: -0.5 <= x <= W - 0.5, -0.5 <= y <= H - 0.5. N may be 0.
-            seed: of whatever the teacher draws (support points); equal seeds give equal tracks.
+            seed: for whatever the teacher draws at random (support points); equal seeds give equal
+            tracks.
 
         Returns:
             `Tracks` with N rows and T columns, float32.
@@ -94,12 +98,13 @@ class Teacher(abc.ABC):
         return checked_answer(tracks, n, t, self.info.name)
 
     def computing(self) -> AbstractContextManager[None]:
-        """Around everything that it computes; a network sets there how its device multiplies."""
+        """A context around everything that it computes; a network sets here how its device
+        multiplies."""
         return nullcontext()
 
     def stream(self, queries: np.ndarray) -> Stream:
         """Track points through frames that come bit by bit; see `Stream`. Only online teachers can,
-        in modes without a way back.
+        and only in modes that do not also track backwards.
 
         Args:
             queries: [N >= 1, 3] as for `track`; frames count from the first that is pushed.
@@ -114,7 +119,7 @@ class Teacher(abc.ABC):
         )
 
     def flow(self, frames: np.ndarray, t: int) -> DenseFlow:
-        """Where every pixel of frame `t` is in every frame. Only dense trackers can say.
+        """Where every pixel of frame `t` is in every frame. Only dense trackers can tell.
 
         Args:
             frames: uint8 [T, H, W, 3] RGB, T >= 1.
@@ -122,7 +127,7 @@ class Teacher(abc.ABC):
 
         Raises:
             ConfigError: frames or `t` are not as above, or a teacher that tracks points alone.
-            TeacherError: the network computes what is no number.
+            TeacherError: the network computes NaN or infinity.
         """
         raise ConfigError(
             f"teacher {self.info.name!r} tracks points: `track` them, or take a dense tracker such "
@@ -131,11 +136,13 @@ class Teacher(abc.ABC):
 
     @abc.abstractmethod
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
-        """`track` for checked input: frames uint8 [T, H, W, 3], queries float32 [N >= 1, 3]."""
+        """`track`, for input that is checked: frames uint8 [T, H, W, 3], queries float32 [N >= 1,
+        3]."""
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it can be the name of a teacher (and so of a shard member); else a ConfigError."""
+    """`name`, if it can be the name of a teacher (and thus of a shard member); else a
+    ConfigError."""
     if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise ConfigError(
             f"{name!r} cannot be the name of a teacher: use lower-case letters, digits, and '-', "
@@ -147,7 +154,7 @@ def checked_name(name: str) -> str:
 def checked_settings(
     kind: type[Settings], given: Mapping[str, Any], name: str, others: Sequence[str] = ()
 ) -> Settings:
-    """Settings of that dataclass. A ConfigError names the first that teacher `name` does not have,
+    """Settings of that dataclass. A ConfigError names the first setting that teacher `name` has
     neither there nor among `others`; the dataclass itself refuses values that cannot be right."""
     known = [field.name for field in fields(kind)]
     unknown = next((setting for setting in given if setting not in known), None)

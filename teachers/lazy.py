@@ -1,5 +1,5 @@
-"""Names of a package that are imported when they are first used, so that `import teachers` loads
-neither torch nor OpenCV. All packages with such names use this module."""
+"""Lazy: names of a package that are imported only when they are first used, so that `import
+teachers` loads neither torch nor OpenCV. All packages with such names use this module."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

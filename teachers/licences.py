@@ -1,7 +1,7 @@
-"""Licences: what those of the teachers say about the labels that they made, in a line.
+"""Licences: what the licences of teachers mean for the labels made with them, in one line.
 
-Labels are made with the weights, so the narrowest licence among the teachers is the one to think
-about (docs/teachers.md).
+Labels are made with the weights, so the narrowest licence among the teachers is the one that
+matters (docs/teachers.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def commercial_use(allowed: Mapping[str, bool | None]) -> str:
     """Which combinations of teachers are free for commercial use, in a sentence.
 
     Args:
-        allowed: by the teacher's name, whether its licence allows it; None where it is not known.
+        allowed: by the name of a teacher, whether its licence allows it; None if that is not known.
     """
     free, forbid, unknown = (_named(allowed, value) for value in (True, False, None))
     parts = [
@@ -30,7 +30,8 @@ def commercial_use(allowed: Mapping[str, bool | None]) -> str:
 
 
 def licence_note(teachers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each teacher's licence, and whether commercial use is free; the videos are another question.
+    """Each teacher's licence, and whether commercial use is free; the licences of the videos are
+    another question.
 
     Args:
         teachers: `TeacherInfo` as JSON, by name.

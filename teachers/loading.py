@@ -1,5 +1,5 @@
-"""Loading: from a name to a teacher, with its weights. `load("lk")` makes one; which names there
-are, the registry says."""
+"""Loading: from a name to a teacher, with its weights. `load("lk")` makes one; the registry says
+which names there are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from teachers.interface import Teacher, no_setting
 from teachers.registry import VERIFIERS, entry_of, factory_of, names, own_name
 
 CALLED_WITH = ("name", "checkpoint", "device", "mode")
-"""What every teacher is made with, beside its settings."""
+"""The arguments that every teacher is made with, besides its settings."""
 
 
 def load(
@@ -30,23 +30,23 @@ def load(
     """Make a teacher.
 
     Args:
-        name: one of `names()`, or "module:Class" for one that is registered nowhere; or any other
-            name, for a student whose `checkpoint` says itself which of them it is for.
-        checkpoint: file with weights of that architecture; None takes the file that
+        name: one of `names()`, or "module:Class" for one that is not registered; or any other name,
+        for a student whose `checkpoint` states which of these teachers it is for. checkpoint: file
+        with weights of that architecture; None takes the file that
             `tapdistill teachers pull` got, or that lies in this package; "random" must be asked for
             by name, and never labels.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         mode: see `teachers.info.Mode`.
-        precision: see `teachers.info.Precision`; of networks alone, others compute as they do.
-        **settings: of the architecture, such as `window_px` of "lk".
+        precision: see `teachers.info.Precision`; it matters only for networks. **settings: settings
+        of the architecture, such as `window_px` of "lk".
 
     Raises:
-        ConfigError: no such teacher or mode (the message lists those there are), or no such
-            setting.
-        CheckpointError: no weights, or not those of this architecture; the message says where to
-            get them.
+        ConfigError: there is no such teacher or mode (the message lists those there are), or no
+            such setting.
+        CheckpointError: there are no weights, or not those of this architecture; the message says
+            where to get them.
 
-    What else a teacher raises while it is made is its author's, and comes as it is.
+    Any other exception that a teacher raises while it is made is its author's, and passes through.
     """
     if mode not in MODES:
         raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
@@ -85,8 +85,8 @@ def load(
 
 
 def settings_of(factory: Any) -> list[str]:
-    """Names of the settings with which a teacher can be made: those of the signature of its
-    factory, and, where that takes any, of its `settings_type`."""
+    """Names of the settings with which a teacher can be made: those in the signature of its factory
+    and, if that takes any name, those of its `settings_type`."""
     named, any_name = _named_parameters(factory)
     settings = [name for name in named if name not in CALLED_WITH]
     if any_name and (kind := getattr(factory, "settings_type", None)):
@@ -95,8 +95,8 @@ def settings_of(factory: Any) -> list[str]:
 
 
 def _named_parameters(factory: Any) -> tuple[dict[str, bool], bool]:
-    """What `factory` takes by name, and whether each must be given; and whether it takes any other
-    name, as what has no signature is said to do."""
+    """Which arguments `factory` takes by name, and whether each is required; and whether it takes
+    any other name, which is assumed of a factory without a signature."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -126,8 +126,8 @@ def _check_arguments(name: str, factory: Any, arguments: Mapping[str, Any]) -> N
 
 
 def _known_name(name: str, checkpoint: str | None) -> str:
-    """The teacher that `name` is; for a student under a name of its own, the one that its file is
-    for."""
+    """The teacher that `name` stands for; for a student under a name of its own, the one that its
+    file is for."""
     if checkpoint is None or ":" in name or name in names():
         return name
     from teachers.checkpoints.files import TEACHER, read_metadata  # here, because it imports torch

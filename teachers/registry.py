@@ -1,12 +1,12 @@
-"""The table of teachers: which names there are, and how one is made.
+"""Registry: the table of teachers, which says which names there are, and how each teacher is made.
 
 `teachers.loading.load` makes one. A name comes from the table below, from an entry point of the
 group `tapdistill.teachers`, or is a "module:Class" string. A factory is called as
 `factory(name=..., checkpoint=..., device=..., mode=..., **settings)` and returns a `Teacher`; its
 module is imported only then.
 
-Where the weights of a learnt teacher come from, `checkpoints/published.py` says. Those of the minis
-lie in this package.
+`published.py` says where the weights of a learnt teacher come from. Those of the minis are in this
+package.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class TeacherEntry:
         factory: the class, as "module:Class".
         weights: where they come from; "none needed" for the classical teachers.
         file: what `tapdistill teachers pull` gets; None where there is nothing to get.
-        shipped: its weights lie in this package, and its network is the architecture's "mini" one.
-        own: it is of this package, not of another that is installed.
+        shipped: its weights are in this package, and its network is the "mini" one of its
+        architecture. own: it belongs to this package, not to another one that is installed.
     """
 
     name: str
@@ -52,7 +52,7 @@ class TeacherEntry:
 
     @property
     def shipped_checkpoint(self) -> Path | None:
-        """The file in this package; None where it ships none."""
+        """The file in this package; None if there is none."""
         return (
             Path(__file__).parent / "weights" / f"{self.name}.safetensors" if self.shipped else None
         )
@@ -176,15 +176,17 @@ VERIFIERS: tuple[TeacherEntry, ...] = (
         "track-on-r-verifier", "teachers.verifier.verifier:TrackOnVerifier", "Track-On-R's verifier"
     ),
 )
-"""Networks that judge the tracks of teachers, and are none: `teachers.load_verifier` makes them.
+"""Networks that judge the tracks of teachers and are not teachers themselves:
+`teachers.load_verifier` makes them.
 
-`pull` and `check` know their files. No licence of this file is stated where it is published; but it
-holds the encoder of CoTracker3, and so its licence.
+`pull` and `check` know their files. No licence is stated where this file is published, but it
+contains the encoder of CoTracker3, so the licence of that applies.
 """
 
 
 def entries() -> list[TeacherEntry]:
-    """Every teacher that can be named here: the table, then what installed packages register."""
+    """Every teacher that can be named: those in the table, then those that installed packages
+    register."""
     own = {entry.name: entry for entry in TABLE}
     for point in entry_points(group=ENTRY_POINTS):
         own.setdefault(
@@ -202,7 +204,7 @@ def entries() -> list[TeacherEntry]:
 
 
 def names() -> list[str]:
-    """Names of every teacher that can be named here."""
+    """The names of all teachers."""
     return [entry.name for entry in entries()]
 
 
@@ -227,24 +229,24 @@ def entry_of(name: str) -> TeacherEntry:
 
 
 def factory_of(name: str) -> Any:
-    """What makes teacher `name`, a class or a function.
+    """The class or function that makes teacher `name`.
 
     Raises:
-        ConfigError: no such teacher; no such module, or one that needs a package that is not
-            installed; no such name in it. Whatever else goes wrong inside the module is its
-            author's, and comes as it is.
+        ConfigError: there is no such teacher; no such module, or it needs a package that is not
+            installed; or no such name in it. Any other exception inside the module is its author's,
+            and passes through.
     """
     return imported(f"teacher {name!r}", name if ":" in name else entry_of(name).factory)
 
 
 def imported(what: str, place: str) -> Any:
-    """What stands at `place`, "module:Class". An author's own failure comes as it is.
+    """The object that "module:Class" in `place` names. An author's own exception passes through.
 
     Args:
-        what: names it in messages.
+        what: what messages call it.
 
     Raises:
-        ConfigError: not of that form, or nothing is there.
+        ConfigError: `place` is not of that form, or there is nothing of that name.
     """
     module, _, attribute = place.partition(":")
     if not module or not attribute:
@@ -260,8 +262,8 @@ def imported(what: str, place: str) -> Any:
 
 
 def declared(name: str) -> type[Teacher]:
-    """The class of teacher `name`, whose attributes say what it can do; `Teacher` itself, which
-    can nothing beyond tracking, where a function makes it. Raises as `factory_of`."""
+    """The class of teacher `name`, whose attributes say what it can do; if a function makes it,
+    `Teacher` itself, which can only track. Raises the same as `factory_of`."""
     factory = factory_of(name)
     is_teacher = isinstance(factory, type) and issubclass(factory, Teacher)
     return factory if is_teacher else Teacher
@@ -269,17 +271,17 @@ def declared(name: str) -> type[Teacher]:
 
 @dataclass(frozen=True)
 class Licence:
-    """Of a teacher, as the list of teachers shows it."""
+    """The licence of a teacher, as the list of teachers shows it."""
 
     licence: str
-    """SPDX id, or where to read it."""
+    """The SPDX id, or where to read the licence."""
     commercial_use: bool | None
-    """None where it is not known."""
+    """None if that is not known."""
 
 
 def licence_of(entry: TeacherEntry) -> Licence:
-    """The licence of a teacher. One from outside is imported, as its class says it; where that
-    fails, there is a warning, and nothing is known."""
+    """The licence of a teacher. A teacher of another package is imported, because its class states
+    it; if that fails, there is a warning, and nothing is known."""
     if entry.own:
         return Licence(entry.licence, allows_commercial_use(entry.licence))
     with left_out(entry.name):
@@ -292,8 +294,9 @@ def licence_of(entry: TeacherEntry) -> Licence:
 
 @contextlib.contextmanager
 def left_out(name: str) -> Iterator[None]:
-    """While all teachers are looked through: one from outside that cannot be imported, or whose
-    code fails, is left out with a warning, and stands in nobody's way."""
+    """A context for going through all teachers: one of another package that cannot be imported, or
+    whose code fails, is left out with a warning, so that it does not get in the way of the
+    others."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Settings of teachers: those of a mode that a person overrides, and checks of their values.
+"""Settings of teachers: overriding those of a mode, and checking their values.
 
-Settings come from people, and one of the wrong kind is refused when a teacher is made, not met in
-the middle of a clip.
+Settings come from people, so one of the wrong kind is refused when a teacher is made, not in the
+middle of a clip.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def overridden(mode_settings: ModeSettings, given: object) -> ModeSettings:
-    """`mode_settings`, with each field that is also an attribute of `given` and is not None
+    """`mode_settings`, with each field replaced that is also an attribute of `given` and not None
     there."""
     values = {field.name: getattr(given, field.name, None) for field in fields(mode_settings)}
     return replace(

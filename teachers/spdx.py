@@ -1,4 +1,4 @@
-"""Licences by their SPDX ids, and which of them allow commercial use."""
+"""SPDX: licences by their SPDX ids, and which of them allow commercial use."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ COMMERCIAL_USE = {
     "CC-BY-NC-SA-3.0": False,
     "CC-BY-NC-SA-4.0": False,
 }
-"""Ids that weights are published under. Of an id that is not here nothing is known."""
+"""Licences that weights are published under. About an id that is not listed, nothing is known."""
 
 FORMER = {
     "Apache-2.0 (OpenCV inside)": "Apache-2.0",
     "CC-BY-NC 4.0": "CC-BY-NC-4.0",
     "CC-BY-NC 4.0 (official weights)": "CC-BY-NC-4.0",
 }
-"""What version 0.1.0 wrote into shards and checkpoints, and the SPDX id of each."""
+"""The texts that version 0.1.0 wrote into shards and checkpoints, and the SPDX id of each."""
 
 
 def allows_commercial_use(licence: str) -> bool | None:
-    """Whether that licence allows commercial use; None where it is not known."""
+    """Whether that licence allows commercial use; None if that is not known."""
     return COMMERCIAL_USE.get(licence)

@@ -30,7 +30,7 @@ class Tracks:
 
     @classmethod
     def nan(cls, n: int, t: int) -> Tracks:
-        """Tracks of a teacher that failed: NaN everywhere."""
+        """The tracks of a teacher that failed: NaN everywhere."""
         return cls(
             np.full((n, t, 2), np.nan, np.float32),
             np.full((n, t), np.nan, np.float32),
@@ -51,8 +51,8 @@ class DenseFlow:
 
 
 def has_position(xy: np.ndarray) -> np.ndarray:
-    """bool [...]: where both coordinates of `xy` [..., 2] are finite. `all(-1)` over an axis of two
-    takes twenty times as long."""
+    """bool [...]: where both coordinates of `xy` [..., 2] are finite. (`all(-1)` over an axis of
+    length two takes twenty times as long.)"""
     return np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
 
 
@@ -68,11 +68,12 @@ class VisibleRule:
     threshold: float = 0.0
 
     def __call__(self, tracks: Tracks) -> np.ndarray:
-        """bool [N, T]: the flag; False where xy is NaN."""
+        """bool [N, T]: where points count as visible; False where xy is NaN."""
         return has_position(tracks.xy) & self.seen(tracks.visibility, tracks.confidence)
 
     def seen(self, visibility: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """bool, of arrays of one shape: the flag of points that have a position."""
+        """bool, in the shape of both arrays: whether points that have a position count as
+        visible."""
         if self.quantity == "none":
             return np.ones(visibility.shape, bool)
         value = visibility if self.quantity == "v" else visibility * confidence

@@ -1,4 +1,4 @@
-"""Blocks of AllTracker: what is read of motion, and what mixes it over time and space (3.4)."""
+"""Blocks of AllTracker: the motion encoder, and the blocks that mix over time and space (3.4)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fast:
 
 
 class MotionEncoder(nn.Module):
-    """Products and flow of a frame to what they say of motion."""
+    """Motion encoder: the products and the flow of a frame become motion features."""
 
     def __init__(self, config: AllTrackerConfig) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ class MotionEncoder(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Attention of a cell over the frames of a window: frames first, so that no map is moved in
-    memory."""
+    """Attention of each cell over the frames of a window. Frames come first, so that no map is
+    moved in memory."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # [S, P, C]
         k, v = self.to_kv(x).chunk(2, -1)
@@ -93,7 +93,7 @@ class TransformerBlock(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """A transformer block, scaled, beside a shortcut: its input enters twice."""
+    """A transformer block, scaled, with a shortcut around it, so its input enters twice."""
 
     def __init__(self, width: int, heads: int, ratio: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class TemporalBlock(nn.Module):
 
 
 class Refine(nn.ModuleList):
-    """Blocks over time and blocks over space in turn (3.4)."""
+    """Alternating blocks over time and over space (3.4)."""
 
     def __init__(self, config: AllTrackerConfig) -> None:
         blocks: list[nn.Module] = []
@@ -139,7 +139,7 @@ class UpdateBlock(nn.Module):
 
 
 def norm(x: Tensor) -> Tensor:
-    """Every position to mean 0 and variance 1."""
+    """Normalise every position to mean 0 and variance 1."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 

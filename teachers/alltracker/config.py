@@ -10,9 +10,9 @@ from teachers.layers.attention import AttentionSizes
 
 STRIDE = 8
 PADDED_TO = 64
-"""Sides of the padded frames are multiples of it."""
+"""The sides of padded frames are multiples of this."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the channels of a frame in 0..1, as in ImageNet."""
+"""Mean and standard deviation of the channels of a frame in 0..1, as for ImageNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,27 +21,28 @@ class AllTrackerConfig(AttentionSizes):
     one, 6.3 M, has the changes of `TINY`."""
 
     window: int = 16
-    """Frames that the time embedding is made for; other lengths resize it."""
+    """Frames that the time embedding is made for; it is resized for other lengths."""
     convnext: bool = True
-    """The encoder is a ConvNeXt; else the residual encoder of the CoTrackers (tiny)."""
+    """Whether the encoder is a ConvNeXt; the tiny model has the residual encoder of the
+    CoTrackers."""
     stages: tuple[int, ...] = (96, 192, 384)
     """Channels of the encoder's stages: three of a ConvNeXt, or four."""
     blocks: tuple[int, ...] = (3, 3, 9)
     """Blocks of each stage of a ConvNeXt."""
     channels: int = 128
-    """Of the hidden state, of the context, and of the motion features. A feature has twice as many,
-    the first half for the hidden state and the second for the context; in the tiny model it has as
-    many, for both."""
+    """Channels of the hidden state, of the context, and of the motion features. A frame's feature
+    has twice as many, the first half for the hidden state and the second half for the context; in
+    the tiny model it has the same number, used for both."""
     levels: int = 5
-    """Levels of the products, each half as large as the one before."""
+    """Levels of the pyramid of products, each half as large as the one before."""
     radius: int = 4
-    """(2 radius + 1)**2 products are read in each level."""
+    """(2 radius + 1)**2 products are read at each level."""
     motion_channels: tuple[int, int, int, int] = (512, 192, 256, 64)
-    """Of the two convolutions that read products, and of the two that read flow."""
+    """Channels of the two convolutions that read products, and of the two that read flow."""
     head_channels: int = 256
-    """Hidden channels of the heads: flow, visibility and confidence, and how flow is enlarged."""
+    """Hidden channels of the heads: for flow, for visibility and confidence, and for upsampling."""
     refine_blocks: int = 3
-    """Blocks over time and as many over space in each iteration."""
+    """Blocks over time, and equally many over space, in each iteration."""
     iterations: int = 4
     """Refinements of a window's flow."""
 
@@ -63,8 +64,8 @@ class AllTrackerConfig(AttentionSizes):
 
     @property
     def least_side(self) -> int:
-        """Px a side of the smallest frame that the coarsest level of products still has a cell
-        of."""
+        """Sides in px of the smallest frame for which the coarsest level of products still has a
+        cell of."""
         least = STRIDE * 2 ** (self.levels - 1)
         return least + -least % PADDED_TO
 

@@ -6,15 +6,16 @@ Weights  `alltracker.pth`, `alltracker_tiny.pth`. This file is written from the 
 Raster   an integer is a pixel's or a cell's CENTRE. Flow is (dx, dy), in cells inside and in px
          outside.
 
-A clip goes in windows of 16 frames, each against the query frame: features at stride 8 (3.1);
-products of every cell of the query frame with every cell of each frame, at five levels (3.2); four
-times, a network that mixes over time and over space reads the products around where each cell has
-gone, and corrects flow, visibility, and confidence (3.4); at the end these are brought to every
-pixel. The next window starts from the second half of this one.
+A clip is processed in windows of 16 frames, each compared with the query frame. Frames become
+features at stride 8 (3.1), and every cell of the query frame is multiplied with every cell of each
+frame, at five levels (3.2). Then, four times, a network that mixes over time and over space reads
+the products around where each cell has moved to, and corrects flow, visibility, and confidence
+(3.4). At the end, these are upsampled to every pixel. The next window starts from the second half
+of this one.
 
-Speed: what does not change between iterations, or between windows, is computed once: features,
-products, the query frame's part of the input. Only the last iteration is upsampled, and only the
-frames that are asked for. Frames and cells are computed in blocks that fit the cache.
+Speed: whatever does not change between iterations, or between windows, is computed once: features,
+products, and the query frame's part of the input. Only the last iteration is upsampled, and only
+for the frames that are asked for. Frames and cells are computed in blocks that fit the cache.
 """
 
 from __future__ import annotations
@@ -49,14 +50,15 @@ from teachers.layers.winograd import square_form, square_form_of
 TINY: dict[str, Any] = {"convnext": False, "stages": (64, 96, 128, 128)}
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=4096)
-"""What fits the cache of a CPU core, measured; a point is a cell in a frame."""
+"""Blocks that fit the cache of a CPU core, measured; a point is a cell in a frame."""
 GPU_MEMORY = Memory(frames_per_block=16, points_per_block=2**20)
 
 
 @dataclass(frozen=True)
 class FlowState:
-    """What is known of every cell of the query frame in S frames of a window: its flow in cells,
-    the logits of visibility and confidence (an eighth of the answer's), and a hidden state."""
+    """What is known about every cell of the query frame in S frames of a window: its flow in cells,
+    the logits of visibility and confidence (an eighth of those in the answer), and a hidden
+    state."""
 
     flow: Tensor  # [S, h, w, 2]
     logits: Tensor  # [S, h, w, 2]
@@ -75,8 +77,8 @@ class FlowWindow:
 
 @dataclass(frozen=True)
 class Padding:
-    """How much is added to a frame: left and top one half, rounded down, right and bottom the
-    rest."""
+    """How much is added to a frame: half of it at the left and the top, rounded down, and the rest
+    at the right and the bottom."""
 
     left: int
     right: int
@@ -85,12 +87,13 @@ class Padding:
 
     @classmethod
     def of(cls, size: Size, least: int = PADDED_TO) -> Padding:
-        """Of frames of (H, W) px, to multiples of `PADDED_TO`, at least `least`."""
+        """The padding of frames of (H, W) px to multiples of `PADDED_TO`, and to at least `least` a
+        side."""
         height, width = (max(least, side + -side % PADDED_TO) - side for side in size)
         return cls(width // 2, width - width // 2, height // 2, height - height // 2)
 
     def add(self, frames: Tensor) -> Tensor:  # [F, 3, H, W] float -> padded
-        """The outermost pixels are repeated."""
+        """Pad frames by repeating their outermost pixels."""
         around = (self.left, self.right, self.top, self.bottom)
         return F.pad(frames, around, mode="replicate") if any(around) else frames
 
@@ -193,7 +196,7 @@ class AllTracker(nn.Module):
         return F.interpolate(self.time_emb.mT, window, mode="linear", align_corners=False)[0].T
 
     def looks(self, features: Tensor) -> QueryFrame:
-        """Of the query frame, [h, w, C]."""
+        """The context of the query frame, [h, w, C]."""
         channels = self.config.channels
         return QueryFrame(features, features[..., :channels], features[..., -channels:])
 
@@ -268,9 +271,8 @@ class AllTracker(nn.Module):
     # --- answers
 
     def upsample(self, state: FlowState, index: slice | Tensor) -> Tensor:  # -> [F, H, W, 4]
-        """Of some frames of a window: flow in px, and the logits of visibility and confidence, at
-        every
-        pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
+        """Flow in px, and the logits of visibility and confidence, of some frames of a window, at
+        every pixel of the padded frames: a weighted mean of the nine cells around (3.4)."""
         weights = on_maps(_layer(self.upsample_weight, 0), state.hidden[index]).relu_()
         weights = pointwise(weights, _layer(self.upsample_weight, 2)) / 4
         frames, height, width, _ = weights.shape
@@ -306,9 +308,9 @@ class Products:
     config: AllTrackerConfig
     memory: Memory
     before: Products | None = None
-    """Of the window before: the products of the frames in both are not computed again."""
+    """Products of the window before; those of the frames that are in both windows are reused."""
     stride: int = 0
-    """Frames from that window to this."""
+    """How many frames this window starts after that one."""
     _kept: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -323,7 +325,7 @@ class Products:
             self.before = None
 
     def around(self, first: int, flow: Tensor) -> Tensor:
-        """Products at 9 x 9 places around where each cell has gone.
+        """Products at 9 x 9 cells around where each cell has moved to.
 
         Args:
             first: frame of the window that flow begins with.
@@ -378,7 +380,7 @@ class Products:
 
 
 def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
-    """First frames of the windows: as long as frames are left behind one, and once more."""
+    """First frames of the windows: one more after each window behind which frames are left."""
     first = 0
     while first + window < frames:
         yield first
@@ -387,8 +389,8 @@ def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
 
 
 def handed_on(state: FlowState | None, stride: int) -> FlowState | None:
-    """What the next window starts from: half a window of this one, whose last frame fills the other
-    half."""
+    """What the next window starts from: the second half of this one, whose last frame fills the
+    other half."""
     if state is None:
         return None
     half = len(state.flow) // 2

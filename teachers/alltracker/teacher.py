@@ -1,9 +1,9 @@
 """AllTracker as a teacher: passes from each query frame, modes, and dense flow.
 
-A pass follows every pixel of ONE frame. So queries are grouped by their frame: a group costs one
-pass over the frames from there on, and where the mode asks for earlier frames another over the
-reversed frames before it, however many queries it has. Queries in 24 different frames cost 24 times
-as much as in one.
+A pass follows every pixel of ONE frame, so queries are grouped by their frame. However many queries
+it has, a group costs one pass over the frames from there on and, where the mode asks for earlier
+frames, another one over the reversed frames before it. Queries in 24 different frames cost 24 times
+as much as queries in one.
 
 | mode | frames | of two windows that see a frame counts | beside that |
 |---|---|---|---|
@@ -12,12 +12,14 @@ as much as in one.
 | `recipe` | as `label` | as `label` | no published recipe has this teacher |
 | `benchmark` | 384 x 512 px | as `label` | |
 
-Every mode goes both ways; the official evaluation goes ahead alone (`backward=False`), but strided
-TAP-Vid asks for every frame. In it the second window counts, in clips above 128 frames the first.
+Every mode goes both ways. The official evaluation only goes forwards (`backward=False`), but
+strided TAP-Vid asks for every frame. In that evaluation, the second of two windows counts, and in
+clips of more than 128 frames the first.
 
-With `official_quirks` as that evaluation does: queries are rounded to whole pixels and their
-fraction is lost; before its frame a point stays there, hidden, as does one in the last frame; one
-in the frame before it moves as if that were the last.
+With `official_quirks`, queries are treated as in that evaluation: they are rounded to whole pixels,
+and their fraction is lost; before its own frame a point stays where it is, hidden, and so does one
+whose query is in the last frame; one whose query is in the frame before moves as if that were the
+last.
 """
 
 from __future__ import annotations
@@ -42,18 +44,18 @@ from teachers.settings import checked_size, overridden, require_switch, require_
 from teachers.tracks import DenseFlow, Tracks, VisibleRule, checked_frames
 
 Counts = Literal["first", "last", "evaluation"]
-"""Which of the windows that see a frame answers for it: the first, the last, or as the official
-evaluation does, the last in clips of at most `SHORT` frames and the first in longer ones."""
+"""Which of the windows that see a frame answers for it: the first, the last, or, as in the official
+evaluation, the last in clips of at most `SHORT` frames and the first in longer ones."""
 COUNTS: tuple[Counts, ...] = ("first", "last", "evaluation")
 SHORT = 128
 LONGEST_SIDE = 1024
-"""Px of the largest frame that is not made smaller."""
+"""Longest side in px of a frame that is not made smaller."""
 RULE = VisibleRule("v*c", 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllTrackerModeSettings:
-    """How a mode calls the network."""
+    """How the network is called in a mode."""
 
     resolution: Size | None
     """(H, W) px that frames are resized to; None keeps the clip's own size up to `LONGEST_SIDE`."""
@@ -62,9 +64,9 @@ class AllTrackerModeSettings:
     backward: bool = True
     """Take the frames before a query from a pass over the reversed clip."""
     through_query: bool = False
-    """Put each track through its query, as a label should go."""
+    """Make each track go through its query, as a label should."""
     official_quirks: bool = False
-    """See this module's text; no pass goes back."""
+    """See the module's docstring; then no pass goes backwards."""
 
     def __post_init__(self) -> None:
         require_switch(
@@ -88,7 +90,7 @@ def mode_settings_of(mode: Mode) -> AllTrackerModeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AllTrackerSettings:
-    """What can be set; None keeps what the mode does."""
+    """Settings of this teacher; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
     """See `AllTrackerModeSettings`; "own" is the clip's own size."""
@@ -96,7 +98,7 @@ class AllTrackerSettings:
     backward: bool | None = None
     through_query: bool | None = None
     official_quirks: bool = False
-    """These four: see `AllTrackerModeSettings`."""
+    """See `AllTrackerModeSettings` for these four."""
     window: int | None = None
     """Frames in a window, an even number; None is 16."""
     stride: int | None = None
@@ -195,7 +197,7 @@ class AllTrackerTeacher(NetworkTeacher):
         return Tracks(xy, values[..., 2], values[..., 3])
 
     def _maps(self, clip: ClipFeatures, t: int, backward: bool) -> Iterator[tuple[int, Tensor]]:
-        """Each frame that the network answers for, and its maps [H, W, 4] of the raster: flow in
+        """Each frame that the network answers for, and its maps [H, W, 4] in the raster: flow in
         px, visibility, and confidence. The query frame is not among them where the clip has fewer
         than two frames after it."""
         counts = self.mode_settings.counts

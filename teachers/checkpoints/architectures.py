@@ -1,8 +1,8 @@
-"""Networks of teachers without their weights: which keys and shapes a checkpoint of each must have.
+"""Architectures: which keys and shapes a checkpoint of each teacher must have.
 
-They are made on torch's "meta" device, where a tensor has a shape and no memory, so that all of
-them take a second. A class of a learnt teacher says `network`, a class made from a config, and
-`presets`, which name the configs.
+The networks are made on torch's "meta" device, where a tensor has a shape but no memory, so that
+making all of them takes a second. The class of a learnt teacher declares `network`, the class of
+its network, which is made from a config, and `presets`, the configs by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from teachers.registry import VERIFIERS, entries, factory_of, left_out
 Shapes = Mapping[str, tuple[int, ...]]
 
 ALIKE = 0.8
-"""Least share of equal keys and shapes that makes a file look like a teacher's."""
+"""A file looks like a teacher's if at least this share of its keys and shapes are equal."""
 
 
 def configs(name: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def configs(name: str) -> dict[str, Any]:
 
 @functools.cache
 def weightless(name: str, config: Any) -> nn.Module:
-    """The network of teacher `name` on the meta device; only to be looked at."""
+    """The network of teacher `name` on the meta device: it can be inspected, but not run."""
     with torch.device("meta"):
         return factory_of(name).network(config)
 
@@ -41,11 +41,13 @@ def weightless(name: str, config: Any) -> nn.Module:
 def teachers_with(shapes: Shapes) -> list[str]:
     """The teachers, or the verifier, whose network has these keys and shapes; if none, the nearest.
 
-    Each as "'name'", with its preset if that is not "official". Empty if none is like it.
+    Each is written as "'name'", with its preset if that is not "official". Empty if none is
+    similar.
     """
     likeness: dict[str, float] = {}
     for entry in (*entries(), *VERIFIERS):
-        if entry.shipped:  # a network of another entry, and what its file is for stands in it
+        # a shipped file has the network of another entry, and says itself which one it is for
+        if entry.shipped:
             continue
         with left_out(entry.name):
             for preset, config in configs(entry.name).items():

@@ -13,11 +13,11 @@ from pathlib import Path
 import platformdirs
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".npz")
-"""Of the files that can be checkpoints."""
+"""Suffixes that a checkpoint may have."""
 
 
 def weights_folder() -> Path:
-    """Where `tapdistill teachers pull` puts checkpoints; need not exist yet."""
+    """The folder where `tapdistill teachers pull` puts checkpoints; it need not exist yet."""
     home = os.environ.get("TAPDISTILL_HOME")
     if home:
         return Path(home).expanduser() / "weights"
@@ -25,12 +25,12 @@ def weights_folder() -> Path:
 
 
 def checkpoint_path(name: str, suffix: str) -> Path:
-    """Where the checkpoint of teacher `name` belongs; one of `SUFFIXES`."""
+    """Where the checkpoint of teacher `name` belongs; `suffix` is one of `SUFFIXES`."""
     return weights_folder() / f"{name}{suffix}"
 
 
 def receipt_path(name: str) -> Path:
-    """Where it is written down what was pulled for teacher `name`, and from where."""
+    """The receipt, which records what was pulled for teacher `name`, and from where."""
     return weights_folder() / f"{name}.json"
 
 

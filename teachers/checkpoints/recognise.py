@@ -15,15 +15,15 @@ from teachers.registry import VERIFIERS, TeacherEntry, entries, left_out
 
 
 def recognise(path: str | Path) -> str:
-    """Name of the teacher that stands in the file, or whose official network its keys and shapes
-    fit.
+    """Name of the teacher that the file names, or whose official network its keys and shapes fit.
 
-    Of several that fit, it is the one whose published file has that name. Otherwise, where they are
-    one network, such as the CoTracker3s before and after real video, it is the first of the table.
+    If several fit, it is the one whose published file has this file's name. Otherwise, if they are
+    one network, such as the CoTracker3s before and after training on real video, it is the first
+    one in the table.
 
     Raises:
-        CheckpointError: no such file, no weights, those of no network that is known here, or those
-            of two.
+        CheckpointError: there is no such file, it holds no weights, or they fit no network
+                that is known here, or two.
     """
     stored = read_metadata(path).get(TEACHER)
     if stored is not None:

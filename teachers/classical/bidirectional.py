@@ -1,9 +1,9 @@
-"""What the trackers without weights share: no checkpoint, and the way forwards and backwards from a
-query's frame.
+"""Bidirectional: what trackers without weights share, which take no checkpoint, and go forwards and
+backwards from the frame of each query.
 
-Trackers that only know how to go from a frame to its neighbour walk the clip twice, to its end and
-back to its start. A query joins the walk at its own frame, so queries of all frames are stepped
-together, and none depends on another.
+Trackers that can only step from a frame to its neighbour walk through the clip twice, to its end
+and back to its start. A query joins the walk at its own frame, so the queries of all frames are
+stepped together, and none depends on another.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from teachers.published import OWN_LICENCE
 from teachers.tracks import VisibleRule
 
 RULE = VisibleRule("v", 0.5)
-"""When a point counts as visible, in every mode."""
+"""When a point counts as visible, whatever the mode."""
 
 PATCH_ALIGNMENT = "patch-alignment"
-"""The evidence of those that locate a point where the patch around its query fits."""
+"""The evidence of trackers that locate a point where the patch around its query fits."""
 
 
 VELOCITY_KEPT = 0.7
-"""Share of a lost point's velocity that is left after a frame."""
+"""The share of a lost point's velocity that is left after one frame."""
 
 
 class ClassicalTeacher(Teacher):
-    """A tracker without weights. Every mode tracks every frame, alike."""
+    """A tracker without weights. It tracks every frame, in the same way in every mode."""
 
     licence = OWN_LICENCE
     architecture: ClassVar[str]
     settings_type: ClassVar[type[ClassicalSettings]]
     """The settings of this teacher, with defaults, checked when made."""
     settings: Any
-    """Of `settings_type`."""
+    """An instance of `settings_type`."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class ClassicalTeacher(Teacher):
         device: str = "auto",
         **settings: Any,
     ) -> None:
-        """Arguments as for `teachers.load`; a ConfigError if weights are given, or a setting that
-        there is not."""
+        """Arguments are as for `teachers.load`; a ConfigError if weights are given, or a setting
+        that does not exist."""
         self.settings = checked_settings(self.settings_type, settings, name)
         if checkpoint is not None:
             raise ConfigError(
@@ -72,7 +72,7 @@ def from_query_frame(
     query_frames: np.ndarray,  # [N] whole numbers
     frames: int,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Steps (from frame, to frame, indices of the queries that take it); steps that nobody takes
+    """Steps (from frame, to frame, indices of the queries that take it); steps that no query takes
     are left out."""
     for t in range(frames - 1):
         rows = np.flatnonzero(query_frames <= t)

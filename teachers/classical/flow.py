@@ -1,4 +1,4 @@
-"""Dense flow: follow the flow of whole frames, as long as it is the same there and back.
+"""Dense flow: follow the flow of whole frames, as long as flow forwards and flow back agree.
 
 Flow     DIS (Kroeger et al. 2016; OpenCV) between all neighbouring frames, both ways, to full
          resolution; sampled bilinearly.
@@ -32,18 +32,18 @@ from teachers.classical.visibility import graded, inside
 from teachers.tracks import Tracks
 
 LEAST_SIDE_PX = 32
-"""DIS refuses smaller frames; their border is continued to this size."""
+"""DIS refuses frames with smaller sides; they are extended to this size by their border."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSettings(ClassicalSettings):
-    """How dense flow is computed, and when it is believed.
+    """How dense flow is computed, and when it is trusted.
 
     Attributes:
-        patch_stride_px: distance of the patches that DIS matches.
-        descent_steps: of each patch and level.
-        error_share, error_px2: the squared error there and back that is allowed, as a share of the
-            squared lengths of the two flows, and so much on top.
+        patch_stride_px: distance between the patches that DIS matches.
+        descent_steps: gradient descent steps for each patch and level.
+        error_share, error_px2: the squared forward-backward error that is allowed, as a share of
+            the squared lengths of the two flows, plus a constant.
     """
 
     patch_stride_px: int = 3
@@ -91,8 +91,8 @@ class FlowTeacher(ClassicalTeacher):
         return Tracks(xy, visibility, np.full((n, t), np.nan))
 
     def _flows(self, frames: np.ndarray) -> Callable[[int, int], np.ndarray]:
-        """A function from two neighbouring frames' indices to float32 [H, W, 2], the flow between
-        them in px."""
+        """A function that takes the indices of two neighbouring frames and returns the flow between
+        them, float32 [H, W, 2] in px."""
         height, width = frames.shape[1:3]
         below, right = max(0, LEAST_SIDE_PX - height), max(0, LEAST_SIDE_PX - width)
         grey = [

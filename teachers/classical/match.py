@@ -1,4 +1,4 @@
-"""Matching without weights: descriptors in the manner of DAISY, looked for in every frame
+"""Matching without weights: descriptors similar to DAISY's, which are searched for in every frame
 (`search.py`).
 
 Describe  every fourth pixel of every frame as Tola et al. 2010 do: gradients by direction,
@@ -23,16 +23,16 @@ DIRECTIONS = np.stack(
 RINGS_PX = (6, 12)
 SMOOTHING_PX = (2.5, 5.0)
 FLAT = 20.0
-"""Added to the length of a gradient descriptor before dividing by it, so that flat positions are
-like nothing but each other."""
+"""Added to the length of a gradient descriptor before dividing by it, so that positions without
+texture resemble only each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DaisySettings(MatchSettings):
-    """Where matches are looked for, and which are believed."""
+    """Where matches are searched for, and which ones are trusted."""
 
     stride_px: int = 4
-    """Distance of the described positions."""
+    """Distance between neighbouring positions that are described."""
 
 
 class MatchTeacher(MatchingTeacher, ClassicalTeacher):

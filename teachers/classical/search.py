@@ -1,8 +1,8 @@
-"""Matching: look for each query in every frame, wherever it may be, then locate it to a fraction of
-a pixel.
+"""Search: look for each query in every frame, wherever it may be, then locate it to a fraction of a
+pixel.
 
-A subclass says how positions on a regular grid of every frame are described (`match.py`,
-`xfeat/teacher.py`); the rest is here.
+A subclass defines how positions on a regular grid of every frame are described (`match.py`,
+`xfeat/teacher.py`); everything else is here.
 
 Search    all described positions of a frame for the likest one. Positions far from where the point
           was last seen cost a little more.
@@ -35,19 +35,19 @@ from teachers.interface import Teacher
 from teachers.tracks import Tracks
 
 BLOCK = 128
-"""Queries are compared in blocks of this many rows, the last filled up: a row's result does not
-depend on how many there are."""
+"""Queries are compared in blocks of this many rows, the last one filled up, so that the result of a
+row does not depend on how many rows there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchSettings(AlignmentSettings):
-    """Which matches are believed.
+    """Which matches are trusted.
 
     Attributes:
         far_px, jump_cost: a match farther than `far_px` from where the point was last seen is a
             jump: `jump_cost` is added to the squared distance of descriptors (0 to about 2), and
             part of it to a nearer match's.
-        mutual_px: a jump must lead back to within this distance of the query.
+        mutual_px: the way back from a jump must end within this distance of the query.
     """
 
     patch_radius_px: int = 8
@@ -65,9 +65,9 @@ class Described:
     cells: list[np.ndarray]
     """T of float16 [h, w, C]: descriptors, about 1 long."""
     first_px: np.ndarray
-    """[2] (x, y): where the cell [0, 0] lies."""
+    """[2] (x, y): the position of the cell [0, 0]."""
     step_px: np.ndarray
-    """[2] (x, y): from cell to cell."""
+    """[2] (x, y): the step from a cell to the next."""
 
     def read(self, t: int, xy: np.ndarray) -> np.ndarray:  # [n, 2] px -> float32 [n, C]
         """Descriptors of frame `t` at any points, between the described positions."""
@@ -84,8 +84,9 @@ class Described:
 
 
 class MatchingTeacher(Teacher):
-    """Subclasses give `settings` and `_describe`. Visibility is 1 for a patch that looks as in the
-    query's frame, 1/2 at the least correlation asked for.
+    """A tracker that searches. Subclasses define `settings` and `_describe`. Visibility is 1 for a
+    patch that looks as it does in the query's frame, and 1/2 at the least correlation that is
+    allowed.
     """
 
     evidence = PATCH_ALIGNMENT
@@ -96,7 +97,7 @@ class MatchingTeacher(Teacher):
 
     @abc.abstractmethod
     def _describe(self, frames: np.ndarray) -> Described:
-        """Descriptors of frames uint8 [T, H, W, 3]."""
+        """The descriptors of frames, uint8 [T, H, W, 3]."""
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         settings = self.settings
@@ -164,7 +165,7 @@ class MatchingTeacher(Teacher):
             full = np.zeros((BLOCK, channels), np.float32)
             full[: len(block)] = -2 * block
             cost = (full @ positions.T)[: len(block)]
-            # the squared distance, but for the length of `wanted`, which is the same everywhere
+            # the squared distance without the length of `wanted`, which is the same everywhere
             cost += length2
             if last is not None:
                 jump_cost = np.float32(self.settings.jump_cost)

@@ -1,4 +1,4 @@
-"""Settings of the classical trackers: numbers above 0, some of them correlations."""
+"""Settings of the classical trackers: numbers above 0, some of which are correlations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from teachers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassicalSettings:
-    """A setting that is not above 0 is a ConfigError; so is a correlation that is not below 1."""
+    """Base of such settings. One that is not above 0 is a ConfigError; so is a correlation that is
+    not below 1."""
 
     correlations: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that are correlations."""

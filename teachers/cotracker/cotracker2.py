@@ -8,10 +8,10 @@ Weights  facebook/cotracker, `cotracker2v1.pth`, CC-BY-NC 4.0. This file is writ
 Raster   px of the frames that go in, an integer is a pixel centre. Inside, coordinates are in
          cells: px / 4.
 
-Unlike CoTracker3: a track has one feature a frame, which the iterations change and from which its
-visibility is read at the end; its products with the features around the present position go into
-the token directly; there is no confidence; and points whose query has not come yet are hidden from
-the others.
+It differs from CoTracker3 in this: a track has one feature per frame, which the iterations change,
+and from which its visibility is read at the end; the products of that feature with those around the
+present position go into the token directly; there is no confidence; and points whose query is still
+to come are hidden from the others.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ FLOW_SCALE = 1000.0
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker2Config(CoTrackerSizes):
-    """Sizes of the network. The defaults are the official model's: 45.5 M parameters, as in
+    """Sizes of the network. The defaults are those of the official model: 45.5 M parameters, as in
     `cotracker2v1.pth`."""
 
     window: int = 16
-    """Frames of a window."""
+    """Frames in a window."""
     resolution: tuple[int, int] = (384, 512)
-    """(H, W) px of the frames that the position embedding is made for; beyond it points get that of
+    """(H, W) px of the frames that the position embedding is made for; points outside get that of
     the border."""
     radius: int = 3
     """Windows of correlation are (2 radius + 1)**2 cells."""
     flow_channels: int = 64
-    """Sines and cosines of a point's way in x, and as many for y."""
+    """How many sines and cosines encode a point's displacement in x, and likewise in y."""
     layers: int = 6
 
     @classmethod
@@ -57,8 +57,8 @@ class CoTracker2Config(CoTrackerSizes):
 
     @property
     def token_channels(self) -> int:
-        """Way in x and y with sines, correlation, feature, whether the point is being tracked,
-        visibility."""
+        """Channels of a token: displacement in x and y with its sines and cosines, correlation,
+        feature, whether the point is being tracked, and visibility."""
         return (
             2
             + 2 * self.flow_channels
@@ -72,7 +72,7 @@ COTRACKER2_PRESETS = {"official": CoTracker2Config, "mini": CoTracker2Config.min
 
 
 class FeatureUpdateTransformer(TrackTransformer):
-    """Tokens of all tracks in all frames to corrections of position and feature."""
+    """Turns the tokens of all tracks in all frames into corrections of position and feature."""
 
     def __init__(self, config: CoTracker2Config) -> None:
         super().__init__(config)
@@ -118,7 +118,7 @@ class CoTracker2(WindowNetwork):
     def appearance(
         self, pyramid: list[Tensor], queries: Tensor
     ) -> list[Tensor]:  # [B, N, 3] -> one [B, N, C]
-        """The feature under each query in its frame."""
+        """The feature at each query, in its frame."""
         return [
             sample_windows(pyramid[0], queries[..., :1].long(), queries[..., None, 1:] / STRIDE, 0)[
                 :, :, 0, 0
@@ -137,7 +137,7 @@ class CoTracker2(WindowNetwork):
         frame = start.first_frame + torch.arange(frames, device=xy.device)
         tracked = (frame >= start.query_frame[..., None]).to(xy.dtype)
         if start.first_frame:
-            tracked[..., : frames // 2] = 0  # in the overlap it was the last window's turn
+            tracked[..., : frames // 2] = 0  # in the overlap, the window before has done it
         unseen = start.query_frame >= start.first_frame + frames
         given = torch.stack([tracked, start.logits[..., 0]], -1)
         place = self._position_embedding(xy[:, :, :1]) + self.time_emb
@@ -166,7 +166,7 @@ class CoTracker2(WindowNetwork):
 
     def _correlation(self, pyramid: list[Tensor], feature: Tensor, xy: Tensor) -> Tensor:
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
-        # as a row in memory: products are four times faster
+        # contiguous in memory: products are then four times faster
         feature = (feature[..., None, :] / math.sqrt(self.config.channels)).mT
         products = []
         for level, grid in enumerate(pyramid):
@@ -179,8 +179,8 @@ class CoTracker2(WindowNetwork):
     def _flow_embedding(
         self, xy: Tensor
     ) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2 + 2 * flow_channels]
-        """The way from the window's first frame, then sine and cosine of it by turns, for x and
-        then for y."""
+        """The displacement from the window's first frame, then its sines and cosines, alternating,
+        for x and then for y."""
         channels = self.config.flow_channels
         way = xy - xy[:, :, :1]
         frequency = torch.arange(0, channels, 2, device=xy.device, dtype=xy.dtype) * (

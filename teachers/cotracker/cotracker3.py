@@ -11,14 +11,14 @@ Raster   px of the frames that go in; an integer is a pixel centre. Inside, coor
          cells: px / 4, without a half-pixel shift, and half of that at each coarser level of the
          pyramid.
 
-One pass encodes every frame, builds a pyramid, and cuts a window of features around each query in
-its frame. It then refines `iterations` times: those windows are correlated with windows around the
-current positions, and a transformer that attends over time and between tracks corrects positions,
-visibility, and confidence. `refine` works on any run of frames and from any start, so the online
-model, which goes window by window, calls the same network several times.
+One pass encodes every frame, builds a pyramid, and cuts out a window of features around each query
+in its frame. It then refines `iterations` times: those windows are correlated with windows around
+the current positions, and a transformer that attends over time and between tracks corrects
+positions, visibility, and confidence. `refine` works on any run of frames and from any start, so
+the online model, which goes window by window, calls the same network several times.
 
-Online: each window starts from what the one before said. A query whose frame no window has reached
-looks like nothing (zero features): its tracks there are the query's position plus noise, and later
+Online, each window starts from the answer of the one before. A query whose frame no window has
+reached yet has zero features: its tracks there are the position of the query plus noise, and later
 windows replace them. Positions are handed over without gradient, the logits of visibility and
 confidence with it.
 """
@@ -44,25 +44,26 @@ from teachers.layers.time_embedding import time_embedding
 
 MOTION_FREQUENCIES = 10
 MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
-"""Steps to the next and from the last frame (x, y each), with their sines and cosines."""
+"""Channels of motion: steps to the next and from the last frame (x, y each), with sines and
+cosines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker3Config(CoTrackerSizes):
-    """Sizes of the network. The defaults are the official model's: 25.5 M parameters, as in
+    """Sizes of the network. The defaults are those of the official model: 25.5 M parameters, as in
     `scaled_offline.pth` and `baseline_offline.pth`."""
 
     window: int = 60
-    """Frames that the time embedding is made for; other lengths resize it."""
+    """Frames that the time embedding is made for; it is resized for other lengths."""
     resolution: tuple[int, int] = (384, 512)
-    """(H, W) px of the frames that the network is meant for. It sets the scale of the motion input,
-    whatever size they have."""
+    """(H, W) px of the frames that the network is meant for. This sets the scale of the motion
+    input, whatever the actual size of the frames."""
     radius: int = 3
     """Windows are (2 radius + 1)**2 cells."""
     correlation_hidden: int = 384
     correlation_channels: int = 256
-    """What the (2 radius + 1)**4 products of one level are reduced to, and the layer on the way
-    there."""
+    """Channels that the (2 radius + 1)**4 products of one level are reduced to, and channels of the
+    hidden layer between."""
     layers: int = 3
 
     @classmethod
@@ -87,7 +88,8 @@ PRESETS = {"official": CoTracker3Config, "mini": CoTracker3Config.mini}
 
 
 class VisibilityUpdateTransformer(TrackTransformer):
-    """Tokens of all tracks in all frames to corrections of position, visibility, and confidence."""
+    """Turns the tokens of all tracks in all frames into corrections of position, visibility, and
+    confidence."""
 
     def __init__(self, config: CoTracker3Config) -> None:
         super().__init__(config)
@@ -123,7 +125,7 @@ class CoTracker3Network(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for head in (self.updateformer.flow_head, self.updateformer.vis_conf_head):
-            # an untrained network leaves the points where they are
+            # so that an untrained network leaves the points where they are
             nn.init.normal_(head.weight, std=1e-3)
 
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
@@ -252,8 +254,8 @@ class CoTracker3(CoTracker3Network):
         memory: Memory = DEFAULT_MEMORY,
         looks: list[Tensor] | None = None,  # per level [B, N, W, C]
     ) -> Refinements:
-        """`forward` for frames that are encoded already, and perhaps for queries whose looks are
-        known from elsewhere."""
+        """`forward` for frames that are encoded already, and possibly for queries whose windows of
+        features are known from elsewhere."""
         frames = pyramid[0].shape[1]
         xy = queries[:, :, None, 1:].expand(-1, -1, frames, -1)
         unknown = torch.zeros_like(xy[..., 0])

@@ -1,5 +1,4 @@
-"""Long clips: a tracker made for whole clips goes through a longer one in overlapping windows of
-it.
+"""Long clips: a tracker made for whole clips goes through a longer one in overlapping windows.
 
 Windows       All have the same length and are spread evenly, so that neighbours share at least
               `overlap` frames.
@@ -13,9 +12,9 @@ Hidden        A point that is not seen in the whole overlap is handed over at it
               query; so it can be found again.
 Backwards     The frames before a query are those of the same walk through the reversed clip.
 
-A tracker that makes no mistakes loses nothing by this. One that does starts anew from its own
-mistake at each handing over, at most once in `window - overlap` frames. Memory is that of one
-window, and of the tracks.
+A tracker that makes no mistakes loses nothing by this. One that does starts again from its own
+mistake at each handover, at most once in `window - overlap` frames. Memory holds one window, and
+the tracks.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ class WindowEntry:
     queries: Tensor
     """[n, 3] (t, x, y); t counts from the window's first frame."""
     hidden: Tensor
-    """[n] bool: something covers the point there, so it looks like its row of `looks`."""
+    """[n] bool: something covers the point there, so its appearance is taken from `looks`."""
     looks: list[Tensor]
-    """[number of hidden points, ...] each: what the hidden points looked like when they were seen
-    last."""
+    """[number of hidden points, ...] each: the appearance of the hidden points when they were last
+    seen."""
 
 
 class WindowTracker(Protocol):
     """Tracks points in the `window` frames from `first` on."""
 
     def __call__(self, first: int, entry: WindowEntry) -> tuple[Tensor, list[Tensor]]:
-        """Tracks [n, window, C], of which the first two channels are x and y, and what the points
-        look like, [n, ...] each."""
+        """Tracks [n, window, C], of which the first two channels are x and y, and the appearance of
+        the points, [n, ...] each."""
 
 
 def walk_both_ways(
@@ -119,8 +118,8 @@ def window_starts(frames: int, window: int, overlap: int) -> Tensor:  # [number 
 def _hand_over(
     found: Tensor, sure: Tensor, first: int, next_first: int, entered: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where each point enters the next window, [n, 3] in the clip, and whether it is hidden there,
-    [n].
+    """Where each point enters the next window, [n, 3] (t, x, y) in the clip, and whether it is
+    hidden there, [n].
 
     Args:
         entered: [n] the frame where each point entered this window; it is handed over there or

@@ -27,11 +27,11 @@ from teachers.tracks import VisibleRule
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker3OfflineSettings(CoTrackerSettings):
-    """What can be set, beside `CoTrackerSettings`; `max_frames` is the longest clip that is tracked
-    at once."""
+    """Settings, in addition to `CoTrackerSettings`; `max_frames` is the longest clip that is
+    tracked at once."""
 
     overlap: int | None = None
-    """Frames that neighbouring windows share at least; None is half a window."""
+    """The least number of frames that neighbouring windows share; None is half a window."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,9 +51,10 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     """CoTracker3 over a whole clip at once.
 
     The time embedding is made for 60 frames and is stretched to other numbers, as the official code
-    does. A clip of more than `max_frames` goes in overlapping windows, as `long_clips.py` says; how
-    surely a point is seen is visibility x confidence, 0 where it is not visible by the mode's rule.
-    Each window has support points of its own, in every mode anew for the reversed clip.
+    does. A clip of more than `max_frames` is tracked in overlapping windows (see `long_clips.py`);
+    how surely a point is seen is visibility x confidence, 0 where it is not visible by the mode's
+    rule. Each window has support points of its own, which in every mode are made anew for the
+    reversed clip.
     """
 
     architecture = "CoTracker3 offline"
@@ -123,7 +124,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     def _together(
         self, pyramid: list[Tensor], group: Group, looks: list[Tensor]
     ) -> Tensor:  # -> [n, T, 4]
-        """Tracks of a group's own points, which look like `looks`, per level [1, n, W, C]."""
+        """Tracks of a group's own points, whose appearance is `looks`, per level [1, n, W, C]."""
         support = self.model.query_windows(pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
         return self.model.track(

@@ -1,9 +1,9 @@
-"""Teachers whose network goes window by window: over a clip, or over a stream of frames that need
+"""Online CoTrackers as teachers: window by window over a clip, or over a stream of frames that need
 not end.
 
-Both hold the features of one window, whatever they have seen. `track` holds those of the whole clip
-if it has at most `max_frames` frames, because a second pass uses them again; no track depends on
-that.
+Memory holds the features of one window, however many frames have been seen. `track` holds those of
+the whole clip if it has at most `max_frames` frames, because a second pass uses them again; no
+track depends on that.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class WindowTeacher(CoTrackerTeacher):
 
 
 class WindowStream(Stream):
-    """Frames are final half a window to a whole one behind the newest."""
+    """A stream whose frames are final once they are half a window to a whole one behind the
+    newest."""
 
     def __init__(self, teacher: WindowTeacher, queries: np.ndarray) -> None:
         super().__init__(queries, teacher)
@@ -91,9 +92,9 @@ class WindowStream(Stream):
         self._window: int = teacher.model.config.window
         self._chain: WindowChain | None = None
         self._pyramid: list[Tensor] = []
-        """Features of the frames that no complete window has left behind."""
+        """Features of the frames that a window still needs."""
         self._answer: Tensor | None = None
-        """[N, S / 2, 4]: what the last window said about the frames that the next one will say
+        """[N, S / 2, 4]: the last window's answer for the frames that the next one will answer
         again."""
 
     def _advance(self, frames: np.ndarray) -> Tracks:
@@ -123,7 +124,7 @@ class WindowStream(Stream):
         self._pyramid = [torch.cat(grids, 1) for grids in zip(old, new, strict=True)]
 
     def _next_window(self) -> Tensor:  # [N, S / 2, 4]
-        """Tracks of the frames that the next window does not touch."""
+        """Tracks of the frames that the next window does not change."""
         half = self._window // 2
         tracks = self._track()
         self._pyramid = [grid[:, half:] for grid in self._pyramid]
@@ -148,10 +149,10 @@ class WindowStream(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class CoTracker2Settings(CoTrackerSettings):
-    """What can be set for CoTracker 2.1, beside `CoTrackerSettings`."""
+    """Settings of CoTracker 2.1, in addition to `CoTrackerSettings`."""
 
     predictor: Literal["offline", "online"] = "offline"
-    """Which form of mode "predictor"."""
+    """Which form of mode "predictor" is used."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Refinements:
-    """The tracks of one run of frames after each of I iterations; the last is the answer, all of
-    them enter the loss."""
+    """The tracks of one run of frames after each of I iterations; the last is the answer, and all
+    of them enter the loss."""
 
     xy: Tensor
     """[I, B, N, T, 2] px of the frames."""
@@ -22,7 +22,7 @@ class Refinements:
     confidence_logit: Tensor
     """As `visibility_logit`; NaN where the model has no confidence."""
     first_frame: int = 0
-    """Where in the clip these T frames begin."""
+    """The frame of the clip in which these T frames begin."""
 
     @property
     def visibility(self) -> Tensor:

@@ -1,7 +1,7 @@
 """Support points: queries that nobody asked for, which let a tracker that attends between tracks
 see how the scene moves.
 
-A CoTracker takes them beside the real queries and their tracks are thrown away. All are (t, x, y)
+A CoTracker tracks them beside the real queries, and their tracks are thrown away. All are (t, x, y)
 in px of the raster on which the network runs.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 MARGIN = 1 / 64
-"""Share of the grid's width that stays free on each of its four sides."""
+"""The margin on each of the four sides of a grid, as a share of its width."""
 
 
 def grid_points(
@@ -19,8 +19,8 @@ def grid_points(
     size: tuple[float, float],  # height, width in px
     centre: tuple[float, float],  # x, y
 ) -> Tensor:  # [side**2, 3]
-    """`side` x `side` points at frame 0, rows from the top, x fastest, over a rectangle around
-    `centre`; a single one at `centre`."""
+    """`side` x `side` points in frame 0, row by row from the top, over a rectangle around `centre`;
+    with a `side` of 1, one point at `centre`."""
     (height, width), (x, y) = size, centre
     margin = width * MARGIN
     if side == 1:
@@ -39,7 +39,7 @@ def frame_grid(side: int, height: int, width: int) -> Tensor:  # [side**2, 3]
 def random_points(
     count: int, frames: int, height: int, width: int, seed: int
 ) -> Tensor:  # [count, 3]
-    """Points uniform over space and time; equal seeds give equal points."""
+    """Points drawn uniformly over space and time; equal seeds give equal points."""
     share = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
     points = share * torch.tensor([frames, width - 1, height - 1])
     points[:, 0].floor_()

@@ -1,7 +1,7 @@
 """The CoTrackers as teachers: modes, rasters, support points, and the pass over the reversed clip.
 
-What a network does with the points of one pass is its own; how the passes are made, and what
-becomes of them, is the same for all.
+What a network does with the points of one pass is its own business; how passes are made, and what
+becomes of their answers, is the same for all.
 
     frames --to raster--> features --> pass with the queries and their support
         --> [pass over the reversed clip] --> px of the clip
@@ -43,28 +43,28 @@ frame 0."""
 
 @dataclass(frozen=True, kw_only=True)
 class CoTrackerModeSettings:
-    """How a mode calls the network."""
+    """How the network is called in a mode."""
 
     iterations: int
     resolution: tuple[int, int] | None
     """(H, W) px that frames are resized to, multiples of 4; None keeps the clip's own size (sides
-    that are no multiple of 4 are padded by their last row and column, and so are clips too small
-    for the network)."""
+    that are not multiples of 4 are padded by repeating the last row and column, and so are frames
+    that are too small for the network)."""
     support_grid: int
-    """Support points a side, in a grid over frame 0."""
+    """Support points per side, in a grid over frame 0."""
     support_points: int = 0
-    """Support points drawn over space and time."""
+    """Support points drawn at random over space and time."""
     backward: bool = False
     """Take the frames before a query from a pass over the reversed clip, and the query's own frame
     from the query."""
     support_moves: bool = False
-    """In the reversed clip lay the support anew, over its own frame 0. The published predictors
-    leave it where it was, in what is then the last frame; a model that goes window by window would
-    meet it there when it is of no more use."""
+    """Whether the reversed clip gets a support grid of its own, over its own frame 0. The published
+    predictors leave the grid where it was, in what is then the last frame; a model that goes window
+    by window would meet it there only when it is of no more use."""
     single: bool = False
     """Track each query alone, with its own local support grid."""
     local_grid: int = 8
-    """Points a side of that local grid."""
+    """Points per side of that local grid."""
 
     def __post_init__(self) -> None:
         require_whole(1, iterations=self.iterations)
@@ -87,14 +87,14 @@ class CoTrackerModeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CoTrackerSettings:
-    """What can be set; None keeps what the mode does."""
+    """Settings of these teachers; None keeps what the mode does."""
 
     iterations: int | None = None
     support_grid: int | None = None
     support_points: int | None = None
     local_grid: int | None = None
     resolution: tuple[int, int] | None = None
-    """These five: see `CoTrackerModeSettings`."""
+    """See `CoTrackerModeSettings` for these five."""
     single: bool = False
     """In mode "benchmark", track each query alone."""
     max_frames: int = MAX_FRAMES
@@ -109,7 +109,8 @@ class CoTrackerSettings:
 
 @dataclass(frozen=True)
 class Group:
-    """Points that see each other; all are (t, x, y) in px of the raster."""
+    """Points that are tracked together, so that they see each other; all are (t, x, y) in px of the
+    raster."""
 
     own: Tensor
     """[n, 3] queries"""
@@ -122,7 +123,8 @@ class Group:
 
 
 class CoTrackerTeacher(NetworkTeacher):
-    """A subclass says which network, how each mode calls it, and when a point counts as visible."""
+    """A CoTracker. A subclass defines which network it is, how it is called in each mode, and when
+    a point counts as visible."""
 
     tracks_jointly = True
     knows_hidden_points = True
@@ -140,8 +142,8 @@ class CoTrackerTeacher(NetworkTeacher):
 
     @abc.abstractmethod
     def _mode_settings(self, mode: Mode, resolution: tuple[int, int]) -> CoTrackerModeSettings:
-        """What the publication's code does in each mode; `resolution` is the one that the network
-        is meant for."""
+        """What the published code does in each mode; `resolution` is the one that the network is
+        made for."""
 
     @abc.abstractmethod
     def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:  # -> [N, T, 4]
@@ -151,7 +153,7 @@ class CoTrackerTeacher(NetworkTeacher):
         with torch.inference_mode():
             features = ClipFeatures(self._encode, frames)
             if len(frames) <= self.max_frames:
-                # held from now on, so a pass back need not encode them again
+                # held from now on, so that a backward pass need not encode them again
                 features.window(0, len(frames))
             scale = self._scale(features.size)
             before = bool((queries[:, 0] > 0).any())
@@ -165,8 +167,8 @@ class CoTrackerTeacher(NetworkTeacher):
     def _clip(
         self, features: ClipFeatures, own: Tensor, seed: int, before: bool | None = None
     ) -> Tensor:  # [N, 3] -> [N, T, 4]
-        """Tracks over all frames; if the mode says so, those before a query from the reversed
-        clip. `before`: whether there are such frames, where that is known."""
+        """Tracks over all frames; if the mode says so, the frames before a query come from the
+        reversed clip. `before` says whether there are such frames, where that is known."""
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
@@ -195,7 +197,7 @@ class CoTrackerTeacher(NetworkTeacher):
         ]
 
     def _reversed(self, group: Group, frames: int) -> Group:
-        """A group in the reversed clip."""
+        """The same group for the reversed clip."""
         return Group(
             reversed_queries(group.own, frames),
             group.support

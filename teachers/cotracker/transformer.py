@@ -5,8 +5,8 @@ Tracks see each other only through a few learnt virtual tracks, so the cost grow
 squared (CoTracker, arXiv 2307.07635, section 3). Attribute names are the keys of the official
 checkpoints, "virual" included. The blocks are the pre-norm transformer blocks of the CoTrackers.
 
-Attention is never split over tokens to save memory: every token of the set that is passed in sees
-every other.
+Attention is never split over tokens to save memory: every token that is passed in sees every other
+one.
 
 Speed: an MLP takes tokens in blocks, because its hidden layer, four times as wide, then stays in
 the cache of a CPU."""
@@ -29,11 +29,11 @@ from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes
 NORM_EPS = 1e-6
 
 TOKENS_PER_BLOCK = 1024
-"""That a CPU takes through an MLP together; measured."""
+"""Tokens that go through an MLP together on a CPU; measured."""
 
 
 class Mlp(nn.Module):
-    """Two linear layers around a GELU, exact ("none") or approximated by "tanh"."""
+    """Two linear layers with a GELU between them, exact ("none") or approximated by "tanh"."""
 
     def __init__(
         self, inputs: int, hidden: int, outputs: int, approximate: Literal["none", "tanh"]
@@ -55,7 +55,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """Tokens of a set look at each other."""
+    """A block in which the tokens of a set attend to each other."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class SelfAttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    """Tokens of a set look at those of another set, the context."""
+    """A block in which the tokens of a set attend to those of another set, the context."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class CoTrackerSizes(PyramidSizes, AttentionSizes, abc.ABC):
     """Channels of a token of the transformer."""
     layers: int
     virtual_tracks: int = 64
-    """Learnt tokens through which the tracks exchange what they know."""
+    """Learnt tokens through which the tracks exchange information."""
 
     @property
     @abc.abstractmethod
     def token_channels(self) -> int:
-        """Numbers of which a token is made."""
+        """How many numbers make a token."""
 
 
 MINI_SIZES: Mapping[str, Any] = {
@@ -114,11 +114,11 @@ MINI_SIZES: Mapping[str, Any] = {
     "mlp_ratio": 2,
     "virtual_tracks": 16,
 }
-"""Of both small networks."""
+"""Sizes of both small networks."""
 
 
 class TrackTransformer(nn.Module):
-    """`attend` mixes the tokens; a network adds the heads that read them."""
+    """The transformer: `attend` mixes the tokens; a network adds the heads that read them."""
 
     def __init__(self, sizes: CoTrackerSizes) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class TrackTransformer(nn.Module):
         virtual = self.virual_tracks.expand(batch, -1, frames, -1)
         x = torch.cat([self.input_transform(tokens), virtual], 1)  # [B, N + V, T, width]
         from_points = to_points = None
-        # a GPU masks without asking whether there is anything to mask, as asking waits
+        # a GPU masks without asking whether there is anything to mask, because asking would wait
         if unseen is not None and (unseen.is_cuda or unseen.any()):
             refused = (
                 x.new_zeros(batch, points)

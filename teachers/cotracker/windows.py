@@ -1,9 +1,9 @@
 """Windows: a network made for a few frames follows points through a clip of any length.
 
-Windows of S frames overlap by half. A later window starts from what the one before said about the
-overlap, and its answer replaces that one there. A clip that ends inside a window is continued by
-its last frame, and the answer is cut; so every length works, one frame included. What is kept
-between windows does not grow with the clip (CoTracker, arXiv 2307.07635, section 3).
+Windows of S frames overlap by half. A window starts from the answer of the one before in the
+overlap, and replaces it there. A clip that ends inside a window is continued by repeating its last
+frame, and the answer is cut, so that every length works, one frame included. What is kept between
+windows does not grow with the clip (CoTracker, arXiv 2307.07635, section 3).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from teachers.layers.memory import DEFAULT_MEMORY, Memory
 
 @dataclass(frozen=True)
 class WindowStart:
-    """What is known when a window begins."""
+    """What is known about the points when a window begins."""
 
     first_frame: int
     query_frame: Tensor
-    """[B, N] integer, in the clip."""
+    """[B, N] integer: the frame of each query, in the clip."""
     appearance: list[Tensor]
-    """[B, N, ...] each: what the queries look like; zero where a query's frame has not come."""
+    """[B, N, ...] each: the appearance of the queries; zero where the frame of a query has not come
+    yet."""
     xy: Tensor
     """[B, N, S, 2] px"""
     logits: Tensor
@@ -49,7 +50,8 @@ class WindowNetwork(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
-        """What each query looks like in its frame: per level, or once, [B, N, ...]."""
+        """The appearance of each query in its frame, [B, N, ...]: one for each level, or one in
+        all."""
 
     @abc.abstractmethod
     def refine_window(
@@ -64,8 +66,8 @@ class WindowNetwork(nn.Module, abc.ABC):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and where they do the later one counts.
-        Sizes as for `encode`."""
+        """Tracks in every window; windows overlap by half, and in the overlap the later one counts.
+        Sizes are as for `encode`."""
         chain = WindowChain(self, queries, iterations, memory)
         return [
             chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
@@ -100,7 +102,7 @@ class WindowChain:
         return answer
 
     def _look_at_queries(self, pyramid: list[Tensor]) -> None:
-        """Keep what the queries of these frames look like. (In the overlap they look as they did
+        """Store the appearance of the queries in these frames. (In the overlap, it is what it was
         before.)"""
         frame = self.query_frame - self.first_frame
         here = (frame >= 0) & (frame < self.window)
@@ -112,8 +114,8 @@ class WindowChain:
         self.appearance = [_where(here, new, old) for new, old in zip(seen, before, strict=True)]
 
     def _start(self) -> tuple[Tensor, Tensor]:
-        """Positions [B, N, S, 2] and logits [B, N, S, 2] to refine: the query's, or those that the
-        last window hands over."""
+        """Positions [B, N, S, 2] and logits [B, N, S, 2] to start from: those of the query, or
+        those that the last window hands over."""
         xy = self.query_xy[:, :, None].expand(-1, -1, self.window, -1)
         logits = torch.zeros_like(xy)
         logits[..., 0] = self.network.first_visibility
@@ -126,8 +128,8 @@ class WindowChain:
         )
 
     def _handed_over(self, values: Tensor) -> Tensor:  # [B, N, S, ...] -> [B, N, S, ...]
-        """Values of the last window in the frames that this one shares with it, the last of them
-        for all further frames."""
+        """The values of the last window in the frames that this one shares with it; all further
+        frames get the last of them."""
         half = self.window // 2
         return torch.cat([values[:, :, half:], values[:, :, -1:].expand(-1, -1, half, -1)], 2)
 
@@ -139,7 +141,7 @@ def windows(pyramid: list[Tensor], window: int) -> Iterator[list[Tensor]]:
 
 
 def first_frames(frames: int, window: int) -> range:
-    """Where the windows of a clip begin."""
+    """The first frames of the windows of a clip."""
     half = window // 2
     return range(0, max(1, frames - half), half)
 

@@ -1,9 +1,9 @@
 """Clip features: the feature maps of a clip of any length, some frames at a time.
 
-For networks that go through a clip window by window. Frames are encoded when a window first needs
-them, and forgotten once a window has passed them, so a pass forward encodes every frame once and
-holds no more than a window, however long the clip is. A window of the whole clip holds all of it
-for good.
+This is for networks that go through a clip window by window. Frames are encoded when a window first
+needs them, and dropped once the windows have passed them, so a forward pass encodes every frame
+once and holds no more than one window, however long the clip is. A window as long as the clip keeps
+all of it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class ClipFeatures:
         self._encode, self._frames = encode, frames
         self._first = 0
         self._maps: list[Tensor] = []
-        """Of the frames from `_first` on."""
+        """Maps of the frames from `_first` on."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height, width of the frames in px."""
+        """Height and width of the frames in px."""
         return self._frames.shape[1], self._frames.shape[2]
 
     def window(self, first: int, frames: int) -> list[Tensor]:  # per level [1, frames, h, w, C]
@@ -52,7 +52,8 @@ class ClipFeatures:
         return [grid[:, first - self._first : last - self._first] for grid in self._maps]
 
     def reversed(self) -> ClipFeatures:
-        """Of the reversed clip; nothing is encoded again if this holds the whole clip."""
+        """The features of the reversed clip; nothing is encoded again if this holds the whole
+        clip."""
         back = ClipFeatures(self._encode, self._frames[::-1])
         if self._held == len(self):
             back._maps = [grid.flip(1) for grid in self._maps]

@@ -10,10 +10,10 @@ One feature  `correlate`: a point has one feature in each frame (TAPIR, arXiv 23
              raster: the centre of the first cell is (0.5, 0.5); rows from the top, x fastest.
 
 Speed: for templates, the whole cells around a point are gathered once for all of them, and products
-are blended, not features. A template must be a row in memory, and its transpose a view: one
+are blended, not features. A template must be contiguous in memory, and its transpose a view: one
 template is then multiplied five times faster. For one feature, there are two ways. The product with
-EVERY cell of a frame is a single matrix product for all points, which is cheaper on a small grid
-than gathering the features of 64 cells around each point. On a large grid gathering is cheaper,
+EVERY cell of a frame is a single matrix product for all points, which on a small grid is cheaper
+than gathering the features of 64 cells around each point. On a large grid, gathering is cheaper,
 because its cost does not grow with the grid.
 """
 
@@ -47,8 +47,8 @@ def correlate_templates(
 
 
 SMALL = 48 * 48
-"""Cells of the largest grid on which `correlate_maps` is the faster way; measured, for 128 and for
-256 channels."""
+"""Number of cells of the largest grid on which `correlate_maps` is faster; measured, for 128 and
+for 256 channels."""
 
 
 def correlate(
@@ -57,7 +57,7 @@ def correlate(
     xy: Tensor,  # [B, N, T, 2] cells
     radius: int,
 ) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
-    """The faster of the two ways."""
+    """The products with one feature, by the faster of the two ways."""
     small = grid.shape[2] * grid.shape[3] <= SMALL
     return (
         correlate_maps(grid, features, xy, radius)
@@ -72,8 +72,8 @@ def correlate_maps(
     """Multiply with every cell, then sample the products.
 
     Args:
-        x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; right on
-            square grids alone.
+        x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; this is
+        right only on square grids.
     """
     batch, frames, height, width, _ = grid.shape
     maps = features.transpose(1, 2) @ grid.flatten(2, 3).mT  # [B, T, N, h * w]

@@ -6,7 +6,7 @@ the features it needs, where two cells that look nearly alike would otherwise ch
 off by default; on a CPU without bf16 instructions it is slower than float32.
 
 On a GPU, products of float32 matrices and convolutions may round their factors to TF32, which is
-many times faster: `multiplying` says whether, for as long as a network computes."""
+many times faster: `multiplying` decides whether they do while a network computes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolved(precision: Precision, device: torch.device, has_bf16_parts: bool) -> Precision:
-    """What "auto" is on that device, and "bf16" of a network that has no part for it.
+    """The precision that "auto" stands for on that device, as does "bf16" for a network that has no
+    part for it.
 
     Raises:
-        ConfigError: no such precision, or tf32 on a CPU.
+        ConfigError: there is no such precision, or it is tf32 on a CPU.
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"precision = {precision!r}: there are {', '.join(get_args(Precision))}.")
@@ -61,8 +62,9 @@ def resolved(precision: Precision, device: torch.device, has_bf16_parts: bool) -
 
 @contextlib.contextmanager
 def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Inside, float32 factors are rounded to TF32 on a GPU unless `precision` is "float32". Of the
-    whole process, as torch has it; as before afterwards."""
+    """A context in which float32 factors are rounded to TF32 on a GPU unless `precision` is
+    "float32". In torch, this is a setting of the whole process; afterwards it is what it was
+    before."""
     if device.type != "cuda":
         yield
         return
@@ -78,8 +80,8 @@ def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str, Any, Any]]:
-    """Where torch keeps how products and convolutions round: object, attribute, its value for
-    float32, and for TF32. torch 2.9 gave them other names."""
+    """Where torch stores how products and convolutions round: object, attribute, its value for
+    float32, and its value for TF32. torch 2.9 renamed them."""
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
     if hasattr(matmul, "fp32_precision"):
@@ -102,12 +104,12 @@ def describe(device: torch.device) -> str:
 
 
 def cudnn_version() -> int:
-    """As cuDNN 9 counts: 90501 is 9.5.1; 0 where there is none."""
+    """A version number of cuDNN, written as cuDNN 9 does: 90501 is 9.5.1; 0 where there is none."""
     return torch.backends.cudnn.version() or 0
 
 
 def _driver() -> str:
-    """Version of NVIDIA's kernel module, where the system tells it."""
+    """The version of NVIDIA's kernel module, if the system tells it."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -117,10 +119,10 @@ def _driver() -> str:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on the device; to a GPU it is copied from pinned memory, and nobody waits for it."""
+    """`tensor` on the device; to a GPU, it is copied from pinned memory, without waiting."""
     if device.type != "cuda":
         return tensor.to(device)
-    # where no memory can be pinned, the copy alone is slower
+    # where no memory can be pinned, only the copy is slower
     with contextlib.suppress(RuntimeError, AssertionError):
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -138,8 +140,7 @@ def constant(like: Tensor, *values: float) -> Tensor:  # [len(values)]
 
 
 def compute_in_bf16(network: nn.Module) -> None:
-    """From now on the network's `BF16_PARTS` multiply in bf16; what they take and give stays
-    float32."""
+    """Make the network's `BF16_PARTS` multiply in bf16; their inputs and outputs stay float32."""
     names: tuple[str, ...] = network.BF16_PARTS  # type: ignore[assignment]
     for name in names:
         part = network.get_submodule(name)

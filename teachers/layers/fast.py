@@ -1,4 +1,4 @@
-"""Layers that torch computes slowly on a CPU, computed faster.
+"""Fast layers: faster forms of layers that torch computes slowly on a CPU.
 
 Winograd convolution: a square of 2 x 2 outputs of a 3 x 3 convolution depends on 4 x 4 inputs.
 Computed directly that takes 36 products; 16 products of sums of inputs with sums of taps give the
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 
 def winograd_taps(weight: Tensor) -> Tensor:  # [O, I, 3, 3] of a convolution -> [16, I, O]
-    """The sums of taps that `winograd_convolution` multiplies with."""
+    """The sums of taps that `winograd_convolution` multiplies by."""
     rule = weight.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     both = torch.einsum("ar,bc->barc", rule, rule).reshape(16, 9)  # columns first
     outputs, inputs = weight.shape[:2]
@@ -39,7 +39,7 @@ def winograd_taps(weight: Tensor) -> Tensor:  # [O, I, 3, 3] of a convolution ->
 def winograd_convolution(
     x: Tensor, taps: Tensor
 ) -> Tensor:  # [F, h, w, I], [16, I, O] -> [F, h, w, O]
-    """What the convolution with one cell of zeros around gives, without its bias."""
+    """The convolution with one cell of zeros around the map, without its bias."""
     height, width = x.shape[1:3]
     x = F.pad(x, (0, 0, 1, 1 + width % 2, 1, 1 + height % 2))  # to whole squares of outputs
     sums = _sums(_sums(x, 1), 3)  # [columns 4, rows 4, F, h / 2, w / 2, I]
@@ -54,7 +54,7 @@ def winograd_convolution(
 
 
 def _sums(x: Tensor, axis: int) -> Tensor:  # -> [4, ...], half as long along the axis, less one
-    """Of the four inputs of each pair of outputs."""
+    """The sums of the four inputs of each pair of outputs."""
     even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
     pairs = even.shape[axis] - 1
     a, b, c, d = (
@@ -72,14 +72,14 @@ def _sums(x: Tensor, axis: int) -> Tensor:  # -> [4, ...], half as long along th
 
 
 def _outputs(products: Tensor, even: Tensor, odd: Tensor) -> None:  # [4, ...], [...], [...]
-    """Fill a pair of outputs from four products."""
+    """Write pairs of outputs from their four products."""
     first, both, difference, last = products
     torch.add(first, both, out=even).add_(difference)
     torch.sub(both, difference, out=odd).sub_(last)
 
 
 def bias_of(layer: nn.Conv1d | nn.Conv2d) -> Tensor:
-    """The bias of a layer that was made with one."""
+    """The bias of a layer that has one."""
     return cast(Tensor, layer.bias)
 
 
@@ -97,15 +97,15 @@ def fast_convolution(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Te
 
 
 class TimeConvolution(nn.Module):
-    """Convolution over three frames. `kernel` does once what does not change while the weights
-    don't."""
+    """Convolution over three frames. `kernel` computes once what stays the same as long as the
+    weights do."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, 3)
 
     def kernel(self) -> Tensor:  # [4, inputs, outputs]
-        """The sums of taps that `forward` multiplies with."""
+        """The sums of taps that `forward` multiplies by."""
         before, here, after = self.conv.weight.unbind(2)
         outer, inner = (before + after) / 2, here / 2
         return torch.stack([before, outer + inner, outer - inner, after]).mT
@@ -124,7 +124,7 @@ class TimeConvolution(nn.Module):
 
 
 def norm_over_time(x: Tensor) -> Tensor:  # [P, S, C]
-    """Every channel of every point to mean 0 and variance 1."""
+    """Normalise every channel of every point to mean 0 and variance 1."""
     x = x - x.mean(1, keepdim=True)
     return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()
 

@@ -1,5 +1,5 @@
-"""Sizes that TAPIR and LocoTrack have in common: both match a query with every cell of every frame,
-take a soft argmax, and refine around it."""
+"""Matching sizes: those that TAPIR and LocoTrack have in common. Both match a query with every cell
+of every frame, take a soft argmax, and refine around it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class MatchingSizes:
     raster: int = 256
     """Side in px of the square raster in which positions are kept and points are matched."""
     groups: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the encoder's groups."""
+    """Channels of the encoder's groups of blocks."""
     blocks_per_group: int = 2
     softmax_temperature: float = 20.0
     argmax_radius: float = 5.0
-    """Cells nearer than this to the best one take part in the soft argmax."""
+    """The soft argmax is taken over the cells nearer than this to the best one."""
     radius: int = 3
-    """Correlations are taken in windows of (2 radius + 1)**2 cells."""
+    """Correlations are computed in windows of (2 radius + 1)**2 cells."""
     iterations: int = 4
     """Refinements at each resolution."""
 
 
 MINI_MATCHING: dict[str, Any] = {"groups": (16, 32, 48, 64), "blocks_per_group": 1, "iterations": 3}
-"""Of both small networks."""
+"""Sizes of both small networks."""

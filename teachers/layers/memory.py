@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 class Memory:
     """How much is computed at once. It changes memory and speed, never the result.
 
-    0 is what is fast: on a CPU blocks that stay in its cache (2 frames, 512 points), on a GPU
-    blocks that fill it (16, 16384).
+    0 takes what is fast: on a CPU, blocks that stay in its cache (2 frames, 512 points); on a GPU,
+    blocks that keep it busy (16 frames, 16384 points).
     """
 
     frames_per_block: int = 0
@@ -24,8 +24,8 @@ class Memory:
     """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the
     official CoTracker3."""
     recompute: bool = True
-    """In training, encode and correlate again on the way back, instead of keeping the encoder's
-    maps of all frames, and those 60 KiB for every point, level, and iteration."""
+    """In training, encode and correlate again in the backward pass, instead of keeping the
+    encoder's maps of all frames, and those 60 KiB for every point, level, and iteration."""
 
     def frames(self, device: torch.device) -> int:
         """Frames to encode together on that device."""
@@ -38,15 +38,15 @@ class Memory:
     def in_blocks(
         self, compute: Callable[..., Tensor], *per_query: Tensor, points_per_query: int
     ) -> Tensor:
-        """`compute(*per_query)` for tensors [B, N, ...] whose queries do not need each other, a
-        block of queries at a time."""
+        """`compute(*per_query)` for tensors [B, N, ...] whose queries are independent of each
+        other, one block of queries at a time."""
         queries = max(1, self.points(per_query[0].device) // points_per_query)
         blocks = zip(*(tensor.split(queries, 1) for tensor in per_query), strict=True)
         return torch.cat([self.run(compute, *block) for block in blocks], 1)
 
     def run(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`compute(*inputs)`, which must draw nothing at random; in training kept, or computed
-        again, as `recompute` says."""
+        """`compute(*inputs)`, which must not draw anything at random; in training, its activations
+        are kept or computed again, as `recompute` says."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
         return compute(*inputs)

@@ -1,5 +1,5 @@
-"""Overlapping windows: a network that sees a whole clip at once, over a clip that is too long for
-it."""
+"""Overlapping windows: run a network that sees a whole clip at once over a clip that is too long
+for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 
 def overlapping(frames: int, window: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """Windows over a long clip, and which of its frames each window answers for (counted in the
+    """Windows over a long clip, and the frames for which each window answers (counted within the
     window).
 
-    A window does not answer for frames that see less than `reach` frames on a side where the clip
-    goes on, nor, if that is more, for the quarter of it on that side. So the answer is that of the
-    whole clip if `window` is at least four times `reach`.
+    Where the clip goes on beyond a window, the window does not answer for the frames within `reach`
+    of that end, nor, if that is more, for the quarter of it at that end. So the answer is that of
+    the whole clip if `window` is at least four times `reach`.
     """
     margin = min(reach, window // 4)
     first = 0

@@ -32,12 +32,12 @@ class PyramidSizes:
 
 
 MINI_PYRAMID: dict[str, Any] = {"stages": (16, 24, 32, 32), "channels": 32}
-"""Of every small network with such a pyramid."""
+"""Sizes of every small network with such a pyramid."""
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut; a stride above 1 puts a 1 x 1 convolution into the
-    shortcut."""
+    """Two 3 x 3 convolutions with a shortcut around them; if the stride is above 1, the shortcut
+    has a 1 x 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ class ResidualEncoder(nn.Module):
 
 
 def least_side(stride: int, levels: int) -> int:
-    """Px a side of the smallest frame: its coarsest level has a cell, and the encoder's last stage
-    (4 strides) two to normalise over."""
+    """Side in px of the smallest frame: its coarsest level has one cell, and the encoder's last
+    stage (4 strides) has two to normalise over."""
     return max(8 * stride, stride * 2 ** (levels - 1))
 
 
@@ -108,13 +108,13 @@ def encode_pyramid(
     unit_length: bool,
     whole_cells: bool = True,
 ) -> list[Tensor]:  # per level [B, T, h, w, C]
-    """Encode frames, a block at a time; with `unit_length` the finest features have length 1,
-    coarser ones are their averages. Without `whole_cells` any size goes; the encoder then squeezes
-    its maps into the cells that are whole, as the official PIPs do.
+    """Encode frames, one block at a time; with `unit_length`, the finest features have length 1,
+    and coarser ones are their averages. Without `whole_cells`, frames may have any size; the
+    encoder then squeezes its maps into the cells that are whole, as the official PIPs do.
 
     Raises:
-        ConfigError: H or W is too small for the pyramid, or no multiple of the encoder's stride
-            though `whole_cells` asks for it.
+        ConfigError: H or W is too small for the pyramid, or, although `whole_cells` asks for it,
+        not a multiple of the encoder's stride.
     """
     batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
     least = least_side(stride, levels)

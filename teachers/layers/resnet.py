@@ -1,9 +1,10 @@
-"""Pre-activation ResNet of TAPIR and LocoTrack: one frame to feature maps at strides 2, 4, and 8.
+"""ResNet: the pre-activation ResNet of TAPIR and LocoTrack, from a frame to feature maps at strides
+2, 4, and 8.
 
-Groups of residual blocks; norms and rectifiers come before the convolutions (TAPIR, section 3.1 and
-appendix). Norms take their statistics from one frame, so frames can be encoded in blocks of any
-size. Convolutions with a stride are padded as "SAME" does for even sizes: more to the right and
-below.
+It consists of groups of residual blocks, with norms and rectifiers before the convolutions (TAPIR,
+section 3.1 and appendix). Norms take their statistics from one frame, so frames can be encoded in
+blocks of any size. Convolutions with a stride are padded as "SAME" does for even sizes: more at the
+right and at the bottom.
 
 Speed: everything runs channels-last.
 """
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDES = (1, 2, 2, 1)
-"""Of the groups; the first convolution has stride 2 before them."""
+"""Strides of the groups; the first convolution, before them, has stride 2."""
 
 
 def same_padding(x: Tensor, convolution: nn.Conv2d) -> Tensor:
@@ -28,11 +29,11 @@ def same_padding(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 class InstanceNorm(nn.Module):
-    """Every channel of every frame to mean 0 and variance 1, then scaled and shifted.
+    """Normalise every channel of every frame to mean 0 and variance 1, then scale and shift it.
 
-    The same as `F.instance_norm`, and several times faster on channels-last maps. Torch's group
-    norm is faster still, but it takes the variance as E[x**2] - E[x]**2, and loses ten times as
-    much to float32 rounding.
+    This is the same as `F.instance_norm`, but several times faster on channels-last maps. Torch's
+    group norm is faster still, but it computes the variance as E[x**2] - E[x]**2, which loses ten
+    times as much to float32 rounding.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -57,8 +58,8 @@ class InstanceNorm(nn.Module):
 
 
 class _TrainedNorm(torch.autograd.Function):
-    """Norm and rectifier for training, with slopes by hand: half the time of autograd's, which goes
-    over maps that fill the memory a dozen times."""
+    """Norm and rectifier for training, with gradients written by hand: this takes half the time of
+    autograd, which goes over large maps a dozen times."""
 
     @staticmethod
     def forward(
@@ -96,7 +97,7 @@ def _along(x: Tensor, y: Tensor) -> Tensor:  # [F, P, C] each -> [F, 1, C]
 
 
 class PreActivationBlock(nn.Module):
-    """norm, ReLU, 3 x 3 convolution, twice; the projection of a group's first block sees the
+    """Twice: norm, ReLU, 3 x 3 convolution. The projection of a group's first block sees the
     normalised, rectified input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, projection: bool) -> None:
@@ -136,9 +137,9 @@ class BlockGroup(nn.Module):
 
 
 class PreActivationResNet(nn.Module):
-    """Frames to maps of the first group (stride 2), the second (4), and the fourth (8).
+    """From frames to the maps of the first group (stride 2), the second (4), and the fourth (8).
 
-    With `finest_channels` it holds the layers of `finest` as well: no published network has them.
+    With `finest_channels`, it also has the layers of `finest`, which no published network has.
     """
 
     def __init__(

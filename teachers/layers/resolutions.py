@@ -18,7 +18,7 @@ def growing_resolutions(
     Args:
         size: (H, W) of the video.
         stride: of the coarsest grid; every side is a multiple of it, rounded down.
-        least: the shortest side there is; None is `stride`.
+        least: the shortest side that is allowed; None is `stride`.
     """
     largest = max(size) / raster
     if largest <= 1:
@@ -33,7 +33,7 @@ def growing_resolutions(
 
 
 def require_multiples(resolution: Size, stride: int, least: int) -> None:
-    """A ConfigError, unless both sides are multiples of `stride`, and at least `least` px."""
+    """Raise a ConfigError unless both sides are multiples of `stride`, and at least `least` px."""
     if any(side % stride or side < least for side in resolution):
         raise ConfigError(
             f"resolution = {resolution}: both sides must be multiples of {stride}, at least "

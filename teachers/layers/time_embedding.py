@@ -1,4 +1,4 @@
-"""Time embedding: what a network that attends over frames knows of their order."""
+"""Time embedding: what tells a network that attends over frames in which order they are."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """Winograd convolution with larger squares: 3 x 3 taps with a quarter of the products.
 
-A square of 4 x 4 outputs needs 6 x 6 inputs, and 36 products of sums where plainly it takes 144
+A square of 4 x 4 outputs needs 6 x 6 inputs, and 36 products of sums instead of 144 plain products
 (Lavin and Gray 2016, arXiv 1509.09308, F(4 x 4, 3 x 3); `fast.py` has the smaller squares). The
-sums are matrix products too, of 36 x 36 and of 16 x 36 numbers, so with many channels little time
-goes
-into them: on a CPU, 512 to 192 channels take half of the time of torch's convolution, 128 to 512
-and 256 to 126 about two thirds. What it loses to rounding is some times what torch loses: it suits
-what is compared with nothing else, not the features of a match. No gradient flows through it.
-`test_winograd.py` holds the two equal.
+sums are matrix products too, of 36 x 36 and of 16 x 36 numbers, so with many channels they take
+little time: on a CPU, 512 to 192 channels take half the time of torch's convolution, 128 to 512 and
+256 to 126 about two thirds. It loses several times as much to rounding as torch does, so it is good
+for values that are compared with nothing else, but not for features that are matched. No gradient
+flows through it. `test_winograd.py` holds the two equal.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ OF_PRODUCTS = (
 
 
 def _both_ways(rule: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    """Of a rule along one axis the rule along rows and columns, [m * m, n * n]."""
+    """From a rule along one axis to the rule along rows and columns, [m * m, n * n]."""
     one = torch.tensor(rule, dtype=torch.float64)
     return torch.kron(one, one).to(like)
 
 
 def square_taps(weight: Tensor) -> Tensor:  # [O, I, 3, 3] of a convolution -> [36, I, O]
-    """The sums of taps that `square_convolution` multiplies with."""
+    """The sums of taps that `square_convolution` multiplies by."""
     outputs, inputs = weight.shape[:2]
     taps = weight.double().permute(2, 3, 1, 0).reshape(9, -1)
     both = _both_ways(OF_TAPS, taps)
@@ -50,7 +49,7 @@ def square_taps(weight: Tensor) -> Tensor:  # [O, I, 3, 3] of a convolution -> [
 def square_convolution(
     x: Tensor, taps: Tensor
 ) -> Tensor:  # [F, h, w, I], [36, I, O] -> [F, h, w, O]
-    """What the convolution with one cell of zeros around gives, without its bias."""
+    """The convolution with one cell of zeros around the map, without its bias."""
     frames, height, width, inputs = x.shape
     x = F.pad(x, (0, 0, 1, 1 - width % -4, 1, 1 - height % -4))  # to whole squares of outputs
     squares = x.unfold(1, 6, 4).unfold(2, 6, 4)  # [F, rows, columns, I, 6, 6]
@@ -66,7 +65,7 @@ def square_convolution(
 def square_form(
     weight: Tensor, bias: Tensor, x: Tensor
 ) -> Callable[[Tensor], Tensor] | None:  # both ways [F, h, w, C]
-    """A faster form of a 3 x 3 convolution of many channels for maps on the device of x; None where
+    """A faster form of a 3 x 3 convolution of many channels, for maps on the device of x; None if
     there is none."""
     if x.device.type != "cpu" or x.dtype == torch.bfloat16 or torch.is_grad_enabled():
         return None

@@ -1,4 +1,4 @@
-"""Blocks of LocoTrack: what reads local 4D correlation, and the transformer over time."""
+"""Blocks of LocoTrack: the encoder of local 4D correlation, and the transformer over time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from teachers.layers.fast import bias_of
 from teachers.locotrack.config import LocoTrackConfig
 
 SMALL_SIDE = 4
-"""Cells a side of the largest image that `same_convolution` multiplies by hand."""
+"""Cells per side of the largest image that `same_convolution` multiplies by hand."""
 SLOPE_BASE = 24.0
 """The steepest head of n loses `SLOPE_BASE` ** (-1 / n) of its score for each frame of distance."""
 
 
 class CorrelationEncoder(nn.Module):
-    """Products of two windows to what they say of the motion between them (section 3.2)."""
+    """Turns the products of two windows into features of the motion between them (section 3.2)."""
 
     def __init__(self, config: LocoTrackConfig) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class CorrelationEncoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, products: Tensor) -> Tensor:  # [P, W here, W there] -> [P, 2 C]
-        """The same convolutions see an image of the places here with those there as channels, and
-        an image of the places there."""
+        """The same convolutions see an image of the cells here, with the cells there as channels,
+        and an image of the cells there."""
         read = []
         for image in (products, products.mT.contiguous()):
             x = image.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # channels-last
@@ -49,11 +49,11 @@ class CorrelationEncoder(nn.Module):
 
 
 def same_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [P, C, h, w], channels-last
-    """Padded by zeros as "SAME" is: to the fewest cells that give ceil(n / stride) outputs, the
-    smaller half first.
+    """A convolution padded with zeros as "SAME" does: to the fewest cells that give ceil(n /
+    stride) outputs, with the smaller half first.
 
     Tiny images are cut into the cells that each output sees, without the zeros, and multiplied:
-    that takes half of the time that torch needs on a CPU.
+        this takes half the time of torch on a CPU.
     """
     kernel, stride, bias = convolution.kernel_size[0], convolution.stride[0], bias_of(convolution)
     side = x.shape[2]  # images are square
@@ -78,7 +78,7 @@ def same_convolution(x: Tensor, convolution: nn.Conv2d) -> Tensor:  # [P, C, h, 
 
 
 class DirectedAttention(nn.Module):
-    """Attention over the frames of a track; `bias` says who sees whom."""
+    """Attention over the frames of a track; `bias` says which frame sees which."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class DirectedAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then an MLP, each behind a norm and beside a shortcut."""
+    """Attention, then an MLP, each after a norm and with a shortcut around it."""
 
     def __init__(self, width: int, heads: int, ratio: int) -> None:
         super().__init__()
@@ -125,11 +125,11 @@ class Transformer(nn.Module):
 
 
 class TrackMixer(nn.Module):
-    """What is known of each track in each frame to corrections of it (section 3.3)."""
+    """Turns what is known about each track in each frame into corrections of it (section 3.3)."""
 
     def __init__(self, inputs: int, unused: int, config: LocoTrackConfig) -> None:
         """Args:
-        unused: outputs of the published files that no result needs; they are not computed.
+        unused: outputs in the published files that no result needs; they are not computed.
         """
         super().__init__()
         self.heads = config.heads
@@ -143,9 +143,9 @@ class TrackMixer(nn.Module):
 
 
 def directed_bias(frames: int, heads: int, like: Tensor) -> Tensor:  # [heads, T, T]
-    """What is added to the score of frame j for frame i: heads of the first half see j <= i alone,
-    the others j >= i; the farther, the less, and each head of a half less steeply than the one
-    before."""
+    """What is added to the score of frame j for frame i. The first half of the heads see only j <=
+    i, the others only j >= i; the farther away, the lower the score, and within each half every
+    head falls less steeply than the one before."""
     half = heads // 2
     slopes = SLOPE_BASE ** (-torch.arange(1, half + 1, device=like.device, dtype=like.dtype) / half)
     frame = torch.arange(frames, device=like.device, dtype=like.dtype)

@@ -11,7 +11,8 @@ from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 
 MOTION_FREQUENCIES = 10
 MOTION_CHANNELS = 4 * (1 + 2 * MOTION_FREQUENCIES)
-"""Steps to the next and from the last frame (x, y each), with their sines and cosines."""
+"""Channels of motion: steps to the next and from the last frame (x, y each), with sines and
+cosines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,13 @@ class LocoTrackConfig(MatchingSizes, AttentionSizes):
     correlation_channels: tuple[int, ...] = (64, 128, 128)
     correlation_kernels: tuple[int, ...] = (3, 3, 2)
     correlation_strides: tuple[int, ...] = (2, 2, 2)
-    """Convolutions that read the products."""
+    """Channels of the convolutions that read the products."""
     group_channels: int = 16
-    """Channels that their norms take together."""
+    """How many channels their norms take together."""
     width: int = 384
     heads: int = 6
-    """Even: one half sees frames up to its own, the other from its own on."""
+    """An even number: half of the heads see frames up to their own, the others from their own
+    on."""
     layers: int = 3
     official_quirks: bool = False
     """Do as the release does where it is wrong: it does not resize to a listed resolution if the
@@ -35,7 +37,7 @@ class LocoTrackConfig(MatchingSizes, AttentionSizes):
 
     @classmethod
     def mini(cls, **changes: Any) -> LocoTrackConfig:
-        """0.3 M parameters, of both models the same."""
+        """0.3 M parameters, the same for both models."""
         sizes: dict[str, Any] = dict(
             correlation_channels=(16, 32), correlation_kernels=(5, 2), correlation_strides=(4, 2),
             width=96, heads=4, layers=2, mlp_ratio=2,
@@ -44,7 +46,7 @@ class LocoTrackConfig(MatchingSizes, AttentionSizes):
 
     @property
     def grid_channels(self) -> tuple[int, int, int]:
-        """Of the grids at strides 2, 4, 8."""
+        """Channels of the grids at strides 2, 4, 8."""
         return self.groups[0], self.groups[1], self.groups[3]
 
 

@@ -9,10 +9,11 @@ Raster   inside: positions are (x, y) in px of a 256 x 256 raster, (0, 0) is the
 
 Matching: a query's features times those of every cell of a frame, on two grids, give two cost maps;
 one convolution and a soft argmax turn them into a position, an occlusion logit, and a logit of
-"farther than 6 px off". Refinement: on three grids the 7 x 7 features around the position times the
-7 x 7 around the query, 49 x 49 products that a small convolutional encoder reads from both sides; a
-transformer over time, half of whose heads look back and half ahead, corrects position and logits.
-Tracks never see each other, so queries are computed in blocks that fit the cache.
+"farther than 6 px off". Refinement: on three grids, the 7 x 7 features around the position are
+multiplied with the 7 x 7 around the query; a small convolutional encoder reads these 49 x 49
+products from both sides; and a transformer over time, half of whose heads look back and half ahead,
+corrects position and logits. Tracks never see each other, so queries are computed in blocks that
+fit the cache.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from teachers.locotrack.blocks import CorrelationEncoder, TrackMixer
 from teachers.locotrack.config import MOTION_CHANNELS, MOTION_FREQUENCIES, LocoTrackConfig
 
 STRIDE = 8
-"""Of the coarse grid; the others have half of it and a quarter."""
+"""Stride of the coarse grid; the others have half of it and a quarter."""
 ORDER = (1, 2, 0)
-"""In which the published files have the grids of strides 2, 4, 8: 4 first."""
+"""The order in which the published files have the grids of strides 2, 4, 8: 4 first."""
 SMALL: dict[str, Any] = {
     "correlation_channels": (64, 128), "correlation_kernels": (5, 2), "correlation_strides": (4, 2),
     "width": 256, "heads": 4,
 }  # fmt: skip
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
-"""What fits the cache of a CPU core, measured."""
+"""Blocks that fit the cache of a CPU core, measured."""
 MAP_POINTS = 12
-"""The cost maps of a query in a frame hold as much as so many points while they are refined."""
+"""The cost maps of a query in a frame take as much memory as this many points that are refined."""
 CORRELATED = 2
-"""Of the points of a block, one in so many is correlated at once."""
+"""One in this many of the points of a block is correlated at a time."""
 GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
 
 
@@ -57,16 +58,16 @@ class LocoTrackFeatures:
 
     resolution: Size
     grids: list[Tensor]
-    """[B, T, 1 + h + 1, 1 + w + 1, C] at strides 2, 4, 8; zero around, which is what lies
-    outside."""
+    """[B, T, 1 + h + 1, 1 + w + 1, C] at strides 2, 4, 8; with a border of zeros, which stand for
+    everything outside."""
 
 
 @dataclass(frozen=True)
 class QueryLooks:
-    """What queries look like in their own frames."""
+    """The appearance of queries in their own frames."""
 
     matched: list[Tensor]
-    """[B, N, C] at strides 4, 8 of the first resolution: the query's own feature."""
+    """[B, N, C] at strides 4, 8 of the first resolution: the feature of the query itself."""
     windows: list[Tensor]
     """[B, N, (2 radius + 1)**2, C] at strides 2, 4, 8 of the last resolution; rows from the top, x
     fastest."""
@@ -113,7 +114,7 @@ class LocoTrack(nn.Module):
 
         Args:
             resolutions: (H, W) px, multiples of 8. Points are matched on the first and refined on
-                the last, the ones between are of no use; None takes `default_resolutions`.
+                the last, and those between are not used; None takes `default_resolutions`.
 
         Returns:
             The matched points, then every refinement, the last of which is the answer: x, y in px
@@ -125,13 +126,13 @@ class LocoTrack(nn.Module):
         return self.track(features, self.describe(features, queries, size), size, queries, memory)
 
     def default_resolutions(self, size: Size) -> list[Size]:
-        """Those of the official forward pass for a video of (H, W) px."""
+        """The resolutions of the official forward pass for a video of (H, W) px."""
         return growing_resolutions(size, self.config.raster, STRIDE)
 
     def encode(
         self, frames: Tensor, resolutions: Sequence[Size], memory: Memory = CPU_MEMORY
     ) -> list[LocoTrackFeatures]:
-        """Features of the first and of the last resolution; the same object if these are equal."""
+        """Features at the first and at the last resolution; the same object if these are equal."""
         size = (frames.shape[-2], frames.shape[-1])
         used = list(resolutions)
         if self.config.official_quirks:
@@ -162,7 +163,7 @@ class LocoTrack(nn.Module):
     def describe(
         self, features: Sequence[LocoTrackFeatures], queries: Tensor, size: Size
     ) -> QueryLooks:
-        """What each query looks like in its frame."""
+        """The appearance of each query in its frame."""
         frame, share = queries[..., :1].round().long(), queries[..., None, 1:]
         share = share / constant(share, *size[::-1])  # [B, N, 1, 2]
 
@@ -274,8 +275,8 @@ class LocoTrack(nn.Module):
         return steps
 
     def correlate(self, index: int, grid: Tensor, window: Tensor, xy: Tensor) -> Tensor:
-        """[B, N, W, C], [B, N, T, 2] px of the raster to [B, N, T, 2 C']: what the products of the
-        cells around each position and those around the query say."""
+        """From [B, N, W, C] and [B, N, T, 2] px of the raster to [B, N, T, 2 C']: the encoded
+        products of the cells around each position with those around the query."""
         at = xy * (_sides(grid, xy) / self.config.raster) - 0.5
         cells = gather_rows(grid, at, self.config.radius)  # [B, N, T, (2 radius + 2)**2, C]
         products = (cells.flatten(2, 3) @ window.mT).unflatten(2, cells.shape[2:4])

@@ -8,7 +8,7 @@ ours.
 | `recipe` | 256 x 256 | as `benchmark`; no published recipe has this teacher |
 | `benchmark` | 256 x 256 | as TAP-Vid measures it |
 
-With another `resolution` points are matched on 256 x 256 px and refined on that.
+With another `resolution`, points are matched at 256 x 256 px and refined at that resolution.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RULE = VisibleRule("v*c", 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class LocoTrackModeSettings:
-    """How a mode calls the network."""
+    """How the network is called in a mode."""
 
     resolution: Size | None
     """(H, W) px that frames are resized to first; None keeps the clip's own size."""
@@ -54,8 +54,7 @@ class LocoTrackModeSettings:
     """(H, W) px, multiples of 8: points are matched on the first, refined on the last; None is 256
     x 256, then growing to the size of the frames."""
     through_query: bool = False
-    """Put each track through its query, as a label should go; the network pins only where it
-    starts."""
+    """Make each track go through its query, as a label should; the network only starts there."""
 
     def __post_init__(self) -> None:
         require_switch(through_query=self.through_query)
@@ -70,13 +69,13 @@ def mode_settings_of(mode: Mode, config: LocoTrackConfig) -> LocoTrackModeSettin
 
 @dataclass(frozen=True, kw_only=True)
 class LocoTrackSettings:
-    """What can be set; None keeps what the mode does."""
+    """Settings of these teachers; None keeps what the mode does."""
 
     resolution: Size | Literal["own"] | None = None
     """See `LocoTrackModeSettings`; "own" is the clip's own size."""
     resolutions: Sequence[Size] | None = None
     through_query: bool | None = None
-    """These two: see `LocoTrackModeSettings`."""
+    """See `LocoTrackModeSettings` for these two."""
     official_quirks: bool = False
     """See `LocoTrackConfig`."""
     max_frames: int = 240
@@ -96,9 +95,9 @@ class LocoTrackSettings:
 class LocoTrackTeacher(NetworkTeacher):
     """LocoTrack-B over a whole clip.
 
-    A clip of more than `max_frames` frames goes in overlapping windows, see `overlapping`. Points
-    are matched in each frame alone, so a window needs no query frame; what it lacks is how the
-    track goes on beyond it.
+    A clip of more than `max_frames` frames is tracked in overlapping windows, see `overlapping`.
+    Points are matched in each frame alone, so a window need not hold the query's frame; all that it
+    lacks is how the track goes on beyond it.
     """
 
     architecture = "LocoTrack-B"

@@ -1,4 +1,5 @@
-"""What the networks of PIPs and PIPs++ share: an encoder, and the pyramid of its features."""
+"""Encoder: what the networks of PIPs and PIPs++ share, which is an encoder and the pyramid of its
+features."""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ class PipsSizes(PyramidSizes):
     stride: int
     """px between cells of the finest features."""
     radius: int = 3
-    """Correlations are taken in (2 radius + 1)**2 cells."""
+    """Correlations are computed over (2 radius + 1)**2 cells."""
 
 
 Sizes = TypeVar("Sizes", bound=PipsSizes)
 
 
 class PipsNetwork(nn.Module, Generic[Sizes]):
-    """A network runs on the device and in the precision of its weights; its input must be on that
-    device."""
+    """Base of both networks. A network runs on the device and in the precision of its weights; its
+    input must be on that device."""
 
     BF16_PARTS = ("fnet", "delta_block")
 

@@ -8,11 +8,11 @@ Raster   px of the frames that go in, an integer is a pixel centre. Inside, coor
          cells: px / 4, without a half-pixel shift, and again half of that at each coarser level of
          the pyramid.
 
-One window: the query's feature is sampled in its first frame, and the point starts at rest. Then
-refine `iterations` times: correlate the point's feature in each frame with the cells around its
-position there, and let an MLP-mixer over the eight frames correct positions and features.
-Visibility is read from the features. `PipsTeacher` chains windows: each begins where the last one
-was sure to see the point, and keeps the feature of the first.
+In a window, the query's feature is sampled in the first frame, and the point starts at rest. Then,
+`iterations` times, the point's feature in each frame is correlated with the cells around its
+position there, and an MLP-mixer over the eight frames corrects positions and features. Visibility
+is read from the features. `PipsTeacher` chains windows: each begins where the last one was sure to
+see the point, and keeps the feature of the first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PipsConfig(PipsSizes):
         window: frames that are refined together; the mixer has weights for each.
         code_channels: sines and cosines of each of x, y, and t.
         width: channels of a token of the mixer.
-        blocks, mlp_ratio: of the mixer; its hidden layers are so many times as wide.
+        blocks, mlp_ratio: blocks of the mixer, and how many times as wide its hidden layers are.
     """
 
     window: int = 8
@@ -64,12 +64,12 @@ PIPS_PRESETS = {"official": PipsConfig, "mini": PipsConfig.mini}
 
 
 def mlp(up: nn.Module, down: nn.Module) -> nn.Sequential:
-    """Two layers around a GELU; the official file counts a dropout between them."""
+    """Two layers with a GELU between them; the official file counts a dropout there, too."""
     return nn.Sequential(up, nn.GELU(), nn.Identity(), down)
 
 
 class Residual(nn.Module):
-    """A layer norm and a layer beside a shortcut."""
+    """A layer norm and a layer, with a shortcut around them."""
 
     def __init__(self, width: int, layer: nn.Module) -> None:
         super().__init__()
@@ -81,14 +81,15 @@ class Residual(nn.Module):
 
 
 class MeanOverFrames(nn.Module):
-    """A layer without weights that has a place in the official file's numbering."""
+    """A layer without weights that has a number in the official file."""
 
     def forward(self, x: Tensor) -> Tensor:  # [P, S, width] -> [P, width]
         return x.mean(1)
 
 
 class MixerDeltaBlock(nn.Module):
-    """MLP-mixer: tokens of a point in S frames to corrections of its positions and features."""
+    """MLP-mixer: turns the tokens of a point in S frames into corrections of its positions and
+    features."""
 
     def __init__(self, config: PipsConfig) -> None:
         super().__init__()
@@ -135,8 +136,8 @@ class Pips(PipsNetwork[PipsConfig]):
         iterations: int = 6,
         memory: Memory = DEFAULT_MEMORY,
     ) -> Tensor:  # [B, N, iterations, S, 3]
-        """(x, y, visibility logit) in one window after every iteration. Sizes that `encode` refuses
-        are a ConfigError."""
+        """(x, y, visibility logit) in one window, after every iteration. A ConfigError for sizes
+        that `encode` refuses."""
         pyramid = self.encode(frames, memory)
         frame = torch.arange(self.config.window, device=start.device)[None, None]
         return self.refine(
@@ -148,7 +149,8 @@ class Pips(PipsNetwork[PipsConfig]):
         )
 
     def query_features(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor) -> Tensor:
-        """[B or 1, N or 1, 1] frames and [B, N, 2] px to [B, N, C]: what each query looks like."""
+        """From frames [B or 1, N or 1, 1] and px [B, N, 2] to [B, N, C]: the feature at each
+        query."""
         return sample_windows(pyramid[0], frame, xy[:, :, None] / self.config.stride, 0)[:, :, 0, 0]
 
     def refine(
@@ -159,8 +161,8 @@ class Pips(PipsNetwork[PipsConfig]):
         query: Tensor,  # [B, N, C] what the point looks like
         iterations: int,
     ) -> Tensor:  # [B, N, iterations, S, 3]
-        """Improve the tracks of one window; the first position stays. As in RAFT, no gradient flows
-        through positions."""
+        """Improve the tracks of one window; the first position stays as it is. As in RAFT, no
+        gradient flows through positions."""
         xy = xy / self.config.stride
         first = xy[:, :, :1]
         features = query[:, :, None].expand(-1, -1, self.config.window, -1)

@@ -1,5 +1,5 @@
-"""PIPs++: follow each point through the whole clip at once, alone, comparing with what it looked
-like a few frames ago.
+"""PIPs++: follow each point, alone, through the whole clip at once, comparing it with what it
+looked like a few frames ago.
 
 Paper    Zheng et al. 2023, "PointOdyssey", arXiv 2307.15055, section 4. Names below are the
          paper's.
@@ -10,10 +10,10 @@ Raster   px of the frames that go in, an integer is a pixel centre. Inside, coor
          cells: px / 8, without a half-pixel shift, and again half of that at each coarser level of
          the pyramid.
 
-The point starts at rest. Then refine `iterations` times: correlate three templates of the point,
-from its first frame and from the track 2 and 4 frames back, with the cells around its position in
-each frame, and let a convolutional network over time correct the positions. It knows nothing of
-visibility. `Pips2Teacher` chains windows over long clips.
+The point starts at rest. Then, `iterations` times, three templates of the point, from its first
+frame and from the track 2 and 4 frames back, are correlated with the cells around its position in
+each frame, and a convolutional network over time corrects the positions. PIPs++ has no visibility.
+`Pips2Teacher` chains windows over long clips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
 
 FRAMES_BACK = (2, 4)
-"""Where on the track the templates come from, beside the one of the first frame."""
+"""How far back on the track the templates are taken, besides the one from the first frame."""
 TEMPLATES = 1 + len(FRAMES_BACK)
 
 
@@ -45,7 +45,8 @@ class Pips2Config(PipsSizes):
     stride: int = 8
     motion_frequencies: int = 32
     widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512, 1024, 1024)
-    """Channels of each residual block over time; the first convolution has those of the first."""
+    """Channels of each residual block over time; the first convolution has as many as the first
+    block."""
 
     @classmethod
     def mini(cls) -> Pips2Config:
@@ -64,8 +65,8 @@ PIPS2_PRESETS = {"official": Pips2Config, "mini": Pips2Config.mini}
 
 
 class TimeBlock(nn.Module):
-    """Norm over time, ReLU, convolution, twice, beside a shortcut. What it gains in channels is
-    zero there, half on each side."""
+    """Twice: norm over time, ReLU, convolution, with a shortcut around them. In the shortcut,
+    channels that are added are zero, half of them on each side."""
 
     def __init__(self, inputs: int, outputs: int, activated: bool) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class TimeBlock(nn.Module):
 
 
 class ConvolutionDeltaBlock(nn.Module):
-    """Tokens of a point over time to corrections of its positions."""
+    """Turns the tokens of a point over time into corrections of its positions."""
 
     def __init__(self, config: Pips2Config) -> None:
         super().__init__()
@@ -98,8 +99,8 @@ class ConvolutionDeltaBlock(nn.Module):
         nn.init.normal_(self.dense.weight, std=1e-3)
 
     def kernels(self) -> list[Tensor]:
-        """Of every convolution in the order of the forward pass; they serve as long as the weights
-        stay the same."""
+        """The kernels of all convolutions, in the order of the forward pass; they are valid as long
+        as the weights stay the same."""
         return [module.kernel() for module in self.modules() if isinstance(module, TimeConvolution)]
 
     def forward(
@@ -119,11 +120,11 @@ class Window:
     """Tracks of N points in one window."""
 
     steps: Tensor
-    """[B, N, iterations, S, 2] px: what each iteration says, in the first frame too."""
+    """[B, N, iterations, S, 2] px: the positions after each iteration, in the first frame too."""
     xy: Tensor
-    """[B, N, S, 2] px: the last of them, with the first position where it was."""
+    """[B, N, S, 2] px: the last of these, with the first position as it was given."""
     templates: Tensor
-    """[B, N, S, TEMPLATES, C] of the last iteration; the next window begins with them."""
+    """[B, N, S, TEMPLATES, C]: those of the last iteration, with which the next window begins."""
 
 
 class Pips2(PipsNetwork[Pips2Config]):
@@ -141,7 +142,7 @@ class Pips2(PipsNetwork[Pips2Config]):
         beautify: bool = True,
         memory: Memory = DEFAULT_MEMORY,
     ) -> Window:
-        """One window. Sizes that `encode` refuses are a ConfigError."""
+        """Track in one window. A ConfigError for sizes that `encode` refuses."""
         pyramid = self.encode(frames, memory)
         return self.refine(
             pyramid, start, self.first_templates(pyramid, start), iterations, beautify
@@ -150,7 +151,7 @@ class Pips2(PipsNetwork[Pips2Config]):
     def first_templates(
         self, pyramid: list[Tensor], start: Tensor
     ) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
-        """What the queries look like, in place of all templates."""
+        """The features at the queries, used for all templates."""
         first = self._features(
             pyramid, start.new_zeros(1, dtype=torch.long), start[:, :, :1] / self.config.stride
         )
@@ -195,8 +196,8 @@ class Pips2(PipsNetwork[Pips2Config]):
     def _recent_templates(
         self, pyramid: list[Tensor], xy: Tensor
     ) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2, C]
-        """What the track shows a few frames back, in the first frames what it shows in the
-        first."""
+        """The features on the track a few frames back; in the first frames, those of the first
+        frame."""
         frame = torch.arange(xy.shape[2], device=xy.device)
         features = self._features(pyramid, frame, xy)
         return torch.stack(

@@ -1,19 +1,20 @@
-"""PIPs and PIPs++ as teachers: networks that go forward from a query's frame, each point for
-itself.
+"""PIPs and PIPs++ as teachers: networks that go forward from the frame of a query, and track each
+point by itself.
 
     frames --padded--> features, window by window --> pass from each query's frame on
         --> [pass over the reversed clip]
 
 | mode | frames before a query |
 |---|---|
-| `predictor` | NaN: the official models know no way back |
+| `predictor` | NaN: the official models cannot go backwards |
 | `label` | from a pass over the reversed clip |
 | `recipe`, `benchmark` | as `label`: no recipe has them; strided TAP-Vid asks for every frame |
 
-In every mode frames keep their size. Sides that leave less than two cells at the coarsest level of
-the network's pyramid (where the official code gives NaN) are continued by the last row and column.
-So are those that are no multiple of its stride, but in `predictor`: the official code squeezes such
-a frame into the cells that are whole, by up to a cell. A track goes through its query exactly.
+In every mode, frames keep their size. Sides that would leave fewer than two cells at the coarsest
+level of the network's pyramid (where the official code gives NaN) are extended by repeating the
+last row and column. So are sides that are not multiples of its stride, except in `predictor`: the
+official code squeezes such a frame into the cells that are whole, by up to a cell. A track goes
+through its query exactly.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from teachers.tracks import Tracks, VisibleRule
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardSettings:
-    """What can be set for both."""
+    """Settings of both."""
 
     iterations: int
     """Refinements in each window."""
@@ -56,13 +57,13 @@ class ForwardSettings:
 
 
 class ForwardTeacher(NetworkTeacher):
-    """A subclass says which network, and how it goes through a clip."""
+    """PIPs or PIPs++. A subclass says which network it is, and how it goes through a clip."""
 
     knows_hidden_points = True
     settings: ForwardSettings
 
     max_frames: int
-    """The longest clip whose features are all held, so that a pass back need not encode them
+    """The longest clip whose features are all held, so that a backward pass need not encode them
     again."""
 
     def _set_up(self, mode: Mode) -> dict[str, Any]:
@@ -111,8 +112,8 @@ class ForwardTeacher(NetworkTeacher):
 
 
 def next_start(visibility: Tensor) -> Tensor:  # [P, S] in [0, 1] -> [P] in 2..S - 1
-    """The frame of a window in which the next begins: the last one seen with more than 0.9, or
-    0.88, or 0.86, and so on."""
+    """The frame of a window in which the next one begins: the last one in which visibility is above
+    0.9, or else 0.88, or 0.86, and so on."""
     # the last is below 0
     thresholds = 0.9 - 0.02 * torch.arange(47, dtype=torch.float64, device=visibility.device)
     seen = visibility[:, 2:, None].double() > thresholds  # [P, S - 2, thresholds]
@@ -123,7 +124,7 @@ def next_start(visibility: Tensor) -> Tensor:  # [P, S] in [0, 1] -> [P] in 2..S
 
 @dataclass(frozen=True, kw_only=True)
 class PipsSettings(ForwardSettings):
-    """What can be set for PIPs."""
+    """Settings of PIPs."""
 
     iterations: int = 6
     max_frames: int = 96
@@ -136,9 +137,9 @@ class PipsSettings(ForwardSettings):
 
 
 class PipsTeacher(ForwardTeacher):
-    """PIPs over a clip of any length, chained as the paper does: each window begins in the last
-    frame where the one before saw the point, and replaces what that one said of later frames. The
-    last frame is repeated where a clip ends inside a window."""
+    """PIPs over a clip of any length, chained as in the paper: each window begins in the last frame
+    in which the one before saw the point, and replaces its answer for later frames. The last frame
+    is repeated where a clip ends inside a window."""
 
     architecture = "PIPs"
     evidence = "network:pips"
@@ -210,7 +211,7 @@ class ChainedWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class Pips2Settings(ForwardSettings):
-    """What can be set for PIPs++."""
+    """Settings of PIPs++."""
 
     iterations: int = 16
     window: int = 128
@@ -271,7 +272,8 @@ class Pips2Teacher(ForwardTeacher):
         return torch.cat([xy, torch.full_like(xy[..., :1], torch.nan)], -1)
 
     def _chained_windows(self, query_frame: Tensor, end: int) -> list[ChainedWindow]:
-        """In blocks that fit the memory; points whose query is in the last frame stay at home."""
+        """Track in blocks that fit the memory; points whose query is in the last frame stay where
+        they are."""
         chains = []
         for start in range(end - 1):
             block = max(1, self.memory.points(self.device) // min(self.max_frames, end - start))

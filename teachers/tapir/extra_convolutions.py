@@ -1,7 +1,8 @@
 """Extra convolutions: BootsTAPIR's further residual blocks on the coarse map.
 
-Speed: they are Winograd's on a CPU; they take all frames of a clip, since preparing them costs as
-much as half a frame, but few at once, so that what is wide between them stays in the cache.
+Speed: on a CPU, they are computed by Winograd's method. They take all frames of a clip, because
+preparing them costs as much as half a frame, but only a few at a time, so that the wide maps
+between them stay in the cache.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from teachers.layers.fast import fast_convolution, tanh_gelu
 
 
 class ExtraBlock(nn.Module):
-    """BootsTAPIR's extra block: two 3 x 3 convolutions, four times as wide between them. The
-    shortcut starts AFTER the norm."""
+    """An extra block of BootsTAPIR: two 3 x 3 convolutions, between which it is four times as wide.
+    The shortcut starts AFTER the norm."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Temporal mixer: what TAPIR knows of each track in each frame, mixed over time and over channels.
+"""Mixer: what TAPIR knows about each track in each frame is mixed over time and over channels.
 
 An MLP-mixer whose mixing over tokens is replaced by depthwise convolutions over time, so that it
 runs on any number of frames (TAPIR, section 3.3). Tracks do not see each other. A causal mixer sees
@@ -32,13 +32,14 @@ class Past:
     Updated in place."""
 
     first: Tensor
-    """[..., blocks, 2, 1, C] of the first convolution, after the norm; the mixer takes [N, ...]."""
+    """[..., blocks, 2, 1, C]: inputs of the first convolution, after the norm; the mixer takes [N,
+    ...]."""
     second: Tensor
-    """[..., blocks, 2, ratio, C] of the second convolution, after the GELU."""
+    """[..., blocks, 2, ratio, C]: inputs of the second convolution, after the GELU."""
 
 
 class TemporalMixer(nn.Module):
-    """Inputs of a track over time to corrections of it."""
+    """Turns what is known about a track over time into corrections of it."""
 
     def __init__(
         self, inputs: int, outputs: int, width: int, ratio: int, blocks: int, causal: bool
@@ -61,7 +62,8 @@ class TemporalMixer(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """Two depthwise convolutions over time, then an MLP over channels, each beside a shortcut."""
+    """Two depthwise convolutions over time, then an MLP over channels, each with a shortcut around
+    it."""
 
     def __init__(self, width: int, ratio: int, causal: bool) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class MixerBlock(nn.Module):
 
 
 class ChannelMixer(nn.Module):
-    """Two linear layers around a GELU."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -99,8 +101,7 @@ def over_time(
     # [N, back, 1 or M, C]: the frames before, which become those before the next; None is zeros
     past: Tensor | None = None,
 ) -> Tensor:  # [N, T, M, C]
-    """What the convolution would give, with channel m of C at [m, c] instead of c * M + m; zero
-    beyond the ends."""
+    """The output of the convolution, with channel c * M + m at [m, c]; zeros beyond the ends."""
     channels = x.shape[-1]
     taps = convolution.weight.view(channels, -1, KERNEL).permute(2, 1, 0).contiguous()  # [3, M, C]
     bias = bias_of(convolution).view(channels, -1).T.contiguous()
@@ -110,7 +111,8 @@ def over_time(
 
 
 class _TrainedOverTime(torch.autograd.Function):
-    """The same for training: slopes are sums of shifted rows too, and autograd would copy each."""
+    """The same for training: gradients are sums of shifted rows too, each of which autograd would
+    copy."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor, back: int) -> Tensor:

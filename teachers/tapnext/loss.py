@@ -1,6 +1,6 @@
-"""What TAPNext is trained with, as its torch release has it; for who fine-tunes the network.
+"""Loss: what TAPNext is trained with, as in its torch release, for those who fine-tune the network.
 
-The JAX release also applies the three terms to what every block says.
+The JAX release also applies the three terms to the output of every block.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ HUBER_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class TapNextLoss:
-    """Means over points and frames; those before a query count like others."""
+    """Means over points and frames; frames before a query count like others."""
 
     huber: Tensor
-    """Distance from the truth, in units; quadratic below 1; of visible points."""
+    """Distance from the truth, in units, quadratic below 1; visible points only."""
     softmax: Tensor
-    """Cross entropy of the bins of y plus that of x; of visible points."""
+    """Cross entropy of the bins of y plus that of the bins of x; visible points only."""
     visibility: Tensor
     """Cross entropy of the visible logit."""
 
@@ -41,7 +41,7 @@ def loss(
     *,
     official_quirks: bool = False,
 ) -> TapNextLoss:
-    """Terms of the loss. `official_quirks`: the softmax counts points that are hidden, too."""
+    """The terms of the loss. With `official_quirks`, the softmax term counts hidden points too."""
     difference = xy - true_xy.clamp(0, UNITS - 1)
     squared = difference.square().sum(-1)
     distance = (squared + 1e-12).sqrt()

@@ -30,9 +30,9 @@ from teachers.tapnext.recurrence import Carry, RecurrentBranch
 
 PATCH = 8
 UNITS = 256
-"""Units of the raster along a side; one bin of the coordinate head each."""
+"""Units along a side of the raster; the coordinate head has one bin for each."""
 WINDOW = 20
-"""Bins on each side of the best one that a coordinate is the mean of."""
+"""A coordinate is the mean over this many bins on each side of the best one."""
 TEMPERATURE = 0.5
 HIDDEN = 256
 """Width inside the heads."""
@@ -45,15 +45,15 @@ BF16_PARTS = (
     "vit_block.self_attention",
     "vit_block.mlp",
 )
-"""Of each block: what multiplies matrices."""
+"""The parts of each block that multiply matrices."""
 RADIUS = 8
-"""Units around a point in which its certainty is counted."""
+"""Radius in units within which the certainty of a point is summed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TapNextConfig:
-    """Size of the network. The defaults are those of TAPNext-B, 194 M parameters: every published
-    file."""
+    """Sizes of the network. The defaults are those of TAPNext-B, 194 M parameters, which every
+    published file has."""
 
     raster: int = 256
     """Side of the square that frames are resized to, px; no weight depends on it."""
@@ -81,7 +81,7 @@ class TapNextConfig:
 
     @classmethod
     def mini(cls, **changes: Any) -> TapNextConfig:
-        """0.3 M parameters, of frames a quarter as large: for tests."""
+        """0.3 M parameters, on frames of a quarter of the size, for tests."""
         raster = changes.pop("raster", 256) // 4
         return cls(raster=raster, width=64, depth=2, heads=2, table=8, **changes)
 
@@ -94,16 +94,17 @@ PRESETS: dict[str, Callable[..., TapNextConfig]] = {
 
 @dataclass(frozen=True)
 class State:
-    """What a stream carries from call to call: 4 C numbers a token and block, always."""
+    """What a stream carries from call to call: always 4 C numbers for each token and block."""
 
     frames: int
-    """How many have been seen."""
+    """How many frames have been seen."""
     blocks: tuple[Carry, ...]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of N points in T frames. Before a point's query it means nothing."""
+    """The network's output for N points in T frames. Before the query of a point, it means
+    nothing."""
 
     xy: Tensor
     """[B, N, T, 2] in 0.5..255.5."""
@@ -166,7 +167,8 @@ class TapNext(nn.Module):
         return answer, State(seen + frames.shape[1], tuple(pasts))
 
     def image_tokens(self, frames: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, T, P, C]
-        """A token a patch, row by row; the part of a patch at the right and below is dropped."""
+        """One token for each patch, row by row; incomplete patches at the right and the bottom are
+        dropped."""
         patches = self.lin_proj(frames.flatten(0, 1))  # [B T, C, h, w]
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2).unflatten(0, frames.shape[:2])
@@ -183,7 +185,8 @@ class TapNext(nn.Module):
         return resized.flatten(2).transpose(1, 2)
 
     def point_tokens(self, queries: Tensor, seen: int, frames: int) -> Tensor:
-        """[B, T, N, C] of queries [B, N, 3]: unknown before its frame, the query, masked after."""
+        """[B, T, N, C] for queries [B, N, 3]: "unknown" before the frame of a query, then the
+        query, then "masked"."""
         asked = queries[..., 0] if self.config.official_quirks else queries[..., 0].trunc()
         times = torch.arange(seen, seen + frames, device=queries.device)[None, :, None]  # [1, T, 1]
         asked = asked[:, None, :].to(times.device)  # [B, 1, N]
@@ -242,7 +245,7 @@ class GatedUp(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """C -> 4 C -> C, with one half of the hidden values as gates of the other."""
+    """C -> 4 C -> C, with one half of the hidden values as gates for the other half."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -259,7 +262,7 @@ class GatedMlp(nn.Module):
 
 
 class TemporalHalf(nn.Module):
-    """Every token for itself, over time."""
+    """Mixes every token by itself, over time."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -275,7 +278,7 @@ class TemporalHalf(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Tokens of one frame look at each other."""
+    """The tokens of one frame attend to each other."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -285,7 +288,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:  # [F, L, C] -> [F, L - first, C]
-        """What tokens `first`.. take from all."""
+        """What the tokens from `first` on take from all tokens."""
         width = x.shape[-1]
         if first:
             q = F.linear(x[:, first:], self.in_proj_weight[:width], self.in_proj_bias[:width])
@@ -325,7 +328,8 @@ class Block(nn.Module):
         self.vit_block = SpatialHalf(width, heads, gelu)
 
     def forward(self, x: Tensor, past: Carry | None, first: int = 0) -> tuple[Tensor, Carry]:
-        """Tokens `first`.. of [B, T, L, C] after the block: of the last only points are needed."""
+        """The tokens from `first` on, [B, T, L, C], after the block: after the last one, only
+        points are needed."""
         x, past = self.ssm_block(x, past)
         return self.vit_block(x.flatten(0, 1), first).unflatten(0, x.shape[:2]), past
 
@@ -359,7 +363,8 @@ def coordinates(logits: Tensor) -> Tensor:  # [..., 512] -> [..., 2]
 def certainty(
     xy: Tensor, logits: Tensor, *, official_quirks: bool = False, radius: int = RADIUS
 ) -> Tensor:
-    """[...] in 0..1: what the bins give to the disc of `radius` units around xy [..., 2].
+    """[...] in 0..1: the probability that the bins give to the disc of `radius` units around xy
+    [..., 2].
 
     Logits are [..., 512]. `official_quirks` transposes the disc against the bins, as the torch
     release does.

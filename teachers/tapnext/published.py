@@ -1,4 +1,4 @@
-"""Published files of TAPNext: from the names and shapes in them to those of the network.
+"""Published files of TAPNext: from their names and shapes to those of the network.
 
 TAPNext and BootsTAPNext are published as the arrays of the JAX release; TAPNext++ as a training
 checkpoint of the torch release, with the constant table of position codes (201 MB), which the
@@ -17,7 +17,7 @@ from teachers.tapnext.network import UNITS, position_waves
 JAX = "backbone/"
 TABLE = "query_pos_embed"
 TABLE_NOISE = 1e-4
-"""Between ways of computing sines of angles up to 255."""
+"""Tolerance between ways of computing sines of angles up to 255."""
 
 NAMES = (
     ("backbone/Transformer/encoderblock_", "blocks/"),
@@ -33,7 +33,7 @@ NAMES = (
     ("/MultiHeadDotProductAttention_0/out/", "/self_attention/out_proj/"),
     ("/MultiHeadDotProductAttention_0/", "/self_attention/"),
 )
-"""Parts of JAX names, and what they are called here; each is replaced in turn."""
+"""Parts of JAX names, and what they are called here; they are replaced one after another."""
 STACKED = ("query", "key", "value")
 
 
@@ -80,8 +80,8 @@ def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
 
 
 def _is_the_table(table: Tensor) -> bool:  # [1, 256 * 256, C]
-    """Whether a row and a column of it are the codes that the network computes. A table of shapes
-    alone passes."""
+    """Whether a row and a column of the table are the codes that the network computes. A table
+    without values, on the meta device, passes."""
     width = table.shape[-1]
     if table.dim() != 3 or table.shape[:2] != (1, UNITS * UNITS) or width % 4 or width < 8:
         return False

@@ -3,10 +3,10 @@
 
     h_t = a_t h_(t-1) + b_t        channel by channel, a_t and b_t from the token of frame t
 
-A clip needs no loop over its frames. `scan` parts them into blocks of about the square root of
-their number, goes through all blocks at once, and then carries the end of each block into the next;
-`scan_by_steps` is the plain loop, and a test holds them equal. Whatever the precision around it,
-the recurrence, its gates, and its state are float32 (or float64).
+A clip needs no loop over all of its frames. `scan` divides them into blocks of about the square
+root of their number, goes through all blocks at once, and then carries the end of each block into
+the next; `scan_by_steps` is the plain loop, and a test holds them equal. Whatever the precision
+around it, the recurrence, its gates, and its state are float32 (or float64).
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ STEEPEST = 1000.0
 
 @dataclass(frozen=True)
 class Carry:
-    """What one block remembers of the frames before; its size does not depend on their number."""
+    """What one block remembers about the frames before; its size does not depend on their
+    number."""
 
     hidden: Tensor
-    """[B, L, C] h of the last frame."""
+    """[B, L, C]: h in the last frame."""
     inputs: Tensor
-    """[B, 3, L, C] inputs of the convolution in the last three frames, oldest first; 0 before the
+    """[B, 3, L, C]: inputs of the convolution in the last three frames, oldest first; 0 before the
     first frame."""
 
 
@@ -59,10 +60,10 @@ def scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:  # [B, T, ...] x 2, [B,
     if blocks == 1:
         return scan_by_steps(a, b, start)
     missing = blocks * length - frames
-    if missing:  # frames that follow change nothing in those before
+    if missing:  # later frames change nothing in those before
         a, b = (F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) for x in (a, b))
     a, b = (x.unflatten(1, (blocks, length)) for x in (a, b))
-    # of each block alone: h from 0, and what is left of the h before it
+    # each block alone: h starting from 0, and what is left of the h before the block
     inside, decay = [b[:, :, 0]], [a[:, :, 0]]
     for t in range(1, length):
         inside.append(torch.addcmul(b[:, :, t], a[:, :, t], inside[-1]))
@@ -91,7 +92,7 @@ class CausalConvolution(nn.Module):
 
 
 class BlockDiagonal(nn.Module):
-    """A linear layer whose heads do not see each other."""
+    """A linear layer in heads that do not see each other."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class RgLru(nn.Module):
         self.a_gate = BlockDiagonal(width, heads)
 
     def forward(self, c: Tensor, start: Tensor | None) -> Tensor:  # [B, T, L, C], [B, L, C]
-        """h of every frame; `start` is h before the first, None in the first frame of a stream."""
+        """h in every frame; `start` is h before the first, None in the first frame of a stream."""
         a = torch.exp(self.a_gate(c).sigmoid() * (-GATE_POWER * F.softplus(self.a_param)))
         b = self.input_gate(c).sigmoid() * c
         # h keeps the variance of its input; in the first frame it has no h to make room for
@@ -141,7 +142,8 @@ class BoundedRoot(torch.autograd.Function):
 
 
 class RecurrentBranch(nn.Module):
-    """Tokens over time: a gate beside a convolution and the RG-LRU (Griffin, figure 2c)."""
+    """Mixes tokens over time: a convolution and the RG-LRU, with a gate beside them (Griffin,
+    figure 2c)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

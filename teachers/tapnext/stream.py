@@ -1,4 +1,5 @@
-"""TAPNext through frames as they come: it holds the state of its tokens, which does not grow."""
+"""Stream: TAPNext through frames as they come. It holds the state of its tokens, which does not
+grow."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 class TapNextStream(Stream):
     """Frames are final at once.
 
-    Before its own frame a point's track is NaN; in it the answer is what the network sees, not the
-    query, unless the teacher says `through_query`. 147 KB a point and 151 MB for the frame (604 MB
-    at 512 px) are carried on by the published network. No point can be added later.
+    Before its own frame, the track of a point is NaN; in it, the answer is what the network sees,
+    not the query, unless the teacher has `through_query`. The published network carries on 147 KB
+    per point and 151 MB for the frame (604 MB at 512 px). No point can be added later.
     """
 
     def __init__(self, teacher: TapNextTeacher, queries: np.ndarray) -> None:

@@ -1,7 +1,8 @@
 """Support points: tracked beside each query, because in TAPNext all points see each other.
 
-The VOT entry of TAPNext++ has 64 a query, on a grid in a square of 64 px of its 512 px input; its
-authors' figures for long video are with them. They cost time: each is a token more in every frame.
+The VOT entry of TAPNext++ has 64 for each query, on a grid in a square of 64 px of its 512 px
+input; its authors' figures for long video include them. They cost time: each is one more token in
+every frame.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import numpy as np
 
 REACH = 32 / 512
-"""From the query to the sides of the box, as a share of the frame's sides."""
+"""Distance from the query to the sides of the box, as a share of the frame's sides."""
 
 
 def around(queries: np.ndarray, points: int, size: tuple[int, int]) -> np.ndarray:
@@ -21,7 +22,7 @@ def around(queries: np.ndarray, points: int, size: tuple[int, int]) -> np.ndarra
 
     Args:
         queries: [N, 3] of (t, x, y) in px of frames of `size`, wherever their origin is.
-        size: (H, W). Places beyond 0..W-1, 0..H-1 are moved to it.
+        size: (H, W). Positions outside 0..W-1, 0..H-1 are moved to the nearest one inside.
     """
     height, width = size
     reach = np.array([REACH * width, REACH * height])

@@ -11,8 +11,8 @@
 No published recipe has these teachers.
 
 All points see each other, so the answer for a query depends on which others are asked; TAP-Vid asks
-for all of a video at once. What is computed at once grows neither with the frames nor their size: a
-clip of any length goes in blocks.
+for all of a video at once. A clip of any length is computed in blocks, whose size grows neither
+with the number of frames nor with their size.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ LARGEST_LAYER = {"cpu": 2**23, "cuda": 2**27}
 """Values of the widest layer in a call, by device: 2 frames of the published network on a CPU, 34
 on a GPU."""
 PIXELS_AT_ONCE = 2**24
-"""Of the frames that are resized together."""
+"""How many frames are resized together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TapNextModeSettings:
-    """How a mode calls the network."""
+    """How the network is called in a mode."""
 
     backward: bool
     """Take the frames before a query from a pass over the reversed clip; else they are NaN."""
     through_query: bool
-    """Put each track through its query, as a label should go."""
+    """Make each track go through its query, as a label should."""
     support_points: int = 0
-    """Points around each query that are tracked with it and dropped; 64 is the VOT entry of
+    """Points around each query that are tracked with it and then dropped; 64 as in the VOT entry of
     TAPNext++."""
     use_certainty: bool = False
-    """A point counts as visible where visibility times certainty is above 0.5, as the JAX demo has
-    it; else by its visibility alone."""
+    """Whether a point counts as visible where visibility times certainty is above 0.5, as in the
+    JAX demo; otherwise, visibility alone counts."""
 
     def __post_init__(self) -> None:
         require_whole(0, support_points=self.support_points)
@@ -71,17 +71,17 @@ def mode_settings_of(mode: Mode) -> TapNextModeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TapNextSettings:
-    """What can be set; None keeps what the mode does. Of `memory` only the frames of a block count;
-    with `bf16`, gates, recurrence, and state stay float32."""
+    """Settings of these teachers; None keeps what the mode does. Of `memory`, only the frames in a
+    block matter; with `bf16`, gates, recurrence, and state stay float32."""
 
     backward: bool | None = None
     through_query: bool | None = None
     support_points: int | None = None
     use_certainty: bool | None = None
-    """These four: see `TapNextModeSettings`."""
+    """See `TapNextModeSettings` for these four."""
     numerics: Literal["torch", "jax"] = "torch"
     official_quirks: bool = False
-    """These two: see `TapNextConfig`."""
+    """See `TapNextConfig` for these two."""
 
     def __post_init__(self) -> None:
         require_switch(official_quirks=self.official_quirks)

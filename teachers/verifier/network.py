@@ -1,4 +1,4 @@
-"""The verifier of Track-On-R: of the positions that several teachers name, which is the right one?
+"""The verifier of Track-On-R: which of the positions that several teachers give is the right one?
 
 Paper    arXiv 2603.12217 (CVPR 2026), sections 4.2 to 4.5. Written from the paper and from facts
          about the published network; the parity tests show equal outputs.
@@ -9,14 +9,14 @@ Raster   x' = 2 x / W - 1, so -1 is the CORNER of the top-left pixel; positions 
          come, whether their teachers mean corners or centres. Frames are resized to
          `config.resolution`, whatever their aspect.
 
-Every position is described by what deformable attention finds around it when it is asked for what
-the QUERY looks like, and by how far it is from the query. A token for each query and frame then
-looks at the positions of its frame, and at its own past and future; the logit of a position is the
-cosine of token and position.
+Every position is described by what deformable attention finds around it, when it looks for the
+appearance of the QUERY, and by its distance from the query. A token for each query and frame then
+attends to the positions in its frame, and to its own past and future; the logit of a position is
+the cosine of token and position.
 
-So the order of the teachers does not matter and none is known by name; a query's answer does not
-depend on other queries. Only differences between the positions of one query and frame mean
-something: no logit is absolute, and it cannot say "none of them".
+So the order of the teachers does not matter, and none is known by name; the answer for a query does
+not depend on other queries. Only differences between the positions of one query and frame mean
+anything: no logit is absolute, and the network cannot say "none of them".
 
 Cost: 24 frames, 256 queries, and 6 teachers take 40 s of a CPU core, three quarters of it in the
 encoder, which sees neither queries nor teachers.
@@ -38,14 +38,14 @@ from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes, ResidualEncoder
 
 STRIDE = 4
 HIGHEST_FREQUENCY = 32
-"""Half waves of a displacement code, in the learnt unit of displacement."""
+"""Of the displacement code, in half waves per learnt unit of displacement."""
 QUERY, CANDIDATE = 0, 1
 """Rows of `candidate_emb`."""
 COSINE_EPS = 1e-12
 SHARPEST = 20.0
 """The largest factor of a cosine."""
 PLACES_PER_BLOCK = 65536
-"""Places (a teacher's, of a query in a frame) that go through the transformer together."""
+"""How many positions (of a teacher, for a query in a frame) go through the transformer together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +56,23 @@ class VerifierConfig(PyramidSizes, AttentionSizes):
     resolution: tuple[int, int] = (384, 512)
     """(H, W) px that frames are resized to. No weight depends on it."""
     window: int = 24
-    """Frames that the time table is learnt for; other lengths resize it."""
+    """Frames that the time table is learnt for; it is resized for other lengths."""
     width: int = 256
     """Channels of everything after the encoder."""
     layers: int = 6
-    """Of the transformer over candidates and frames."""
+    """Layers of the transformer over candidates and frames."""
     heads: int = 4
-    """Of every attention."""
+    """Heads of every attention."""
     points: int = 4
-    """Cells that a head of the deformable attention samples in each level."""
+    """Cells that a head of the deformable attention samples at each level."""
     local_layers: int = 3
     """Layers of deformable attention."""
     frequencies: int = 8
-    """Sines, and as many cosines, of a displacement in x and in y."""
+    """How many sines, and how many cosines, encode a displacement in x, and likewise in y."""
     identity_channels: int = 32
-    """That tell a query from a candidate."""
+    """Channels that tell a query from a candidate."""
     dropout: float = 0.1
-    """In training only."""
+    """Dropout, in training only."""
 
     @classmethod
     def mini(cls) -> VerifierConfig:
@@ -86,10 +86,11 @@ class VerifierConfig(PyramidSizes, AttentionSizes):
 
 
 class DeformableAttention(nn.Module):
-    """Each place looks at some cells around it in every level of a pyramid; its feature says which.
+    """Each position attends to some cells around it at every level of a pyramid; its feature
+    decides which.
 
-    Its input is added to its answer here already, as in the published network, and then once more
-    by the block around it.
+    The input is added to the answer already here, as in the published network, and once more by the
+    block around it.
     """
 
     def __init__(self, config: VerifierConfig) -> None:
@@ -103,7 +104,7 @@ class DeformableAttention(nn.Module):
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.attention_weights.bias)
-        with torch.no_grad():  # untrained, each head looks in a direction of its own
+        with torch.no_grad():  # when untrained, each head looks in a direction of its own
             self.sampling_offsets.bias.copy_(self._rays().to(self.sampling_offsets.bias))
 
     def _rays(self) -> Tensor:  # [2 * samples]
@@ -136,7 +137,7 @@ class DeformableAttention(nn.Module):
 
 
 class LocalBlock(nn.Module):
-    """What lies around each place, gathered into its feature."""
+    """Gathers what is around each position into its feature."""
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__()
@@ -155,7 +156,8 @@ class LocalBlock(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """A query's token looks at the positions of its frame, then at its tokens in other frames."""
+    """The token of a query attends to the positions in its frame, then to its own tokens in other
+    frames."""
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__()
@@ -193,7 +195,8 @@ class TokenBlock(nn.Module):
 
 
 class VerifierNetwork(nn.Module):
-    """Runs on the device, and in the precision, of its weights; its input must be there too."""
+    """The network. Runs on the device and in the precision of its weights; its input must be on
+    that device."""
 
     def __init__(self, config: VerifierConfig) -> None:
         super().__init__()
@@ -289,7 +292,7 @@ class VerifierNetwork(nn.Module):
         when: Tensor,  # [N] frames
         start: Tensor,  # [N, 2] in -1..1, may lie outside
     ) -> Tensor:  # [N, width]
-        """What each query looks like in its frame; zero for one whose frame is not there."""
+        """The feature at each query in its frame; zero for one whose frame is not there."""
         looks = start.new_zeros(len(start), self.config.width)
         for t in range(len(features)):
             here = (when == t).nonzero()[:, 0]

@@ -1,7 +1,8 @@
 """The published verifier with its weights: frames, queries, and tracks in, scores out.
 
-It is no teacher: it tracks nothing, and says which of several teachers to believe. It is asked for
-by name, and is never a default, because its file holds weights that forbid commercial use.
+It is not a teacher: it tracks nothing, but says which of several teachers to believe. It must be
+asked for by name and is never a default, because its file contains weights that forbid commercial
+use.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from teachers.tracks import checked_frames, has_position
 from teachers.verifier.network import VerifierConfig, VerifierNetwork
 
 PLACES_AT_ONCE = 2**19
-"""Places (a teacher's, of a query in a frame) that are described together, 1 KiB each."""
+"""How many positions (of a teacher, for a query in a frame) are described together, 1 KiB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifierInfo:
-    """Who judged these tracks."""
+    """Which verifier judged these tracks."""
 
     name: str
     architecture: str
     licence: str
-    """Of the weights. Labels that they chose are made with them."""
+    """The licence of the weights. Labels that they chose are made with them."""
     checkpoint_sha256: str
     """"random" for weights that were never trained."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class TrackOnVerifier:
     """Scores the positions that teachers give.
 
     24 frames, 256 queries, and 6 teachers take about 40 s of a CPU core, three quarters of it for
-    the frames alone. The features of all frames are held: 6.3 MB a frame.
+    the frames alone. The features of all frames are held in memory: 6.3 MB per frame.
     """
 
     presets: ClassVar[Mapping[str, Callable[[], VerifierConfig]]] = {
@@ -112,15 +113,15 @@ class TrackOnVerifier:
         queries: np.ndarray,  # [N, 3] (t, x, y), px of the frames
         xy: np.ndarray,  # [K, N, T, 2] px of the frames; NaN where a teacher has no position
     ) -> np.ndarray:  # float32 [K, N, T]
-        """Scores of positions that are to be compared with those of the same query and frame alone.
+        """Scores of positions, which may only be compared with those for the same query and frame.
 
-        The softmax of them over K is how much to rely on each teacher. A position that is NaN goes
-        in as if its teacher were not there, and has the score NaN. Where no teacher has a position
-        in any frame from the query's on, there is nothing to go by: all scores of the query are
-        NaN. Frames before the query are judged too, though no evidence is taken from them.
+        Their softmax over K says how much to rely on each teacher. A position that is NaN is
+        treated as if its teacher were not there, and its score is NaN. If no teacher has a position
+        in any frame from the query's on, there is nothing to go by, and all scores for the query
+        are NaN. Frames before the query are judged too, though no evidence is taken from them.
 
         Raises:
-            ConfigError: shapes that do not fit, or a query that is not in the clip.
+            ConfigError: shapes do not fit together, or a query is not in the clip.
             CheckpointError: the network computes NaN, so its weights are broken.
         """
         queries, xy = _checked(checked_frames(frames), queries, xy)
@@ -140,7 +141,7 @@ class TrackOnVerifier:
         return scores
 
     def _encode(self, frames: np.ndarray) -> torch.Tensor:  # -> [T, channels, h, w]
-        """Frames go to the device a block at a time."""
+        """The features of frames, which go to the device one block at a time."""
         block = self.memory.frames(self.device)
         encoded = []
         for t in range(0, len(frames), block):
@@ -172,8 +173,8 @@ def load_verifier(
         **settings: see `TrackOnVerifier`.
 
     Raises:
-        ConfigError: no such verifier, preset, or device.
-        CheckpointError: no weights, or not those of a verifier.
+        ConfigError: there is no such verifier, preset, or device. CheckpointError: there are no
+        weights, or not those of a verifier.
     """
     if checkpoint is None and name not in names():
         raise ConfigError(f"no verifier {name!r}: there is {', '.join(names())}.")

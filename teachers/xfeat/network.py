@@ -22,14 +22,14 @@ from torch import Tensor, nn
 STRIDE = 8
 """Pixels from cell to cell."""
 MULTIPLE = 32
-"""What the sides of an image must be multiples of."""
+"""The sides of an image must be multiples of this."""
 SHARPNESS = 3.0
-"""Of the softmax over the 64 positions of a refined match, as published."""
+"""Temperature of the softmax over the 64 positions of a refined match, as published."""
 
 
 @dataclass(frozen=True)
 class XFeatMaps:
-    """What the network says of B images."""
+    """The network's output for B images."""
 
     descriptors: Tensor
     """[B, 64, H / 8, W / 8]; their direction is what is compared."""
@@ -67,7 +67,7 @@ class XFeatConfig:
     stem: tuple[int, int, int] = (4, 8, 24)
     """Channels at strides 1, 2, and 4."""
     channels: int = 64
-    """Of the descriptors, and at strides 8 and 16."""
+    """Channels of the descriptors, and at strides 8 and 16."""
     deepest: int = 128
     """Channels at stride 32."""
     matcher: int = 512
@@ -141,7 +141,7 @@ class XFeat(nn.Module):
         return self.backbone(self.norm(images.mean(1, keepdim=True)))
 
     def backbone(self, grey: Tensor) -> Tensor:  # [B, 1, H, W] normalised -> [B, 64, H / 8, W / 8]
-        """Descriptors: features of strides 8, 16, and 32, added up and fused."""
+        """Descriptors: features at strides 8, 16, and 32, added up and fused."""
         x8 = self.block3(self.block2(self.block1(grey) + self.skip1(grey)))  # [B, 64, H / 8, W / 8]
         x16 = self.block4(x8)  # [B, 64, H / 16, W / 16]
         x32 = self.block5(x16)  # [B, 64, H / 32, W / 32]
@@ -153,8 +153,8 @@ class XFeat(nn.Module):
         first: Tensor,  # [n, 64] descriptors of cells
         second: Tensor,  # [n, 64] of their matches in another image
     ) -> Tensor:  # [n, 2] px (x, y) in [-4, 3]
-        """Match refinement: where, from the first pixel of the first cell, that lies which the
-        second cell's first pixel shows."""
+        """Match refinement: the position, relative to the first pixel of the first cell, of what
+        the first pixel of the second cell shows."""
         logits = self.fine_matcher(torch.cat([first, second], -1)).reshape(-1, STRIDE, STRIDE)
         likely = (SHARPNESS * logits).flatten(1).softmax(1).reshape(logits.shape)
         positions = torch.arange(STRIDE, device=first.device, dtype=first.dtype) - STRIDE // 2

@@ -4,11 +4,11 @@ query (`classical/search.py`).
     frames --resized--> XFeat --> a descriptor every 8 px --> match in every frame
         --> alignment --> mutual check at jumps
 
-Every mode tracks every frame, alike: no published protocol tracks points with XFeat. Frames are
-brought to a short side of `side_px` first, so that a cell is equally fine in every clip. The
-keypoint and reliability heads and the match refinement are not used: a query lies where it lies,
-and alignment is finer. The network runs on the device; matching and alignment run on the CPU.
-Memory: descriptors are kept as float16, 115 MB for 80 frames of 384 x 680.
+Every mode tracks every frame in the same way: no published protocol tracks points with XFeat.
+Frames are first resized to a short side of `side_px`, so that a cell is equally fine in every clip.
+The keypoint and reliability heads and the match refinement are not used: queries are given, and
+alignment is finer. The network runs on the device; matching and alignment run on the CPU. Memory:
+descriptors are kept as float16, 115 MB for 80 frames of 384 x 680.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from teachers.published import PUBLISHED
 from teachers.xfeat.network import MULTIPLE, STRIDE, XFEAT_PRESETS, XFeat
 
 LONGEST_PX = 2048
-"""Of a resized frame's long side, which would be endless in a clip of a few rows."""
+"""Limit for the long side of a resized frame, which would be huge for a clip of a few rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class XFeatSettings(MatchSettings):
-    """How finely frames are described, and which matches are believed."""
+    """How finely frames are described, and which matches are trusted."""
 
     side_px: int = 640
-    """Short side of the frames that the network sees."""
+    """The short side of the frames that the network sees."""
     jump_cost: float = 0.1
     """Added to the squared distance of descriptors (0 to 4) at a jump, and in part before."""
 
