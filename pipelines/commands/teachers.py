@@ -1,9 +1,10 @@
-"""tapdistill teachers: what there is and its licence; pull a checkpoint into the cache; check a
-file; suggest a set for a budget."""
+"""tapdistill teachers: list teachers and their licences, pull a checkpoint into the cache, check a
+file, suggest a set for a budget, or measure what less precision does."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,14 +37,14 @@ from teachers.registry import VERIFIERS, declared, entry_of, left_out, licence_o
 
 MB = 1e6
 CLIPS = 15_000
-"""Of the published recipe."""
+"""Number of clips in the published recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachersConfig:
     """List the teachers (`list`), get the checkpoint of one (`pull NAME`), verify a file without
-    running it (`check NAME FILE`), suggest a set for a budget (`suggest`), or measure how far one's
-    tracks move when it multiplies less exactly on this machine (`drift NAME`)."""
+    running it (`check NAME FILE`), suggest a set for a budget (`suggest`), or measure how far the
+    tracks of one move when it multiplies less exactly on this machine (`drift NAME`)."""
 
     action: Annotated[
         Literal["list", "pull", "check", "suggest", "drift"],
@@ -52,11 +53,11 @@ class TeachersConfig:
     ] = "list"
     """What to do."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
-    """The teacher to pull, to check for, or to measure."""
+    """The teacher to pull, to check a file for, or to measure."""
     file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
     """The checkpoint to check."""
     from_file: Annotated[Path | None, tyro.conf.arg(name="from", metavar="FILE")] = None
-    """With pull: take this file, got by hand, instead of the published address."""
+    """With pull: take this file, which you fetched by hand, instead of the published address."""
     url: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """With pull: take this address instead of the published one."""
     json: bool = False
@@ -66,13 +67,13 @@ class TeachersConfig:
     synthetic_only: bool = False
     """With suggest: only teachers that have not learnt from real video, as in the paper."""
     gpu_hours: float | None = None
-    """With suggest: the most that labelling may take; left out, as many as it takes."""
+    """With suggest: the most GPU hours that labelling may take; without it, there is no limit."""
     clips: int | None = None
-    """With suggest: clips to label, 80 frames of 384 x 680 px with 1,024 queries each; left out,
-    15,000."""
+    """With suggest: clips to label, each with 80 frames of 384 x 680 px and 1,024 queries; without
+    it, 15,000."""
     tflops: float | None = None
-    """With suggest: TFLOP a second that the GPU does; left out, 25, some 40 % of what an H100 has
-    in float32."""
+    """With suggest: how many TFLOP a second the GPU does; without it, 25, some 40 % of what an H100
+    has in float32."""
 
     def __post_init__(self) -> None:
         wanted = {
@@ -208,10 +209,12 @@ def _drift(name: str) -> None:
     )
     found = drifts(name)
     for each in found:
-        say(
-            f"  {each.precision:8s} {each.median_px:.4f}  {each.high_px:.4f}  {each.most_px:.4f}  "
-            f"{each.flags:.2%}  on {each.device or 'a CPU'}"
+        moved = (
+            "no position that both precisions have"
+            if math.isnan(each.median_px)
+            else f"{each.median_px:.4f}  {each.high_px:.4f}  {each.most_px:.4f}"
         )
+        say(f"  {each.precision:8s} {moved}  {each.flags:.2%}  on {each.device or 'a CPU'}")
     if not found:
         say("  it has no other precision here.")
 
@@ -259,7 +262,7 @@ def _suggest(config: TeachersConfig) -> None:
 
 
 class _DownloadProgress:
-    """How far a download is: a bar in a terminal, a line every ten seconds elsewhere."""
+    """Shows how far a download is: a bar in a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, name: str) -> None:
         self._lines = LineThrottle()

@@ -22,31 +22,33 @@ from teachers.loading import settings_of
 from teachers.registry import declared
 
 SEED = 600_000_000
-"""Of a clip that nothing is trained on."""
+"""The seed of a clip that nothing is trained on."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the tracks of a precision lie from those of float32."""
+    """How far the tracks in a precision are from those in float32."""
 
     precision: Precision
-    """That was computed in."""
+    """The precision that was computed in."""
     device: str
-    """Of the teacher: see `TeacherInfo`."""
+    """The device of the teacher: see `TeacherInfo`."""
     median_px: float
-    """px of the 256 x 256 raster, over frames that both have."""
+    """px of the 256 x 256 raster, over the positions that both have; NaN, as the next two, if there
+    are none."""
     high_px: float
-    """95 % lie below it."""
+    """95 % of the distances are below this."""
     most_px: float
     flags: float
-    """Share of the frames whose flag of visibility changes."""
+    """Share of the points and frames whose visibility flag changes."""
 
 
 def drifts(name: str, checkpoint: str | None = None, device: str = "auto") -> list[Drift]:
-    """Of each precision that the teacher has on that device, but float32.
+    """The drift in each precision that the teacher has on that device, except float32.
 
     Raises:
-        ConfigError: no such teacher, or one without a network. CheckpointError: no weights.
+        ConfigError: there is no such teacher, or it has no network.
+        CheckpointError: its weights are not here.
     """
     scene = SynthConfig(frames=24, points=128, query_frame="random", split="test")
     return drifts_on(generate(SEED, scene), name, checkpoint, device)
@@ -55,7 +57,7 @@ def drifts(name: str, checkpoint: str | None = None, device: str = "auto") -> li
 def drifts_on(
     clip: TestClip, name: str, checkpoint: str | None = None, device: str = "auto"
 ) -> list[Drift]:
-    """`drifts`, on a clip of one's own."""
+    """`drifts`, on a clip that you choose."""
     if "precision" not in settings_of(declared(name)):
         raise ConfigError(f"teacher {name!r} has no network that could multiply less exactly.")
 
@@ -71,12 +73,14 @@ def drifts_on(
             continue
         other = load(precision)
         if other.info.precision != precision:
-            continue  # no part of it can
+            continue  # no part of the network can
         here = other.track(clip.frames, clip.queries)
         moved = np.hypot(
             *np.moveaxis((here.xy - there.xy) * (RASTER / width, RASTER / height), -1, 0)
         )
         known = moved[np.isfinite(moved)]
+        if not len(known):
+            known = np.array([np.nan])
         flags = exact.info.rule(there) != other.info.rule(here)
         found.append(
             Drift(

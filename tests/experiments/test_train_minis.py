@@ -16,9 +16,9 @@ from experiments.minis import pool
 from experiments.minis import train as train_minis
 from experiments.minis.calibrate import calibrate
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
-from experiments.minis.train import RECIPES, Stage, start_xy, train
+from experiments.minis.train import RECIPES, Stage, start_xy, steps_of, train
 from student.synth.scene import SynthConfig
-from teachers import VisibleRule
+from teachers import ConfigError, VisibleRule
 from teachers.checkpoints.files import VISIBLE, read_metadata
 from teachers.registry import entry_of
 
@@ -46,6 +46,33 @@ def short(name, monkeypatch, steps=(2, 2)):
     monkeypatch.setattr(train_minis, "CALIBRATION_CLIPS", 1)
     monkeypatch.setattr(pool, "STORED", STORED)
     return recipe
+
+
+def test_more_steps_are_of_the_stage_that_is_named_or_of_the_longest():
+    recipe = RECIPES["cotracker3"]()
+    assert steps_of(recipe, 3, 4) == [replace(recipe.stages[4], steps=3)] * 3
+    assert steps_of(recipe, 2) == [replace(recipe.stages[3], steps=2)] * 2  # the one of 950 steps
+    assert len(steps_of(recipe, None)) == 450 + 250 + 350 + 950 + 80
+    with pytest.raises(ConfigError, match="--stage 5: this recipe has the stages 0 to 4"):
+        steps_of(recipe, 1, 5)
+
+
+def test_stage_on_the_command_line_trains_on_the_views_of_that_stage(folder, tmp_path, monkeypatch):
+    recipe = short("tapir", monkeypatch)
+    drawn = []
+
+    def draw(pool, rng, view):
+        drawn.append(view)
+        return draw_view(pool, rng, view)
+
+    monkeypatch.setattr(train_minis, "draw_view", draw)
+    for number, stage in enumerate(recipe.stages):
+        out = tmp_path / str(number)
+        arguments = ["tapir", "--pool", folder, "--out", out, "--more", "1", "--stage", number]
+        monkeypatch.setattr("sys.argv", ["train", *map(str, arguments)])
+        train_minis.main()
+        assert drawn.pop() == stage.view
+    assert drawn == []
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import teachers
 from labeler.fingerprint import fingerprint
 from labeler.labels.teacher_choice import refuse_untrained
+from pipelines import cli
 from pipelines.engines.common import TeacherSpec
 from pipelines.tracking.drift import drifts_on
 from student.data.config import DataConfig
 from student.synth.scene import SynthConfig, generate
 from student.training.config import TrainConfig
-from teachers import ConfigError, TeacherInfo
+from teachers import ConfigError, Teacher, TeacherInfo, Tracks
 from teachers.layers import device as devices
 from teachers.layers.device import _switches, describe, multiplying, resolved
 
@@ -132,3 +134,28 @@ def test_drift_is_measured_with_the_weights_that_are_here():
     assert found.median_px < 1
     with pytest.raises(ConfigError, match="no network"):
         drifts_on(clip, "lk", device="cpu")
+
+
+class LosesAllInBf16(Teacher):
+    """Follows every point in float32, and has no position at all in bf16."""
+
+    def __init__(self, *, name, checkpoint=None, device="auto", mode="predictor", precision="auto"):
+        self.info = TeacherInfo(
+            name=name,
+            architecture="still",
+            mode=mode,
+            visible_rule="none",
+            settings={},
+            precision="bf16" if precision == "bf16" else "",
+        )
+
+    def _track(self, frames, queries, seed):
+        unknown = np.full((len(queries), len(frames)), np.nan, np.float32)
+        xy = np.repeat(queries[:, None, 1:], len(frames), axis=1)
+        return Tracks(xy * np.nan if self.info.precision else xy, unknown, unknown)
+
+
+def test_precisions_that_share_no_position_have_no_drift_and_the_command_says_so(capsys):
+    assert cli.run(["teachers", "drift", f"{__name__}:LosesAllInBf16"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1].split()
+    assert " ".join(said) == "bf16 no position that both precisions have 100.00% on a CPU"
