@@ -1,5 +1,5 @@
-"""The outside: the command line (`cli`, `commands`), jobs and their engines, reports, exports. It
-wires the rest and decides nothing about pixels.
+"""The outer layer: the command line (`cli`, `commands`), jobs and their engines, reports, exports.
+It wires up the rest, and decides nothing about pixels.
 
     result = pipelines.label(pipelines.LabelConfig(videos=("clips/",), out="labels"))
 

@@ -1,8 +1,8 @@
 """tapdistill: the command line.
 
-One command, one module with a config dataclass and `run(config) -> exit code`; imported only when
-it is called, so that `--help` is quick. Flags, their help, and `--config FILE` (TOML) come from the
-dataclass.
+Each command is a module with a config dataclass and `run(config) -> exit code`, which is imported
+only when the command is called, so that `--help` is quick. Flags, their help, and `--config FILE`
+(TOML) come from the dataclass.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ COMMANDS: dict[str, Command] = {
         "pipelines.commands.demo",
         "DemoConfig",
         "run",
-        "the whole flow on real clips that come with the installation, no network",
+        "run the whole flow on real clips that come with the installation",
     ),
     "teachers": Command(
         "pipelines.commands.teachers",
         "TeachersConfig",
         "run",
-        "what teachers there are, their licences; pull and check their weights",
+        "list teachers and their licences; pull and check their weights",
     ),
     "track": Command(
         "pipelines.commands.track",
         "TrackCommand",
         "run",
-        "any teacher or student over one video, folder of frames, or camera",
+        "run any teacher or student on a video, a folder of frames, or a camera",
     ),
     "live": Command(
         "pipelines.commands.live",
@@ -59,31 +59,31 @@ COMMANDS: dict[str, Command] = {
         "pipelines.commands.label",
         "LabelCommand",
         "run",
-        "the labelling job: videos -> labelled shards, here or on a Ray cluster",
+        "label videos: videos -> labelled shards, here or on a Ray cluster",
     ),
     "relabel": Command(
         "pipelines.commands.relabel",
         "RelabelConfig",
         "run",
-        "agreement again, from the stored raw tracks",
+        "make the labels anew from the stored raw tracks",
     ),
     "scan": Command(
         "pipelines.commands.scan",
         "ScanConfig",
         "run",
-        "exact duplicates among videos, by their content",
+        "find exact duplicates among videos, by their content",
     ),
     "status": Command(
         "pipelines.commands.status",
         "StatusConfig",
         "run",
-        "what is done of a data set, and which jobs work on it",
+        "show how much of a data set is done, and which jobs work on it",
     ),
     "verify": Command(
         "pipelines.commands.verify",
         "VerifyConfig",
         "run_verify",
-        "every shard against its commit record",
+        "compare every shard with its commit record",
     ),
     "gc": Command(
         "pipelines.commands.verify", "GcConfig", "run_gc", "remove old revisions and leftovers"
@@ -98,34 +98,34 @@ COMMANDS: dict[str, Command] = {
         "pipelines.commands.export",
         "ExportConfig",
         "run",
-        "labels for other tools: TAP-Vid, parquet, Hugging Face, Rerun",
+        "write labels for other tools: TAP-Vid, parquet, Hugging Face, Rerun",
     ),
     "train": Command(
         "pipelines.commands.train",
         "TrainCommand",
         "run",
-        "a student learns from labelled shards, procedural video, or both",
+        "train a student on labelled shards, procedural video, or both",
     ),
     "eval": Command(
         "pipelines.commands.eval",
         "EvalCommand",
         "run",
-        "TAP-Vid figures of trackers on clips with exact tracks, side by side",
+        "compare trackers, or labels, on clips with exact tracks",
     ),
     "synth": Command(
-        "pipelines.commands.synth", "SynthCommand", "run", "procedural video with exact tracks"
+        "pipelines.commands.synth", "SynthCommand", "run", "make procedural video with exact tracks"
     ),
     "doctor": Command(
         "pipelines.commands.doctor",
         "DoctorConfig",
         "run",
-        "what is installed, what works here, and what is wrong with it",
+        "say what is installed, what works here, and what does not",
     ),
 }
 
 USAGE_ERROR = 2
 BROKEN_PIPE = 128 + 13
-"""As a shell says of what SIGPIPE ended."""
+"""The exit code that a shell reports for a process that SIGPIPE ended."""
 STORAGE_HELP = (
     "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
     "credentials come from the environment."
@@ -136,10 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or
     130 (interrupted)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # read when torch loads: threads that spin make a busy machine 20 times slower
+    # torch reads this when it loads: threads that spin make a busy machine 20 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know less than the names of files
+        # the names of files may hold letters that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         try:

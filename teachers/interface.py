@@ -79,7 +79,7 @@ class Teacher(abc.ABC):
             queries: [N, 3] as (t, x, y); t is a whole frame index in [0, T), (x, y) lies inside the
                 frame: -0.5 <= x <= W - 0.5, -0.5 <= y <= H - 0.5. N may be 0.
             seed: for whatever the teacher draws at random (support points); equal seeds give equal
-            tracks.
+                tracks.
 
         Returns:
             `Tracks` with N rows and T columns, float32.

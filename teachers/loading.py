@@ -31,14 +31,14 @@ def load(
 
     Args:
         name: one of `names()`, or "module:Class" for one that is not registered; or any other name,
-        for a student whose `checkpoint` states which of these teachers it is for. checkpoint: file
-        with weights of that architecture; None takes the file that
-            `tapdistill teachers pull` got, or that lies in this package; "random" must be asked for
-            by name, and never labels.
+            for a student whose `checkpoint` states which of these teachers it is for.
+        checkpoint: file with weights of that architecture; None takes the file that `tapdistill
+            teachers pull` got, or that lies in this package; "random" must be asked for by name,
+            and never labels.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         mode: see `teachers.info.Mode`.
-        precision: see `teachers.info.Precision`; it matters only for networks. **settings: settings
-        of the architecture, such as `window_px` of "lk".
+        precision: see `teachers.info.Precision`; it matters only for networks.
+        **settings: settings of the architecture, such as `window_px` of "lk".
 
     Raises:
         ConfigError: there is no such teacher or mode (the message lists those there are), or no

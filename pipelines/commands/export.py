@@ -1,5 +1,5 @@
-"""tapdistill export: labels for other tools: TAP-Vid pickle or npz, a parquet table of tracks, a
-folder for Hugging Face, a Rerun recording."""
+"""tapdistill export: write labels for other tools, as a TAP-Vid pickle or npz, a parquet table of
+tracks, a folder for Hugging Face, or a Rerun recording."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from teachers.licences import licence_note
 
 Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "hf", "rerun"]
 FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": ("*.npz",), "hf": FILES}
-"""Formats that are a folder, and what an export puts there."""
+"""Formats that are a folder, and what an export puts into it."""
 DEFAULT_POLICY = "medoid"
 MEMORY_SHARE = 0.5
-"""A pickle's frames may fill this share of the machine's memory."""
+"""The frames of a pickle may fill this share of the machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +53,15 @@ class ExportConfig:
     """The file, or for tapvid-npz and hf the folder, to write."""
     policy: str | None = None
     """tapvid only: whose tracks become the truth. medoid (the default), verified, random-verified,
-    random-agreeing, random, mean, median, one of another package, or a teacher's name: see
-    docs/commands/export.md."""
+    random-agreeing, random, mean, median, a policy of another package, or the name of a teacher:
+    see docs/commands/export.md."""
     trust: TrustConfig = field(default_factory=TrustConfig)
     clips: int | None = None
     """How many clips to export, drawn by --seed; None: all."""
     seed: int = 0
-    """For drawing clips, and for policies that draw."""
+    """Seed for drawing clips, and for policies that draw."""
     overwrite: bool = False
-    """Replace an export that is there already."""
+    """Replace an export that exists already."""
 
     def __post_init__(self) -> None:
         if self.clips is not None and self.clips < 1:
@@ -157,7 +157,7 @@ WRITERS = {
 
 
 class _Count:
-    """Clips as TAP-Vid has them, and how much of them there was."""
+    """Clips as TAP-Vid has them, and counts of what they hold."""
 
     def __init__(self, config: ExportConfig) -> None:
         self.policy, self.seed = config.policy or DEFAULT_POLICY, config.seed
@@ -165,7 +165,7 @@ class _Count:
         self.clips = self.points = self.queries = self.empty = 0
 
     def with_labels(self, clips: Iterable[Clip]) -> Iterator[TestClip]:
-        """The clips in which the policy sees any point."""
+        """The clips in which the policy labels any point as visible."""
         for clip in clips:
             labelled = labels_as_truth(clip, self.policy, self.seed, self.trust)
             self.queries += len(clip.queries)
@@ -234,15 +234,14 @@ def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
 
 
 def _there(config: ExportConfig) -> Iterator[Path]:
-    """What an earlier export put into the folder --out."""
+    """The files that an earlier export put into the folder --out."""
     for pattern in FOLDERS[config.to]:
         yield from config.out.glob(pattern)
 
 
 @contextmanager
 def _new(config: ExportConfig) -> Iterator[Path]:
-    """A name beside --out to write to; what is there takes the place of --out only when it is
-    whole."""
+    """A path beside --out to write to; it takes the place of --out only when it is complete."""
     out = config.out
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

@@ -27,32 +27,33 @@ from pipelines.wording import duration, harmless
 from teachers import ConfigError
 
 MOST_CLIPS = 2_000
-"""A browser takes a table of so many pictures well."""
+"""A browser can handle a table of this many pictures well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Look at the labels: a summary here, and a report for a browser, which loads nothing from the
-    network."""
+    """Look at the labels: a summary in the terminal, and a report for a browser, which loads
+    nothing from the network."""
 
     url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
-    """The data set: a folder or an fsspec URL; it may still be written."""
+    """The data set: a folder or an fsspec URL; it may still be being written."""
     out: Path | None = Path("report")
-    """The report: a folder for index.html, or a file NAME.html. A report that is there is replaced.
+    """The report: a folder for index.html, or a file NAME.html. An existing report is replaced.
     None: only the summary."""
     clips: int = 60
-    """Clips in the report, at most."""
+    """The most clips in the report."""
     which: Which = "random"
-    """Which clips: drawn; those of whose queries the least is kept; or those with the most
-    disagreement."""
+    """Which clips: drawn at random; those with the smallest share of kept queries; or those with
+    the most disagreement."""
     teachers: tuple[str, ...] = ()
-    """Show and compare only these teachers; the labels stay those that are stored. Default: all."""
+    """Show and compare only these teachers; the labels remain those that are stored. Default:
+    all."""
     policy: tuple[str, ...] = ()
-    """Say what these label policies would take, too, as module:Class; those that are installed are
-    there anyway."""
+    """Further label policies, as module:Class, of which to say what they would take; installed ones
+    are included anyway."""
     trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0
-    """Of the draw."""
+    """Seed for drawing clips."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.clips <= MOST_CLIPS:
@@ -133,7 +134,7 @@ def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
 
 
 def _how(config: InspectConfig, shown: int, there: int) -> str:
-    """Which clips the report shows, in a sentence."""
+    """Which clips the report shows, in words."""
     if shown == there:
         return f"all {there:,} clips"
     ways = {
@@ -163,7 +164,7 @@ def _say_measures(measures: DatasetMeasures, clips: int) -> None:
         ("taken by `verified`, with another --trust.min-right", _by_right(measures)),
     ):
         if frame is repeats and not measures.repeats.notna().any(axis=None):
-            continue  # fewer than four teachers, or than three kinds
+            continue  # there are fewer than four teachers, or fewer than three kinds of evidence
         if frame is None:
             continue
         if frame is not measures.distances or len(frame) > 1:
@@ -179,7 +180,7 @@ def _by_right(measures: DatasetMeasures) -> pd.DataFrame | None:
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:
-    """A frame for the terminal; shares in percent."""
+    """A table for the terminal, with shares in percent."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title)
     for name in frame.columns:

@@ -1,11 +1,11 @@
-"""tapdistill label: the labelling job, here or on a Ray cluster.
+"""tapdistill label: run a labelling job, here or on a Ray cluster.
 
     freeze dataset.json -> plan -> open units
         -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables -> summary
 
-The same command again goes on where it stopped; with another `--teachers` it adds those that are
-missing. Several drivers may work on one data set: `--shards i/N` gives each its share, and those
-that overlap do no harm.
+Running the same command again continues where it stopped; with other `--teachers`, it adds those
+that are missing. Several drivers may work on one data set: `--shards i/N` gives each its share, and
+overlaps do no harm.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from teachers import TransientError
 class LabelCommand(LabelConfig):
     """Label real videos with several teachers, and write WebDataset shards.
 
-    The same command again goes on where it stopped; with another --teachers it adds those that are
-    missing. --recipe cotracker3_15k stores long clips, of which a student sees another part at
-    every visit.
+    Running the same command again continues where it stopped; with other --teachers, it adds those
+    that are missing. --recipe cotracker3_15k stores long clips, of which a student sees a different
+    part at every visit.
     """
 
     RECIPES: ClassVar[Path] = Path(pipelines.__file__).parent / "recipes"
 
     dry_run: bool = False
-    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and
-    thrown away; write nothing."""
+    """Print the plan, and an estimate of time and bytes from a few clips that are labelled and then
+    discarded; write nothing."""
 
 
 def run(command: LabelCommand) -> int:
-    """The command: label, print the summary, and return the exit code: 0 if nothing is left
-    open, and something is labelled."""
+    """The command: label, print the summary, and return the exit code, which is 0 if nothing is
+    left open and something is labelled."""
     if command.dry_run:
         print_estimate(command)
         return 0

@@ -1,8 +1,8 @@
-"""tapdistill scan: exact duplicates among videos, by the hash of their content.
+"""tapdistill scan: find exact duplicates among videos, by the hash of their content.
 
-Only files of equal size can be equal, so only those are read, where the listing says sizes. A
-labelling job finds duplicates within a unit by itself; this finds them across a whole collection,
-before it is labelled.
+Only files of equal size can be equal, so where the listing gives sizes, only those are read. A
+labelling job finds duplicates within a unit by itself; this command finds them across a whole
+collection, before it is labelled.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ THREADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ScanConfig:
-    """Find videos that are byte for byte the same."""
+    """Find videos that are identical, byte for byte."""
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
     """Videos, folders, globs in quotes, URLs, lists, tables, and tars, as for `label`."""
     column: str | None = None
     """Column of a table that holds the paths or URLs."""
     unique: Path | None = None
-    """File that gets a list of the videos without the duplicates, one a line: what
-    `tapdistill label` takes."""
+    """File for a list of the videos without the duplicates, one per line, which `tapdistill label`
+    takes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scanned:
 
 
 def run(config: ScanConfig) -> int:
-    """Print the groups of equal videos; 0 whether there are any or not."""
+    """Print the groups of equal videos; the exit code is 0 whether there are any or not."""
     unused: list[str] = []
     sources = list_sources(config.videos, config.column, unused)
     for sentence in unused:
@@ -108,7 +108,7 @@ def scan(sources: Sequence[Source]) -> Scanned:
         source for size, some in by_size.items() for source in some if size == 0 or len(some) > 1
     ]
     if any(not source.size for source in candidates):
-        candidates = list(sources)  # a listing that does not say sizes: any may equal any
+        candidates = list(sources)  # the listing gives no sizes, so any two may be equal
     by_hash: dict[str, list[Source]] = defaultdict(list)
     unread: list[tuple[Source, str]] = []
     lines = LineThrottle()

@@ -1,5 +1,5 @@
-"""tapdistill synth: procedural video with exact tracks, as npz files and, if asked, as mp4 to look
-at."""
+"""tapdistill synth: make procedural video with exact tracks, as npz files and, if asked for, as mp4
+files to look at."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from teachers import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SynthCommand:
-    """Write procedural clips with exact tracks: `video`, `points`, `occluded`, and `queries` in one
-    npz each."""
+    """Write procedural clips with exact tracks, each as an npz with `video`, `points`, `occluded`,
+    and `queries`."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for the clips."""

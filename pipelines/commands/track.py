@@ -1,9 +1,9 @@
-"""tapdistill track: any teacher or student over one video.
+"""tapdistill track: run any teacher or student on one video.
 
     frames (labeler.video.frames) --> queries: a grid, or a file --> each tracker
         --> npz of tracks, mp4 with the tracks drawn on it
 
-With `--stream` frames are never held: see `tracking/stream.py`.
+With `--stream`, frames are not kept: see `tracking/stream.py`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from teachers.stream import ENDLESS
 from teachers.tracks import checked_queries
 
 LONGER_SIDE = 24
-"""Points of the default grid along the frame's longer side."""
+"""Points of the default grid along the longer side of the frame."""
 NOT_SETTINGS = ("name", "checkpoint", "device", "mode", "memory")
-"""Arguments of a teacher that are flags of their own, or no text."""
+"""Arguments of a teacher that have flags of their own, or are not text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class TrackCommand(FramePart):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What --setting says."""
+        """The settings that --setting gives."""
         found = {}
         for text in self.setting:
             key, separator, value = text.partition("=")
@@ -188,7 +188,7 @@ def run(command: TrackCommand) -> int:
 
 
 def run_dense(command: TrackCommand, path: Path, begun: float) -> int:
-    """`run` with --dense."""
+    """`run`, with --dense."""
     picture = path.with_suffix(".png")
     _check_output("--dense", picture, ".png", {"the video itself": Path(command.video)})
     with open_frames(command.video, command) as source:
@@ -303,8 +303,8 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
 def track_files(
     command: TrackCommand, source: FrameSource, trackers: Mapping[str, Teacher]
 ) -> dict[str, TrackFile]:
-    """Where the tracks of each tracker go, if they are wanted, and what their file says of their
-    origin."""
+    """Where the tracks of each tracker are written, if they are wanted, and what the file says
+    about their origin."""
     if command.tracks is None:
         return {}
     clip = _clip_info(command, source)

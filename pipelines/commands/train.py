@@ -1,10 +1,10 @@
-"""tapdistill train: a student learns from labelled shards, synthetic video, or both.
+"""tapdistill train: train a student on labelled shards, synthetic video, or both.
 
     read batches (`student.data.mixture`) -> train (`student.training.train`)
         -> checkpoints, TensorBoard curves, and student.safetensors in --out
 
-One process by default; `--workers N` starts N on Ray, and torchrun may start them instead. The same
-command again goes on from the last checkpoint.
+It runs in one process by default; `--workers N` starts N on Ray, and torchrun may start them
+instead. Running the same command again continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TrainCommand(TrainConfig):
     """Train a student on the data sets that `tapdistill label` wrote, on synthetic video, or on a
     mixture.
 
-    The same command again goes on from the last checkpoint. The defaults are CoTracker3's
+    Running the same command again continues from the last checkpoint. The defaults are CoTracker3's
     pseudo-label training; --recipe NAME takes those of a recipe: cotracker3_15k_online,
     cotracker3_15k_offline, mini, mini_online, tapir, bootstapir, tapir_mini.
     """
@@ -51,13 +51,13 @@ class TrainCommand(TrainConfig):
         default_factory=ScheduleConfig.pseudo_label
     )
     resume: bool = True
-    """Go on from the newest checkpoint in --out; otherwise a folder that has one is refused."""
+    """Continue from the newest checkpoint in --out; otherwise, a folder that has one is refused."""
     workers: int = 1
-    """Processes that train together, started on Ray: on a GPU each where the cluster has any, at
-    most as many as it has; else on CPUs."""
+    """Processes that train together, started on Ray: each on a GPU of its own if the cluster has
+    any, and then at most as many as it has; otherwise on CPUs."""
     ray_address: str | None = None
-    """Address of a running Ray cluster; without it Ray is started on this machine. With --workers
-    above 1 only."""
+    """Address of a running Ray cluster; without it, Ray is started on this machine. Only with
+    --workers above 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,12 +76,12 @@ class TrainCommand(TrainConfig):
 
 
 def recipe(name: str, *flags: str, out: Path) -> TrainCommand:
-    """What `tapdistill train --recipe NAME` with more flags trains in the folder `out`."""
+    """The settings of `tapdistill train --recipe NAME` with further flags, in the folder `out`."""
     return parse(TrainCommand, "tapdistill train", ["--recipe", name, "--out", str(out), *flags])
 
 
 def run(command: TrainCommand) -> int:
-    """The command: train, and say where the student is."""
+    """The command: train, and print where the student is."""
     config = command.training()
     if under_torchrun():
         return _run_under_torchrun(command, config)
@@ -90,7 +90,8 @@ def run(command: TrainCommand) -> int:
     else:
         from pipelines.engines.ray_training import trained_on_ray  # here, because it imports ray
 
-        parts_of_step(config.data, command.workers)  # before a cluster is started for nothing
+        # checked before a cluster is started for nothing
+        parts_of_step(config.data, command.workers)
         with trained_on_ray(
             config, command.out, command.resume, command.workers, command.ray_address
         ) as events:
@@ -119,7 +120,7 @@ def shown(
     processes: int,
     watch: Callable[[TrainEvent], None] = lambda event: None,
 ) -> TrainResult:
-    """Say what will be trained, show what happens, and print the summary."""
+    """Print what will be trained, show what happens, and print the summary."""
     _say_what_is_trained(config, out, processes)
     with TrainProgress(config.schedule.steps) as progress:
         for event in events:
@@ -133,7 +134,7 @@ def shown(
 
 
 def _run_under_torchrun(command: TrainCommand, config: TrainConfig) -> int:
-    """As one of the processes that torchrun started; the first one speaks."""
+    """Train as one of the processes that torchrun started; only the first one prints."""
     if command.workers > 1:
         raise ConfigError(
             "--workers under torchrun: torchrun starts the processes; leave --workers out."

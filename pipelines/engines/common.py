@@ -1,5 +1,5 @@
-"""What both engines share: how teachers are made, what decoding may cost, and a unit that stays
-open."""
+"""Common: what both engines share, which is how teachers are made, what decoding may cost, and what
+happens to a unit that stays open."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from teachers.loading import settings_of
 from teachers.registry import declared
 
 ATTEMPTS = 3
-"""Times that a unit is tried after transient errors, before it is left open."""
+"""How many times a unit is tried after transient errors before it is left open."""
 
 DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")
-"""torch's errors that say nothing about the clip; by name, because teachers without weights do not
+"""Errors of torch that are not about the clip; by name, because teachers without weights do not
 load torch."""
 
 
@@ -36,7 +36,7 @@ class TeacherSpec:
 
     @property
     def on_gpu(self) -> bool:
-        """It computes on a GPU where there is one: a network, or what may be one."""
+        """Whether it computes on a GPU where there is one: it is a network, or may be one."""
         if self.device == "cpu":
             return False
         if ":" in self.name or self.name not in teachers.names():
@@ -44,7 +44,7 @@ class TeacherSpec:
         return "precision" in settings_of(declared(self.name))
 
     def load(self) -> Teacher:
-        """The teacher, in the mode that covers every frame. ConfigError for one with random
+        """Make the teacher, in the mode that covers every frame. A ConfigError if it has random
         weights: noise is never a label."""
         teacher = teachers.load(
             self.name,
@@ -62,10 +62,10 @@ class DecodeLimits:
     """What decoding may cost before it is ended."""
 
     deadline_s: float = 300.0
-    """Longest time to open and scan a video, or to decode one clip of it; then the decoder is
-    killed."""
+    """The longest time to open and scan a video, or to decode one clip of it; after that, the
+    decoder is killed."""
     memory_gib: float = 8.0
-    """Most address space of the decoding process."""
+    """The most address space that the decoding process may use."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,15 @@ class UnitOpen:
     unit: int
     why: str
     own_fault: bool = False
-    """Of the installation or the code: no other unit may fare better."""
+    """Whether it is a fault of the installation or the code, so that other units may fare no
+    better."""
 
 
 def track_or_say_why(
     teacher: Teacher, frames: np.ndarray, queries: np.ndarray, seed: int
 ) -> Tracks | str:
-    """The teacher's tracks, or why it cannot track this clip. One bad clip must not stop a job; so
-    of an error that nobody expected, the row says the line that raised it."""
+    """The teacher's tracks, or why it cannot track this clip. One bad clip must not stop a job, so
+    an unexpected error becomes a row, which names the line that raised it."""
     try:
         return teacher.track(frames, queries, seed)
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""How a Ray cluster is shared out: groups of actors, and what each of them takes."""
+"""Layout: how a Ray cluster is divided into groups of actors, and what each of them takes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipelines.wording import counted
 from teachers.errors import ConfigError
 
 WORKERS_PER_GPU = 16
-"""Unit workers of a GPU, unless the user wants more: each decodes and encodes about a clip in two
-seconds on its CPU, and four official teachers take longer than that for one on any GPU of today.
-More would only hold more clips in memory on nodes with hundreds of cores."""
+"""Unit workers for each GPU, unless the user wants more: each decodes and encodes about one clip in
+two seconds on its CPU, and four official teachers take longer than that for one clip on any GPU of
+today. On nodes with hundreds of cores, more workers would only hold more clips in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +21,19 @@ class Layout:
     """The resource table of a job: what a group holds, and what each of its actors takes."""
 
     groups: int
-    """That fit into the cluster now."""
+    """How many groups fit into the cluster now."""
     workers: int
-    """Unit workers of a group."""
+    """Unit workers in a group."""
     teachers: int
-    """Teacher actors of a group, one of each."""
+    """Teacher actors in a group, one for each teacher."""
     group_cpus: float
     group_gpus: float
     limit: int | None
-    """Most unit workers that the user wants."""
+    """The most unit workers that the user wants."""
     networks: int | None = None
-    """How many of the teachers are networks, which share the group's GPU; None: all."""
+    """How many of the teachers are networks, which share the GPU of the group; None: all."""
     idle: int = 0
-    """Nodes without a GPU, which a job with networks leaves alone."""
+    """Nodes without a GPU, which a job with networks does not use."""
 
     @property
     def cpus(self) -> float:
@@ -48,11 +48,11 @@ class Layout:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What a group asks for."""
+        """The resources that a group asks for."""
         return {"CPU": self.group_cpus} | ({"GPU": self.group_gpus} if self.group_gpus else {})
 
     def workers_on(self, cpus: float, gpus: float) -> int:
-        """Most unit workers on a node with so many CPUs and GPUs."""
+        """The most unit workers on a node with that many CPUs and GPUs."""
         groups = int(cpus / self.group_cpus + 1e-9)
         if self.group_gpus:
             groups = min(groups, int(gpus / self.group_gpus))
@@ -89,17 +89,17 @@ def lay_out(
     workers: int | None,
     networks: int | None = None,
 ) -> Layout:
-    """Share a cluster out.
+    """Divide a cluster into groups.
 
-    With GPUs a group is one GPU, its share of its node's CPUs, and a unit worker for each of those,
-    `WORKERS_PER_GPU` at most; without, it is one CPU, or more where few `workers` are wanted, and
-    one unit worker. A job without networks uses the CPUs of every node and reserves no GPU; one
-    with networks uses the nodes that have GPUs.
+    With GPUs, a group has one GPU, its share of the node's CPUs, and a unit worker for each of
+    those, `WORKERS_PER_GPU` at most; without, it has one CPU, or more where few `workers` are
+    wanted, and one unit worker. A job without networks uses the CPUs of every node and reserves no
+    GPU; one with networks uses the nodes that have GPUs.
 
     Args:
-        nodes: (CPUs, GPUs) of each.
-        teachers: of the job.
-        workers: most unit workers, over all groups; None is as many as fit.
+        nodes: (CPUs, GPUs) of each node.
+        teachers: how many teachers the job has.
+        workers: the most unit workers, over all groups; None is as many as fit.
         networks: how many of the teachers compute on a GPU if there is one; None: all.
     """
     with_gpu = [(cpus, gpus) for cpus, gpus in nodes if gpus >= 1 and networks != 0]
@@ -133,7 +133,7 @@ def lay_out(
 
 
 def _largest_share(sizes: Sequence[float], wanted: int) -> float:
-    """The largest number of CPUs of which the nodes hold `wanted`, each on one node."""
+    """The largest number of CPUs that fits `wanted` times into the nodes, each time on one node."""
     candidates = {size / k for size in set(sizes) for k in range(1, wanted + 1)}
     return max(share for share in candidates if _parts(sizes, share) >= wanted)
 
@@ -143,13 +143,13 @@ def _parts(sizes: Sequence[float], share: float) -> int:
 
 
 def _floor(share: float) -> float:
-    """Ray counts resources in units of 1/10,000."""
+    """Rounded down to 1/10,000, the unit in which Ray counts resources."""
     return math.floor(share * 10_000) / 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankShare:
-    """What one process of a training takes."""
+    """The resources that one process of a training takes."""
 
     cpus: float
     gpus: float
@@ -167,14 +167,14 @@ def share_of_rank(
     far as the nodes have them.
 
     Args:
-        nodes: (CPUs, GPUs) of each.
+        nodes: (CPUs, GPUs) of each node.
         workers: processes of the training.
-        readers: of each process.
+        readers: readers of each process.
         device: "auto", "cpu", or "cuda".
-        batch, at_once: of the training; they say which numbers of processes are possible.
+        batch, at_once: those of the training, which decide how many processes are possible.
 
     Raises:
-        ConfigError: fewer GPUs than processes.
+        ConfigError: there are fewer GPUs than processes.
     """
     gpus = int(sum(int(gpus) for _, gpus in nodes))
     if device == "cpu" or (device == "auto" and not gpus):

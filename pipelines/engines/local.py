@@ -1,5 +1,5 @@
-"""The local engine: one process, one unit after another; the decoder in a process that can be
-killed. For notebooks and tests."""
+"""The local engine: one process does one unit after another, with the decoder in a process that can
+be killed. For notebooks and tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOp
 from teachers import FullStorageError, InstallationError, TeacherInfo, Tracks, TransientError
 
 PAUSE_S = 1.0
-"""Before the second try of a unit; before the third, twice that."""
+"""The pause before the second try of a unit; before the third, it is twice as long."""
 
 
 class LocalTrackers:

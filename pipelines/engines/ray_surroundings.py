@@ -1,5 +1,5 @@
-"""What Ray needs around it on this machine: folders that it may write in, and workers that find our
-packages. Imports nothing of Ray."""
+"""Ray's surroundings: what it needs on this machine, which is folders that it may write to, and
+workers that find our packages. This module does not import Ray."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from teachers import ConfigError
 
 PACKAGES = ("teachers", "labeler", "student", "pipelines")
 LONGEST_TMPDIR = 40
-"""Letters of the folder below which Ray makes its sockets: it adds 62 to 67."""
+"""The most letters in the path of the folder in which Ray makes its sockets: it adds 62 to 67."""
 
 
 def give_folders() -> None:
-    """See that Ray can start here: it keeps files in the home folder, and sockets, whose paths may
-    have 107 letters, below RAY_TMPDIR, or TMPDIR.
+    """Make sure that Ray can start here. It keeps files in the home folder, and sockets, whose
+    paths may have 107 letters, below RAY_TMPDIR or TMPDIR.
 
     Raises:
         ConfigError: no folder for the sockets can be written; the message says what to set.
@@ -41,8 +41,8 @@ def give_folders() -> None:
 
 
 def own_packages_first() -> dict[str, Any]:
-    """A runtime environment in which workers import our packages before those of the driver's
-    current folder, which Ray puts first on their path; {} where that folder has none of these
+    """A runtime environment in which workers import our packages rather than those in the driver's
+    current folder, which Ray puts first on their path; {} if that folder has no package of these
     names."""
     here, root = Path.cwd(), Path(__file__).resolve().parents[2]
     taken = any((here / file).exists() for name in PACKAGES for file in (name, f"{name}.py"))
@@ -50,7 +50,7 @@ def own_packages_first() -> dict[str, Any]:
         return {}
     packages, folder = PACKAGES, str(here)
 
-    # pickled by value, as every nested function: a worker imports nothing of ours before it runs
+    # pickled by value, like every nested function: a worker imports none of our code before it runs
     def import_ours() -> None:
         import importlib
         import sys

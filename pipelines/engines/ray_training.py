@@ -1,11 +1,12 @@
-"""Several processes that train one student, as plain Ray actors.
+"""Training on Ray: several processes that train one student, as plain Ray actors.
 
     driver          places the actors, hands rank 0's events on, and ends all of them when one fails
     TrainWorker     one rank: joins the others at rank 0's address, then runs
                     `student.training.train.training`
 
-Not Ray Train: see docs/decisions/0007-own-gradient-exchange.md. A lost worker ends the training;
-the same command goes on from the last checkpoint, with another number of workers if need be.
+Why this is not Ray Train: see docs/decisions/0007-own-gradient-exchange.md. A lost worker ends the
+training; the same command continues from the last checkpoint, with another number of workers if
+need be.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class TrainWorker:
     """One process of a training."""
 
     def address(self) -> str:
-        """Where the others can meet this one."""
+        """The address at which the other processes can reach this one."""
         with socket.socket() as free:
             free.bind(("", 0))
             return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
@@ -47,8 +48,8 @@ class TrainWorker:
     def train(
         self, config: TrainConfig, out: str, resume: bool, rank: int, world: int, address: str
     ) -> Iterator[TrainEvent | TrainResult | TapdistillError]:
-        """The events of this rank; an expected error comes as the last of them, because raised it
-        would reach the driver in wrappings."""
+        """The events of this rank. An expected error comes as the last of them, because if it were
+        raised, Ray would wrap it on its way to the driver."""
         try:
             with joined(config.device, rank, world, 0, address) as processes:
                 yield from training(config, out, resume, processes)
@@ -60,22 +61,22 @@ class TrainWorker:
 def trained_on_ray(
     config: TrainConfig, out: Path | str, resume: bool, workers: int, address: str | None
 ) -> Iterator[Iterator[TrainEvent | TrainResult]]:
-    """Rank 0's events of a training in `workers` processes, which end with the block.
+    """The events of rank 0 of a training in `workers` processes, which end with the block.
 
-    Each has a GPU of its own where the cluster has them, and CPUs for its readers; they are placed
-    on as few nodes as can be.
+    Each process has a GPU of its own if the cluster has any, and CPUs for its readers; they are
+    placed on as few nodes as possible.
 
     Raises:
-        ConfigError: more workers than GPUs.
-        TransientError: no cluster, no room in it, or a lost worker.
-        TapdistillError: what `student.training.train.train` raises.
+        ConfigError: there are more workers than GPUs.
+        TransientError: there is no cluster, or no room in it, or a worker was lost.
+        TapdistillError: whatever `student.training.train.train` raises.
     """
     with engine_ray.connected(address, workers):
         data = config.data
         share = share_of_rank(
             engine_ray.nodes(), workers, data.readers, config.device, data.batch, data.at_once
         )
-        if not share.gpus:  # or all of them would take the first GPU that they see
+        if not share.gpus:  # otherwise, all of them would take the first GPU that they see
             config = replace(config, device="cpu")
         bundle = {"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {})
         group = placement_group([bundle] * workers, strategy="PACK")
@@ -104,7 +105,7 @@ def trained_on_ray(
 
 
 def _everywhere(out: Path | str) -> str:
-    """`out` as processes with another current folder understand it."""
+    """`out` in a form that is valid in processes with another current folder."""
     return str(out) if "://" in str(out) else os.path.abspath(out)
 
 
@@ -119,8 +120,8 @@ def _when_placed(actors: list[Any]) -> list[str]:
 
 
 def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
-    """Rank 0's events, and the first error of any rank. The others' events are taken too, and
-    dropped: only their errors matter."""
+    """The events of rank 0, and the first error of any rank. The events of the others are received
+    too, and dropped: only their errors matter."""
     running: list[Any] = list(streams)
     while running:
         stream: Any = ray.wait(running, num_returns=1)[0][0]

@@ -1,5 +1,5 @@
-"""Parquet export: every teacher's raw tracks and what became of them, one row per teacher, point,
-and frame.
+"""Parquet export: every teacher's raw tracks and the labels made from them, one row per teacher,
+point, and frame.
 
     clip, query, teacher, t       which point: the clip's key, the query's number in it, the
                                   teacher, the frame
@@ -8,7 +8,7 @@ and frame.
     visible                       the teacher's own visible rule applied
     visibility, confidence        as the model defines them; null where it does not know them
     support, valid, keep          the label of the point: see `labeler.labels.agreement.Labels`
-    right, hidden                 the verifier's probabilities that this place is right, and that
+    right, hidden                 the verifier's probabilities that this position is right, and that
                                   the point is hidden; null where no verifier judged the clip
 
 A row group is a clip, so that any size is written and read piece by piece.
@@ -72,7 +72,7 @@ def tracks_table(sample: Sample) -> pa.Table:
     tracks = [sample.tracks[name] for name in names]
 
     def over(values: Any) -> np.ndarray:
-        """The values once for each row."""
+        """The values, repeated for each row."""
         return np.broadcast_to(values, shape).ravel()
 
     def known(values: np.ndarray) -> pa.Array:

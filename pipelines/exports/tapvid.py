@@ -5,9 +5,9 @@
     write_npz(clip, folder)      <key>.npz with video, points float32 [N, T, 2] px (pixel centres),
                                  occluded, and queries [N, 3]
 
-`student.evaluation.tapvid` and `student.evaluation.testsets` read them back. TAP-Vid knows no third
-state, so a frame that has no label is marked occluded; where a point is occluded its place is that
-of the nearest frame that has one, as no reader expects NaN.
+`student.evaluation.tapvid` and `student.evaluation.testsets` read them back. TAP-Vid has no third
+state, so a frame without a label is marked occluded. Where a point is occluded, its position is
+that of the nearest frame that has one, because no reader expects NaN.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def labels_as_truth(
     Args:
         policy: a label policy (`labeler.labels.policies`), or the name of a teacher, whose own
             tracks are taken as they are.
-        seed: of the policies that draw; the draw of a clip depends on its key, not on other clips.
-        trust: from which probability on the verifier is believed.
+        seed: for policies that draw; the draw for a clip depends on its key, not on other clips.
+        trust: the probability from which on the verifier is believed.
 
     Raises:
-        ConfigError: neither a policy nor a teacher of this clip; or it needs a verdict, and no
-            verifier judged the clip.
+        ConfigError: `policy` is neither a policy nor a teacher of this clip; or it needs a verdict,
+            and no verifier judged the clip.
     """
     if policy in clip.tracks:
         xy, visible = clip.tracks[policy].xy, clip.visible(policy)
@@ -74,7 +74,7 @@ def labels_as_truth(
 
 
 def write_pickle(clips: Iterable[TestClip], file: Path) -> None:
-    """All clips as one pickle, as `tapvid_davis.pkl` is; they are in memory together."""
+    """Write all clips as one pickle, like `tapvid_davis.pkl`; they are in memory together."""
     videos = {}
     for clip in clips:
         height, width = clip.frames.shape[1:3]
@@ -85,7 +85,7 @@ def write_pickle(clips: Iterable[TestClip], file: Path) -> None:
 
 
 def write_npz(clip: TestClip, folder: Path) -> None:
-    """One clip as <name>.npz in the folder."""
+    """Write one clip as <name>.npz into the folder."""
     np.savez_compressed(
         folder / f"{clip.name}.npz",
         allow_pickle=False,
@@ -97,8 +97,8 @@ def write_npz(clip: TestClip, folder: Path) -> None:
 
 
 def _filled(xy: np.ndarray) -> np.ndarray:
-    """float32 [N, T, 2]: where a place is missing, that of the nearest frame which has one; each
-    row has at least one."""
+    """float32 [N, T, 2]: where a position is missing, that of the nearest frame that has one; each
+    row must have at least one."""
     frame = np.arange(xy.shape[1])
     away = np.abs(frame[:, None] - frame)  # [T, T]
     known = np.isfinite(xy).all(-1)

@@ -120,11 +120,11 @@ class LabelConfig:
             )
 
     def names(self) -> set[str]:
-        """What the teachers' tracks are stored under."""
+        """The names under which the teachers' tracks are stored."""
         return {own_name(name) for name in self.teachers}
 
     def share(self) -> tuple[int, int]:
-        """(i, N) of --shards; ConfigError if it is none."""
+        """(i, N) of --shards; a ConfigError if it is not of that form."""
         i, _, n = self.shards.partition("/")
         if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
             raise ConfigError(
@@ -133,7 +133,7 @@ class LabelConfig:
         return int(i), int(n)
 
     def frozen(self) -> Frozen:
-        """The part that decides which clips, pixels, and queries the data set has."""
+        """The settings that decide which clips, pixels, and queries the data set has."""
         return Frozen(
             sources=tuple(
                 video if is_url(video) else os.path.abspath(video) for video in self.videos
@@ -150,7 +150,7 @@ class LabelConfig:
         )
 
     def specs(self) -> list[TeacherSpec]:
-        """How each teacher is made. ConfigError for a --checkpoint that names none of them."""
+        """How each teacher is made. A ConfigError for a --checkpoint that names none of them."""
         files = checkpoints(self.checkpoint, self.teachers)
         return [
             TeacherSpec(

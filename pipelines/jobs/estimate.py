@@ -1,9 +1,9 @@
-"""The dry run of a labelling job: its plan, and what it would cost, from a few clips that are
-really labelled and thrown away. Prints nothing.
+"""Estimate: the dry run of a labelling job, which is its plan, and what it would cost, measured on
+a few clips that are really labelled and then discarded. Prints nothing.
 
-Videos are taken evenly over the plan; of each, one clip goes the whole way in this process. The
-estimate is the mean of those clips times the clips that the videos have, and as rough as a mean of
-few is.
+The videos are taken evenly from the plan, and one clip of each goes the whole way in this process.
+The estimate is the mean over those clips times the number of clips that the videos have, and as
+rough as a mean over few clips is.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pipelines.jobs.config import LabelConfig
 
 VIDEOS = 3
-"""Of the warm-up."""
+"""Clips that the warm-up labels."""
 
 
 @dataclass
 class WarmUp:
-    """What the videos of the warm-up took. `clips_found` counts those of the videos that could be
-    opened, `clips` those that were labelled."""
+    """What the videos of the warm-up took. `clips_found` counts the clips of the videos that could
+    be opened, `clips` those that were labelled."""
 
     videos: int = 0
     clips_found: int = 0
@@ -54,22 +54,23 @@ class DryPlan:
     """What a job would do."""
 
     planned_before: bool
-    """Whether the data set has a plan already; then this is its first one."""
+    """Whether the data set has a plan already; if so, this is its first one."""
     videos: int
     wanted: list[Source]
     """Videos that no filter leaves out."""
     units: int
     bytes: int
-    """Of the wanted videos, as far as the sources say."""
+    """Bytes of the wanted videos, as far as the sources say."""
 
     def some(self) -> list[Source]:
-        """A few wanted videos, evenly over the plan, for `warm_up`."""
+        """A few wanted videos, taken evenly from the plan, for `warm_up`."""
         numbers = np.linspace(0, len(self.wanted) - 1, VIDEOS).round().astype(int)
         return [self.wanted[i] for i in sorted(set(numbers.tolist()))]
 
 
 def dry_plan(config: LabelConfig) -> DryPlan:
-    """The plan of a job; nothing is written. ConfigError as the job itself would raise."""
+    """The plan of a job; nothing is written. Raises the ConfigErrors that the job itself would
+    raise."""
     frozen = config.frozen()
     plans = read_plans(Storage(config.out))
     plan = (
@@ -134,7 +135,7 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
 
 
 def _first_clip(decoding: DecodingProcess, video: Source, found: WarmUp) -> UnlabelledClip | None:
-    """The first clip of a video that can be had; what the others say is no matter here."""
+    """The first clip of a video that can be decoded; why others cannot does not matter here."""
     started = time.perf_counter()
     for item in decoding.clips((video,)):
         if isinstance(item, OpenedVideo):

@@ -1,11 +1,11 @@
-"""Heartbeat: a running job says in its data set that it lives, for `tapdistill status` on another
-machine.
+"""Heartbeat: a running job reports in its data set that it is alive, for `tapdistill status` on
+another machine.
 
     jobs/<host>-<random>.json    the last `Snapshot`, written again every half minute, and once when
-                              the job ends
+                                 the job ends
 
-It is news, not truth: what is done stands in the commit records, and a job that cannot write its
-heartbeat works on.
+Nothing depends on it: what is done is in the commit records, and a job that cannot write its
+heartbeat keeps working.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from teachers import ConfigError, TapdistillError
 FOLDER = "jobs"
 EVERY_S = 30.0
 SILENT_S = 300.0
-"""A job that said nothing for so long, and did not say that it ended, is dead, or its machine
-is."""
+"""A job that has reported nothing for so long, and has not reported its end, is dead, or its
+machine is."""
 
 
 class Heartbeat:
-    """Takes the snapshots of a job: each to the metrics file, one in half a minute to the data
-    set."""
+    """Receives the snapshots of a job: writes each to the metrics file, and one every half minute
+    to the data set."""
 
     def __init__(self, storage: Storage, metrics: Path | None = None) -> None:
         self._storage, self._metrics = storage, metrics
         self._beat = 0.0
-        self._id = secrets.token_hex(6)  # containers of a host may share process ids
+        self._id = secrets.token_hex(6)  # containers on a host may share process ids
         if metrics is not None:
             try:
                 metrics.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Heartbeat:
 
     def __call__(self, snapshot: Snapshot) -> None:
         if self._metrics is not None:
-            # a full disk stops no job for its news
+            # a job does not stop because its metrics cannot be written
             with contextlib.suppress(OSError), self._metrics.open("a") as file:
                 file.write(snapshot.to_json() + "\n")
         if snapshot.ended or time.monotonic() - self._beat >= EVERY_S:
@@ -59,8 +59,8 @@ class Heartbeat:
 
 
 def jobs(storage: Storage) -> list[Snapshot]:
-    """The last word of every job that worked on the data set, the latest first; damaged ones are
-    left out."""
+    """The last report of every job that has worked on the data set, the latest first; damaged ones
+    are left out."""
     found = []
     for name in storage.names(FOLDER):
         try:
@@ -71,5 +71,5 @@ def jobs(storage: Storage) -> list[Snapshot]:
 
 
 def is_silent(snapshot: Snapshot, now: float) -> bool:
-    """True for a job that neither ended nor said a word for `SILENT_S`."""
+    """True for a job that has neither ended nor reported anything for `SILENT_S`."""
     return not snapshot.ended and now - snapshot.now > SILENT_S

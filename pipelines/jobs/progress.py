@@ -1,7 +1,7 @@
-"""Progress of a labelling job: counts its events, and reports how it stands every ten seconds.
+"""Progress of a labelling job: counts its events, and reports its state every ten seconds.
 
-A thread keeps the reports coming while nothing happens, so that the last slow video of a job is
-seen for what it is.
+A thread keeps reporting while nothing happens, so that it shows when a job waits for its last, slow
+video.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pipelines.jobs.events import LabelEvent
 
 REPORT_EVERY_S = 10.0
 LATEST = 256
-"""Clips of which the median is taken."""
+"""The median is taken over this many clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a job looks like at a moment, as `status`, the JSON lines of --metrics, and Ray's
-    metrics have it."""
+    """The state of a job at one moment, as shown by `status`, the JSON lines of --metrics, and
+    Ray's metrics."""
 
     host: str
     pid: int
@@ -37,25 +37,25 @@ class Snapshot:
     """Seconds since 1970."""
     now: float
     videos: int
-    """To do by this job."""
+    """Videos that this job has to do."""
     videos_done: int
     clips: int
     clips_per_s: float
     tracks_per_s: float
     teachers_busy: float | None
     """Share of the unit workers' time in which teachers work; None before the first video is
-    through."""
-    waiting_for_frames: float | None
-    """Share of it in which they wait for the decoder."""
-    oldest_s: float
-    """How long the oldest clip in flight, or the longest wait for frames, takes already."""
-    oldest: str
-    """Its video, and what is done with it; "" if nothing is in flight."""
-    median_s: float | None = None
-    """How long a clip takes its teachers: the median of the latest; None before the first one is
     done."""
+    waiting_for_frames: float | None
+    """Share of that time in which they wait for the decoder."""
+    oldest_s: float
+    """How long the oldest clip in flight, or the longest wait for frames, has taken so far."""
+    oldest: str
+    """The video of that clip, and what is being done with it; "" if nothing is in flight."""
+    median_s: float | None = None
+    """How long the teachers take for a clip: the median of the latest clips; None before the first
+    one is done."""
     reasons: dict[str, int] = field(default_factory=dict)
-    """Rows by reason."""
+    """Number of rows by reason."""
     ended: bool = False
 
     def to_json(self) -> str:
@@ -63,7 +63,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Snapshot:
-        """ValueError or TypeError if it is none."""
+        """The snapshot in JSON text; a ValueError or TypeError if there is none."""
         snapshot = cls(**json.loads(text))
         check_types(snapshot)
         return snapshot
@@ -74,8 +74,8 @@ class JobProgress:
     reason.
 
     Args:
-        videos: to do.
-        reports: called with a `Snapshot` every ten seconds, and at the end; from a thread.
+        videos: how many there are to do.
+        reports: called with a `Snapshot` every ten seconds, and at the end, from a thread.
     """
 
     def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
@@ -83,14 +83,14 @@ class JobProgress:
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
         self._seconds: dict[int, Mapping[str, float]] = {}
-        """Of the units at work, so far."""
+        """Seconds by step of the units at work, so far."""
         self._spent: Counter[str] = Counter()
-        """By all units, so far."""
+        """Seconds by step of all units, so far."""
         self._doing: dict[int, tuple[float, str]] = {}
         self._tracking: dict[int, float] = {}
-        """When teachers began with a unit's clip."""
+        """When the teachers began with the current clip of a unit."""
         self._took: deque[float] = deque(maxlen=LATEST)
-        """Seconds that teachers took for the latest clips."""
+        """Seconds that the teachers took for each of the latest clips."""
         self._started, self._started_at = time.monotonic(), time.time()
         self._reports = [*reports]
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class JobProgress:
         self._report(ended=True)
 
     def also_report(self, report: Callable[[Snapshot], None]) -> None:
-        """One more that is called from now on."""
+        """Add a function that is called with reports from now on."""
         self._reports.append(report)
 
     def count(self, event: LabelEvent) -> None:
@@ -124,7 +124,7 @@ class JobProgress:
                     self._took.append(now - self._tracking.pop(event.unit))
                 self._doing[event.unit] = (now, f"unit {event.unit}: waiting for frames")
             elif isinstance(event, VideoDone):
-                # a unit that was done again counts once
+                # a unit that is done again counts once
                 self._videos_done = min(self._videos_done + 1, self._videos)
                 self._reasons.update(row.reason for row in event.rows)
                 before = self._seconds.get(event.unit, {})

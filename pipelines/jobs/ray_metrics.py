@@ -1,7 +1,7 @@
 """Ray metrics: the snapshots of a job as gauges, which Ray serves to Prometheus at each node as
 `ray_tapdistill_...`.
 
-Ray's agent does that where `ray[default]` is installed (`tapdistill[cluster]`); elsewhere they go
+Ray's agent does so where `ray[default]` is installed (`tapdistill[cluster]`); elsewhere, they go
 nowhere, and do no harm.
 """
 
@@ -12,21 +12,21 @@ from ray.util.metrics import Gauge
 from pipelines.jobs.progress import Snapshot
 
 NUMBERS = {
-    "videos": "Videos to do by the job.",
-    "videos_done": "Videos that are through, whatever became of them.",
+    "videos": "Videos that the job has to do.",
+    "videos_done": "Videos that are done, whatever became of them.",
     "clips": "Clips labelled.",
-    "clips_per_s": "Clips labelled a second, since the job began.",
-    "tracks_per_s": "Queries times teachers a second, since the job began.",
+    "clips_per_s": "Clips labelled per second, since the job began.",
+    "tracks_per_s": "Queries times teachers per second, since the job began.",
     "teachers_busy": "Share of the unit workers' time in which teachers work.",
     "waiting_for_frames": "Share of the unit workers' time in which they wait for the decoder.",
-    "median_s": "How long a clip takes its teachers, the median of the latest.",
-    "oldest_s": "How long the oldest clip in flight takes already.",
+    "median_s": "How long the teachers take for a clip, the median of the latest.",
+    "oldest_s": "How long the oldest clip in flight has taken so far.",
 }
 """Fields of a `Snapshot`."""
 
 
 class RayMetrics:
-    """Takes the snapshots of a job that is connected to Ray."""
+    """Receives the snapshots of a job that is connected to Ray."""
 
     def __init__(self, dataset: str) -> None:
         """`dataset` is the tag of every gauge: jobs on one cluster are told apart by it."""

@@ -73,7 +73,7 @@ def correlate_maps(
 
     Args:
         x_by_height: scale x by the height of the grid, as the torch release of TAPIR does; this is
-        right only on square grids.
+            right only on square grids.
     """
     batch, frames, height, width, _ = grid.shape
     maps = features.transpose(1, 2) @ grid.flatten(2, 3).mT  # [B, T, N, h * w]

@@ -114,7 +114,7 @@ def encode_pyramid(
 
     Raises:
         ConfigError: H or W is too small for the pyramid, or, although `whole_cells` asks for it,
-        not a multiple of the encoder's stride.
+            not a multiple of the encoder's stride.
     """
     batch, (height, width), stride = frames.shape[0], frames.shape[-2:], encoder.stride
     least = least_side(stride, levels)

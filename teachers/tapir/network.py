@@ -108,7 +108,7 @@ class Tapir(nn.Module):
 
         Args:
             resolutions: (H, W) px, multiples of 8, of the frames on which positions are refined,
-            one after the other; None takes `default_resolutions`.
+                one after the other; None takes `default_resolutions`.
         """
         size = (frames.shape[-2], frames.shape[-1])
         features = self.encode(
@@ -195,9 +195,10 @@ class Tapir(nn.Module):
         """Match, then refine, over the frames of `features`.
 
         Args:
-            features: from `encode`. described: from `describe`, perhaps for other frames. size: (H,
-            W) of the video. queries: [B, N, 3] as in `forward`; matched positions in their own
-            frames are replaced
+            features: from `encode`.
+            described: from `describe`, perhaps for other frames.
+            size: (H, W) of the video.
+            queries: [B, N, 3] as in `forward`; matched positions in their own frames are replaced
                 by them. None replaces nothing.
             pasts: what a causal network remembers of the frames before, for each resolution;
                 updated.

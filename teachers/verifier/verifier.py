@@ -173,8 +173,8 @@ def load_verifier(
         **settings: see `TrackOnVerifier`.
 
     Raises:
-        ConfigError: there is no such verifier, preset, or device. CheckpointError: there are no
-        weights, or not those of a verifier.
+        ConfigError: there is no such verifier, preset, or device.
+        CheckpointError: there are no weights, or not those of a verifier.
     """
     if checkpoint is None and name not in names():
         raise ConfigError(f"no verifier {name!r}: there is {', '.join(names())}.")
