@@ -1,4 +1,4 @@
-"""How numbers, spans of time, and names from files are written in a sentence."""
+"""Wording: how numbers, spans of time, and names from files are written in a sentence."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def duration(seconds: float) -> str:
 
 
 def harmless(text: str) -> str:
-    """`text` with '?' for what a file's name could tell a terminal to do."""
+    """`text`, with '?' in place of control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)

@@ -106,6 +106,7 @@ def track_or_say_why(
 
 
 def _raised_at(error: Exception) -> str:
-    """ "file.py:12", where an error comes from; the folder is another one on another machine."""
+    """ "file.py:12", where an error comes from, without the folder, which differs between
+    machines."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

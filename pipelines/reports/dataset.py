@@ -1,8 +1,8 @@
 """The report of a data set: one page with its numbers, a table of clips, and a player for each; it
 loads nothing from the network.
 
-While the players are small together they lie in the page itself, which is then one file. Above
-`ONE_FILE_BYTES` each is a script in a folder beside it (`index-clips/000017.js`), which the page
+If the players are small in total, they are in the page itself, which is then a single file. Above
+`ONE_FILE_BYTES`, each is a script in a folder beside it (`index-clips/000017.js`), which the page
 reads when the clip is opened.
 
 The look, the charts, and the accounts are those of `pipelines.reports.page`, the player is that of
@@ -41,16 +41,16 @@ from teachers import TransientError
 from teachers.licences import licence_note
 
 ONE_FILE_BYTES = 30_000_000
-"""Players of more bytes leave the page for files of their own."""
+"""If the players have more bytes than this, they get files of their own."""
 TITLES = {"used_share": "used", "hidden_share": "hidden", "query_share": "points", "trust": "trust"}
 NAMES_APART = 0.14
-"""Of the height of a chart, between the names of two curves."""
+"""The least distance between the names of two curves, as a share of the height of a chart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """What was written: how many clips, the bytes of the page and its players, and where the
-    players lie if not in the page."""
+    players are if not in the page."""
 
     clips: int
     size_bytes: int
@@ -59,21 +59,21 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """A line of the table of clips."""
+    """A row of the table of clips."""
 
     number: int
-    """In the report."""
+    """The number of the clip in the report."""
     key: str
     uri: str
     frames: int
     size: str
     queries: int
     kept: float
-    """Share of the queries."""
+    """Share of the queries that are kept."""
     support: float | None
     """Mean over the valid visible frames of kept queries."""
     trust: float | None
-    """Mean of the verifier's probability for what it holds to be so; None where it has not judged
+    """Mean of the verifier's probability for what it takes to be true; None if it has not judged
     the clip."""
     disagreement: float
     thumbnail: bytes
@@ -81,7 +81,7 @@ class ClipRow:
 
 
 def no_more(clip: Clip) -> Extra:
-    """No tracker beside the clip's teachers."""
+    """No trackers besides the teachers of the clip."""
     return {}
 
 
@@ -99,15 +99,15 @@ def write_report(
     """Write the page to `index`, and the players of the clips into it or beside it.
 
     Args:
-        teachers: whose tracks the clips hold.
-        measures: for the charts; None if there is no clip.
+        teachers: the teachers whose tracks the clips hold.
+        measures: what the charts show; None if there is no clip.
         how: how the clips were chosen, in a few words.
-        tables: more tables, behind that of the clips.
-        extra: gives the trackers that a clip is shown with beside its teachers, such as a student:
-            by name, their tracks of its queries, and when they see a point.
+        tables: further tables, after that of the clips.
+        extra: returns the trackers that a clip is shown with besides its teachers, such as a
+            student: by name, their tracks of its queries, and the rule by which they see a point.
 
     Raises:
-        TransientError: it cannot be written.
+        TransientError: the report cannot be written.
     """
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +131,8 @@ def write_report(
 
 
 class Players:
-    """The players of a report: kept for the page while they are small together, else each in a file
-    of its own."""
+    """The players of a report: kept for the page if they are small in total, otherwise each in a
+    file of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -160,7 +160,7 @@ class Players:
 
 
 def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
-    """Its thumbnail shows the tracks of `teacher`."""
+    """The row of a clip, whose thumbnail shows the tracks of `teacher`."""
     labels = clip.labels
     label = labels.valid & labels.keep[:, None]
     counted = labels.support[label & (labels.state == VISIBLE)]
@@ -181,8 +181,7 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
 
 
 def _fragment(clip: Clip, statistics: Statistics, extra: Extra) -> str:
-    """The clip as the page shows it when it is opened: player, charts, and what its metadata
-    say."""
+    """The clip as the page shows it when it is opened: player, charts, and metadata."""
     trackers = {
         **clip.meta["teachers"],
         **{name: {"visible_rule": str(rule)} for name, (_, rule) in extra.items()},
@@ -248,7 +247,7 @@ def _page(
 
 
 def policy_tables(measures: DatasetMeasures | None) -> list[ScoreTable]:
-    """What label policies would take of the clips that were measured."""
+    """What label policies would take from the clips that were measured."""
     if measures is None:
         return []
     made = [
@@ -280,7 +279,7 @@ def policy_tables(measures: DatasetMeasures | None) -> list[ScoreTable]:
 
 
 def _figures(dataset: Dataset) -> tuple[Figure, ...]:
-    """The numbers at the top: of the whole data set."""
+    """The numbers at the top, which are about the whole data set."""
     clips = dataset.clips
     queries, kept = int(clips["queries"].sum()), int(clips["kept"].sum())
     support = (clips["mean_support"].astype(float) * clips["kept"]).sum() / kept if kept else None
@@ -296,14 +295,14 @@ def _figures(dataset: Dataset) -> tuple[Figure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCurve:
-    """Share of the points that is kept, by tau; places are shares of the chart's width and
-    height."""
+    """A curve: the share of points that are kept, by tau; positions are shares of the chart's width
+    and height."""
 
     supports: str
-    """The least supports that give it."""
+    """The values of min_support that give this curve."""
     places: list[tuple[float, float]]
     name_y: float
-    """Height of its name, apart from those above."""
+    """The height of the curve's name, kept apart from those above it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,10 +310,10 @@ class ThresholdCurves:
     """What other thresholds would keep, as a chart."""
 
     curves: list[ThresholdCurve]
-    """The highest first."""
+    """The curves, the highest first."""
     ticks: list[tuple[float, str]]
     here: tuple[float, float]
-    """Where the stored labels stand."""
+    """Where the stored labels are in the chart."""
     settings: str
 
 

@@ -1,5 +1,5 @@
-"""What `tapdistill inspect` measures on raw tracks of some clips: who differs from whom, what is
-kept, what other thresholds keep.
+"""Measures: what `tapdistill inspect` measures on the raw tracks of some clips, which is how
+teachers differ, what is kept, and what other thresholds would keep.
 
 Distances are px of the 256 x 256 raster.
 """
@@ -19,7 +19,7 @@ from labeler.labels.agreement import OCCLUDED
 from labeler.labels.policies import Policy, without_truth
 
 MEASURED = 64
-"""Clips that are measured at most."""
+"""The most clips that are measured."""
 TAUS_PX = (0.5, 1.0, 2.0, 4.0, 8.0)
 SUPPORTS = (0.5, 0.6, 0.8)
 RIGHTS = (0.3, 0.5, 0.7, 0.9)
@@ -28,23 +28,23 @@ HISTOGRAM_BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetMeasures:
-    """Of some clips."""
+    """What was measured on some clips."""
 
     clips: int
     agreement: AgreementConfig
-    """The settings of the stored labels: of the latest unit, if they differ."""
+    """The settings of the stored labels; if they differ, those of the latest unit."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share by stored support of the points and frames that are not agreed
-    to be occluded."""
+    """float [HISTOGRAM_BINS]: the points and frames that are not agreed to be occluded, as shares
+    by their stored support."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
     by_state: pd.DataFrame
     """The columns of `labeler.labels.disagreement.by_state`."""
     distances: pd.DataFrame
-    """Median, by pair of teachers."""
+    """Median distance by pair of teachers."""
     repeats: pd.DataFrame
-    """Where the teacher of the row is far off, the share in which that of the column is there too;
-    NaN where that cannot be told."""
+    """Of the positions at which the teacher of the row is far off, the share at which the teacher
+    of the column is at the same one; NaN where that cannot be told."""
     nearly_one: tuple[str, ...]
     """A sentence for each two teachers that are hardly two opinions."""
     policies: pd.DataFrame
@@ -53,7 +53,7 @@ class DatasetMeasures:
     """What other thresholds of the verifier would take; the columns of
     `labeler.labels.trying.what_if_trusted`. None where a clip was not judged."""
     thresholds: pd.DataFrame
-    """What other tau and least support would keep; the columns of
+    """What other values of tau and min_support would keep; the columns of
     `labeler.labels.disagreement.what_if`."""
 
     def kept(self, table: Literal["by_sampler", "by_motion"]) -> dict[str, tuple[int, int]]:
@@ -83,7 +83,7 @@ def measure(
     """The measures of these clips of the data set.
 
     Args:
-        policies: measured beside all those that are installed.
+        policies: policies that are measured besides all those that are installed.
         trust: thresholds of the verifier.
     """
     trust = trust or TrustConfig()

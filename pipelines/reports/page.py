@@ -1,5 +1,5 @@
-"""What a page of a report is made of: figures, accounts, tables, statistics of a clip, and the
-templates.
+"""Page: what a page of a report is made of, which is figures, accounts, tables, statistics of a
+clip, and the templates.
 
 Texts from files are escaped; a page forbids itself every request (Content-Security-Policy).
 """
@@ -44,7 +44,7 @@ class AccountBar:
     total_name: str
     """"planned" or "found"."""
     parts: Mapping[str, int]
-    """Part of the total by name: done or labelled first, then left out, failed, open."""
+    """The parts of the total by name: done or labelled first, then left out, failed, open."""
 
     @property
     def total(self) -> int:
@@ -52,7 +52,7 @@ class AccountBar:
 
 
 def account_bars(accounts: Accounts) -> tuple[AccountBar, AccountBar]:
-    """Those of the videos and of the clips of a data set."""
+    """The accounts of the videos and of the clips of a data set."""
     a = accounts
     videos = {
         "done": a.done,
@@ -73,10 +73,10 @@ class ScoreTable:
 
     title: str
     frame: pd.DataFrame
-    """One row per teacher, student, or policy; floats are printed with `digits`, missing values as
-    a dash."""
+    """One row per teacher, student, or policy; floats are shown with `digits` digits, missing
+    values as a dash."""
     best: Mapping[str, Literal["max", "min"]] = field(default_factory=dict)
-    """Column -> which of its values is the best."""
+    """By column, which of its values is the best."""
     note: str = ""
     digits: int = 1
 
@@ -86,16 +86,16 @@ class Statistics:
     """How the trackers of one clip agree, over all of its points."""
 
     support: np.ndarray
-    """float [T]: mean support, of the points that are not agreed to be occluded; NaN where all
-    are."""
+    """float [T]: mean support of the points that are not agreed to be occluded; NaN where all of
+    them are."""
     valid: np.ndarray
     """float [T]: share of the points whose label is valid."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: share by support of the points and frames that are not agreed to be
-    occluded."""
+    """float [HISTOGRAM_BINS]: the points and frames that are not agreed to be occluded, as shares
+    by their support."""
     names: tuple[str, ...]
     distance_px: np.ndarray
-    """float [K, K]: median distance, px of the 256 raster, where both see the point; NaN where they
+    """float [K, K]: median distance in px of the 256 raster where both see the point; NaN if they
     never do."""
     kept: dict[str, tuple[int, int]]
     """Sampler -> (points kept, points drawn)."""
@@ -133,7 +133,7 @@ def _median_distances(stacked: Stack) -> np.ndarray:
 
 
 def most_central(statistics: Statistics, candidates: Collection[str]) -> str:
-    """Of the candidates, the one nearest to all trackers: least sum of median distances; one
+    """Of the candidates, the one nearest to all trackers, by the least sum of median distances; one
     without any comes last."""
     total = dict(
         zip(statistics.names, np.nan_to_num(statistics.distance_px, nan=1e9).sum(1), strict=True)
@@ -166,7 +166,7 @@ def _text(value: Any, digits: int) -> str:
 
 
 def short(value: Any, most: int = 160) -> str:
-    """A value of the metadata in one line."""
+    """A value of the metadata, in one line."""
     if isinstance(value, list | tuple) and len(value) > 4:
         return f"{value[0]}, {value[1]}, … {value[-1]} ({len(value)} values)"
     text = str(value)
@@ -176,7 +176,7 @@ def short(value: Any, most: int = 160) -> str:
 @cache
 def templates() -> jinja2.Environment:
     """The templates of the reports and of the player; `harmless` is for names from files, which
-    could turn the text around them."""
+    could reverse the direction of the text around them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", player.FOLDER]),
         autoescape=True,

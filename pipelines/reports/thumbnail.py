@@ -1,8 +1,8 @@
-"""The small picture of a clip: one teacher's labels on the key frame nearest the middle, coloured
-by support.
+"""Thumbnail: the small picture of a clip, with one teacher's labels on the key frame nearest the
+middle, coloured by support.
 
 A key frame can be decoded without any other, and it is drawn at the size at which it is shown:
-`benchmarks/inspect_report.py` says what a clip takes.
+`benchmarks/inspect_report.py` measures how long a clip takes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from labeler.video.encode import stored_clip
 
 JPEG_QUALITY = 86
 WIDTH_PX = 288
-"""Twice what the table of clips gives it, for fine screens."""
+"""Twice the width that it has in the table of clips, for high-resolution screens."""
 POINTS = 80
-"""Kept points that are drawn at most."""
+"""The most kept points that are drawn."""
 MARKER_PX, TRAIL_FRAMES = 2.5, 12
 
 

@@ -1,4 +1,4 @@
-"""The terminal: where the commands say what they do. Nothing else in the project prints."""
+"""Console: where the commands say what they do. Nothing else in the project prints."""
 
 from __future__ import annotations
 

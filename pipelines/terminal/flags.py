@@ -27,7 +27,7 @@ from teachers.errors import ConfigError
 C = TypeVar("C")
 
 UNPREFIXED = tyro.conf.arg(name="")
-"""Notes a config inside another one whose flags go without its name."""
+"""Marks a config inside another one whose flags are written without its name."""
 
 
 def parse(config: type[C], program: str, arguments: list[str]) -> C:
@@ -35,7 +35,7 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
     names.
 
     Raises:
-        ConfigError: the file is missing, not TOML, or names a field that does not exist; or the
+        ConfigError: the file is missing, is not TOML, or names a field that does not exist; or the
             values cannot be right.
         SystemExit: `--help`, or flags that do not parse (exit code 2, as every command line does).
     """
@@ -83,8 +83,8 @@ def _recipe(folder: Path, name: str) -> Path:
 
 
 def _gathered(config: type, arguments: list[str]) -> list[str]:
-    """Arguments in which a flag of a tuple that is given several times is given once, with all
-    values; tyro would take the last."""
+    """The arguments, in which a flag for a tuple that is given several times is given once, with
+    all its values; tyro would take only the last."""
     tuples = _tuple_flags(config)
     gathered: dict[str, list[str]] = {}
     rest: list[str] = []
@@ -104,7 +104,7 @@ def _gathered(config: type, arguments: list[str]) -> list[str]:
 
 
 def _tuple_flags(config: type, prefix: str = "") -> set[str]:
-    """The flags, of this dataclass and of those in it, that take any number of values."""
+    """The flags of this dataclass, and of those in it, that take any number of values."""
     flags: set[str] = set()
     for name, noted in typing.get_type_hints(config, include_extras=True).items():
         kind, *notes = (
@@ -166,7 +166,7 @@ def _filled(config: type, values: dict[str, Any], where: str) -> Any:
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """A value of a TOML file as the flag of type `kind` would give it; ValueError if it is of
+    """A value from a TOML file as a flag of type `kind` would give it; a ValueError if it is of
     another type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -193,10 +193,11 @@ STORAGE_ALONE = "--s3-anon"
 
 
 def take_storage_flags(arguments: list[str]) -> list[str]:
-    """The other arguments; what these flags say is set for this process and those that it starts.
+    """Apply the storage flags to this process and those that it starts; returns the other
+    arguments.
 
     Raises:
-        ConfigError: a flag without its value, or an endpoint that is no http address, or holds a
+        ConfigError: a flag has no value, or the endpoint is not an http address, or contains a
             password.
     """
     values: dict[str, str] = {}

@@ -12,12 +12,12 @@ LINE_EVERY_S = 10.0
 
 
 def terminal_bar(*columns: str | ProgressColumn) -> Progress:
-    """A bar that is gone when it ends; nothing at all where there is no terminal."""
+    """A bar that disappears when it ends; where there is no terminal, it shows nothing."""
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class LineThrottle:
-    """Says when the next line is due: every ten seconds, and never in a terminal, which has a
+    """Tells when the next line is due: every ten seconds, and never in a terminal, which has a
     bar."""
 
     def __init__(self) -> None:
@@ -31,5 +31,5 @@ class LineThrottle:
         return True
 
     def soon(self) -> None:
-        """Bring the next line forward, because something happened."""
+        """Make a line due at once, because something has happened."""
         self._said = min(self._said, time.monotonic() - LINE_EVERY_S / 2)

@@ -1,4 +1,5 @@
-"""What `tapdistill track` says: progress while it runs, a table at its end."""
+"""Tracking: what `tapdistill track` prints, which is progress while it runs, and a table at its
+end."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ from teachers import Tracks
 
 @dataclass
 class Counts:
-    """What a tracker said."""
+    """What a tracker found, for the table."""
 
     frames: int = 0
     seconds: float = 0.0
     visible: int = 0
-    """Points in frames that it says it sees."""
+    """How many points it sees, summed over frames."""
 
     def add(self, tracks: Tracks, visible: np.ndarray, seconds: float) -> None:
         self.frames += tracks.xy.shape[1]
@@ -44,8 +45,8 @@ def watched(frames: Iterator[np.ndarray], what: str, total: int | None) -> Itera
 
 
 def summary(counts: Mapping[str, Counts], points: int) -> Table:
-    """A row per tracker; "visible" is of all points in all frames. Most trackers give a lost point
-    a position as well, so positions would say nothing."""
+    """One row per tracker; "visible" is a share of all points in all frames. Most trackers give a
+    position even to a lost point, so counting positions would say nothing."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "frames", "points", "visible", "seconds", "frames/s"):
         table.add_column(column, justify="right" if column else "left")

@@ -13,12 +13,12 @@ from pipelines.wording import counted, duration
 from student.training import events
 
 RECENT = 50
-"""Steps over which speed and loss are averaged."""
+"""Speed and loss are averaged over this many steps."""
 
 
 class TrainProgress:
-    """Shows steps done of all, loss, steps/s, time left, and the share of the time spent waiting
-    for data."""
+    """Shows how many of all steps are done, the loss, steps/s, the time left, and the share of time
+    spent waiting for data."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

@@ -1,11 +1,12 @@
-"""Tracking as frames come: a camera, a pipe, or a file of any length, in memory that does not grow.
+"""Stream: tracking frames as they come, from a camera, a pipe, or a file of any length, in memory
+that does not grow.
 
     frame --> each tracker's stream --> tracks that are final --> npz
          \\--> waits until every tracker has answered for it --> overlay --> mp4
 
-Only teachers with a `stream` can do it. Ctrl-C, or a SIGTERM, is the usual end of a camera: what
-has come is tracked to its last frame and both files are closed. A kill leaves a video that plays
-and the tracks of the last `TrackWriter.save`.
+Only teachers with a `stream` can do this. Ctrl-C or a SIGTERM is the usual way to end a camera: the
+frames received so far are tracked to the last, and both files are closed. A kill leaves a video
+that plays, and the tracks of the last `TrackWriter.save`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class StreamTracker:
         self._rule, self._stream, self._writer = teacher.info.rule, stream, writer
         self.counts = Counts()
         self.answers: deque[tuple[np.ndarray, np.ndarray]] = deque()
-        """xy [N, 2] and visible [N] of the frames that were not drawn yet."""
+        """xy [N, 2] and visible [N] of the frames that have not been drawn yet."""
 
     def push(self, frame: np.ndarray) -> None:
         begun = time.monotonic()
@@ -65,8 +66,7 @@ def follow(
     overlay: Path | None,
     files: Mapping[str, TrackFile],
 ) -> dict[str, Counts]:
-    """Track frame by frame until the source ends, or somebody ends it; `overlay` and `files` are
-    what is written."""
+    """Track frame by frame until the source ends or is stopped, and write `overlay` and `files`."""
     streams = {title: stream_of(teacher, queries) for title, teacher in trackers.items()}
     with contextlib.ExitStack() as stack:
         writers = {
@@ -115,8 +115,8 @@ def stream_of(teacher: Teacher, queries: np.ndarray) -> Stream:
 
 
 def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The frames until Ctrl-C or SIGTERM: at once while the next frame is waited for, else after
-    the one that is worked on."""
+    """The frames until Ctrl-C or SIGTERM, which takes effect at once while waiting for a frame, and
+    otherwise after the current frame."""
     asked = waiting = False
 
     def stop(number: int, place: object) -> None:
@@ -142,7 +142,7 @@ def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _handling(stop: Any) -> Iterator[None]:
-    """Both signals go to `stop`; only the main thread may decide on signals."""
+    """Make both signals call `stop`; only the main thread can set signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -4,8 +4,8 @@
                     px and numbers of the tracked frames
     info            a JSON string: the teacher's `TeacherInfo`, and under "clip" what was tracked
 
-`TrackWriter` writes tracks that come bit by bit: they lie in a temporary file, not in memory, and
-the npz is renewed now and then, so that it is valid whenever the process ends.
+`TrackWriter` writes tracks that come bit by bit: it keeps them in a temporary file, not in memory,
+and rewrites the npz now and then, so that it is valid whenever the process ends.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ import numpy as np
 from teachers import DenseFlow, Tracks, TransientError
 
 SAVE_EVERY_S = 10.0
-"""The npz is renewed at most that often, and so that it takes a twentieth of the time."""
+"""The npz is rewritten at most this often, and so rarely that it takes a twentieth of the time."""
 SAVING_SHARE = 1 / 20
 
 
 @dataclass(frozen=True)
 class TrackFile:
-    """A file to be written."""
+    """An npz file to be written."""
 
     path: Path
     info: dict[str, Any]
 
 
 def save_tracks(file: TrackFile, queries: np.ndarray, tracks: Tracks) -> None:
-    """Write the npz; it is there whole or not at all. A file that exists is replaced."""
+    """Write the npz, whole or not at all. An existing file is replaced."""
     _save(
         file,
         queries=queries,
@@ -70,8 +70,8 @@ def _save(file: TrackFile, **arrays: np.ndarray) -> None:
 
 
 class TrackWriter:
-    """Tracks into an npz as they come; use it as a context manager. Memory does not grow with the
-    frames."""
+    """Writes tracks into an npz as they come; use it as a context manager. Memory does not grow
+    with the number of frames."""
 
     def __init__(self, file: TrackFile, queries: np.ndarray) -> None:
         self._file, self._queries = file, queries  # N >= 1
@@ -79,7 +79,7 @@ class TrackWriter:
         self._saved_at, self._saving_s = time.monotonic(), 0.0
 
     def append(self, tracks: Tracks) -> None:
-        """Tracks [N, t] of the next t frames."""
+        """Add the tracks [N, t] of the next t frames."""
         values = np.concatenate(
             [tracks.xy, tracks.visibility[..., None], tracks.confidence[..., None]],
             -1,
@@ -90,7 +90,7 @@ class TrackWriter:
             self.save()
 
     def save(self) -> None:
-        """The npz of everything so far; none before the first tracks."""
+        """Write the npz with everything so far; nothing before the first tracks."""
         begun = time.monotonic()
         self._rows.flush()
         if not self._rows.tell():
@@ -104,7 +104,7 @@ class TrackWriter:
         self._saving_s = self._saved_at - begun
 
     def close(self) -> None:
-        """The last `save`."""
+        """Save for the last time, and close the temporary file."""
         with self._rows:
             self.save()
 

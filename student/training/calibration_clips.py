@@ -1,4 +1,5 @@
-"""The clips on which a student's visible rule is chosen at the end of its training."""
+"""Calibration clips: those on which a student's visible rule is chosen at the end of its
+training."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ SEED, POINTS = 900_000_000, 128
 
 
 def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndarray]]:
-    """Clips on which the student's visible rule is chosen, and the frames of which it is known what
-    is right, bool [N, T].
+    """Clips on which the student's visible rule is chosen, each with the points and frames for
+    which the truth is known, bool [N, T].
 
-    They are those that it learns from: parts of the stored clips with their labels, as the student
-    sees them but for what `photometric` changes. Without stored labels they are procedural ones,
-    which no training draws.
+    They are clips that the student learns from: parts of the stored clips with their labels, as the
+        student sees them, except for what `photometric` changes. Without stored labels, they are
+        procedural clips, which no training draws.
     """
     data = config.data
     if data.data and data.synthetic < 1 and data.labels == "stored":
@@ -41,7 +42,7 @@ def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndar
         drawn = islice(batches(clean, SEED), config.calibration_clips)
         parts = [_labelled_clip(batch) for batch in drawn]
         return [clip for clip, _ in parts], [known for _, known in parts]
-    scene = SynthConfig(  # smaller ones would be all edge
+    scene = SynthConfig(  # smaller ones would be nearly all edge
         frames=data.frames,
         height=max(64, data.height),
         width=max(64, data.width),
@@ -53,7 +54,7 @@ def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndar
 
 
 def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:
-    """A batch of one clip as a clip with tracks, and where they are known."""
+    """A batch of one clip as a clip with tracks, and where these are known."""
     frames, queries, xy, visible, known = (
         each[0].numpy()
         for each in (

@@ -1,5 +1,5 @@
-"""Checkpoint: everything from which training goes on as if it had not stopped, and the weights
-alone, for everybody else.
+"""Checkpoint: everything that is needed to continue training as if it had not stopped, and the
+weights alone, for everybody else.
 
     <folder>/checkpoints/step-00001000.pt    network, optimiser, schedule, random states, place in
                                              the data; the last few are kept
@@ -7,9 +7,9 @@ alone, for everybody else.
                                              the sizes of their network
     <folder>/best.safetensors                those of the best evaluation so far
 
-A file is written beside its place, flushed, and renamed, so it is whole or not there: a full disk
-or a kill costs the steps since the last one. All of them hold tensors and plain values; nothing is
-read that could run code.
+A file is written under a temporary name, flushed, and renamed, so it is there whole or not at all:
+a full disk or a kill costs the steps since the last checkpoint. All files contain only tensors and
+plain values; nothing is read that could run code.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Checkpoint:
     """The state after `step` steps.
 
     Attributes:
-        position: where in the data reading goes on: `start` of `student.data.mixture.batches`.
+        position: where reading of the data continues, as `start` of `student.data.mixture.batches`.
         data: `Batches.digest` of the stored clips.
         network: sizes of the network.
         config: settings of the training, as plain values.
         model: the weights.
-        optimiser: of `student.training.schedule.Optimiser`: moments, and place in the learning
-            rate's cycle.
-        random: of `random_states`, by rank.
-        figures: of the last evaluation; empty before the first.
-        best: the best evaluation's figure so far.
+        optimiser: state of `student.training.schedule.Optimiser`: moments, and position in the
+            cycle of the learning rate.
+        random: `random_states`, by rank.
+        figures: those of the last evaluation; empty before the first.
+        best: the figure of the best evaluation so far.
         mean: the running mean of the weights, if there is one.
-        before: the weights before training, where visibility is held to what they say.
+        before: the weights before training, if visibility is held to what they say.
     """
 
     step: int
@@ -79,7 +79,7 @@ class Checkpoints:
         """Write a checkpoint, then remove all but the last `keep`.
 
         Raises:
-            TransientError: it cannot be written, as on a full disk; those before it stay.
+            TransientError: it cannot be written, as on a full disk; earlier checkpoints stay.
         """
         content = io.BytesIO()
         torch.save(vars(checkpoint), content)
@@ -91,7 +91,7 @@ class Checkpoints:
         """The newest checkpoint, on the CPU; None if there is none.
 
         Raises:
-            CheckpointError: the file is damaged, or not one of ours.
+            CheckpointError: the file is damaged, or not a checkpoint of this project.
         """
         names = self._names()
         if not names:
@@ -125,16 +125,16 @@ class Checkpoints:
         sizes: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and
-        `--checkpoint FILE` take it.
+            `--checkpoint FILE` take it.
 
-        Args:
+            Args:
             model: a network whose keys are the official ones.
             teacher: the name of the teacher that they are for.
-            weights: instead of the model's own; its running mean, say.
-            sizes: fields of the network's config, where it is trained with another one.
+            weights: weights to write instead of the model's own, such as its running mean.
+            sizes: fields of the network's config, if it is trained with another one.
 
         Raises:
-            TransientError: it cannot be written; the file of that name before it stays.
+            TransientError: it cannot be written; an earlier file of that name stays.
         """
         given = model.state_dict() if weights is None else weights
         tensors = {key: value.detach().cpu().contiguous() for key, value in given.items()}
@@ -152,7 +152,7 @@ class Checkpoints:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """State of torch's own generators of this process: on the CPU, and on its GPU."""
+    """The states of torch's own random generators in this process: on the CPU, and on its GPU."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -160,8 +160,8 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Go on drawing from `states`; a GPU that was not there then, or is not now, is left as it
-    is."""
+    """Continue drawing random numbers from `states`; a GPU that was not there then, or is not there
+    now, is left as it is."""
     torch.set_rng_state(states["cpu"])
     if states["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)

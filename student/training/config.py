@@ -1,4 +1,5 @@
-"""Settings of a training, and which of them a resumed run must share with its checkpoint."""
+"""Config: the settings of a training, and which of them a resumed run must share with its
+checkpoint."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ FREE = (
     ),
     *("data.readers", "data.at_once"),
 )
-"""Settings that a resumed run may have otherwise. They change no weight; `at_once`, like the number
-of processes, but for rounding."""
+"""Settings that may differ in a resumed run. They do not change the weights, except that `at_once`,
+like the number of processes, changes the rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +66,11 @@ class TrainConfig:
     """Compute in bfloat16; weights and losses stay float32. None: on a GPU, where it is faster, and
     only for CoTracker3, as the others need float32."""
     precision: Precision = "auto"
-    """How the network multiplies. float32; tf32, on a GPU; bf16, as `bf16` says it. auto: as `bf16`
-    says, with tf32 for what stays float32 on a GPU."""
+    """How the network multiplies. float32; tf32, on a GPU; bf16, the same as `bf16`. auto: as
+    `bf16` says, with tf32 for what stays float32 on a GPU."""
     recompute: bool | None = None
-    """Recompute activations in the backward pass: less memory, more time. None: on a GPU, if its
-    free memory is too small to keep them; on a CPU always."""
+    """Recompute activations in the backward pass: less memory, more time. None: on a GPU, only if
+    its free memory is too small to keep them; on a CPU, always."""
     most_skipped: int = 5
     """Training stops after this many steps in a row without a finite loss."""
     seed: int = 0
@@ -78,15 +79,15 @@ class TrainConfig:
     log_every: int = 10
     """Steps between points of the TensorBoard curves."""
     picture_every: int = 500
-    """Steps between TensorBoard's pictures of predictions beside labels."""
+    """Steps between pictures of predictions and labels in TensorBoard."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 3
     """How many of the last checkpoints are kept. The best weights are kept beside them."""
     eval_every: int = 0
-    """Steps between evaluations on procedural test clips; 0 for none."""
+    """Steps between evaluations on procedural test clips; 0: no evaluation."""
     eval_clips: int = 6
-    """Clips of an evaluation."""
+    """Clips in an evaluation."""
     calibration_clips: int = 8
     """Clips on which the student's visible rule is chosen before it is exported: parts of the
     stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
@@ -170,7 +171,7 @@ class TrainConfig:
 
     @property
     def visibility_choice(self) -> Visibility:
-        """What happens to visibility, where the student's default is filled in."""
+        """What happens to visibility, with the default of the student filled in."""
         if self.visibility is not None:
             return self.visibility
         if self.init == SCRATCH:
@@ -195,12 +196,12 @@ class TrainConfig:
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
-    """The config as JSON has it."""
+    """The config as plain JSON values."""
     return json.loads(json.dumps(asdict(config)))
 
 
 def check_same_settings(config: TrainConfig, found: Checkpoint, out: Path) -> None:
-    # what a checkpoint of an earlier version does not name was as it is by default
+    # a setting that a checkpoint of an earlier version does not name had its default value
     default = _flat(plain(TrainConfig(data=DataConfig(), init=SCRATCH, visibility="consensus")))
     now, then = _flat(plain(config)), _flat(found.config)
     then = {name: default[name] for name in default.keys() & now.keys() - then.keys()} | then

@@ -5,8 +5,8 @@
               enter no loss, because the network is asked to follow forward only (the published
               masks: `valid` offline, `valid` and `query frame <= t` online)
 
-Both have the same parameters under the same names. They differ in the time embedding alone, which
-is computed and not learnt, so weights of one kind can begin a student of the other.
+Both have the same parameters under the same names. They differ only in the time embedding, which is
+computed, not learnt, so a student of one kind can start from weights of the other.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 
 ITERATIONS = 4
-"""Published refinements of a track."""
+"""Refinements of a track, as published."""
 TIME = "time_emb"
-"""Key of the time embedding."""
+"""Key of the time embedding in a file."""
 LIKELY = 0.5
 """Visibility above which a point counts as visible in pictures."""
 
@@ -66,8 +66,8 @@ class CoTrackerStudent(Student):
     config: Callable[..., CoTracker3Config] = CoTracker3Config
     presets: Mapping[str, Callable[..., CoTracker3Config]]
     windowed: bool
-    """It goes window by window, and only frames from a point's query on enter the loss of
-    positions."""
+    """Whether it goes window by window; then only frames from the query of a point on enter the
+    loss of positions."""
 
     parts: ClassVar[tuple[str, ...]] = ("visible", "occluded", "visibility", "confidence")
     factors: ClassVar[tuple[str, ...]] = parts
@@ -88,7 +88,7 @@ class CoTrackerStudent(Student):
             return self.network(sizes)
 
     def from_file(self, path: str | Path, preset: Preset) -> CoTracker3Network:
-        """The network with the weights of a file, of this kind or of the other."""
+        """The network with the weights of a file, which may be of this kind or of the other."""
         given = COTRACKERS[kind_of_file(path)]
         model = given.network(stored_config(path, given.presets[preset]()))
         load_weights(model, path, given.teacher)
@@ -105,7 +105,7 @@ class CoTrackerStudent(Student):
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
     ) -> list[Refinements]:
-        """Tracks in every window; an offline student has one."""
+        """Tracks in every window; an offline student has one window."""
         found = model(
             frames.permute(0, 1, 4, 2, 3),
             queries,
@@ -155,7 +155,7 @@ class CoTrackerStudent(Student):
     def last_tracks(
         self, answer: Sequence[Refinements], frames: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where windows overlap, the later counts."""
+        """The tracks; where windows overlap, the later one counts."""
         points = answer[0].xy.shape[2]
         xy = np.full((points, frames, 2), np.nan, np.float32)
         visible = np.zeros((points, frames), bool)
@@ -184,11 +184,11 @@ COTRACKERS: dict[str, CoTrackerStudent] = {
 
 
 def kind_of_file(path: str | Path) -> str:
-    """Which kind of CoTracker3 a file's weights are of: what it says itself, or else what the
-    length of its time embedding says.
+    """The kind of CoTracker3 that the weights in a file belong to: what the file states, or else
+    what the length of its time embedding tells.
 
     Raises:
-        CheckpointError: no such file, or it says that it is of another network.
+        CheckpointError: there is no such file, or it states that it is of another network.
     """
     stored = read_metadata(path).get(TEACHER)
     if stored is not None:

@@ -1,5 +1,5 @@
-"""What a training run tells while it runs, and at its end. All of it can be pickled: with several
-processes it comes from rank 0."""
+"""Events: what a training run reports while it runs, and at its end. All of them can be pickled:
+with several processes, they come from rank 0."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ class Started:
     """The data sets are open, and the first step begins."""
 
     step: int
-    """Steps done before, where a run is resumed."""
+    """Steps that were done before, if the run is resumed."""
     parts: int
-    """Batches of each process in a step."""
+    """Batches that each process computes in a step."""
     left_out: tuple[UnusableClips, ...]
     """Stored clips that cannot be read, or are too small for the crop."""
     views: tuple[int, ...] = ()
-    """For each stored clip, how many different runs of frames of it can be learnt from."""
+    """For each stored clip, from how many different runs of its frames a student can learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """The weights moved."""
+    """A step has changed the weights."""
 
     step: int
     """Steps so far, this one included."""
     losses: dict[str, float]
-    """Parts and total, factors applied."""
+    """The parts of the loss and their total, with factors applied."""
     learning_rate: float
     gradient_norm: float
-    """Before clipping."""
+    """Length of the gradient before clipping."""
     seconds: float
     waited_s: float
-    """Of these seconds, how many went by until the batch was there."""
+    """How many of these seconds passed until the batch was there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSkipped:
-    """Loss or gradient was not finite, so the weights did not move; the step is taken with the next
-    batch."""
+    """The loss or the gradient was not finite, so the weights did not change; the step is taken
+    with the next batch."""
 
     step: int
     keys: tuple[str, ...]
-    """The samples without a finite answer; all of the step where only the gradient is not
-    finite."""
+    """The samples without a finite answer; if only the gradient is not finite, all samples of the
+    step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Evaluated:
     figures: dict[str, float]
     """AJ, delta_avg, OA in [0, 1], means over clips."""
     best: bool
-    """No evaluation before had a higher delta_avg."""
+    """Whether no earlier evaluation had a higher delta_avg."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +86,12 @@ class TrainResult:
 
     steps: int
     weights: Path | str
-    """The student: a safetensors file that every command takes as a checkpoint; its URL, if that is
-    where it was asked for."""
+    """The student: a safetensors file that every command accepts as a checkpoint; its URL, if `out`
+    is one."""
     figures: dict[str, float]
-    """Of the last evaluation; empty if there was none."""
+    """Figures of the last evaluation; empty if there was none."""
     samples_skipped: Counter[str]
-    """Samples of this run whose place another one took, by reason; of all processes."""
+    """Samples of this run that were replaced by others, by reason, over all processes."""
     left_out: int
     """Stored clips that were not read at all: see `Started`."""
     steps_skipped: int

@@ -1,4 +1,4 @@
-"""Student: what the trainer knows of a network that learns.
+"""Interface: what the trainer knows about a student, a network that learns.
 
 The trainer asks for tracks (`track`), gets an answer that only the student itself looks into, and
 hands it back for the losses, for a check that it is finite, and for a picture. So an architecture
@@ -38,7 +38,7 @@ Visibility = Literal["frozen", "held", "exact", "consensus"]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a student is asked for in a batch."""
+    """What a student is to learn from a batch."""
 
     batch: Batch
     clip_weight: Tensor
@@ -46,11 +46,11 @@ class Goal:
     visibility: Visibility
     config: LossConfig
     before: Any = None
-    """What the network said of the same clips before training; with visibility "held" alone."""
+    """What the network said about the same clips before training; only with visibility "held"."""
 
     @property
     def visibility_weight(self) -> Tensor:
-        """[B]: how much each clip counts where visibility is learnt from labels."""
+        """[B]: how much each clip counts if visibility is learnt from labels."""
         if self.visibility == "consensus":
             return self.clip_weight
         exact = torch.tensor([source in EXACT for source in self.batch.sources])
@@ -59,12 +59,12 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Student(ABC):
-    """What is peculiar to one kind of student."""
+    """A kind of student: everything that is specific to it."""
 
     kind: str
-    """`--student`."""
+    """Its name in `--student`."""
     teacher: str
-    """Name of the teacher that its weights are for."""
+    """The name of the teacher that its weights are for."""
     adapter: Callable[..., Teacher]
     """Makes that teacher from `name`, `checkpoint`, and `device`."""
     network: Callable[[Any], nn.Module]
@@ -75,16 +75,16 @@ class Student(ABC):
     """Configs by preset."""
 
     parts: ClassVar[tuple[str, ...]]
-    """Names of its losses."""
+    """The names of its losses."""
     factors: ClassVar[tuple[str, ...]]
-    """Fields of `LossConfig` that are read, beside the weights of the sources."""
+    """Fields of `LossConfig` that it reads, besides the weights of the sources."""
     head: ClassVar[str | None]
-    """Part of the names of the parameters that say visibility and nothing else; None where it is
-    said by the layers that say positions."""
+    """Part of the names of the parameters that give visibility and nothing else; None if the layers
+    that give positions also give visibility."""
     visibility: ClassVar[Visibility]
-    """What happens to it where nothing else is asked for."""
+    """What happens to visibility by default."""
     bf16: ClassVar[bool]
-    """Whether it learns well in bfloat16; then it does so on a GPU."""
+    """Whether it learns well in bfloat16; if so, it does on a GPU."""
 
     @abstractmethod
     def from_scratch(
@@ -98,10 +98,10 @@ class Student(ABC):
         """The network with the weights of a file: official, or one of ours.
 
         Args:
-            preset: sizes of the network, where the file does not say them.
+            preset: sizes of the network, if the file does not state them.
 
         Raises:
-            CheckpointError: no such file, or not of this network.
+            CheckpointError: there is no such file, or it is not of this network.
         """
 
     @abstractmethod

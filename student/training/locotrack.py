@@ -1,7 +1,7 @@
 """LocoTrack as a student.
 
-It says of a point in a frame what TAPIR says, step by step (position, logits of occlusion and of
-"farther than 6 px off"), and is trained with TAPIR's losses over the matched points and every
+For a point in a frame, it gives what TAPIR gives, step by step (position, logits of occlusion and
+of "farther than 6 px off"), and it is trained with TAPIR's losses over the matched points and every
 refinement; so raster, visibility, and losses are those of `tapir`. CoTracker3's paper trains it on
 pseudo-labels too (arXiv 2410.11831, figure 1).
 """

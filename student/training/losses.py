@@ -1,4 +1,4 @@
-"""Losses: their factors, and what those of all students share.
+"""Losses: their factors, and what the losses of all students share.
 
 The sums of CoTracker3 are in `losses_cotracker`, those of TAPIR in `losses_tapir`, and the one that
 teaches an encoder alone in `losses_matching`.
@@ -23,14 +23,14 @@ class TapirLossConfig:
     occlusion: float = 1.0
     """Cross entropy of occlusion."""
     distance: float = 1.0
-    """Cross entropy of the expected distance; 0 for a network that does not say how far off it may
-    be."""
+    """Cross entropy of the expected distance; 0 for a network that does not estimate how far off it
+    may be."""
     huber_px: float = 4.0
-    """Errors are squared below, linear above."""
+    """Errors count squared below this, linearly above."""
     far_px: float = 6.0
-    """What the expected distance is about: farther from the truth than this."""
+    """The distance that the expected distance is about: farther from the truth than this."""
     rebalance: float = 0.0
-    """How much more a visible point counts than an occluded one in the occlusion part."""
+    """How much more a visible point counts than an occluded one in the loss of occlusion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class LossConfig:
     tapir: TapirLossConfig = field(default_factory=TapirLossConfig)
     """TAPIR."""
     real: tuple[float, float] = (1.0, 1.0)
-    """How much a labelled clip counts in the first step and in the last; linear between.
+    """How much a labelled clip counts in the first step and in the last; in between, linearly.
     Track-On-R: 1 2."""
     synthetic: tuple[float, float] = (1.0, 1.0)
     """How much a clip with exact tracks counts in the first step and in the last. Track-On-R: 1

@@ -26,10 +26,10 @@ from student.training.losses import LossConfig, huber
 from teachers.cotracker.refinements import Refinements
 
 GAMMA = 0.8
-"""An iteration weighs this factor less than the next one; the last weighs 1."""
+"""The weight of an iteration is that of the next one times this factor; the last has weight 1."""
 HUBER_PX = 6.0
 CONFIDENT_PX = 12.0
-"""A position this near to the target should have confidence 1."""
+"""A position within this distance of the target should have confidence 1."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class CoTrackerTargets:
     visible: Tensor
     """[B, N, T] bool"""
     weight: Tensor
-    """[B, N, T] in [0, 1]: how much positions count. For a model that goes window by window
-    `from_query_on` belongs in it."""
+    """[B, N, T] in [0, 1]: how much positions count. For a model that goes window by window, this
+    should include `from_query_on`."""
     supervise_occluded: Tensor | None = None
     """[B] bool: False where the teacher has nothing to say about occluded points (TAPIR). None: all
     of them do."""
@@ -53,8 +53,8 @@ class CoTrackerTargets:
 def position_losses(
     windows: Sequence[Refinements], targets: CoTrackerTargets, config: LossConfig
 ) -> dict[str, Tensor]:
-    """The published losses of positions, `visible` and `occluded`, factors applied. `windows` in
-    any order; an offline model has one."""
+    """The published losses of positions, `visible` and `occluded`, with factors applied. `windows`
+    may be in any order; an offline model has one."""
     unseen = ~targets.visible
     if targets.supervise_occluded is not None:
         unseen = unseen & targets.supervise_occluded[:, None, None]
@@ -100,7 +100,8 @@ def visibility_loss(
     counted: Tensor | None = None,  # [B, N, T] in [0, 1], how much each counts; None: 1
     clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
-    """Cross entropy over all points and iterations alike, those before the query included."""
+    """Cross entropy of visibility over all points and iterations, frames before the query
+    included."""
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)
@@ -138,8 +139,8 @@ def held_losses(
     before: Sequence[Refinements],  # of another network, for the same clips
     clip_weight: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy of visibility, and of confidence, with what `before` says after the same
-    iteration; its gradient is 0 where both say the same."""
+    """Cross entropy of visibility, and of confidence, with what `before` gives after the same
+    iteration; its gradient is 0 where both are equal."""
 
     def of(name: str) -> Tensor:
         return torch.stack(
@@ -169,8 +170,8 @@ def _mean_of(
     counted: Tensor | None,  # [B, N, S] in [0, 1]
     clip_weight: Tensor | None,  # [B]
 ) -> Tensor:
-    """The weighted mean over iterations and clips of each clip's mean over what counts in it; None:
-    everything does."""
+    """The weighted mean, over iterations and clips, of each clip's mean over what counts in it;
+    None: everything counts."""
     if counted is None:
         of_clip = each.mean((2, 3))
     else:

@@ -1,8 +1,8 @@
 """Matching loss: a point's feature should be most like the cell that shows the point in other
 frames (InfoNCE).
 
-It teaches an encoder alone, at a small part of the cost of a whole tracker, and correlations mean
-something before anything reads them.
+It teaches only the encoder, at a small part of the cost of a whole tracker, so that correlations
+mean something before anything reads them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURE = 0.05
-"""Of products of features of length 1."""
+"""Temperature of the products of features, which have length 1."""
 
 
 def matching_loss(

@@ -31,13 +31,13 @@ class TapirTargets:
     weight: Tensor | None = None
     occlusion_weight: Tensor | None = None
     distance_weight: Tensor | None = None
-    """[B, N, T] each: of all three parts (None: 1), and of occlusion and expected distance where
-    they have one of their own."""
+    """[B, N, T] each: the weight of all three parts (None: 1), and that of occlusion and expected
+    distance if they have one of their own."""
 
 
 @dataclass(frozen=True)
 class TapirLosses:
-    """Scalars, factors applied."""
+    """The parts of the loss: scalars, with factors applied."""
 
     position: Tensor
     occlusion: Tensor
@@ -45,7 +45,7 @@ class TapirLosses:
 
     @property
     def total(self) -> Tensor:
-        """What is back-propagated."""
+        """The sum, which is back-propagated."""
         return self.position + self.occlusion + self.distance
 
 
@@ -91,8 +91,8 @@ def held_losses(
     clip_weight: Tensor,  # [B]
     config: TapirLossConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Occlusion, and expected distance: cross entropy with what `before` says in the same step, of
-    all points and frames; its gradient is 0 where both say the same."""
+    """Cross entropy of occlusion, and of expected distance, with what `before` gives in the same
+    step, over all points and frames; its gradient is 0 where both are equal."""
     each = F.binary_cross_entropy_with_logits(
         steps[..., 2:], before[..., 2:].sigmoid(), reduction="none"
     )

@@ -1,4 +1,5 @@
-"""Mirror: a training whose `--out` is an address works in a local folder, and this copies it.
+"""Mirror: a training whose `--out` is a URL works in a local folder, which this module copies
+there.
 
     fetch   before the first step: the newest checkpoint, and the exported weights
     send    after each checkpoint: every file that is new or has changed; then what was removed here
@@ -19,19 +20,19 @@ from student.training.checkpoint import FOLDER
 
 
 class Mirror:
-    """A local folder that stands for a URL."""
+    """A local folder that stands in for a URL."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
         self._storage = Storage(url)
         self.url = self._storage.url.rstrip("/")
         self._sent: dict[str, tuple[int, int]] = {}
-        """Name -> time and size of the file as it is there."""
+        """By name, time and size of each file as it is at the URL."""
         self._older: list[str] = []
-        """Checkpoints that stay there alone, until newer ones are removed."""
+        """Checkpoints that exist only at the URL, until newer ones are removed."""
 
     def fetch(self) -> None:
-        """Copy what a run needs to go on.
+        """Copy what a run needs in order to continue.
 
         Raises:
             TransientError: the storage does not answer.

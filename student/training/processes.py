@@ -1,4 +1,4 @@
-"""Processes: the ranks that train one student together, and the little that they say to each other.
+"""Processes: the ranks that train one student together, and the few messages that they exchange.
 
     all ranks   read their share of every batch and add up its gradients
     then        one small message: did all get their clips, were all answers finite, and what were
@@ -32,12 +32,12 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=1)
 """How long ranks wait for each other; rank 0 evaluates alone."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun puts into the environment."""
+"""The variables that torchrun sets in the environment."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together."""
+    """This process, as one of those that train together."""
 
     rank: int = 0
     world: int = 1
@@ -47,7 +47,7 @@ class Processes:
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of each rank's `values`, which all have one shape."""
+        """The mean of the `values` of all ranks, which have the same shape."""
         if self.world > 1:
             dist.all_reduce(values)
             values /= self.world
@@ -65,7 +65,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, by rank; for plain values, not for large tensors."""
+        """The values of all ranks, by rank; for plain values, not for large tensors."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -73,8 +73,8 @@ class Processes:
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives on rank 0, where alone it is called; what goes wrong there is raised
-        everywhere, so no rank waits forever."""
+        """The result of `make`, which is called only on rank 0; an error there is raised on all
+        ranks, so that none waits forever."""
         if self.world == 1:
             return make()
         made: list[Any] = [_value_or_error(make) if self.first else None]

@@ -1,8 +1,8 @@
 """Running mean of the weights: what is exported and scored where `--ema` asks for it.
 
-The mean of all weights so far until there are `steps` of them; from then on each step's weights
-enter with a share of 1 / steps (an exponential moving average). Noise of single steps averages out,
-so a short run at a high rate ends better.
+Over the first `steps` steps, it is the mean of all weights so far; from then on, the weights of
+each step enter with a share of 1 / steps (an exponential moving average). The noise of single steps
+averages out, so that a short run at a high learning rate ends better.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RunningMean:
 
     @torch.no_grad()
     def add(self, step: int) -> None:
-        """Take in the model's weights after that step, which counts from 1."""
+        """Add the model's weights after that step; steps count from 1."""
         share = max(1 / self._steps, 1 / (step + 1))
         for name, parameter in self._model.named_parameters():
             self._mean[name].lerp_(parameter, share)
@@ -34,7 +34,7 @@ class RunningMean:
         return self._mean
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a mean of `state_dict`."""
+        """Continue from a mean that `state_dict` gave."""
         for name, value in self._mean.items():
             value.copy_(state[name])
 

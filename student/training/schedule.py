@@ -1,8 +1,8 @@
 """Optimiser and learning rate of the published training scripts: AdamW, one cosine cycle, clipped
 gradients.
 
-The cycle is made for 100 steps more than are taken, so it never reaches its end; `spare_steps` says
-otherwise.
+The cycle is made for 100 steps more than are taken, so that it never reaches its end; `spare_steps`
+changes that.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class ScheduleConfig:
 
     steps: int = 15_000
     learning_rate: float = 5e-5
-    """Its highest value."""
+    """The highest learning rate."""
     weight_decay: float = 1e-5
     clip_norm: float = 10.0
-    """Longest gradient, over all parameters together."""
+    """The longest gradient, over all parameters together; longer ones are clipped."""
     warm_up: float = 0.0
-    """Share of the steps in which the rate rises, from a 25th; then it falls to nearly 0 along a
-    cosine."""
+    """Share of the steps in which the rate rises, from a 25th of its highest value; then it falls
+    to nearly 0 along a cosine."""
     spare_steps: int = 100
-    """The cosine is made for so many more steps than are taken, so it never reaches its end; 0 lets
-    it."""
+    """The cosine is made for this many more steps than are taken, so that it never reaches its end;
+    with 0 it does."""
     frozen: str | None = None
-    """Parameters whose name holds this stay as they are; a frozen visibility head does so
+    """Parameters whose names contain this stay as they are; a frozen visibility head does
     anyway."""
     ema: int | None = None
     """Steps over which a running mean of the weights goes, which is then what is exported and
@@ -75,8 +75,8 @@ class ScheduleConfig:
 
 
 class Optimiser:
-    """Freezes what the config freezes, and a head if it is given, and takes steps for the rest of a
-    model's parameters."""
+    """Freezes the parameters that the config freezes, and a head if one is given, and takes steps
+    for the other parameters of a model."""
 
     def __init__(self, model: nn.Module, config: ScheduleConfig, head: str | None = None) -> None:
         freeze(model, config.frozen)
@@ -97,12 +97,12 @@ class Optimiser:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return float(self.adamw.param_groups[0]["lr"])
 
     def step(self) -> Tensor:
-        """Use the gradients that backward has left, and clear them. Returns their length before
-        clipping."""
+        """Take a step with the gradients that backward has left, and clear them. Returns their
+        length before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.adamw.step()
         self.cycle.step()
@@ -118,8 +118,8 @@ class Optimiser:
 
 
 def freeze(model: nn.Module, part: str | None) -> None:
-    """Parameters whose name holds `part` get no gradient, and so no weight decay; a ConfigError if
-    there are none."""
+    """Parameters whose names contain `part` get no gradient, and thus no weight decay; a
+    ConfigError if there are none."""
     names: Iterable[str] = (
         [] if part is None else [name for name, _ in model.named_parameters() if part in name]
     )

@@ -1,4 +1,4 @@
-"""Step: from clips to a gradient. What one process computes of a training step.
+"""Step: from clips to a gradient, which is what one process computes in a training step.
 
 clips -> [inline labels] -> tracks after every refinement -> losses -> gradient, added to those
 before
@@ -23,14 +23,14 @@ from teachers.layers.memory import Memory
 
 @dataclass(frozen=True)
 class StepPart:
-    """What a process did with one batch of a step."""
+    """What a process computed from one batch of a step."""
 
     losses: dict[str, Tensor] | None
-    """By name. None where an answer was not finite; nothing was then added to the gradient."""
+    """Losses by name. None if an answer was not finite; nothing was then added to the gradient."""
     unfit: tuple[str, ...]
-    """Keys of the clips whose answer was not finite."""
+    """Keys of the clips whose answers were not finite."""
     answer: Any
-    """Of `Student.track`."""
+    """The answer of `Student.track`."""
 
 
 def add_gradient(
@@ -47,7 +47,7 @@ def add_gradient(
     Args:
         batch: on the device of the model.
         progress: how much of the training is done, in [0, 1].
-        before: the network before training; with visibility "held" alone.
+        before: the network before training; only with visibility "held".
     """
     with torch.autocast(
         batch.frames.device.type, torch.bfloat16, enabled=uses_bf16(config, batch.frames.device)
@@ -75,7 +75,7 @@ def add_gradient(
             ),
         )
     total = torch.stack(list(losses.values())).sum()
-    # on a GPU the norm of the gradient, which is read anyway, says so later
+    # on a GPU, the norm of the gradient, which is read anyway, shows it later
     if not total.is_cuda and not total.isfinite():
         return StepPart(None, batch.keys, answer)
     (total / parts).backward()
@@ -88,23 +88,24 @@ def _asked(student: Student, model: nn.Module, batch: Batch, config: TrainConfig
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the network computes in bfloat16 there."""
+    """Whether the network computes in bfloat16 on that device."""
     if config.bf16 is not None:
         return config.bf16
     return device.type == "cuda" and STUDENTS[config.student].bf16
 
 
 KEPT_GIB = {"offline": 28.0, "online": 48.0}
-"""What autograd keeps of a clip of 64 x 384 x 512 px with 384 points and 4 refinements in bfloat16,
-official CoTracker3, without recomputing; in float32 it is 1.9 times as much. Computed, not measured
-on a GPU: docs/log.md, 2026-11-24."""
+"""What autograd keeps for a clip of 64 x 384 x 512 px with 384 points and 4 refinements, in
+bfloat16, for the official CoTracker3, without recomputing; in float32, it is 1.9 times as much.
+Computed, not measured on a GPU: docs/log.md, 2026-11-24."""
 ROOM = 1.3
-"""Beside what is kept: what lives inside one operation, and what the allocator cannot use."""
+"""Memory in addition to what is kept: what exists only during one operation, and what the allocator
+cannot use."""
 
 
 def recomputes(config: TrainConfig, device: torch.device) -> bool:
-    """`config.recompute`, or where that is left open, whether the free memory of a GPU is too small
-    to keep the activations of the largest batch that goes through the network together."""
+    """`config.recompute` or, if that is None, whether the free memory of a GPU is too small to keep
+    the activations of the largest batch that goes through the network together."""
     if config.recompute is not None:
         return config.recompute
     kept = KEPT_GIB.get(config.student)

@@ -1,5 +1,5 @@
-"""The students that can be trained, by the name that `--student` takes, and where their weights
-begin."""
+"""Students: those that can be trained, by the name that `--student` takes, and the weights from
+which they start."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ STUDENTS: Mapping[str, Student] = {**COTRACKERS, **TAPIRS, **LOCOTRACKS}
 
 
 def weights_file(init: str) -> str:
-    """The file with the weights that `init` names: itself, or for a teacher's name that which this
-    package ships or `tapdistill teachers pull` got.
+    """The file with the weights that `init` names: the file itself, or for the name of a teacher
+    the one that this package ships or `tapdistill teachers pull` got.
 
     Raises:
         CheckpointError: the weights of that teacher are not here.
@@ -49,7 +49,7 @@ def weights_file(init: str) -> str:
 
 
 def licence_of(init: str) -> str:
-    """Licence of the weights that `init` names, and so of what is trained from them."""
+    """The licence of the weights that `init` names, and thus of what is trained from them."""
     stored = read_metadata(weights_file(init)).get(LICENCE)
     if stored is not None:
         return stored

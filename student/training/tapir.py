@@ -1,4 +1,5 @@
-"""TAPIR, BootsTAPIR, causal BootsTAPIR, and what trains with their losses, as students.
+"""TAPIR, BootsTAPIR, and causal BootsTAPIR as students, and the base of others that train with
+their losses.
 
 Losses    those of the published training code (`losses_tapir`), over the matched points and every
           refinement of one resolution; every valid frame enters them, those before the query
@@ -34,19 +35,20 @@ from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 
 CORNER_PX = 0.5
-"""From our pixel centres to the network's raster, in which (0, 0) is the corner of a pixel."""
+"""From pixel centres to the network's raster, in which (0, 0) is the corner of a pixel."""
 FRAMES_PER_BLOCK = {"cpu": 8, "cuda": 32}
 POINTS_PER_BLOCK = {"cpu": 4096, "cuda": 65_536}
 LIKELY = 0.5
-"""Visible and near by more than this: the point counts as visible in pictures."""
+"""In pictures, a point counts as visible if the probability that it is visible and near is above
+this."""
 
 
 @dataclass(frozen=True)
 class TapirAnswer:
-    """What TAPIR says of B clips."""
+    """TAPIR's answer for B clips."""
 
     steps: Tensor
-    """[S, B, N, T, 4] of `TapirSteps`."""
+    """[S, B, N, T, 4]: those of `TapirSteps`."""
     last: Tensor
     """[B, N, T, 4]: the answer, after the last refinement."""
     size: tuple[float, float]
@@ -55,7 +57,7 @@ class TapirAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class TapirStudent(Student):
-    """TAPIR in one of its forms, and the base of what says the same of a point as TAPIR does."""
+    """TAPIR in one of its forms, and the base of students that give the same values for a point."""
 
     network: Callable[[Any], nn.Module] = Tapir
     config: Callable[..., Any] = TapirConfig
@@ -67,7 +69,8 @@ class TapirStudent(Student):
     factors: ClassVar[tuple[str, ...]] = ("tapir",)
     head: ClassVar[str | None] = None
     visibility: ClassVar[Visibility] = "consensus"
-    bf16: ClassVar[bool] = False  # would round the mean of cells, a position, to half a pixel
+    # bfloat16 would round the mean of cells, a position, to half a pixel
+    bf16: ClassVar[bool] = False
 
     def from_scratch(
         self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int
@@ -88,7 +91,8 @@ class TapirStudent(Student):
         return model
 
     def prepare(self, model: nn.Module, size_hw: tuple[int, int], iterations: int | None) -> None:
-        """Set the raster of the network to the crop's, see above, and how often it refines."""
+        """Set the raster of the network to that of the crop (see above), and how often it
+        refines."""
         tapir: Any = model
         height, width = size_hw
         tapir.config = replace(
@@ -101,7 +105,7 @@ class TapirStudent(Student):
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
     ) -> TapirAnswer:
-        """With the iterations that `prepare` was given."""
+        """The network's answer, with the iterations that `prepare` was given."""
         size, device = (frames.shape[2], frames.shape[3]), frames.device.type
         memory = replace(
             memory,

@@ -1,7 +1,8 @@
-"""Curves and pictures of a training run, for TensorBoard.
+"""TensorBoard: curves and pictures of a training run.
 
-A picture is a strip of frames: what a student is asked for and what it answers. The upper row has
-the labels, where they are valid; the lower row the student's answer, after its last refinement.
+A picture is a strip of frames that shows what a student is to learn and what it answers. The upper
+row has the labels, where they are valid; the lower row has the student's answer, after its last
+refinement.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from student.training.events import StepDone
 
 
 class Curves:
-    """Scalars are means over every `every` steps.
+    """Writes curves and pictures. Scalars are means over every `every` steps.
 
-    A TransientError where they cannot be written, as on a full disk; TensorBoard writes late, so
-    it may come steps after.
+    A TransientError if they cannot be written, as on a full disk; TensorBoard writes late, so it
+    may come some steps later.
     """
 
     def __init__(self, out: Path, step: int, every: int) -> None:
@@ -76,7 +77,7 @@ class Curves:
 
 
 STRIP_FRAMES, STRIP_POINTS = 4, 48
-"""Most frames of a strip, and most points in it."""
+"""The most frames in a strip, and the most points in it."""
 
 
 def strip(
@@ -84,7 +85,7 @@ def strip(
     xy: np.ndarray,  # [N, T, 2] px, the answer for the first clip
     visible: np.ndarray,  # [N, T]
 ) -> np.ndarray:  # uint8 [2 H', frames * W', 3]
-    """The first clip of a batch, at even distances in time."""
+    """A strip of the first clip of a batch, with frames evenly spaced in time."""
     frames, queries = batch.frames[0].cpu().numpy(), batch.queries[0, :STRIP_POINTS].cpu().numpy()
     valid = batch.valid[0, :STRIP_POINTS].cpu().numpy()
     labels = np.where(valid[..., None], batch.xy[0, :STRIP_POINTS].cpu().numpy(), np.nan)

@@ -3,17 +3,17 @@
     read clips -> tracks of every refinement -> losses
         -> mean gradient of all processes -> clipped AdamW step [-> running mean of the weights]
 
-Which network, and what its losses are, the student knows (`interface`). Two ways, and the settings
-for both are in the config:
+The student knows which network it is, and what its losses are (`interface`). There are two ways to
+train, and the settings for both are in the config:
     fine-tuning    from a checkpoint, on pseudo-labels. What happens to visibility is a choice:
                    CoTracker3's head stays as it is (CoTracker3, section 3.3), because teachers
                    disagree about what is hidden. These are the defaults.
     from scratch   `init="scratch"`: visibility must be learnt too (`TrainConfig.from_scratch`), by
                    default from clips with exact tracks; positions are learnt from all clips.
 
-Killed at any moment and started again, it goes on from the last checkpoint; on CPUs with the same
-numbers of threads and processes the weights are then, bit for bit, those of a run that was never
-stopped. Nothing here prints: `watch` is called with events.
+A run that is killed at any moment and started again continues from the last checkpoint; on CPUs
+with the same numbers of threads and processes, its weights are then, bit for bit, those of a run
+that was never stopped. Nothing here prints: `watch` is called with events.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def train(
     Args:
         out: folder, or fsspec URL, for checkpoints, TensorBoard curves, and
             `student.safetensors`.
-        resume: go on from the newest checkpoint in `out`, if there is one; False refuses a folder
-            that has one.
-        watch: called with everything that happens.
+        resume: continue from the newest checkpoint in `out`, if there is one; False refuses a
+            folder that has one.
+        watch: called with every event.
         processes: those that train together; only rank 0 reads and writes `out`.
 
     Raises:
-        ConfigError: settings that cannot be right, or a loss that stays NaN.
+        ConfigError: settings cannot be right, or the loss stays NaN.
         CheckpointError: `init` or the checkpoint in `out` is of another network or of other
             settings.
         ShardError: a data set is missing, empty, or of another schema; or a shard has gone.
@@ -134,14 +134,14 @@ def first_network(config: TrainConfig) -> nn.Module:
 
 
 class _Run:
-    """One call of `training`."""
+    """The state of one call of `training`."""
 
     def __init__(self, config: TrainConfig, out: Path, resume: bool, processes: Processes) -> None:
         self.out, self.processes = out, processes
         self.student = STUDENTS[config.student]
         self.device = pick_device(config.device)
         self.config = config = replace(config, recompute=recomputes(config, self.device))
-        # refuses tf32 on a CPU
+        # this refuses tf32 on a CPU
         self.precision = resolved(config.precision, self.device, has_bf16_parts=True)
         self.parts = parts_of_step(config.data, processes.world)
         self.inline = (
@@ -231,8 +231,8 @@ class _Run:
         return stream
 
     def _one_step(self, stream: Batches) -> tuple[StepDone | StepSkipped, Batch, StepPart]:
-        """Take a step, or skip it where an answer or the gradient of any process is not finite.
-        With the last batch, and its answer.
+        """Take a step, or skip it if an answer or the gradient of any process is not finite. Also
+        returns the last batch, and its answer.
 
         An error of one process, such as a shard that has gone, is raised by all of them.
         """
@@ -331,21 +331,21 @@ class _Run:
         return Evaluated(step=self.step, figures=self.figures, best=better)
 
     def _calibrated(self) -> Path:
-        """Export the weights with the visible rule that fits them."""
+        """Export the weights, with the visible rule that fits them best."""
         if self.config.calibration_clips and self.calibrated_at != self.step:
-            self.calibration = None  # the file must not name the rule of former weights
+            self.calibration = None  # the file must not name the rule of earlier weights
             teacher = self._exported(self._export(STUDENT), "label")
             clips, known = self.calibration_clips()
             self.calibrated_at = self.step
             try:
                 tracks, _ = track_clips(teacher, clips)
-            except TeacherError:  # it computes what is no number, and so no rule fits
+            except TeacherError:  # it computes NaN or infinity, so no rule fits
                 return self.out / f"{STUDENT}.safetensors"
             self.calibration = calibrated(tracks, clips, teacher.info.rule, known)
         return self._export(STUDENT)
 
     def _exported(self, weights: Path, mode: Mode = "predictor") -> Teacher:
-        """The student as users will get it."""
+        """The student as users will get it: exported, and loaded as a teacher."""
         return self.student.adapter(
             name=STUDENT, checkpoint=str(weights), device=str(self.device), mode=mode
         )
@@ -375,7 +375,7 @@ class _Run:
 
     @property
     def _checkpoints(self) -> Checkpoints:
-        """Of rank 0."""
+        """How the run ended, on rank 0."""
         return Checkpoints(self.out, self.config.keep)
 
     def _first_network(self) -> nn.Module:
@@ -387,7 +387,7 @@ class _Run:
         return model.to(self.device)
 
     def _before(self, found: Checkpoint | None) -> nn.Module | None:
-        """The network before training, where visibility is held to what it says."""
+        """The network before training, if visibility is held to what it says."""
         if self.config.visibility_choice != "held":
             return None
         with torch.random.fork_rng(devices=[]):
