@@ -125,9 +125,9 @@ class Checkpoints:
         sizes: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the weights alone as `<name>.safetensors`; `tapdistill eval --model FILE` and
-            `--checkpoint FILE` take it.
+        `--checkpoint FILE` take it.
 
-            Args:
+        Args:
             model: a network whose keys are the official ones.
             teacher: the name of the teacher that they are for.
             weights: weights to write instead of the model's own, such as its running mean.
