@@ -1,5 +1,5 @@
-"""One thread per library, so that the same work gives the same bytes wherever it runs; and the
-fingerprint of what they depend on."""
+"""Fingerprint: what the bytes of a shard depend on; and one thread per library, so that the same
+work gives the same bytes wherever it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PINNED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV, BLAS, and torch (if it is loaded) use one thread inside; as before afterwards."""
+    """A context in which OpenCV, BLAS, and torch (if it is loaded) use one thread."""
     torch = sys.modules.get("torch")
     before = cv2.getNumThreads(), torch.get_num_threads() if torch else 1
     cv2.setNumThreads(1)
@@ -35,8 +35,9 @@ def one_thread() -> Iterator[None]:
 
 
 def fingerprint(infos: Mapping[str, TeacherInfo] | None = None) -> dict[str, str]:
-    """What the bytes of a shard depend on besides its inputs: machine, Python, and versions; of
-    teachers on GPUs, these, and how they multiply. Threads are always one."""
+    """What the bytes of a shard depend on besides its inputs: the machine, Python, and versions;
+    for teachers on GPUs, also the GPU, and how they multiply. The number of threads is always
+    one."""
     on_gpu = {
         f"device of {name}": f"{info.device}, {info.precision or 'float32'}"
         for name, info in sorted((infos or {}).items())
@@ -46,7 +47,7 @@ def fingerprint(infos: Mapping[str, TeacherInfo] | None = None) -> dict[str, str
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        # x264 and OpenCV choose their code by it, and so some of the bits
+        # x264 and OpenCV choose their code by it, which changes some bits
         "processor": cv2.getCPUFeaturesLine(),
         "threads": "1",
         **{name: version(name) for name in PINNED if _installed(name)},

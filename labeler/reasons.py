@@ -1,10 +1,10 @@
-"""Accounts: every video and clip that goes in comes out as a sample or as a row with a reason.
+"""Reasons: every video and clip that goes in comes out as a sample or as a row with a reason.
 
     videos   planned = done + left out + failed + open
     clips    found   = labelled + left out + failed
 
-A reason is one word of `REASONS`; `detail` is free text beside it. What is left out was not wanted,
-what failed was wanted and could not be had.
+A reason is one word of `REASONS`; `detail` is free text in addition. What is left out was not
+wanted; what failed was wanted, but could not be used.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class LeftOut:
     """"teacher" rows say that one teacher is NaN in a clip; they are outside the sums of the
     accounts."""
     stage: str
-    """Step that said so: "plan", "open" or "clip" of a video, "teachers", or "teacher:<name>"."""
+    """The step that rejected it: "plan", "open" or "clip" for a video, "teachers", or
+    "teacher:<name>"."""
     reason: str
     detail: str = ""
     key: str | None = None
-    """Key of the clip, where there is one."""
+    """The key of the clip, if it is about one."""
     attempts: int = 1
 
     def __post_init__(self) -> None:

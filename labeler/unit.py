@@ -1,9 +1,9 @@
-"""A unit of work: a few videos in, one shard and its commit record out. Both engines run exactly
-this.
+"""Unit: one unit of work, from a few videos to one shard and its commit record. Both engines run
+exactly this.
 
 `do_unit` works until the unit's latest record has every wanted teacher: it labels an open unit, or
-adds what a committed one lacks. Plain functions that know nothing of Ray. Whatever happens to a
-process, the same call continues from the records.
+adds the teachers that a committed one lacks. These are plain functions that do not know about Ray.
+Whatever happens to a process, the same call continues from the records.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker must know to do any unit."""
+    """What a worker must know in order to do any unit."""
 
     url: str
     """The data set."""
@@ -67,19 +67,19 @@ class Trackers(Protocol):
     def track(
         self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
     ) -> dict[str, Tracks | str]:
-        """Tracks by teacher; for a teacher that cannot track this clip, its message instead."""
+        """Tracks by teacher; if a teacher cannot track this clip, its message instead."""
 
 
 @dataclass(frozen=True)
 class TeachersReady:
-    """The job's teachers are made; the first unit begins."""
+    """The teachers of the job are made, and the first unit begins."""
 
     infos: Mapping[str, TeacherInfo]
 
 
 @dataclass(frozen=True)
 class ClipStarted:
-    """A clip's frames are there; the teachers begin."""
+    """The frames of a clip are there, and the teachers begin."""
 
     unit: int
     uri: str
@@ -93,7 +93,7 @@ class ClipDone:
     unit: int
     key: str
     tracks: int
-    """Queries times teachers that were run."""
+    """Number of queries times the number of teachers that were run."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class VideoDone:
     uri: str
     rows: tuple[LeftOut, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall time that the unit has taken so far, by step."""
+    """Wall time in seconds that the unit has taken so far, by step."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class UnitDone:
 
 Event = TeachersReady | ClipStarted | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
-"""key -> teacher -> its npz, or why it could not, as far as this process knows: a lost race costs
-no teacher's work."""
+"""By key and teacher, the npz of its tracks, or why there are none, as far as this process knows,
+so that a lost race does not cost the teachers' work."""
 
 
 def do_unit(
@@ -132,12 +132,12 @@ def do_unit(
     Raises:
         TransientError: the machine or the storage fails; the unit stays open.
         ConfigError: a teacher has random weights; or one of the same name, but with another
-            checkpoint or settings, labelled the unit before.
+            checkpoint or other settings, has labelled the unit before.
     """
     refuse_untrained(trackers.infos)
     storage = Storage(job.url)
     tracked: Tracked = {}
-    # whatever a disk or the network refuses, here or in the decoder's process
+    # for whatever a disk or the network refuses, here or in the decoder's process
     with transient_errors(f"do unit {unit.number}"):
         while True:
             record = latest(storage, unit.number)
@@ -165,11 +165,11 @@ def do_unit(
 
 
 DECISIVE = ("checkpoint_sha256", "mode", "visible_rule", "settings")
-"""Fields of a `TeacherInfo` that make two teachers of one name two teachers."""
+"""Fields of a `TeacherInfo` by which teachers of the same name are told apart."""
 
 
 def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> None:
-    """ConfigError if a teacher labelled this unit under the same name but as another."""
+    """Raise a ConfigError if another teacher has labelled this unit under the same name."""
     for name in sorted(set(record.teachers) & set(infos)):
         # tuples are lists, as in the record
         there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))
@@ -193,8 +193,8 @@ def _label(
     trackers: Trackers,
     tracked: Tracked,
 ) -> Generator[Event, None, bool]:
-    """Track, label, and commit an open unit, whose decoded `items` come in; False if another writer
-    was faster with other bytes."""
+    """Track, label, and commit an open unit, whose decoded `items` are given; False if another
+    writer was faster, with other bytes."""
     videos: list[VideoEntry] = []
     clips: list[ClipEntry] = []
     rows: list[LeftOut] = []
@@ -311,7 +311,7 @@ def _add_teachers(
         "verifier": shipped_version() if judge else None,
         "rows": rows,
         "fingerprint": {
-            # the devices of teachers that were there before stay
+            # the devices of earlier teachers stay
             **{name: said for name, said in record.fingerprint.items() if "device of " in name},
             **fingerprint(missing),
         },
@@ -368,8 +368,8 @@ def _from_npz_or_why(known: bytes | str, what: str) -> Tracks | str:
 def _rows_of_failures(
     uri: str, key: str, results: Mapping[str, Tracks | str], *, needed: int
 ) -> list[LeftOut]:
-    """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers did
-    not."""
+    """A row for each teacher that failed, and one for the clip if fewer than `needed` teachers
+    succeeded."""
     failed = {name: result for name, result in results.items() if isinstance(result, str)}
     rows = [
         LeftOut(
@@ -394,7 +394,7 @@ def _rows_of_failures(
 
 
 class _Stopwatch:
-    """Wall time by step: each lap adds the time since the lap before."""
+    """Wall time in seconds by step: each lap adds the time since the lap before."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,12 +1,12 @@
-"""Clips: which frames of a video become samples.
+"""Choice: which frames of a video become clips.
 
 In   the shots of a video (labeler.clips.shots) and its content hash. Out: `ClipPlan`s: start,
      stride, and number of frames.
 
 Clips never cross a cut and never overlap, and are spread evenly over the video. The stride is drawn
-from a hash, so the same file gives the same clips on any machine. A long video is looked at through
-a few windows only (`analysed_ranges`), so an hour costs what two minutes do. What is not worth a
-label (`reason_to_leave_out`) is found once the frames are there.
+from a hash, so the same file gives the same clips on any machine. Of a long video, only a few
+windows are looked at (`analysed_ranges`), so an hour costs no more than two minutes. Which clips
+are not worth a label (`reason_to_leave_out`) is known once the frames are there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from teachers import ConfigError
 
 CELL_PX = 8
-"""Motion is measured on the means of cells of this size: coding and sensor noise cancel out, a
-small moving thing stays."""
+"""Motion is measured on the means of cells of this size: noise of coding and sensor cancels out,
+but a small moving object remains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +37,25 @@ class ClipConfig:
     lowered where the shot is too short."""
 
     clips_per_video: int = 4
-    """Clips of a video, at most."""
+    """The most clips of a video."""
 
     min_frames: int = 8
-    """A shot that gives fewer frames gives no clip."""
+    """A shot with fewer frames gives no clip."""
 
     short_side: int = 384
-    """Short side of the stored clip in px, at most; frames are never enlarged."""
+    """The longest short side of the stored clip, in px; frames are never enlarged."""
 
     min_side: int = 16
     """A video with a shorter side, in px, is left out."""
 
     analysed_frames: int = 3000
-    """Frames of a video that are searched for shots, at most; of a longer one, in `clips_per_video`
-    windows."""
+    """The most frames of a video that are searched for shots; in a longer video, they are in
+    `clips_per_video` windows."""
 
     static_levels: float = 8.0
     """A clip is static if no cell of 8 x 8 px changes by this many of 255 grey levels. A still
-    scene with noise of 4 levels changes by up to 6 in H.264 at crf 28; harder coding may pass for
-    motion, a thing of 4 x 4 px that crosses a cell does not pass for noise."""
+    scene with noise of 4 levels changes by up to 6 in H.264 at crf 28; stronger compression may
+    pass for motion, but an object of 4 x 4 px that crosses a cell does not pass for noise."""
 
     dark_levels: float = 20.0
     """A clip is dark if 99 % of its pixels are below this many of 255 grey levels."""
@@ -99,7 +99,7 @@ class ClipPlan:
     """A clip to be decoded."""
 
     number: int
-    """Of the clip in its video, from 0, in the order of time."""
+    """The number of the clip in its video, from 0, in order of time."""
     start: int
     """Index of its first frame in the video."""
     stride: int
@@ -107,13 +107,13 @@ class ClipPlan:
 
     @property
     def indices(self) -> range:
-        """Its frames in the video."""
+        """The indices of its frames in the video."""
         return range(self.start, self.start + self.frames * self.stride, self.stride)
 
 
 def analysed_ranges(length: int, config: ClipConfig) -> list[range]:
-    """The frames to search for shots: all, or for a long video the middles of `clips_per_video`
-    equal parts, as windows."""
+    """The frames to search for shots: all of them or, in a long video, windows in the middles of
+    `clips_per_video` equal parts."""
     if length <= config.analysed_frames:
         return [range(length)] if length else []
     window = config.analysed_frames // config.clips_per_video
@@ -125,11 +125,12 @@ def analysed_ranges(length: int, config: ClipConfig) -> list[range]:
 
 
 def plan_clips(shots: list[range], content_hash: str, config: ClipConfig) -> list[ClipPlan]:
-    """The clips of a video, in the order of time.
+    """The clips of a video, in order of time.
 
-    Clips are allotted one at a time to the shot that then has most frames a clip, so long shots
-    come first. A shot takes its first clip if it gives `min_frames`, another only if each still
-    gives `frames`. A shot is divided evenly, and each clip lies in the middle of its part.
+    Clips are allotted one at a time, each to the shot that then has the most frames per clip, so
+    long shots come first. A shot takes its first clip if it has `min_frames` frames, and another
+    one only if each would still have `frames`. A shot is divided evenly, and each clip is in the
+    middle of its part.
     """
     plans: list[ClipPlan] = []
     for shot, count in zip(shots, _allotted(shots, config), strict=True):
@@ -148,7 +149,7 @@ def reason_to_leave_out(
     frames: np.ndarray,  # uint8 [T, H, W, 3] RGB
     config: ClipConfig,
 ) -> tuple[str, str] | None:
-    """("dark" or "static", what was measured), or None for a clip that is worth a label."""
+    """("dark" or "static", what was measured); None for a clip that is worth labelling."""
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     brightest = float(np.percentile(grey, 99))
     if brightest < config.dark_levels:
@@ -167,12 +168,12 @@ def reason_to_leave_out(
 
 
 def _allotted(shots: list[range], config: ClipConfig) -> list[int]:
-    """Number of clips of each shot."""
+    """How many clips each shot gives."""
     counts = [0] * len(shots)
     shortest = min(config.strides)
 
     def frames_each(shot: int) -> int:
-        """Frames that each clip of the shot could have if it took one more."""
+        """How many frames each clip of the shot could have if it took one more clip."""
         return _fitting(len(shots[shot]) // (counts[shot] + 1), shortest)
 
     for _ in range(config.clips_per_video):
@@ -183,7 +184,7 @@ def _allotted(shots: list[range], config: ClipConfig) -> list[int]:
         ]
         if not open_shots:
             break
-        counts[max(open_shots, key=frames_each)] += 1  # the first of equals
+        counts[max(open_shots, key=frames_each)] += 1  # the first of equal ones
     return counts
 
 
@@ -207,7 +208,7 @@ def _fitting(length: int, stride: int) -> int:
 
 
 def _parts(whole: range, count: int) -> list[range]:
-    """`whole` in `count` parts whose lengths differ by 1 at most."""
+    """`whole`, divided into `count` parts whose lengths differ by at most 1."""
     edges = [whole.start + len(whole) * i // count for i in range(count + 1)] if count else []
     return [range(start, stop) for start, stop in pairwise(edges)]
 

@@ -5,14 +5,14 @@ that call and nothing else.
         reader.submit("read", "clip.mp4", about="clip.mp4")  # runs while this process goes on
         frames = reader.result(timeout_s=60)
 
-The child is `python -c ...` joined by a socket, not a `multiprocessing.Process`: daemonic workers
-(Ray, pools) may not have children of that kind, and `spawn` imports the caller's main module again,
-which in a notebook, pytest, or a console script is none of ours.
+The child is `python -c ...`, connected by a socket, and not a `multiprocessing.Process`: daemonic
+workers (Ray, pools) may not have children of that kind, and `spawn` imports the caller's main
+module again, which in a notebook, pytest, or a console script is not ours.
 
 The child never outlives its parent. It ends when the socket closes, and on Linux the kernel kills
-it when the parent dies (PR_SET_PDEATHSIG), even inside a decoder that hangs. That signal really
-fires when the THREAD that started the child ends; so one thread, which lives as long as the
-process, starts them all.
+it when the parent dies (PR_SET_PDEATHSIG), even inside a decoder that hangs. That signal is
+actually sent when the THREAD that started the child ends, so one thread, which lives as long as the
+process, starts all children.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from labeler.io.scratch import is_full, prefix
 from teachers.errors import ConfigError, TapdistillError, TransientError, VideoError
 
 START_TIMEOUT_S = 120.0
-"""Until the child has made its object; imports are slow on a busy machine, and that is not the
-video's fault."""
+"""The longest time until the child has made its object; imports are slow on a busy machine, which
+is not the video's fault."""
 
 INSTALLED_IN = str(Path(__file__).resolve().parents[2])
 CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import teachers, labeler; "
     "del sys.path[0]; from labeler.clips.isolate import serve; serve(int(sys.argv[2]))"
 )
-"""It finds this installation's packages first, and all else as its parent does: the parent's
-current folder may have a `teachers` of its own."""
+"""The child finds this installation's packages first, and everything else where its parent does:
+the parent's current folder may have a package `teachers` of its own."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -66,8 +66,8 @@ os.register_at_fork(after_in_child=_new_spawner)
 
 
 class Isolated:
-    """An object of a class in a killable child process; one request in flight. The child starts
-    with the first request."""
+    """An object of some class in a child process that can be killed, with one request in flight.
+    The child starts with the first request."""
 
     def __init__(self, target: str, *args: Any, memory_gib: float | None = None) -> None:
         """`target` is "module:Class", made in the child as `Class(*args)`.
@@ -82,7 +82,7 @@ class Isolated:
         self._target, self._args, self._memory_gib = target, args, memory_gib
         self._child: _Child | None = None
         self._about: str | None = None
-        """What the request in flight is about; None where there is none."""
+        """What the request in flight is about; None if there is none."""
 
     def submit(self, method: str, *args: Any, about: str = "") -> None:
         """Send a request; `result` gets its answer. `about` is what messages call it, such as the
@@ -167,7 +167,7 @@ class Isolated:
 
     def _died(self, child: _Child, about: str) -> NoReturn:
         self._child = None
-        code, said = child.end(grace_s=5)  # a dying process closes its socket before it is dead
+        code, said = child.end(grace_s=5)  # a process closes its socket a moment before it is dead
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if not child.ready:
             raise TransientError(
@@ -206,13 +206,13 @@ class _Child:
                 env={**os.environ, "TMPDIR": self._folder.name},
             ).result()
         self.connection = Connection(here.detach())
-        # it has died already: who waits for its answer finds out
+        # it has died already: whoever waits for its answer will find out
         with contextlib.suppress(OSError):
             _send(self.connection, (target, args, memory_gib))
 
     def end(self, grace_s: float) -> tuple[int, str]:
-        """Wait up to `grace_s` for its end, then kill it: exit code (negative: the signal), the end
-        of what it wrote to stderr."""
+        """Wait up to `grace_s` for its end, then kill it. Returns the exit code (negative: the
+        signal), and the end of what it wrote to stderr."""
         self.connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
@@ -289,7 +289,7 @@ def _answer(connection: Connection, call: Callable[[], Any]) -> None:
         answer = _Answer("memory")
     except TapdistillError as error:
         answer = _Answer("error", error)
-    except OSError as error:  # of a library it may be one that cannot be pickled
+    except OSError as error:  # an exception of a library may be one that cannot be pickled
         full = OSError(error.errno, error.strerror, error.filename) if is_full(error) else error
         answer = _Answer("error", full)
     except Exception as error:

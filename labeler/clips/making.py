@@ -1,8 +1,8 @@
-"""One video -> its clips, inside a process that can be killed.
+"""Making: one video -> its clips, inside a process that can be killed.
 
-`VideoSource` is what `labeler.clips.isolate` hosts: it opens a video, finds its shots, plans its
-clips, and gives one clip after another: decoded, resized, encoded, and decoded again, so that
-teachers see exactly the pixels that are stored. Everything a broken file can do to a decoder
+`VideoSource` is the object that `labeler.clips.isolate` hosts. It opens a video, finds its shots,
+plans its clips, and gives one clip after another: decoded, resized, encoded, and decoded again, so
+that teachers see exactly the pixels that are stored. Whatever a broken file can do to a decoder
 happens here and nowhere else.
 """
 
@@ -35,7 +35,7 @@ from labeler.video.pictures import content_sha256
 from teachers import VideoError
 
 ANALYSIS_SIDE = 64
-"""Short side of the frames in which shot cuts are looked for, px."""
+"""Short side in px of the frames that are searched for cuts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class OpenedVideo:
 
 @dataclass(frozen=True)
 class UnlabelledClip:
-    """A clip with its queries, before any teacher saw it."""
+    """A clip with its queries, before any teacher has seen it."""
 
     key: str
     mp4: bytes
@@ -60,11 +60,11 @@ class UnlabelledClip:
     sampler: np.ndarray
     """unicode [N]."""
     meta: dict[str, Any]
-    """The sample's json, but for `teachers`."""
+    """The json of the sample, without `teachers`."""
 
 
 class VideoSource:
-    """Opens one video at a time; asking for another closes the first."""
+    """Opens one video at a time; asking for another one closes the first."""
 
     def __init__(self, recipe: ClipRecipe) -> None:
         cv2.setNumThreads(1)
@@ -74,14 +74,14 @@ class VideoSource:
         self._damage = ""
 
     def check(self) -> None:
-        """Decode the clip that comes with the installation; InstallationError if that fails."""
+        """Decode the clip that comes with the installation; an InstallationError if that fails."""
         check_decoding(self._recipe.decoder)
 
     def open(self, source: Source) -> OpenedVideo:
         """Hash, scan, and cut a video into clips.
 
         Raises:
-            VideoError: the video as a whole gives no clip; its reason is the video's row.
+            VideoError: the video gives no clip at all; the reason becomes the row of the video.
         """
         self._open(source)
         return self._opened
@@ -128,7 +128,8 @@ class VideoSource:
         """Clip `number` of `open(source).clips`.
 
         Raises:
-            VideoError: "static" or "dark", or a decoding error; its reason is the clip's row.
+            VideoError: "static" or "dark", or a decoding error; the reason becomes the row of the
+                clip.
         """
         reader, recipe = self._reader, self._recipe
         if reader is None or self._opened.uri != source.uri:
@@ -172,8 +173,8 @@ class VideoSource:
         return UnlabelledClip(key, mp4, frames, drawn.points, drawn.sampler, meta)
 
     def _shots(self, uri: str, reader: VideoReader) -> list[range]:
-        """Runs of frames without a cut, within the frames that are analysed. What cannot be decoded
-        ends a shot."""
+        """Runs of frames without a cut, within the frames that are analysed. A frame that cannot be
+        decoded ends a shot."""
         found = []
         for window in analysed_ranges(len(reader), self._recipe.clips):
             decoded: list[int] = []
@@ -199,9 +200,9 @@ class VideoSource:
 
 
 def _return_freed_memory() -> None:
-    """Give the system back what the last video's frames took: otherwise this process grows by a
-    third over its first dozen videos."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    """Give the memory of the last video's frames back to the system: otherwise, this process grows
+    by a third over its first dozen videos."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # a function of glibc
     if trim is not None:
         trim(0)
 

@@ -1,9 +1,9 @@
-"""The decoding of a worker: one killable process, and a thread that asks it for the next clip while
-teachers work on this one.
+"""Process: the decoding process of a worker, which can be killed, and a thread that asks it for the
+next clip while teachers work on this one.
 
-After a unit's last clip that is the first clip of the next unit, so teachers do not wait between
-units either. What crashes or hangs the process is tried a second time in a fresh one, and is then a
-row: it costs its video, not the job.
+After the last clip of a unit, the next clip is the first one of the next unit, so teachers do not
+wait between units either. A video or clip that crashes or hangs the process is tried a second time
+in a new one, and then becomes a row: it costs its video, not the job.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from teachers import InstallationError, TapdistillError, TransientError, VideoEr
 from teachers.errors import OWN_FAULTS
 
 HOSTED = "labeler.clips.making:VideoSource"
-"""What lives in the process."""
+"""The class of the object in the process."""
 
 
 @dataclass(frozen=True)
 class VideoEnd:
-    """The last item of a video, whatever became of it."""
+    """The last item for each video, whatever became of it."""
 
     uri: str
 
@@ -38,7 +38,7 @@ Item = OpenedVideo | UnlabelledClip | LeftOut | VideoEnd
 
 
 class DecodingProcess:
-    """Gives the clips of videos, one after another; close it when done."""
+    """Gives the clips of videos, one after another; close it when you are done."""
 
     def __init__(self, recipe: ClipRecipe, *, deadline_s: float, memory_gib: float | None) -> None:
         self._process = Isolated(HOSTED, recipe, memory_gib=memory_gib)
@@ -70,10 +70,11 @@ class DecodingProcess:
             ) from error
 
     def clips(self, videos: Sequence[Source], then: Sequence[Source] = ()) -> Iterator[Item]:
-        """Every video, then its clips, then its end; a `LeftOut` in place of what cannot be had.
+        """Every video, then its clips, then its end, with a `LeftOut` in place of a video or clip
+        that cannot be used.
 
-        One clip is fetched ahead; after the last one the first of `then`, the videos of the next
-        call as far as one knows. A call ends the one before.
+        One clip is fetched ahead; after the last one, it is the first one of `then`, which are
+        probably the videos of the next call. A call ends the one before.
         """
         if self._now is not None:
             self._now.cancel()
@@ -143,7 +144,7 @@ class DecodingProcess:
                     f"{uri}: {type(error).__name__}: {error}. That is a fault of tapdistill or of "
                     "a package, not of this video, which stays open. Please report it."
                 ) from error
-            # what no decoder is known to raise: one bad video must not stop a job
+            # no decoder is known to raise anything else, but one bad video must not stop a job
             except Exception as error:
                 return LeftOut(
                     uri=uri,
@@ -171,7 +172,7 @@ class DecodingProcess:
 
 
 class _Fetch:
-    """The items of `videos`, fetched in `thread`, which after each clip waits until that clip is
+    """The items of `videos`, fetched in `thread`, which waits after each clip until that clip is
     taken. Iterate over it once."""
 
     def __init__(
@@ -179,7 +180,7 @@ class _Fetch:
     ) -> None:
         self.videos = videos
         self._items: SimpleQueue[Item | None] = SimpleQueue()
-        """What is fetched; None is the end."""
+        """The items that are fetched; None is the end."""
         self._clip_taken = threading.Semaphore(0)
         self._cancelled = False
         self._job = thread.submit(self._run, items)
@@ -203,7 +204,7 @@ class _Fetch:
         self._job.result()  # raises what the job raised
 
     def cancel(self) -> None:
-        """Fetch no more than the item that is being fetched."""
+        """Stop fetching after the item that is being fetched."""
         self._cancelled = True
-        self._job.cancel()  # if it has not begun
+        self._job.cancel()  # which works if it has not begun
         self._clip_taken.release()

@@ -9,8 +9,9 @@ In   frames uint8 [T, H, W, 3]. Out: `Queries`, N points (t, x, y) and the sampl
               clip has no other points)
     grid      a regular grid in one frame, for looking at; no share of it by default
 
-Coordinates are pixel centres, rounded to 1/64 px as shards store them, and lie in 0..W-1 and
-0..H-1; t is a whole frame index. Equal frames, config, and seed give equal queries.
+An integer coordinate is a pixel centre. Coordinates are rounded to 1/64 px, as shards store them,
+and are in 0..W-1 and 0..H-1; t is a whole frame index. Equal frames, config, and seed give equal
+queries.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ from teachers import ConfigError
 from teachers.tracks import checked_frames
 
 STEPS_PER_PX = 64
-"""Stored coordinates are whole multiples of 1 / 64 px."""
+"""Stored coordinates are multiples of 1 / 64 px."""
 NOISE_LEVELS = 4.0
-"""Grey levels: a smaller change from frame to frame is taken for noise by the motion sampler."""
+"""The motion sampler takes a smaller change from frame to frame, in grey levels, for noise."""
 _MOTION_SIDE = 96
-"""Short side, in px, at which frames are compared by the motion sampler."""
+"""Short side, in px, at which the motion sampler compares frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryConfig:
-    """How many points are followed, and where they lie. What the shares leave is uniform."""
+    """How many points are followed, and where they are. The share that is left is drawn
+    uniformly."""
 
     count: int = 1024
-    """Queries of a clip."""
+    """How many queries a clip has."""
 
     sift: float = 0.75
-    """Share of SIFT key points; where there are fewer, uniform points take their place."""
+    """Share of SIFT key points; if there are too few, uniform points take their place."""
 
     motion: float = 0.125
     """Share of points where something moves; in a still clip, uniform points take their place."""
@@ -102,7 +104,7 @@ def sample_queries(
     }
     found = sum(len(part) for part in parts.values())
     parts["uniform"] = uniform(frames.shape, max(0, config.count - found), rng)
-    # rounded shares may add up to one too many
+    # the rounded shares may add up to one too many
     points = np.concatenate(list(parts.values()))[: config.count]
     return Queries(
         points, np.repeat(list(parts), [len(part) for part in parts.values()])[: config.count]
@@ -120,9 +122,9 @@ def sift(
     of the strongest in each. With a `part` of 1, one frame is drawn from each of `n_frames` equal
     parts of it.
 
-    CoTracker3's script draws frames with replacement and counts a place once for each of its
-    orientations; a query that is asked twice teaches nothing more, so frames are distinct here, and
-    so are points. Fewer than `count` may be found.
+    CoTracker3's script draws frames with replacement, and counts a point once for each of its
+    orientations. A query that is asked twice teaches nothing more, so here frames and points are
+    distinct. Fewer than `count` may be found.
     """
     if part == 1:
         edges = np.linspace(0, len(frames), min(n_frames, len(frames)) + 1).astype(int)
@@ -133,7 +135,7 @@ def sift(
     per_frame = math.ceil(count / len(drawn))
     found = []
     for t in drawn:
-        # a place has up to two orientations, as a rule
+        # a point usually has up to two orientations
         keypoints = sift_keypoints(frames, [t], 2 * per_frame)
         points = _stored(keypoints[np.argsort(-keypoints[:, 3], kind="stable"), :3], frames.shape)
         _, first = np.unique(points, axis=0, return_index=True)
@@ -149,8 +151,8 @@ def sift_keypoints(
     """The `per_frame` strongest SIFT key points of each listed frame, as (t, x, y, response), in
     the order of OpenCV's detector.
 
-    OpenCV counts pixel centres. A place with several orientations comes once for each, and ties may
-    exceed `per_frame`.
+    For OpenCV, integers are pixel centres. A point with several orientations comes once for each,
+    and ties may exceed `per_frame`.
     """
     if per_frame == 0:  # OpenCV would take 0 for "all"
         return np.zeros((0, 4))
@@ -170,10 +172,11 @@ def motion(
 ) -> np.ndarray:  # float32 [count, 3], or [0, 3] where nothing moves
     """Points drawn in proportion to how fast the picture changes, in grey levels above the noise.
 
-    A place in frame t weighs the mean of its changes from t - 1 and to t + 1: points lie on the
-    thing that moves, and beside it, on what it uncovers and is about to cover. Change grows with
-    speed and with contrast: a moving wall without texture, where no track can be told, gets few
-    points, and under a moving camera all textured places are alike.
+    A position in frame t has as its weight the mean of its changes from t - 1 and to t + 1, so
+    points lie on the object that moves, and beside it, on what it uncovers and is about to cover.
+    Change grows with speed and with contrast: a moving wall without texture, on which nothing can
+    be tracked, gets few points, and under a moving camera all textured positions are equally
+    likely.
     """
     weights = motion_weights(frames)
     total = weights.sum()
@@ -206,7 +209,7 @@ def motion_weights(
     if len(small) == 1:
         return np.zeros_like(small)
     steps = np.maximum(np.abs(np.diff(small, axis=0)) - NOISE_LEVELS, 0)
-    # the ends have one neighbour each
+    # the first and the last frame have only one neighbour
     return (np.concatenate([steps[:1], steps]) + np.concatenate([steps, steps[-1:]])) / 2
 
 
@@ -215,8 +218,8 @@ def uniform(
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # float32 [count, 3]
-    """Points anywhere: every frame and every place between the outermost pixel centres is as
-    likely."""
+    """Points anywhere: every frame, and every position between the outermost pixel centres, is
+    equally likely."""
     length, height, width, _ = shape
     t = rng.integers(0, length, count)
     xy = rng.random((count, 2)) * (width - 1, height - 1)
@@ -228,7 +231,7 @@ def grid(
     count: int,
     t: int = 0,
 ) -> np.ndarray:  # float32 [count, 3]
-    """Points on a regular grid in frame t, row by row, with cells nearly square; spread evenly if
+    """Points on a regular grid in frame t, row by row, with nearly square cells; spread evenly if
     `count` does not fill the last row."""
     if count == 0:
         return np.zeros((0, 3), np.float32)
@@ -242,13 +245,14 @@ def grid(
 
 
 def read_queries(path: str | Path) -> np.ndarray:  # float32 [N, 3]
-    """Queries (t, x, y) of a user: an npz with `queries` [N, 3], or a csv with the columns t, x, y.
+    """Queries (t, x, y) from a file: an npz with `queries` [N, 3], or a csv with the columns t, x,
+    y.
 
-    Whether they lie in the clip is checked when they are tracked.
+    Whether they are in the clip is checked when they are tracked.
 
     Raises:
-        ConfigError: no such file, another format, or something that is not a number; the message
-            names the line.
+        ConfigError: there is no such file, it has another format, or something in it is not a
+            number; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -318,7 +322,7 @@ def _from_csv(path: Path) -> np.ndarray:
 
 
 def _stored(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:  # float32 [N, 3]
-    """Points (t, x, y) as they are stored: x and y in 1/64 px, between the outermost pixel
+    """Points (t, x, y) as they are stored: x and y in steps of 1/64 px, between the outermost pixel
     centres."""
     _, height, width, _ = shape
     xy = np.round(points[:, 1:] * STEPS_PER_PX) / STEPS_PER_PX

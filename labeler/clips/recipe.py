@@ -1,6 +1,6 @@
 """Recipe: everything that decides which clips, pixels, and queries a video gives.
 
-The process that makes clips is given a recipe and knows no data set.
+The process that makes clips is given a recipe, and does not know the data set.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from labeler.video.decode import Decoder
 from labeler.video.scan import VideoLimits
 
 SCHEMA = 2
-"""Of what is written: 2 came with verdicts."""
+"""The schema that is written; verdicts came with schema 2."""
 READABLE = (1, 2)
-"""Schemas that are read."""
+"""The schemas that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

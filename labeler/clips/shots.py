@@ -3,15 +3,15 @@
 In   frames, one at a time, at any small size (96 px a short side is plenty). Out: the first frame
      of every new shot.
 
-A frame is kept as its signature only: a 32 x 32 picture and the histograms of its channels. The
+Only the signature of a frame is kept: a 32 x 32 picture and the histograms of its channels. The
 step at frame t is the least distance between any of the three frames before t and any of the three
-from t on. Across a hard cut all nine pairs differ; around a flash of one or two frames some pair is
-alike. A cut is a step that is large, and large beside the ordinary steps both before and after it:
-in a fast pan every step is large, at its start all those after it.
+from t on. Across a hard cut, all nine pairs differ; around a flash of one or two frames, some pair
+is similar. A cut is a step that is large, and large compared with the ordinary steps both before
+and after it: in a fast pan every step is large, and at its start all those after it are.
 
-A dissolve, a fade, or a wipe is spread over many frames and is NOT found: the shot runs on through
-it. A clip that holds one is left to the agreement of the teachers, which ends tracks where they
-dispute. A shot of fewer than three frames may be taken for a flash.
+A dissolve, a fade, or a wipe is spread over many frames and is NOT found: the shot continues
+through it. Within a clip that contains one, it is left to the agreement of the teachers, which ends
+tracks where they differ. A shot of fewer than three frames may be taken for a flash.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import cv2
 import numpy as np
 
 LEAST_STEP = 18.0
-"""Grey levels. Measured on real films: 22 to 146 at their cuts, the least between two dark rooms;
-up to 15 at a jerk of the head."""
+"""The least step of a cut, in grey levels. Measured on real films: 22 to 146 at cuts, the least of
+them between two dark rooms; up to 15 at a jerk of the head."""
 LEAST_RATIO = 2.0
-"""How many times the ordinary step a cut must be."""
+"""A cut must be this many times the ordinary step."""
 REACH = 3
-"""Frames on either side that a step compares; a flash of up to REACH - 1 frames is no cut."""
+"""Frames on either side that a step compares; a flash of up to REACH - 1 frames is not a cut."""
 NEIGHBOURS = 5
 """Steps on either side whose median is the ordinary step."""
 _SIDE = 32
@@ -43,8 +43,8 @@ class _Signature:
     cumulative: np.ndarray  # [3, 32]   share of the pixels up to each bin, by channel
 
     def distance(self, other: _Signature) -> float:
-        """Grey levels: the mean change of a pixel, plus the earth mover's distance between the
-        histograms.
+        """The distance between two signatures, in grey levels: the mean change of a pixel, plus the
+            earth mover's distance between the histograms.
 
         The first alone is nearly as large in a fast pan as at a cut; the second barely changes in a
         pan.
@@ -86,7 +86,7 @@ def _steps(frames: Iterable[np.ndarray]) -> list[float]:
         after.append(_signature(frame))
         if len(after) == REACH:
             take_step()
-    while after:  # the last frames have fewer than REACH from them on
+    while after:  # the last frames have fewer than REACH frames from them on
         take_step()
     return steps
 

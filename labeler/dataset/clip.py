@@ -1,4 +1,4 @@
-"""A clip of an opened data set: a `Sample`, with what a notebook asks of it.
+"""Clip: one clip of an opened data set, which is a `Sample` with methods for notebooks.
 
 clip = dataset["<key>"]
 clip.frames                       # uint8 [T, H, W, 3], decoded when first asked for
@@ -35,7 +35,7 @@ class Clip(Sample):
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """uint8 [T, H, W, 3] RGB: the pixels that the teachers saw. ShardError if the stored clip
+        """uint8 [T, H, W, 3] RGB: the pixels that the teachers saw. A ShardError if the stored clip
         is damaged."""
         return decode_clip(self.mp4, f"{self.key}.mp4")
 
@@ -44,16 +44,16 @@ class Clip(Sample):
         `display(clip.show())`); `.save(file)` makes a page.
 
         Args:
-            points: so many of the points are drawn at most, evenly chosen in the order of the
-                queries; the player says so.
+            points: the most points that are drawn, evenly chosen in the order of the queries; the
+                player says so.
         """
         from labeler.show import page_of
 
         return page_of(self, points_shown=points)
 
     def plot(self) -> Figure:
-        """Support over time, and how far the teachers are from each other. ConfigError without
-        matplotlib."""
+        """A figure with support over time, and how far the teachers are from each other. A
+        ConfigError without matplotlib."""
         from labeler.show.plots import plot_clip
 
         return plot_clip(self)

@@ -1,8 +1,8 @@
-"""Scratch folders: temporary, and cleaned up even after a kill -9.
+"""Scratch folders: temporary folders that are cleaned up even after a kill -9.
 
 A process that makes scratch folders holds a lock on a file beside them, `tapdistill-<random>.lock`,
-which the kernel drops with the process, however it ends. So who may take the lock may remove the
-folders of that name. Host names and process ids are no identity: containers share both.
+which the kernel releases when the process ends, however it ends. So whoever can take the lock may
+remove the folders of that name. Host names and process ids would not do: containers may share both.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from teachers.errors import ConfigError
 LOCK = ".lock"
 _prefixes: dict[tuple[str, int], tuple[str, int]] = {}
 """(folder for temporary files, process id) -> prefix of this process there, and its locked file. A
-forked process holds a lock of its own."""
+forked process holds its own lock."""
 
 
 def prefix() -> str:
-    """What the names of this process's folders begin with.
+    """The prefix of the names of this process's folders.
 
     Raises:
         ConfigError: nothing can be written where temporary files go.
@@ -46,7 +46,7 @@ def prefix() -> str:
 
 
 def _remove_lock(path: Path, pid: int) -> None:
-    """At the end of the process that made it, not of one forked from it."""
+    """Remove the lock file at the end of the process that made it, not of one forked from it."""
     if os.getpid() == pid:
         path.unlink(missing_ok=True)
 
@@ -62,7 +62,7 @@ def _folder_for_temporary_files() -> str:
 
 
 def _locked(path: Path) -> int | None:
-    """A new file at `path`, locked; None if another process took it at this moment."""
+    """A new, locked file at `path`; None if another process took it at the same moment."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
@@ -79,8 +79,8 @@ def _locked(path: Path) -> int | None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file: whether it is locked now, by this process; None where the disk knows no
-    locks. The lock is dropped when the file is closed, at the latest by the kernel."""
+    """Lock an open file. Returns whether this process has locked it; None if the disk does not
+    support locks. The lock is released when the file is closed, at the latest by the kernel."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -89,8 +89,8 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether the owner of a locked file is gone. Not where the disk knows no locks, or the file
-    may not be opened."""
+    """Whether the owner of a locked file is gone. False if the disk does not support locks, or the
+    file may not be opened."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -102,7 +102,7 @@ def is_abandoned(path: Path) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -111,13 +111,13 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new, empty folder, removed at the end."""
+    """A new, empty folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix=prefix()) as folder:
         yield Path(folder)
 
 
 def remove_abandoned() -> None:
-    """Remove the scratch folders whose process is gone."""
+    """Remove the scratch folders whose processes are gone."""
     where = Path(_folder_for_temporary_files())
     for lock in where.glob(f"tapdistill-*{LOCK}"):
         if not is_abandoned(lock):
@@ -129,7 +129,8 @@ def remove_abandoned() -> None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk has no room left, or this user none on it: no other try would fare better."""
+    """Whether the error says that a disk is full, or this user's quota on it: another try would
+    fare no better."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

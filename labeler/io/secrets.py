@@ -1,12 +1,12 @@
-"""Addresses: none that is stored or shown may hold a password or a signature.
+"""Secrets: no address that is stored or shown may hold a password or a signature.
 
     https://user:password@host/a.mp4         refused: plans, records, shards, and messages would
                                              hold the password
-    https://host/a.mp4?X-Amz-Signature=...   refused, too: who has the signature gets in
+    https://host/a.mp4?X-Amz-Signature=...   refused, too: whoever has the signature gets in
     https://***@host/a.mp4                   how messages show the first
 
-A password may hold '/', '?', or '#' (keys of S3 do), and an address may be inside another
-("simplecache::https://..."), so an address is searched as the text that it is.
+A password may contain '/', '?', or '#' (keys of S3 do), and an address may be inside another one
+("simplecache::https://..."), so addresses are searched as plain text.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from teachers import ConfigError
 
 _ADDRESS = re.compile(r"\w[\w+.:-]*://[^\s\"<>\\]+")
 _USER = re.compile(r"(?<!file)://(?:[^/?#:\s]*|[^/?#:@\s\[]+:(?!:|\d+(?:[/?#]|$))\S*)@")
-"""A user, or a user and a password; what stands after a ':' may not be a port."""
+"""A user, or a user and a password; what follows a ':' must not be a port."""
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?\s]+)=([^&;#\s]+)")
 _SECRET = re.compile(
     r"signature|token|secret|passw|credential|hmac|jwt|api[-_]?key|access[-_]?key|^auth(?:$|[-_])|authoriz|oauth|^(?:sig|pass|pwd|key|hdnea|hdnts)$"
 )
-"""Names of parameters that let who reads them in."""
+"""Names of parameters that give access to whoever reads them."""
 
 
 def refuse_secrets(address: str, where: str = "") -> None:
-    """ConfigError for an address that holds a password or a signature; the message doesn't show it.
+    """Raise a ConfigError for an address that holds a password or a signature, without showing it.
 
     `where` says which entry of a list it is.
     """

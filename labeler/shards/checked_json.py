@@ -1,5 +1,5 @@
-"""Types: what comes from somebody's JSON has the types that its dataclass says, so that the code
-behind may rely on them."""
+"""Checked JSON: values from somebody's JSON must have the types that their dataclass declares, so
+that the code that uses them can rely on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 
 def check_types(value: object) -> None:
-    """ValueError if a field of the dataclass instance `value` is of another type than it says, or
-    not finite.
+    """Raise a ValueError if a field of the dataclass instance `value` has another type than
+    declared, or is not finite.
 
-    Of lists and mappings only that they are some: what is in them is checked where it is made.
+    For lists and mappings, only this is checked, not what they contain, which is checked where it
+    is made.
     """
     for name, allowed in _allowed(type(value)).items():  # type: ignore[arg-type]  # mypy takes no class for hashable
         found = getattr(value, name)

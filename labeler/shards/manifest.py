@@ -1,8 +1,8 @@
-"""dataset.json: what a data set is frozen to, from the first command on.
+"""Manifest: dataset.json, the settings to which a data set is frozen from the first command on.
 
-Sources, clips, queries, and encoding decide what the stored pixels and queries are; another value
-would mix two data sets in one folder, so it is refused, and the difference named. Teachers and
-agreement settings grow, and are read from the commit records.
+Sources, clips, queries, and encoding decide what the stored pixels and queries are. Other values
+would mix two data sets in one folder, so they are refused, and the message names the differences.
+Teachers and agreement settings may change, and are read from the commit records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from teachers import ConfigError, ShardError
 
 NAME = "dataset.json"
 MAX_BYTES = 64 << 20
-"""Of it: the names of a million sources."""
+"""The largest dataset.json that is read: it has room for the names of a million sources."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,17 @@ class Frozen(ClipRecipe):
     videos_per_unit: int | None = None
 
     def recipe(self) -> ClipRecipe:
-        """The part that a decoding process needs; it does not name the data set or its sources."""
+        """The part that a decoding process needs, which names neither the data set nor its
+        sources."""
         return ClipRecipe(**{field.name: getattr(self, field.name) for field in fields(ClipRecipe)})
 
     def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # tuples become lists, as they come back
+        # tuples become lists, as they do when they are read again
+        return json.loads(json.dumps(asdict(self)))
 
 
 def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
-    """Create dataset.json, or check that the one there says the same.
+    """Create dataset.json, or check that the existing one says the same.
 
     Raises:
         ConfigError: the data set was made with other settings; the message names each difference.
@@ -67,7 +69,7 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
-    """dataset.json as it was written: schema, tool_version, frozen. ShardError where it is missing,
+    """dataset.json as it was written: schema, tool_version, frozen. A ShardError if it is missing,
     broken, or of another schema."""
     size = storage.size(NAME)
     if size is None:
@@ -94,7 +96,7 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Any:
-    """'clips.frames: 80 there, 48 here' for every leaf that differs."""
+    """For every value that differs, a text such as 'clips.frames: 80 there, 48 here'."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(set(there) | set(here)):
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)

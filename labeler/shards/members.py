@@ -1,4 +1,4 @@
-"""A sample: one labelled clip, and the members that hold it in a shard.
+"""Members: the files that hold a sample, one labelled clip, in a shard.
 
     <key>.mp4 <key>.queries.npz <key>.<teacher>.npz ... <key>.labels.npz <key>.verdict.npz
     <key>.json
@@ -29,7 +29,8 @@ from teachers import ShardError, TeacherInfo, Tracks
 UNIT_PX = 1 / 64
 VERDICT = "verdict.npz"
 MAX_MEMBER_BYTES = 1 << 30
-"""No member of an honest sample comes near this; a larger one is refused before it is unpacked."""
+"""No member of a genuine sample comes near this size; a larger one is refused before it is
+unpacked."""
 
 DAMAGED = (
     ValueError,
@@ -42,8 +43,8 @@ DAMAGED = (
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What zipfile and numpy raise on bytes that are no npz; MemoryError where an array claims a size
-that it does not have."""
+"""What zipfile and numpy raise for bytes that are not an npz; a MemoryError if an array claims a
+size that it does not have."""
 
 
 def stored(tracks: Tracks) -> Tracks:
@@ -57,7 +58,7 @@ def stored(tracks: Tracks) -> Tracks:
 
 
 def members(sample: Sample) -> dict[str, bytes]:
-    """Suffix -> bytes of each member. The same sample always gives the same bytes."""
+    """The bytes of each member, by suffix. The same sample always gives the same bytes."""
     labels = sample.labels
     out = {"mp4": sample.mp4, "queries.npz": npz(queries=sample.queries, sampler=sample.sampler)}
     for name in sorted(sample.tracks):
@@ -77,7 +78,8 @@ def members(sample: Sample) -> dict[str, bytes]:
 
 
 def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
-    """The sample of `members`. ShardError if a member is missing, damaged, or of another schema."""
+    """The sample that `members` hold. A ShardError if a member is missing, damaged, or of another
+    schema."""
     try:
         meta = json.loads(parts["json"])
         schema = meta["schema"]
@@ -110,12 +112,12 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
 
 
 def info_to_meta(infos: Mapping[str, TeacherInfo]) -> dict[str, dict[str, Any]]:
-    """The `teachers` entry of `meta`."""
+    """An entry of `teachers` in `meta`."""
     return {name: infos[name].to_json() for name in sorted(infos)}
 
 
 def check_schema(schema: object, what: str) -> None:
-    """ShardError unless `schema` is one that this version reads."""
+    """Raise a ShardError unless `schema` is one that this version can read."""
     if type(schema) is not int or schema not in READABLE:
         raise ShardError(
             f"{what} has schema {schema!r}; this version of tapdistill reads schema "
@@ -193,8 +195,8 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 def read_npz(data: bytes, what: str) -> dict[str, np.ndarray]:
-    """Arrays of an npz, none of which may need pickle or unpack to more than `MAX_MEMBER_BYTES`;
-    else a ShardError with `what`."""
+    """The arrays of an npz, none of which may need pickle, or unpack to more than
+    `MAX_MEMBER_BYTES`; otherwise a ShardError that names `what`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -212,7 +214,7 @@ def read_npz(data: bytes, what: str) -> dict[str, np.ndarray]:
 
 
 def to_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """JSON with sorted keys and without spaces, so that equal values give equal text."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

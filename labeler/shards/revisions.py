@@ -1,7 +1,8 @@
-"""A new revision of a shard from an old one: members that do not change keep their bytes.
+"""Revisions: make a new revision of a shard from an old one. Members that do not change keep their
+bytes.
 
 revise           sample by sample, through a function; adding a teacher (`labeler/unit.py`) is such
-                 a function
+a function
 relabel          agreement and the verifier again, from the stored raw tracks and the stored clip;
                  `prune` leaves rejected queries out
 """
@@ -26,7 +27,7 @@ from teachers import ShardError, Tracks
 
 DERIVED = ("labels.npz", VERDICT, "json")
 Parts = dict[str, bytes]
-"""Suffix -> bytes of one sample's members."""
+"""The bytes of the members of a sample, by suffix."""
 
 
 def revise(
@@ -38,16 +39,16 @@ def revise(
     """Write and commit the revision after `record`.
 
     Args:
-        change: the new sample and its members from the old ones.
-        **fields: of the new record, where they differ; lists may still grow while the shard is
+        change: makes the new sample and its members from the old ones.
+        **fields: fields of the new record that differ; lists may still grow while the shard is
             read.
 
     Yields:
         The entry of each sample, as it is written (still without offsets).
 
     Returns:
-        False if another writer was faster with other bytes: read the latest record and go on from
-        there.
+        False if another writer was faster, with other bytes: read the latest record and continue
+            from there.
     """
     if record.tar is not None and storage.size(record.tar) != record.size_bytes:
         raise ShardError(
@@ -92,12 +93,12 @@ def relabel(
 
     Args:
         prune: leave queries whose labels are not kept out of every member.
-        judge: let the shipped verifier judge the clips, which are decoded, if it was another one
-            or none that did before; else what is stored of a verifier stays.
+        judge: let the shipped verifier judge the clips, which are decoded for this, if another
+            verifier or none has judged them; otherwise, stored verdicts stay as they are.
 
-    A clip is judged with all of its queries, also those that are pruned then: the verdict on a
-    query leans on its neighbours. Equal bytes wherever libraries use one thread
-    (`labeler.fingerprint.one_thread`).
+    A clip is judged with all of its queries, including those that are then pruned, because the
+    verdict on a query depends on its neighbours. The bytes are equal wherever libraries use one
+    thread (`labeler.fingerprint.one_thread`).
     """
     version = shipped_version() if judge else record.verifier
 
@@ -131,14 +132,14 @@ def relabel(
 
 
 def updated(parts: Parts, fresh: Parts) -> Parts:
-    """`parts` with what is derived, json, and new members from `fresh`; every other member keeps
-    its bytes."""
+    """`parts`, with derived members, json, and new members taken from `fresh`; every other member
+    keeps its bytes."""
     kept = {suffix: data for suffix, data in parts.items() if suffix not in DERIVED}
     return {**fresh, **kept}
 
 
 def entry(sample: Sample) -> ClipEntry:
-    """The record's entry of a sample, still without offsets."""
+    """The entry of a sample in the record, still without offsets."""
     labels, meta = sample.labels, sample.meta
     used = labels.valid & (labels.state == agreement.VISIBLE) & labels.keep[:, None]
     return ClipEntry(
@@ -160,7 +161,7 @@ def entry(sample: Sample) -> ClipEntry:
 
 
 def with_offsets(entries: list[ClipEntry], shard: WrittenShard | None) -> list[ClipEntry]:
-    """The same entries, each with the place of its members in the finished tar."""
+    """The same entries, each with the offsets of its members in the finished tar."""
     return [replace(one, offsets=shard.offsets[one.key]) for one in entries] if shard else entries
 
 

@@ -1,9 +1,9 @@
-"""Shards: samples in a tar, one unit of work each, named by unit, revision, and content.
+"""Tar: a shard is a tar with the samples of one unit of work, named by unit, revision, and content.
 
     shards/000123.r0.<hash>.tar     never overwritten; <hash> = first 12 hex digits of its sha256
 
-The same members give the same bytes: webdataset's own writer, with a fixed time. Whether a shard
-exists is not decided here but by its commit record (`records.py`).
+The same members give the same bytes: webdataset's own writer is used, with a fixed time. Whether a
+shard exists is not decided here but by its commit record (`records.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labeler.shards.members import MAX_MEMBER_BYTES
 from teachers import ShardError
 
 Offsets = dict[str, tuple[int, int]]
-"""Suffix of a member -> (offset, size) of its bytes in the tar."""
+"""By suffix of a member, (offset, size) of its bytes in the tar."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class WrittenShard:
     size_bytes: int
     sha256: str
     offsets: dict[str, Offsets]
-    """By key of the sample, in the order of the tar."""
+    """Offsets by key of the sample, in the order of the tar."""
 
 
 class ShardWriter:
     """Writes samples into a local tar file, one after another; leaving the context closes a tar
-    that was not finished."""
+    that is not finished."""
 
     def __init__(self, file: Path) -> None:
-        # read when webdataset is imported: no pickles, no pipes
+        # webdataset reads this when it is imported: no pickles, no pipes
         os.environ.setdefault("WDS_SECURE", "1")
         import webdataset  # here, because it imports torch
 
@@ -50,7 +50,8 @@ class ShardWriter:
         self._keys: list[str] = []
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Add one sample: suffix -> bytes; they stand in the tar in the order of their suffixes."""
+        """Add one sample, bytes by suffix; in the tar, members are in the order of their
+        suffixes."""
         if "." in key or "/" in key:
             raise ShardError(
                 f"key {key!r} of a sample holds '.' or '/': WebDataset would cut it there."
@@ -80,7 +81,7 @@ class ShardWriter:
 
 
 def tar_offsets(file: Path) -> dict[str, Offsets]:
-    """Where each member's bytes lie, by key of the sample and suffix."""
+    """Where the bytes of each member are, by key of the sample and by suffix."""
     found: dict[str, Offsets] = {}
     with tarfile.open(file) as tar:
         for member in tar:
@@ -90,13 +91,13 @@ def tar_offsets(file: Path) -> dict[str, Offsets]:
 
 
 def shard_name(unit: int, revision: int, sha256: str) -> str:
-    """Path of a shard in its data set."""
+    """The path of a shard in its data set."""
     return f"shards/{unit:06d}.r{revision}.{sha256[:12]}.tar"
 
 
 def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, suffix -> bytes) of every sample, in the order of the tar; members are plain files with
-    plain names, or a ShardError."""
+    """(key, bytes by suffix) of every sample, in the order of the tar. A ShardError if members are
+    not plain files with plain names."""
     key, parts = "", dict[str, bytes]()
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -107,7 +108,8 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
                     yield key, parts
                     parts = {}
                 key = name
-                content = tar.extractfile(member)  # None only for what is refused above
+                # this is None only for members that are refused above
+                content = tar.extractfile(member)
                 parts[suffix] = content.read() if content else b""
     except tarfile.TarError as error:
         raise ShardError(
@@ -118,7 +120,8 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
 
 
 def refuse_odd_member(member: tarfile.TarInfo, what: str) -> None:
-    """ShardError for a member that no shard of ours has: a link, a folder, a path, a gigabyte."""
+    """Raise a ShardError for a member that no shard of ours has: a link, a folder, a path, a
+    gigabyte."""
     if member.size > MAX_MEMBER_BYTES:
         raise ShardError(
             f"{what} holds {member.name!r} of {member.size:,} bytes; a member may have "

@@ -1,13 +1,13 @@
 """Drawing: tracks on frames, as anti-aliased markers with fading trails.
 
 A filled marker is a visible point, a hollow one an occluded point (paler if it was out of sight as
-long as trails go back), no marker a point that is not tracked (NaN). A trail is the point's way
-through the last `trail_frames` frames, as a smooth curve through its positions; it fades and thins
-with age, and breaks where the point is not visible. Small clips are enlarged, so that lines are
-fine beside the picture. Points are px of the given frames, pixel centres, drawn at their sub-pixel
-position.
+long as trails go back), no marker a point that is not tracked (NaN). A trail is the path of a point
+through the last `trail_frames` frames, as a smooth curve through its positions; it becomes paler
+and thinner with age, and breaks where the point is not visible. Small clips are enlarged, so that
+lines are thin compared with the picture. Points are px of the given frames, integers at pixel
+centres, and are drawn at their sub-pixel positions.
 
-    draw_tracks(frames, xy, visible, rainbow(queries))      a clip that lies in memory
+    draw_tracks(frames, xy, visible, rainbow(queries))      a clip that is in memory
     draw_picture(frame, xy, visible, rainbow(queries))      a frame, for a stream that holds no more
 
 Everything returns new arrays; nothing that is passed in is changed.
@@ -24,16 +24,16 @@ import numpy as np
 from teachers import ConfigError, TransientError
 
 SHIFT = 4
-"""OpenCV draws at 1/2**SHIFT px."""
+"""OpenCV draws in steps of 1/2**SHIFT px."""
 COMFORTABLE_SIDE_PX = 360
-"""`enlargement` multiplies frames whose short side is below this."""
+"""`enlargement` enlarges frames whose short side is below this."""
 MAX_ENLARGEMENT = 4
 PIECES = 4
-"""Straight pieces of a trail's curve from one frame to the next."""
+"""How many straight pieces make a trail's curve from one frame to the next."""
 OPAQUE = 255
 FRESH_TRAIL_ALPHA, OLD_TRAIL_ALPHA = 0.85, 0.05
 LOST_ALPHA = 0.35
-"""Of the ring of a point that was not seen for as long as trails go back."""
+"""Opacity of the ring of a point that has not been seen for as long as trails go back."""
 TITLE_HEIGHT_PX, TITLE_BACKGROUND, TITLE_INK = 32, (24, 26, 30), (236, 238, 242)
 
 
@@ -55,9 +55,9 @@ def draw_tracks(
         frames: the video.
         xy, visible, colours: one row per point.
         trail_frames: frames that a trail goes back; 0 draws none.
-        point_radius: of a marker, px of the enlarged picture; lines are half as wide.
-        query_frames: frame of each point's query; there its marker has a white ring.
-        scale: whole enlargement of the frames; None takes `enlargement`.
+        point_radius: radius of a marker, px of the enlarged picture; lines are half as wide.
+        query_frames: the frame of each point's query, in which its marker has a white ring.
+        scale: factor by which frames are enlarged, a whole number; None takes `enlargement`.
         only: numbers of the frames that are drawn; None is all.
 
     Raises:
@@ -111,7 +111,7 @@ def draw_picture(
     )
     layer = np.zeros((*picture.shape[:2], 4), np.uint8)
     at = (xy + 0.5) * scale - 0.5  # pixel centres of the enlarged picture
-    # others lie below their own marker
+    # the others are below their own marker
     beside = ~(np.hypot(*np.moveaxis(at - at[:, -1:], -1, 0)) <= point_radius).all(1)
     trails = np.where(visible[..., None], at, np.nan)[beside]
     _draw_trails(layer, trails, colours[beside], trail_frames, _line_px(point_radius))
@@ -130,7 +130,7 @@ def draw_picture(
 
 
 def enlargement(height: int, width: int) -> int:
-    """Least whole factor that makes the short side comfortable to look at, at most
+    """The least whole factor that makes the short side comfortable to look at, at most
     `MAX_ENLARGEMENT`."""
     return min(MAX_ENLARGEMENT, -(-COMFORTABLE_SIDE_PX // min(height, width)))
 
@@ -143,7 +143,7 @@ def rainbow(
     along = queries[:, 1:].astype(np.float64).sum(1)
     span = float(np.ptp(along)) if len(along) else 0.0
     position = (along - along.min()) / span if span else np.full(len(along), 0.5)
-    # the map's ends are too dark to be seen on video
+    # the ends of the map are too dark to be seen on video
     return _colormap(0.08 + 0.84 * position, cv2.COLORMAP_TURBO)
 
 
@@ -162,7 +162,7 @@ def side_by_side(
     # (title, [T, H, W, 3] uint8 RGB); T and H are the same for all
     panels: Sequence[tuple[str, np.ndarray]],
 ) -> np.ndarray:  # [T, H + TITLE_HEIGHT_PX, sum of W, 3]
-    """Videos beside each other, each below its title.
+    """Videos side by side, each below its title.
 
     Raises:
         ConfigError: there is no panel, or they differ in length or height.
@@ -179,8 +179,8 @@ def side_by_side(
 def _draw_trails(
     layer: np.ndarray, at: np.ndarray, colours: np.ndarray, trail_frames: int, line_px: int
 ) -> None:
-    """Pieces from the oldest to the newest, so that the newer lies on top. `at`
-    [N, steps + 1, 2]."""
+    """Draw pieces from the oldest to the newest, so that newer ones are on top. `at` is [N, steps +
+    1, 2]."""
     steps = at.shape[1] - 1
     if steps < 1:
         return
@@ -198,9 +198,11 @@ def _draw_trails(
 def _curves(
     at: np.ndarray,  # [N, S, 2], NaN where there is no position
 ) -> np.ndarray:  # [N, S - 1, PIECES + 1, 2]
-    """A smooth way from each position to the next: Catmull-Rom splines, which go through all.
+    """A smooth path from each position to the next: Catmull-Rom splines, which go through all
+    positions.
 
-    At the ends of a trail, and beside a gap, the curve goes on as if the point had kept its way.
+    At the ends of a trail, and beside a gap, the curve continues as if the point had kept its
+    direction.
     """
     here, there = at[:, :-1], at[:, 1:]
     mirrored = 2 * here - there, 2 * there - here
@@ -224,8 +226,8 @@ def _draw_markers(
     ringed: np.ndarray,  # [N]
     point_radius: float,
 ) -> None:
-    """A disc with a dark rim where visible, a thin ring where not: the ring's inside shows the
-    frame, not the trail."""
+    """Draw a disc with a dark rim where a point is visible, and a thin ring where it is not: inside
+    the ring is the frame, not the trail."""
     radius = round(point_radius * 2**SHIFT)
     pixel, line_px = 2**SHIFT, _line_px(point_radius)
     thin_px = max(1, int(point_radius // 2))
@@ -248,8 +250,8 @@ def _line_px(point_radius: float) -> int:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:  # [..., 2] -> int32 [..., 2]
-    """Points as OpenCV's fixed-point numbers; far outside the picture they are clipped, as OpenCV's
-    integers overflow."""
+    """Points as OpenCV's fixed-point numbers; far outside the picture they are clipped, because
+    OpenCV's integers overflow."""
     return np.clip(np.rint(np.nan_to_num(points) * 2**SHIFT), -(2**20), 2**20).astype(np.int32)
 
 
@@ -261,7 +263,7 @@ def _inks(colours: np.ndarray, alpha: float | np.ndarray) -> list[list[float]]:
 
 
 def _over(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """The layer on the picture."""
+    """The picture with the layer on top."""
     through = cv2.cvtColor(OPAQUE - layer[..., 3], cv2.COLOR_GRAY2RGB)
     return cv2.add(cv2.multiply(picture, through, scale=1 / OPAQUE), layer[..., :3])
 

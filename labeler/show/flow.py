@@ -1,8 +1,8 @@
 """Flow: where every pixel of one frame goes, as a picture.
 
-Colour is direction (hue) and length (the paler the shorter; white does not move), as usual since
-Baker et al. 2011, "A Database and Evaluation Methodology for Optical Flow". A pixel that is not
-seen is dark.
+The colour shows direction (hue) and length (the paler, the shorter; white does not move), as usual
+since Baker et al. 2011, "A Database and Evaluation Methodology for Optical Flow". A pixel that is
+not seen is dark.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from teachers import ConfigError
 
 SHOWN = 6
-"""Frames in a picture, at most."""
+"""The most frames in a picture."""
 LARGEST_SHARE = 0.99
-"""The length of flow that this share of the pixels does not exceed has the full colour."""
+"""The length that this share of the pixels does not exceed gets the full colour."""
 LARGEST_WIDTH_PX = 480
-"""Of a frame in the picture; wider ones are made smaller."""
+"""The largest width of a frame in the picture; wider frames are made smaller."""
 HIDDEN = 0.35
-"""How much of its colour a pixel keeps where it is not seen."""
+"""How much of its colour a pixel keeps if it is not seen."""
 
 
 def draw_flow(
@@ -54,7 +54,7 @@ def flow_colours(
     flow: np.ndarray,  # [..., 2] px
     full: float,  # px that have the full colour
 ) -> np.ndarray:  # [..., 3] uint8 RGB
-    """To the right is red, then with the clock yellow, green, blue, and back."""
+    """To the right is red; then, clockwise, yellow, green, blue, and back to red."""
     direction = np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360
     share = np.clip(np.hypot(flow[..., 0], flow[..., 1]) / full, 0, 1)
     hsv = np.stack([direction, share, np.ones_like(share)], -1).astype(np.float32)

@@ -3,8 +3,9 @@
     overlay = Overlay(queries, ["cotracker3-online", "lk"], size)
     picture = overlay.draw(frame, xy, visible)          # once for each frame, in order
 
-It remembers the last positions of the points and nothing else, so a stream is drawn as a clip is. A
-point that was not visible yet is not drawn. Panels are titled where there are several.
+It remembers the last positions of the points and nothing else, so a stream is drawn in the same way
+as a clip. A point that has not been visible yet is not drawn. Panels have titles if there are
+several.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from labeler.show.draw import draw_picture, enlargement, rainbow, side_by_side
 
 TRAIL_FRAMES = 18
 WIDEST_PX = 1920
-"""Frames are not enlarged beyond this width of all panels."""
+"""Frames are not enlarged if all panels together would be wider than this."""
 LEAST_RADIUS, GREATEST_RADIUS = 2.0, 4.5
 
 

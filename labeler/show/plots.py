@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_NAME = 18
-"""Letters of a teacher's name in a plot."""
+"""The most letters of a teacher's name in a plot."""
 TICKS_PX = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def plot_clip(sample: Sample) -> Figure:
-    """Support over time, each teacher's distance to the medoid over time, and teacher against
-    teacher.
+    """A figure with support over time, each teacher's distance to the medoid over time, and the
+    distances between teachers.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -39,7 +39,7 @@ def plot_clip(sample: Sample) -> Figure:
     _distances(distance, sample)
     _pairs(pairs, sample)
     figure.suptitle(sample.key, fontsize=10, parse_math=False)
-    pyplot.close(figure)  # the notebook shows what is returned, once
+    pyplot.close(figure)  # so that the notebook shows only what is returned
     return figure
 
 

@@ -1,8 +1,8 @@
 """Filters: which videos are wanted, by the words of their metadata.
 
-CoTracker3 chose its training videos by the words of their captions: those that speak of people,
-animals, and things that move. A video that a filter leaves out stands in the plan with the reason,
-is never opened, and is counted as left out.
+CoTracker3 chose its training videos by the words of their captions: those about people, animals,
+and things that move. A video that a filter leaves out is in the plan with the reason, is never
+opened, and is counted as left out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from teachers import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class WordFilter:
-    """Whole words of a video's metadata, whatever their case, that decide whether it is wanted."""
+    """Which videos are wanted, by whole words of their metadata, ignoring case."""
 
     need: tuple[str, ...] = ()
-    """A video is left out unless it has one of these words; none: no word is needed."""
+    """A video is left out unless it has one of these words; without any, no word is needed."""
 
     refuse: tuple[str, ...] = ()
     """A video with one of these words is left out."""

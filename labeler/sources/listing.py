@@ -1,4 +1,4 @@
-"""Sources: which videos a job is asked for, found without opening one.
+"""Listing: which videos a job is asked for, found without opening one.
 
     folder, glob, file, URL      what the storage lists there, by `labeler.sources.rules`; a folder
                                  that holds pictures and nothing else is one video, whose URI ends
@@ -8,11 +8,11 @@
     *.csv, *.parquet             a column of paths or URLs; the other columns are metadata, and
                                  travel into the shards
 
-Listing costs one look at the storage, or one at each tar's headers, so 100,000 videos take seconds.
-What a list or table names is not looked up: a missing file, or an empty entry, becomes a row of the
-job, as any broken video does. What is named and not used is counted, a sentence for each sort. A
-tar that was cut, or that holds more than plain files with plain names, is refused: what is behind
-its damage would be missing from the counts.
+Listing costs one look at the storage, or one at the headers of each tar, so 100,000 videos take
+seconds. Entries of a list or table are not looked up: a missing file, or an empty entry, becomes a
+row of the job, like any broken video. Whatever is named but not used is counted, with one sentence
+for each kind. A tar that was cut short, or that holds more than plain files with plain names, is
+refused: whatever is behind the damage would be missing from the counts.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ class Source:
     """A video as a listing sees it."""
 
     uri: str
-    """Path or URL; "archive.tar#member.mp4" for a member of a tar, "folder/" for a folder of
+    """A path or URL; "archive.tar#member.mp4" for a member of a tar, "folder/" for a folder of
     pictures."""
     size: int
-    """Bytes; 0 where the listing does not say."""
+    """Size in bytes; 0 if the listing does not say."""
     etag: str
-    """What the storage says of the content: an ETag, or size and time of a local file; "" where the
-    listing does not say."""
+    """What the storage tells about the content: an ETag, or size and time of a local file; "" if
+    the listing does not say."""
     offset: int | None = None
-    """Where the bytes of a tar's member begin."""
+    """Where the bytes of a member of a tar begin."""
     metadata: str = ""
-    """What a table or a tar says of the video, as a JSON object; "" if nothing."""
+    """What a table or a tar says about the video, as a JSON object; "" if nothing."""
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """(offset, size) of a tar's member."""
+        """(offset, size) of a member of a tar."""
         return None if self.offset is None else (self.offset, self.size)
 
 
@@ -69,20 +69,20 @@ def list_sources(
     """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening
     one; sorted by URI, each once.
 
-    A folder gives the videos below it, as `labeler.sources.rules` says; a data set of ours in it is
-    none of them. Use a glob ('clips/**/*.mp4') to take only some. Links to files are followed,
-    links to folders are not. Rows, members, and files that name one video again add to its
-    metadata.
+    A folder gives the videos below it, by the rules of `labeler.sources.rules`; files of a labelled
+    data set in it are not among them. Use a glob ('clips/**/*.mp4') to take only some. Links to
+    files are followed, links to folders are not. Rows, members, and files that name a video again
+    add to its metadata.
 
     Args:
         videos: as above.
-        column: of a table, which holds the paths; without it the first of
+        column: the column of a table that holds the paths; without it, the first of
             `labeler.sources.lists.URI_COLUMNS` that is there.
-        notes: gets a sentence for each sort of what was named and is not used.
+        notes: gets a sentence for each kind of thing that was named and is not used.
 
     Raises:
-        ConfigError: a folder or glob without a file, nothing named at all, a list, table, tar, or
-            archive that cannot be read whole, an address that holds a password or a signature.
+        ConfigError: a folder or glob has no file; nothing is named at all; a list, table, tar, or
+            archive cannot be read whole; or an address holds a password or a signature.
     """
     found: dict[str, Source] = {}
     said: dict[str, dict[str, Any]] = {}
@@ -116,7 +116,7 @@ def list_sources(
 
 
 def _storable(uri: str) -> str:
-    """`uri`, or, of a name that is not UTF-8 and cannot stand in a plan, one that can and is no
+    """`uri`; for a name that is not UTF-8, and so cannot be in a plan, one that can, and that is no
     file's: it becomes a row."""
     try:
         uri.encode()
@@ -148,7 +148,7 @@ def _named_by(pattern: str, column: str | None, unused: Unused) -> Iterator[Sour
 
 
 def _refuse_unreadable(name: str, lower: str) -> None:
-    """ConfigError for an archive or a table that is named and that nothing here reads."""
+    """Raise a ConfigError for an archive or a table that is named and cannot be read here."""
     if lower.endswith(rules.PACKED):
         raise ConfigError(
             f"{name}: packed archives are not read: unpack it, or write its files into a plain "
@@ -161,7 +161,7 @@ def _refuse_unreadable(name: str, lower: str) -> None:
 def _of_file(
     fs: Any, path: str, info: Any, pattern: str, column: str | None, unused: Unused
 ) -> Iterator[Source]:
-    """What one file is or names."""
+    """The videos that one file is or names."""
     lower = path.lower()
     if lower.endswith(LISTS + TABLES) and fs.isfile(path):
         with fs.open(path, "rb") as opened:
@@ -175,7 +175,7 @@ def _of_file(
 
 
 def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Source]:
-    """The videos of a tar, each with what the members of its key say."""
+    """The videos of a tar, each with the metadata in the members of its key."""
     with fs.open(path, "rb") as opened:
         there = members(opened, archive.uri)
         size = max((member.size for member in there.values()), default=0)
@@ -214,8 +214,8 @@ def _refuse_data_set(folder: str) -> None:
 
 
 def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
-    """(name below the root, info) of every file of a local folder; folders of data sets and links
-    to folders are not entered."""
+    """(name below the root, info) of every file of a local folder; folders of labelled data sets
+    and links to folders are not entered."""
     folders, own = [path], set[str]()
     while folders:
         folder = folders.pop()
@@ -240,7 +240,7 @@ def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, 
 
 
 def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
-    """The same of a folder elsewhere, which is listed at once."""
+    """The same for a folder elsewhere, which is listed in one go."""
     infos = fs.find(path, detail=True)
     by_folder: dict[str, list[str]] = {}
     for name in infos:
@@ -251,12 +251,12 @@ def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str,
     for name, info in infos.items():
         if own and name.startswith(own):
             unused.add(*rules.OWN, name)
-        elif name.rstrip("/") + "/" != root:  # a marker of the folder itself is no file
+        elif name.rstrip("/") + "/" != root:  # the marker of the folder itself is not a file
             yield name.removeprefix(root), info
 
 
 def _entries(fs: Any, folder: str, unused: Unused) -> list[Any]:
-    """What a local folder holds, by name."""
+    """The entries of a local folder, by name."""
     try:
         return sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
     except PermissionError:
@@ -265,8 +265,8 @@ def _entries(fs: Any, folder: str, unused: Unused) -> list[Any]:
 
 
 def _is_data_set(names: Sequence[str]) -> bool:
-    """Whether a folder with these files is one of ours: it holds a dataset.json that is not the
-    metadata of a video."""
+    """Whether a folder with these files is a labelled data set: it has a dataset.json that is not
+    the metadata of a video."""
     last = [name.rpartition("/")[2] for name in names]
     return rules.MANIFEST in last and not any(
         rules.key(name) == "dataset" and rules.suffix(name) in rules.VIDEO_SUFFIXES for name in last
@@ -276,8 +276,8 @@ def _is_data_set(names: Sequence[str]) -> bool:
 def _matched(
     fs: Any, path: str, pattern: str, column: str | None, unused: Unused
 ) -> Iterator[Source]:
-    """What a glob finds. A part of it that is a folder as it stands is that folder, and where
-    nothing is found, "[" is a letter."""
+    """What a glob finds. A part of it that is the literal name of a folder means that folder; if
+    nothing is found, "[" is taken as a letter."""
     entries = fs.glob(_literal_folders(fs, path), detail=True)
     if not entries and "[" in path:
         entries = fs.glob(path.replace("[", "[[]"), detail=True)
@@ -305,7 +305,7 @@ def _matched(
 
 
 def _literal_folders(fs: Any, path: str) -> str:
-    """The glob with the folders that are there by their very names escaped: "d [HD]/*.mp4"."""
+    """The glob, with folders that exist under their literal names escaped: "d [HD]/*.mp4"."""
     parts = path.split("/")
     for end in range(len(parts) - 1, 0, -1):
         folder = "/".join(parts[:end])
@@ -317,8 +317,8 @@ def _literal_folders(fs: Any, path: str) -> str:
 def _chosen(
     fs: Any, files: dict[str, Source], pattern: str, unused: Unused, root: str
 ) -> Iterator[Source]:
-    """The videos among the files of a folder or a glob, by their names below `root`; tars are gone
-    through."""
+    """The videos among the files of a folder or a glob, by their names below `root`, including
+    those in tars."""
     if not files:
         letter = " In a glob, [...] stands for one letter of those in it." if "[" in pattern else ""
         named = " ".join(["", *unused.lines()])
@@ -354,7 +354,7 @@ def _uri(fs: Any, path: str, pattern: str) -> str:
 
 
 def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
-    """What a list or table names; relative paths are relative to its own folder."""
+    """The videos that a list or table names; relative paths are relative to its own folder."""
     folder = name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
     for i, entry in enumerate(read_entries(name, opened, column)):
         # so that it becomes a row, as every entry without a video does

@@ -4,7 +4,7 @@
     *.csv, *.parquet   a column of paths or URLs; the other columns are metadata
 
 A column of a CSV file whose values are all numbers, or all true or false, is read as such; every
-other one is text as it stands there, so that "007" stays "007", and "NA" a country.
+other column is taken as text, so that "007" stays "007", and "NA" stays a country.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from labeler.sources.rules import LISTS
 from teachers import ConfigError
 
 URI_COLUMNS = ("uri", "url", "path", "video", "file")
-"""Names by which the column of a table is found, in this order."""
+"""Names by which the column of paths in a table is found, in this order."""
 _OF_PANDAS = "__index_level_"
 """Columns that pandas adds for its own use."""
 
 
 @dataclass(frozen=True)
 class ListEntry:
-    """What a list or a table says of one video."""
+    """What a list or a table says about one video."""
 
     uri: str
-    """Path or URL; "" where a table names none."""
+    """A path or URL; "" if a row of a table names none."""
     metadata: str = ""
     """JSON object; "" if there is none."""
 
@@ -43,7 +43,7 @@ def read_entries(name: str, opened: BinaryIO, column: str | None) -> Iterator[Li
     """The entries of the file `name`, `opened` for reading, in its order.
 
     Raises:
-        ConfigError: it cannot be read as what its name says, or has no column of paths.
+        ConfigError: it cannot be read as what its suffix says, or has no column of paths.
     """
     if name.lower().endswith(LISTS):
         lines = (line.strip() for line in _text(name, opened.read()).split("\n"))
@@ -96,7 +96,7 @@ def _of_parquet(name: str, opened: BinaryIO, column: str | None) -> dict[str, li
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a table ({error}).") from error
     columns = {one: table[one].to_pylist() for one in named}
-    if taken in columns:  # a struct of bytes and path, as Hugging Face writes videos
+    if taken in columns:  # a struct of bytes and path, which is how Hugging Face writes videos
         columns[taken] = [
             one.get("path") if isinstance(one, dict) else one for one in columns[taken]
         ]
@@ -104,7 +104,7 @@ def _of_parquet(name: str, opened: BinaryIO, column: str | None) -> dict[str, li
 
 
 def _refuse_bytes(name: str, field: pa.Field) -> None:
-    """ConfigError for a column that holds the videos themselves."""
+    """Raise a ConfigError for a column that holds the videos themselves."""
     kind = field.type
     parts = [inner.type for inner in kind] if pa.types.is_struct(kind) else [kind]
     if any(pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in parts):
@@ -137,7 +137,7 @@ def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
 
 
 def _typed(column: list[str | None]) -> list[Any]:
-    """Numbers, or true and false, if all values are; else the text as it is."""
+    """Numbers, or true and false, if all values are such; otherwise, the text as it is."""
     try:
         values = [
             None if text is None else json.loads(text.lower(), parse_constant=float)

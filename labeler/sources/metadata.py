@@ -1,9 +1,9 @@
-"""Metadata of a video: what a table or a tar says of it, as one JSON object that travels from the
-plan into the shards.
+"""Metadata of a video: what a table or a tar says about it, as one JSON object that is passed on
+from the plan to the shards.
 
-Whatever people have in their tables must not stop a job: what JSON does not know becomes text
-(dates, decimals) or null (NaN, infinity, bytes, what is nested too deep), and addresses lose their
-passwords and signatures.
+Whatever people have in their tables must not stop a job: values that JSON does not know become text
+(dates, decimals) or null (NaN, infinity, bytes, anything nested too deeply), and addresses lose
+their passwords and signatures.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 from labeler.io.secrets import without_secrets
 
 DEEPEST = 32
-"""Lists and objects in one another; what is deeper is left out."""
+"""How deeply lists and objects may be nested; anything deeper is left out."""
 
 
 def to_metadata(columns: Mapping[str, Any]) -> str:
-    """The columns that say something, as a JSON object; "" if none does."""
+    """The columns that have a value, as a JSON object; "" if there are none."""
     known = {name: plain for name, value in columns.items() if (plain := _plain(value)) is not None}
     if not known:
         return ""
     text = json.dumps(known, sort_keys=True, ensure_ascii=False)
-    # half a character of UTF-16 can stand in JSON, but not in a file
+    # half a character of UTF-16 can be in JSON, but not in a file
     return without_secrets(text).encode(errors="replace").decode()
 
 
 def from_members(files: Sequence[tuple[str, bytes]]) -> str:
-    """What the metadata files of a video say, the later ones over the earlier: the columns of a
-    json object, the text of a txt; as `to_metadata`."""
+    """What the metadata files of a video say, with later files overriding earlier ones: the columns
+    of a json object, the text of a txt; in the form of `to_metadata`."""
     columns: dict[str, Any] = {}
     for name, data in files:
         text = data.decode(errors="replace")

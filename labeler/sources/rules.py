@@ -1,5 +1,5 @@
-"""Rules: which files of a folder, a tar, or a glob are videos, which belong to one, and which are
-not used; the same wherever the names stand.
+"""Rules: which files of a folder, a tar, or a glob are videos, which belong to a video, and which
+are not used; the same rules for all three.
 
     .a.mp4, ._a.mp4, __MACOSX/a.mp4     hidden
     a.mp4, b.webm                       videos, by what their names end with
@@ -10,8 +10,8 @@ not used; the same wherever the names stand.
     1.png, 2.png, and nothing else      a folder that is one video
     f, f.dat                            tried as a video: what is none becomes a row
 
-The key is WebDataset's: the name up to the first dot of its last part. A side file whose name is,
-but for its ending, that of a video belongs to that video only.
+The key is WebDataset's: the name up to the first dot of its last part. A side file whose name is
+that of a video, except for the ending, belongs to that video only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIDEO_SUFFIXES = frozenset(_VIDEO.split())
 PICTURES = (".png", ".jpg", ".jpeg")
 METADATA_SUFFIXES = ("json", "txt")
 MAX_METADATA_BYTES = 1 << 20
-"""Of a json or txt file; a longer one is not metadata."""
+"""The most bytes of a json or txt file; a longer one is not metadata."""
 _NO_VIDEO = (
     "json jsonl ndjson txt list csv tsv parquet arrow feather xlsx npz npy pt pth pkl safetensors "
     "jpg jpeg png webp bmp tif tiff heic wav mp3 m4a aac flac opus srt vtt ass sub idx nfo log md "
@@ -41,16 +41,16 @@ _NO_VIDEO = (
     "torrent description"
 )
 SIDE_SUFFIXES = frozenset(_NO_VIDEO.split())
-"""What is known to be no video."""
+"""Endings of files that are known not to be videos."""
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 PACKED = (*ARCHIVES, ".zip", ".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4")
 OTHER_TABLES = (".tsv", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx", ".xls")
 MANIFEST = "dataset.json"
-"""What the root of a data set of ours holds."""
+"""What the root folder of a labelled data set contains."""
 
 
 class Unused:
-    """What a source named and a listing does not use, by sort."""
+    """Counts what a source names and a listing does not use, by kind."""
 
     def __init__(self) -> None:
         self._sorts: dict[tuple[str, str], tuple[int, str]] = {}
@@ -61,7 +61,7 @@ class Unused:
         self._sorts[one, several] = count + 1, first
 
     def lines(self) -> list[str]:
-        """A sentence for each sort."""
+        """One sentence for each kind."""
         return [
             f"{count:,} {one if count == 1 else several}, such as {example!r}."
             for (one, several), (count, example) in sorted(self._sorts.items())
@@ -106,13 +106,13 @@ def stem(name: str) -> str:
 
 
 def suffix(name: str) -> str:
-    """What stands behind the last dot of its last part, in small letters; "" if there is none."""
+    """The part of its last part after the last dot, in lower case; "" if there is none."""
     last = name.rpartition("/")[2].lstrip(".")
     return last.rpartition(".")[2].lower() if "." in last else ""
 
 
 def is_hidden(name: str) -> bool:
-    """True for a path of which a part begins with a dot, or is what macOS packs beside files."""
+    """True for a path with a part that begins with a dot, or is what macOS packs beside files."""
     return any(
         (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
         for part in name.split("/")
@@ -125,8 +125,8 @@ def is_picture(name: str) -> bool:
 
 
 def picture_folders(files: Mapping[str, T]) -> tuple[dict[str, T], dict[str, list[T]]]:
-    """The other files, and the folders all of whose visible files are pictures, two or more. A
-    cover beside a video stays a file, and so does a single picture."""
+    """The other files, and the folders whose visible files are all pictures, two or more. A cover
+    beside a video stays a file, and so does a single picture."""
     by_folder = _grouped((name for name in files if not is_hidden(name)), _folder)
     folders = {
         folder: [files[name] for name in sorted(names)]
@@ -147,7 +147,7 @@ def _folder(name: str) -> str:
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """A video, and the metadata files that belong to it, the most exact last."""
+    """A video, and the metadata files that belong to it, the most specific last."""
 
     name: str
     file: T
@@ -157,8 +157,8 @@ class Found(Generic[T]):
 def sorted_out(
     files: Mapping[str, T], unused: Unused, size: Callable[[T], int], where: str = ""
 ) -> Iterator[Found[T]]:
-    """The videos among `files` (name -> whatever it is), by the rules above; `where` is what stands
-    before a name when it is counted as not used."""
+    """The videos among `files` (name -> any object), by the rules above; `where` is put before the
+    name of a file that is counted as not used."""
     visible: dict[str, T] = {}
     for name, file in files.items():
         if is_hidden(name):
@@ -205,8 +205,8 @@ def _grouped(names: Iterable[str], by: Callable[[str], str]) -> dict[str, list[s
 
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """What two rows say of one video: a column in which they differ becomes the list of what they
-    say."""
+    """What two rows say about one video: a column in which they differ becomes a list of both
+    values."""
     both = dict(first)
     for name, value in second.items():
         if name not in both:
@@ -220,4 +220,4 @@ def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 class Several(list[Any]):
-    """Values of several rows; a list of one row is another thing."""
+    """The values of several rows, as opposed to a list that is the value of one row."""

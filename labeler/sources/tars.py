@@ -1,8 +1,8 @@
-"""Tars: the members of an archive by their places, every one that it holds, or a refusal.
+"""Tars: all the members of an archive, with their offsets, or a refusal.
 
-`tarfile` takes what it cannot read for the end of an archive, and the mark of the end for the end
-of the file: an archive that was cut is refused here, and one that was joined (`cat a.tar b.tar`) is
-read to its last part.
+`tarfile` takes anything that it cannot read for the end of an archive, and the end mark for the end
+of the file. Here, an archive that was cut short is refused, and concatenated archives (`cat a.tar
+b.tar`) are read to the last one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def members(opened: Any, archive: str) -> dict[str, tarfile.TarInfo]:
     """The plain files of a tar by name; `offset_data` and `size` say where their bytes are.
 
     Raises:
-        ConfigError: it is cut or broken, two members have one name, or it holds what no tar of
-            videos needs: links, devices, names that point out of it.
+        ConfigError: it is cut short or broken, two members have the same name, or it holds
+            something that no tar of videos needs: links, devices, names that point outside it.
     """
     found: dict[str, tarfile.TarInfo] = {}
     start: int | None = 0
@@ -49,7 +49,8 @@ def members(opened: Any, archive: str) -> dict[str, tarfile.TarInfo]:
 
 
 def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
-    """ConfigError for what no tar of videos needs, and who unpacks one may be led astray by."""
+    """Raise a ConfigError for members that no tar of videos needs, and that may be harmful when
+    unpacked."""
     if not (member.isfile() or member.isdir()) or member.issparse():
         kind = (
             "a sparse file"
@@ -69,15 +70,15 @@ def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
 
 
 def _refuse_cut(opened: Any, end: int) -> None:
-    """TarError if no mark of its end stands at `end`, where its members do: `tarfile` takes what it
-    can't read for the end."""
+    """Raise a TarError if there is no end mark at `end`, where its members end: `tarfile` takes
+    anything that it cannot read for the end."""
     opened.seek(end)
     if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"its members end at byte {end:,}, and no mark of the end is there")
 
 
 def _behind_the_end(opened: Any, end: int) -> int | None:
-    """Where another archive begins behind the mark at `end`; None if only zeros are there."""
+    """Where another archive begins after the mark at `end`; None if there are only zeros."""
     opened.seek(end)
     place = end
     while block := opened.read(ZEROS_AT_ONCE):

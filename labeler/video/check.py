@@ -20,15 +20,15 @@ CLIP = Path(__file__).with_name("check.mp4")
 LEVELS = 30 + 25 * np.arange(8)
 """Grey level of each frame of the clip."""
 NEAR = 3
-"""Levels by which a decoder may differ."""
+"""By how many levels a decoder may differ."""
 
 
 def check_decoding(decoder: Decoder) -> None:
     """Read the built-in clip as a job reads its videos, write it as a job writes its clips, and
-    read that.
+    read that again.
 
     Raises:
-        InstallationError: any of it fails, or gives other frames.
+        InstallationError: any of this fails, or gives other frames.
     """
     try:
         with open_video(CLIP, decoder=decoder) as video:

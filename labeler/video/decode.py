@@ -2,9 +2,10 @@
 
 In   a path, the bytes of a file, or any fsspec URL. Out: uint8 [T, H, W, 3] RGB as a player shows
      it: rotated, square pixels.
-decord is taken where the packet scan finds nothing against it, PyAV with a verified seek elsewhere;
-`decoder` and `why` say which. Both give full-size frames to one resizer, so that the decoder
-doesn't decide about pixels. Frame i is the same frame in whatever order the frames are asked for.
+decord is used if the packet scan finds nothing against it, otherwise PyAV with a verified seek;
+`decoder` and `why` say which and why. Both give full-size frames to the same resizer, so that
+pixels do not depend on the decoder. Frame i is the same frame in whatever order frames are asked
+for.
 
     with open_video("clip.mp4") as video:
         frames = video.read([0, 10, 20], short_side=384, multiple=8)
@@ -42,13 +43,13 @@ from teachers.errors import ConfigError, VideoError
 Decoder = Literal["auto", "decord", "pyav"]
 
 BATCH_BYTES = 64 * 2**20
-"""Most bytes of full-size frames that are held at a time."""
+"""The most bytes of full-size frames that are held at a time."""
 
 SEEK_BACK_S = 5.0
-"""How much earlier the second try of a seek aims."""
+"""How much earlier the second try of a seek goes."""
 
 SEEK_COST_FRAMES = 8
-"""A seek costs about as much as decoding that many frames."""
+"""A seek costs about as much as decoding this many frames."""
 
 
 def open_video(
@@ -111,14 +112,14 @@ class VideoReader:
 
     scan: Scan
     decoder: Literal["decord", "pyav", "pictures"]
-    """The one that is used. With "auto", PyAV reads again what decord cannot; that doesn't change
-    this field, because decord fails at varying frames around a damage, and a sample's record must
+    """The decoder that is used. With "auto", PyAV reads what decord cannot; this does not change
+    the field, because decord fails at varying frames around a damage, and a sample's record must
     not vary."""
     why: str
-    """Why it is that one."""
+    """Why this decoder is used."""
     timestamps_s: np.ndarray
-    """float64 [len]: presentation time of each frame after the first one's, from the file; number /
-    fps where it stores none."""
+    """float64 [len]: seconds from the presentation of the first frame to that of each frame, from
+    the file, or number / fps if it stores no times."""
 
     path: Path
     """The local file: the video itself, or its copy until `close`."""
@@ -209,7 +210,7 @@ class VideoReader:
             )
 
     def _resized(self, indices: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-        """Frames of rising `indices`, resized to `size` (H, W)."""
+        """The frames of ascending `indices`, resized to `size` (H, W)."""
         frames = self._backend.frames(indices.tolist())
         for index in indices.tolist():
             try:
@@ -224,7 +225,8 @@ class VideoReader:
                     f"{self._name}: frame {index} is {frame.shape[:2]}, the frames before "
                     f"{self.scan.turned_size}.",
                 )
-            yield resized(frame, size)  # of another size than the first one, too, as a player does
+            # also if its size differs from that of the first frame, as a player does
+            yield resized(frame, size)
 
 
 def target_size(
@@ -272,7 +274,7 @@ def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _named(path: Path, name: str) -> Iterator[None]:
-    """Messages name the source, not its temporary copy."""
+    """Make messages name the source, not its temporary copy."""
     try:
         yield
     except VideoError as error:
@@ -311,7 +313,7 @@ class _Refused(Exception):
 
 class _Backend(Protocol):
     def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
-        """Frames of rising `indices`: uint8 [H, W, 3] RGB of `Scan.turned_size`."""
+        """The frames of ascending `indices`: uint8 [H, W, 3] RGB of `Scan.turned_size`."""
 
     def close(self) -> None: ...
 
@@ -338,7 +340,8 @@ class _Decord:
         self._batch = max(1, BATCH_BYTES // (height * width * 3))
         try:
             first = next(self.frames([0]))
-        except _Undecodable as error:  # happens on small frames of some widths, such as 16, 48, 72
+        # this happens with small frames of some widths, such as 16, 48, 72
+        except _Undecodable as error:
             raise _Refused("decord cannot decode its first frame") from error
         if first.shape[:2] != found.turned_size:
             raise _Refused(
@@ -357,10 +360,10 @@ class _Decord:
 
 
 class _Fallback:
-    """One decoder until it fails, another from there on.
+    """One decoder until it fails, and another one from there on.
 
-    decord decodes ahead in a thread, so a damage later in the file makes it refuse frames before
-    it, not always the same ones.
+    decord decodes ahead in a thread, so damage later in the file makes it refuse frames before it,
+    and not always the same ones.
     """
 
     def __init__(self, first: _Backend, second: Callable[[], _Backend]) -> None:
@@ -387,9 +390,9 @@ class _Fallback:
 class _PyAV:
     """PyAV with a verified seek: a frame is returned only if its pts is the wanted one.
 
-    A seek may land behind the target (MPEG-TS, edit lists), and pictures before the first key frame
-    after it may lack their references. So a seek counts only if a key frame comes out at or before
-    the target; else it is repeated from earlier, at last from the start.
+    A seek may land after the target (MPEG-TS, edit lists), and pictures between it and the next key
+    frame may lack their references. So a seek counts only if a key frame comes out at or before the
+    target; otherwise, it is repeated from earlier, and finally from the start.
     """
 
     def __init__(self, path: Path, found: Scan, limits: VideoLimits) -> None:
@@ -411,9 +414,10 @@ class _PyAV:
         self._stream.codec_context.options = decoding_options(self._limits)
         self._decoded: Iterator[av.VideoFrame] = self._container.decode(self._stream)
         self._last: av.VideoFrame | None = None
-        """The frame that came out last: the next one that is asked for may be the same."""
+        """The frame that came out last: the next one asked for may be the same."""
         self._count = 0
-        """Frames that came out since the start; only for files whose frames are counted."""
+        """How many frames have come out since the start; only for files whose frames are
+        counted."""
 
     def _restart(self) -> None:
         """Decode from the start of the file."""
@@ -461,7 +465,8 @@ class _PyAV:
         raise trouble
 
     def _near(self, index: int) -> bool:
-        """Whether decoding on costs no more than a seek to the key frame before `index`."""
+        """Whether continuing to decode costs no more than a seek to the key frame before
+        `index`."""
         if self._last is None or self._last.pts is None or self._last.pts > self._scan.pts[index]:
             return False
         if self._scan.from_start:
@@ -487,8 +492,8 @@ class _PyAV:
         raise _Undecodable(f"no key frame comes out at or before pts {pts}")
 
     def _search(self, pts: int) -> av.VideoFrame | None:
-        """The frame with that pts, going on from the last one; None if it doesn't come out, or is
-        damaged."""
+        """The frame with that pts, decoding on from the last one; None if it does not come out, or
+        is damaged."""
         frame = self._last or self._next()
         while frame is not None and (frame.pts is None or frame.pts < pts):
             frame = self._next()

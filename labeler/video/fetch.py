@@ -1,8 +1,9 @@
-"""Fetch: a local file with the bytes of a video, wherever they lie.
+"""Fetch: get a local file with the bytes of a video, wherever they are.
 
-A path stays where it is; bytes, URLs, and members of a tar are copied to a temporary file, and the
-URL of a folder, which ends with a slash, to a temporary folder. What the storage answers decides
-whose fault it is: a missing or forbidden file is the video's, everything else is transient.
+A local file is used where it is; bytes, URLs, and members of a tar are copied to a temporary file,
+and a folder at a URL, which ends with a slash, to a temporary folder. The answer of the storage
+decides whose fault an error is: a missing or forbidden file is the video's fault, everything else
+is transient.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from labeler.video.scan import VideoLimits
 from teachers.errors import TransientError, VideoError
 
 BLOCK_BYTES = 8 * 2**20
-"""Of a download."""
+"""Bytes that a download reads at a time."""
 TRY_AGAIN = (408, 425, 429)
-"""HTTP answers of the 400s that blame the moment, not the request."""
+"""HTTP status codes in the 400s that blame the moment, not the request."""
 
 
 def shown(source: str | Path | bytes) -> str:
@@ -45,8 +46,8 @@ def local_file(
     stack: contextlib.ExitStack,
     span: tuple[int, int] | None = None,
 ) -> Path:
-    """A local file with the content of `source`, alive as long as `stack`; with `span`, of that
-    (offset, size) of "archive.tar#member"."""
+    """A local file with the content of `source`, which exists as long as `stack` does; with `span`,
+    that of the bytes at (offset, size) of "archive.tar#member"."""
     if span is not None:
         return _member(str(source), span, limits, stack)
     if isinstance(source, Path) or (isinstance(source, str) and not is_url(source)):
@@ -73,7 +74,8 @@ def local_file(
 
 
 def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
-    """Copy the files that lie at `url` itself, not below it, into `folder`."""
+    """Copy the files directly in the folder at `url`, not those in folders below it, into
+    `folder`."""
     fs, path = _storage_of(url.rstrip("/"))
     with transient_errors(f"list {shown(url)}"):
         if not fs.isdir(path):
@@ -92,7 +94,8 @@ def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
 
 
 def _storage_of(url: str) -> tuple[Any, str]:
-    """The storage of an address and the path on it; a VideoError for one that none has."""
+    """The storage of an address and the path on it; a VideoError for an address that no storage
+    has."""
     try:
         check_protocol(url)
         return parsed(url)
@@ -103,7 +106,7 @@ def _storage_of(url: str) -> tuple[Any, str]:
 def _member(
     source: str, span: tuple[int, int], limits: VideoLimits, stack: contextlib.ExitStack
 ) -> Path:
-    """A temporary file with one member of a tar, read by its place."""
+    """A temporary file with one member of a tar, read by its offset."""
     archive = archive_of(source)
     path = stack.enter_context(scratch_folder()) / "video"
     with path.open("wb") as file:
@@ -118,13 +121,13 @@ def _member(
 
 
 def archive_of(member: str) -> str:
-    """The tar of "archive.tar#member", which may have a "#" in any part of its name, too."""
+    """The tar of "archive.tar#member", which may also have a "#" in any part of its name."""
     parts = member.split("#")
     candidates = ["#".join(parts[:i]) for i in range(1, len(parts))]
     candidates = [one for one in candidates if one.lower().endswith(TARS)] or [candidates[0]]
     if len(candidates) == 1:
         return candidates[0]
-    # the member itself may be named "x.tar#y.mp4", too: what is a file decides
+    # the member itself may also be named "x.tar#y.mp4": it depends on which of them is a file
     return next((one for one in candidates if _is_file(one)), candidates[0])
 
 
@@ -165,7 +168,7 @@ def _download(
     except Exception as failure:
         error: BaseException = failure
         while url.startswith("http") and isinstance(error, FileNotFoundError) and error.__cause__:
-            # fsspec calls whatever stops a web request, a refused connection too, a missing file
+            # for fsspec, whatever stops a web request, even a refused connection, is a missing file
             error = error.__cause__
         status = getattr(error, "status", None)
         what = f"{type(error).__name__}, HTTP {status}" if status else type(error).__name__

@@ -32,16 +32,17 @@ from teachers import ConfigError, VideoError
 
 @dataclass(frozen=True, kw_only=True)
 class FramePart:
-    """Which frames are taken, and how large."""
+    """Which frames are taken, and of what size."""
 
     start: int = 0
     """First frame, counted from 0."""
     stride: int = 1
     """Take every n-th frame."""
     max_frames: int | None = None
-    """Stop after so many frames."""
+    """Stop after this many frames."""
     short_side: int | None = None
-    """Shrink frames whose short side has more px; without it frames keep their size."""
+    """Shrink frames whose short side is longer than this many px; without it, frames keep their
+    size."""
 
     def __post_init__(self) -> None:
         for name in ("stride", "max_frames", "short_side"):
@@ -58,13 +59,13 @@ class FrameSource:
 
     name: str
     size: tuple[int, int]
-    """(H, W) px of the frames that are given."""
+    """(H, W) px of the frames."""
     fps: float
-    """At which they look as fast as life."""
+    """Frames per second at which they play at their real speed."""
     length: int | None
     """How many there are; None for a live source."""
     frames: Iterator[np.ndarray] = field(repr=False)
-    """uint8 [H, W, 3] RGB; can be gone through once."""
+    """uint8 [H, W, 3] RGB; can be iterated over once."""
     damage: str = ""
     """What is missing, if the file was cut."""
 
@@ -74,8 +75,9 @@ def open_frames(source: str, part: FramePart | None = None) -> Iterator[FrameSou
     """Open a video file (path or fsspec URL), a folder of pictures, or a live source.
 
     Raises:
-        VideoError: there is no such file, it is no video, a picture is broken or of another size.
-        ConfigError: a folder without pictures, or `start` behind the last frame.
+        VideoError: there is no such file, it is not a video, or a picture is broken or has another
+            size.
+        ConfigError: a folder has no pictures, or `start` is after the last frame.
     """
     part = part or FramePart()
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,5 @@
-"""Live sources: frames that come bit by bit and may never end: a camera, a pipe, a stream in the
-network.
+"""Live sources: frames that come bit by bit and may never end, from a camera, a pipe, or a network
+stream.
 
     0, /dev/video0       a camera, through OpenCV
     -                    standard input, any container that libav can read without going back:
@@ -7,7 +7,7 @@ network.
     a named pipe         likewise
     rtsp://, udp://...   a stream in the network, through libav
 
-Frames come in order, each once; a pipe or a stream that breaks off has ended there.
+Frames come in order, each once; a pipe or a stream that breaks off ends there.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from labeler.video.scan import CONTAINERS, display_size, open_input
 from teachers import TransientError, VideoError
 
 SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "rtp://", "srt://", "tcp://")
-"""Addresses that have no last byte; a http:// address is taken for a file."""
+"""Addresses of streams without an end; an http:// address is taken for a file."""
 PIPED = f"{CONTAINERS},yuv4mpegpipe,mjpeg,image2pipe"
 """Demuxers that may read a pipe: never playlists, which name other files."""
 SILENT_S = 30.0
-"""An address that sends nothing for so long has ended; a pipe may wait."""
+"""A network stream that sends nothing for this long has ended; a pipe may wait."""
 PLAIN_FPS = 25.0
-"""Where the source does not tell."""
+"""Frames per second if the source does not tell."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def open_live(source: str) -> Iterator[LiveSource]:
     """Open a live source and wait for its first frame.
 
     Raises:
-        TransientError: no such camera, or the address does not answer.
-        VideoError: what comes is no video.
+        TransientError: there is no such camera, or the address does not answer.
+        VideoError: what comes is not a video.
     """
     with contextlib.ExitStack() as stack:
         if source.isdecimal() or Path(source).is_char_device():
@@ -105,8 +105,8 @@ def _from_camera(source: str, stack: contextlib.ExitStack) -> LiveSource:
 
 
 class _Pipe:
-    """A file of bytes for libav, which would read on after an exception: Ctrl-C ends the file
-    instead, and is raised afterwards."""
+    """A file of bytes for libav, which would continue to read after an exception: Ctrl-C ends the
+    file instead, and is raised afterwards."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.interrupted = file, False
@@ -115,7 +115,7 @@ class _Pipe:
         if self.interrupted:
             return b""
         try:
-            return self._file.read1(size)  # what there is: `read` would wait for all of it
+            return self._file.read1(size)  # reads what is there: `read` would wait for all of it
         except KeyboardInterrupt:
             self.interrupted = True
             return b""

@@ -1,4 +1,4 @@
-"""Orientation: how a player mirrors and turns the frames of a file, from its display matrix."""
+"""Orientation: how a player mirrors and rotates the frames of a file, from its display matrix."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Pictures: a folder of png and jpg files as a video, one frame a file, in natural order (frame 2
-before frame 10), 8 bits a channel, all of one size.
+"""Pictures: a folder of png and jpg files as a video, one frame per file, in natural order (frame 2
+before frame 10), with 8 bits per channel, all of the same size.
 
-VSPW, OVIS, and many other sets come this way. A folder has no speed of its own: it is taken for
-`FOLDER_FPS`.
+VSPW, OVIS, and many other data sets come in this form. A folder has no frame rate of its own;
+`FOLDER_FPS` is assumed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from teachers.errors import VideoError
 from teachers.hashing import file_sha256
 
 FOLDER_FPS = 24.0
-"""A folder of pictures has no speed of its own."""
+"""The frame rate that is assumed for a folder of pictures, which has none of its own."""
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder, in natural order; those below it, and hidden ones, are not its
-    own."""
+    """The pictures of a folder, in natural order, without hidden ones and those in folders below
+    it."""
     return sorted(
         (
             file
@@ -85,7 +85,7 @@ def scan_folder(folder: Path, limits: VideoLimits) -> Scan:
 
 
 def content_sha256(path: Path) -> str:
-    """sha256 of a file; of a folder, of the names and contents of its pictures."""
+    """sha256 of a file; for a folder, that of the names and contents of its pictures."""
     if not path.is_dir():
         return file_sha256(path)
     digest = hashlib.sha256()
@@ -95,7 +95,7 @@ def content_sha256(path: Path) -> str:
 
 
 class PictureReader:
-    """The frames of a folder by their numbers."""
+    """Reads the frames of a folder by their numbers."""
 
     def __init__(self, folder: Path) -> None:
         self._files = pictures_in(folder)

@@ -1,4 +1,5 @@
-"""Rate: frames a second of a file, by its header where that may be, and by their own times."""
+"""Rate: frames per second of a file, by its header if that is plausible, and by the times of the
+frames."""
 
 from __future__ import annotations
 
@@ -8,19 +9,20 @@ from typing import Any
 import av
 
 MOST_FPS, NEAR_FPS = 1000.0, 0.02
-"""A header that tells more is not believed; nor one that is further from the frames' own times."""
+"""A header that states more than this is not believed, nor one that differs more than this from the
+frames' own times."""
 
 
 def header_fps(stream: av.VideoStream) -> float:
-    """The average that the header tells, where it may be one; else libav's guess; 0 if there is
+    """The average rate in the header, if it is plausible; otherwise libav's guess; 0 if there is
     none."""
     average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
     return guessed if average > MOST_FPS and 0 < guessed < average else average
 
 
 def own_fps(pts: list[int], time_base: Fraction, header: float) -> float:
-    """Frames a second by their own times; what the header says where that is about the same, as
-    times may be rounded."""
+    """Frames per second by the frames' own times; the rate in the header if that is about the same,
+    because times may be rounded."""
     own = _average_fps(pts, time_base)
     return header if header and (not own or abs(own / header - 1) < NEAR_FPS) else own
 

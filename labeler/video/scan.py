@@ -3,11 +3,11 @@ decoded.
 
 In   a local file. Out: a `Scan`: size, rotation, the pts of every frame that a player shows, and
      why decord may be wrong about it.
-Demuxing costs milliseconds and finds every kind of file on which decord was seen to return wrong
-frames without an error (open GOPs, edit lists, MPEG-TS). Header sizes are held against
-`VideoLimits` before a decoder may allocate. Three things need a decoder all the same: the rotation
-(one frame), where a cut file really ends (its last two groups of pictures), and the pts of files
-that don't store any (everything, once).
+Demuxing costs milliseconds and finds every kind of file for which decord was seen to return wrong
+frames without an error (open GOPs, edit lists, MPEG-TS). Sizes in headers are compared with
+`VideoLimits` before a decoder may allocate anything. Three things still need a decoder: the
+rotation (one frame), where a cut file really ends (its last two groups of pictures), and the pts of
+files that store none (all frames, once).
 """
 
 from __future__ import annotations
@@ -30,40 +30,41 @@ from teachers.errors import ConfigError, VideoError
 CONTAINERS = (
     "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
     "yuv4mpegpipe,"
-    "wav,mp3,flac,aac"  # sound, for a clear error
+    "wav,mp3,flac,aac"  # sound, so that its error is clear
 )
-"""Demuxers that may open a file. Without such a list libav takes a text for a terminal's output,
-and a playlist as leave to open the files that it names."""
+"""Demuxers that may open a file. Without such a list, libav would take a text for the output of a
+terminal, and a playlist as permission to open the files that it names."""
 
 NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR, errno.EILSEQ)
-"""What a disk says of a name that no file of it can have."""
+"""Errors of a disk for a name that none of its files can have."""
 
 PYAV = int(av.__version__.partition(".")[0])
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
-"""Containers whose header tells the duration to the frame, so that a cut file shows."""
+"""Containers whose header states the duration to the frame, so that it can be seen that a file was
+cut."""
 
 TORN_AHEAD = 2
-"""How many packets before the end of a recording libav calls one incomplete, where another one is
-joined behind it."""
+"""How many packets before the end of a recording libav may call one incomplete if another recording
+is joined to it."""
 
 STREAMS = frozenset({"mpegts", "mpeg"})
-"""Containers made for broadcasting: a file of them may start and end anywhere, and claims
-nothing."""
+"""Containers made for broadcasting: their files may start and end anywhere, and state no
+duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLimits:
-    """The largest video that is opened; checked before anything is allocated."""
+    """Limits for a video that is opened, which are checked before anything is allocated."""
 
     max_side_px: int = 8192
-    """Longest side of a frame."""
+    """The longest side of a frame."""
 
     max_frames: int = 1_000_000
-    """Most frames, counted as packets."""
+    """The most frames, counted as packets."""
 
     max_gib: float = 64.0
-    """Largest file."""
+    """The largest file."""
 
     def __post_init__(self) -> None:
         if min(self.max_side_px, self.max_frames, self.max_gib) <= 0:
@@ -72,38 +73,39 @@ class VideoLimits:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
-    """What the packets say. Sizes are (H, W) in px."""
+    """What the packets tell about a video. Sizes are (H, W) in px."""
 
     codec: str
     container: str
-    """libav's first name of it: "mov" for MP4, "matroska" for WebM."""
+    """The container, by libav's first name for it: "mov" for MP4, "matroska" for WebM."""
     coded_size: tuple[int, int]
     rotation: int
     """Degrees counter-clockwise by which a player turns the frames: 0, 90, 180, or 270."""
     mirrored: bool = False
-    """Before it turns them, it mirrors them left to right."""
+    """Whether it mirrors them left to right before it turns them."""
     sample_aspect_ratio: Fraction
     """Width of a coded pixel over its height."""
     display_size: tuple[int, int]
-    """After the sample aspect ratio (along x), then the rotation."""
+    """The size as displayed: after applying the sample aspect ratio (along x), then the
+    rotation."""
     pts: np.ndarray
-    """int64 [T], rising: the presentation time of each shown frame, in `time_base`."""
+    """int64 [T], ascending: the presentation time of each shown frame, in `time_base`."""
     time_base: Fraction
     fps: float
-    """Average; 0 where the file tells none and has one frame."""
+    """The average frame rate; 0 if the file states none and has only one frame."""
     key_pts: np.ndarray
-    """int64, rising: pts of the frames at which decoding may start."""
+    """int64, ascending: pts of the frames at which decoding may start."""
     counted: bool
-    """The file has no usable pts: a frame is known by its number only, and every read decodes from
-    the start."""
+    """Whether the file has no usable pts, so that a frame is known only by its number, and every
+    read decodes from the start."""
     from_start: bool = False
-    """Decoding may begin at the start only: a seek loses the palette, or, in MPEG-PS, gives a frame
-    the time of its neighbour."""
+    """Whether decoding may begin only at the start, because a seek loses the palette or, in
+    MPEG-PS, gives a frame the time of its neighbour."""
     interlaced: bool
-    """Nobody deinterlaces here: moving edges will show combs."""
+    """Whether the video is interlaced. It is not deinterlaced: moving edges will show combs."""
     truncated: bool
     truncation: str
-    """What is missing, where `truncated`."""
+    """What is missing, if the file was cut."""
     unsafe: tuple[str, ...]
     """Why decord may return wrong frames; empty where it may be trusted."""
 
@@ -120,27 +122,28 @@ class _Packets:
     """The packets of the video stream, in the order of the file."""
 
     pts: list[int | None]
-    """Of the shown frames."""
+    """pts of the shown frames."""
     key_pts: list[int]
     hidden: int
-    """Packets that decode to no picture: discarded by an edit list, or never meant to be shown."""
+    """How many packets give no picture: discarded by an edit list, or never meant to be shown."""
     leading: int
-    """Packets that follow a key frame and are shown before it: their references may lie before
+    """How many packets follow a key frame and are shown before it: their references may be before
     it."""
     only_keys: bool
     restarts: int
-    """Key frames that are shown before the key frame that they follow: recordings that were
-    joined."""
+    """How many key frames are shown before the key frame that they follow, as in recordings that
+    were joined."""
     dropped: int
-    """Frames that AVI counts and has no packet for: the one before is shown on."""
+    """How many frames AVI counts without having a packet for them: the frame before stays on
+    screen."""
     end_s: float
-    """Latest end of a packet of any stream."""
+    """The latest end of a packet of any stream."""
     damage: str
     """What stopped the demuxer, or "" if it reached the end."""
 
     @property
     def without_pts(self) -> int:
-        """Shown packets whose pts is missing, or another's, too."""
+        """How many shown packets have no pts, or the same pts as another one."""
         return len(self.pts) - len(set(self.pts) - {None})
 
 
@@ -260,7 +263,7 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
             f"{path}: {gib:.1f} GiB are above the limit of {limits.max_gib:g} GiB (max_gib).",
         )
     try:
-        # An absolute path: libav would take "a:b.mp4" for a protocol.
+        # an absolute path, because libav would take "a:b.mp4" for a protocol
         return open_input(str(path.absolute()), options={"format_whitelist": CONTAINERS})
     except MemoryError:
         raise
@@ -284,13 +287,13 @@ def open_input(file: Any, **settings: Any) -> av.container.InputContainer:
 
 
 def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The first stream that holds moving pictures, set to decode in one thread.
+    """The first stream with moving pictures, set to decode in one thread.
 
     One thread is as fast per core (jobs decode many files at once), needs the least memory, and,
     unlike frame threads, does not end early without an error where a file is broken.
     """
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
-    # AVIF has a still picture beside its film
+    # AVIF has a still picture beside its moving one
     films = [stream for stream in streams if stream.frames > 1]
     if streams and streams[0].frames == 1 and films:
         streams = films
@@ -311,8 +314,8 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
 
 
 def decoding_options(limits: VideoLimits) -> dict[str, str]:
-    """Options of a decoder context: a frame that grows in the middle of a file stays within the
-    limits, too."""
+    """Options for a decoder context, by which a frame that grows in the middle of a file stays
+    within the limits, too."""
     return {"max_pixels": str(limits.max_side_px**2)}
 
 
@@ -323,7 +326,7 @@ def _is_picture(stream: av.VideoStream) -> bool:
 def check_sizes(
     path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits
 ) -> None:
-    """A VideoError for frames of `size` (H, W), or for so many, that are above the limits."""
+    """Raise a VideoError if frames of `size` (H, W), or their number, are above the limits."""
     (height, width), shown = size, display_size(size, sar, 0)
     if height < 1 or width < 1:
         raise VideoError(

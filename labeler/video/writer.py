@@ -1,6 +1,6 @@
-"""Video writer: an mp4 that grows frame by frame, and plays whatever ends it.
+"""Writer: an mp4 that grows frame by frame, and that can be played however the process ends.
 
-The file is a fragmented mp4 until `close` makes an ordinary one of it: after a kill it holds all
+Until `close` makes an ordinary mp4 of it, the file is a fragmented one: after a kill, it holds all
 but the last frames.
 """
 
@@ -18,7 +18,7 @@ from teachers import TransientError
 
 
 class VideoWriter:
-    """Frames into an mp4 as they come; use it as a context manager."""
+    """Writes frames into an mp4 as they come; use it as a context manager."""
 
     def __init__(self, path: Path, fps: float) -> None:
         """A file that exists is replaced, with the first frame.

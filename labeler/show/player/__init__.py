@@ -1,5 +1,5 @@
-"""The player: a clip that plays in a browser with its tracks drawn over it, in one piece of HTML
-that loads nothing.
+"""Player: a clip that plays in a browser with its tracks drawn over it, in one piece of HTML that
+loads nothing.
 
     html_of(clip)                     a whole page: the stored mp4 as a data URI, tracks, style,
                                       script
@@ -37,10 +37,10 @@ from teachers import Tracks, VisibleRule
 FOLDER = Path(__file__).parent
 
 UNIT_PX = 1 / 16
-"""Coordinates in a page are int16 in these steps."""
+"""Coordinates in a page are int16, in steps of this size."""
 NOT_TRACKED = -(2**15)
 UNKNOWN = 255
-"""A probability is a byte from 0 to 250, in steps of 1/250; this one is none."""
+"""A probability is a byte from 0 to 250, in steps of 1/250; this byte means that there is none."""
 TRACKER_COLOURS = (
     "#e69f00",
     "#56b4e9",
@@ -51,16 +51,16 @@ TRACKER_COLOURS = (
     "#0072b2",
     "#8a8f98",
 )
-"""Okabe and Ito's palette, safe for colour-blind eyes, in an order that parts neighbours; it starts
-again after the eighth."""
+"""Okabe and Ito's palette, safe for colour-blind eyes, in an order in which neighbours differ; it
+starts again after the eighth colour."""
 POINTS_SHOWN = 200
 WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 176
-"""Of a player in a notebook: least and most width, most height of the picture, and height of what
-lies under it."""
+"""For a player in a notebook: the least and the greatest width, the greatest height of the picture,
+and the height of what is below it."""
 
 Extra = Mapping[str, tuple[Tracks, VisibleRule]]
-"""More trackers by name, such as a student or the truth: tracks of the same queries, and when they
-see a point."""
+"""Further trackers by name, such as a student or the truth: their tracks of the same queries, and
+the rule by which they see a point."""
 Colour = Literal["support", "trust", "tracker", "place"]
 
 
@@ -72,7 +72,7 @@ class Page:
     html: str
     title: str
     size_hw: tuple[int, int]
-    """Height and width at which all of it is seen, px."""
+    """Height and width in px at which the whole page can be seen."""
 
     def _repr_html_(self) -> str:
         height, width = self.size_hw
@@ -123,9 +123,9 @@ def html_of(
     Args:
         sample: a labelled clip of N points in T frames.
         extra: more trackers.
-        points_shown: points that are drawn at most, evenly chosen in the order of the queries.
-        colour: what the colours say at first: support (agreement), trust (the verifier's
-            probability that the place is right), which tracker it is, or where the query was.
+        points_shown: the most points that are drawn, evenly chosen in the order of the queries.
+        colour: what the colours mean at first: support (agreement), trust (the verifier's
+            probability that the position is right), which tracker it is, or where the query was.
     """
     payload = payload_of(sample, extra=extra, points_shown=points_shown)
     return (
@@ -180,8 +180,8 @@ def payload_of(
 
 
 def _right(sample: Sample, trackers: Sequence[str]) -> np.ndarray:
-    """float32 [K, N, T]: how far each tracker's place is trusted; NaN for one that the verifier did
-    not judge, such as a student."""
+    """float32 [K, N, T]: how far each tracker's position is trusted; NaN for a tracker that the
+    verifier did not judge, such as a student."""
     verdict = sample.verdict
     right = np.full((len(trackers), *sample.labels.support.shape), np.nan, np.float32)
     for row, name in enumerate(trackers):
@@ -191,7 +191,7 @@ def _right(sample: Sample, trackers: Sequence[str]) -> np.ndarray:
 
 
 def _hidden(sample: Sample) -> np.ndarray:
-    """float32 [N, T]; NaN where no verifier judged the clip."""
+    """float32 [N, T]; NaN if no verifier judged the clip."""
     if sample.verdict is None:
         return np.full(sample.labels.support.shape, np.nan, np.float32)
     return sample.verdict.hidden
@@ -203,8 +203,7 @@ def evenly(points: int, most: int) -> np.ndarray:
 
 
 def frame_times(mp4: bytes) -> list[float]:
-    """Seconds at which each stored frame is shown, as a browser's clock has them: what is shown
-    first is at 0."""
+    """The time in seconds at which a browser shows each stored frame; the first is shown at 0."""
     with stored_clip(mp4) as (container, stream):
         times = sorted(
             float(packet.pts * packet.time_base)
@@ -224,7 +223,7 @@ def to_base64(data: bytes | np.ndarray) -> str:
 
 
 def _packed(xy: np.ndarray) -> np.ndarray:
-    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and what lies 2,048 px away or more is
+    """int16 in steps of `UNIT_PX`; NaN is `NOT_TRACKED`, and values of 2,048 px or more are
     clipped."""
     steps = np.rint(xy / UNIT_PX).clip(NOT_TRACKED + 1, 2**15 - 1)
     return np.where(np.isfinite(xy), steps, NOT_TRACKED).astype("<i2")
