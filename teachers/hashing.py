@@ -1,4 +1,4 @@
-"""sha256 of a file, wherever it lies."""
+"""Hashing: the sha256 of a file, wherever it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one interface of every tracker: frames and queries in, tracks out.
+"""Interface: the one interface of every tracker, with frames and queries in and tracks out.
 
 In   frames uint8 [T, H, W, 3] RGB, queries [N, 3] as (t, x, y).
 Out  `Tracks`: xy [N, T, 2], visibility [N, T], confidence [N, T].

@@ -6,12 +6,12 @@ is too long to hold.
         tracks = stream.push(frames)              # of the frames that are final now
     tracks = stream.finish()                      # of the rest
 
-Every frame is answered once, in order: the parts, joined along time, are the tracks of the whole.
-How frames are grouped into pushes changes nothing, and what a stream holds does not grow with the
-frames. A query may lie in a frame that is still to come.
+Every frame is answered once, in order: the parts, joined along time, are the tracks of the whole
+clip. How frames are grouped into pushes changes nothing, and the memory of a stream does not grow
+with the number of frames. A query may be in a frame that is still to come.
 
-A tracker whose points do not see each other can take and drop points on the way: its stream
-`grows`.
+If the points of a tracker do not see each other, points can be added and dropped on the way: its
+stream `grows`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,24 @@ if TYPE_CHECKING:
     from teachers.interface import Teacher
 
 RECENT_FRAMES = 8
-"""So many of the newest frames a stream that `grows` still holds: a point may be put there."""
+"""How many of the newest frames a stream that `grows` still holds, so that a point can be added in
+them."""
 ENDLESS = 2**24
-"""More frames than a stream has, and more px than a frame; float32 counts so far."""
+"""More frames than a stream has, and more px than a frame has; float32 holds whole numbers up to
+here."""
 
 
 class Stream(abc.ABC):
-    """A subclass says what becomes of new frames, and what of those that are not answered when the
-    stream ends."""
+    """Tracks through a stream of frames. A subclass defines what happens to new frames, and to
+    those that have not been answered when the stream ends."""
 
     grows: ClassVar[bool] = False
-    """It has `add` and `keep`, and answers every frame at once."""
+    """Whether it has `add` and `keep`, and answers every frame at once."""
 
     def __init__(self, queries: np.ndarray, teacher: Teacher | None = None) -> None:
         """Args:
         queries: [N >= 1, 3] as for `Teacher.track`; frames count from the first that is pushed.
-        teacher: whose `computing` is around what the stream computes.
+        teacher: the teacher whose `computing` is entered around whatever the stream computes.
         """
         self._computing = teacher.computing if teacher else nullcontext
         self._queries = checked_queries(queries, (ENDLESS, ENDLESS, ENDLESS, 3))
@@ -53,7 +55,7 @@ class Stream(abc.ABC):
         self._size: tuple[int, int] | None = None
         """(H, W) of the frames, once there are some."""
         self._frames = 0
-        """How many have been pushed, those that `_advance` is called with not counted."""
+        """How many frames have been pushed, not counting those that `_advance` is called with."""
         self._finished = False
 
     def push(self, frames: np.ndarray) -> Tracks:  # uint8 [T, H, W, 3]
@@ -61,9 +63,9 @@ class Stream(abc.ABC):
         be 0.
 
         Raises:
-            ConfigError: frames or queries that `track` refuses, frames of another size than before,
-                or a stream that has finished.
-            TeacherError: the network computes what is no number.
+            ConfigError: `track` would refuse the frames or queries, the frames have another size
+                than before, or the stream has finished.
+            TeacherError: the network computes NaN or infinity.
         """
         if self._finished:
             raise ConfigError("the stream has finished: start another one for more frames.")
@@ -107,7 +109,7 @@ class Stream(abc.ABC):
                 frames to come.
 
         Raises:
-            ConfigError: a query that `track` refuses, or that lies farther back.
+            ConfigError: `track` would refuse a query, or it is in an earlier frame.
         """
         queries = checked_queries(queries, (ENDLESS, *(self._size or (ENDLESS, ENDLESS)), 3))
         if (late := queries[:, 0] < self._frames - RECENT_FRAMES).any():
@@ -126,11 +128,11 @@ class Stream(abc.ABC):
         self._queries = self._queries[rows]
 
     def _take_held(self, rows: np.ndarray) -> None:
-        """New rows of `_queries` whose frames are held."""
+        """Begin to follow new rows of `_queries`, whose frames are held."""
         raise NotImplementedError
 
     def _keep_rows(self, rows: np.ndarray) -> None:
-        """All rows but these; `_queries` are the former ones."""
+        """Drop all rows but these; `_queries` are still the former ones."""
         raise NotImplementedError
 
     @property
@@ -146,8 +148,8 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def _advance(self, frames: np.ndarray) -> Tracks:
-        """`push` for checked frames."""
+        """`push`, for frames that are checked."""
 
     @abc.abstractmethod
     def _rest(self) -> Tracks:
-        """`finish` for a stream in which every query has come."""
+        """`finish`, for a stream in which the frames of all queries have come."""

@@ -1,4 +1,5 @@
-"""tapdistill live: a local page in which trackers follow points through a camera or a video."""
+"""tapdistill live: serve a local page in which trackers follow points through a camera or a
+video."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ NOT_INSTALLED = (
 
 @dataclass(frozen=True, kw_only=True)
 class LiveCommand:
-    """A page in the browser of this machine: drop a video or turn on the camera, put points, and
-    see several trackers follow them while it runs. Nothing leaves the machine. Ctrl-C ends it.
+    """Serve a page to the browser of this machine: drop a video or turn on the camera, click on
+    points, and see several trackers follow them while it runs. Nothing leaves the machine. Ctrl-C
+    ends it.
     """
 
     teacher: tuple[str, ...] = field(default=())
@@ -40,16 +42,16 @@ class LiveCommand:
     precision: Precision = "auto"
     """How networks multiply: as for `track`."""
     port: int = 8765
-    """0 takes a free one."""
+    """The port of the page; 0 takes a free one."""
     host: str = "127.0.0.1"
-    """The address that is listened on. Another machine can only use the camera through a tunnel to
-    this one, as browsers give it to https and to localhost alone."""
+    """The address to listen on. Another machine can use its camera only through a tunnel to this
+    one, because browsers allow that only for https and localhost."""
     open: bool = False
     """Open the page in the browser."""
     short_side: int = 480
-    """Shrink videos whose short side has more px."""
+    """Shrink videos whose short side is longer than this many px."""
     max_gib: float = 4.0
-    """Largest video that is taken, in GiB."""
+    """The largest video that is accepted, in GiB."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -91,7 +93,7 @@ def run(command: LiveCommand) -> int:
 
 
 async def serve(server: LiveServer, command: LiveCommand) -> None:
-    """Listen, say where, and wait for ever."""
+    """Listen, print the address, and wait for ever."""
     from aiohttp import web
 
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)

@@ -1,7 +1,7 @@
-"""How the layers of a procedural clip move: smooth curves, the homographies made of them, and
-bends.
+"""Motion: how the layers of a procedural clip move, by smooth curves, the homographies made of
+them, and bends.
 
-A path or a bend can be asked for any time, between frames too: motion blur needs that.
+A path or a bend can be evaluated at any time, between frames too, which motion blur needs.
 """
 
 from __future__ import annotations

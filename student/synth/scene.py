@@ -1,4 +1,4 @@
-"""Synth: procedural video with exact tracks.
+"""Scene: procedural video with exact tracks.
 
 A clip is a collage: a background and a few cut-outs, each moved by its own smooth homography, bent
 if asked, under a camera that may move too. Tracks are not estimated, they follow from these maps: a

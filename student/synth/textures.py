@@ -1,4 +1,4 @@
-"""What the layers of a procedural clip show, and their outlines.
+"""Textures: what the layers of a procedural clip show, and their outlines.
 
 Domain "photos"    pieces of photographs in smooth random outlines. The photographs lie inside the
                    wheels of scikit-image and scikit-learn (extra `[demo]`); nothing is downloaded.

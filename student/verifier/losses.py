@@ -1,4 +1,5 @@
-"""The loss of a verifier: the nearer a place is to the truth, the more it is to be relied on.
+"""Losses: the loss of a verifier, for which the nearer a position is to the truth, the more it
+should be relied on.
 
 Source   Track-On-R, arXiv 2603.12217, section 4.4; equal to the published training, in float64 to
          twelve digits. Notes on the paper give the temperature once as 0.1; the code has 0.3.

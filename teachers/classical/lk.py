@@ -34,7 +34,7 @@ from teachers.tracks import Tracks
 
 @dataclass(frozen=True, kw_only=True)
 class LucasKanadeSettings(AlignmentSettings):
-    """How Lucas-Kanade steps, and when a point is seen.
+    """How Lucas-Kanade steps, and when a point counts as visible.
 
     Attributes:
         window_px: side of the window that a step looks at.
@@ -62,7 +62,7 @@ class LucasKanadeSettings(AlignmentSettings):
 
 @dataclass(frozen=True)
 class Followed:
-    """n points in one frame."""
+    """The state of n points in one frame."""
 
     xy: np.ndarray
     """float64 [n, 2] px"""
@@ -86,8 +86,8 @@ class Followed:
 
 
 class LucasKanadeTeacher(ClassicalTeacher):
-    """The teacher `lk`. Visibility is 1 for a patch that looks as in the query's frame, 1/2 at the
-    least correlation asked for."""
+    """The teacher `lk`. Visibility is 1 for a patch that looks as it does in the query's frame, and
+    1/2 at the least correlation that is allowed."""
 
     architecture = "pyramidal Lucas-Kanade, forward-backward check, patch alignment"
     evidence = PATCH_ALIGNMENT
@@ -119,8 +119,8 @@ class LucasKanadeTeacher(ClassicalTeacher):
         return Tracks(xy, visibility, np.full((n, t), np.nan))
 
     def stream(self, queries: np.ndarray) -> LucasKanadeStream:
-        """See `Teacher.stream`; from a point's own frame on, the tracks are those of `track`, and
-        NaN before it."""
+        """See `Teacher.stream`; from the frame of a point's query on, the tracks are those of
+        `track`, and before it NaN."""
         return LucasKanadeStream(self, queries)
 
     def followed(
@@ -132,7 +132,7 @@ class LucasKanadeTeacher(ClassicalTeacher):
         grey_now: np.ndarray,
         frame_now: np.ndarray,  # uint8 [H, W, 3] RGB
     ) -> Followed:
-        """Points in a frame, from what they were in one beside it."""
+        """The points in a frame, from their state in a neighbouring frame."""
         settings, (height, width) = self.settings, grey_now.shape
         start, speed, seen = state.xy, state.velocity, state.visibility > 0.5
         stepped, error_px = self._step(grey_before, grey_now, start)
@@ -155,8 +155,8 @@ class LucasKanadeTeacher(ClassicalTeacher):
     def _step(
         self, before: np.ndarray, now: np.ndarray, start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where points [n, 2] go between two grey frames, and how far from `start` the way back
-        ends; inf where it is lost."""
+        """Where points [n, 2] move to between two grey frames, and how far from `start` the way
+        back ends; inf for a point that is lost."""
         settings = {
             "winSize": (self.settings.window_px, self.settings.window_px),
             "maxLevel": self.settings.levels,
@@ -171,7 +171,8 @@ class LucasKanadeTeacher(ClassicalTeacher):
 
 
 class LucasKanadeStream(Stream):
-    """Frames are final at once. Before its own frame a point's track is NaN."""
+    """A stream of `lk`. Frames are final at once. Before its own frame, the track of a point is
+    NaN."""
 
     grows = True
 
@@ -179,7 +180,7 @@ class LucasKanadeStream(Stream):
         super().__init__(queries, teacher)
         self._teacher = teacher
         self._points = np.zeros(0, int)
-        """Rows of the queries whose frame has come; `_state` and `_templates` are of these."""
+        """Rows of the queries whose frame has come; `_state` and `_templates` are about these."""
         self._state: Followed | None = None
         self._templates: Templates | None = None
         self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=RECENT_FRAMES)

@@ -1,4 +1,4 @@
-"""Alignment: the patch around each query, found again in another frame to a fraction of a pixel.
+"""Patches: the patch around each query, aligned with another frame to a fraction of a pixel.
 
 In   frames, queries, and a guess of the affine map that carries the patch of a query into another
      frame.
@@ -6,8 +6,8 @@ Out  `Alignment`: the refined map, and how alike the two patches are.
 
 Inverse-compositional Lucas-Kanade with an affine warp (Baker and Matthews 2004, section 3.2), on
 colour patches of zero mean and unit contrast under a Gaussian window. Comparing with the query's
-own frame is what keeps a track from drifting, and tells an occluder from the point (Shi and Tomasi
-1994). Patches are rows of 3 P values, P = (2 radius + 1)^2. Queries don't see each other.
+own frame keeps a track from drifting, and tells an occluder from the point (Shi and Tomasi 1994).
+Patches are rows of 3 P values, P = (2 radius + 1)^2. Queries do not influence each other.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ import numpy as np
 from teachers.classical.settings import ClassicalSettings
 
 NOISE = 1.0
-"""Grey levels of noise that smoothing leaves: a patch of less contrast is alike to nothing."""
+"""Noise that smoothing leaves, in grey levels: a patch with less contrast than this resembles
+nothing."""
 
 DAMPING = 0.01
-"""Share of its mean added to the diagonal of the normal equations: what a patch does not show
-stays."""
+"""Share of its mean that is added to the diagonal of the normal equations, so that parameters about
+which a patch tells nothing do not change."""
 
 LARGEST_STRETCH = 3.0
-"""A patch that seems to have grown or shrunk by more was not found."""
+"""A patch that seems to have grown or shrunk by more than this was not found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentSettings(ClassicalSettings):
-    """How a patch is aligned, and when the result is believed."""
+    """How a patch is aligned, and when the result is trusted."""
 
     correlations: ClassVar[tuple[str, ...]] = ("similar",)
 
     patch_radius_px: int
     """The patch of a query is 2 x radius + 1 wide."""
     iterations: int
-    """Of the alignment."""
+    """Iterations of the alignment."""
     anchor_px: float = 6.0
-    """The aligned position must be nearer than this to the one that the alignment began at."""
+    """The aligned position must be nearer than this to the one at which the alignment began."""
     similar: float
-    """Least correlation with the query's patch of a point that is seen."""
+    """The least correlation with the query's patch at which a point counts as visible."""
 
 
 def smooth(frame: np.ndarray) -> np.ndarray:
@@ -55,11 +56,13 @@ def smooth(frame: np.ndarray) -> np.ndarray:
 
 def sample(
     image: np.ndarray,  # [H, W, C], C <= 128
-    xy: np.ndarray,  # [..., 2] px; outside the image its border goes on
+    xy: np.ndarray,  # [..., 2] px; outside the image, its border continues
 ) -> np.ndarray:  # [..., C]
     """Bilinear values of an image at any points."""
     points = xy.reshape(-1, 1, 2).astype(np.float32)
-    blocks = np.array_split(points, len(points) // 2**14 + 1)  # cv2.remap takes sides below 2^15
+    blocks = np.array_split(
+        points, len(points) // 2**14 + 1
+    )  # cv2.remap only takes sides below 2^15
     values = [
         cv2.remap(
             image, block[..., 0], block[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -71,12 +74,12 @@ def sample(
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where n patches lie in a frame."""
+    """Where n patches are in a frame."""
 
     xy: np.ndarray
     """[n, 2] px."""
     affine: np.ndarray
-    """[n, 2, 2]: from an offset to the query in its own frame, to the offset in this frame."""
+    """[n, 2, 2]: maps an offset from the query in its own frame to the offset in this frame."""
     similarity: np.ndarray
     """[n] in [-1, 1]: the normalised correlation with the patch of the query."""
 
@@ -116,13 +119,13 @@ class Templates:
         ).astype(np.float32)
 
     def joined(self, more: Templates) -> Templates:
-        """These and then those, of one radius."""
+        """These patches and then the others, which have the same radius."""
         return self._with(
             np.concatenate([self.values, more.values]), np.concatenate([self.solve, more.solve])
         )
 
     def taken(self, rows: np.ndarray) -> Templates:  # int [n]
-        """Those of these rows."""
+        """The patches of these rows."""
         return self._with(self.values[rows], self.solve[rows])
 
     def _with(self, values: np.ndarray, solve: np.ndarray) -> Templates:
@@ -157,7 +160,7 @@ class Templates:
         return Alignment(xy, np.where(lost[:, None, None], guess, affine), similarity)
 
     def _view(self, image: np.ndarray, xy: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """[n, 3 P]: what the image shows where the patches are said to lie, normalised."""
+        """[n, 3 P]: what the image shows where the patches are assumed to be, normalised."""
         points = xy.astype(np.float32)[:, None] + self.offsets @ affine.astype(
             np.float32
         ).transpose(0, 2, 1)

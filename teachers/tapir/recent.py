@@ -1,9 +1,10 @@
-"""TAPIR through frames as they come: each frame is refined together with the few before it.
+"""Recent frames: TAPIR through frames as they come, each of which is refined together with the few
+before it.
 
 Matching looks at each frame alone, so it is done once for each. The mixer looks at all frames of a
-clip; in a stream it is given the last `RECENT_FRAMES`, and its answer for the newest is final. So
-every frame is answered at once, from the past alone; up to `RECENT_FRAMES` frames that is what
-`track` says of the last frame.
+clip; in a stream, it is given the last `RECENT_FRAMES`, and its answer for the newest is final. So
+every frame is answered at once, and only from the past; up to `RECENT_FRAMES` frames, that is the
+answer of `track` for the last frame.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from teachers.tracks import Tracks
 
 
 class RecentFramesStream(Stream):
-    """Before its own frame a point's track is NaN."""
+    """A stream of TAPIR. Before its own frame, the track of a point is NaN."""
 
     grows = True
 
@@ -30,14 +31,14 @@ class RecentFramesStream(Stream):
         super().__init__(queries, teacher)
         self._teacher = teacher
         self._points = np.zeros(0, int)
-        """Rows of the queries whose frame has come, in that order; what follows is of these
+        """Rows of the queries whose frame has come, in that order; the fields below are about these
         points."""
         self._described: list[Tensor] = []
         """[1, n, channels] each, see `Tapir.describe`."""
         self._matched: Tensor | None = None
         """[1, n, S, 4]: see `Tapir.match`, in the frames of `_recent`."""
         self._recent: list[TapirFeatures] = []
-        """Of the last S frames, at most `RECENT_FRAMES`."""
+        """Features of the last S frames, at most `RECENT_FRAMES`."""
 
     def _advance(self, frames: np.ndarray) -> Tracks:
         tracks = [
