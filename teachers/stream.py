@@ -153,3 +153,13 @@ class Stream(abc.ABC):
     @abc.abstractmethod
     def _rest(self) -> Tracks:
         """`finish`, for a stream in which the frames of all queries have come."""
+
+
+def stayed(
+    points: np.ndarray,  # int [n]: rows of the queries that are followed
+    rows: np.ndarray,  # int [M]: rows that are kept, as in `Stream.keep`
+) -> tuple[np.ndarray, np.ndarray]:  # int [m], int [m]
+    """Which of `points` are among the rows that are kept, and their new rows."""
+    new = {row: number for number, row in enumerate(rows.tolist())}
+    stay = np.flatnonzero([row in new for row in points.tolist()])
+    return stay, np.array([new[row] for row in points[stay].tolist()], int)

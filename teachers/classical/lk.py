@@ -28,7 +28,7 @@ from teachers.classical.bidirectional import (
 from teachers.classical.patches import AlignmentSettings, Templates, smooth
 from teachers.classical.visibility import graded, inside
 from teachers.errors import ConfigError
-from teachers.stream import RECENT_FRAMES, Stream
+from teachers.stream import RECENT_FRAMES, Stream, stayed
 from teachers.tracks import Tracks
 
 
@@ -239,9 +239,7 @@ class LucasKanadeStream(Stream):
         self._take(rows, self._frames - 1)
 
     def _keep_rows(self, rows: np.ndarray) -> None:
-        place = {row: number for number, row in enumerate(rows.tolist())}
-        stay = np.flatnonzero([row in place for row in self._points.tolist()])
-        self._points = np.array([place[row] for row in self._points[stay].tolist()], int)
+        stay, self._points = stayed(self._points, rows)
         if self._state is not None and self._templates is not None:
             self._state = self._state.taken(stay) if len(stay) else None
             self._templates = self._templates.taken(stay) if len(stay) else None

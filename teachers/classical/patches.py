@@ -60,9 +60,8 @@ def sample(
 ) -> np.ndarray:  # [..., C]
     """Bilinear values of an image at any points."""
     points = xy.reshape(-1, 1, 2).astype(np.float32)
-    blocks = np.array_split(
-        points, len(points) // 2**14 + 1
-    )  # cv2.remap only takes sides below 2^15
+    # cv2.remap only takes sides below 2^15
+    blocks = np.array_split(points, len(points) // 2**14 + 1)
     values = [
         cv2.remap(
             image, block[..., 0], block[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

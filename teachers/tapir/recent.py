@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachers.stream import RECENT_FRAMES, Stream
+from teachers.stream import RECENT_FRAMES, Stream, stayed
 from teachers.tapir.network import TapirFeatures
 from teachers.tapir.teacher import TapirTeacher
 from teachers.tracks import Tracks
@@ -122,9 +122,7 @@ class RecentFramesStream(Stream):
         self._take(rows, self._frames - 1)
 
     def _keep_rows(self, rows: np.ndarray) -> None:
-        place = {row: number for number, row in enumerate(rows.tolist())}
-        stay = np.flatnonzero([row in place for row in self._points.tolist()])
-        self._points = np.array([place[row] for row in self._points[stay].tolist()], int)
+        stay, self._points = stayed(self._points, rows)
         self._described = [level[:, stay] for level in self._described]
         if self._matched is not None:
             self._matched = self._matched[:, stay] if len(stay) else None
