@@ -389,8 +389,8 @@ def window_starts(frames: int, window: int, stride: int) -> Iterator[int]:
 
 
 def handed_on(state: FlowState | None, stride: int) -> FlowState | None:
-    """What the next window starts from: the second half of this one, whose last frame fills the
-    other half."""
+    """What the next window starts from: half a window of this one, from `stride` on, whose last
+    frame fills the other half."""
     if state is None:
         return None
     half = len(state.flow) // 2

@@ -57,7 +57,7 @@ def test_a_command_that_does_not_exist_is_wrong_usage(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(
-        "tapdistill: there is no command 'lable': there are demo, teachers, track, label"
+        "tapdistill: there is no command 'lable': there are demo, teachers, track, live, label"
     )
 
 
