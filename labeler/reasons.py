@@ -22,7 +22,7 @@ LEFT_OUT: dict[str, str] = {
 }
 FAILED: dict[str, str] = {
     "empty": "the file has no bytes",
-    "not-a-video": "no container that the decoders know",
+    "not-a-video": "not a container that the decoders know",
     "no-video-stream": "a container without video, such as audio only",
     "too-large": "sides, bytes, or frames above the limits",
     "decode-error": "frames that the decoders refuse",

@@ -181,7 +181,7 @@ def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> Non
         if differences:
             raise ConfigError(
                 f"teacher {name!r} labelled unit {record.unit} as another "
-                f"({'; '.join(differences)}): take what was taken before, or give it another name."
+                f"({'; '.join(differences)}): use what was used before, or give it another name."
             )
 
 

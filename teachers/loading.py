@@ -53,7 +53,7 @@ def load(
     known = _known_name(name, checkpoint)
     if known in (verifier.name for verifier in VERIFIERS):
         raise ConfigError(
-            f"{known!r} judges the tracks of teachers and makes none: it is no teacher. "
+            f"{known!r} judges the tracks of teachers and makes none, so it is not a teacher. "
             "`teachers.load_verifier` makes it."
         )
     factory = factory_of(known)

@@ -74,8 +74,8 @@ SIDE = (
     "files beside videos are not used (neither videos nor metadata)",
 )
 NO_VIDEO = (
-    "file is not used, because its ending is of no video",
-    "files are not used, because their endings are of no video",
+    "file is not used, because its ending is not that of a video",
+    "files are not used, because their endings are not those of videos",
 )
 LONG = (
     "metadata file is above 1 MiB and not used",
@@ -83,7 +83,7 @@ LONG = (
 )
 NOT_READ = ("archive is not read", "archives are not read: unpack them, or write .tar")
 OWN = ("file of a data set of labels is not used", "files of data sets of labels are not used")
-LINK = ("link to a folder is not entered", "links to folders are not entered")
+LINK = ("link to a folder is not followed", "links to folders are not followed")
 SPECIAL = ("device or pipe is not used", "devices or pipes are not used")
 CLOSED = ("folder cannot be read", "folders cannot be read")
 TWICE = (

@@ -43,7 +43,7 @@ def members(opened: Any, archive: str) -> dict[str, tarfile.TarInfo]:
             start = _behind_the_end(opened, end)
     except tarfile.TarError as error:
         raise ConfigError(
-            f"{archive} is not a whole tar ({error}): nothing of it is planned."
+            f"{archive} is not a whole tar ({error}): nothing in it is planned."
         ) from error
     return found
 
@@ -64,7 +64,7 @@ def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
         )
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise ConfigError(
-            f"{archive} holds {member.name!r}, a name that points out of it: refused. Write a tar "
+            f"{archive} holds {member.name!r}, a name that points outside it: refused. Write a tar "
             "of plain names."
         )
 

@@ -100,7 +100,9 @@ def _storage_of(url: str) -> tuple[Any, str]:
         check_protocol(url)
         return parsed(url)
     except (UnknownProtocol, ValueError) as unknown:
-        raise VideoError("not-found", f"{shown(url)}: no address that can be read.") from unknown
+        raise VideoError(
+            "not-found", f"{shown(url)}: not an address that can be read."
+        ) from unknown
 
 
 def _member(
@@ -178,7 +180,7 @@ def _download(
             raise VideoError("forbidden", f"{name}: the storage does not let us read it.") from None
         if isinstance(error, ValueError):
             raise VideoError(
-                "not-found", f"{name}: no address that can be read ({what})."
+                "not-found", f"{name}: not an address that can be read ({what})."
             ) from None
         if status is not None and 400 <= status < 500 and status not in TRY_AGAIN:
             raise VideoError("not-found", f"{name}: the server answers HTTP {status}.") from None

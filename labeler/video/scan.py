@@ -253,7 +253,9 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in NO_FILE:
             raise
-        raise VideoError("not-found", f"{path}: no name of a file ({error}).") from None
+        raise VideoError(
+            "not-found", f"{path}: not a name that a file can have ({error})."
+        ) from None
     gib = path.stat().st_size / 2**30
     if not head:
         raise VideoError("empty", f"{path}: the file is empty.")

@@ -58,8 +58,8 @@ class InspectConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.clips <= MOST_CLIPS:
             raise ConfigError(
-                f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page of more clips is no "
-                "pleasure to open."
+                f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page with more clips is "
+                "hard to use."
             )
         for policy in self.policy:
             if find(policy).needs_truth:

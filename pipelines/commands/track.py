@@ -173,7 +173,7 @@ def run(command: TrackCommand) -> int:
             f"{', '.join(trackers)}, mode {command.mode}"
         )
         if source.damage:
-            say(f"{source.name} is cut: {source.damage}; what is there is tracked")
+            say(f"{source.name} is cut: {source.damage}; the frames that are there are tracked")
         files = track_files(command, source, trackers)
         if command.stream:
             counts = follow(source, trackers, queries, command.overlay, files)

@@ -64,7 +64,7 @@ class Layout:
             gpus += f" for each of {counted(self.networks, 'network')}"
         idle = (
             f"; {counted(self.idle, 'node')} without a GPU not used: label there with the teachers "
-            "that are no networks, or with --device cpu, into the same data set"
+            "that are not networks, or with --device cpu, into the same data set"
             if self.idle
             else ""
         )

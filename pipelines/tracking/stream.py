@@ -137,7 +137,7 @@ def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             if frame is None:
                 return
             yield frame
-    say("stopped: what has come is written")
+    say("stopped: everything received so far is written")
 
 
 @contextlib.contextmanager

@@ -277,7 +277,7 @@ def _reason(path: Path, error: BaseException) -> str:
     ):
         return f"it wants to run code ({wanted[1]})"
     if isinstance(error, (pickle.UnpicklingError, EOFError)):
-        return "it is no file of torch or safetensors, or damaged"
+        return "it is not a file of torch or safetensors, or it is damaged"
     if "zip archive" in str(error) or isinstance(error, SafetensorError):
         return f"it is damaged or cut off ({_sentence(error)})"
     return _sentence(error)

@@ -121,7 +121,7 @@ def test_a_tar_without_videos_or_that_is_none_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../up.mp4", "/etc/abs.mp4", "a/../../b.mp4", "../x.json"])
 def test_a_tar_with_names_that_point_out_of_it_is_refused(tmp_path, name):
-    with pytest.raises(ConfigError, match="a name that points out of it"):
+    with pytest.raises(ConfigError, match="a name that points outside it"):
         uris(write_tar(tmp_path / "odd.tar", {"a.mp4": b"video", name: b"video"}))
 
 

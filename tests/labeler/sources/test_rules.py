@@ -48,7 +48,7 @@ VIDEOS = {
 }
 NOT_USED = [
     "1 file beside a video is not used",
-    "2 files are not used, because their endings are of no video",
+    "2 files are not used, because their endings are not those of videos",
     "2 hidden files are not used",
 ]
 
@@ -191,7 +191,7 @@ def test_a_link_to_a_folder_is_said(tmp_path):
     assert len(list_sources([str(tmp_path / "in")], notes=said)) == 1
     assert said == [
         f"1 device or pipe is not used, such as '{tmp_path}/in/pipe.mp4'.",
-        f"1 link to a folder is not entered, such as '{tmp_path}/in/more'.",
+        f"1 link to a folder is not followed, such as '{tmp_path}/in/more'.",
     ]
 
 

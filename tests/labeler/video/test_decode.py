@@ -423,7 +423,7 @@ def test_urls_that_fail_say_whose_fault_it_is():
     with pytest.raises(VideoError, match=r"memory://nowhere\.mp4: there is no such file") as caught:
         open_video("memory://nowhere.mp4")
     assert caught.value.reason == "not-found"
-    with pytest.raises(VideoError, match=r"nosuch://a/b\.mp4: no address that can be read"):
+    with pytest.raises(VideoError, match=r"nosuch://a/b\.mp4: not an address that can be read"):
         open_video("nosuch://a/b.mp4")
     with pytest.raises(TransientError, match=r"\*\*\*@127.0.0.1:9/b.mp4: reading failed") as failed:
         open_video("http://user:secret@127.0.0.1:9/b.mp4?signature=secret")

@@ -49,5 +49,5 @@ def test_an_answer_that_may_change_is_transient(status):
 
 @pytest.mark.parametrize("address", ["http://host:99999/a.mp4", "http:///a.mp4"])
 def test_an_address_that_is_none_is_the_videos_fault(address):
-    with pytest.raises(VideoError, match="no address that can be read"):
+    with pytest.raises(VideoError, match="not an address that can be read"):
         fetched(address)

@@ -194,11 +194,11 @@ def test_a_file_that_is_cut_off_is_refused(weights, tmp_path, save, share):
         (b"\n<!DOCTYPE html><html><body>quota exceeded", "it is a web page"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n",
-            "it is no file of torch or safetensors, or damaged",
+            "it is not a file of torch or safetensors, or it is damaged",
         ),
         (
             b"\x80\x02" + bytes(range(256)),
-            "it is no file of torch or safetensors, or damaged|Error",
+            "it is not a file of torch or safetensors, or it is damaged|Error",
         ),
     ],
     ids=["empty", "web page", "git-lfs pointer", "noise"],
