@@ -416,8 +416,7 @@ class _PyAV:
         self._last: av.VideoFrame | None = None
         """The frame that came out last: the next one asked for may be the same."""
         self._count = 0
-        """How many frames have come out since the start; only for files whose frames are
-        counted."""
+        """How many frames have come out since the start, if the file is `counted`."""
 
     def _restart(self) -> None:
         """Decode from the start of the file."""

@@ -127,15 +127,13 @@ class _Packets:
     hidden: int
     """How many packets give no picture: discarded by an edit list, or never meant to be shown."""
     leading: int
-    """How many packets follow a key frame and are shown before it: their references may be before
-    it."""
+    """How many packets follow a key frame and are shown before it, so may lack references."""
     only_keys: bool
     restarts: int
     """How many key frames are shown before the key frame that they follow, as in recordings that
     were joined."""
     dropped: int
-    """How many frames AVI counts without having a packet for them: the frame before stays on
-    screen."""
+    """How many frames AVI counts without a packet: the frame before stays on screen."""
     end_s: float
     """The latest end of a packet of any stream."""
     damage: str
@@ -253,9 +251,7 @@ def open_container(path: Path, limits: VideoLimits) -> av.container.InputContain
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in NO_FILE:
             raise
-        raise VideoError(
-            "not-found", f"{path}: not a name that a file can have ({error})."
-        ) from None
+        raise VideoError("not-found", f"{path}: not a name of a file ({error}).") from None
     gib = path.stat().st_size / 2**30
     if not head:
         raise VideoError("empty", f"{path}: the file is empty.")
