@@ -54,7 +54,7 @@ TRACKER_COLOURS = (
 """Okabe and Ito's palette, safe for colour-blind eyes, in an order in which neighbours differ; it
 starts again after the eighth colour."""
 POINTS_SHOWN = 200
-WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 176
+WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 236
 """For a player in a notebook: the least and the greatest width, the greatest height of the picture,
 and the height of what is below it."""
 

@@ -10,6 +10,7 @@ const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charC
 const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
+const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
 const PARTED = 0.6, FLICKER_MS = 450;   // less support than that is no agreement
 const STORED = `tapdistill review of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
@@ -76,6 +77,8 @@ class Player {
       else this.toggle();
     });
     root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
+    this.sheet = root.querySelector(".sheet");
+    this.sheet.addEventListener("toggle", () => { if (this.sheet.open) this.fillSheet(); });
     this.whole.addEventListener("click", () => review.set(this.key, ALL_POINTS, review.of(this.key, ALL_POINTS) ? undefined : "wrong"));
     this.saveButton.addEventListener("click", () => review.save());
     const reviewed = () => {
@@ -268,6 +271,67 @@ class Player {
     const { parted } = this, count = parted.length;
     const peak = (t) => parted[t] > 0 && parted[t] > (parted[t - 1] ?? -1) && parted[t] >= (parted[t + 1] ?? -1);
     for (let by = 1; by <= count; by++) if (peak((this.frame + by) % count)) return this.seek((this.frame + by) % count);
+  }
+
+  // The points on which those who see them are farthest apart, with the frame where: the worst first, none beside another.
+  worst(most = WORST) {
+    const found = [], frames = this.times.length, trackers = this.trackers.length;
+    for (let i = 0; i < this.points; i++) {
+      let apart = 0, where = 0;
+      for (let frame = 0; frame < frames; frame++) {
+        const there = [];
+        for (let k = 0; k < trackers; k++) {
+          const at = this.index(k, i, frame);
+          if (this.xy[2 * at] !== NOT_TRACKED && this.sees[at]) there.push([this.xy[2 * at] * UNIT_PX, this.xy[2 * at + 1] * UNIT_PX]);
+        }
+        for (let a = 0; a < there.length; a++) for (let b = 0; b < a; b++) {
+          const distance = Math.hypot(there[a][0] - there[b][0], there[a][1] - there[b][1]);
+          if (distance > apart) { apart = distance; where = frame; }
+        }
+      }
+      if (apart > 0) found.push({ i, frame: where, apart });
+    }
+    return found.sort((a, b) => b.apart - a.apart).slice(0, most);
+  }
+
+  // A picture for each of the worst points: what is around each tracker's place in that frame. A click goes there.
+  async fillSheet() {
+    const tiles = this.sheet.querySelector(".tiles"), before = this.frame;
+    if (tiles.childElementCount) return;
+    for (const { i, frame, apart } of this.worst()) {
+      const tile = Object.assign(document.createElement("button"), { type: "button", className: "tile" });
+      const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * 2, height: TILE_PX * 2 });
+      tile.append(canvas, `point ${this.number[i]}, frame ${frame}: ${apart.toFixed(0)} px apart`);
+      tile.addEventListener("click", () => { this.seek(frame); this.pointed = i; this.draw(); this.root.focus({ preventScroll: true }); });
+      tiles.append(tile);
+      await this.pictureOf(frame);
+      this.paintTile(canvas, i, frame);
+    }
+    this.seek(before);
+  }
+
+  // Waits until the video shows that frame.
+  pictureOf(frame) {
+    return new Promise((done) => {
+      const late = setTimeout(done, 2000);   // a video that cannot be played
+      this.video.addEventListener("seeked", () => { clearTimeout(late); done(); }, { once: true });
+      this.seek(frame);
+    });
+  }
+
+  paintTile(canvas, i, frame) {
+    const pen = canvas.getContext("2d"), seen = this.trackers.map((_, k) => k).filter((k) => this.isSeen(k, i, frame) && this.xy[2 * this.index(k, i, frame)] !== NOT_TRACKED);
+    const px = (k) => [0, 1].map((axis) => this.xy[2 * this.index(k, i, frame) + axis] * UNIT_PX + 0.5);
+    const places = seen.map(px), middle = [0, 1].map((axis) => (Math.min(...places.map((p) => p[axis])) + Math.max(...places.map((p) => p[axis]))) / 2);
+    const spread = Math.max(...places.flatMap((p) => [0, 1].map((axis) => Math.abs(p[axis] - middle[axis]))));
+    const half = Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), scale = canvas.width / (2 * half);
+    pen.fillStyle = "#000"; pen.fillRect(0, 0, canvas.width, canvas.height);
+    if (this.video.videoWidth) pen.drawImage(this.video, -(middle[0] - half) * scale, -(middle[1] - half) * scale, this.width * scale, this.height * scale);
+    seen.forEach((k, at) => {
+      const [x, y] = places[at].map((value, axis) => (value - middle[axis] + half) * scale);
+      pen.beginPath(); pen.arc(x, y, 9, 0, 2 * Math.PI); pen.lineWidth = 6; pen.strokeStyle = "#000a"; pen.stroke();
+      pen.lineWidth = 3.5; pen.strokeStyle = this.colours[k]; pen.stroke();
+    });
   }
 
   // The nearest point in reach of the mouse, x and y in CSS px of the canvas.

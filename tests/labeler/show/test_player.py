@@ -371,3 +371,47 @@ def test_a_whole_clip_can_be_called_wrong(parted, clip):
     )
     head = "key,point,verdict\n"
     assert told == ["true", f"{head}{clip.key},*,wrong\n", "false", head]
+
+
+@pytest.fixture
+def apart(clip, chromium, tmp_path):
+    """A browser in which `near` is 9 px from `still` on point 6 in frame 4, and 5 on point 2 in
+    frame 3; both see all points there."""
+    still = clip.tracks["still"]
+    xy = still.xy.copy()
+    xy[6, 4, 0] += 9
+    xy[2, 3, 1] -= 5
+    sees = replace(still, visibility=np.ones_like(still.visibility))
+    tracks = {"near": replace(sees, xy=xy), "still": sees}
+    replace(clip, tracks=tracks).show().save(tmp_path / "clip.html")
+    browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
+    yield browser
+    browser.close()
+
+
+@pytest.mark.slow
+def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart):
+    told = ask(
+        apart,
+        """
+        press("End");
+        root.querySelector(".sheet").open = true;
+        const tiles = () => [...root.querySelectorAll(".tile")];
+        for (let i = 0; i < 100 && !(tiles().length === 2 && root.dataset.frame === "15"); i++) {
+          await new Promise((done) => setTimeout(done, 100));
+        }
+        const texts = tiles().map((tile) => tile.textContent), last = root.dataset.frame;
+        const pen = tiles()[0].querySelector("canvas").getContext("2d");
+        const painted = new Set(pen.getImageData(0, 0, 224, 224).data).size;
+        tiles()[1].click();
+        press("w");
+        const marked = review.csv().trim().split(",").at(-2);
+        return [texts, last, painted > 50, root.dataset.frame, marked];""",
+    )
+    assert told == [
+        ["point 6, frame 4: 9 px apart", "point 2, frame 3: 5 px apart"],
+        "15",
+        True,
+        "3",
+        "2",
+    ]
