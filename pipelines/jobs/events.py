@@ -14,14 +14,15 @@ class Planned:
     """The plan is made, and the first unit begins."""
 
     url: str
-    """Of the data set."""
+    """The address of the data set."""
     videos: int
     """Videos of the data set, each counted once."""
     unwanted: int
     """How many of them a filter on their words leaves out."""
     units: int
-    """Of the data set."""
+    """Units of the data set."""
     units_to_do: int
+    """Units that this job has to do."""
     videos_to_do: int
     """Videos in those units."""
     share: tuple[int, int]

@@ -1,4 +1,4 @@
-"""A connection: what one open page asks, and what it is told."""
+"""Connection: what one open page asks, and what it is told."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipelines.live.trackers import LiveTrackers
 from teachers import ConfigError
 
 HEAD = struct.Struct("<II")
-"""Session and number of a frame, before its pixels."""
+"""The header before the pixels of a frame: its session and its number."""
 LONGEST_SIDE_PX, SHORTEST_SIDE_PX = 1280, 16
-"""Of a camera's frames."""
+"""Limits for the sides of a camera's frames."""
 CAMERA_FPS = 30.0
 JPEG_QUALITY = 85
 
@@ -50,20 +50,20 @@ class Connection:
         self._page, self._trackers, self._open_upload = page, trackers, open_upload
         self._worker = worker
         self._busy = asyncio.Lock()
-        """Held while something is done to the session."""
+        """Held while the session is used."""
         self.session: Session | None = None
         self.name = ""
-        """Of the source."""
+        """The name of the source."""
         self._number = 0
-        """Of the session."""
+        """The number of the session."""
         self._shown = 0
-        """Frames of a video that were sent."""
+        """How many frames of a video have been sent."""
         self._video: IsolatedFrames | None = None
         self._playing: asyncio.Task[None] | None = None
         self._ended = False
 
     async def asked(self, message: Mapping[str, Any]) -> None:
-        """One message of the page.
+        """Handle one message of the page.
 
         Raises:
             TapdistillError: it cannot be done; the message says why.
@@ -84,13 +84,13 @@ class Connection:
         await actions[do](message)
 
     async def frame(self, data: bytes) -> None:
-        """A frame of the camera."""
+        """Handle a frame of the camera."""
         async with self._busy:
             session = self.session
             if len(data) < HEAD.size or session is None or session.source != "camera":
                 return
             number, _ = HEAD.unpack_from(data)
-            if number != self._number:  # of the session before
+            if number != self._number:  # a frame of an earlier session
                 return
             height, width = session.size
             if len(data) != HEAD.size + height * width * 4:
@@ -104,7 +104,7 @@ class Connection:
         return session.push(frame, to_jpeg(frame, JPEG_QUALITY))
 
     async def close(self) -> None:
-        """Stop; frees the decoder."""
+        """Stop, and free the decoder."""
         await self._stop_playing()
         if self._video is not None:
             self._video.close()
@@ -208,7 +208,7 @@ class Connection:
     # --- how
 
     async def _play_on(self) -> None:
-        """Every frame of the video, not faster than it is."""
+        """Send every frame of the video, not faster than it plays."""
         clock = asyncio.get_running_loop()
         try:
             while self._video is not None and not self._ended:

@@ -1,7 +1,8 @@
 """Following: one tracker through a stream of frames, with points that come and go.
 
-A stream that grows takes new points as further rows. Any other has the points that it began with:
-points that come later get a stream of their own, which is given the frames since they were put.
+A stream that grows takes new points as further rows. Any other keeps the points that it began with:
+points that are added later get a stream of their own, which is given the frames since they were
+added.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from teachers import ConfigError, Teacher, Tracks
 from teachers.stream import Stream
 
 MOST_STREAMS = 4
-"""Of one tracker: each costs as much as the first."""
+"""The most streams of one tracker: each costs as much as the first."""
 SMOOTHING = 0.1
-"""Weight of the newest frame in the mean time of a frame."""
+"""The weight of the newest frame in the mean time for a frame."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a tracker has some points in one frame."""
+    """A tracker's answer for some points in one frame."""
 
     ids: np.ndarray
     """int [n]"""
     xy: np.ndarray
-    """float32 [n, 2] px, NaN where it does not know."""
+    """float32 [n, 2] px, NaN where the tracker does not know."""
     visibility: np.ndarray
     """float32 [n]"""
     confidence: np.ndarray
@@ -44,7 +45,7 @@ NOWHERE = Places(np.zeros(0, int), np.zeros((0, 2), np.float32), _NONE, _NONE, n
 
 @dataclass
 class _Following:
-    """A stream, the points that its rows are, and what it answered."""
+    """A stream, the points in its rows, and its answers."""
 
     stream: Stream
     ids: list[int]
@@ -53,7 +54,7 @@ class _Following:
     answered: int = 0
     """Frames."""
     answers: dict[int, Places] = field(default_factory=dict)
-    """By the session's number of the frame, until they are taken."""
+    """Answers by the session's number of the frame, until they are taken."""
 
 
 class LiveTracker:
@@ -62,7 +63,7 @@ class LiveTracker:
     def __init__(self, title: str, teacher: Teacher) -> None:
         self.title, self.teacher = title, teacher
         self.frame_s = 0.0
-        """A frame takes it so long, in the mean of the last ones."""
+        """How long it takes for a frame, in the mean of the last ones."""
         self._following: list[_Following] = []
 
     def push(self, frame: np.ndarray) -> None:  # uint8 [H, W, 3]
@@ -80,8 +81,8 @@ class LiveTracker:
         number: int,
         frames: Sequence[np.ndarray],
     ) -> None:
-        """Follow more points, which were put in frame `number`; `frames` are that one and all that
-        were pushed since.
+        """Follow more points, which were added in frame `number`; `frames` are that one and all
+        that have been pushed since.
 
         Raises:
             ConfigError: the tracker has `MOST_STREAMS` streams already.
@@ -113,19 +114,19 @@ class LiveTracker:
         self._following = [each for each in self._following if kept & set(each.ids)]
 
     def finish(self) -> None:
-        """LiveAnswer for all frames that have come; none can come any more."""
+        """Answer for all frames that have come; no more can come."""
         for following in self._following:
             self._take(following, following.stream.finish())
 
     def has_answered(self, number: int) -> bool:
-        """Whether all its streams have, for that frame."""
+        """Whether all its streams have answered for that frame."""
         return all(
             number < following.first or number in following.answers for following in self._following
         )
 
     def places(self, number: int) -> Places:
-        """Where its points are in that frame, as far as it has answered. What it answered for this
-        and earlier frames is dropped."""
+        """Where its points are in that frame, as far as it has answered. Answers for this and
+        earlier frames are dropped."""
         found = [each.answers[number] for each in self._following if number in each.answers]
         for following in self._following:
             for earlier in [each for each in following.answers if each <= number]:

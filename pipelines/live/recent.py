@@ -1,9 +1,9 @@
-"""What can be saved: the last frames of a session, with the tracks in them.
+"""Recent: what can be saved, which is the last frames of a session, with the tracks in them.
 
     save_tracks_of(recent, title, info, path)       npz, as `tapdistill track` writes it
     save_overlay(recent, size, fps, path)           mp4, every tracker beside the others
 
-Frames wait as JPEGs; after `KEPT_FRAMES` the oldest goes.
+Frames are kept as JPEGs; after `KEPT_FRAMES`, the oldest is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipelines.live.session import Point
 
 KEPT_FRAMES = 1_200
-"""Two minutes of ten frames a second: at most about 100 MB with 256 points and two trackers."""
+"""Two minutes at ten frames per second: at most about 100 MB with 256 points and two trackers."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Kept:
     frame: int
     """Its number in the session."""
     at_s: float
-    """On a clock that only goes forward."""
+    """Time by a clock that only goes forward."""
     jpeg: bytes
 
 
@@ -50,9 +50,9 @@ class Excerpt:
     kept: Sequence[Kept]
     queries: np.ndarray
     """float32 [N, 3] as (t, x, y); t counts from the first kept frame, and is negative for a point
-    that was put before it."""
+    that was added before it."""
     tracks: Mapping[str, Tracks]
-    """By title, [N, T]; NaN where a tracker did not follow a point."""
+    """Tracks [N, T] by title; NaN where a tracker did not follow a point."""
     seen: Mapping[str, np.ndarray]
     """bool [N, T]"""
 
@@ -65,14 +65,14 @@ class Excerpt:
 
 
 class Recent:
-    """The last frames, each with its places."""
+    """The last frames, each with the positions in it."""
 
     def __init__(self, most: int = KEPT_FRAMES) -> None:
         self._rows: deque[tuple[Kept, Mapping[str, Places]]] = deque(maxlen=most)
         self._points: dict[int, Point] = {}
 
     def keep(self, kept: Kept, places: Mapping[str, Places], points: Mapping[int, Point]) -> None:
-        """One more frame."""
+        """Add a frame."""
         self._rows.append((kept, dict(places)))
         self._points.update(points)
         if len(self._points) > 4 * len(points) + 64:
@@ -109,12 +109,12 @@ class Recent:
 
 
 def save_tracks_of(excerpt: Excerpt, title: str, info: Mapping[str, Any], path: Path) -> None:
-    """The npz of one tracker; `info` goes into it."""
+    """Write the npz of one tracker, with `info` in it."""
     save_tracks(TrackFile(path, dict(info)), excerpt.queries, excerpt.tracks[title])
 
 
 def save_overlay(excerpt: Excerpt, size: tuple[int, int], path: Path) -> None:
-    """The mp4; `size` is (H, W) px of the frames."""
+    """Write the mp4; `size` is (H, W) px of the frames."""
     overlay = Overlay(excerpt.queries, list(excerpt.tracks), size)
     with VideoWriter(path, excerpt.fps) as video:
         for t, kept in enumerate(excerpt.kept):

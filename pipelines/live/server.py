@@ -1,10 +1,10 @@
-"""The server of the live page: the page, a websocket for each that is open, uploads, downloads.
+"""Server of the live page: the page, a websocket for each page that is open, uploads, downloads.
 
-Who may ask. It listens on the loopback interface. Everything but the static files asks for the
-token in the address that the command prints, so other users of the machine cannot ask. A Host that
-is not this address, as a rebound name would send it, and an Origin that is not the page's are
-refused, so no other page in the same browser can.
-What is uploaded is decoded where labelling decodes: in a child process, within its limits.
+Who may ask. It listens on the loopback interface. Everything except the static files requires the
+token in the address that the command prints, so other users of the machine cannot ask. A Host other
+than this address, which a rebound name would send, and an Origin other than the page are refused,
+so no other page in the same browser can ask. Uploads are decoded as in labelling: in a child
+process, within its limits.
 
     page -> server   text     {"do": "camera" | "video" | "trackers" | "add" | "remove" | ..., ...}
                      bytes    a frame of the camera: uint32 session, uint32 number, then RGBA pixels
@@ -47,19 +47,19 @@ CHUNK = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class LiveLimits:
-    """What is too much."""
+    """Limits for uploads and for their decoding."""
 
     video: VideoLimits = field(default_factory=lambda: VideoLimits(max_gib=4.0))
     short_side: int = 480
     """px; larger videos are shrunk."""
     deadline_s: float = 60.0
-    """Until the decoder must have answered."""
+    """The longest time until the decoder answers."""
     memory_gib: float = 8.0
-    """For the decoder."""
+    """The memory limit of the decoder."""
 
 
 class LiveServer:
-    """See above; `app` is what aiohttp runs. Close it when done."""
+    """The server; `app` is the application that aiohttp runs. Close it when you are done."""
 
     def __init__(self, trackers: LiveTrackers, limits: LiveLimits | None = None) -> None:
         self.token = secrets.token_urlsafe(24)
@@ -67,7 +67,7 @@ class LiveServer:
         self._hosts: frozenset[str] = frozenset()
         self._scratch = tempfile.TemporaryDirectory(prefix=prefix())
         self._uploads: dict[str, tuple[Path, str]] = {}
-        """By id, oldest first: the file, and the name that it had."""
+        """Uploads by id, oldest first: the file, and its original name."""
         self._connections: dict[str, Connection] = {}
         self._worker = ThreadPoolExecutor(1, "live-tracking")
         self.app = web.Application(middlewares=[self._guard], client_max_size=CHUNK)
@@ -91,7 +91,7 @@ class LiveServer:
         return f"http://{shown}:{port}/?token={self.token}"
 
     def close(self) -> None:
-        """Delete what was uploaded."""
+        """Delete the uploads."""
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._scratch.cleanup()
 
@@ -188,7 +188,7 @@ class LiveServer:
         except OSError as error:
             path.unlink(missing_ok=True)
             return _refused(507, f"it cannot be stored here: {error.strerror}.")
-        except BaseException:  # the page is gone in the middle
+        except BaseException:  # the page was closed in the middle of it
             path.unlink(missing_ok=True)
             raise
         self._uploads[key] = (path, request.query.get("name", "video")[:200])
@@ -211,7 +211,7 @@ class LiveServer:
                 deadline_s=limits.deadline_s,
                 memory_gib=limits.memory_gib,
             )
-        except VideoError as error:  # whose path says nothing to who uploaded it
+        except VideoError as error:  # its path would mean nothing to the person who uploaded it
             raise VideoError(error.reason, str(error).replace(str(path), name)) from error
 
     # --- downloads

@@ -1,11 +1,11 @@
-"""A session: the points, frames, and trackers of one page, frame by frame.
+"""Session: the points, frames, and trackers of one page, frame by frame.
 
     session = Session((360, 480), trackers, fps=25)
     session.push(frame)                      # -> what is answered now: `LiveAnswer`, in order
     session.add(frame_number, [[x, y], ...]) # a click on a picture that is a little old by now
 
-What is held does not grow: the last `RECENT_FRAMES` frames, frames that a tracker has not answered
-for, and what `Recent` keeps to be saved. One thread at a time may use it.
+Memory does not grow: it holds the last `RECENT_FRAMES` frames, frames for which a tracker has not
+answered yet, and what `Recent` keeps for saving. Only one thread at a time may use it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from teachers.tracks import checked_queries
 
 MOST_POINTS = 256
 MOST_WAITING = 64
-"""Frames that wait for a tracker."""
+"""The most frames that may wait for a tracker."""
 RATE_OVER_S = 4.0
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point that a person put."""
+    """A point that a person added."""
 
     id: int
     frame: int
@@ -44,12 +44,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Agreed:
-    """What trackers agree on in one frame, for n points."""
+    """What the trackers agree on in one frame, for n points."""
 
     ids: np.ndarray
     """int [n]"""
     xy: np.ndarray
-    """[n, 2] px: of the tracker nearest to all that see the point; NaN where none does."""
+    """[n, 2] px: the position of the tracker nearest to all that see the point; NaN where none
+    does."""
     support: np.ndarray
     """[n] and `state` [n]: as in `labeler.labels.agreement.Labels`."""
     state: np.ndarray
@@ -61,12 +62,13 @@ class LiveAnswer:
 
     frame: int
     places: Mapping[str, Places]
-    """By the tracker's title."""
+    """The positions by the title of the tracker."""
     agreed: Agreed | None
-    """With one tracker there is nothing to agree."""
+    """None with a single tracker, which has nobody to agree with."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the page: rows of id, x, y, and 1 if seen, or support and state."""
+        """The rows that the page gets: id, x, y, and 1 if the point is seen, or support and
+        state."""
         tracks = {
             title: [
                 [int(i), round(float(x), 2), round(float(y), 2), int(seen)]
@@ -106,18 +108,18 @@ class Session:
         self._answered_at: deque[float] = deque(maxlen=256)
         self._waiting: deque[Kept] = deque()
         self._last: dict[int, tuple[float, float]] = {}
-        """Where a tracker saw each point last."""
+        """Where a tracker last saw each point."""
 
     @property
     def titles(self) -> list[str]:
         return list(self._trackers)
 
     def push(self, frame: np.ndarray, jpeg: bytes) -> list[LiveAnswer]:  # uint8 [H, W, 3] RGB
-        """The next frame, and the same as a JPEG, to be kept. Gives the answers for all frames that
-        every tracker has answered for by now.
+        """Take the next frame, and the same as a JPEG, which is kept. Returns the answers for all
+        frames for which every tracker has answered by now.
 
         Raises:
-            ConfigError: a frame of another size.
+            ConfigError: the frame has another size than those before.
         """
         if frame.shape != (*self.size, 3):
             raise ConfigError(
@@ -132,10 +134,11 @@ class Session:
         return self._answers()
 
     def add(self, number: int, xy: Sequence[Sequence[float]]) -> list[LiveAnswer]:
-        """Points [n, 2] px that were put in frame `number`, or in the oldest that is held.
+        """Add points [n, 2] px that were clicked in frame `number`, or in the oldest frame that is
+        held.
 
         Raises:
-            ConfigError: no frame has come, a point outside it, or too many points.
+            ConfigError: no frame has come yet, a point is outside it, or there are too many points.
         """
         if not self._frames:
             raise ConfigError("there is no frame yet to put a point into.")
@@ -159,7 +162,7 @@ class Session:
         return self._answers()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget points; those that there are not are none."""
+        """Forget points; unknown ids are ignored."""
         for i in ids:
             self.points.pop(i, None)
             self._last.pop(i, None)
@@ -167,8 +170,8 @@ class Session:
             tracker.keep(list(self.points))
 
     def change_trackers(self, trackers: Mapping[str, Teacher]) -> list[LiveAnswer]:
-        """Other trackers. One that was not there follows each point from where the others saw it
-        last; a point that none has seen since it was put begins there again."""
+        """Change the trackers. A new one follows each point from where the others last saw it; a
+        point that none has seen since it was added begins there again."""
         new = {
             title: LiveTracker(title, teacher)
             for title, teacher in trackers.items()
@@ -185,13 +188,13 @@ class Session:
         return self._answers()
 
     def finish(self) -> list[LiveAnswer]:
-        """The answers for all frames; no more may be pushed."""
+        """The answers for all remaining frames; no more may be pushed."""
         for tracker in self._trackers.values():
             tracker.finish()
         return self._answers()
 
     def rate(self) -> dict[str, Any]:
-        """Frames answered a second, and what a frame costs each tracker, in ms."""
+        """Frames answered per second, and how long each tracker takes for a frame, in ms."""
         now = time.monotonic()
         lately = [at for at in self._answered_at if now - at < RATE_OVER_S]
         spent = now - lately[0] if len(lately) > 1 else 0.0
@@ -218,7 +221,7 @@ class Session:
         return found
 
     def _alive(self, places: Places) -> Places:
-        """Without points that were removed."""
+        """The answer without points that have been removed."""
         alive = np.isin(places.ids, list(self.points))
         for i, xy, seen in zip(places.ids, places.xy, places.seen, strict=True):
             if seen and i in self.points:

@@ -1,4 +1,5 @@
-"""Which trackers a live page offers, and how each is loaded: once, when it is first chosen."""
+"""Trackers: which ones a live page offers, and how each is loaded, once, when it is first
+chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from teachers.loading import settings_of
 from teachers.registry import declared, entries, left_out
 
 QUICK = {"resolutions": ((256, 256),), "predictor": "online"}
-"""Settings with which a tracker keeps up, or streams at all; for those that have them."""
+"""Settings with which a tracker keeps up, or streams at all, for trackers that have them."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Offered:
 
     title: str
     text: str
-    """As `tapdistill track --teacher` takes it."""
+    """Its name, as `tapdistill track --teacher` takes it."""
     name: str
     missing: str = ""
-    """What to do before it can be chosen."""
+    """The command to run before it can be chosen."""
 
     def to_json(self) -> dict[str, str]:
         return {"title": self.title, "missing": self.missing}
 
 
 class LiveTrackers:
-    """What is offered, and what is loaded."""
+    """The trackers that are offered, and those that are loaded."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class LiveTrackers:
             texts: names, NAME=CHECKPOINT, or checkpoint files; none: all that stream.
 
         Raises:
-            ConfigError: one that cannot stream, or that there is not.
+            ConfigError: one cannot stream, or does not exist.
         """
         self._device, self._mode, self._precision = device, mode, precision
         self._loaded: dict[str, Teacher] = {}
@@ -98,7 +99,7 @@ def _named(text: str) -> Offered:
 
 
 def _streaming() -> list[Offered]:
-    """Every tracker that streams; those that are at hand first."""
+    """Every tracker that streams; those whose weights are here come first."""
     found = []
     for entry in entries():
         with left_out(entry.name):

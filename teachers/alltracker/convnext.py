@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 EPS = 1e-6
 ROWS = 1024
-"""Cells that go through an MLP together on a CPU, so that what is wide stays in its cache."""
+"""Cells that go through an MLP together on a CPU, so that its wide layer stays in the cache."""
 
 
 class MapConv2d(nn.Conv2d):
-    """Of maps [F, h, w, C]."""
+    """A convolution of maps [F, h, w, C]."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -206,7 +206,7 @@ class ChainedWindow:
     start: int
     """Where the next window begins."""
     templates: Tensor | None = None
-    """Of the last window."""
+    """The templates of the last window."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes, ResidualEncoder
 
 STRIDE = 4
 HIGHEST_FREQUENCY = 32
-"""Of the displacement code, in half waves per learnt unit of displacement."""
+"""The highest in the displacement code, in half waves per learnt unit of displacement."""
 QUERY, CANDIDATE = 0, 1
 """Rows of `candidate_emb`."""
 COSINE_EPS = 1e-12
