@@ -17,6 +17,7 @@ to come are hidden from the others.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +26,23 @@ from torch import Tensor, nn
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
+from teachers.layers.branch import for_gpu_inference
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
-from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
+from teachers.layers.sampling import (
+    Places,
+    blend_cells,
+    gather_cells,
+    sample_at_once,
+    sample_products,
+    sample_windows,
+    with_frame,
+)
 from teachers.layers.time_embedding import time_embedding
 
+SMALL = 64 * 64
+"""Cells of the largest grid of which a GPU multiplies all with each feature: the products of more
+take more memory than the samples of 7 x 7 cells of 128 channels."""
 FLOW_SCALE = 1000.0
 """The fastest sine of the flow embedding turns almost this often (in radians) per cell."""
 
@@ -88,7 +101,9 @@ class CoTracker2(WindowNetwork):
     """The network. Runs on the device of its weights; frames and queries must be there too."""
 
     BF16_PARTS = ("fnet", "updateformer")
+    BF16_WEIGHTS = True
     first_visibility = 10.0
+    hides_unseen = True
     time_emb: Tensor  # [1, window, token_channels]
     pos_emb: Tensor  # [1, token_channels, H / 4, W / 4]
 
@@ -141,11 +156,13 @@ class CoTracker2(WindowNetwork):
         unseen = start.query_frame >= start.first_frame + frames
         given = torch.stack([tracked, start.logits[..., 0]], -1)
         place = self._position_embedding(xy[:, :, :1]) + self.time_emb
+        places = self._places(pyramid, xy)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
-            correlation = self.correlation(pyramid, feature, xy, memory)
-            tokens = torch.cat([self._flow_embedding(xy), correlation, feature, given], -1) + place
+            correlation = self.correlation(pyramid, feature, xy, memory, places)
+            parts = [self._flow_embedding(xy), correlation, feature, given]
+            tokens = torch.cat(parts, -1).add_(place)
             move, change = self.updateformer(tokens, unseen).split((2, self.config.channels), -1)
             xy = xy + move
             feature = feature + self.track_feat_updater(self._normed(change))
@@ -154,12 +171,20 @@ class CoTracker2(WindowNetwork):
         return Refinements(torch.stack(steps), visibility, torch.full_like(visibility, math.nan))
 
     def correlation(
-        self, pyramid: list[Tensor], feature: Tensor, xy: Tensor, memory: Memory
+        self,
+        pyramid: list[Tensor],
+        feature: Tensor,
+        xy: Tensor,
+        memory: Memory,
+        places: Sequence[Places] | None = None,  # of `_places`, where that is known already
     ) -> Tensor:
         """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2]
         products with what lies around."""
+        places = self._places(pyramid, xy) if places is None else places
 
         def block(feature: Tensor, xy: Tensor) -> Tensor:
+            if places:
+                return self._correlation_at_once(pyramid, places, feature, xy)
             return self._correlation(pyramid, feature, xy)
 
         return memory.in_blocks(block, feature, xy, points_per_query=len(xy) * xy.shape[2])
@@ -174,6 +199,32 @@ class CoTracker2(WindowNetwork):
             # [B, N, S, (2 radius + 2)**2, C]
             cells = gather_cells(grid, frame, at, self.config.radius)
             products.append(blend_cells(cells @ feature, at, self.config.radius)[..., 0])
+        return torch.cat(products, -1)
+
+    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[Places]:
+        """Per level, for `_correlation_at_once`; none where the other is computed."""
+        if not for_gpu_inference(xy):
+            return []
+        return [
+            Places.around(grid, xy, self.config.radius, 0.5**level)
+            for level, grid in enumerate(pyramid)
+        ]
+
+    def _correlation_at_once(
+        self, pyramid: list[Tensor], places: Sequence[Places], feature: Tensor, xy: Tensor
+    ) -> Tensor:
+        """`_correlation` in as few passes over the memory as there can be: of small grids the
+        products are sampled, of large ones the features."""
+        feature = feature / math.sqrt(self.config.channels)
+        at = with_frame(xy, torch.arange(xy.shape[2], device=xy.device)[None, None], pyramid[0])
+        products = []
+        for grid, place in zip(pyramid, places, strict=True):
+            if grid.shape[2] * grid.shape[3] <= SMALL:
+                products.append(sample_products(grid, feature, xy, place))
+                continue
+            sampled = sample_at_once(grid, at, place).flatten(1, 2)  # [C, B * N * S, W]
+            product = sampled.permute(1, 2, 0) @ feature.flatten(0, 2)[..., None]
+            products.append(product.view(*xy.shape[:3], -1))
         return torch.cat(products, -1)
 
     def _flow_embedding(

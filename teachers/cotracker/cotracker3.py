@@ -36,10 +36,18 @@ from torch import Tensor, nn
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
+from teachers.layers.branch import for_gpu_inference
 from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
-from teachers.layers.sampling import blend_cells, gather_cells, sample_windows
+from teachers.layers.sampling import (
+    Places,
+    blend_cells,
+    gather_cells,
+    sample_at_once,
+    sample_windows,
+    with_frame,
+)
 from teachers.layers.time_embedding import time_embedding
 
 MOTION_FREQUENCIES = 10
@@ -108,6 +116,7 @@ class CoTracker3Network(nn.Module):
     input must be there too."""
 
     BF16_PARTS = ("fnet", "updateformer", "corr_mlp")
+    BF16_WEIGHTS = True
     time_emb: Tensor  # [1, window, token_channels]
 
     def __init__(self, config: CoTracker3Config) -> None:
@@ -161,17 +170,14 @@ class CoTracker3Network(nn.Module):
         """
         time = self._time_embedding(xy.shape[2])
         xy = xy / STRIDE
+        places = self._places(pyramid, xy)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
-            correlation = self.correlation(pyramid, query_windows, xy, memory)
-            tokens = (
-                torch.cat(
-                    [visibility[..., None], confidence[..., None], correlation, self._motion(xy)],
-                    -1,
-                )
-                + time
-            )
+            correlation = self.correlation(pyramid, query_windows, xy, memory, places)
+            tokens = torch.cat(
+                [visibility[..., None], confidence[..., None], correlation, self._motion(xy)], -1
+            ).add_(time)
             move, logits = self.updateformer(tokens)
             xy = xy + move
             visibility = visibility + logits[..., 0]
@@ -188,11 +194,15 @@ class CoTracker3Network(nn.Module):
         query_windows: list[Tensor],
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
+        places: Sequence[Places] | None = None,  # of `_places`, where that is known already
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
         """Products of every cell around a query with every cell around its present position,
         reduced by one MLP (section 3.2)."""
+        places = self._places(pyramid, xy) if places is None else places
 
         def block(xy: Tensor, *query_windows: Tensor) -> Tensor:
+            if places:
+                return self._correlation_at_once(pyramid, places, query_windows, xy)
             return self._correlation(pyramid, query_windows, xy)
 
         return memory.in_blocks(block, xy, *query_windows, points_per_query=len(xy) * xy.shape[2])
@@ -211,6 +221,33 @@ class CoTracker3Network(nn.Module):
             # [B, N, T, W, W]
             products = blend_cells(products.unflatten(2, cells.shape[2:4]), at, self.config.radius)
             reduced.append(self.corr_mlp(products.flatten(3)))
+        return torch.cat(reduced, -1)
+
+    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[Places]:
+        """Per level, for `_correlation_at_once`; none where the other is computed."""
+        if not for_gpu_inference(xy):
+            return []
+        return [
+            Places.around(grid, xy, self.config.radius, 0.5**level)
+            for level, grid in enumerate(pyramid)
+        ]
+
+    def _correlation_at_once(
+        self,
+        pyramid: list[Tensor],
+        places: Sequence[Places],
+        query_windows: Sequence[Tensor],
+        xy: Tensor,
+    ) -> Tensor:
+        """`_correlation` with features that are sampled before they are multiplied."""
+        frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
+        at = with_frame(xy, frame, pyramid[0])
+        reduced = []
+        for grid, place, query in zip(pyramid, places, query_windows, strict=True):
+            sampled = sample_at_once(grid, at, place)  # [C, B * N, T, W]
+            # one matrix product a query: [B * N, T * W, C] @ [B * N, C, W]
+            products = sampled.flatten(2).permute(1, 2, 0) @ query.flatten(0, 1).mT
+            reduced.append(self.corr_mlp(products.view(*xy.shape[:3], -1)))
         return torch.cat(reduced, -1)
 
     def _motion(self, xy: Tensor) -> Tensor:  # [B, N, T, 2] cells -> [B, N, T, MOTION_CHANNELS]

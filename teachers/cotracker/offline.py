@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,10 +87,10 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         return VisibleRule("v*c", 0.6) if mode == "benchmark" else VisibleRule("v", 0.9)
 
     def _clip(
-        self, features: ClipFeatures, own: Tensor, seed: int, before: bool | None = None
+        self, features: ClipFeatures, own: Tensor, seed: int, asked: np.ndarray | None = None
     ) -> Tensor:
         if len(features) <= self.max_frames:
-            return super()._clip(features, own, seed, before)
+            return super()._clip(features, own, seed, asked)
         ahead, back = (
             partial(self._window, clip, seed) for clip in (features, features.reversed())
         )

@@ -26,7 +26,10 @@ from teachers.cotracker.teacher import (
 from teachers.cotracker.windows import WindowChain, first_frames, joined
 from teachers.errors import ConfigError
 from teachers.info import Mode
+from teachers.layers.branch import for_gpu
 from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.device import sent
+from teachers.network_teacher import with_backward_pass
 from teachers.published import PUBLISHED
 from teachers.stream import Stream
 from teachers.tracks import Tracks, VisibleRule
@@ -61,6 +64,52 @@ class WindowTeacher(CoTrackerTeacher):
             )
         return WindowStream(self, queries)
 
+    def _clip(
+        self, features: ClipFeatures, own: Tensor, seed: int, asked: np.ndarray | None = None
+    ) -> Tensor:
+        """On a GPU both passes at once, as two clips, in half as many steps."""
+        if not (self.mode_settings.backward and for_gpu(own)):
+            return super()._clip(features, own, seed, asked)
+        before = bool((own[:, 0] > 0).any()) if asked is None else bool((asked > 0).any())
+        groups = self._groups(own, len(features), features.size, seed)
+        if not before or len(groups) > 1:
+            return super()._clip(features, own, seed, asked)
+        return self._both_ways(features, groups[0], asked)
+
+    def _both_ways(
+        self, features: ClipFeatures, group: Group, asked: np.ndarray | None
+    ) -> Tensor:  # -> [n, T, 4]
+        """`_pass` and that over the reversed clip together.
+
+        Points that a window has not come to, and that the network hides from the others, are not
+        computed: the other pass tracks them there. They are sorted, so that those to compute are
+        the first.
+        """
+        frames, window, points = len(features), self.model.config.window, len(group.own)
+        starts, back = first_frames(frames, window), features.reversed()
+        there = self._reversed(group, frames)
+        ahead, behind, counts = group.own, there.own, None
+        if asked is not None and self.model.hides_unseen:
+            order = np.argsort(asked, kind="stable")
+            counts = [len(group.support) + n for n in _begun(asked[order], frames, starts, window)]
+            rows = sent(torch.from_numpy(order), ahead.device)
+            ahead, behind = ahead[rows], behind[rows.flip(0)]
+        sorted_points = [
+            torch.cat(pair) for pair in ((group.support, ahead), (there.support, behind))
+        ]
+        chain = self._chain(torch.stack(sorted_points), counts)
+        answers: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for first in starts:
+            pair = zip(features.window(first, window), back.window(first, window), strict=True)
+            found = chain.advance([_two_clips(*grids) for grids in pair])
+            for clip, parts in enumerate(answers):
+                parts.append(found.answer(len(group.support) + points, clip)[-points:])
+        tracks, tracks_back = (joined(parts, window) for parts in answers)
+        if counts is not None:
+            place = rows.argsort()
+            tracks, tracks_back = tracks[place], tracks_back.flip(0)[place]
+        return with_backward_pass(tracks, group.own, lambda _: tracks_back, True)
+
     def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:
         chains = [self.chain(group) for group in groups]
         window: int = self.model.config.window
@@ -79,7 +128,25 @@ class WindowTeacher(CoTrackerTeacher):
 
     def chain(self, group: Group) -> WindowChain:
         """The windows of a group, before the first."""
-        return WindowChain(self.model, group.points, self.mode_settings.iterations, self.memory)
+        return self._chain(group.points)
+
+    def _chain(
+        self, points: Tensor, counts: list[int] | None = None
+    ) -> WindowChain:  # [B, N, 3], as for `WindowChain`
+        return WindowChain(self.model, points, self.mode_settings.iterations, self.memory, counts)
+
+
+def _begun(asked: np.ndarray, frames: int, starts: range, window: int) -> list[int]:
+    """How many points have begun when each window ends, in the clip or in the reversed clip; of
+    their sorted frames."""
+    both = asked, frames - 1 - asked[::-1]
+    return [int(max(np.searchsorted(each, first + window) for each in both)) for first in starts]
+
+
+def _two_clips(one: Tensor, other: Tensor) -> Tensor:  # [1, S, h, w, C] each -> [2, S, h, w, C]
+    """As they lie in memory on a GPU: features first, see `encode_pyramid`."""
+    pair = torch.cat([grid.permute(0, 1, 4, 2, 3) for grid in (one, other)])
+    return pair.permute(0, 1, 3, 4, 2)
 
 
 class WindowStream(Stream):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -34,11 +35,23 @@ class Refinements:
         """[I, B, N, T] in [0, 1]"""
         return self.confidence_logit.sigmoid()
 
-    def answer(self, points: int) -> Tensor:
-        """[points, T, 4]: (x, y, visibility, confidence) of the first points of a single clip,
+    def answer(self, points: int, clip: int = 0) -> Tensor:
+        """[points, T, 4]: (x, y, visibility, confidence) of the first points of one of the clips,
         after the last iteration."""
-        parts = self.xy[-1, 0], self.visibility[-1, 0, ..., None], self.confidence[-1, 0, ..., None]
-        return torch.cat(parts, -1)[:points]
+        seen = self.visibility[-1, clip, ..., None], self.confidence[-1, clip, ..., None]
+        return torch.cat([self.xy[-1, clip], *seen], -1)[:points]
+
+    def of_points(self, points: int) -> Refinements:
+        """With zeros for further points, so that there are so many."""
+        missing = points - self.xy.shape[2]
+        if not missing:
+            return self
+        return Refinements(
+            F.pad(self.xy, (0, 0, 0, 0, 0, missing)),
+            F.pad(self.visibility_logit, (0, 0, 0, missing)),
+            F.pad(self.confidence_logit, (0, 0, 0, missing)),
+            self.first_frame,
+        )
 
     def placed(self, first_frame: int, frames: int) -> Refinements:
         """The first `frames` of these frames, as frames of the clip from `first_frame` on."""

@@ -156,8 +156,8 @@ class CoTrackerTeacher(NetworkTeacher):
                 # held from now on, so that a backward pass need not encode them again
                 features.window(0, len(frames))
             scale = self._scale(features.size)
-            before = bool((queries[:, 0] > 0).any())
-            tracks = self._clip(features, self._to_own_raster(queries, scale), seed, before)
+            own = self._to_own_raster(queries, scale)
+            tracks = self._clip(features, own, seed, queries[:, 0].astype(int))
         result = self._to_tracks(tracks, scale)
         if self.mode_settings.backward or self.info.mode == "label":
             at_query = np.arange(len(queries)), queries[:, 0].astype(int)
@@ -165,10 +165,11 @@ class CoTrackerTeacher(NetworkTeacher):
         return result
 
     def _clip(
-        self, features: ClipFeatures, own: Tensor, seed: int, before: bool | None = None
+        self, features: ClipFeatures, own: Tensor, seed: int, asked: np.ndarray | None = None
     ) -> Tensor:  # [N, 3] -> [N, T, 4]
         """Tracks over all frames; if the mode says so, the frames before a query come from the
-        reversed clip. `before` says whether there are such frames, where that is known."""
+        reversed clip. `asked` [N]: the queries' frames, where they are known without asking a
+        GPU."""
         frames = len(features)
         groups = self._groups(own, frames, features.size, seed)
         tracks = self._pass(features, groups)
@@ -180,7 +181,9 @@ class CoTrackerTeacher(NetworkTeacher):
                 features.reversed(), [self._reversed(group, frames) for group in groups]
             )
 
-        return with_backward_pass(tracks, own, backward, before)
+        return with_backward_pass(
+            tracks, own, backward, None if asked is None else bool((asked > 0).any())
+        )
 
     def _groups(self, own: Tensor, frames: int, size: Size, seed: int) -> list[Group]:
         """The own points [N, 3] in groups that are tracked together, each with the support that the

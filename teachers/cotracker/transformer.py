@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.layers.attention import Attention, AttentionSizes
-from teachers.layers.fast import tanh_gelu
+from teachers.layers.branch import for_gpu_inference
+from teachers.layers.fast import added, linear_gelu, tanh_gelu
 from teachers.layers.pyramid import MINI_PYRAMID, PyramidSizes
 
 NORM_EPS = 1e-6
@@ -50,6 +51,8 @@ class Mlp(nn.Module):
         return torch.cat([self._layers(block) for block in blocks]).view(*x.shape[:-1], -1)
 
     def _layers(self, x: Tensor) -> Tensor:
+        if self.approximate == "tanh" and for_gpu_inference(x):
+            return self.fc2(linear_gelu(self.fc1, x))
         hidden = self.fc1(x)
         return self.fc2(tanh_gelu(hidden) if self.approximate == "tanh" else F.gelu(hidden))
 
@@ -64,8 +67,8 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [G, n, width]
         normed = _norm(x)
-        x = x + self.attn(normed, normed)
-        return x + self.mlp(_norm(x))
+        x = added(x, self.attn(normed, normed))
+        return added(x, self.mlp(_norm(x)))
 
 
 class CrossAttentionBlock(nn.Module):
@@ -80,8 +83,8 @@ class CrossAttentionBlock(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor, bias: Tensor | None = None
     ) -> Tensor:  # as for `Attention`
-        x = x + self.cross_attn(_norm(x), self.norm_context(context), bias)
-        return x + self.mlp(_norm(x))
+        x = added(x, self.cross_attn(_norm(x), self.norm_context(context), bias))
+        return added(x, self.mlp(_norm(x)))
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -170,5 +173,6 @@ class TrackTransformer(nn.Module):
             point, virtual = x[:, :points], x[:, points:]
             virtual = among_virtual(virtual_from_points(virtual, point, from_points))
             point = points_from_virtual(point, virtual, to_points)
-            x = torch.cat([point, virtual], 1).unflatten(0, (batch, frames)).transpose(1, 2)
+            parts = (part.unflatten(0, (batch, frames)) for part in (point, virtual))
+            x = torch.cat([part.transpose(1, 2) for part in parts], 1)
         return x[:, :points]

@@ -9,7 +9,7 @@ windows does not grow with the clip (CoTracker, arXiv 2307.07635, section 3).
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ class WindowNetwork(nn.Module, abc.ABC):
     config: Any
     first_visibility: float
     """Visibility logit of a point that no window has seen yet."""
+    hides_unseen: bool = False
+    """Whether points whose query's frame no window has reached change nothing for the others."""
 
     @abc.abstractmethod
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
@@ -79,8 +81,19 @@ class WindowChain:
     further."""
 
     def __init__(
-        self, network: WindowNetwork, queries: Tensor, iterations: int, memory: Memory
-    ) -> None:  # [B, N, 3]
+        self,
+        network: WindowNetwork,
+        queries: Tensor,  # [B, N, 3]
+        iterations: int,
+        memory: Memory,
+        counts: Sequence[int] | None = None,
+    ) -> None:
+        """
+        Args:
+            counts: for each window of how many of the first points there are tracks, more and more;
+                those of the others are 0. They must be such as the network hides from the rest.
+        """
+        self.counts = None if counts is None else iter(counts)
         self.network, self.iterations, self.memory = network, iterations, memory
         self.window: int = network.config.window
         self.query_frame, self.query_xy = queries[..., 0].long(), queries[..., 1:]
@@ -95,8 +108,14 @@ class WindowChain:
         pyramid = [_continued(grid, self.window) for grid in pyramid]
         self._look_at_queries(pyramid)
         xy, logits = self._start()
-        start = WindowStart(self.first_frame, self.query_frame, self.appearance, xy, logits)
-        self.last = self.network.refine_window(pyramid, start, self.iterations, self.memory)
+        parts = [self.query_frame, *self.appearance, xy, logits]
+        if self.counts is not None:
+            count = next(self.counts)
+            parts = [part[:, :count] for part in parts]
+        query_frame, *appearance, xy, logits = parts
+        start = WindowStart(self.first_frame, query_frame, appearance, xy, logits)
+        found = self.network.refine_window(pyramid, start, self.iterations, self.memory)
+        self.last = found.of_points(self.query_frame.shape[1])
         answer = self.last.placed(self.first_frame, frames)
         self.first_frame += self.window // 2
         return answer

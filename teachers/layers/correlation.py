@@ -14,7 +14,8 @@ are blended, not features. A template must be contiguous in memory, and its tran
 template is then multiplied five times faster. For one feature, there are two ways. The product with
 EVERY cell of a frame is a single matrix product for all points, which on a small grid is cheaper
 than gathering the features of 64 cells around each point. On a large grid, gathering is cheaper,
-because its cost does not grow with the grid.
+because its cost does not grow with the grid. A GPU samples features, not products, as
+`sampling.py` says.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teachers.layers.branch import for_gpu_inference
 from teachers.layers.device import constant
-from teachers.layers.sampling import blend_cells, gather_cells
+from teachers.layers.sampling import Places, blend_cells, gather_cells, sample_at_once, with_frame
 
 
 def correlate_templates(
@@ -35,6 +37,12 @@ def correlate_templates(
     radius: int,
 ) -> Tensor:  # [B, N, S, M, (2 radius + 1)**2]
     """Each template times the features at `xy` + (i, j) for i, j in -radius..radius."""
+    if for_gpu_inference(grid):
+        places = Places.around(grid, xy, radius)
+        sampled = sample_at_once(grid, with_frame(xy, frame, grid), places, zero_outside=True)
+        # [B * N * S, W, C] @ [B * N * S, C, M]
+        products = sampled.flatten(1, 2).permute(1, 2, 0) @ templates.flatten(0, 2).mT
+        return products.mT.unflatten(0, xy.shape[:3])
     height, width = grid.shape[2:4]
     cells = gather_cells(grid, frame, xy, radius)
     products = cells @ templates.contiguous().mT  # [B, N, S, (2 radius + 2)**2, M]

@@ -15,13 +15,14 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from teachers.errors import ConfigError
 from teachers.info import Precision
+from teachers.layers.branch import for_gpu
 
 
 def pick_device(name: str) -> torch.device:
@@ -140,11 +141,17 @@ def constant(like: Tensor, *values: float) -> Tensor:  # [len(values)]
 
 
 def compute_in_bf16(network: nn.Module) -> None:
-    """Make the network's `BF16_PARTS` multiply in bf16; their inputs and outputs stay float32."""
+    """Make the network's `BF16_PARTS` multiply in bf16; their inputs and outputs stay float32. On a GPU the weights of their layers are rounded here, once for all calls, if the
+    network says that nothing else uses them (`BF16_WEIGHTS`)."""
     names: tuple[str, ...] = network.BF16_PARTS  # type: ignore[assignment]
+    rounded = getattr(network, "BF16_WEIGHTS", False)
     for name in names:
         part = network.get_submodule(name)
         part.forward = _in_bf16(part.forward)
+        for layer in part.modules():
+            weighted = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))
+            if rounded and weighted and for_gpu(cast(Tensor, layer.weight)):
+                layer.to(torch.bfloat16)
 
 
 def _in_bf16(forward: Callable[..., Any]) -> Callable[..., Any]:

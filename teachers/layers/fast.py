@@ -14,7 +14,7 @@ four products of sums give both instead of six (Winograd 1980, minimal filtering
 matrices of taps [C, O] that saves a third of the arithmetic. `test_pips2.py` holds it equal to
 torch's convolution.
 
-Activations: GELU with the tanh approximation.
+Activations: GELU with the tanh approximation, alone and at the end of a linear layer.
 """
 
 from __future__ import annotations
@@ -145,3 +145,21 @@ def tanh_gelu(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
     slope = torch.addcmul(x.new_tensor(_SLOPE), x, x, value=_SLOPE * _CUBIC)
     return slope.mul_(x).sigmoid_().mul_(x)
+
+
+def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
+    """`tanh_gelu(layer(x))`, on a GPU in one kernel: a product that ends in a GELU (there the tanh
+    approximation, on a CPU torch takes the exact one). In the type of the layer's weights. No
+    gradient flows through it."""
+    if not x.is_cuda:
+        return tanh_gelu(layer(x))
+    rows = x.flatten(0, -2).to(layer.weight.dtype)
+    y: Tensor = torch._addmm_activation(layer.bias, rows, layer.weight.mT, use_gelu=True)
+    return y.unflatten(0, x.shape[:-1])
+
+
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """x + y; y is what was just computed from x, and is overwritten where nobody needs it."""
+    if torch.is_grad_enabled() or x.dtype != y.dtype:
+        return x + y
+    return y.add_(x)

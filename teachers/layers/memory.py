@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from teachers.layers.branch import for_gpu
+
 
 @dataclass(frozen=True)
 class Memory:
     """How much is computed at once. It changes memory and speed, never the result.
 
     0 takes what is fast: on a CPU, blocks that stay in its cache (2 frames, 512 points); on a GPU,
-    blocks that keep it busy (16 frames, 16384 points).
+    blocks that keep it busy (16 frames, 65536 points).
     """
 
     frames_per_block: int = 0
     """Frames that go through the encoder together."""
     points_per_block: int = 0
     """Points (a query in a frame) that are correlated together; each holds about 60 KiB in the
-    official CoTracker3."""
+    official CoTracker3, on a GPU 40 KiB."""
     recompute: bool = True
     """In training, encode and correlate again in the backward pass, instead of keeping the
     encoder's maps of all frames, and those 60 KiB for every point, level, and iteration."""
@@ -33,7 +35,7 @@ class Memory:
 
     def points(self, device: torch.device) -> int:
         """Points to correlate together on that device."""
-        return self.points_per_block or (512 if device.type == "cpu" else 16384)
+        return self.points_per_block or (512 if device.type == "cpu" else 65536)
 
     def in_blocks(
         self, compute: Callable[..., Tensor], *per_query: Tensor, points_per_query: int
@@ -41,6 +43,11 @@ class Memory:
         """`compute(*per_query)` for tensors [B, N, ...] whose queries are independent of each
         other, one block of queries at a time."""
         queries = max(1, self.points(per_query[0].device) // points_per_query)
+        if for_gpu(per_query[0]):  # blocks of about one size, up to half as much again as asked for
+            count = per_query[0].shape[1]
+            queries = -(-count // max(1, round(count / queries)))
+        if for_gpu(per_query[0]) and queries >= per_query[0].shape[1]:
+            return self.run(compute, *per_query)
         blocks = zip(*(tensor.split(queries, 1) for tensor in per_query), strict=True)
         return torch.cat([self.run(compute, *block) for block in blocks], 1)
 

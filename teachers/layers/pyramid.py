@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.errors import ConfigError
+from teachers.layers.branch import for_gpu_inference
+from teachers.layers.fast import added
 from teachers.layers.memory import Memory
 
 
@@ -53,7 +55,7 @@ class ResidualBlock(nn.Module):
         y = F.instance_norm(self.conv1(x)).relu_()
         y = F.instance_norm(self.conv2(y)).relu_()
         shortcut = x if self.downsample is None else F.instance_norm(self.downsample(x))
-        return (shortcut + y).relu_()
+        return added(shortcut, y).relu_()
 
 
 class ResidualEncoder(nn.Module):
@@ -123,7 +125,8 @@ def encode_pyramid(
             f"frames of {width} x {height} px: the network needs multiples of {stride}, at least "
             f"{least} a side."
         )
-    dtype = encoder.conv1.weight.dtype
+    # bf16 has too few bits for a pixel; where the weights are rounded, so is what they are times
+    dtype = torch.promote_types(encoder.conv1.weight.dtype, torch.float32)
     parts = frames.flatten(0, 1).split(memory.frames(frames.device))
     blocks = [memory.run(encoder, 2 * (part.to(dtype) / 255) - 1) for part in parts]
     maps = torch.cat(
@@ -132,5 +135,8 @@ def encode_pyramid(
     pyramid = []
     for level in range(levels):
         maps = F.avg_pool2d(maps, 2) if level else maps
-        pyramid.append(maps.permute(0, 2, 3, 1).contiguous().unflatten(0, (batch, -1)))
+        # a GPU samples the maps as they are, in one pass; a CPU gathers cells, rows of memory
+        cells = maps.permute(0, 2, 3, 1)
+        cells = cells if for_gpu_inference(cells) else cells.contiguous()
+        pyramid.append(cells.unflatten(0, (batch, -1)))
     return pyramid

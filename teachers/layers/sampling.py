@@ -8,12 +8,21 @@ All samples of a window share one sub-cell offset. So a window is cut in two ste
 cells around the point (one more a side), then blend neighbours. The blend is linear, so whoever
 multiplies the window with something may multiply the cells first and blend the (smaller) products;
 CoTracker's correlation does.
+
+A GPU gets the samples themselves, in one pass over its memory (`sample_at_once`): it neither writes
+the cells, nor reads them to blend.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from teachers.layers.branch import for_gpu_inference
+from teachers.layers.device import constant
 
 
 def gather_cells(
@@ -56,4 +65,86 @@ def blend_cells(
 def sample_windows(grid: Tensor, frame: Tensor, xy: Tensor, radius: int) -> Tensor:
     """[B, N, S, (2 radius + 1)**2, C]: windows around `xy` in the maps of `frame`; arguments as for
     `gather_cells`."""
+    if for_gpu_inference(grid):
+        sampled = sample_at_once(grid, with_frame(xy, frame, grid), Places.around(grid, xy, radius))
+        return sampled.permute(1, 2, 3, 0).unflatten(0, xy.shape[:2])
     return blend_cells(gather_cells(grid, frame, xy, radius), xy, radius)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the samples of a window lie in a grid, as `F.grid_sample` counts: the first cell of an
+    axis is -1, the last is 1."""
+
+    window: Tensor
+    """[(2 radius + 1)**2, 3] (x, y, frame) of the samples around the very first cell; the second of
+    the window's axes moves y."""
+    scale: Tensor
+    """[3] what a step of the point's x, y, and frame is there."""
+    sides: tuple[int, int]
+    """h, w of the grid."""
+
+    @staticmethod
+    def around(grid: Tensor, like: Tensor, radius: int, cells: float = 1.0) -> Places:
+        """For a grid [B, T, h, w, C], and points that count in units of so many cells (a half on
+        the second level of a pyramid); in the type of `like`."""
+        batch, frames, height, width, _ = grid.shape
+        # an axis of one cell has no step: all lies on it
+        step_x, step_y, step_t = (2 / max(1, n - 1) for n in (width, height, batch * frames))
+        steps = torch.arange(-radius, radius + 1, device=like.device, dtype=like.dtype)
+        x, y = torch.meshgrid(steps * step_x - 1, steps * step_y - 1, indexing="ij")
+        window = torch.stack([x, y, torch.full_like(x, -1)], -1).flatten(0, 1)
+        scale = constant(like, cells * step_x, cells * step_y, step_t)
+        return Places(window, scale, (height, width))
+
+    def of(self, at: Tensor) -> Tensor:  # [..., 3] (x, y, frame) -> [..., (2 radius + 1)**2, 3]
+        return torch.addcmul(self.window, at[..., None, :], self.scale)
+
+
+def with_frame(xy: Tensor, frame: Tensor, grid: Tensor) -> Tensor:
+    """Points [B, N, S, 2] and their frames [B or 1, N or 1, S] in the clips of a grid to
+    [B, N, S, 3]: (x, y, frame), where the frames of all B clips are counted on."""
+    if len(xy) > 1:
+        clip = torch.arange(0, len(xy) * grid.shape[1], grid.shape[1], device=xy.device)
+        frame = clip[:, None, None] + frame
+    return torch.cat([xy, frame.to(xy.dtype).expand(xy.shape[:-1])[..., None]], -1)
+
+
+def sample_at_once(
+    grid: Tensor,  # [B, T, h, w, C]
+    at: Tensor,  # [B, N, S, 3] of `with_frame`
+    places: Places,
+    zero_outside: bool = False,
+) -> Tensor:  # [C, B * N, S, (2 radius + 1)**2]
+    """`sample_windows`, in one pass and with channels first, as a product over them takes it: a
+    point's samples are then a matrix that need not be copied. With `zero_outside`, features are 0
+    beyond the grid.
+
+    The frame is an axis that is sampled too, at whole numbers; rounding mixes in some 1e-5 of the
+    frames beside. Fast where the columns of the grid lie side by side in memory.
+    """
+    maps = grid.flatten(0, 1).permute(3, 0, 1, 2)[None]  # [1, C, B * T, h, w]
+    sampled: Tensor = F.grid_sample(
+        maps,
+        places.of(at.flatten(0, 1)[None]),
+        padding_mode="zeros" if zero_outside else "border",
+        align_corners=True,
+    )
+    return sampled[0]
+
+
+def sample_products(
+    grid: Tensor,  # [B, T, h, w, C]
+    features: Tensor,  # [B, N, T, C]
+    xy: Tensor,  # [B, N, T, 2] as `places` counts
+    places: Places,
+) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
+    """Each feature times the samples of a window in its frame: products with EVERY cell, then
+    sampled. For grids of few cells."""
+    batch, points, frames, _ = xy.shape
+    cells = grid.permute(0, 1, 4, 2, 3).flatten(3)  # [B, T, C, h * w]
+    products = (features.transpose(1, 2) @ cells).view(-1, 1, *places.sides)  # [B * T * N, 1, h, w]
+    at = xy.transpose(1, 2).reshape(-1, 1, 1, 2)
+    where = torch.addcmul(places.window[:, :2], at, places.scale[:2])  # [B * T * N, 1, W, 2]
+    sampled = F.grid_sample(products, where, padding_mode="border", align_corners=True)
+    return sampled.view(batch, frames, points, -1).transpose(1, 2)

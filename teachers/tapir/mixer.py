@@ -5,9 +5,10 @@ runs on any number of frames (TAPIR, section 3.3). Tracks do not see each other.
 no later frame; it can be given the frames of a clip in parts if it carries `Past` from one part to
 the next.
 
-Speed: tensors stay [N, T, channels]. Torch's grouped convolutions want time last and are some ten
-times slower than the three multiplications of whole rows below; `test_tapir.py` holds the two
-equal.
+Speed: tensors stay [N, T, channels]. On a CPU torch's grouped convolutions, which want time last,
+are some ten times slower than the three multiplications of whole rows below; `test_network.py`
+holds the two equal. Those go over the memory once for each tap: a GPU takes the convolutions, and
+sums in the second what the first made of a channel.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachers.layers.fast import bias_of, tanh_gelu
+from teachers.layers.branch import for_gpu_inference
+from teachers.layers.fast import added, bias_of, linear_gelu, tanh_gelu
 
 KERNEL = 3
 """Frames that a convolution over time sees."""
@@ -77,9 +80,39 @@ class MixerBlock(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> Tensor:  # [N, T, C] -> [N, T, C]
         first, second = (None, None) if past is None else (past.first, past.second)
         back = REACH if self.causal else 1
+        if for_gpu_inference(x):
+            x = added(x, self._over_time_at_once(self.layer_norm(x), back, first, second))
+            return added(x, self.conv_channels_mixer(self.layer_norm_1(x)))
         h = tanh_gelu(over_time(self.layer_norm(x)[:, :, None], self.mlp1_up, back, first))
         x = x + over_time(h, self.mlp1_up_1, back, second).sum(2)
         return x + self.conv_channels_mixer(self.layer_norm_1(x))
+
+    def _over_time_at_once(
+        self, x: Tensor, back: int, first: Tensor | None, second: Tensor | None
+    ) -> Tensor:  # [N, T, C], [N, 2, 1, C], [N, 2, ratio, C] -> [N, T, C]
+        """Both convolutions over time as torch's. The second gives each channel the sum of what it
+        makes of all the channels that the first made of it."""
+        channels = x.shape[-1]
+        up, mix = self.mlp1_up, self.mlp1_up_1
+        h = x.mT.contiguous()  # [N, C, T]
+        h = _convolved(h, up.weight, bias_of(up), channels, back, first)
+        h = F.gelu(h, approximate="tanh")  # [N, C * ratio, T]
+        taps = mix.weight.view(channels, -1, KERNEL)
+        bias = bias_of(mix).view(channels, -1).sum(1)
+        return _convolved(h, taps, bias, channels, back, second).mT
+
+
+def _convolved(
+    x: Tensor, taps: Tensor, bias: Tensor, groups: int, back: int, past: Tensor | None
+) -> Tensor:  # [N, C, T] -> [N, outputs, T]
+    """Convolution over time that looks `back`; `past` as for `over_time`."""
+    frames = x.shape[-1]
+    if past is None:
+        return F.conv1d(x, taps, bias, padding=back, groups=groups)[..., :frames]
+    before = past.permute(0, 3, 2, 1).flatten(1, 2).to(x.dtype)  # channel m of C at c * M + m
+    x = torch.cat([before, x], -1)
+    past.copy_(x[..., -back:].unflatten(1, (past.shape[3], -1)).permute(0, 3, 2, 1))
+    return F.conv1d(x, taps, bias, groups=groups)
 
 
 class ChannelMixer(nn.Module):
@@ -91,6 +124,8 @@ class ChannelMixer(nn.Module):
         self.mlp2_down = nn.Linear(ratio * width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., C]
+        if for_gpu_inference(x):
+            return self.mlp2_down(linear_gelu(self.mlp2_up, x))
         return self.mlp2_down(tanh_gelu(self.mlp2_up(x)))
 
 

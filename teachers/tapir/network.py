@@ -37,7 +37,7 @@ from teachers.tapir.refinement import refine
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
 """Blocks that fit the cache of a CPU core, measured."""
-GPU_MEMORY = Memory(frames_per_block=32, points_per_block=16_384)
+GPU_MEMORY = Memory(frames_per_block=32, points_per_block=32_768)
 MAP_POINTS = 8
 """A cost map that is matched takes as much memory as this many points that are refined."""
 
@@ -73,6 +73,7 @@ class Tapir(nn.Module):
     be on that device."""
 
     BF16_PARTS = ("torch_pips_mixer",)
+    BF16_WEIGHTS = True
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
