@@ -41,6 +41,7 @@ from teachers.alltracker.blocks import (
 from teachers.alltracker.config import MEAN, MOST_PRODUCTS, PADDED_TO, STD, STRIDE, AllTrackerConfig
 from teachers.alltracker.convnext import ConvNeXt
 from teachers.errors import ConfigError
+from teachers.layers.device import constant
 from teachers.layers.memory import Memory
 from teachers.layers.pyramid import ResidualEncoder
 from teachers.layers.resolutions import Size
@@ -143,9 +144,7 @@ class AllTracker(nn.Module):
 
     def _encode(self, frames: Tensor, padding: Padding) -> Tensor:
         dtype = self.time_emb.dtype
-        mean, std = (
-            frames.new_tensor(values, dtype=dtype)[:, None, None] for values in (MEAN, STD)
-        )
+        mean, std = (constant(self.time_emb, *values)[:, None, None] for values in (MEAN, STD))
         images = padding.add((frames.to(dtype) / 255 - mean) / std)
         if min(images.shape[-2:]) < self.config.least_side:
             raise ConfigError(

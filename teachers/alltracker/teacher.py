@@ -38,6 +38,7 @@ from teachers.alltracker.network import CPU_MEMORY, GPU_MEMORY, TINY, AllTracker
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.device import constant, sent
 from teachers.network_teacher import NetworkTeacher, require_finite
 from teachers.published import PUBLISHED
 from teachers.settings import checked_size, overridden, require_switch, require_whole
@@ -177,17 +178,23 @@ class AllTrackerTeacher(NetworkTeacher):
         if not quirks:
             values[np.arange(len(queries)), queries[:, 0].astype(int), 2:] = 1
         clip = self._clip(frames)
+        answered: list[tuple[int, int]] = []  # query frame, frame
+        answers: list[Tensor] = []
         with torch.inference_mode():
-            for t in np.unique(queries[:, 0]).astype(int):
-                rows = queries[:, 0] == t
-                for index, maps in self._maps(
-                    clip, int(t), self.mode_settings.backward and not quirks
-                ):
-                    seen = read(maps, torch.from_numpy(own[rows]).to(maps.device)).cpu().numpy()
-                    seen[:, :2] += own[rows]
-                    values[rows, index] = seen
-                    if quirks and t == count - 2:
-                        values[rows, t] = seen
+            for t in np.unique(queries[:, 0]).astype(int).tolist():
+                places = sent(torch.from_numpy(own[queries[:, 0] == t]), self.device)
+                for index, maps in self._maps(clip, t, self.mode_settings.backward and not quirks):
+                    answered.append((t, index))
+                    answers.append(read(maps, places))
+            # in one piece: the only wait
+            sizes = [len(each) for each in answers]
+            every = torch.cat(answers).cpu().split(sizes) if answers else ()
+        for (t, index), answer in zip(answered, every, strict=True):
+            rows, seen = queries[:, 0] == t, answer.numpy()
+            seen[:, :2] += own[rows]
+            values[rows, index] = seen
+            if quirks and t == count - 2:
+                values[rows, t] = seen
         known = (np.arange(count) >= queries[:, :1]) | self.mode_settings.backward | quirks
         require_finite(torch.from_numpy(values[known]), self.info.name)
         values[~known] = np.nan
@@ -284,7 +291,7 @@ def read(maps: Tensor, xy: Tensor) -> Tensor:  # [H, W, 4], [N, 2] -> [N, 4]
     """Flow between pixels bilinearly, visibility and confidence at the nearest pixel; the nearest
     pixel of the frame outside."""
     height, width = maps.shape[:2]
-    largest = xy.new_tensor([width - 1, height - 1])
+    largest = constant(xy, width - 1, height - 1)
     xy = xy.clamp(xy.new_zeros(2), largest)
     low = xy.floor()
     share, low = (xy - low)[..., None], low.long()

@@ -28,7 +28,13 @@ from torch import Tensor
 
 from teachers.errors import TeacherError
 from teachers.info import Mode
-from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
+from teachers.layers.device import sent
+from teachers.network_teacher import (
+    NetworkTeacher,
+    require_finite,
+    reversed_queries,
+    with_backward_pass,
+)
 from teachers.published import PUBLISHED
 from teachers.settings import overridden, require_switch, require_whole
 from teachers.tapnext.network import PATCH, PRESETS, UNITS, State, TapNext, certainty
@@ -118,10 +124,13 @@ class TapNextTeacher(NetworkTeacher):
             answers = self._pass(frames, queries)
             before = np.arange(len(frames)) < queries[:, :1]  # [N, T]
             if self.mode_settings.backward:
+                asked = torch.from_numpy(queries)
+                back = reversed_queries(asked, len(frames)).numpy()
                 answers = with_backward_pass(
                     answers,
-                    torch.from_numpy(queries),
-                    lambda back: self._pass(frames[::-1], back.numpy()),
+                    sent(asked, self.device),
+                    lambda _: self._pass(frames[::-1], back),
+                    bool(before.any()),
                 )
             tracks = self.to_tracks(
                 answers, frames.shape[1:3], None if self.mode_settings.backward else before
@@ -143,8 +152,7 @@ class TapNextTeacher(NetworkTeacher):
         kept: int,  # how many of them are queries
         state: State | None,  # after the frames before
     ) -> tuple[Tensor, State]:
-        """[N, T, 4], on the CPU: x, y in units, visibility, and certainty; and the state after
-        these frames."""
+        """[N, T, 4]: x, y in units, visibility, and certainty; and the state after these frames."""
         length, parts = self.frames_per_block(points.shape[1]), []
         for first in range(0, len(frames), length):
             answer, state = self.model(
@@ -153,7 +161,7 @@ class TapNextTeacher(NetworkTeacher):
             xy, logits = answer.xy[0, :kept], answer.logits[0, :kept]
             sure = certainty(xy, logits, official_quirks=self.model.config.official_quirks)
             shares = torch.stack([answer.visible[0, :kept].sigmoid(), sure.clamp(0, 1)], -1)
-            parts.append(torch.cat([xy, shares], -1).cpu())
+            parts.append(torch.cat([xy, shares], -1))
         if state is None:
             raise TeacherError("no frame to track in.")
         return torch.cat(parts, 1), state
@@ -175,7 +183,7 @@ class TapNextTeacher(NetworkTeacher):
                 [points, around(points, self.mode_settings.support_points, (height, width))]
             )
         points = points * [1, UNITS / width, UNITS / height]
-        return torch.from_numpy(points.astype(np.float32))[None].to(self.device)
+        return sent(torch.from_numpy(points.astype(np.float32))[None], self.device)
 
     def to_raster(self, frames: np.ndarray) -> Tensor:  # uint8 [T, H, W, 3] -> [1, T, 3, R, R]
         """Frames as the network takes them: a square, -1..1."""
@@ -192,6 +200,7 @@ class TapNextTeacher(NetworkTeacher):
         """Answers as tracks in px of frames of `size`, pixel centres, NaN where `unknown` [N,
         T]."""
         height, width = size
+        answers = answers.cpu()  # in one piece: the only wait
         values = answers.numpy()
         known = answers if unknown is None else answers[torch.from_numpy(~unknown)]
         require_finite(known, self.info.name)

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from teachers.classical.bidirectional import RULE
 from teachers.classical.search import Described, MatchingTeacher, MatchSettings
 from teachers.info import Mode
+from teachers.layers.branch import for_gpu
 from teachers.network_teacher import NetworkTeacher, require_finite
 from teachers.published import PUBLISHED
 from teachers.xfeat.network import MULTIPLE, STRIDE, XFEAT_PRESETS, XFeat
@@ -60,7 +62,7 @@ class XFeatTeacher(MatchingTeacher, NetworkTeacher):
     def _describe(self, frames: np.ndarray) -> Described:
         size = np.array(frames.shape[1:3])
         inner = network_size(size, self.settings.side_px)
-        cells: list[np.ndarray] = []
+        parts: list[Tensor] = []
         block = self.memory.frames(self.device)
         for start in range(0, len(frames), block):
             images = F.interpolate(
@@ -71,9 +73,13 @@ class XFeatTeacher(MatchingTeacher, NetworkTeacher):
                 antialias=bool((inner < size).any()),
             )
             found = self.model.describe(images).permute(0, 2, 3, 1)  # [b, h, w, C]
-            require_finite(found, self.info.name)
-            cells += list(F.normalize(found, dim=-1).half().cpu().numpy())
+            parts.append(F.normalize(found, dim=-1).half())
+        if for_gpu(parts[0]):
+            parts = [torch.cat(parts).cpu()]  # in one piece: the only wait
+        for part in parts:
+            require_finite(part, self.info.name)
         scale_xy = (size / inner)[::-1]
+        cells = [cell for part in parts for cell in part.numpy()]
         return Described(cells, STRIDE / 2 * scale_xy - 0.5, STRIDE * scale_xy)
 
 

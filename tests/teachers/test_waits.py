@@ -22,6 +22,9 @@ TEACHERS = (
     "tapir",
     "bootstapir",
     "locotrack-base",
+    "tapnext",
+    "alltracker",
+    "xfeat",
 )
 COUNT = """
 import json, sys
@@ -75,7 +78,8 @@ def test_a_call_waits_for_the_gpu_once(counted, name):
     assert list(found["waits"].values()) == [1], found["waits"]
     assert "copy to the CPU" in next(iter(found["waits"]))
     # frames, queries, and the support points; nothing is sent again for each refinement
-    assert found["copies"] <= {"locotrack-base": 12}.get(name, 4)  # a table for each block
+    most = {"locotrack-base": 12, "tapnext": 6}  # a table for each block; both ways for each pass
+    assert found["copies"] <= most.get(name, 4)
     assert found["kernels"] > 100
     assert found["apart_px"] < 2e-3
     assert found["precision"] == "tf32"
