@@ -69,9 +69,11 @@ class TrainProgress:
                 figures = ", ".join(
                     f"{name} {100 * value:.1f}" for name, value in event.figures.items()
                 )
+                published = any("/" in name for name in event.figures)
+                clips = "published test sets" if published else "procedural test clips"
                 say(
-                    f"step {event.step}: {figures} on procedural test "
-                    f"clips{' (best so far)' if event.best else ''}"
+                    f"step {event.step}: {figures} on {clips}"
+                    f"{' (best so far)' if event.best else ''}"
                 )
             case events.Calibrated():
                 say(str(event.calibration))

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from student.data.config import DataConfig
 from student.training.checkpoint import Checkpoint
+from student.training.evaluation import sets_of
 from student.training.interface import Visibility
 from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
@@ -27,6 +28,8 @@ FREE = (
         "keep",
         "eval_every",
         "eval_clips",
+        "eval_data",
+        "eval_most",
         "calibration_clips",
         "recompute",
         "most_skipped",
@@ -85,9 +88,16 @@ class TrainConfig:
     keep: int = 3
     """How many of the last checkpoints are kept. The best weights are kept beside them."""
     eval_every: int = 0
-    """Steps between evaluations on procedural test clips; 0: no evaluation."""
+    """Steps between evaluations, on procedural test clips or on `eval_data`; 0: no evaluation."""
     eval_clips: int = 6
-    """Clips in an evaluation."""
+    """Procedural clips in an evaluation."""
+    eval_data: tuple[str, ...] = ()
+    """Published test sets to evaluate on instead, as DATASET=FILE: tapvid-davis,
+    tapvid-rgb-stacking, tapvid-kinetics, robotap, read from a file, a folder, or an fsspec URL, and
+    scored as `tapdistill eval` scores them. The best weights are those with the highest mean
+    delta_avg."""
+    eval_most: int | None = None
+    """Of each set of `eval_data`, only so many of its first clips."""
     calibration_clips: int = 8
     """Clips on which the student's visible rule is chosen before it is exported: parts of the
     stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
@@ -108,6 +118,10 @@ class TrainConfig:
                 f"calibration_clips = {self.calibration_clips}: must not be negative; 0 keeps the "
                 "published visible rule."
             )
+        if sets_of(self.eval_data) and not self.eval_every:
+            raise ConfigError("eval_data needs eval_every, the steps between evaluations.")
+        if self.eval_most is not None and self.eval_most < 1:
+            raise ConfigError(f"eval_most = {self.eval_most}: must be at least 1.")
         if self.iterations is not None and self.iterations < 1:
             raise ConfigError(f"iterations = {self.iterations}: must be at least 1.")
         if self.student not in KINDS:

@@ -54,11 +54,12 @@ class StepSkipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The student was scored on procedural test clips."""
+    """The student was scored on procedural test clips, or on published test sets."""
 
     step: int
     figures: dict[str, float]
-    """AJ, delta_avg, OA in [0, 1], means over clips."""
+    """AJ, delta_avg, OA in [0, 1], means over clips; with `eval_data` the means over its sets, and
+    those of each set, as "tapvid-davis/AJ"."""
     best: bool
     """Whether no earlier evaluation had a higher delta_avg."""
 

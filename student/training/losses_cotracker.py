@@ -24,6 +24,7 @@ from torch import Tensor
 
 from student.training.losses import LossConfig, huber
 from teachers.cotracker.refinements import Refinements
+from teachers.layers.branch import for_gpu
 
 GAMMA = 0.8
 """The weight of an iteration is that of the next one times this factor; the last has weight 1."""
@@ -158,6 +159,9 @@ def held_losses(
 
 
 def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
+    if for_gpu(probability):
+        # what is no probability stops the device; `add_gradient` asks later whether it was finite
+        probability = probability.nan_to_num(0.5)
     # torch refuses this function in half precision
     with torch.autocast(probability.device.type, enabled=False):
         return F.binary_cross_entropy(

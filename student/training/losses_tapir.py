@@ -18,6 +18,7 @@ from torch import Tensor
 
 from labeler.labels.agreement import RASTER
 from student.training.losses import TapirLossConfig, huber
+from teachers.layers.device import constant
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def tapir_losses(
     """The sum of each part over the steps of a forward pass; `config` None is the published one."""
     config = config or TapirLossConfig()
     xy, occlusion, distance = steps[..., :2], steps[..., 2], steps[..., 3]
-    to_raster = RASTER / xy.new_tensor(size[::-1])
+    to_raster = RASTER / constant(xy, *size[::-1])
     occluded = targets.occluded.to(xy.dtype)
     seen = 1 - occluded
     weight = torch.ones_like(seen) if targets.weight is None else targets.weight.to(xy.dtype)

@@ -17,6 +17,7 @@ from student.training.config import TrainConfig
 from student.training.interface import Goal, Student
 from student.training.losses import LossConfig
 from student.training.students import STUDENTS
+from teachers.layers.branch import for_gpu
 from teachers.layers.device import sent
 from teachers.layers.memory import Memory
 
@@ -31,6 +32,9 @@ class StepPart:
     """Keys of the clips whose answers were not finite."""
     answer: Any
     """The answer of `Student.track`."""
+    fit: Tensor | None = None
+    """[B] bool: whose answers are finite, on a GPU, where nobody asked yet: a wait for each part of
+    a step would empty its queue. `losses` and the gradient are then of all clips."""
 
 
 def add_gradient(
@@ -61,7 +65,8 @@ def add_gradient(
             Memory(recompute=config.recompute is not False),
         )
         fit = student.finite_clips(answer)
-        if not fit.all():  # the cross entropy of such a probability would be an error on a GPU
+        later = for_gpu(fit)
+        if not later and not fit.all():
             unfit = [key for key, good in zip(batch.keys, fit.tolist(), strict=True) if not good]
             return StepPart(None, tuple(unfit), answer)
         losses = student.losses(
@@ -76,10 +81,10 @@ def add_gradient(
         )
     total = torch.stack(list(losses.values())).sum()
     # on a GPU, the norm of the gradient, which is read anyway, shows it later
-    if not total.is_cuda and not total.isfinite():
+    if not later and not total.isfinite():
         return StepPart(None, batch.keys, answer)
     (total / parts).backward()
-    return StepPart(losses, (), answer)
+    return StepPart(losses, (), answer, fit if later else None)
 
 
 @torch.no_grad()

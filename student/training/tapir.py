@@ -28,6 +28,7 @@ from student.training.interface import Goal, Preset, Student, Visibility
 from student.training.losses_tapir import TapirTargets, held_losses, tapir_losses
 from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, stored_config
 from teachers.errors import CheckpointError
+from teachers.layers.device import constant
 from teachers.layers.memory import Memory
 from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, TapirConfig
 from teachers.tapir.network import Tapir, TapirSteps
@@ -112,7 +113,7 @@ class TapirStudent(Student):
             frames_per_block=memory.frames_per_block or FRAMES_PER_BLOCK[device],
             points_per_block=memory.points_per_block or POINTS_PER_BLOCK[device],
         )
-        corner = queries + queries.new_tensor([0, CORNER_PX, CORNER_PX])
+        corner = queries + constant(queries, 0, CORNER_PX, CORNER_PX)
         steps, answer = self._steps(model, frames.permute(0, 1, 4, 2, 3), corner, memory)
         scale = RASTER / model.config.raster
         return TapirAnswer(steps.float(), answer.float(), (size[0] * scale, size[1] * scale))

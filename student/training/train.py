@@ -22,7 +22,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from student.training.checkpoint import (
     restore_random_states,
 )
 from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
+from student.training.evaluation import check_there, score_sets, sets_of
 from student.training.events import (
     Calibrated,
     Evaluated,
@@ -68,7 +69,7 @@ from teachers.checkpoints.files import LICENCE, VISIBLE
 from teachers.errors import CheckpointError, ConfigError, TapdistillError, TeacherError
 from teachers.info import Mode
 from teachers.interface import Teacher
-from teachers.layers.device import multiplying, pick_device, resolved
+from teachers.layers.device import constant, multiplying, pick_device, resolved
 
 STUDENT, BEST = "student", "best"
 
@@ -169,6 +170,8 @@ class _Run:
         self.samples_skipped = Counter[str]()
         self.waited_s = 0.0
         self.test_clips: list[TestClip] = []
+        self.test_sets = sets_of(config.eval_data)
+        processes.from_first(partial(check_there, self.test_sets))
         self.calibration: Calibration | None = None
         self.calibrated_at = -1
         self.calibration_clips = cache(partial(calibration_clips, config))  # read once
@@ -238,7 +241,7 @@ class _Run:
         """
         began, waited_before = time.perf_counter(), self.waited_s
         progress = self.step / max(1, self.config.schedule.steps - 1)
-        keys, unfit, error = list[str](), list[str](), None
+        keys, unfit, error, fits = list[str](), list[str](), None, list[Tensor]()
         names = self.student.parts
         losses = torch.zeros(len(names), device=self.device)
         try:
@@ -249,26 +252,33 @@ class _Run:
                     part = add_gradient(*asked, self.before)
                 keys += batch.keys
                 unfit += part.unfit
+                if part.fit is not None:
+                    fits.append(part.fit)
                 if part.losses:
                     each = torch.stack([part.losses[name] for name in names])
                     losses += each.detach() / self.parts
         except TapdistillError as caught:
             error = caught
-        flags = losses.new_tensor([error is not None, bool(unfit)])
-        failed, missing, *means = self.processes.mean(torch.cat([flags, losses])).tolist()
-        if failed:
-            raise next(error for error in self.processes.gather(error) if error is not None)
-        if missing:
-            return self._skip(unfit), batch, part
-        self.processes.mean_gradients(self.optimiser.parameters)
-        norm = get_total_norm(
-            [
-                parameter.grad
-                for parameter in self.optimiser.parameters
-                if parameter.grad is not None
-            ]
-        )
-        gradient_norm = norm.item()
+        if fits and error is None and self.processes.world == 1:
+            # the only wait of a step on a GPU
+            told = [losses, self._gradient_norm()[None], *(fit.to(losses) for fit in fits)]
+            values = torch.cat(told).tolist()
+            means, gradient_norm = values[: len(names)], values[len(names)]
+            unfit = _unfit(keys, values[len(names) + 1 :])
+            if unfit:
+                return self._skip(unfit), batch, part
+        else:
+            flags = constant(losses, error is not None, bool(unfit))
+            if fits:
+                flags[1] = torch.cat(fits).logical_not().any()
+            failed, missing, *means = self.processes.mean(torch.cat([flags, losses])).tolist()
+            if failed:
+                raise next(error for error in self.processes.gather(error) if error is not None)
+            if missing:
+                unfit += _unfit(keys, torch.cat(fits).tolist()) if fits else []
+                return self._skip(unfit), batch, part
+            self.processes.mean_gradients(self.optimiser.parameters)
+            gradient_norm = self._gradient_norm().item()
         if not math.isfinite(gradient_norm):
             return self._skip(keys), batch, part
         learning_rate = self.optimiser.learning_rate
@@ -286,6 +296,10 @@ class _Run:
             waited_s=self.waited_s - waited_before,
         )
         return done, batch, part
+
+    def _gradient_norm(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self.optimiser.parameters]
+        return get_total_norm([gradient for gradient in gradients if gradient is not None])
 
     def _next(self, stream: Batches) -> Batch:
         began = time.perf_counter()
@@ -320,11 +334,15 @@ class _Run:
 
     def _scored(self) -> Evaluated:
         """Score the weights as users will get them: exported, and loaded as a teacher."""
-        self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
-        teacher = self._exported(self._calibrated())
-        tracks, _ = track_clips(teacher, self.test_clips)
-        table = score_tracks(tracks, teacher.info.rule, self.test_clips)
-        self.figures = {name: float(table[name].mean()) for name in FIGURES}
+        if self.test_sets:
+            teacher = self._exported(self._calibrated(), "benchmark")
+            self.figures = score_sets(teacher, self.test_sets, self.config.eval_most)
+        else:
+            self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
+            teacher = self._exported(self._calibrated())
+            tracks, _ = track_clips(teacher, self.test_clips)
+            table = score_tracks(tracks, teacher.info.rule, self.test_clips)
+            self.figures = {name: float(table[name].mean()) for name in FIGURES}
         better = self.best is None or self.figures["delta_avg"] > self.best
         if better:
             self._export(BEST)
@@ -443,3 +461,8 @@ class _Run:
         )
         if self.processes.rank < len(found.random):
             restore_random_states(found.random[self.processes.rank], self.device)
+
+
+def _unfit(keys: Sequence[str], fit: Sequence[float]) -> list[str]:
+    """The keys of the clips whose answers are not finite."""
+    return [key for key, good in zip(keys, fit, strict=True) if not good]

@@ -141,8 +141,9 @@ def constant(like: Tensor, *values: float) -> Tensor:  # [len(values)]
 
 
 def compute_in_bf16(network: nn.Module) -> None:
-    """Make the network's `BF16_PARTS` multiply in bf16; their inputs and outputs stay float32. On a GPU the weights of their layers are rounded here, once for all calls, if the
-    network says that nothing else uses them (`BF16_WEIGHTS`)."""
+    """Make the network's `BF16_PARTS` multiply in bf16; their inputs and outputs stay float32. On a
+    GPU, the weights of their layers are rounded here, once for all calls, if the network says that
+    nothing else uses them (`BF16_WEIGHTS`)."""
     names: tuple[str, ...] = network.BF16_PARTS  # type: ignore[assignment]
     rounded = getattr(network, "BF16_WEIGHTS", False)
     for name in names:

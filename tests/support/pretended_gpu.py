@@ -12,8 +12,8 @@ back, an operation whose output's size depends on values (`nonzero`, boolean mas
 it that is not `non_blocking`. Operations that get tensors of both devices are refused, as CUDA
 refuses them.
 
-`tests.support.one_cuda_device` must be loaded before torch is. No gradients are computed, and
-nothing is told about speed.
+`tests.support.one_cuda_device` must be loaded before torch is. Gradients are computed where they
+are asked for; nothing is told about speed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd.grad_mode import set_multithreading_enabled
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
@@ -99,18 +101,18 @@ class _Mode(TorchDispatchMode):
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[Seen]:
-    """Inside, cuda:0 can be computed on, without gradients."""
+def pretended_gpu(gradients: bool = False) -> Iterator[Seen]:
+    """Inside, cuda:0 can be computed on."""
     seen = Seen()
     inference, to, lazy = torch.inference_mode, torch.nn.Module.to, torch.cuda._lazy_init
     torch.cuda._lazy_init = lambda: None
     torch.inference_mode = torch.no_grad  # type: ignore[assignment,misc]  # no wrapper can be an inference tensor
-    torch.nn.Module.to = _module_to  # type: ignore[method-assign,assignment]
+    torch.nn.Module.to = partialmethod(_module_to, gradients)  # type: ignore[method-assign,assignment]
     # torch.tensor(..., device="cuda") makes a CPU tensor first, and copies it where this sees it
     torch._C._set_only_lift_cpu_tensors(True)
     _SEEN.append(seen)
     try:
-        with _Mode(), torch.no_grad():
+        with _Mode(), torch.set_grad_enabled(gradients), set_multithreading_enabled(False):
             yield seen
     finally:
         _SEEN.pop()
@@ -159,6 +161,8 @@ def _run(func: Any, args: Any, kwargs: Any, seen: Seen) -> Any:
     real_kwargs.pop("non_blocking", None)
     real_kwargs.pop("pin_memory", None)
     out = func(*real_args, **real_kwargs)
+    if func is aten._addmm_activation.default:  # a GPU's GELU is the approximation by tanh
+        out = torch.nn.functional.gelu(torch.addmm(*real_args), approximate="tanh")
     if func is aten.copy_.default:
         return args[0]
     if not to_gpu:
@@ -167,7 +171,9 @@ def _run(func: Any, args: Any, kwargs: Any, seen: Seen) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, out) if there else out
 
 
-def _module_to(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+def _module_to(
+    self: torch.nn.Module, gradients: bool, /, *args: Any, **kwargs: Any
+) -> torch.nn.Module:
     """`Module.to` without swapping contents in place, which wrappers do not allow."""
     device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
     for module in self.modules():
@@ -178,7 +184,8 @@ def _module_to(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Mod
                 kind = dtype if value.is_floating_point() else None
                 moved = value.detach().to(device, kind, non_blocking)
                 parameter = isinstance(value, torch.nn.Parameter)
-                entries[key] = torch.nn.Parameter(moved, False) if parameter else moved
+                learns = gradients and value.requires_grad
+                entries[key] = torch.nn.Parameter(moved, learns) if parameter else moved
     return self
 
 
