@@ -30,7 +30,7 @@ from teachers.layers.branch import for_gpu_inference
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import (
-    Places,
+    WindowPlaces,
     blend_cells,
     gather_cells,
     sample_at_once,
@@ -176,7 +176,7 @@ class CoTracker2(WindowNetwork):
         feature: Tensor,
         xy: Tensor,
         memory: Memory,
-        places: Sequence[Places] | None = None,  # of `_places`, where that is known already
+        places: Sequence[WindowPlaces] | None = None,  # of `_places`, where that is known already
     ) -> Tensor:
         """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2]
         products with what lies around."""
@@ -201,17 +201,17 @@ class CoTracker2(WindowNetwork):
             products.append(blend_cells(cells @ feature, at, self.config.radius)[..., 0])
         return torch.cat(products, -1)
 
-    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[Places]:
+    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[WindowPlaces]:
         """Per level, for `_correlation_at_once`; none where the other is computed."""
         if not for_gpu_inference(xy):
             return []
         return [
-            Places.around(grid, xy, self.config.radius, 0.5**level)
+            WindowPlaces.around(grid, xy, self.config.radius, 0.5**level)
             for level, grid in enumerate(pyramid)
         ]
 
     def _correlation_at_once(
-        self, pyramid: list[Tensor], places: Sequence[Places], feature: Tensor, xy: Tensor
+        self, pyramid: list[Tensor], places: Sequence[WindowPlaces], feature: Tensor, xy: Tensor
     ) -> Tensor:
         """`_correlation` in as few passes over the memory as there can be: of small grids the
         products are sampled, of large ones the features."""

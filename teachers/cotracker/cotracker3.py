@@ -41,7 +41,7 @@ from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import (
-    Places,
+    WindowPlaces,
     blend_cells,
     gather_cells,
     sample_at_once,
@@ -194,7 +194,7 @@ class CoTracker3Network(nn.Module):
         query_windows: list[Tensor],
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
-        places: Sequence[Places] | None = None,  # of `_places`, where that is known already
+        places: Sequence[WindowPlaces] | None = None,  # of `_places`, where that is known already
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
         """Products of every cell around a query with every cell around its present position,
         reduced by one MLP (section 3.2)."""
@@ -223,19 +223,19 @@ class CoTracker3Network(nn.Module):
             reduced.append(self.corr_mlp(products.flatten(3)))
         return torch.cat(reduced, -1)
 
-    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[Places]:
+    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[WindowPlaces]:
         """Per level, for `_correlation_at_once`; none where the other is computed."""
         if not for_gpu_inference(xy):
             return []
         return [
-            Places.around(grid, xy, self.config.radius, 0.5**level)
+            WindowPlaces.around(grid, xy, self.config.radius, 0.5**level)
             for level, grid in enumerate(pyramid)
         ]
 
     def _correlation_at_once(
         self,
         pyramid: list[Tensor],
-        places: Sequence[Places],
+        places: Sequence[WindowPlaces],
         query_windows: Sequence[Tensor],
         xy: Tensor,
     ) -> Tensor:

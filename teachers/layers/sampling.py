@@ -66,13 +66,15 @@ def sample_windows(grid: Tensor, frame: Tensor, xy: Tensor, radius: int) -> Tens
     """[B, N, S, (2 radius + 1)**2, C]: windows around `xy` in the maps of `frame`; arguments as for
     `gather_cells`."""
     if for_gpu_inference(grid):
-        sampled = sample_at_once(grid, with_frame(xy, frame, grid), Places.around(grid, xy, radius))
+        sampled = sample_at_once(
+            grid, with_frame(xy, frame, grid), WindowPlaces.around(grid, xy, radius)
+        )
         return sampled.permute(1, 2, 3, 0).unflatten(0, xy.shape[:2])
     return blend_cells(gather_cells(grid, frame, xy, radius), xy, radius)
 
 
 @dataclass(frozen=True)
-class Places:
+class WindowPlaces:
     """Where the samples of a window lie in a grid, as `F.grid_sample` counts: the first cell of an
     axis is -1, the last is 1."""
 
@@ -85,7 +87,7 @@ class Places:
     """h, w of the grid."""
 
     @staticmethod
-    def around(grid: Tensor, like: Tensor, radius: int, cells: float = 1.0) -> Places:
+    def around(grid: Tensor, like: Tensor, radius: int, cells: float = 1.0) -> WindowPlaces:
         """For a grid [B, T, h, w, C], and points that count in units of so many cells (a half on
         the second level of a pyramid); in the type of `like`."""
         batch, frames, height, width, _ = grid.shape
@@ -95,7 +97,7 @@ class Places:
         x, y = torch.meshgrid(steps * step_x - 1, steps * step_y - 1, indexing="ij")
         window = torch.stack([x, y, torch.full_like(x, -1)], -1).flatten(0, 1)
         scale = constant(like, cells * step_x, cells * step_y, step_t)
-        return Places(window, scale, (height, width))
+        return WindowPlaces(window, scale, (height, width))
 
     def of(self, at: Tensor) -> Tensor:  # [..., 3] (x, y, frame) -> [..., (2 radius + 1)**2, 3]
         return torch.addcmul(self.window, at[..., None, :], self.scale)
@@ -113,7 +115,7 @@ def with_frame(xy: Tensor, frame: Tensor, grid: Tensor) -> Tensor:
 def sample_at_once(
     grid: Tensor,  # [B, T, h, w, C]
     at: Tensor,  # [B, N, S, 3] of `with_frame`
-    places: Places,
+    places: WindowPlaces,
     zero_outside: bool = False,
 ) -> Tensor:  # [C, B * N, S, (2 radius + 1)**2]
     """`sample_windows`, in one pass and with channels first, as a product over them takes it: a
@@ -137,7 +139,7 @@ def sample_products(
     grid: Tensor,  # [B, T, h, w, C]
     features: Tensor,  # [B, N, T, C]
     xy: Tensor,  # [B, N, T, 2] as `places` counts
-    places: Places,
+    places: WindowPlaces,
 ) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
     """Each feature times the samples of a window in its frame: products with EVERY cell, then
     sampled. For grids of few cells."""
