@@ -418,7 +418,7 @@ LK = "{video} --teacher lk --tracks {tmp}/o.npz"
         ("{video} --teacher tapir --tracks {tmp}/o.npz --checkpoint {video}", "v.mp4"),
         (
             "{video} --teacher match --tracks {tmp}/o.npz --stream",
-            "take one of cotracker3-online, ",
+            "take one of lk, cotracker3-online, ",
         ),
     ],
 )
