@@ -23,26 +23,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from labeler.video.colours import BIT_EXACT, ExactRGB, Region
 from teachers import ConfigError, ShardError
 from teachers.tracks import checked_frames
-
-_BIT_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
-"""The same conversion between RGB and YUV on every CPU, with the chroma planes resized rather than
-repeated."""
-
 
 REPEATABLE = "mbtree=0"
 """x264's macroblock tree gives other bytes in some runs, on small frames with AVX-512 (12 of 150
@@ -144,7 +135,7 @@ def h264_frame(
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=_BIT_EXACT,
+        interpolation=BIT_EXACT,
         threads=1,
     )
     frame.pts, frame.time_base = index, 1 / stream.codec_context.framerate
@@ -167,63 +158,96 @@ def stored_clip(
 
 
 def decode_clip(
-    mp4: bytes, name: str = "clip.mp4", only: Sequence[int] | np.ndarray | None = None
+    mp4: bytes,
+    name: str = "clip.mp4",
+    only: Sequence[int] | np.ndarray | None = None,
+    window: Region | None = None,
 ) -> np.ndarray:
     """Frames of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
 
     Args:
         name: what an error calls it.
         only: numbers of the frames that are given, in that order, repeats allowed; None: all.
-            Decoding begins at the key frame before the first, and ends with the last.
+            Decoding begins at the key frame before the first, ends with the last, and leaves out
+            what none of them needs.
+        window: the part of each frame that is given, with the pixels that the whole frame has
+            there; None: the whole frame.
 
     Raises:
         ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
             says. What `only` does not need is not looked at.
+        IndexError: no such frame, or a window that is not within the frames.
     """
     if only is not None:
-        part = _decoded_part(mp4, name, np.asarray(only))
+        part = _decoded_part(mp4, name, np.asarray(only), window)
         # a file whose frames are not where its rate says: by counting
-        return decode_clip(mp4, name)[np.asarray(only)] if part is None else part
+        return decode_clip(mp4, name, None, window)[np.asarray(only)] if part is None else part
     with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
         decoded = list(container.decode(stream))
         promised = stream.frames
-    broken = sum(frame.is_corrupt for frame in decoded)
+    broken = sum(frame.is_corrupt or not _alike(frame, decoded[0]) for frame in decoded)
     if broken or not decoded or len(decoded) != promised:
         raise ShardError(
             f"{name}: damaged: {len(decoded)} of {promised} frames decoded, {broken} of them "
             "broken. Check its shard with `tapdistill verify`."
         )
-    return np.stack([_rgb(frame) for frame in decoded])
+    frames = _room(len(decoded), decoded[0], window)
+    exact = ExactRGB(window)
+    for number, frame in enumerate(decoded):
+        exact.into(frames[number], frame)
+    return frames
 
 
-def _decoded_part(mp4: bytes, name: str, only: np.ndarray) -> np.ndarray | None:
+def _decoded_part(
+    mp4: bytes, name: str, only: np.ndarray, window: Region | None
+) -> np.ndarray | None:
     """The frames with these numbers; None if they are not found by their time, or are broken."""
     wanted, place = np.unique(only, return_inverse=True)
-    found: dict[int, np.ndarray] = {}
+    row = {int(number): i for i, number in enumerate(wanted)}
+    found: dict[int, av.VideoFrame] = {}
     with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
         rate, base = stream.average_rate, stream.time_base
-        if not rate or not base or len(wanted) == 0:
+        if not rate or not base or not row:
             return None
         container.seek(int(int(wanted[0]) / rate / base), stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts is None or frame.is_corrupt:
-                return None
-            number = round(frame.pts * base * rate)
-            if not found and number > wanted[0]:
-                return None
-            if number in wanted:
-                found[number] = _rgb(frame)
-            if number >= wanted[-1]:
+        still = set(row)
+        for packet in container.demux(stream):
+            number = None if packet.pts is None else round(packet.pts * base * rate)
+            # a frame to which none refers is left out where it is not asked for itself
+            stream.codec_context.skip_frame = "DEFAULT" if number in row else "NONREF"
+            still.discard(-1 if number is None else number)
+            decoded = packet.decode()
+            if not still and packet.size:  # a frame refers to earlier packets only
+                decoded += stream.codec_context.decode(None)
+            for frame in decoded:
+                if frame.pts is None or frame.is_corrupt:
+                    return None
+                number = round(frame.pts * base * rate)
+                if number in row:
+                    found[number] = frame
+            if not still:
                 break
-    if len(found) != len(wanted):
+    if len(found) != len(wanted) or not all(_alike(a, b) for a, b in pairwise(found.values())):
         return None
-    return np.stack([found[int(number)] for number in wanted])[place]
+    frames = _room(len(wanted), found[int(wanted[0])], window)
+    exact = ExactRGB(window)
+    for number, frame in found.items():
+        exact.into(frames[row[number]], frame)
+    return frames if np.array_equal(place, np.arange(len(frames))) else frames[place]
 
 
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 [H, W, 3], by the colour space and range that the frame is tagged with."""
-    return frame.reformat(
-        format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_BIT_EXACT, threads=1
-    ).to_ndarray()
+def _alike(frame: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Whether two frames are of one size and format, as all of a clip are."""
+    one, two = ((each.height, each.width, each.format.name) for each in (frame, other))
+    return one == two
+
+
+def _room(count: int, frame: av.VideoFrame, window: Region | None) -> np.ndarray:
+    """For so many frames, or windows, of that size: uint8 [T, H, W, 3]."""
+    top, left, height, width = window or (0, 0, frame.height, frame.width)
+    fits = top + height <= frame.height and left + width <= frame.width
+    if min(top, left, height - 1, width - 1) < 0 or not fits:
+        raise IndexError(f"{window}: not within frames of {frame.height} x {frame.width} px.")
+    return np.empty((count, height, width, 3), np.uint8)

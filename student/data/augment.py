@@ -13,12 +13,13 @@ occluded, and its frames stay in the loss: the recipe's teacher is run on the cr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from labeler.video.colours import Region
 from student.data.batch import TrainClip
 from teachers.tracks import inside
 
@@ -63,18 +64,20 @@ def seen(
     scale: tuple[float, float] = (1.0, 1.0),
     query_part: float | None = None,
 ) -> TrainClip:
-    """`augment`, of a clip whose frames are chosen already.
+    """`augment`, of a clip whose frames are chosen already; `scale` as for `crop_of`, `query_part`
+    as for `requeried`."""
+    crop = crop_of(part.frames.shape[1:3], size_hw, rng, scale)
+    return asked(at_crop(part, crop), queries, flip, rng, query_part)
 
-    Args:
-        scale: the least and the most by which the clip is resized before it is cropped; drawn
-            between them, with equal chances for equal ratios, and never less than what holds the
-            crop.
-        query_part: see `requeried`.
-    """
-    low, high = scale
-    # no draw where there is no choice: the stream of random numbers stays what it was
-    drawn = low if low == high else float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    clip = cropped(enlarged(part, size_hw, drawn), size_hw, rng)
+
+def asked(
+    clip: TrainClip,
+    queries: int,
+    flip: bool,
+    rng: np.random.Generator,
+    query_part: float | None = None,
+) -> TrainClip:
+    """What is left of `augment` once a part and its crop are cut out: `flip`, and the queries."""
     if flip and rng.random() < 0.5:
         clip = flipped(clip)
     return chosen(requeried(clip, rng, query_part), queries, rng)
@@ -149,50 +152,102 @@ def scale_to_fill(size_hw: tuple[int, int], crop_hw: tuple[int, int]) -> float:
     return max(1.0, *(crop / size for crop, size in zip(crop_hw, size_hw, strict=True)))
 
 
-def enlarged(clip: TrainClip, crop_hw: tuple[int, int], scale: float = 1.0) -> TrainClip:
-    """`clip` resized by `scale`, or by what just holds the crop if that is more; bilinear where it
-    grows, by area where it shrinks."""
-    height, width = clip.frames.shape[1:3]
-    fill = max(crop / side for crop, side in zip(crop_hw, (height, width), strict=True))
-    scale = max(scale, fill)
-    if scale == 1:
-        return clip
-    new_height, new_width = (
-        max(crop, round(side * scale)) for crop, side in zip(crop_hw, (height, width), strict=True)
-    )
-    frames = np.stack(
-        [
-            cv2.resize(
-                frame,
-                (new_width, new_height),
-                interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA,
-            )
-            for frame in clip.frames
-        ]
-    )
-    # the sides are whole numbers, so the two may differ a little
-    by = np.array([new_width / width, new_height / height])
-    return _moved(replace(clip, frames=frames), lambda xy: (xy + 0.5) * by - 0.5)
+@dataclass(frozen=True)
+class Crop:
+    """Where frames are cut after they are resized, px."""
+
+    frame_hw: tuple[int, int]
+    """Of the frames before."""
+    resized_hw: tuple[int, int]
+    window: Region
+
+    @property
+    def resizes(self) -> bool:
+        return self.frame_hw != self.resized_hw
+
+    def of(self, frames: np.ndarray) -> np.ndarray:  # uint8 [T, H, W, 3] -> [T, h, w, 3]
+        """The frames resized, bilinear where they grow, by area where they shrink, and cut."""
+        top, left, height, width = self.window
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        if not self.resizes:
+            return frames[:, rows, columns]
+        grows = self.resized_hw[0] > self.frame_hw[0] or self.resized_hw[1] > self.frame_hw[1]
+        how = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+        cut = np.empty((len(frames), height, width, 3), np.uint8)
+        for out, frame in zip(cut, frames, strict=True):
+            out[:] = cv2.resize(frame, self.resized_hw[::-1], interpolation=how)[rows, columns]
+        return cut
 
 
-def cropped(clip: TrainClip, crop_hw: tuple[int, int], rng: np.random.Generator) -> TrainClip:
-    """A random part of that size; points are not visible outside it."""
-    height, width = crop_hw
-    y, x = (
-        int(rng.integers(side - crop + 1))
-        for side, crop in zip(clip.frames.shape[1:3], crop_hw, strict=True)
+@dataclass(frozen=True)
+class View:
+    """What is seen of a clip."""
+
+    frames: np.ndarray
+    """int64 [T]: numbers of the frames, repeats allowed."""
+    crop: Crop | None = None
+    """None: whole frames."""
+
+
+def crop_of(
+    frame_hw: tuple[int, int],
+    crop_hw: tuple[int, int],
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (1.0, 1.0),
+) -> Crop:
+    """A random crop of that size.
+
+    Args:
+        scale: the least and the most by which frames are resized before they are cropped; drawn
+            between them, with equal chances for equal ratios, and never less than what holds the
+            crop.
+    """
+    low, high = scale
+    # no draw where there is no choice: the stream of random numbers stays what it was
+    drawn = low if low == high else float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    resized = resized_to_hold(frame_hw, crop_hw, drawn)
+    top, left = (
+        int(rng.integers(side - crop + 1)) for side, crop in zip(resized, crop_hw, strict=True)
     )
-    part = replace(clip, frames=clip.frames[:, y : y + height, x : x + width])
-    part = _moved(part, lambda xy: xy - (x, y))
-    return replace(part, visible=part.visible & inside(part.xy, crop_hw))
+    return Crop(frame_hw, resized, Region(top, left, *crop_hw))
+
+
+def resized_to_hold(
+    frame_hw: tuple[int, int], crop_hw: tuple[int, int], scale: float = 1.0
+) -> tuple[int, int]:
+    """The size of frames that are resized by `scale`, or by what just holds the crop if that is
+    more."""
+    scale = max(scale, *(crop / side for crop, side in zip(crop_hw, frame_hw, strict=True)))
+    height, width = (
+        max(crop, round(side * scale)) for crop, side in zip(crop_hw, frame_hw, strict=True)
+    )
+    return height, width
+
+
+def at_crop(clip: TrainClip, crop: Crop) -> TrainClip:
+    """The clip cut out of its frames."""
+    return replace(labels_at(clip, crop), frames=crop.of(clip.frames))
+
+
+def labels_at(clip: TrainClip, crop: Crop) -> TrainClip:
+    """The labels of `clip` in px of the crop, where points are not visible outside it; its frames
+    stay."""
+    top, left, height, width = crop.window
+    if crop.resizes:
+        # the sides are whole numbers, so the two may differ a little
+        by = np.array(crop.resized_hw)[::-1] / crop.frame_hw[::-1]
+        clip = _moved(clip, lambda xy: (xy + 0.5) * by - 0.5)
+    clip = _moved(clip, lambda xy: xy - (left, top))
+    return replace(clip, visible=clip.visible & inside(clip.xy, (height, width)))
 
 
 def flipped(clip: TrainClip) -> TrainClip:
     """Left and right swapped."""
     last = clip.frames.shape[2] - 1
-    return _moved(
-        replace(clip, frames=clip.frames[:, :, ::-1]), lambda xy: xy * (-1, 1) + (last, 0)
-    )
+    frames = np.empty_like(clip.frames, order="C")
+    for out, frame in zip(frames, clip.frames, strict=True):
+        cv2.flip(frame, 1, out)  # a copy by numpy, pixel by pixel, takes four times as long
+    return _moved(replace(clip, frames=frames), lambda xy: xy * (-1, 1) + (last, 0))
 
 
 def requeried(

@@ -114,7 +114,10 @@ def collate(clips: Sequence[TrainClip], position: int, skipped: Counter[str]) ->
     """Clips of one shape as a batch."""
 
     def stacked(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(clip, name) for clip in clips]))
+        arrays = [getattr(clip, name) for clip in clips]
+        if len(arrays) == 1:  # of one clip, the frames need no copy
+            return torch.from_numpy(np.ascontiguousarray(arrays[0])[None])
+        return torch.from_numpy(np.stack(arrays))
 
     return Batch(
         frames=stacked("frames"),

@@ -39,7 +39,8 @@ from torch.utils.data import DataLoader
 
 from labeler.dataset.review import Review, read_review
 from labeler.labels.policies import find
-from student.data.augment import UnusableSample, part_of, seen, views
+from labeler.shards.records import ClipEntry
+from student.data.augment import UnusableSample, View, asked, crop_of, part_of, views
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
@@ -209,8 +210,11 @@ class _Load:
             config.use_teachers, config.samplers, self.review, config.reviewed_only
         )
 
-        def shown(length: int) -> np.ndarray:
-            return part_of(length, frames, config.steps_of(clip.entry.stride), rng)
+        def shown(entry: ClipEntry) -> View:
+            steps = config.steps_of(clip.entry.stride)
+            index = part_of(entry.frames, frames, steps, rng)
+            size = config.height, config.width
+            return View(index, crop_of((entry.height, entry.width), size, rng, config.scale))
 
         if config.labels == "inline":
             teacher = config.teachers[rng.integers(len(config.teachers))]
@@ -225,17 +229,9 @@ class _Load:
                 config.trust,
                 config.weigh,
                 choice=choice,
-                part=shown,
+                view=shown,
             )
-        return seen(
-            part,
-            (config.height, config.width),
-            config.queries,
-            config.flip,
-            rng,
-            config.scale,
-            config.query_part,
-        )
+        return asked(part, config.queries, config.flip, rng, config.query_part)
 
     def usable(
         self,

@@ -30,8 +30,16 @@ from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, we
 from labeler.labels.trust import TrustConfig
 from labeler.shards.members import VERDICT, read_npz, tracks_from_npz, verdict_from_npz
 from labeler.shards.records import ClipEntry, Record
+from labeler.video.colours import Region
 from labeler.video.encode import decode_clip
-from student.data.augment import LARGEST_SCALE, UnusableSample, at_frames, scale_to_fill
+from student.data.augment import (
+    LARGEST_SCALE,
+    UnusableSample,
+    View,
+    at_frames,
+    labels_at,
+    scale_to_fill,
+)
 from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
 from teachers import ConfigError, ShardError, TeacherInfo
@@ -218,7 +226,7 @@ def read_clip(
     trust: TrustConfig | None = None,
     weigh: bool = False,
     choice: LabelChoice = ALL,
-    part: Callable[[int], np.ndarray] | None = None,
+    view: Callable[[ClipEntry], View] | None = None,
 ) -> TrainClip:
     """The clip with the labels of `policy`.
 
@@ -230,9 +238,8 @@ def read_clip(
         trust: from which probability on the verifier is believed.
         weigh: each frame counts by the verifier's probability that its label is right.
         choice: which of its teachers and queries count.
-        part: from the number of its frames to the numbers of those that are wanted, [frames]; no
-            other is decoded. It is called last, so that what it draws comes after all else. None:
-            the whole clip.
+        view: what is wanted of it; nothing else is decoded. It is called last, so that what it
+            draws comes after all else. None: the whole clip.
 
     Raises:
         UnusableSample: its bytes are damaged, or no teacher could track it.
@@ -266,22 +273,39 @@ def read_clip(
         supervise_occluded=bool(knows.any()),
         weight=weights(target, candidates) if weigh else None,
     )
-    return _with_frames(whole, mp4, clip.entry, part)
+    return _with_frames(whole, mp4, clip.entry, view)
 
 
 def _with_frames(
-    labels: TrainClip, mp4: bytes, entry: ClipEntry, part: Callable[[int], np.ndarray] | None
+    labels: TrainClip, mp4: bytes, entry: ClipEntry, view: Callable[[ClipEntry], View] | None
 ) -> TrainClip:
-    """The clip with its frames, or with those of the part and their labels."""
-    index = None if part is None else part(entry.frames)
+    """The clip with its frames, or with what the view shows of them, and the labels there."""
+    if view is None:
+        return replace(labels, frames=_frames(mp4, entry, None, None))
+    seen = view(entry)
+    labels = at_frames(labels, seen.frames)
+    if seen.crop is None:
+        return replace(labels, frames=_frames(mp4, entry, seen.frames, None))
+    labels = labels_at(labels, seen.crop)
+    if seen.crop.resizes:  # each pixel takes from others, so the frame is needed around the crop
+        frames = seen.crop.of(_frames(mp4, entry, seen.frames, None))
+    else:
+        frames = _frames(mp4, entry, seen.frames, seen.crop.window)
+    return replace(labels, frames=frames)
+
+
+def _frames(
+    mp4: bytes, entry: ClipEntry, index: np.ndarray | None, window: Region | None
+) -> np.ndarray:
+    """What `decode_clip` gives, if that is what the record says of the clip."""
     try:
-        frames = decode_clip(mp4, f"{entry.key}.mp4", index)
+        frames = decode_clip(mp4, f"{entry.key}.mp4", index, window)
     except (ShardError, IndexError) as error:
         raise UnusableSample("corrupt") from error
-    length = entry.frames if index is None else len(index)
-    if frames.shape != (length, entry.height, entry.width, 3):
+    size_hw = (entry.height, entry.width) if window is None else window[2:]
+    if frames.shape != (entry.frames if index is None else len(index), *size_hw, 3):
         raise UnusableSample("corrupt")
-    return replace(labels if index is None else at_frames(labels, index), frames=frames)
+    return frames
 
 
 def _read_tracks(
@@ -335,10 +359,10 @@ def read_unlabelled(
     clip: StoredClip,
     request: InlineRequest,
     choice: LabelChoice = ALL,
-    part: Callable[[int], np.ndarray] | None = None,
+    view: Callable[[ClipEntry], View] | None = None,
 ) -> TrainClip:
     """The clip with its queries, for a teacher that is yet to track them: each is valid in its own
-    frame alone. `choice` and `part` as for `read_clip`.
+    frame alone. `choice` and `view` as for `read_clip`.
 
     Raises:
         UnusableSample: its bytes are damaged.
@@ -359,7 +383,7 @@ def read_unlabelled(
     whole = TrainClip(
         entry.key, "shards", NO_FRAMES, queries, xy, own, own, own, False, inline=request
     )
-    return _with_frames(whole, members["mp4"], entry, part)
+    return _with_frames(whole, members["mp4"], entry, view)
 
 
 def _clips_of(

@@ -9,8 +9,9 @@ import decord
 import numpy as np
 import pytest
 import skimage.data
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from labeler.video.colours import Region
 from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
 from teachers import ConfigError, ShardError
 from tests.support.video_files import numbers_in, painted
@@ -215,3 +216,82 @@ def test_a_part_has_the_pixels_of_the_whole(moving, only, fps):
 def test_a_part_outside_the_clip_is_no_part(moving):
     with pytest.raises(IndexError):
         decode_clip(encode_clip(moving, 24), only=[79, 80])
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """An mp4 of frames whose every pixel differs from its neighbours, and its frames: [26, 82, 70].
+    Colours of neighbours reach into each pixel."""
+    pixels = np.random.default_rng(0).integers(0, 256, (26, 82, 70, 3), np.uint8)
+    mp4 = encode_clip(pixels, 25, EncodeConfig(crf=4))
+    return mp4, decode_clip(mp4)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_window_has_the_pixels_of_the_whole(noisy, seed):
+    mp4, whole = noisy
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 83), rng.integers(1, 71)
+    top, left = rng.integers(0, 83 - height), rng.integers(0, 71 - width)
+    only = np.sort(rng.choice(26, 4, replace=False))
+    found = decode_clip(mp4, only=only, window=Region(top, left, height, width))
+    np.testing.assert_array_equal(
+        found, whole[only, top : top + height, left : left + width], strict=True
+    )
+
+
+@pytest.mark.parametrize("size", [(2, 2), (12, 14), (14, 40), (16, 16), (18, 22)])
+def test_a_window_of_a_small_clip_has_the_pixels_of_the_whole(size):
+    height, width = size
+    mp4 = encode_clip(
+        np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8), 25
+    )
+    whole = decode_clip(mp4)
+    for top in range(height):
+        for left in range(0, width, 3):
+            window = Region(top, left, min(6, height - top), min(7, width - left))
+            np.testing.assert_array_equal(
+                decode_clip(mp4, window=window), whole[:, top : top + 6, left : left + 7]
+            )
+
+
+def test_colours_are_those_of_the_plainest_conversion(noisy):
+    mp4, whole = noisy
+    flags = (
+        Interpolation.BICUBIC
+        | Interpolation.ACCURATE_RND
+        | Interpolation.BITEXACT
+        | Interpolation.FULL_CHR_H_INT
+        | Interpolation.FULL_CHR_H_INP
+    )
+    with av.open(io.BytesIO(mp4)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            plain = frame.reformat(
+                format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=flags, threads=1
+            )
+            np.testing.assert_array_equal(whole[number], plain.to_ndarray())
+
+
+@pytest.mark.parametrize(
+    "window", [(0, 0, 83, 70), (0, 1, 82, 70), (-1, 0, 5, 5), (0, 0, 0, 5), (80, 0, 3, 5)]
+)
+def test_a_window_outside_the_frames_is_no_window(noisy, window):
+    with pytest.raises(IndexError, match="not within frames of 82 x 70 px"):
+        decode_clip(noisy[0], window=Region(*window))
+
+
+def test_frames_that_none_refers_to_are_not_decoded_unless_asked_for(moving):
+    mp4 = bytearray(encode_clip(moving[:30], 25))
+    whole = decode_clip(bytes(mp4))
+    with av.open(io.BytesIO(bytes(mp4))) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    # H.264, 7.4.1: nal_ref_idc; a slice follows the four bytes of its length
+    alone = [p for p in packets if not p.is_keyframe and not bytes(p)[4] & 0x60]
+    assert len(alone) > 5
+    lost = {round(packet.pts * packet.time_base * 25) for packet in alone}
+    for packet in alone:
+        mp4[packet.pos + 6 : packet.pos + packet.size] = bytes(packet.size - 6)
+    kept = [number for number in range(30) if number not in lost]
+    np.testing.assert_array_equal(decode_clip(bytes(mp4), only=kept), whole[kept])
+    with pytest.raises(ShardError):
+        decode_clip(bytes(mp4), only=range(30))

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from student.data.augment import (
+    Crop,
+    Region,
     UnusableSample,
+    at_crop,
     at_frames,
     augment,
     chosen,
-    cropped,
-    enlarged,
+    crop_of,
     flipped,
     part_of,
     requeried,
+    resized_to_hold,
     scale_to_fill,
     seen,
     subsequence,
@@ -69,6 +72,16 @@ def shown(picture: np.ndarray, xy: np.ndarray) -> np.ndarray:
 def off_the_edge(xy: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Where colours can be read between pixels: a pixel away from the border."""
     return ((xy > 1) & (xy < (picture.shape[1] - 2, picture.shape[0] - 2))).all(-1)
+
+
+def enlarged(it, crop_hw, scale=1.0):
+    size = it.frames.shape[1:3]
+    resized = resized_to_hold(size, crop_hw, scale)
+    return at_crop(it, Crop(size, resized, Region(0, 0, *resized)))
+
+
+def cropped(it, crop_hw, rng):
+    return at_crop(it, crop_of(it.frames.shape[1:3], crop_hw, rng))
 
 
 STEPS = {

@@ -23,7 +23,7 @@ from labeler.labels.agreement import AgreementConfig
 from labeler.labels.trust import TrustConfig
 from labeler.shards.manifest import freeze
 from labeler.shards.records import latest_records
-from student.data.augment import UnusableSample
+from student.data.augment import Crop, UnusableSample, View, at_crop, at_frames, crop_of
 from student.data.batch import InlineRequest
 from student.data.config import AgreementOverride
 from student.data.mixture import batches
@@ -335,13 +335,36 @@ def test_a_part_of_a_clip_is_the_whole_at_those_frames(dataset):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     index = np.array([5, 7, 9, 2, 2])
     whole = read_clip(clips[0], "random-agreeing", rng(), LENIENT)
-    part = read_clip(clips[0], "random-agreeing", rng(), LENIENT, part=lambda length: index)
+    part = read_clip(clips[0], "random-agreeing", rng(), LENIENT, view=lambda entry: View(index))
     np.testing.assert_array_equal(part.frames, whole.frames[index])
     for name in ("xy", "visible", "valid", "visibility_valid"):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[:, index])
     asked = whole.queries[:, 0]
     first = {5: 0, 7: 1, 9: 2, 2: 3}
     assert part.queries[:, 0].tolist() == [first.get(int(t), -1) for t in asked]
+
+
+@pytest.mark.parametrize(
+    ("crop_hw", "scale"), [((20, 26), (1.0, 1.0)), ((24, 30), (0.6, 0.9)), ((60, 70), (1.0, 1.0))]
+)
+def test_a_view_is_cut_out_of_the_whole(dataset, crop_hw, scale):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    index = np.array([5, 7, 9, 2])
+    for seed, clip in enumerate(clips):
+        cut: list[Crop] = []
+
+        def view(entry, cut=cut, seed=seed):
+            size = entry.height, entry.width
+            cut.append(crop_of(size, crop_hw, np.random.default_rng(seed), scale))
+            return View(index, cut[0])
+
+        whole = read_clip(clip, "random-agreeing", rng(), LENIENT)
+        part = read_clip(clip, "random-agreeing", rng(), LENIENT, view=view)
+        frames = replace(at_frames(whole, index), frames=whole.frames[index])
+        expected = at_crop(frames, cut[0])
+        assert part.frames.shape == (4, *crop_hw, 3)
+        for name in ("frames", "xy", "visible", "valid", "visibility_valid", "queries"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
 
 
 def test_only_the_named_teachers_and_samplers_count(dataset):
