@@ -90,7 +90,6 @@ class VideoSource:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-            _return_freed_memory()
         config, uri = self._recipe.clips, source.uri
         reader = open_video(
             uri,
@@ -131,6 +130,7 @@ class VideoSource:
             VideoError: "static" or "dark", or a decoding error; the reason becomes the row of the
                 clip.
         """
+        _return_freed_memory()
         reader, recipe = self._reader, self._recipe
         if reader is None or self._opened.uri != source.uri:
             reader = self._open(source)
@@ -142,6 +142,7 @@ class VideoSource:
             raise VideoError(*unwanted)
         fps = reader.fps / plan.stride
         mp4 = encode_clip(source_frames, fps, recipe.encode)
+        del source_frames
         frames = decode_clip(mp4)
         key = clip_key(opened.sha256, plan.start, plan.stride)
         drawn = sample_queries(frames, recipe.queries, seed=seed_of(key))
@@ -200,9 +201,9 @@ class VideoSource:
 
 
 def _return_freed_memory() -> None:
-    """Give the memory of the last video's frames back to the system: otherwise, this process grows
-    by a third over its first dozen videos."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # a function of glibc
+    """Give the system back what the last clip's frames took: otherwise this process grows by a
+    third over its first dozen videos."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)
 

@@ -16,13 +16,17 @@ from labeler.video.scan import VideoLimits
 SCHEMA = 2
 """The schema that is written; verdicts came with schema 2."""
 READABLE = (1, 2)
-"""The schemas that can be read."""
+"""Schemas that are read."""
+PIXELS = 2
+"""How frames of a source become the pixels of a clip; 2 resizes them inside the conversion to RGB
+(docs/decisions/0017), 1 did so after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe:
     """How clips are cut from a video, and what is asked about them."""
 
+    pixels: int = PIXELS
     decoder: Decoder = "auto"
     unsafe_decode: bool = False
     limits: VideoLimits = field(default_factory=VideoLimits)

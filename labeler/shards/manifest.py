@@ -59,7 +59,14 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
     )
     if storage.create(NAME, text.encode()):
         return
-    there = read_manifest(storage)["frozen"]
+    manifest = read_manifest(storage)
+    there = manifest["frozen"]
+    if there.get("pixels", 1) != frozen.pixels:
+        raise ConfigError(
+            f"{storage.url} was begun by tapdistill {manifest.get('tool_version', '?')}, which "
+            "makes other pixels of the same videos. What is there can be read, trained on, and "
+            "relabelled; to label more, use that version, or another --out."
+        )
     differences = list(_differences(there, frozen.to_json()))
     if differences:
         raise ConfigError(

@@ -1,11 +1,12 @@
-"""Colours: stored frames to RGB, exactly, whole or only a window of them.
+"""Colours: decoded frames to RGB, at the size that is wanted.
 
-In   a decoded frame of a stored clip. Out: uint8 [H, W, 3] RGB, the same pixels on every CPU, and
-     in a window the same as there in the whole frame.
+`ShownRGB`    of a source: turned as a player turns it, and resized inside the conversion.
+`ExactRGB`    of a stored clip: the same pixels on every CPU, whole or only a region of them, which
+              has the pixels that the whole frame has there.
 
-The exact conversion is the slowest step of reading a clip. Planes in place of pixels (GBRP, which
-libswscale converts with vector instructions, and OpenCV merges) take a third of the time of RGB24
-and give the same bytes; a window takes its share of the pixels.
+Planes in place of pixels (GBRP, which libswscale converts with vector instructions, and OpenCV
+merges) take a third of the time of RGB24 and give the same bytes. Resizing there costs a quarter of
+what it costs after the conversion, and is nearer to the truth (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from labeler.video.orientation import as_shown
+
 BIT_EXACT = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -26,6 +29,15 @@ BIT_EXACT = (
 )
 """The same conversion between RGB and YUV on every CPU, with the chroma planes resized rather than
 repeated."""
+
+BY_AREA = (
+    Interpolation.AREA
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+"""The same, where frames shrink: the mean of what each pixel covers."""
 
 MARGIN = 8
 """Pixels around a window that are converted with it: the chroma of a pixel comes from samples up to
@@ -63,17 +75,49 @@ class ExactRGB:
         if self._window is not None and self._around is None:
             self._around = _Around(frame, window)
         part, top, left = (frame, 0, 0) if self._around is None else self._around.of(frame)
-        planar = self._reformatter.reformat(
-            part,
-            format="gbrp",
-            dst_color_range=ColorRange.JPEG,
-            interpolation=BIT_EXACT,
-            threads=1,
-        )
+        planar = _planar(self._reformatter, part, (part.height, part.width))
         rows = slice(window.top - top, window.top - top + window.height)
         columns = slice(window.left - left, window.left - left + window.width)
         green, blue, red = (_samples(plane)[rows, columns] for plane in planar.planes)
         cv2.merge([red, green, blue], out)
+
+
+class ShownRGB:
+    """Converts the frames of one source."""
+
+    def __init__(self, rotation: int = 0, mirrored: bool = False) -> None:
+        self._rotation, self._mirrored = rotation, mirrored
+        self._reformatter = VideoReformatter()
+
+    def of(
+        self,
+        frame: av.VideoFrame,
+        size: tuple[int, int],  # (H, W) px, of what is given
+    ) -> np.ndarray:  # uint8 [H, W, 3]
+        """The frame, by the colour space and range that it is tagged with, mirrored, then turned,
+        as `labeler.video.scan.Scan` says."""
+        coded = size[::-1] if self._rotation % 180 else size
+        planar = _planar(self._reformatter, frame, coded)
+        green, blue, red = (_samples(plane) for plane in planar.planes)
+        return as_shown(cv2.merge([red, green, blue]), self._rotation, self._mirrored)
+
+
+def _planar(
+    reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int]
+) -> av.VideoFrame:
+    """The frame in GBRP, at `size` (H, W)."""
+    height, width = size
+    grows = height > frame.height or width > frame.width
+    shrinks = not grows and (height, width) != (frame.height, frame.width)
+    return reformatter.reformat(
+        frame,
+        width,
+        height,
+        "gbrp",
+        dst_color_range=ColorRange.JPEG,
+        interpolation=BY_AREA if shrinks else BIT_EXACT,
+        threads=1,
+    )
 
 
 class _Around:

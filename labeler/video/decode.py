@@ -2,10 +2,9 @@
 
 In   a path, the bytes of a file, or any fsspec URL. Out: uint8 [T, H, W, 3] RGB as a player shows
      it: rotated, square pixels.
-decord is used if the packet scan finds nothing against it, otherwise PyAV with a verified seek;
-`decoder` and `why` say which and why. Both give full-size frames to the same resizer, so that
-pixels do not depend on the decoder. Frame i is the same frame in whatever order frames are asked
-for.
+PyAV with a verified seek reads any file, resizes inside the conversion to RGB, and is the cheapest;
+decord is taken where it is asked for and the packet scan finds nothing against it. `decoder` and
+`why` say which. Frame i is the same frame in whatever order the frames are asked for.
 
     with open_video("clip.mp4") as video:
         frames = video.read([0, 10, 20], short_side=384, multiple=8)
@@ -19,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -27,8 +26,8 @@ import av
 import cv2
 import numpy as np
 
+from labeler.video.colours import ShownRGB
 from labeler.video.fetch import local_file, shown
-from labeler.video.orientation import as_shown
 from labeler.video.pictures import PictureReader, scan_folder
 from labeler.video.scan import (
     Scan,
@@ -67,7 +66,8 @@ def open_video(
             deletes. A folder of pictures is a video too; a URL of one ends with a slash.
         span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its
             bytes.
-        decoder: "decord" and "pyav" force one.
+        decoder: "auto" is "pyav"; frames that "decord" gives are resized after their conversion
+            to RGB, and have slightly other pixels.
         unsafe: let a forced decord read files on which it is known to return wrong frames.
         limits: what is too large to open.
 
@@ -93,15 +93,11 @@ def open_video(
         if taken == "decord":
             try:
                 backend = _Decord(path, found)
-                if decoder == "auto":
-                    backend = _Fallback(backend, lambda: _PyAV(path, found, limits))
             except _Refused as refused:
-                if decoder == "decord":
-                    raise VideoError(
-                        "unsafe-decoder", f"{name}: {refused}: use --decoder auto or pyav."
-                    ) from refused
-                taken, why = "pyav", str(refused)
-        if taken == "pyav":
+                raise VideoError(
+                    "unsafe-decoder", f"{name}: {refused}: use --decoder auto or pyav."
+                ) from refused
+        else:
             backend = _PyAV(path, found, limits)
         stack.callback(backend.close)
         return VideoReader(path, found, name, taken, why, backend, stack.pop_all())
@@ -112,9 +108,7 @@ class VideoReader:
 
     scan: Scan
     decoder: Literal["decord", "pyav", "pictures"]
-    """The decoder that is used. With "auto", PyAV reads what decord cannot; this does not change
-    the field, because decord fails at varying frames around a damage, and a sample's record must
-    not vary."""
+    """The one that is used."""
     why: str
     """Why this decoder is used."""
     timestamps_s: np.ndarray
@@ -210,8 +204,8 @@ class VideoReader:
             )
 
     def _resized(self, indices: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-        """The frames of ascending `indices`, resized to `size` (H, W)."""
-        frames = self._backend.frames(indices.tolist())
+        """Frames of rising `indices`, resized to `size` (H, W)."""
+        frames = self._backend.frames(indices.tolist(), size)
         for index in indices.tolist():
             try:
                 frame = next(frames)
@@ -262,8 +256,8 @@ def target_size(
 
 
 def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`frame` (uint8 [H, W, 3]) at `size` (H, W), by area, in one step; the one resizer of both
-    decoders."""
+    """`frame` (uint8 [H, W, 3]) at `size` (H, W), by area, in one step: pictures, and the frames of
+    decord."""
     if frame.shape[:2] == size:
         return frame
     try:
@@ -300,7 +294,7 @@ def _choose(
         return "decord", f"asked for, although {reasons}" if reasons else "asked for"
     if decoder != "auto":
         raise ConfigError(f"no decoder {decoder!r}: there are auto, decord, pyav.")
-    return ("pyav", reasons) if reasons else ("decord", "the packet scan found nothing against it")
+    return "pyav", "right for every file, and the cheapest"
 
 
 class _Undecodable(Exception):
@@ -312,8 +306,9 @@ class _Refused(Exception):
 
 
 class _Backend(Protocol):
-    def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
-        """The frames of ascending `indices`: uint8 [H, W, 3] RGB of `Scan.turned_size`."""
+    def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Frames of rising `indices`: uint8 [H, W, 3] RGB, of `size` (H, W) already where that
+        costs less, else of `Scan.turned_size`."""
 
     def close(self) -> None: ...
 
@@ -339,16 +334,15 @@ class _Decord:
         height, width = found.coded_size
         self._batch = max(1, BATCH_BYTES // (height * width * 3))
         try:
-            first = next(self.frames([0]))
-        # this happens with small frames of some widths, such as 16, 48, 72
-        except _Undecodable as error:
+            first = next(self.frames([0], found.turned_size))
+        except _Undecodable as error:  # happens on small frames of some widths, such as 16, 48, 72
             raise _Refused("decord cannot decode its first frame") from error
         if first.shape[:2] != found.turned_size:
             raise _Refused(
                 f"decord returns frames of {first.shape[:2]}, and it shows {found.turned_size}"
             )
 
-    def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
+    def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
         for first in range(0, len(indices), self._batch):
             try:
                 yield from self._reader.get_batch(indices[first : first + self._batch]).asnumpy()
@@ -357,34 +351,6 @@ class _Decord:
 
     def close(self) -> None:
         self._reader = None
-
-
-class _Fallback:
-    """One decoder until it fails, and another one from there on.
-
-    decord decodes ahead in a thread, so damage later in the file makes it refuse frames before it,
-    and not always the same ones.
-    """
-
-    def __init__(self, first: _Backend, second: Callable[[], _Backend]) -> None:
-        self._backend, self._second = first, second
-        self._failed = False
-
-    def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
-        done = 0
-        try:
-            for frame in self._backend.frames(indices):
-                yield frame
-                done += 1
-        except _Undecodable:
-            if self._failed:
-                raise
-            self._backend.close()
-            self._backend, self._failed = self._second(), True
-            yield from self._backend.frames(indices[done:])
-
-    def close(self) -> None:
-        self._backend.close()
 
 
 class _PyAV:
@@ -397,13 +363,18 @@ class _PyAV:
 
     def __init__(self, path: Path, found: Scan, limits: VideoLimits) -> None:
         self._path, self._scan, self._limits = path, found, limits
+        self._shown = ShownRGB(found.rotation, found.mirrored)
         self._open()
 
-    def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
+    def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
         for index in indices:
             frame = self._counted(index) if self._scan.counted else self._verified(index)
-            rgb = frame.to_ndarray(format="rgb24")
-            yield as_shown(rgb, self._scan.rotation, self._scan.mirrored)
+            try:
+                yield self._shown.of(frame, size)
+            except MemoryError:
+                raise
+            except av.FFmpegError as error:
+                raise _Undecodable(error.strerror) from error
 
     def close(self) -> None:
         self._container.close()

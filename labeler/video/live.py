@@ -25,9 +25,9 @@ import av
 import cv2
 import numpy as np
 
-from labeler.video.decode import resized
+from labeler.video.colours import ShownRGB
 from labeler.video.fetch import shown
-from labeler.video.orientation import as_shown, orientation
+from labeler.video.orientation import orientation
 from labeler.video.scan import CONTAINERS, display_size, open_input
 from teachers import TransientError, VideoError
 
@@ -146,10 +146,11 @@ def _from_libav(name: str, source: _Pipe | str, stack: contextlib.ExitStack) -> 
     sar = Fraction(stream.sample_aspect_ratio or 1)
     size = display_size((first.height, first.width), sar, rotation)
 
+    shown_rgb = ShownRGB(rotation, mirrored)
+
     def pictures() -> Iterator[np.ndarray]:
         for frame in chain([first], decoded):
-            picture = as_shown(frame.to_ndarray(format="rgb24"), rotation, mirrored)
-            yield resized(picture, size)
+            yield shown_rgb.of(frame, size)
         if isinstance(source, _Pipe) and source.interrupted:
             raise KeyboardInterrupt
 

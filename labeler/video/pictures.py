@@ -100,8 +100,10 @@ class PictureReader:
     def __init__(self, folder: Path) -> None:
         self._files = pictures_in(folder)
 
-    def frames(self, indices: list[int]) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3] RGB each. VideoError for a picture that cannot be read."""
+    def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] RGB each, of the size of its file, whatever `size` is. VideoError for a
+        picture that cannot be read."""
+        del size
         for index in indices:
             yield read_picture(self._files[index])
 

@@ -78,7 +78,8 @@ class LabelConfig:
     """Videos in one shard; without it, 16, or fewer if there are fewer than 512, so that every
     worker of a machine gets some."""
     decoder: Decoder = "auto"
-    """auto: decord where a scan of the packets finds the file safe, PyAV elsewhere."""
+    """auto: PyAV, which is right for every file and the cheapest; decord, for the files that a scan
+    of the packets finds safe for it."""
     unsafe_decode: bool = False
     """Let a forced decord read files for which it is known to return wrong frames."""
     clips: ClipConfig = field(default_factory=ClipConfig)

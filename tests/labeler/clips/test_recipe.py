@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import asdict, fields, replace
 
 import numpy as np
+import pytest
 
 from benchmarks.harness.jobs import write_moving
 from labeler.clips.choice import ClipConfig
 from labeler.clips.making import VideoSource
 from labeler.clips.queries import QueryConfig
-from labeler.clips.recipe import ClipRecipe
-from labeler.shards.manifest import Frozen
+from labeler.clips.recipe import PIXELS, ClipRecipe
+from labeler.io.storage import Storage
+from labeler.shards.manifest import Frozen, freeze
 from labeler.sources.listing import Source
+from teachers import ConfigError
 
 RECIPE = ClipRecipe(
     clips=ClipConfig(frames=16, strides=(1,), clips_per_video=1), queries=QueryConfig(count=5)
@@ -35,6 +39,18 @@ def test_what_is_frozen_beside_the_recipe_says_which_videos_there_are():
         "words",
         "videos_per_unit",
     }
+
+
+def test_a_data_set_of_other_pixels_is_not_mixed_with_ours(tmp_path):
+    storage, ours = Storage(str(tmp_path)), Frozen(sources=("videos",))
+    freeze(storage, ours, "2.0")
+    freeze(storage, ours, "2.1")
+    path = tmp_path / "dataset.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["frozen"].pop("pixels") == PIXELS  # which the first version did not write
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"begun by tapdistill 2\.0, which makes other pixels"):
+        freeze(storage, ours, "2.1")
 
 
 def test_equal_recipes_make_equal_clips_and_another_one_other_queries_of_the_same_pixels(tmp_path):
