@@ -21,8 +21,10 @@ how many they were.
 
 from __future__ import annotations
 
+import heapq
+import json
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -40,7 +42,7 @@ from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz
 from labeler.shards.plan import NO_UNIT, read_plans
-from labeler.shards.records import ClipEntry, Record, latest_records
+from labeler.shards.records import ClipEntry, Record, Records, latest_records
 from teachers import ConfigError, ShardError
 
 Which = Literal["hardest", "random", "most disagreement"]
@@ -60,8 +62,7 @@ class Dataset:
         self.manifest: dict[str, Any] = read_manifest(self.storage)
         self._plans = read_plans(self.storage)
         self.records = tables.without_superseded(self._plans, latest_records(self.storage))
-        self._places = [(record, entry) for record in self.records for entry in record.clips]
-        self._by_key = {entry.key: i for i, (_, entry) in reversed(list(enumerate(self._places)))}
+        self._places: Sequence[tuple[Record, ClipEntry]] = _Places(self.records)
 
     @cached_property
     def clips(self) -> pd.DataFrame:
@@ -82,7 +83,8 @@ class Dataset:
     def teacher_infos(self) -> dict[str, dict[str, Any]]:
         """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; of several the
         one of the last unit."""
-        found = {name: info for record in self.records for name, info in record.teachers.items()}
+        texts = self.records.table["teachers"].drop_duplicates(keep="last")
+        found = {name: info for text in texts for name, info in json.loads(str(text)).items()}
         return dict(sorted(found.items()))
 
     @property
@@ -93,11 +95,16 @@ class Dataset:
     @cached_property
     def verifiers(self) -> dict[str, int]:
         """How many clips each version of the verifier judged."""
-        counts = Counter[str]()
-        for record in self.records:
-            if record.verifier:
-                counts[record.verifier] += len(record.clips)
-        return dict(sorted(counts.items()))
+        table = self.records.table[["verifier", "clips"]].astype({"verifier": "object"})
+        return {
+            str(version): int(clips)
+            for version, clips in table.groupby("verifier")["clips"].sum().items()
+        }
+
+    @cached_property
+    def agreements(self) -> list[dict[str, Any]]:
+        """The agreement settings that any unit was labelled with, each once."""
+        return [json.loads(str(text)) for text in self.records.table["agreement"].unique()]
 
     @property
     def unjudged(self) -> int:
@@ -108,13 +115,15 @@ class Dataset:
     def tars(self) -> list[str]:
         """Full paths of the current tars, for other readers of WebDataset shards; a glob would find
         old revisions too."""
-        return [f"{self.storage.url}/{record.tar}" for record in self.records if record.tar]
+        return [f"{self.storage.url}/{tar}" for tar in self.records.table["tar"].dropna()]
 
     @property
     def summary(self) -> dict[str, str]:
         """What is printed, by name."""
-        units = {int(unit) for plan in self._plans for unit in plan["unit"] if unit != NO_UNIT}
-        return summary_rows(self.records, self.accounts, len(units), self.teacher_infos)
+        units = {unit for plan in self._plans for unit in plan["unit"].unique().tolist()}
+        return summary_rows(
+            self.records.table, self.accounts, len(units - {NO_UNIT}), self.teacher_infos
+        )
 
     def sample(self, which: Which, n: int = 4, seed: int = 0) -> list[Clip]:
         """`n` clips worth a look, or all if there are fewer; arguments as in `chosen`."""
@@ -139,15 +148,14 @@ class Dataset:
         if which == "random":
             return self.drawn(n, seed)
         if which == "hardest":
-            entries = [entry for _, entry in self._places]
-            by_share = sorted(
-                range(len(self)),
-                key=lambda i: (
-                    entries[i].kept / max(entries[i].queries, 1),
-                    entries[i].mean_support or 0,
+            by_share = heapq.nsmallest(
+                n,
+                (
+                    (entry.kept / max(entry.queries, 1), entry.mean_support or 0, i)
+                    for i, (_, entry) in enumerate(self._places)
                 ),
             )
-            return by_share[:n]
+            return [i for _, _, i in by_share]
         pool = self.drawn(max(LOOKED_AT, n), seed)
         with ThreadPoolExecutor(READERS) as readers:
             amount = dict(zip(pool, readers.map(self._disagreement, pool), strict=True))
@@ -232,6 +240,14 @@ class Dataset:
         """Of the latest unit."""
         return AgreementConfig(**self.records[-1].agreement) if self.records else AgreementConfig()
 
+    @cached_property
+    def _by_key(self) -> dict[str, int]:
+        """Key -> number of a clip; the first of several."""
+        found: dict[str, int] = {}
+        for i, (_, entry) in enumerate(self._places):
+            found.setdefault(entry.key, i)
+        return found
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -287,6 +303,36 @@ class Dataset:
         record, entry = self._places[number]
         data = self.storage.read_range(record.tar_name, *entry.offsets["labels.npz"])
         return disagreement.disagreement(labels_from_npz(data, f"{entry.key}.labels.npz"))
+
+
+class _Places(Sequence[tuple[Record, ClipEntry]]):
+    """Every clip with its record, in order; a record is read when one of its clips is asked for."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._ends = np.cumsum(records.table["clips"].to_numpy(dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __iter__(self) -> Iterator[tuple[Record, ClipEntry]]:
+        return ((record, entry) for record in self._records for entry in record.clips)
+
+    @overload
+    def __getitem__(self, which: int) -> tuple[Record, ClipEntry]: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[tuple[Record, ClipEntry]]: ...
+
+    def __getitem__(
+        self, which: int | slice
+    ) -> tuple[Record, ClipEntry] | list[tuple[Record, ClipEntry]]:
+        if isinstance(which, slice):
+            return [self[i] for i in range(len(self))[which]]
+        number = range(len(self))[which]
+        place = int(np.searchsorted(self._ends, number, side="right"))
+        record = self._records[place]
+        return record, record.clips[number - int(self._ends[place])]
 
 
 def open_dataset(url: str) -> Dataset:

@@ -4,32 +4,33 @@ which teachers, under which licences."""
 from __future__ import annotations
 
 import html
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from labeler.shards.records import Record
+import pandas as pd
+
 from labeler.shards.tables import Accounts
 from teachers.licences import licence_note
 
 
 def summary_rows(
-    records: Sequence[Record],
+    table: pd.DataFrame,
     accounts: Accounts,
     units: int,
     teachers: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, str]:
-    """What there is to say, by name; `units` are those planned."""
-    clips = [entry for record in records for entry in record.clips]
-    queries, kept = sum(clip.queries for clip in clips), sum(clip.kept for clip in clips)
-    frames, megabytes = (
-        sum(clip.frames for clip in clips),
-        sum(record.size_bytes for record in records) / 1e6,
+    """What there is to say, by name; `table` is that of the records (see
+    `labeler.shards.records.digest_of`), `units` are those planned."""
+    clips, queries, kept, frames, size = (
+        int(table[name].sum()) for name in ("clips", "queries", "kept", "frames", "size_bytes")
     )
+    agreements = map(json.loads, table["agreement"].unique())
     a = accounts
     rows = {
         "clips": (
-            f"{len(clips):,} with {frames:,} frames, {megabytes:,.1f} MB; {len(records):,} of "
+            f"{clips:,} with {frames:,} frames, {size / 1e6:,.1f} MB; {len(table):,} of "
             f"{units:,} units are written"
         ),
         "videos": (
@@ -37,16 +38,12 @@ def summary_rows(
             f"{a.videos_failed:,} failed, {a.open:,} open"
         ),
         "queries": f"{queries:,}, of which {kept:,} kept ({kept / max(queries, 1):.0%})",
-        "agreement": "; ".join(sorted({_settings(record.agreement) for record in records}))
-        or "nothing labelled yet",
+        "agreement": "; ".join(sorted(set(map(_settings, agreements)))) or "nothing labelled yet",
         "teachers": ", ".join(teachers) or "none yet",
-        "verifier": _verifiers(records),
+        "verifier": _verifiers(table),
     }
     if kept:
-        rows["queries"] += (
-            "; mean support "
-            f"{sum((clip.mean_support or 0) * clip.kept for clip in clips) / kept:.2f}"
-        )
+        rows["queries"] += f"; mean support {table['support'].sum() / kept:.2f}"
     if a.reasons:
         rows["reasons"] = ", ".join(
             f"{what} {reason} {count:,}" for (what, reason), count in a.reasons.most_common()
@@ -72,15 +69,11 @@ def as_html(title: str, rows: Mapping[str, str]) -> str:
     )
 
 
-def _verifiers(records: Sequence[Record]) -> str:
+def _verifiers(table: pd.DataFrame) -> str:
     """Which version judged how many clips, and how far it trusts the labels."""
-    clips = Counter[str]()
-    trust, judged = 0.0, 0
-    for record in records:
-        clips[record.verifier or ""] += len(record.clips)
-        for clip in record.clips:
-            if clip.mean_trust is not None:
-                trust, judged = trust + clip.mean_trust, judged + 1
+    versions = table["verifier"].astype("object").fillna("")
+    clips = Counter({str(of): int(n) for of, n in table["clips"].groupby(versions).sum().items()})
+    trust, judged = float(table["trust"].sum()), int(table["judged"].sum())
     said = [
         f"version {version}: {count:,} clips"
         for version, count in sorted(clips.items())

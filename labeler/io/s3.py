@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -65,3 +66,36 @@ def variables() -> dict[str, str]:
         if name in os.environ
     }
     return regional | ({VARIABLE: json.dumps(settings)} if settings else {})
+
+
+def is_s3(fs: Any) -> bool:
+    """Whether this is s3fs's file system."""
+    protocol = getattr(fs, "protocol", ())
+    return "s3" in ((protocol,) if isinstance(protocol, str) else tuple(protocol))
+
+
+def entries(fs: Any, path: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
+    """The objects whose keys begin with `path/`, sorted, as s3fs's `ls` has them; a page of the
+    listing at a time is held.
+
+    Args:
+        delimiter: "/" leaves out what lies in folders below; "" lists everything.
+    """
+    bucket, key, _ = fs.split_path(path)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    more: dict[str, str] = {}
+    while True:
+        page = fs.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter=delimiter, **more
+        )
+        for one in page.get("Contents", ()):
+            if one["Key"] != prefix:  # a marker of the folder itself is no file
+                yield {
+                    "name": f"{bucket}/{one['Key']}",
+                    "type": "file",
+                    "size": one["Size"],
+                    "ETag": one["ETag"],
+                }
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -39,6 +40,18 @@ INSIDE_OTHERS = frozenset({"zip", "tar", "libarchive", "simplecache", "filecache
 """Protocols that read from another address, which may be a local path."""
 _PROTOCOL = re.compile(r"[A-Za-z][\w+.-]*")
 _URL = re.compile(rf"(?:{_PROTOCOL.pattern}::)*{_PROTOCOL.pattern}://")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as a listing has it."""
+
+    name: str
+    """Its last part."""
+    tag: str
+    """See `tag_of`."""
+    size: int
+    """Bytes."""
 
 
 class UnknownProtocol(ConfigError):
@@ -98,22 +111,31 @@ class Storage:
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in `folder`, sorted; empty if there is no such folder."""
-        return sorted(self.tags(folder))
+        return sorted(file.name for file in self.files(folder))
 
     def tags(self, folder: str = "") -> dict[str, str]:
         """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty
         if there is no such folder."""
-        with transient_errors(f"list {self.url}/{folder}"):
-            self.fs.invalidate_cache(self.path(folder))  # another process may have written there
+        return {file.name: file.tag for file in self.files(folder)}
+
+    def tag(self, name: str) -> str | None:
+        """Tag of one file, or None if there is none."""
+        with transient_errors(f"look at {self.url}/{name}"):
+            self.fs.invalidate_cache(self.path(name))
             try:
-                entries = self.fs.ls(self.path(folder), detail=True)
+                return tag_of(self.fs.info(self.path(name)))
             except FileNotFoundError:
-                return {}
-        return {
-            entry["name"].rsplit("/", 1)[-1]: tag_of(entry)
-            for entry in entries
-            if entry["type"] == "file"
-        }
+                return None
+
+    def files(self, folder: str = "") -> Iterator[StoredFile]:
+        """The files in `folder`, in any order, one by one: a folder of a million shards is not held
+        in memory. None if there is no such folder."""
+        with transient_errors(f"list {self.url}/{folder}"), contextlib.suppress(FileNotFoundError):
+            self.fs.invalidate_cache(self.path(folder))  # another process may have written there
+            for entry in entries_of(self.fs, self.path(folder)):
+                if entry["type"] == "file":
+                    name = entry["name"].rsplit("/", 1)[-1]
+                    yield StoredFile(name, tag_of(entry), int(entry["size"] or 0))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -203,6 +225,20 @@ class Storage:
             yield
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
+
+
+def entries_of(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """What a folder holds, as `fs.ls` says it, one by one where the file system can: on a local
+    disk and on S3."""
+    if isinstance(fs, LocalFileSystem):
+        with os.scandir(path) as found:
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):  # gone in this moment
+                    yield fs.info(entry)
+    elif s3.is_s3(fs):
+        yield from s3.entries(fs, path, delimiter="/")
+    else:
+        yield from fs.ls(path, detail=True)
 
 
 def tag_of(info: Mapping[str, Any]) -> str:

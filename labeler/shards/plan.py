@@ -10,17 +10,22 @@ Probing, hashing, and shot cuts happen inside the unit, so planning 100,000 vide
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from labeler.io import Storage
 from labeler.reasons import LeftOut
 from labeler.sources import Source
+from labeler.sources.table import Sources
 from teachers import ShardError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
@@ -29,16 +34,19 @@ VIDEOS_PER_UNIT, UNITS = 16, 32
 for."""
 NO_UNIT = -1
 """Of a video that a filter leaves out."""
+TEXT = "string[pyarrow]"
 COLUMNS = {
-    "uri": "object",
+    "uri": TEXT,
     "size": "int64",
-    "etag": "object",
+    "etag": TEXT,
     "offset": "Int64",
-    "metadata": "object",
+    "metadata": TEXT,
     "unit": "int64",
-    "left_out": "object",
+    "left_out": TEXT,
 }
-"""Of a plan; an "object" is a text."""
+"""Of a plan. Texts are held as Arrow has them, a tenth of what as many objects of Python take."""
+AT_ONCE = 1 << 16
+"""Rows that are looked at together, where Python must see each."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def cut_into_units(
     videos_per_unit: int | None = None,
     *,
     first_unit: int = 0,
-    why_not: Callable[[Source], str] = lambda source: "",
+    why_not: Callable[[Source], str] | None = None,
 ) -> pd.DataFrame:
     """The plan as a table: consecutive sources share a unit; one of which `why_not` says something
     is in none, and that is kept.
@@ -63,24 +71,20 @@ def cut_into_units(
     Without `videos_per_unit` it is chosen by the number of videos alone, so that it is the same on
     every machine.
     """
-    reasons = [why_not(source) for source in sources]
+    table = (sources if isinstance(sources, Sources) else Sources.of(sources)).table
+    reasons = [why_not(source) for source in sources] if why_not else [""] * len(sources)
+    wanted = np.array([not reason for reason in reasons], bool)
     if videos_per_unit is None:
-        videos_per_unit = min(VIDEOS_PER_UNIT, max(1, reasons.count("") // UNITS))
-    numbers, wanted = [], 0
-    for reason in reasons:
-        numbers.append(NO_UNIT if reason else first_unit + wanted // videos_per_unit)
-        wanted += not reason
-    return pd.DataFrame(
-        {
-            "uri": [source.uri for source in sources],
-            "size": [source.size for source in sources],
-            "etag": [source.etag for source in sources],
-            "offset": [source.offset for source in sources],
-            "metadata": [source.metadata for source in sources],
-            "unit": numbers,
-            "left_out": reasons,
-        },
-    ).astype(COLUMNS)
+        videos_per_unit = min(VIDEOS_PER_UNIT, max(1, int(wanted.sum()) // UNITS))
+    numbers = first_unit + (np.cumsum(wanted) - 1) // videos_per_unit
+    return (
+        as_frame(table)
+        .assign(
+            unit=np.where(wanted, numbers, NO_UNIT),
+            left_out=pd.Series(reasons, dtype=TEXT),
+        )
+        .astype(COLUMNS)
+    )
 
 
 def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
@@ -101,27 +105,105 @@ def read_plans(storage: Storage) -> list[pd.DataFrame]:
 
 def _parsed(data: bytes, what: str) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(io.BytesIO(data))[list(COLUMNS)].astype(COLUMNS)
-        texts = table.select_dtypes(object)
-        if (
-            not all(isinstance(value, str) for name in texts for value in texts[name])
-            or (table["unit"] < NO_UNIT).any()
-        ):
-            raise ValueError("a column holds something else than it should")
+        table = pq.read_table(io.BytesIO(data), columns=list(COLUMNS))
+        for name, kind in COLUMNS.items():
+            if kind == TEXT:
+                table = table.set_column(
+                    table.column_names.index(name), name, _text(table[name], name)
+                )
+        frame = as_frame(table).astype(COLUMNS)
+        if (frame["unit"] < NO_UNIT).any():
+            raise ValueError("a unit has a number that none of ours has")
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise ShardError(
             f"{what} is not a plan ({error}): restore it, or label into a new folder."
         ) from error
-    return table
+    return frame
 
 
-def units(plans: Sequence[pd.DataFrame]) -> list[Unit]:
+def _text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column of texts, none of which is missing; ValueError for another."""
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) or column.null_count:
+        raise ValueError(f"the column {name} holds something else than texts")
+    return column.cast(pa.large_string())
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table as pandas, with texts as Arrow has them."""
+    texts = {pa.string(): pd.StringDtype("pyarrow"), pa.large_string(): pd.StringDtype("pyarrow")}
+    return table.to_pandas(types_mapper=texts.get, split_blocks=True)
+
+
+class Units(Sequence[Unit]):
+    """Units of plans, each made when it is asked for: the plans hold the videos."""
+
+    def __init__(
+        self,
+        plans: Sequence[pd.DataFrame],
+        numbers: np.ndarray,  # int64 [U]    of each unit
+        places: np.ndarray,  # int64 [U, 3]  its plan, and where its rows begin and end in `rows`
+        rows: Sequence[np.ndarray],  # of each plan, its rows by unit
+    ) -> None:
+        self._plans, self.numbers, self._places, self._rows = plans, numbers, places, rows
+
+    @property
+    def videos(self) -> int:
+        """Of all units."""
+        return int((self._places[:, 2] - self._places[:, 1]).sum())
+
+    def without(self, numbers: np.ndarray) -> Units:  # int64 [...]
+        """The units whose numbers are none of those."""
+        return self._some(np.isin(self.numbers, numbers, invert=True))
+
+    def share(self, i: int, n: int) -> Units:
+        """Every n-th, by number, from i on."""
+        return self._some(self.numbers % n == i)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    @overload
+    def __getitem__(self, which: int) -> Unit: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Units: ...
+
+    def __getitem__(self, which: int | slice) -> Unit | Units:
+        """A unit by its place, or some of them by slice; IndexError if there is none."""
+        if isinstance(which, slice):
+            return self._some(which)
+        plan, begin, end = self._places[which].tolist()
+        rows = self._plans[plan].iloc[self._rows[plan][begin:end]]
+        return Unit(int(self.numbers[which]), plan, tuple(sources_of(rows)))
+
+    def _some(self, which: slice | np.ndarray) -> Units:
+        return Units(self._plans, self.numbers[which], self._places[which], self._rows)
+
+
+def units(plans: Sequence[pd.DataFrame]) -> Units:
     """Every unit of every plan, by number."""
-    return [
-        Unit(int(str(number)), plan, tuple(sources_of(rows)))
-        for plan, table in enumerate(plans)
-        for number, rows in table[table["unit"] != NO_UNIT].groupby("unit", sort=False)
-    ]
+    numbers, places, rows = [], [], []
+    for plan, table in enumerate(plans):
+        of_unit = table["unit"].to_numpy()
+        in_order = np.argsort(of_unit, kind="stable")
+        in_order = in_order[np.searchsorted(of_unit[in_order], NO_UNIT, side="right") :]
+        found, begins = np.unique(of_unit[in_order], return_index=True)
+        ends = [*begins[1:].tolist(), len(in_order)] if len(found) else []
+        numbers.append(found)
+        places.append(np.array([(plan, *both) for both in zip(begins, ends, strict=True)], int))
+        rows.append(in_order)
+    if not plans:
+        return Units((), np.zeros(0, int), np.zeros((0, 3), int), ())
+    return Units(
+        plans,
+        np.concatenate(numbers),
+        np.concatenate([place.reshape(-1, 3) for place in places]),
+        rows,
+    )
 
 
 def sources_of(table: pd.DataFrame) -> list[Source]:
@@ -142,6 +224,48 @@ def unit_that_counts(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
         for table in plans
         for uri, unit in zip(table["uri"], table["unit"], strict=True)
     }
+
+
+def planned_again(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
+    """The same of the videos that a later plan than the first names: few, while the first may have
+    millions."""
+    return unit_that_counts(plans[1:])
+
+
+def counting_rows(
+    plans: Sequence[pd.DataFrame],
+) -> list[tuple[pd.DataFrame, np.ndarray]]:
+    """Each plan, and which of its rows count, bool [rows]: those that no later plan names again."""
+    found, later = list[tuple[pd.DataFrame, np.ndarray]](), set[str]()
+    for table in reversed(plans):
+        again = table["uri"].isin(list(later)) if later else np.zeros(len(table), bool)
+        found.append((table, ~np.asarray(again, dtype=bool)))
+        if table is not plans[0]:
+            later |= set(table["uri"])
+    return found[::-1]
+
+
+def hashes_of_units(plan: pd.DataFrame) -> dict[int, str]:
+    """Unit -> `labeler.shards.records.hash_of` its videos."""
+    found: dict[int, str] = {}
+    number, uris = NO_UNIT, list[str]()
+    in_order = np.argsort(plan["unit"].to_numpy(), kind="stable")
+    for first in range(0, len(plan), AT_ONCE):
+        some = plan.iloc[in_order[first : first + AT_ONCE]]
+        for unit, uri in zip(some["unit"].tolist(), some["uri"].tolist(), strict=True):
+            if unit != number:
+                if number != NO_UNIT:
+                    found[number] = hash_of(uris)
+                number, uris = unit, []
+            uris.append(uri)
+    if number != NO_UNIT:
+        found[number] = hash_of(uris)
+    return found
+
+
+def hash_of(uris: Iterable[str]) -> str:
+    """A hash of a set of URIs, whatever their order."""
+    return hashlib.blake2b("\n".join(sorted(uris)).encode(), digest_size=8).hexdigest()
 
 
 def left_out_by_filters(plans: Sequence[pd.DataFrame]) -> list[LeftOut]:

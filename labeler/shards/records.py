@@ -4,10 +4,6 @@
                              entry per clip with byte offsets, and a row for whatever was left out
                              or failed
 
-    records.parquet          copies of the records that counted when a job last ended, so that
-                             thousands are read with one request; a copy is used only while its
-                             record's own file is the one that was copied
-
 The highest revision of a unit counts; a unit's revisions have no gap. `commit` publishes the tar,
 then creates the record; who loses the race for a revision is done if the winner's tar has the same
 name (the same bytes), else deletes its own tar and goes on from the winner's revision.
@@ -15,167 +11,64 @@ name (the same bytes), else deletes its own tar and goes on from the winner's re
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, overload
 
 import pandas as pd
 import pyarrow as pa
 
-from labeler.clips.recipe import SCHEMA
 from labeler.io import Storage
-from labeler.reasons import LeftOut
-from labeler.shards.checked_json import check_types
-from labeler.shards.members import MAX_MEMBER_BYTES, check_schema, to_json
-from labeler.shards.tar import Offsets, WrittenShard, shard_name
-from teachers import ShardError
+from labeler.reasons import REASONS
+from labeler.shards.copies import (
+    COLUMNS,
+    COPIES,
+    FOLDER,
+    INDEX,
+    Copies,
+    write_copies,
+    write_part,
+)
+from labeler.shards.plan import hash_of
+from labeler.shards.record import ClipEntry, Record, VideoEntry, digest_of, record_name
+from labeler.shards.tar import WrittenShard, shard_name
+from teachers import ShardError, TransientError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
-TAR = re.compile(r"shards/\d{6,}\.r\d+\.[0-9a-f]{12}\.tar")
-COPIES = "records.parquet"
+HELD = 256
+"""Records that are held in memory, of all that a data set has."""
+COPIED_AT_ONCE, COPIED_EVERY_S = 256, 600.0
+"""A running job copies its records when it has so many new ones, or after so long."""
+READERS = 16
+"""Records that are read at once: S3 answers many as fast as one."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class ClipEntry:
-    """One labelled clip, as its record and `clips.parquet` have it."""
-
-    key: str
-    uri: str
-    source_start: int
-    """Index of the clip's first frame in the source."""
-    stride: int
-    frames: int
-    height: int
-    width: int
-    queries: int
-    kept: int
-    """Queries whose labels are kept."""
-    mean_support: float | None
-    """Mean support over the valid visible frames of kept queries; None if there is none."""
-    mean_trust: float | None = None
-    """Mean over points and frames of the verifier's probability for what it holds to be so: the
-    most trusted place, or that the point is hidden. None where it has not judged the clip, or
-    there is no point."""
-    decoder: str
-    truncated: bool
-    offsets: Offsets
-    """Suffix -> (offset, size) in the tar."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoEntry:
-    """One video of the unit that could be read; the others are rows."""
-
-    uri: str
-    sha256: str
-    clips: int
-    """Clips found in it; each is labelled or a row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What one commit says."""
-
-    schema: int = SCHEMA
-    unit: int
-    revision: int
-    plan: int
-    """Number of the plan file that the unit belongs to."""
-    tar: str | None
-    """Path of the tar in the data set; None if no clip of the unit could be labelled."""
-    size_bytes: int
-    sha256: str | None
-    teachers: dict[str, dict[str, Any]]
-    """`TeacherInfo` by name."""
-    agreement: dict[str, Any]
-    verifier: str | None = None
-    """Version of the verifier that judged every clip of the unit; None where none did (schema
-    1)."""
-    videos: list[VideoEntry]
-    clips: list[ClipEntry]
-    rows: list[LeftOut]
-    planned: int
-    """Videos of the unit."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by step."""
-    fingerprint: dict[str, str] = field(default_factory=dict)
-    """Versions and device that the bytes depend on."""
-
-    @property
-    def name(self) -> str:
-        return record_name(self.unit, self.revision)
-
-    @property
-    def tar_name(self) -> str:
-        """`tar`, of a record with clips; ShardError for one that names none."""
-        if self.tar is None:
-            raise ShardError(
-                f"{self.name} has clips, but names no tar: it is damaged. Run `tapdistill verify`."
-            )
-        return self.tar
-
-    def uris(self) -> set[str]:
-        """Every source that the record speaks of."""
-        return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
-
-    def to_bytes(self) -> bytes:
-        lists = {
-            name: [vars(one) for one in getattr(self, name)] for name in ("videos", "clips", "rows")
-        }
-        # `asdict` would copy every offset: three times as slow
-        return (to_json({**vars(self), **lists}) + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes, what: str) -> Record:
-        """Parse a record; `what` names the file in errors."""
-        try:
-            fields = json.loads(data)
-            check_schema(fields.get("schema"), what)
-            fields["videos"] = [VideoEntry(**entry) for entry in fields["videos"]]
-            fields["clips"] = [
-                ClipEntry(
-                    **{
-                        **entry,
-                        "offsets": {
-                            suffix: (start, size)
-                            for suffix, (start, size) in entry["offsets"].items()
-                        },
-                    }
-                )
-                for entry in fields["clips"]
-            ]
-            fields["rows"] = [LeftOut(**row) for row in fields["rows"]]
-            record = cls(**fields)
-            for one in (record, *record.videos, *record.clips, *record.rows):
-                check_types(one)
-            record._check_ranges()
-            return record
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ShardError(
-                f"{what} is not a commit record ({error}). Run `tapdistill verify`."
-            ) from error
-
-    def _check_ranges(self) -> None:
-        """ValueError for a range that no record of ours has: records come with data sets of other
-        people."""
-        if self.tar is not None and not TAR.fullmatch(self.tar):
-            raise ValueError(f"{self.tar!r} is no name of a shard")
-        ranges = [found for entry in self.clips for found in entry.offsets.values()]
-        if any(
-            not (
-                type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES
-            )
-            for at, size in ranges
-        ):
-            raise ValueError("it names a range that cannot be in a shard")
-
-
-def record_name(unit: int, revision: int) -> str:
-    return f"shards/{unit:06d}.r{revision}.json"
+__all__ = [
+    "COPIES",
+    "RECORD",
+    "ClipEntry",
+    "Copying",
+    "Record",
+    "Records",
+    "VideoEntry",
+    "commit",
+    "copy_records",
+    "digest_of",
+    "digests_of",
+    "latest",
+    "latest_names",
+    "latest_records",
+    "read_record",
+    "record_name",
+    "revisions",
+    "rows_to_copy",
+    "tar_of",
+]
 
 
 def revisions(storage: Storage) -> dict[int, list[int]]:
@@ -225,49 +118,286 @@ def _latest_of(names: Iterable[str]) -> list[str]:
     return [record_name(unit, numbers[-1]) for unit, numbers in _by_unit(names).items()]
 
 
-def latest_records(storage: Storage) -> list[Record]:
+class Records(Sequence[Record]):
+    """The records of a data set that count, by unit; each is read when it is asked for, and few are
+    held.
+
+    `table` has a row for each, with what `digest_of` says of it: what is asked of all of them at
+    once is computed from that.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        table: pd.DataFrame,
+        copies: Copies | None = None,
+        held: dict[str, Record] | None = None,
+    ) -> None:
+        self._storage, self._copies = storage, copies
+        self.table = table.reset_index(drop=True)
+        self._held = {} if held is None else held
+        self._lock = threading.Lock()
+        self._units: frozenset[int] = frozenset()
+        self._change: Callable[[Record], Record] | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    @overload
+    def __getitem__(self, which: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Records: ...
+
+    def __getitem__(self, which: int | slice) -> Record | Records:
+        """A record by its place, or some of them by slice; IndexError if there is none."""
+        if isinstance(which, slice):
+            return self.of(range(len(self))[which])
+        place = range(len(self))[which]
+        record = self._held.get(str(self.table["name"].iat[place]))
+        if record is None:
+            return next(iter(self.of([place])))
+        return self._now(record)
+
+    def __iter__(self) -> Iterator[Record]:
+        for first in range(0, len(self), HELD):
+            yield from self._read(self.table.iloc[first : first + HELD])
+
+    def of(self, places: Sequence[int]) -> Records:
+        """Those at some places, in that order."""
+        some = Records(self._storage, self.table.iloc[list(places)], self._copies, self._held)
+        some._units, some._change, some._lock = self._units, self._change, self._lock
+        return some
+
+    def changed(self, units: Collection[int], change: Callable[[Record], Record]) -> Records:
+        """The same, where `change` is done to the records of some units whenever they are read."""
+        found = Records(self._storage, self.table, self._copies)
+        found._units, found._change = frozenset(units), change
+        places = found.table.index[found.table["unit"].isin(list(units))].tolist()
+        others = found.table.drop(index=places)
+        rows = []
+        for place, record in zip(places, found.of(places), strict=True):
+            rows.append({**found.table.loc[place].to_dict(), **digest_of(record)})
+        again = pd.DataFrame(rows, columns=INDEX, index=places)
+        found.table = pd.concat([others, again]).sort_index() if rows else others
+        return found
+
+    def fingerprint(self) -> str:
+        """A hash of which records they are, and of what."""
+        named = zip(self.table["name"], self.table["tag"], strict=True)
+        return hash_of(f"{name} {tag}" for name, tag in named)
+
+    def are_copied(self) -> bool:
+        """Whether records.parquet has these records and no others."""
+        copies = self._copies
+        if copies is None or copies.files != [COPIES]:
+            return False
+        return len(copies.index) == len(self) and bool((self.table["file"] >= 0).all())
+
+    def forget_copies(self) -> None:
+        """Remove the files of copies of a running job that these records were found in, now that
+        records.parquet has them; those that came since stay."""
+        for name in self._copies.files if self._copies else ():
+            if name != COPIES:
+                self._storage.remove(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which reads the records themselves."""
+        return {**vars(self), "_copies": None, "_held": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def _read(self, rows: pd.DataFrame) -> Iterator[Record]:
+        """The records of a few rows."""
+        with self._lock:
+            found = {name: self._held[name] for name in rows["name"] if name in self._held}
+        missing = rows[~rows["name"].isin(list(found))]
+        if self._copies is not None:
+            copied = missing[missing["file"] >= 0]
+            for name, data in self._copies.records(copied):
+                found[name] = _parsed(self._storage, name, data)
+        names = [name for name in missing["name"] if name not in found]
+        if names:
+            with ThreadPoolExecutor(READERS) as pool:
+                found.update(zip(names, pool.map(self._own, names), strict=True))
+        for name in rows["name"]:
+            record = found.pop(name)
+            self._hold(name, record)
+            yield self._now(record)
+
+    def _now(self, record: Record) -> Record:
+        return self._change(record) if self._change and record.unit in self._units else record
+
+    def _own(self, name: str) -> Record:
+        return _parsed(self._storage, name, self._storage.read(name))
+
+    def _hold(self, name: str, record: Record) -> None:
+        with self._lock:
+            self._held[name] = record
+            while len(self._held) > HELD:
+                del self._held[next(iter(self._held))]
+
+
+def latest_records(storage: Storage) -> Records:
     """The record that counts for every unit that has one, by unit; from their copies where those
-    are up to date."""
-    tags = storage.tags("shards")
-    counting = _latest_of(tags)
-    copies = _read_copies(storage) if counting else {}
+    are up to date. None is held but a few: see `Records`."""
+    latest: dict[int, tuple[int, str]] = {}
+    for file in storage.files("shards"):
+        if match := RECORD.fullmatch(file.name):
+            unit, revision = int(match[1]), int(match[2])
+            latest[unit] = max(latest.get(unit, (-1, "")), (revision, file.tag))
+    tags = {record_name(unit, of[0]): of[1] for unit, of in sorted(latest.items())}
+    del latest
+    if not tags:
+        return Records(storage, pd.DataFrame(columns=INDEX))
+    copies = Copies(storage)
+    index = copies.index
+    index = index[(index["tag"] == index["name"].map(tags)).fillna(False).astype(bool)]
+    index = index.drop_duplicates("name")
+    read = index["unit"].notna()
+    held: dict[str, Record] = {}
+    rows = []
+    for name, record, place in _without_digest(storage, copies, index[~read], index, tags):
+        rows.append({"name": name, "tag": tags[name], **digest_of(record), **place})
+        if len(held) < HELD:
+            held[name] = record
+    table = pd.concat([index[read], pd.DataFrame(rows, columns=INDEX)]) if rows else index
+    table = table.sort_values(["unit", "revision"], ignore_index=True)
+    return Records(storage, _checked(table, storage), copies, held)
+
+
+def _without_digest(
+    storage: Storage,
+    copies: Copies,
+    old: pd.DataFrame,
+    index: pd.DataFrame,
+    tags: Mapping[str, str],
+) -> Iterator[tuple[str, Record, dict[str, int]]]:
+    """(name, record, place among the copies) of each record that nothing is known of yet: those of
+    copies that hold only the records, and those that are not copied at all."""
+    places = {
+        name: {"file": file, "row": row}
+        for name, file, row in zip(old["name"], old["file"], old["row"], strict=True)
+    }
+    for name, data in copies.records(old):
+        yield name, _parsed(storage, name, data), places[name]
+    copied = set(index["name"])
+    missing = (name for name in tags if name not in copied)
 
     def read(name: str) -> Record:
-        copied = copies.get((name, tags[name.removeprefix("shards/")]))
-        return _parsed(storage, name, storage.read(name) if copied is None else copied)
+        return _parsed(storage, name, storage.read(name))
 
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(read, counting))
+    with ThreadPoolExecutor(READERS) as pool:
+        while some := list(islice(missing, HELD)):
+            for name, record in zip(some, pool.map(read, some), strict=True):
+                yield name, record, {"file": -1, "row": -1}
+
+
+def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
+    """The table with whole numbers as such; ShardError where a copy says what no record of ours
+    does: copies come with data sets of other people."""
+    try:
+        for name, kind in COLUMNS.items():
+            if kind == pa.int64():
+                table[name] = table[name].astype("int64")
+        named = zip(table["name"], table["unit"], table["revision"], strict=True)
+        for name, unit, revision in named:
+            if name != record_name(unit, revision):
+                raise ValueError(f"{name} has unit {unit}, revision {revision}")
+        for column, kind in (("teachers", dict), ("agreement", dict), ("shapes", dict)):
+            for text in table[column].unique():
+                if type(json.loads(text)) is not kind:
+                    raise ValueError(f"{column} is {text[:80]!r}")
+        for text in table["reasons"].unique():
+            for what, reason, count in json.loads(text):
+                if reason not in REASONS or type(what) is not str or type(count) is not int:
+                    raise ValueError(f"reasons are {text[:80]!r}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ShardError(
+            f"{storage.url}/{COPIES} is damaged ({error}): remove it, and the folder {FOLDER} "
+            "beside it; they are only copies."
+        ) from error
+    return table
+
+
+def digests_of(records: Sequence[Record]) -> pd.DataFrame:
+    """The table of `Records`, or that of a list of records."""
+    if isinstance(records, Records):
+        return records.table
+    table = pd.DataFrame([digest_of(record) for record in records], columns=[*COLUMNS])
+    return table.astype({name: "int64" for name in COLUMNS if COLUMNS[name] == pa.int64()})
 
 
 def copy_records(storage: Storage, records: Sequence[Record]) -> None:
     """Write records.parquet: a copy of each record, with the tag of its file."""
-    tags = storage.tags("shards")
-    table = pd.DataFrame(
-        [
-            (record.name, tags.get(record.name.removeprefix("shards/"), ""), record.to_bytes())
-            for record in records
-        ],
-        columns=["name", "tag", "record"],
-    )
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    storage.replace(COPIES, buffer.getvalue())
+    write_copies(storage, (row for _, row in rows_to_copy(storage, records)))
 
 
-def _read_copies(storage: Storage) -> dict[tuple[str, str], bytes]:
-    """(name, tag) -> bytes of each copied record. A damaged file of copies is as good as none: the
-    records are the truth."""
-    if storage.size(COPIES) is None:
-        return {}
-    try:
-        table = pd.read_parquet(io.BytesIO(storage.read(COPIES)))
-        return {
-            (name, tag): data
-            for name, tag, data in zip(table["name"], table["tag"], table["record"], strict=True)
-        }
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
-        return {}
+def rows_to_copy(
+    storage: Storage, records: Sequence[Record]
+) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """Each record, and its row for a file of copies."""
+    if isinstance(records, Records):
+        tags = dict(zip(records.table["name"], records.table["tag"], strict=True))
+    else:
+        tags = {f"shards/{name}": tag for name, tag in storage.tags("shards").items()}
+    for record in records:
+        yield record, row_of(record, tags.get(record.name, ""))
+
+
+def row_of(record: Record, tag: str) -> dict[str, Any]:
+    """A row for a file of copies; `tag` is that of its own file."""
+    return {
+        "name": record.name,
+        "tag": tag,
+        **digest_of(record),
+        "record": record.to_bytes(),
+    }
+
+
+class Copying:
+    """Copies the records that a running job commits, some hundred at a time, so that a job that is
+    killed is gone on with in a minute."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._pending: list[tuple[int, int]] = []
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Copying:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:  # a job that ends well writes records.parquet
+            self.flush()
+
+    def committed(self, unit: int, revision: int) -> None:
+        """A unit has a record of that revision."""
+        self._pending.append((unit, revision))
+        late = time.monotonic() - self._since > COPIED_EVERY_S
+        if len(self._pending) >= COPIED_AT_ONCE or late:
+            self.flush()
+
+    def flush(self) -> None:
+        """Copy what is not copied yet. What cannot be had now is read by the next job."""
+        pending, self._pending, self._since = self._pending, [], time.monotonic()
+        if not pending:
+            return
+        with contextlib.suppress(ShardError, TransientError):
+            with ThreadPoolExecutor(READERS) as pool:
+                rows = list(pool.map(self._row, pending))
+            write_part(self._storage, rows)
+
+    def _row(self, which: tuple[int, int]) -> dict[str, Any]:
+        name = record_name(*which)
+        tag = (
+            self._storage.tag(name) or ""
+        )  # before it is read: one written anew meanwhile is not it
+        return row_of(read_record(self._storage, *which), tag)
 
 
 def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool:

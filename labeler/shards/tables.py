@@ -7,31 +7,84 @@ ourselves), written again at the end of each job.
 
 from __future__ import annotations
 
-import io
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from itertools import islice
+from typing import TypeVar, overload
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from labeler.io import Storage
-from labeler.reasons import LeftOut
+from labeler.io import Storage, transient_errors
+from labeler.io.scratch import scratch_folder
+from labeler.reasons import LEFT_OUT, LeftOut
+from labeler.shards.copies import COPIES, CopiesWriter
 from labeler.shards.members import to_json
 from labeler.shards.plan import (
     NO_UNIT,
-    Unit,
+    Units,
+    counting_rows,
+    hashes_of_units,
     left_out_by_filters,
+    planned_again,
     read_plans,
-    unit_that_counts,
     units,
 )
-from labeler.shards.records import ClipEntry, Record, VideoEntry, copy_records
+from labeler.shards.records import (
+    ClipEntry,
+    Record,
+    Records,
+    VideoEntry,
+    digests_of,
+    rows_to_copy,
+)
 from teachers import ShardError
 
-T = TypeVar("T", VideoEntry, ClipEntry, LeftOut)
+One = TypeVar("One", VideoEntry, ClipEntry, LeftOut)
+T = TypeVar("T")
 
 CLIPS, FAILURES = "clips.parquet", "failures.parquet"
+CLIP_COLUMNS = {
+    "key": pa.string(),
+    "unit": pa.int64(),
+    "revision": pa.int64(),
+    "tar": pa.string(),
+    "uri": pa.string(),
+    "source_start": pa.int64(),
+    "stride": pa.int64(),
+    "frames": pa.int64(),
+    "height": pa.int64(),
+    "width": pa.int64(),
+    "queries": pa.int64(),
+    "kept": pa.int64(),
+    "mean_support": pa.float64(),
+    "mean_trust": pa.float64(),
+    "decoder": pa.string(),
+    "truncated": pa.bool_(),
+    "teachers": pa.string(),
+    "verifier": pa.string(),
+    "offsets": pa.string(),
+}
+FAILURE_COLUMNS = {
+    "unit": pa.int64(),
+    "uri": pa.string(),
+    "what": pa.string(),
+    "status": pa.string(),
+    "stage": pa.string(),
+    "reason": pa.string(),
+    "detail": pa.string(),
+    "key": pa.string(),
+    "attempts": pa.int64(),
+}
+CLIP_SCHEMA = pa.schema(list(CLIP_COLUMNS.items()))
+MADE_OF = b"made of"
+"""Metadata of failures.parquet, which is written last: of which plans and records."""
+PART = 256
+"""Records whose clips are written together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,66 +121,106 @@ class Accounts:
 
 def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accounts:
     """The accounts of a data set; ShardError if they do not close."""
-    counts = unit_that_counts(plans)
-    unplanned = next(
-        (uri for record in records for uri in record.uris() if uri not in counts), None
-    )
-    if unplanned is not None:
-        raise ShardError(
-            f"{unplanned} is in a commit record, but in no plan: a plan file was replaced or is "
-            "missing."
-        )
-    current = without_superseded(plans, records)
-    rows = [*left_out_by_filters(plans), *(row for record in current for row in record.rows)]
-    videos = [video for record in current for video in record.videos]
-    entries = [entry for record in current for entry in record.clips]
-    closed = {NO_UNIT, *(record.unit for record in records)}
-    by = Counter((row.what, row.status) for row in rows)
+    _refuse_unplanned(plans, records)
+    table = digests_of(without_superseded(plans, records))
+    by, reasons = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    unwanted = sum(int((plan["unit"] == NO_UNIT).sum()) for plan in plans)
+    if unwanted:
+        by["video", "left out"] = reasons["video", "unwanted"] = unwanted
+    for text, times in table["reasons"].value_counts().items():
+        for what, reason, rows in json.loads(str(text)):
+            by[what, "left out" if reason in LEFT_OUT else "failed"] += rows * int(times)
+            reasons[what, reason] += rows * int(times)
+    closed = np.array([NO_UNIT, *digests_of(records)["unit"]])
+    of_videos = [plan["unit"].to_numpy()[counts] for plan, counts in counting_rows(plans)]
     return Accounts(
-        videos=len(counts),
-        done=len(videos),
+        videos=sum(map(len, of_videos)),
+        done=int(table["videos"].sum()),
         videos_left_out=by["video", "left out"],
         videos_failed=by["video", "failed"],
-        open=sum(unit not in closed for unit in counts.values()),
-        clips=sum(video.clips for video in videos),
-        labelled=len(entries),
+        open=sum(int(np.isin(units, closed, invert=True).sum()) for units in of_videos),
+        clips=int(table["found"].sum()),
+        labelled=int(table["clips"].sum()),
         clips_left_out=by["clip", "left out"],
         clips_failed=by["clip", "failed"],
-        reasons=Counter((row.what, row.reason) for row in rows),
+        reasons=reasons,
     )
 
 
-def without_superseded(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> list[Record]:
+def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> None:
+    """ShardError if a record speaks of a source that no plan has."""
+    table = digests_of(records)
+    planned: dict[int, str] = {}
+    for plan in plans:
+        planned |= hashes_of_units(plan)
+    hashes = zip(table["unit"], table["uris"], strict=True)
+    odd = [i for i, (unit, said) in enumerate(hashes) if planned.get(unit) != said]
+    if not odd:
+        return
+    known = {uri for plan in plans for uri in plan["uri"]}
+    some = records.of(odd) if isinstance(records, Records) else [records[i] for i in odd]
+    for record in some:
+        for uri in sorted(record.uris() - known):
+            raise ShardError(
+                f"{uri} is in a commit record, but in no plan: a plan file was replaced or is "
+                "missing."
+            )
+
+
+@dataclass(frozen=True)
+class _Current:
+    """Leaves out of a record what it says of videos that another unit counts for."""
+
+    counts: Mapping[str, int]
+    """uri -> the unit that counts, where a later plan names it."""
+
+    def __call__(self, record: Record) -> Record:
+        if not self.counts:
+            return record
+        return replace(
+            record,
+            videos=self._part(record, record.videos),
+            clips=self._part(record, record.clips),
+            rows=self._part(record, record.rows),
+        )
+
+    def _part(self, record: Record, entries: list[One]) -> list[One]:
+        return [one for one in entries if self.counts.get(one.uri, record.unit) == record.unit]
+
+
+@overload
+def without_superseded(plans: Sequence[pd.DataFrame], records: Records) -> Records: ...
+
+
+@overload
+def without_superseded(
+    plans: Sequence[pd.DataFrame], records: Sequence[Record]
+) -> Sequence[Record]: ...
+
+
+def without_superseded(
+    plans: Sequence[pd.DataFrame], records: Sequence[Record]
+) -> Sequence[Record]:
     """The records without what they say of videos that a later plan gave to another unit: there
     they are done again."""
-    if len(plans) < 2:
-        return list(records)
-    counts = unit_that_counts(plans)
+    counts = planned_again(plans)
+    if not counts:
+        return records
 
-    def current(record: Record, part: list[T]) -> list[T]:
-        return [one for one in part if counts.get(one.uri) == record.unit]
-
-    return [
-        replace(
-            record,
-            videos=current(record, record.videos),
-            clips=current(record, record.clips),
-            rows=current(record, record.rows),
-        )
-        for record in records
-    ]
+    current = _Current(counts)
+    if not isinstance(records, Records):
+        return [current(record) for record in records]
+    units = {
+        unit
+        for plan in plans
+        for unit in plan.loc[plan["uri"].isin(list(counts)), "unit"].unique().tolist()
+    }
+    return records.changed(units, current)
 
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean
     support, mean trust, teachers, verifier (its version), offsets (JSON)."""
-    columns = [
-        "key",
-        "unit",
-        "revision",
-        "tar",
-        *(name for name in ClipEntry.__dataclass_fields__ if name not in ("key", "offsets")),
-    ]
     return pd.DataFrame(
         [
             {
@@ -142,7 +235,7 @@ def clips_table(records: Sequence[Record]) -> pd.DataFrame:
             for record in records
             for entry in record.clips
         ],
-        columns=[*columns, "teachers", "verifier", "offsets"],
+        columns=[*CLIP_COLUMNS],
     )
 
 
@@ -152,7 +245,6 @@ def failures_table(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> 
 
     Videos that a filter leaves out come first; they are in no unit (-1).
     """
-    columns = ["unit", "uri", "what", "status", "stage", "reason", "detail", "key", "attempts"]
     return pd.DataFrame(
         [
             {
@@ -166,28 +258,75 @@ def failures_table(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> 
             ]
             for row in rows
         ],
-        columns=columns,
+        columns=[*FAILURE_COLUMNS],
     )
 
 
 def compact(storage: Storage, records: Sequence[Record]) -> None:
-    """Write clips.parquet, failures.parquet, and records.parquet from the records."""
+    """Write clips.parquet, failures.parquet, and records.parquet from the records, a part of them
+    at a time; nothing, where they are written already."""
     plans = read_plans(storage)
-    current = without_superseded(plans, records)
-    for name, table in ((CLIPS, clips_table(current)), (FAILURES, failures_table(plans, current))):
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        storage.replace(name, buffer.getvalue())
-    copy_records(storage, records)
+    made_of = ""
+    if isinstance(records, Records):
+        made_of = f"{len(plans)} plans, {len(records)} records, {records.fingerprint()}"
+        if records.are_copied() and _is_of(storage, made_of):
+            return
+    current = _Current(planned_again(plans))
+    first = plans
+    with (
+        transient_errors(f"write the tables of {storage.url}"),
+        scratch_folder() as folder,
+    ):
+        with (
+            pq.ParquetWriter(folder / CLIPS, CLIP_SCHEMA) as clips,
+            pq.ParquetWriter(folder / FAILURES, _failure_schema(made_of)) as failures,
+            CopiesWriter(folder / COPIES) as copies,
+        ):
+            for some in _parts(rows_to_copy(storage, records)):
+                copies.write([row for _, row in some])
+                now = [current(record) for record, _ in some]
+                clips.write_table(_as_arrow(clips_table(now), CLIP_SCHEMA))
+                failures.write_table(_as_arrow(failures_table(first, now), failures.schema))
+                first = []
+        for name in (CLIPS, COPIES, FAILURES):
+            storage.publish(folder / name, name)
+    if isinstance(records, Records):
+        records.forget_copies()
+
+
+def _parts(rows: Iterator[T]) -> Iterator[list[T]]:
+    """All of them, some at a time; an empty part of none."""
+    yield list(islice(rows, PART))
+    while some := list(islice(rows, PART)):
+        yield some
+
+
+def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pandas(table, schema, preserve_index=False).replace_schema_metadata(
+        schema.metadata
+    )
+
+
+def _failure_schema(made_of: str) -> pa.Schema:
+    return pa.schema(list(FAILURE_COLUMNS.items()), metadata={MADE_OF: made_of.encode()})
+
+
+def _is_of(storage: Storage, made_of: str) -> bool:
+    """Whether clips.parquet and failures.parquet are there, and made of just that."""
+    try:
+        if storage.size(CLIPS) is None or storage.size(FAILURES) is None:
+            return False
+        with storage.open(FAILURES) as file:
+            return (pq.read_schema(file).metadata or {}).get(MADE_OF) == made_of.encode()
+    except (pa.ArrowException, OSError, ShardError):
+        return False
 
 
 def open_units(
     plans: Sequence[pd.DataFrame], records: Sequence[Record], teachers: set[str]
-) -> list[Unit]:
+) -> Units:
     """Units that have no record yet, or not every one of `teachers` in it."""
-    have = {record.unit: set(record.teachers) for record in records}
-    return [
-        unit
-        for unit in units(plans)
-        if unit.number not in have or not teachers <= have[unit.number]
-    ]
+    table = digests_of(records)
+    has_all = {text: teachers <= set(json.loads(text)) for text in table["teachers"].unique()}
+    done = table["unit"][[has_all[text] for text in table["teachers"]]]
+    return units(plans).without(done.to_numpy())

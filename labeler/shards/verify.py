@@ -145,8 +145,9 @@ def collect_garbage(
     """
     read_manifest(storage)
     records = latest_records(storage)
-    latest = {record.unit: record.revision for record in records}
-    counting = {record.tar for record in records}
+    table = records.table
+    latest = dict(zip(table["unit"].tolist(), table["revision"].tolist(), strict=True))
+    counting = set(table["tar"].dropna())
     if not dry_run:
         compact(storage, records)  # before the old tars go: clips.parquet must not name them
     removed = []

@@ -17,55 +17,40 @@ refused: whatever is behind the damage would be missing from the counts.
 
 from __future__ import annotations
 
+import array
+import bisect
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
-from labeler.io import transient_errors
+from labeler.io import s3, transient_errors
 from labeler.io.secrets import refuse_secrets
 from labeler.io.storage import UnknownProtocol, check_protocol, file_system, is_url, tag_of
 from labeler.sources import rules
 from labeler.sources.lists import read_entries
 from labeler.sources.metadata import from_members, to_metadata
 from labeler.sources.rules import LISTS, TABLES, TARS, Unused
+from labeler.sources.table import Source as Source
+from labeler.sources.table import Sources
 from labeler.sources.tars import members
 from teachers import ConfigError
 
 
-@dataclass(frozen=True)
-class Source:
-    """A video as a listing sees it."""
-
-    uri: str
-    """A path or URL; "archive.tar#member.mp4" for a member of a tar, "folder/" for a folder of
-    pictures."""
-    size: int
-    """Size in bytes; 0 if the listing does not say."""
-    etag: str
-    """What the storage tells about the content: an ETag, or size and time of a local file; "" if
-    the listing does not say."""
-    offset: int | None = None
-    """Where the bytes of a member of a tar begin."""
-    metadata: str = ""
-    """What a table or a tar says about the video, as a JSON object; "" if nothing."""
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        """(offset, size) of a member of a tar."""
-        return None if self.offset is None else (self.offset, self.size)
-
-
 def list_sources(
     videos: Sequence[str], column: str | None = None, notes: list[str] | None = None
-) -> list[Source]:
+) -> Sources:
     """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening
     one; sorted by URI, each once.
 
@@ -84,35 +69,69 @@ def list_sources(
         ConfigError: a folder or glob has no file; nothing is named at all; a list, table, tar, or
             archive cannot be read whole; or an address holds a password or a signature.
     """
-    found: dict[str, Source] = {}
-    said: dict[str, dict[str, Any]] = {}
     unused = Unused()
-    for pattern in videos:
-        if not pattern:
-            raise ConfigError(
-                "a video is named by an empty text: is a variable of the shell not set?"
-            )
-        here: set[str] = set()
-        for source in _named_by(pattern, column, unused):
-            uri = _storable(source.uri)
-            first = found.setdefault(uri, source if uri == source.uri else replace(source, uri=uri))
-            if uri in here:
-                unused.add(*rules.TWICE, uri)
-            here.add(uri)
-            if source.metadata and first.metadata != source.metadata:
-                before = said.get(uri) or json.loads(first.metadata or "{}")
-                said[uri] = rules.merged(before, json.loads(source.metadata))
-    for uri, metadata in said.items():
-        found[uri] = replace(found[uri], metadata=to_metadata(metadata))
+    ends: list[int] = []
+    found, several = Sources.of(_named(videos, column, unused, ends)).in_order()
+    if several:
+        _count_twice(several, ends, unused)
+        found = _merged(found, several)
     if notes is not None:
         notes += unused.lines()
-    if not found:
+    if not len(found):
         why = " ".join(unused.lines())
         raise ConfigError(
             "no video named: give at least one file, folder, glob, list, table, or URL."
             + (f" What was named: {why}" if why else "")
         )
-    return [found[uri] for uri in sorted(found)]
+    return found
+
+
+def _named(
+    videos: Sequence[str], column: str | None, unused: Unused, ends: list[int]
+) -> Iterator[Source]:
+    """The sources in the order in which they are named, as they can stand in a plan; `ends` gets
+    how many there are up to the end of each of `videos`."""
+    count = 0
+    for pattern in videos:
+        if not pattern:
+            raise ConfigError(
+                "a video is named by an empty text: is a variable of the shell not set?"
+            )
+        for source in _named_by(pattern, column, unused):
+            uri = _storable(source.uri)
+            yield source if uri == source.uri else replace(source, uri=uri)
+            count += 1
+        ends.append(count)
+
+
+Several = Mapping[str, Sequence[tuple[int, Source]]]
+"""URI -> (place, source), of those that were named several times."""
+
+
+def _count_twice(several: Several, ends: Sequence[int], unused: Unused) -> None:
+    """Count the sources that one of the named folders, lists, and the like names again."""
+    again = []
+    for uri, found in several.items():
+        of = [bisect.bisect_right(ends, place) for place, _ in found]
+        again += [(found[i][0], uri) for i in range(len(of)) if of[i] in of[:i]]
+    for _, uri in sorted(again):
+        unused.add(*rules.TWICE, uri)
+
+
+def _merged(found: Sources, several: Several) -> Sources:
+    """The sources, where one that was named several times has what all of them say."""
+    said: dict[str, str] = {}
+    for uri, ((_, first), *others) in several.items():
+        says: dict[str, Any] | None = None
+        for _, other in others:
+            if other.metadata and first.metadata != other.metadata:
+                before = json.loads(first.metadata or "{}") if says is None else says
+                says = rules.merged(before, json.loads(other.metadata))
+        if says is not None:
+            said[uri] = to_metadata(says)
+    return Sources.of(
+        replace(source, metadata=said.get(source.uri, source.metadata)) for source in found
+    )
 
 
 def _storable(uri: str) -> str:
@@ -198,13 +217,17 @@ def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Sou
 
 
 def _below(fs: Any, path: str, pattern: str, unused: Unused) -> Iterator[Source]:
-    """The videos of a folder."""
+    """The videos of a folder; of all below it one folder at a time is held."""
     root = path.rstrip("/") + "/"
-    walked = _walk(fs, path, root, unused) if isinstance(fs, LocalFileSystem) else None
-    if walked is None:
-        walked = _found(fs, path, root, unused)
-    files = {name: _source(fs, root + name, info, pattern) for name, info in walked}
-    yield from _chosen(fs, files, pattern, unused, root)
+    local = isinstance(fs, LocalFileSystem)
+    walked = _walk(fs, path, root, unused) if local else _found(fs, path, root, unused)
+    empty = True
+    for _, files in itertools.groupby(walked, lambda file: file[0].rpartition("/")[0]):
+        empty = False
+        named = {name: _source(fs, root + name, info, pattern) for name, info in files}
+        yield from _chosen(fs, named, unused, root)
+    if empty:
+        _refuse_empty(pattern, unused)
 
 
 def _refuse_data_set(folder: str) -> None:
@@ -240,19 +263,53 @@ def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, 
 
 
 def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
-    """The same for a folder elsewhere, which is listed in one go."""
-    infos = fs.find(path, detail=True)
-    by_folder: dict[str, list[str]] = {}
-    for name in infos:
-        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
-    own = tuple(f"{folder}/" for folder, names in by_folder.items() if _is_data_set(names))
+    """The same of a folder elsewhere, which is listed at once, and held as columns."""
+    listed = s3.entries(fs, path) if s3.is_s3(fs) else fs.find(path, detail=True).values()
+    folders: dict[str, int] = {}
+    of_folder = array.array("q")
+
+    def named() -> Iterator[Source]:
+        for info in listed:
+            name = str(info["name"])
+            if name.rstrip("/") + "/" != root:  # a marker of the folder itself is no file
+                of_folder.append(folders.setdefault(name.rpartition("/")[0], len(folders)))
+                yield Source(name.removeprefix(root), int(info.get("size") or 0), tag_of(info))
+
+    table = Sources.of(named()).table.combine_chunks()
+    in_order = np.argsort(np.frombuffer(of_folder, np.int64), kind="stable")
+    edges = np.searchsorted(np.sort(np.frombuffer(of_folder, np.int64)), range(len(folders) + 1))
+    of_data_sets = _data_sets(table, of_folder, in_order, edges, folders)
+    own = tuple(f"{folder}/" for folder in of_data_sets)
     if root in own:
         _refuse_data_set(path)
-    for name, info in infos.items():
-        if own and name.startswith(own):
-            unused.add(*rules.OWN, name)
-        elif name.rstrip("/") + "/" != root:  # the marker of the folder itself is not a file
-            yield name.removeprefix(root), info
+    for folder, number in folders.items():
+        rows = table.take(pa.array(in_order[edges[number] : edges[number + 1]]))
+        for source in Sources(rows):
+            if own and f"{folder}/".startswith(own):
+                unused.add(*rules.OWN, root + source.uri)
+            else:
+                yield source.uri, {"size": source.size, "etag": source.etag}
+
+
+def _data_sets(
+    table: pa.Table,  # of files: see `Sources`
+    of_folder: Sequence[int],  # the number of each file's folder
+    in_order: np.ndarray,  # the files by folder
+    edges: np.ndarray,  # where those of a folder begin in that order
+    folders: Mapping[str, int],  # number of each folder
+) -> list[str]:
+    """The folders that are data sets of ours."""
+    names = table["uri"]
+    manifests = pc.or_(pc.ends_with(names, f"/{rules.MANIFEST}"), pc.equal(names, rules.MANIFEST))
+    some = {of_folder[row] for row in np.flatnonzero(manifests.to_numpy()).tolist()}
+    return [
+        folder
+        for folder, number in folders.items()
+        if number in some
+        and _is_data_set(
+            names.take(pa.array(in_order[edges[number] : edges[number + 1]])).to_pylist()
+        )
+    ]
 
 
 def _entries(fs: Any, folder: str, unused: Unused) -> list[Any]:
@@ -301,7 +358,9 @@ def _matched(
     files = {
         name.removeprefix(root): _source(fs, name, info, pattern) for name, info in infos.items()
     }
-    yield from _chosen(fs, files, pattern, unused, root)
+    if not files:
+        _refuse_empty(pattern, unused)
+    yield from _chosen(fs, files, unused, root)
 
 
 def _literal_folders(fs: Any, path: str) -> str:
@@ -314,18 +373,18 @@ def _literal_folders(fs: Any, path: str) -> str:
     return path
 
 
-def _chosen(
-    fs: Any, files: dict[str, Source], pattern: str, unused: Unused, root: str
-) -> Iterator[Source]:
-    """The videos among the files of a folder or a glob, by their names below `root`, including
-    those in tars."""
-    if not files:
-        letter = " In a glob, [...] stands for one letter of those in it." if "[" in pattern else ""
-        named = " ".join(["", *unused.lines()])
-        raise ConfigError(
-            f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
-            f"such as 'videos/**/*.mp4'.{letter}{named}"
-        )
+def _refuse_empty(pattern: str, unused: Unused) -> None:
+    letter = " In a glob, [...] stands for one letter of those in it." if "[" in pattern else ""
+    named = " ".join(["", *unused.lines()])
+    raise ConfigError(
+        f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
+        f"such as 'videos/**/*.mp4'.{letter}{named}"
+    )
+
+
+def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Iterator[Source]:
+    """The videos among the files of folders or a glob, by their names below `root`; tars are gone
+    through."""
     files, folders = rules.picture_folders(files)
     for _, pictures in sorted(folders.items()):
         tags = "".join(source.etag for source in pictures)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.progress import track
 
@@ -15,7 +15,8 @@ from labeler.labels import AgreementConfig
 from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
-from labeler.shards.records import Record, latest, latest_records
+from labeler.shards.members import to_json
+from labeler.shards.records import Record, Records, latest, latest_records
 from labeler.shards.revisions import relabel
 from pipelines.terminal.console import console, say
 
@@ -42,9 +43,14 @@ def run(config: RelabelConfig) -> int:
     storage = Storage(config.data)
     read_manifest(storage)
     before = latest_records(storage)
-    todo = [record for record in before if _is_stale(record, config)]
+    table = before.table
+    stale = (table["agreement"].astype("object") != to_json(asdict(config.agreement))).to_numpy()
+    if config.judge:
+        stale = stale | (table["verifier"].astype("object") != shipped_version()).to_numpy()
+    if config.prune:
+        stale = stale | (table["kept"] != table["queries"]).to_numpy()
     shown = track(
-        todo,
+        before.of(np.flatnonzero(stale).tolist()),
         "relabelling",
         console=console,
         transient=True,
@@ -80,23 +86,19 @@ def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> 
     return False
 
 
-def _judged(records: list[Record]) -> str:
-    by_version = Counter[str | None]()
-    for record in records:
-        by_version[record.verifier] += len(record.clips)
+def _judged(records: Records) -> str:
+    versions = records.table["verifier"].astype("object").fillna("")
+    by_version = records.table["clips"].groupby(versions).sum()
     said = [
         f"{count:,} clips judged by verifier {version}"
-        for version, count in sorted(by_version.items(), key=str)
+        for version, count in by_version.items()
         if version and count
     ]
-    if by_version[None]:
-        said.append(f"{by_version[None]:,} clips not judged")
+    if not_judged := by_version.get("", 0):
+        said.append(f"{not_judged:,} clips not judged")
     return ", ".join(said) or "no clip to judge"
 
 
-def _kept(records: list[Record]) -> str:
-    kept = sum(entry.kept for record in records for entry in record.clips)
-    return (
-        f"{kept:,} of {sum(entry.queries for record in records for entry in record.clips):,} "
-        "queries kept"
-    )
+def _kept(records: Records) -> str:
+    table = records.table
+    return f"{table['kept'].sum():,} of {table['queries'].sum():,} queries kept"

@@ -15,8 +15,8 @@ import tyro
 from labeler.io import Storage
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
-from labeler.shards.plan import read_plans
-from labeler.shards.records import latest_records, revisions
+from labeler.shards.plan import NO_UNIT, read_plans
+from labeler.shards.records import latest_records
 from pipelines.jobs.heartbeat import is_silent, jobs
 from pipelines.jobs.progress import Snapshot
 from pipelines.terminal.console import say
@@ -43,10 +43,10 @@ def run(config: StatusConfig) -> int:
     plans, records = read_plans(storage), latest_records(storage)
     accounts = tables.accounts(plans, records)
     say(accounts_table(accounts))
-    planned = len({unit for table in plans for unit in table["unit"] if unit >= 0})
+    planned = len({unit for plan in plans for unit in plan["unit"].unique().tolist()} - {NO_UNIT})
     say(
-        f"{len(revisions(storage))} of {planned} units are committed, "
-        f"{sum(record.size_bytes for record in records) / 1e9:.2f} GB."
+        f"{len(records)} of {planned} units are committed, "
+        f"{records.table['size_bytes'].sum() / 1e9:.2f} GB."
     )
     found, now = jobs(storage), time.time()
     for snapshot in found[:SHOWN]:

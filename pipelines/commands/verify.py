@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from labeler.io import Storage
-from labeler.shards.records import latest_records
+from labeler.shards.records import digests_of, latest_records
 from labeler.shards.verify import collect_garbage, verify
 from pipelines.terminal.console import console, say
 from teachers import ShardError
@@ -50,7 +50,7 @@ def run_verify(config: VerifyConfig) -> int:
             f"{storage.url}: {problems} problems in its shards. Restore them; or delete the "
             "records of these units (shards/<unit>.r*.json), and the same `label` does them again."
         )
-    clips = sum(len(record.clips) for record in records)
+    clips = int(digests_of(records)["clips"].sum()) if records else 0
     say(
         f"{storage.url}: {len(records)} shards with {clips} clips are what their records "
         f"say{' (sizes only)' if config.quick else ''}."

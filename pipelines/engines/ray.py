@@ -306,7 +306,8 @@ class _Worker:
 
     actor: Any
     group: WorkerGroup
-    prefetches: Unit | None = None
+    prefetches: int | None = None
+    """Its place among the units."""
 
 
 class _UnitQueue:
@@ -321,15 +322,17 @@ class _UnitQueue:
         new_group: Callable[[], WorkerGroup],
         new_worker: Callable[[WorkerGroup], Any],
     ) -> None:
-        self._queue = deque(units)
+        self._units = units
+        self._queue = deque(range(len(units)))
+        """Places of units that wait; a unit itself, with its videos, is made when it is given."""
         self._attempts: dict[int, int] = {}
         self._layout, self._groups = layout, groups
         self._new_group, self._new_worker = new_group, new_worker
         self._starting: dict[Any, _Worker] = {}
         """Call that returns when a worker is up -> the worker."""
         self._idle: list[_Worker] = []
-        self._busy: dict[Any, tuple[Unit, _Worker]] = {}
-        """Stream of events -> its unit, its worker."""
+        self._busy: dict[Any, tuple[int, _Worker]] = {}
+        """Stream of events -> the place of its unit, its worker."""
         self._most = min(len(units), layout.limit or len(units))
         """Workers that are of use."""
         self._looked = time.monotonic()
@@ -388,20 +391,23 @@ class _UnitQueue:
 
     def _give(self, worker: _Worker) -> None:
         prefetched = worker.prefetches
-        unit = prefetched if prefetched in self._queue else None
-        unit = unit or self._not_prefetched() or self._queue[0]
-        self._queue.remove(unit)
-        self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
+        place = prefetched if prefetched is not None and prefetched in self._queue else None
+        if place is None:
+            place = self._not_prefetched()
+        if place is None:
+            place = self._queue[0]
+        self._queue.remove(place)
+        self._attempts[place] = self._attempts.get(place, 0) + 1
         worker.prefetches = self._not_prefetched()
-        self._busy[
-            worker.actor.do.options(num_returns="streaming").remote(unit, worker.prefetches)
-        ] = (unit, worker)
+        then = None if worker.prefetches is None else self._units[worker.prefetches]
+        call = worker.actor.do.options(num_returns="streaming").remote(self._units[place], then)
+        self._busy[call] = (place, worker)
 
-    def _not_prefetched(self) -> Unit | None:
+    def _not_prefetched(self) -> int | None:
         """The next unit that no busy worker prefetches; one that is prefetched is taken all the
         same where nothing else is left."""
-        taken = {worker.prefetches.number for _, worker in self._busy.values() if worker.prefetches}
-        return next((unit for unit in self._queue if unit.number not in taken), None)
+        taken = {worker.prefetches for _, worker in self._busy.values()}
+        return next((place for place in self._queue if place not in taken), None)
 
     def _is_up(self, call: Any) -> None:
         worker = self._starting.pop(call)
@@ -413,7 +419,7 @@ class _UnitQueue:
             self._replace(worker)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
-        unit, worker = self._busy[stream]
+        place, worker = self._busy[stream]
         lost = False
         try:
             yield ray.get(next(stream))
@@ -425,12 +431,12 @@ class _UnitQueue:
             try:
                 why = _as_raised(error)
             except InstallationError as fault:
-                yield UnitOpen(unit.number, str(fault), own_fault=True)
+                yield UnitOpen(self._units[place].number, str(fault), own_fault=True)
             else:
-                if self._attempts[unit.number] < ATTEMPTS:
-                    self._queue.append(unit)
+                if self._attempts[place] < ATTEMPTS:
+                    self._queue.append(place)
                 else:
-                    yield UnitOpen(unit.number, str(why))
+                    yield UnitOpen(self._units[place].number, str(why))
         del self._busy[stream]
         if lost:
             ray.kill(worker.actor)

@@ -146,7 +146,7 @@ def card(dataset: Dataset, table: pd.DataFrame) -> str:
     """The dataset card: front matter that tells `datasets` where the clips are, then what they are,
     who labelled them, under which licences, and how to read and cite them."""
     absent = VERDICT if dataset.unjudged else None
-    agreements = {json.dumps(record.agreement, sort_keys=True) for record in dataset.records}
+    agreements = {json.dumps(one, sort_keys=True) for one in dataset.agreements}
     template = Environment(keep_trailing_newline=True).from_string(CARD.read_text())
     return template.render(
         name=_name(dataset),

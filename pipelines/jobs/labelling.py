@@ -24,18 +24,20 @@ from labeler.io.scratch import remove_abandoned, scratch_folder
 from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
+from labeler.shards.members import to_json
 from labeler.shards.plan import (
     NO_UNIT,
     Unit,
+    Units,
+    counting_rows,
     create_plan,
     cut_into_units,
     plan_again,
     read_plans,
-    unit_that_counts,
 )
-from labeler.shards.records import Record, latest_names, latest_records
-from labeler.sources import list_sources
-from labeler.unit import Job, TeachersReady, VideoDone, check_same_teachers
+from labeler.shards.records import Copying, Record, Records, latest_names, latest_records
+from labeler.sources import Source, WordFilter, list_sources
+from labeler.unit import Job, TeachersReady, UnitDone, VideoDone, check_same_teachers
 from pipelines.engines import local as engine_local
 from pipelines.engines.common import UnitOpen
 from pipelines.jobs.config import LabelConfig
@@ -48,6 +50,8 @@ FEWEST_VIDEOS = 20
 """Fewer videos than that say nothing about the share that fails."""
 
 
+COMPARED_VIDEOS = 1_000_000
+"""A plan with more is not held against its sources again: listing them takes minutes."""
 MOST_OWN_FAULTS = 3
 """Units that stay open by the installation's fault, before the job stops."""
 
@@ -61,8 +65,9 @@ class LabelResult:
     """How a job ended."""
 
     accounts: tables.Accounts
-    records: list[Record]
-    open_units: list[Unit]
+    records: Sequence[Record]
+    """Those that count, by unit, each read when it is asked for."""
+    open_units: Sequence[Unit]
     """Units of this job's share that still have no record, or lack a teacher in it."""
     troubles: list[UnitOpen]
     """Why, as far as the engine said."""
@@ -111,19 +116,20 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     records = latest_records(storage)
     if config.retry:
         plans = yield from _planned_again(storage, config, plans, records)
-    todo = _share(tables.open_units(plans, records, config.names()), config.share())
+    todo = tables.open_units(plans, records, config.names()).share(*config.share())
     yield _what_is_to_do(config, plans, todo, storage.url)
     yield from _notes(config, plans, records)
 
     troubles: list[UnitOpen] = []
     failures = _Failures(config.max_failed_fraction)
-    with JobProgress(
-        sum(len(unit.videos) for unit in todo), Heartbeat(storage, config.metrics)
-    ) as progress:
+    with (
+        Copying(storage) as copying,
+        JobProgress(todo.videos, Heartbeat(storage, config.metrics)) as progress,
+    ):
         for event in _events(config, job, todo, progress):
             progress.count(event)
             if isinstance(event, TeachersReady):
-                for record in records:
+                for record in _one_of_each(records):
                     check_same_teachers(record, event.infos)
             elif isinstance(event, UnitOpen):
                 troubles.append(event)
@@ -132,12 +138,14 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
                     raise InstallationError(f"the job stops: {own_faults[0].why}")
             elif isinstance(event, VideoDone):
                 failures.count(event)
+            elif isinstance(event, UnitDone):
+                copying.committed(event.unit, event.revision)
             yield event
     records = _compacted(storage)
     return LabelResult(
         accounts=tables.accounts(plans, records),
         records=records,
-        open_units=_share(tables.open_units(plans, records, config.names()), config.share()),
+        open_units=tables.open_units(plans, records, config.names()).share(*config.share()),
         troubles=troubles,
         seconds=time.monotonic() - started,
     )
@@ -149,30 +157,37 @@ def _planned(
     """The plans of the data set; made, if it has none, and settings held against those it was made
     with. `unused` gets what the sources named and the plan does not hold."""
     plans = read_plans(storage)
-    sources = [] if plans else list_sources(frozen.sources, frozen.column, unused)
+    sources = () if plans else list_sources(frozen.sources, frozen.column, unused)
     freeze(storage, frozen, version("tapdistill"))
     if not plans:
         create_plan(
             storage,
             0,
-            cut_into_units(sources, config.videos_per_unit, why_not=frozen.words.why_not),
+            cut_into_units(sources, config.videos_per_unit, why_not=_why_not(frozen.words)),
         )
+        del sources  # millions of them take as much as their plan
         plans = read_plans(storage)
     return plans
 
 
+def _why_not(words: WordFilter) -> Callable[[Source], str] | None:
+    """What leaves videos out; None where nothing does."""
+    return words.why_not if words.need or words.refuse else None
+
+
 def _planned_again(
-    storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Sequence[Record]
+    storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Records
 ) -> Generator[Note, None, list[pd.DataFrame]]:
     """The plans, and one more with the videos that have a row with `config.retry`; none more if
     there is no such row."""
-    rows = [
-        row
-        for record in tables.without_superseded(plans, records)
+    current = tables.without_superseded(plans, records)
+    have = current.table["reasons"].astype("object").str.contains(f'"{config.retry}"', regex=False)
+    uris = {
+        row.uri
+        for record in current.of(current.table.index[have.astype(bool)].tolist())
         for row in record.rows
         if row.reason == config.retry
-    ]
-    uris = {row.uri for row in rows}
+    }
     if not uris:
         yield Note(f"no video has the reason {config.retry!r}: nothing is planned again.")
         return plans
@@ -185,31 +200,32 @@ def _planned_again(
     return read_plans(storage)
 
 
-def _share(units: list[Unit], share: tuple[int, int]) -> list[Unit]:
-    return [unit for unit in units if unit.number % share[1] == share[0]]
+def _one_of_each(records: Records) -> Iterator[Record]:
+    """A record of each set of teachers, as they say of themselves, that any unit has."""
+    return iter(records.of(records.table.drop_duplicates("teachers").index.tolist()))
 
 
 def _what_is_to_do(
-    config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Sequence[Unit], url: str
+    config: LabelConfig, plans: Sequence[pd.DataFrame], todo: Units, url: str
 ) -> Planned:
     return Planned(
         url=url,
-        videos=len(unit_that_counts(plans)),
+        videos=sum(int(counts.sum()) for _, counts in counting_rows(plans)),
         unwanted=sum(int((table["unit"] == NO_UNIT).sum()) for table in plans),
         units=sum(table.loc[table["unit"] != NO_UNIT, "unit"].nunique() for table in plans),
         units_to_do=len(todo),
-        videos_to_do=sum(len(unit.videos) for unit in todo),
+        videos_to_do=todo.videos,
         share=config.share(),
     )
 
 
-def _compacted(storage: Storage) -> list[Record]:
+def _compacted(storage: Storage) -> Records:
     """Write the tables again, until no other job committed meanwhile; the records that they
     hold."""
     while True:
         records = latest_records(storage)
         tables.compact(storage, records)
-        if [record.name for record in records] == latest_names(storage):
+        if records.table["name"].tolist() == latest_names(storage):
             return records
 
 
@@ -261,20 +277,19 @@ def _events(
         yield from engine_ray.run(job, config.specs(), config.decoding, todo, layout)
 
 
-def _notes(
-    config: LabelConfig, plans: Sequence[pd.DataFrame], records: Sequence[Record]
-) -> Iterator[Note]:
+def _notes(config: LabelConfig, plans: Sequence[pd.DataFrame], records: Records) -> Iterator[Note]:
     """What is not as it was when the stored labels were made."""
-    other = sum(record.agreement != asdict(config.agreement) for record in records)
+    wanted = to_json(asdict(config.agreement))
+    other = int((records.table["agreement"].astype("object") != wanted).sum())
     if other:
         yield Note(
             f"note: the labels of {other} units were made with other agreement settings; "
             "`tapdistill relabel` makes them equal."
         )
-    other_verifier = [record for record in records if record.verifier != shipped_version()]
-    if other_verifier and config.judge:
+    judged_now = records.table["verifier"].astype("object") == shipped_version()
+    if config.judge and not judged_now.all():
         yield Note(
-            f"note: {len(other_verifier)} units were judged by another verifier, or by none; "
+            f"note: {int((~judged_now).sum())} units were judged by another verifier, or by none; "
             "`tapdistill relabel` makes them equal."
         )
     if records:
@@ -284,6 +299,13 @@ def _notes(
 def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iterator[Note]:
     """What came or changed since the plan was made: the plan is fixed, so that it stays out must
     not go unseen."""
+    planned = sum(map(len, plans))
+    if planned > COMPARED_VIDEOS:
+        yield Note(
+            f"note: this data set was planned with {planned:,} videos; whether files are new or "
+            f"changed since then is looked at up to {COMPARED_VIDEOS:,}."
+        )
+        return
     try:
         now = {
             source.uri: source.etag

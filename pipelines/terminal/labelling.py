@@ -4,6 +4,7 @@ snapshot of a job reads in a line.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from labeler.shards.records import digests_of
 from labeler.unit import UnitDone
 from pipelines.engines.common import UnitOpen
 from pipelines.jobs.estimate import WarmUp
@@ -111,14 +113,14 @@ def print_summary(result: LabelResult, out: str) -> None:
     """What went in, what became of it, and where it is."""
     say("")
     say(accounts_table(result.accounts))
-    records = result.records
-    clips = [entry for record in records for entry in record.clips]
-    queries, kept = sum(entry.queries for entry in clips), sum(entry.kept for entry in clips)
-    size = sum(record.size_bytes for record in records)
-    names = sorted({name for record in records for name in record.teachers})
-    shards = sum(record.tar is not None for record in records)
+    table = digests_of(result.records)
+    clips, queries, kept, size = (
+        int(table[name].sum()) for name in ("clips", "queries", "kept", "size_bytes")
+    )
+    names = sorted({name for text in table["teachers"].unique() for name in json.loads(str(text))})
+    shards = int(table["tar"].notna().sum())
     say(
-        f"{counted(len(clips), 'clip')}, {queries:,} queries of which {kept:,} kept "
+        f"{counted(clips, 'clip')}, {queries:,} queries of which {kept:,} kept "
         f"({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; {size / 1e6:.1f} MB in "
         f"{counted(shards, 'shard')}; {result.seconds:.1f} s."
     )

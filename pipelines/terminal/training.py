@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
+from collections.abc import Mapping
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
@@ -49,9 +49,10 @@ class TrainProgress:
                 if event.parts > 1:
                     say(f"each process adds up the gradients of {event.parts} batches a step")
                 if event.views:
-                    least, middle = min(event.views), statistics.median_low(event.views)
+                    least, middle = min(event.views), _median(event.views)
+                    clips = counted(sum(event.views.values()), "stored clip")
                     say(
-                        f"{counted(len(event.views), 'stored clip')}; each offers {middle} views "
+                        f"{clips}; each offers {middle} views "
                         f"(runs of frames that differ in start or stride; the median, at least "
                         f"{least})"
                     )
@@ -96,3 +97,13 @@ class TrainProgress:
             f"loss {loss:.3f}, {steps / seconds:.2f} steps/s, {waited:.0%} waiting for data, about "
             f"{left} left"
         )
+
+
+def _median(counts: Mapping[int, int]) -> int:
+    """The lower median of numbers, of which it is counted how often each occurs."""
+    half, so_far = (sum(counts.values()) + 1) // 2, 0
+    for number in sorted(counts):
+        so_far += counts[number]
+        if so_far >= half:
+            return number
+    raise ValueError("no numbers")

@@ -27,10 +27,12 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,11 +46,19 @@ from student.data.augment import UnusableSample, View, asked, crop_of, part_of, 
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
-from student.data.order import SLOT, BatchSlots, Slot, own_parts, parts_of_step, pools_of, slots
+from student.data.order import (
+    SLOT,
+    BatchSlots,
+    Pool,
+    Slot,
+    own_parts,
+    parts_of_step,
+    pools_of,
+    slots,
+)
 from student.data.photometric import photometric
 from student.data.reader import (
     LabelChoice,
-    StoredClip,
     UnusableClips,
     first_by_hash,
     open_clips,
@@ -58,9 +68,12 @@ from student.data.reader import (
     refuse_unknown_teachers,
     reviewed,
 )
+from student.data.stored import StoredClip, StoredClips, fits
 from student.evaluation.kubric import KubricSequence, sequences
 from teachers import ConfigError, ShardError, TapdistillError
 
+KEYS = 100_000
+"""Clips up to which a stream is known by each clip's key."""
 MOST_TRIES = 100
 """So many unusable clips in a row for one slot are no accident."""
 
@@ -73,15 +86,15 @@ class Batches(Iterator[Batch]):
         loader: DataLoader[Batch],
         left_out: Sequence[UnusableClips],
         digest: str,
-        views: Sequence[int],
+        views: Mapping[int, int],
     ) -> None:
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
         self.digest = digest
         """sha256 of what the stream is drawn from: the same slots give the same clips only where
         it is the same."""
-        self.views = tuple(views)
-        """See `views_of`, for each stored clip."""
+        self.views = views
+        """How many stored clips offer so many different runs of frames to learn from."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -117,8 +130,9 @@ def batches(
     os.environ.setdefault("WDS_SECURE", "1")
     import webdataset
 
-    clips, left_out = open_clips(config.data, (config.height, config.width))
-    refuse_unknown_teachers(clips, config.use_teachers)
+    there, left_out = open_clips(config.data, (config.height, config.width))
+    refuse_unknown_teachers(there, config.use_teachers)
+    clips: Sequence[StoredClip] = there
     review = read_review(config.review) if config.review else None
     if review:
         clips = reviewed(clips, review, only=config.reviewed_only)
@@ -128,7 +142,7 @@ def batches(
         refuse_unjudged(clips, "--weigh" if config.weigh else f"policy {config.policy!r}")
     kubric = sequences(config.kubric) if config.kubric else []
     pools = pools_of(config, clips)
-    members = [[clip for shard in pool for clip in shard] for pool in pools]
+    members = [_members(pool) for pool in pools]
     stream = partial(slots, config, pools, len(kubric), seed)
     pipeline = webdataset.DataPipeline(
         partial(own_parts, config, stream, seed, start, rank, world),
@@ -143,16 +157,44 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_reader,
     )
-    stored = [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
-    drawn_from = [stored, [sequence.name for sequence in kubric]]
+    drawn_from = [_identity(clips), [sequence.name for sequence in kubric]]
     digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
-    return Batches(loader, left_out, digest, [views_of(config, clip) for clip in clips])
+    return Batches(loader, left_out, digest, _views(config, clips))
 
 
-def views_of(config: DataConfig, clip: StoredClip) -> int:
-    """How many different runs of frames a student can see of a clip; of the longest that is drawn
-    where lengths vary."""
-    return views(clip.entry.frames, config.frames, config.steps_of(clip.entry.stride))
+def _members(pool: Pool) -> Sequence[int]:
+    """The clips of a pool, whatever their shard; those of neighbouring ranges as one range."""
+    ranges = [shard for shard in pool if isinstance(shard, range)]
+    if len(ranges) == len(pool) and all(a.stop == b.start for a, b in pairwise(ranges)):
+        return range(ranges[0].start, ranges[-1].stop) if ranges else range(0)
+    return [clip for shard in pool for clip in shard]
+
+
+def _identity(clips: Sequence[StoredClip]) -> list[Any]:
+    """Which clips they are: up to a number their keys; of more the names of their tars, which hold
+    a hash of the bytes, so that not every record is read."""
+    if isinstance(clips, StoredClips) and len(clips) > KEYS:
+        named = [
+            (url, tar) for url, table in clips.tables() for tar in table["tar"].astype("object")
+        ]
+        return [clips.crop_hw, len(clips), named]
+    return [(clip.shard.url, clip.shard.tar, clip.entry.key) for clip in clips]
+
+
+def _views(config: DataConfig, clips: Sequence[StoredClip]) -> Counter[int]:
+    """How many clips offer so many views: different runs of frames that a student can see of one;
+    of the longest that is drawn where lengths vary."""
+    shapes = Counter[tuple[int, int]]()
+    if isinstance(clips, StoredClips):
+        for (height, width, frames, stride), count in clips.shapes().items():
+            if fits((height, width), clips.crop_hw):
+                shapes[frames, stride] += count
+    else:
+        shapes.update((clip.entry.frames, clip.entry.stride) for clip in clips)
+    found = Counter[int]()
+    for (frames, stride), count in shapes.items():
+        found[views(frames, config.frames, config.steps_of(stride))] += count
+    return found
 
 
 @dataclass(frozen=True)
@@ -256,10 +298,11 @@ class _Load:
             skipped += tried
             return clip
         counts = ", ".join(f"{number} {reason}" for reason, number in tried.items())
+        many = bool(self.config.data_weights)
         where = (
             self.config.kubric
             if of_kubric
-            else ", ".join(dict.fromkeys(self.clips[other].shard.url for other in others))
+            else ", ".join([self.config.data[slot.pool]] if many else self.config.data)
         )
         raise ShardError(
             f"{where}: {MOST_TRIES} clips in a row cannot be used ({counts}). 'corrupt': run "

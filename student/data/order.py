@@ -17,11 +17,15 @@ import numpy as np
 from labeler.io.storage import Storage
 from student.data.batch import Source
 from student.data.config import DataConfig
-from student.data.reader import StoredClip
+from student.data.stored import StoredClip, StoredClips
 from teachers.errors import ConfigError, ShardError
 
 _ORDER, _KIND, SLOT, _LENGTH, _KUBRIC = range(5)
 """What a generator is for: no two share a seed."""
+
+
+Pool = Sequence[Sequence[int]]
+"""By shard, the indices of its clips."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def parts_of_step(config: DataConfig, world: int) -> int:
 
 def slots(
     config: DataConfig,
-    pools: Sequence[Sequence[Sequence[int]]],  # by pool and shard, the indices of stored clips
+    pools: Sequence[Pool],  # of stored clips
     kubric: int,  # how many sequences of Kubric there are
     seed: int,
 ) -> Iterator[Slot]:
@@ -134,16 +138,31 @@ def _length(config: DataConfig, seed: int, number: int) -> int:
     return int(rng.integers(config.least_frames, config.frames + 1))
 
 
-def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[list[list[int]]]:
+def pools_of(config: DataConfig, clips: Sequence[StoredClip]) -> list[Pool]:
     """Indices of stored clips by pool and shard: a pool for each data set that has a weight, else
     one for all."""
     urls = [Storage(url).url for url in config.data]
+    if isinstance(clips, StoredClips) and len(set(urls)) == len(urls):
+        ranges = clips.ranges()
+        of_set = clips.shards[:, 0].tolist()
+        if not config.data_weights:
+            return [ranges]
+        pools: list[Pool] = [
+            [one for one, of in zip(ranges, of_set, strict=True) if of == number]
+            for number in range(len(urls))
+        ]
+        return _none_empty(urls, pools)
     shards: dict[tuple[str, str], list[int]] = {}
     for index, clip in enumerate(clips):
         shards.setdefault((clip.shard.url, clip.shard.tar), []).append(index)
     if not config.data_weights:
         return [list(shards.values())]
-    pools = [[shard for (url, _), shard in shards.items() if url == of] for of in urls]
+    return _none_empty(
+        urls, [[shard for (url, _), shard in shards.items() if url == of] for of in urls]
+    )
+
+
+def _none_empty(urls: Sequence[str], pools: list[Pool]) -> list[Pool]:
     for url, pool in zip(urls, pools, strict=True):
         if not pool:
             raise ShardError(

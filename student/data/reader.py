@@ -12,24 +12,24 @@ for.
 from __future__ import annotations
 
 import hashlib
+import heapq
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from labeler.dataset.dataset import open_dataset
 from labeler.dataset.review import Review
 from labeler.io.storage import Storage
-from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, weights
 from labeler.labels.trust import TrustConfig
 from labeler.shards.members import VERDICT, read_npz, tracks_from_npz, verdict_from_npz
-from labeler.shards.records import ClipEntry, Record
+from labeler.shards.records import ClipEntry, Records
 from labeler.video.colours import Region
 from labeler.video.encode import decode_clip
 from student.data.augment import (
@@ -38,10 +38,10 @@ from student.data.augment import (
     View,
     at_frames,
     labels_at,
-    scale_to_fill,
 )
 from student.data.batch import InlineRequest, TrainClip
 from student.data.config import AS_STORED, AgreementOverride
+from student.data.stored import Shard, StoredClip, StoredClips, fits
 from teachers import ConfigError, ShardError, TeacherInfo
 from teachers.tracks import has_position
 
@@ -58,31 +58,6 @@ class UnusableClips:
     reason: Literal["missing", "truncated", "too-small"]
     clips: int
     detail: str
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What the clips of a tar have in common."""
-
-    url: str
-    """The data set."""
-    tar: str
-    teachers: Mapping[str, dict[str, Any]]
-    """`TeacherInfo` by name."""
-    agreement: AgreementConfig
-    """What its stored labels were made with."""
-    verifier: str | None
-    """Version of the verifier that judged its clips; None where none did."""
-
-
-@dataclass(frozen=True)
-class StoredClip:
-    """Where a clip lies, and which teachers could track it."""
-
-    shard: Shard
-    entry: ClipEntry
-    teachers: tuple[str, ...]
-    """Sorted."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +92,15 @@ NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 
 def open_clips(
     urls: Sequence[str], crop_hw: tuple[int, int]
-) -> tuple[list[StoredClip], list[UnusableClips]]:
+) -> tuple[StoredClips, list[UnusableClips]]:
     """The clips of data sets that a crop of `crop_hw` px can be cut from, by data set and unit, and
     those left out.
 
     Raises:
         ShardError: a data set is missing, of another schema, has no clip, or none that can be used.
     """
-    stored: list[StoredClip] = []
+    sets: list[tuple[str, Records]] = []
+    shards: list[tuple[int, int, int]] = []
     left_out: list[UnusableClips] = []
     for url in urls:
         dataset = open_dataset(url)
@@ -133,14 +109,28 @@ def open_clips(
                 f"{dataset.storage.url} has no labelled clip yet: run `tapdistill label VIDEOS "
                 f"--out {url}` to its end."
             )
-        records = [record for record in dataset.records if record.clips]
-        with ThreadPoolExecutor(16) as pool:
-            sizes = list(pool.map(dataset.storage.size, [str(record.tar) for record in records]))
-        for record, size in zip(records, sizes, strict=True):
-            found, missed = _clips_of(dataset.storage, record, size, crop_hw)
-            stored += found
-            left_out += missed
-    if urls and not stored:
+        table = dataset.records.table
+        missing = table["tar"].isna() & (table["clips"] > 0)
+        if missing.any():
+            raise ShardError(
+                f"{dataset.storage.url}: a record with {table.loc[missing, 'clips'].iloc[0]} clips "
+                "names no tar."
+            )
+        sizes = {file.name: file.size for file in dataset.storage.files("shards")}
+        for place, (tar, clips, size, shapes) in enumerate(
+            zip(table["tar"], table["clips"], table["size_bytes"], table["shapes"], strict=True)
+        ):
+            if not clips:
+                continue
+            there = sizes.get(tar.removeprefix("shards/"))
+            fit = clips - _too_small(shapes, crop_hw)
+            problem = _problem(f"{dataset.storage.url}/{tar}", clips, there, size, fit, crop_hw)
+            if problem:
+                left_out.append(problem)
+            if fit and (problem is None or problem.reason == "too-small"):
+                shards.append((len(sets), place, fit))
+        sets.append((dataset.storage.url, dataset.records))
+    if urls and not shards:
         counts = Counter[str]()
         for one in left_out:
             counts[one.reason] += one.clips
@@ -150,17 +140,16 @@ def open_clips(
             f"{left_out[0].detail}). Take a smaller crop for small clips; `tapdistill verify` "
             "lists damaged shards."
         )
-    return stored, left_out
+    found = np.array(shards, np.int64).reshape(-1, 3)
+    return StoredClips(sets, found[:, :2], found[:, 2], crop_hw), left_out
 
 
-def refuse_unknown_teachers(clips: Sequence[StoredClip], wanted: Sequence[str]) -> None:
+def refuse_unknown_teachers(clips: StoredClips, wanted: Sequence[str]) -> None:
     """ConfigError where a data set was labelled by none of the `wanted` teachers."""
-    there: dict[str, set[str]] = {}
-    for clip in clips:
-        there.setdefault(clip.shard.url, set()).update(clip.shard.teachers)
-    for url, names in there.items():
+    for url, table in clips.tables():
+        names = {name for text in table["teachers"].unique() for name in json.loads(str(text))}
         missing = [name for name in wanted if name not in names]
-        if missing:
+        if missing and len(table):
             raise ConfigError(
                 f"use_teachers = {', '.join(wanted)}: {url} has no tracks of {missing[0]!r}, only "
                 f"of {', '.join(sorted(names))}."
@@ -202,16 +191,21 @@ def first_by_hash(clips: Sequence[StoredClip], most: int) -> list[StoredClip]:
     def place(clip: StoredClip) -> bytes:
         return hashlib.sha256(f"{clip.shard.url}/{clip.entry.key}".encode()).digest()
 
-    kept = {id(clip) for clip in sorted(clips, key=place)[:most]}
-    return [clip for clip in clips if id(clip) in kept]
+    kept = heapq.nsmallest(most, ((place(clip), i, clip) for i, clip in enumerate(clips)))
+    return [clip for _, _, clip in sorted(kept, key=lambda one: one[1])]
 
 
 def refuse_unjudged(clips: Sequence[StoredClip], why: str) -> None:
     """ConfigError where a verifier has not judged all of them."""
-    shards = {(clip.shard.url, clip.shard.tar): clip.shard for clip in clips}.values()
-    missing = Counter(shard.url for shard in shards if shard.verifier is None)
-    if missing:
-        url, count = missing.most_common(1)[0]
+    if isinstance(clips, StoredClips):
+        missing = Counter(
+            {url: int(table["verifier"].isna().sum()) for url, table in clips.tables()}
+        )
+    else:
+        shards = {(clip.shard.url, clip.shard.tar): clip.shard for clip in clips}.values()
+        missing = Counter(shard.url for shard in shards if shard.verifier is None)
+    url, count = missing.most_common(1)[0] if missing else ("", 0)
+    if count:
         raise ConfigError(
             f"{why} needs the verifier's verdict, and {count} shards of {url} have none: "
             f"`tapdistill relabel {url}` lets it judge them, without a teacher."
@@ -386,50 +380,32 @@ def read_unlabelled(
     return _with_frames(whole, members["mp4"], entry, view)
 
 
-def _clips_of(
-    storage: Storage, record: Record, size: int | None, crop_hw: tuple[int, int]
-) -> tuple[list[StoredClip], list[UnusableClips]]:
-    """The usable clips of a unit whose tar has `size` bytes."""
-    if record.tar is None:
-        raise ShardError(f"{storage.url}: a record with {len(record.clips)} clips names no tar.")
-    file = f"{storage.url}/{record.tar}"
-    if size is None:
-        return [], [
-            UnusableClips(
-                file, "missing", len(record.clips), "its record names it, but there is no such file"
-            )
-        ]
-    if size != record.size_bytes:
-        detail = f"has {size:,} bytes, its record says {record.size_bytes:,}"
-        return [], [UnusableClips(file, "truncated", len(record.clips), detail)]
-    failed = {(row.key, row.stage) for row in record.rows if row.what == "teacher"}
-    shard = Shard(
-        storage.url,
-        record.tar,
-        record.teachers,
-        AgreementConfig(**record.agreement),
-        record.verifier,
-    )
-    fits = [
-        entry
-        for entry in record.clips
-        if scale_to_fill((entry.height, entry.width), crop_hw) <= LARGEST_SCALE
-    ]
-    clips = [
-        StoredClip(
-            shard,
-            entry,
-            tuple(n for n in sorted(record.teachers) if (entry.key, f"teacher:{n}") not in failed),
+def _problem(
+    file: str, clips: int, there: int | None, size: int, fit: int, crop_hw: tuple[int, int]
+) -> UnusableClips | None:
+    """Which of the `clips` of a tar cannot be used, and why: it has `there` bytes, its record says
+    `size`, and `fit` clips are large enough."""
+    if there is None:
+        return UnusableClips(
+            file, "missing", clips, "its record names it, but there is no such file"
         )
-        for entry in fits
-    ]
-    if len(fits) == len(record.clips):
-        return clips, []
+    if there != size:
+        detail = f"has {there:,} bytes, its record says {size:,}"
+        return UnusableClips(file, "truncated", clips, detail)
+    if fit == clips:
+        return None
     detail = (
         f"smaller than the crop of {crop_hw[1]} x {crop_hw[0]} px even when enlarged "
         f"{LARGEST_SCALE:g} times"
     )
-    return clips, [UnusableClips(file, "too-small", len(record.clips) - len(fits), detail)]
+    return UnusableClips(file, "too-small", clips - fit, detail)
+
+
+@lru_cache(4096)
+def _too_small(shapes: str, crop_hw: tuple[int, int]) -> int:
+    """How many clips a crop cannot be cut from, of shapes as `digest_of` a record says them."""
+    sizes = ((of.split(","), count) for of, count in json.loads(shapes).items())
+    return sum(count for of, count in sizes if not fits((int(of[0]), int(of[1])), crop_hw))
 
 
 def _read_members(shard: Shard, wanted: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:

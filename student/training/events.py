@@ -4,7 +4,8 @@ with several processes, they come from rank 0."""
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from student.data.reader import UnusableClips
@@ -21,8 +22,8 @@ class Started:
     """Batches that each process computes in a step."""
     left_out: tuple[UnusableClips, ...]
     """Stored clips that cannot be read, or are too small for the crop."""
-    views: tuple[int, ...] = ()
-    """For each stored clip, from how many different runs of its frames a student can learn."""
+    views: Mapping[int, int] = field(default_factory=dict)
+    """How many stored clips offer so many different runs of their frames to learn from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""A commit record: what one commit of a unit says, and the digest of it that is asked of all
+records at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from labeler.clips.recipe import SCHEMA
+from labeler.reasons import LeftOut
+from labeler.shards.checked_json import check_types
+from labeler.shards.members import MAX_MEMBER_BYTES, check_schema, to_json
+from labeler.shards.plan import hash_of
+from labeler.shards.tar import Offsets
+from teachers import ShardError
+
+TAR = re.compile(r"shards/\d{6,}\.r\d+\.[0-9a-f]{12}\.tar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEntry:
+    """One labelled clip, as its record and `clips.parquet` have it."""
+
+    key: str
+    uri: str
+    source_start: int
+    """Index of the clip's first frame in the source."""
+    stride: int
+    frames: int
+    height: int
+    width: int
+    queries: int
+    kept: int
+    """Queries whose labels are kept."""
+    mean_support: float | None
+    """Mean support over the valid visible frames of kept queries; None if there is none."""
+    mean_trust: float | None = None
+    """Mean over points and frames of the verifier's probability for what it holds to be so: the
+    most trusted place, or that the point is hidden. None where it has not judged the clip, or
+    there is no point."""
+    decoder: str
+    truncated: bool
+    offsets: Offsets
+    """Suffix -> (offset, size) in the tar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEntry:
+    """One video of the unit that could be read; the others are rows."""
+
+    uri: str
+    sha256: str
+    clips: int
+    """Clips found in it; each is labelled or a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one commit says."""
+
+    schema: int = SCHEMA
+    unit: int
+    revision: int
+    plan: int
+    """Number of the plan file that the unit belongs to."""
+    tar: str | None
+    """Path of the tar in the data set; None if no clip of the unit could be labelled."""
+    size_bytes: int
+    sha256: str | None
+    teachers: dict[str, dict[str, Any]]
+    """`TeacherInfo` by name."""
+    agreement: dict[str, Any]
+    verifier: str | None = None
+    """Version of the verifier that judged every clip of the unit; None where none did (schema
+    1)."""
+    videos: list[VideoEntry]
+    clips: list[ClipEntry]
+    rows: list[LeftOut]
+    planned: int
+    """Videos of the unit."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by step."""
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    """Versions and device that the bytes depend on."""
+
+    @property
+    def name(self) -> str:
+        return record_name(self.unit, self.revision)
+
+    @property
+    def tar_name(self) -> str:
+        """`tar`, of a record with clips; ShardError for one that names none."""
+        if self.tar is None:
+            raise ShardError(
+                f"{self.name} has clips, but names no tar: it is damaged. Run `tapdistill verify`."
+            )
+        return self.tar
+
+    def uris(self) -> set[str]:
+        """Every source that the record speaks of."""
+        return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
+
+    def to_bytes(self) -> bytes:
+        lists = {
+            name: [vars(one) for one in getattr(self, name)] for name in ("videos", "clips", "rows")
+        }
+        # `asdict` would copy every offset: three times as slow
+        return (to_json({**vars(self), **lists}) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, what: str) -> Record:
+        """Parse a record; `what` names the file in errors."""
+        try:
+            fields = json.loads(data)
+            check_schema(fields.get("schema"), what)
+            fields["videos"] = [VideoEntry(**entry) for entry in fields["videos"]]
+            fields["clips"] = [
+                ClipEntry(
+                    **{
+                        **entry,
+                        "offsets": {
+                            suffix: (start, size)
+                            for suffix, (start, size) in entry["offsets"].items()
+                        },
+                    }
+                )
+                for entry in fields["clips"]
+            ]
+            fields["rows"] = [LeftOut(**row) for row in fields["rows"]]
+            record = cls(**fields)
+            for one in (record, *record.videos, *record.clips, *record.rows):
+                check_types(one)
+            record._check_ranges()
+            return record
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ShardError(
+                f"{what} is not a commit record ({error}). Run `tapdistill verify`."
+            ) from error
+
+    def _check_ranges(self) -> None:
+        """ValueError for a range that no record of ours has: records come with data sets of other
+        people."""
+        if self.tar is not None and not TAR.fullmatch(self.tar):
+            raise ValueError(f"{self.tar!r} is no name of a shard")
+        ranges = [found for entry in self.clips for found in entry.offsets.values()]
+        if any(
+            not (
+                type(at) is int and type(size) is int and at >= 0 and 0 <= size <= MAX_MEMBER_BYTES
+            )
+            for at, size in ranges
+        ):
+            raise ValueError("it names a range that cannot be in a shard")
+
+
+def record_name(unit: int, revision: int) -> str:
+    return f"shards/{unit:06d}.r{revision}.json"
+
+
+def digest_of(record: Record) -> dict[str, Any]:
+    """What is asked of all records at once, by the names of `labeler.shards.copies.COLUMNS`.
+
+    tar, size_bytes, planned, ...    as in the record
+    teachers, agreement              as JSON
+    videos, found                    videos that could be read, and the clips found in them
+    clips, queries, kept, frames     sums over the labelled clips
+    support                          sum of mean support times kept queries
+    trust, judged                    sum of mean trust, and of how many clips
+    shapes                           JSON: "height,width,frames,stride" -> clips
+    reasons                          JSON: [what, reason, rows] of each sort of row
+    uris                             hash of every source that it speaks of: `hash_of` of the plan
+    """
+    clips = record.clips
+    trusts = [entry.mean_trust for entry in clips if entry.mean_trust is not None]
+    shapes = Counter((one.height, one.width, one.frames, one.stride) for one in clips)
+    reasons = Counter((row.what, row.reason) for row in record.rows)
+    return {
+        "unit": record.unit,
+        "revision": record.revision,
+        "plan": record.plan,
+        "planned": record.planned,
+        "tar": record.tar,
+        "size_bytes": record.size_bytes,
+        "teachers": to_json(record.teachers),
+        "agreement": to_json(record.agreement),
+        "verifier": record.verifier,
+        "videos": len(record.videos),
+        "found": sum(video.clips for video in record.videos),
+        "clips": len(clips),
+        "queries": sum(entry.queries for entry in clips),
+        "kept": sum(entry.kept for entry in clips),
+        "frames": sum(entry.frames for entry in clips),
+        "support": float(sum((entry.mean_support or 0) * entry.kept for entry in clips)),
+        "trust": float(sum(trusts)),
+        "judged": len(trusts),
+        "shapes": to_json({",".join(map(str, of)): n for of, n in sorted(shapes.items())}),
+        "reasons": to_json([[*which, count] for which, count in sorted(reasons.items())]),
+        "uris": hash_of(record.uris()),
+    }

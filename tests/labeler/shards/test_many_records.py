@@ -1,0 +1,197 @@
+"""What a data set of any size costs: few records in memory, few requests, and copies as a job
+goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.harness.records import clip_entry, record_of
+from labeler.io.storage import Storage
+from labeler.reasons import LeftOut
+from labeler.shards import records as module
+from labeler.shards import tables
+from labeler.shards.plan import create_plan, cut_into_units, unit_that_counts, units
+from labeler.shards.records import (
+    COPIES,
+    Copying,
+    Record,
+    VideoEntry,
+    copy_records,
+    latest_records,
+    record_name,
+)
+from labeler.sources import Source
+from labeler.sources.table import Sources
+
+UNITS = 40
+
+
+def record(unit: int) -> Record:
+    """A unit of one video with two clips, or of one that could not be opened."""
+    uri = f"/v/{unit:03d}.mp4"
+    if unit % 7 == 3:
+        row = LeftOut(uri=uri, what="video", stage="open", reason="timeout")
+        return record_of(unit, teachers={"x": {}}, videos=[], clips=[], rows=[row], planned=1)
+    entries = [clip_entry(f"{unit:03d}{i}", uri, queries=4, kept=unit % 5) for i in range(2)]
+    video = VideoEntry(uri=uri, sha256="0" * 64, clips=2)
+    return record_of(unit, teachers={"x": {}}, videos=[video], clips=entries, planned=1)
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    storage = Storage(str(tmp_path))
+    sources = [Source(f"/v/{unit:03d}.mp4", 1, "") for unit in range(UNITS)]
+    assert create_plan(storage, 0, cut_into_units(sources, 1))
+    for unit in range(UNITS):
+        assert storage.create(record_name(unit, 0), record(unit).to_bytes())
+    return storage
+
+
+def logged(storage: Storage) -> list[str]:
+    """Names that are read from now on."""
+    read: list[str] = []
+    storage.read = lambda name, original=storage.read: read.append(name) or original(name)
+    return read
+
+
+def alive() -> int:
+    return sum(type(one) is Record for one in gc.get_objects())
+
+
+@pytest.fixture
+def most_alive(monkeypatch) -> list[int]:
+    """How many records were in memory, whenever one was looked at."""
+    counts = [0]
+    original = module.digest_of
+
+    def digest_of(one: Record) -> dict:
+        counts.append(alive())
+        return original(one)
+
+    monkeypatch.setattr(module, "digest_of", digest_of)
+    monkeypatch.setattr(module, "HELD", 4)
+    monkeypatch.setattr(tables, "PART", 4)
+    return counts
+
+
+def test_few_records_are_in_memory_however_many_there_are(storage, most_alive):
+    before = alive()
+    for _ in range(2):  # from their own files, then from the copies
+        found = latest_records(storage)
+        tables.compact(storage, found)
+        assert sum(1 for _ in found) == UNITS
+        most_alive.append(alive())
+        del found
+    assert max(most_alive) - before <= 4 * 4 < UNITS
+    assert len(pd.read_parquet(storage.path("clips.parquet"))) == 2 * (UNITS - 6)
+
+
+def test_a_killed_job_leaves_copies_and_the_next_one_reads_only_the_rest(storage, monkeypatch):
+    monkeypatch.setattr(module, "COPIED_AT_ONCE", 16)
+    copying = Copying(storage)
+    for unit in range(UNITS):
+        copying.committed(unit, 0)
+    read = logged(storage)
+    found = latest_records(storage)
+    assert len([name for name in read if name.startswith("copies/")]) == 2
+    assert sorted(name for name in read if name.startswith("shards/")) == [
+        record_name(unit, 0) for unit in range(32, UNITS)
+    ]
+    assert list(found) == [record(unit) for unit in range(UNITS)]
+    tables.compact(storage, found)  # the end of a job
+    assert storage.names("copies") == []
+    read.clear()
+    assert list(latest_records(storage)) == list(found)
+    assert read[0] == COPIES
+
+
+def test_a_job_that_fails_copies_what_it_did(storage):
+    copying = Copying(storage)
+    copying.committed(3, 0)
+    copying.__exit__(RuntimeError)
+    read = logged(storage)
+    assert len(latest_records(storage)) == UNITS
+    assert record_name(3, 0) not in read
+
+
+def test_tables_that_are_written_already_are_not_written_again(storage):
+    tables.compact(storage, latest_records(storage))
+    before = storage.tags()
+    tables.compact(storage, latest_records(storage))
+    assert storage.tags() == before
+    other = dataclasses.replace(record(0), planned=7)
+    storage.replace(record_name(0, 0), other.to_bytes())
+    tables.compact(storage, latest_records(storage))
+    assert storage.tags()["clips.parquet"] != before["clips.parquet"]
+
+
+def test_what_is_said_of_copies_is_what_is_said_of_the_records(storage):
+    plans = [cut_into_units([Source(f"/v/{unit:03d}.mp4", 1, "") for unit in range(UNITS)], 1)]
+    again = cut_into_units(
+        [Source("/v/003.mp4", 1, ""), Source("/v/004.mp4", 1, "")], 1, first_unit=UNITS
+    )
+    for some in (plans, [*plans, again]):
+        whole = tables.accounts(some, [record(unit) for unit in range(UNITS)])
+        assert tables.accounts(some, latest_records(storage)) == whole
+    copy_records(storage, latest_records(storage))
+    copied = latest_records(storage)
+    assert list(pickle.loads(pickle.dumps(copied))) == list(copied)
+    assert tables.accounts([*plans, again], copied) == whole
+    current = pickle.loads(pickle.dumps(tables.without_superseded([*plans, again], copied)))
+    assert current[4].clips == current[3].rows == []
+    assert current[5] == record(5)
+    assert current.table["clips"].tolist() == [len(one.clips) for one in current]
+
+
+def test_copies_of_before_which_hold_the_records_alone_are_read(storage):
+    tags = storage.tags("shards")
+    rows = [
+        (one.name, tags[one.name.removeprefix("shards/")], one.to_bytes())
+        for one in map(record, range(UNITS))
+    ]
+    table = pd.DataFrame(rows, columns=["name", "tag", "record"])
+    table.to_parquet(storage.path(COPIES), index=False)
+    read = logged(storage)
+    assert list(latest_records(storage)) == [record(unit) for unit in range(UNITS)]
+    assert read == [COPIES]
+
+
+def test_units_are_made_when_asked_for_and_are_those_of_the_plan():
+    """Beside the plain way: a unit at a time by its number."""
+    names = [f"/v/{i:03d}.mp4" for i in range(23)]
+    plan = cut_into_units(
+        [Source(name, i, "") for i, name in enumerate(names)],
+        4,
+        why_not=lambda source: "no" if source.size % 5 == 2 else "",
+    )
+    found = units([plan])
+    for unit in found:
+        rows = plan[plan["unit"] == unit.number]
+        assert [video.uri for video in unit.videos] == rows["uri"].tolist()
+    assert found.videos == sum(len(unit.videos) for unit in found) == (plan["unit"] >= 0).sum()
+    assert [unit.number for unit in found.share(1, 3)] == [1, 4]
+    assert [unit.number for unit in found.without(np.array([0, 2]))] == [1, 3, 4]
+    assert found[1:3] == [found[1], found[2]]
+    assert unit_that_counts([plan])[names[2]] == -1
+
+
+def test_sources_come_sorted_with_the_first_of_each_and_all_of_those_that_came_twice():
+    rng = np.random.default_rng(0)
+    named = [
+        Source(f"/v/{n}.mp4", i, "", None if i % 2 else i, "")
+        for i, n in enumerate(rng.integers(0, 300, 400).tolist())
+    ]
+    plain: dict[str, list[tuple[int, Source]]] = {}
+    for place, source in enumerate(named):
+        plain.setdefault(source.uri, []).append((place, source))
+    found, several = Sources.of(iter(named)).in_order()
+    assert found == [plain[uri][0][1] for uri in sorted(plain)]
+    assert several == {uri: all_of for uri, all_of in plain.items() if len(all_of) > 1}
+    assert found[7] == next(itertools.islice(found, 7, None)) == found[7:9][0]
