@@ -2,6 +2,7 @@
 frame."""
 
 from importlib.metadata import files
+from itertools import pairwise
 
 import av
 import cv2
@@ -31,6 +32,44 @@ def real(name):
             rgb = frame.to_ndarray(format="rgb24")
             scale = 64 / min(rgb.shape[:2])
             yield cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def hand_held(name, seed, length, jerk):
+    """A camera in a hand over a photo, 64 x 114 px: it sways, turns, blurs over half of a frame's
+    time, and is jerked twice by up to `jerk` of its width."""
+    rng = np.random.default_rng(seed)
+    wide, size, frames = photo(name, 500, 700), np.array([114, 64]), []
+    at, turn, speed = np.array([350.0, 250.0]), 0.0, np.zeros(2)
+    for i in range(length):
+        speed = 0.25 * speed + rng.normal(0, 1.5, 2)
+        if i in (length // 2, length // 2 + 8):
+            angle = rng.uniform(0, 2 * np.pi)
+            speed = jerk * size[0] * np.array([np.cos(angle), np.sin(angle) / 2])
+        turn += rng.normal(0, 1.5)
+        exposed = []
+        for part in np.linspace(0, 0.5, 5):
+            x, y = at + part * speed
+            move = cv2.getRotationMatrix2D((float(x), float(y)), turn, 1.0)
+            move[:, 2] += size / 2 - (x, y)
+            exposed.append(cv2.warpAffine(wide, move, size.tolist(), borderMode=cv2.BORDER_REFLECT))
+        frames.append(np.mean(exposed, 0).astype(np.uint8))
+        at = np.clip(at + speed, (120, 90), (580, 410))
+    return frames
+
+
+def test_a_jerk_of_the_hand_is_no_cut(monkeypatch):
+    clips = [hand_held(name, seed, 40, 0.5) for name in PHOTOS[:4] for seed in range(2)]
+    assert sum(len(find_cuts(clip)) for clip in clips) <= 2
+    # what colours and layout alone say of them
+    monkeypatch.setattr("labeler.clips.shots._shows", lambda one, other: False)
+    assert sum(len(find_cuts(clip)) for clip in clips) > 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("here", "there"), list(pairwise(PHOTOS[:4])))
+def test_cuts_between_hand_held_scenes_are_found(here, there, seed):
+    frames = hand_held(here, seed, 20, 0.1) + hand_held(there, seed + 9, 20, 0.1)
+    assert find_cuts(frames) == [20]
 
 
 def test_hard_cuts_between_photos_are_found():
