@@ -200,14 +200,15 @@ def kept_by_sampler(samples: Iterable[Sample]) -> pd.DataFrame:
 
 def kept_by_motion(samples: Iterable[Sample]) -> pd.DataFrame:
     """How many queries are kept by how far they move: the diagonal of the box around the medoid
-    track where most teachers see it."""
+    track, wherever a teacher sees it. A point that teachers lose moves on while some still follow
+    it, and would count as still where only what most of them see was measured."""
     classes = [f"< {MOTION_PX[0]:g} px", *(f"{a:g}-{b:g} px" for a, b in pairwise(MOTION_PX))]
     classes.append(f">= {MOTION_PX[-1]:g} px")
     rows = []
     for sample in samples:
         stacked = stack(sample.tracks, sample.rules, sample.size_hw, sample.evidence)
         medoid, _ = medoids(stacked.xy, stacked.sees, stacked.families)
-        moves = extent(stacked.xy, medoid, sample.labels.state == VISIBLE)
+        moves = extent(stacked.xy, medoid, medoid >= 0)
         which = np.searchsorted(MOTION_PX, moves, side="right")
         rows += [
             (classes[at], bool(kept)) for at, kept in zip(which, sample.labels.keep, strict=True)

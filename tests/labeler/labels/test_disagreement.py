@@ -9,6 +9,7 @@ from labeler.labels.agreement import AgreementConfig, label
 from labeler.labels.disagreement import (
     LEAST_POSITIONS,
     by_state,
+    kept_by_motion,
     nearly_one,
     repeated_errors,
 )
@@ -122,3 +123,16 @@ def test_a_shard_of_before_knows_the_evidence_of_its_teachers():
         stored[name] = {**stored[name], "architecture": architecture}
         del stored[name]["evidence"]
     assert sample.evidence == {"lk": "patch-alignment", "flow": "flow"}
+
+
+def test_a_point_that_is_lost_as_it_moves_off_has_moved_far():
+    """Ten points go 5 px a frame; `match` and `net` see them in the first frame only, so that
+    labels have no motion at all. Ten others stay, seen by all."""
+    moving = 50 + 5.0 * np.arange(20)
+    x = np.concatenate([np.tile(moving, (10, 1)), constant(50)])
+    lost = np.ones((20, 20))
+    lost[:10, 1:] = 0
+    sample = sample_of({"lk": x, "match": x, "net": x}, {"match": lost, "net": lost})
+    table = kept_by_motion([sample])
+    assert table["queries"].iloc[[0, -1]].tolist() == [10, 10]
+    assert table["queries"].sum() == 20
