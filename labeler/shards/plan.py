@@ -105,7 +105,7 @@ def read_plans(storage: Storage) -> list[pd.DataFrame]:
 
 def _parsed(data: bytes, what: str) -> pd.DataFrame:
     try:
-        table = pq.read_table(io.BytesIO(data), columns=list(COLUMNS))
+        table = pq.ParquetFile(io.BytesIO(data)).read(list(COLUMNS))
         for name, kind in COLUMNS.items():
             if kind == TEXT:
                 table = table.set_column(
@@ -116,7 +116,7 @@ def _parsed(data: bytes, what: str) -> pd.DataFrame:
             raise ValueError("a unit has a number that none of ours has")
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise ShardError(
-            f"{what} is not a plan ({error}): restore it, or label into a new folder."
+            f"{what} is not a plan ({' '.join(str(error).split())}): restore it, or label into a new folder."
         ) from error
     return frame
 
