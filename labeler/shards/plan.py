@@ -115,8 +115,9 @@ def _parsed(data: bytes, what: str) -> pd.DataFrame:
         if (frame["unit"] < NO_UNIT).any():
             raise ValueError("a unit has a number that none of ours has")
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+        why = " ".join(str(error).split())
         raise ShardError(
-            f"{what} is not a plan ({' '.join(str(error).split())}): restore it, or label into a new folder."
+            f"{what} is not a plan ({why}): restore it, or label into a new folder."
         ) from error
     return frame
 
