@@ -10,9 +10,10 @@
 
 Listing costs one look at the storage, or one at the headers of each tar, so 100,000 videos take
 seconds. Entries of a list or table are not looked up: a missing file, or an empty entry, becomes a
-row of the job, like any broken video. Whatever is named but not used is counted, with one sentence
-for each kind. A tar that was cut short, or that holds more than plain files with plain names, is
-refused: whatever is behind the damage would be missing from the counts.
+row of the job, like any broken video. Only the folders of local entries are, for the metadata files
+beside the videos; what the list itself says counts more. Whatever is named but not used is counted,
+with one sentence for each kind. A tar that was cut short, or that holds more than plain files with
+plain names, is refused: whatever is behind the damage would be missing from the counts.
 """
 
 from __future__ import annotations
@@ -415,15 +416,48 @@ def _uri(fs: Any, path: str, pattern: str) -> str:
 def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
     """The videos that a list or table names; relative paths are relative to its own folder."""
     folder = name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
+    beside = _Beside()
     for i, entry in enumerate(read_entries(name, opened, column)):
         # so that it becomes a row, as every entry without a video does
         uri = entry.uri or f"{name}#entry {i} is empty"
         refuse_secrets(uri, f"{name}, entry {i}")
         with contextlib.suppress(UnknownProtocol):  # that entry's row says so
             check_protocol(uri)
-        yield Source(
-            uri if is_url(uri) or os.path.isabs(uri) else f"{folder}/{uri}",
-            0,
-            "",
-            metadata=entry.metadata,
-        )
+        whole = uri if is_url(uri) or os.path.isabs(uri) else f"{folder}/{uri}"
+        metadata = entry.metadata if is_url(whole) else beside.also(whole, entry.metadata)
+        yield Source(whole, 0, "", metadata=metadata)
+
+
+class _Beside:
+    """The metadata files beside local videos that a list names; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, list[str]]] = {}
+        """Folder -> name of a video in it -> names of its metadata files, the most exact last."""
+
+    def also(self, path: str, metadata: str) -> str:
+        """What the files beside the video say, and over it what the list says: `metadata`."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = self._of(folder)
+        said = []
+        for beside in self._folders[folder].get(name, ()):
+            with contextlib.suppress(OSError, ValueError), open(f"{folder}/{beside}", "rb") as file:
+                said.append((beside, file.read(rules.MAX_METADATA_BYTES)))
+        if not said:
+            return metadata
+        listed = json.loads(metadata) if metadata else {}
+        return to_metadata({**json.loads(from_members(said) or "{}"), **listed})
+
+    @staticmethod
+    def _of(folder: str) -> dict[str, list[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                sizes = {one.name: one.stat().st_size for one in entries if one.is_file()}
+        except (OSError, ValueError):  # the row of the video says so
+            return {}
+        return {
+            video.name: [name for name, _ in video.metadata]
+            for video in rules.sorted_out(sizes, Unused(), lambda size: size)
+            if video.metadata
+        }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -189,3 +190,29 @@ def test_a_word_that_is_no_address_is_refused_alone_and_a_row_in_a_list(tmp_path
     assert label(config(tmp_path / "list.txt", tmp_path / "out")).accounts.reasons == {
         ("video", "not-found"): 1
     }
+
+
+def test_a_list_finds_the_metadata_beside_the_videos_as_a_folder_does(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("a.mp4", "a.720.mp4", "b.mp4", "c.mp4"):
+        (videos / name).write_bytes(b"")
+    (videos / "a.json").write_text('{"who": "Ann", "year": 1}')
+    (videos / "b.txt").write_text(" a red fox ")
+    (videos / "a.720.json").write_text('{"year": 720}')
+    (videos / ".c.json").write_text('{"hidden": 1}')
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "path,year\n"
+        "videos/a.mp4,2\nvideos/a.720.mp4,\nvideos/b.mp4,\nvideos/c.mp4,\nvideos/d.mp4,\n"
+    )
+    names = ["a.mp4", "a.720.mp4", "b.mp4", "c.mp4"]
+
+    def said(pattern):
+        found = {Path(one.uri).name: one.metadata for one in list_sources([pattern])}
+        return {name: json.loads(found[name] or "{}") for name in names}
+
+    listed, walked = said(str(table)), said(str(videos))
+    assert listed["a.mp4"] == {**walked["a.mp4"], "year": 2}  # what the table says counts more
+    assert all(listed[name] == walked[name] for name in names[1:])
+    assert listed["b.mp4"] == {"txt": "a red fox"}
