@@ -28,6 +28,7 @@ from labeler.labels.hidden import proven
 from labeler.labels.teacher_choice import refuse_untrained
 from labeler.labels.verdict import judged, shipped_version
 from labeler.reasons import LeftOut
+from labeler.shards.commit import commit, tar_of
 from labeler.shards.manifest import Frozen
 from labeler.shards.members import (
     info_to_meta,
@@ -38,7 +39,8 @@ from labeler.shards.members import (
     tracks_to_npz,
 )
 from labeler.shards.plan import Unit
-from labeler.shards.records import ClipEntry, Record, VideoEntry, commit, latest, tar_of
+from labeler.shards.record import ClipEntry, Record, VideoEntry
+from labeler.shards.records import latest
 from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
 from labeler.shards.tar import ShardWriter
 from labeler.video import decode_clip

@@ -4,9 +4,8 @@
                              entry per clip with byte offsets, and a row for whatever was left out
                              or failed
 
-The highest revision of a unit counts; a unit's revisions have no gap. `commit` publishes the tar,
-then creates the record; who loses the race for a revision is done if the winner's tar has the same
-name (the same bytes), else deletes its own tar and goes on from the winner's revision.
+The highest revision of a unit counts; a unit's revisions have no gap. `labeler.shards.commit`
+writes them.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from labeler.shards.copies import (
 )
 from labeler.shards.plan import hash_of
 from labeler.shards.record import ClipEntry, Record, VideoEntry, digest_of, record_name
-from labeler.shards.tar import WrittenShard, shard_name
 from teachers import ShardError, TransientError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
@@ -56,7 +54,6 @@ __all__ = [
     "Record",
     "Records",
     "VideoEntry",
-    "commit",
     "copy_records",
     "digest_of",
     "digests_of",
@@ -67,7 +64,6 @@ __all__ = [
     "record_name",
     "revisions",
     "rows_to_copy",
-    "tar_of",
 ]
 
 
@@ -398,34 +394,3 @@ class Copying:
             self._storage.tag(name) or ""
         )  # before it is read: one written anew meanwhile is not it
         return row_of(read_record(self._storage, *which), tag)
-
-
-def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool:
-    """Publish `shard`, then create `record`, which names it.
-
-    Returns:
-        True if the unit now has this revision with these bytes, ours or an equal one of another
-        writer. False if another writer took the revision with other bytes: our tar is gone again;
-        read its record and go on from there.
-    """
-    if shard is not None:
-        storage.publish(shard.file, record.tar_name)
-    if storage.create(record.name, record.to_bytes()):
-        return True
-    winner = read_record(storage, record.unit, record.revision)
-    if winner.tar == record.tar:
-        return True
-    if record.tar is not None:
-        storage.remove(record.tar)
-    return False
-
-
-def tar_of(unit: int, revision: int, shard: WrittenShard | None) -> dict[str, Any]:
-    """The fields of a `Record` that describe its tar."""
-    if shard is None:
-        return {"tar": None, "size_bytes": 0, "sha256": None}
-    return {
-        "tar": shard_name(unit, revision, shard.sha256),
-        "size_bytes": shard.size_bytes,
-        "sha256": shard.sha256,
-    }

@@ -19,8 +19,9 @@ from labeler.io.scratch import scratch_folder
 from labeler.labels import AgreementConfig, Labels, Sample, agreement
 from labeler.labels.hidden import proven
 from labeler.labels.verdict import judged, mean_trust, shipped_version
+from labeler.shards.commit import commit, tar_of
 from labeler.shards.members import VERDICT, from_members, members
-from labeler.shards.records import ClipEntry, Record, commit, tar_of
+from labeler.shards.record import ClipEntry, Record
 from labeler.shards.tar import ShardWriter, WrittenShard, read_samples
 from labeler.video import decode_clip
 from teachers import ShardError, Tracks
