@@ -19,18 +19,17 @@ from benchmarks.harness.jobs import tars
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
+from labeler.shards.commit import commit, tar_of
 from labeler.shards.members import from_members
 from labeler.shards.records import (
     COPIES,
     Record,
-    commit,
     copy_records,
     latest,
     latest_records,
     read_record,
     record_name,
     revisions,
-    tar_of,
 )
 from labeler.shards.revisions import relabel
 from labeler.shards.tar import ShardWriter, read_samples, shard_name, tar_offsets

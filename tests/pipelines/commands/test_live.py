@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def test_it_prints_where_the_page_is_and_ends_with_ctrl_c():
         [sys.executable, "-u", "-m", "pipelines.cli", "live", "--port", "0", "--teacher", "lk"],
         stdout=subprocess.PIPE,
         text=True,
+        # a suite that a shell began in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             address = re.match(
@@ -31,7 +34,7 @@ def test_it_prints_where_the_page_is_and_ends_with_ctrl_c():
                 assert "tapdistill" in page.read().decode()
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(address.partition("?")[0])
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[0].endswith("ended\n")
             assert process.returncode == 0
         finally:
