@@ -327,9 +327,9 @@ def bytes_held(stream: Stream) -> int:
 
 def test_a_teacher_that_needs_the_whole_clip_does_not_stream():
     with pytest.raises(
-        teachers.ConfigError, match=r"teacher 'lk' needs the whole clip: .* 'cotracker3-online'"
+        teachers.ConfigError, match=r"teacher 'flow' needs the whole clip: .* 'cotracker3-online'"
     ):
-        teachers.load("lk").stream(places(1))
+        teachers.load("flow").stream(places(1))
     with pytest.raises(
         teachers.ConfigError, match="mode 'label' of 'bootstapir-causal' needs the whole clip"
     ):
