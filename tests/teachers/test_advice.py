@@ -91,6 +91,7 @@ def test_a_set_keeps_to_its_budget_and_has_each_kind_once(budget):
     assert not set(found.names) & found.left_out.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_no_other_set_of_as_many_kinds_is_more_accurate(budget):
     """All sets, one by one."""

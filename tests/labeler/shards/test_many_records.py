@@ -81,6 +81,7 @@ def most_alive(monkeypatch) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 def test_few_records_are_in_memory_however_many_there_are(storage, most_alive):
     before = alive()
     for _ in range(2):  # from their own files, then from the copies

@@ -88,6 +88,7 @@ def test_a_full_temporary_disk_stops_the_job_once_and_nothing_is_lost(
     assert label(config(videos, tmp_path / "out")).accounts.done == 5
 
 
+@pytest.mark.slow
 def test_the_local_engine_leaves_a_unit_open_when_transient_errors_go_on(
     videos, tmp_path, monkeypatch
 ):

@@ -103,6 +103,7 @@ def test_a_step_moves_every_parameter(kind, tmp_path):
     assert still == ["time_emb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_stops_goes_on_to_the_same_weights(kind, tmp_path):
     settings = config(kind, checkpoint_every=1)

@@ -191,6 +191,7 @@ def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_
     assert teachers.load(STUDENTS[kind].teacher, checkpoint=str(path), device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_larger_ones_learn_too(kind, tmp_path):
     settings = config(1, student=kind, init="scratch", preset="mini")
