@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
-from teachers.layers.branch import for_gpu_inference
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import (
     WindowPlaces,
     blend_cells,
     gather_cells,
+    places_at_once,
     sample_at_once,
     sample_products,
     sample_windows,
@@ -156,7 +156,7 @@ class CoTracker2(WindowNetwork):
         unseen = start.query_frame >= start.first_frame + frames
         given = torch.stack([tracked, start.logits[..., 0]], -1)
         place = self._position_embedding(xy[:, :, :1]) + self.time_emb
-        places = self._places(pyramid, xy)
+        places = places_at_once(pyramid, xy, self.config.radius)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
@@ -176,11 +176,11 @@ class CoTracker2(WindowNetwork):
         feature: Tensor,
         xy: Tensor,
         memory: Memory,
-        places: Sequence[WindowPlaces] | None = None,  # of `_places`, where that is known already
+        places: Sequence[WindowPlaces] | None = None,  # of `places_at_once`, if known
     ) -> Tensor:
         """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2]
         products with what lies around."""
-        places = self._places(pyramid, xy) if places is None else places
+        places = places_at_once(pyramid, xy, self.config.radius) if places is None else places
 
         def block(feature: Tensor, xy: Tensor) -> Tensor:
             if places:
@@ -200,15 +200,6 @@ class CoTracker2(WindowNetwork):
             cells = gather_cells(grid, frame, at, self.config.radius)
             products.append(blend_cells(cells @ feature, at, self.config.radius)[..., 0])
         return torch.cat(products, -1)
-
-    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[WindowPlaces]:
-        """Per level, for `_correlation_at_once`; none where the other is computed."""
-        if not for_gpu_inference(xy):
-            return []
-        return [
-            WindowPlaces.around(grid, xy, self.config.radius, 0.5**level)
-            for level, grid in enumerate(pyramid)
-        ]
 
     def _correlation_at_once(
         self, pyramid: list[Tensor], places: Sequence[WindowPlaces], feature: Tensor, xy: Tensor

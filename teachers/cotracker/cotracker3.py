@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
-from teachers.layers.branch import for_gpu_inference
 from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
@@ -44,6 +43,7 @@ from teachers.layers.sampling import (
     WindowPlaces,
     blend_cells,
     gather_cells,
+    places_at_once,
     sample_at_once,
     sample_windows,
     with_frame,
@@ -170,7 +170,7 @@ class CoTracker3Network(nn.Module):
         """
         time = self._time_embedding(xy.shape[2])
         xy = xy / STRIDE
-        places = self._places(pyramid, xy)
+        places = places_at_once(pyramid, xy, self.config.radius)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
@@ -194,11 +194,11 @@ class CoTracker3Network(nn.Module):
         query_windows: list[Tensor],
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
-        places: Sequence[WindowPlaces] | None = None,  # of `_places`, where that is known already
+        places: Sequence[WindowPlaces] | None = None,  # of `places_at_once`, if known
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
         """Products of every cell around a query with every cell around its present position,
         reduced by one MLP (section 3.2)."""
-        places = self._places(pyramid, xy) if places is None else places
+        places = places_at_once(pyramid, xy, self.config.radius) if places is None else places
 
         def block(xy: Tensor, *query_windows: Tensor) -> Tensor:
             if places:
@@ -222,15 +222,6 @@ class CoTracker3Network(nn.Module):
             products = blend_cells(products.unflatten(2, cells.shape[2:4]), at, self.config.radius)
             reduced.append(self.corr_mlp(products.flatten(3)))
         return torch.cat(reduced, -1)
-
-    def _places(self, pyramid: list[Tensor], xy: Tensor) -> list[WindowPlaces]:
-        """Per level, for `_correlation_at_once`; none where the other is computed."""
-        if not for_gpu_inference(xy):
-            return []
-        return [
-            WindowPlaces.around(grid, xy, self.config.radius, 0.5**level)
-            for level, grid in enumerate(pyramid)
-        ]
 
     def _correlation_at_once(
         self,

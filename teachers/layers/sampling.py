@@ -15,6 +15,7 @@ the cells, nor reads them to blend.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,6 +102,14 @@ class WindowPlaces:
 
     def of(self, at: Tensor) -> Tensor:  # [..., 3] (x, y, frame) -> [..., (2 radius + 1)**2, 3]
         return torch.addcmul(self.window, at[..., None, :], self.scale)
+
+
+def places_at_once(pyramid: Sequence[Tensor], xy: Tensor, radius: int) -> list[WindowPlaces]:
+    """For each level of a pyramid, of which a cell is twice as large as on the one before; none
+    where windows are not sampled at once."""
+    if not for_gpu_inference(xy):
+        return []
+    return [WindowPlaces.around(grid, xy, radius, 0.5**level) for level, grid in enumerate(pyramid)]
 
 
 def with_frame(xy: Tensor, frame: Tensor, grid: Tensor) -> Tensor:
