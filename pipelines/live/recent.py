@@ -1,7 +1,8 @@
 """Recent: what can be saved, which is the last frames of a session, with the tracks in them.
 
-    save_tracks_of(recent, title, info, path)       npz, as `tapdistill track` writes it
-    save_overlay(recent, size, fps, path)           mp4, every tracker beside the others
+    excerpt = recent.excerpt()
+    save_tracks_of(excerpt, title, info, path)      npz, as `tapdistill track` writes it
+    save_overlay(excerpt, size, path)               mp4, every tracker beside the others
 
 Frames are kept as JPEGs; after `KEPT_FRAMES`, the oldest is dropped.
 """

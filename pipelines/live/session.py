@@ -1,7 +1,7 @@
 """Session: the points, frames, and trackers of one page, frame by frame.
 
     session = Session((360, 480), trackers, fps=25)
-    session.push(frame)                      # -> what is answered now: `LiveAnswer`, in order
+    session.push(frame, jpeg)                # -> what is answered now: `LiveAnswer`, in order
     session.add(frame_number, [[x, y], ...]) # a click on a picture that is a little old by now
 
 Memory does not grow: it holds the last `RECENT_FRAMES` frames, frames for which a tracker has not
