@@ -230,7 +230,7 @@ class Storage:
 def entries_of(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
     """What a folder holds, as `fs.ls` says it, one by one where the file system can: on a local
     disk and on S3."""
-    if isinstance(fs, LocalFileSystem):
+    if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         with os.scandir(path) as found:
             for entry in found:
                 with contextlib.suppress(FileNotFoundError):  # gone in this moment

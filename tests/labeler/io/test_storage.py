@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from labeler.io.scratch import remove_abandoned, scratch_folder
-from labeler.io.storage import Storage
+from labeler.io.storage import Storage, entries_of
 from teachers import ConfigError, ShardError, TransientError
 
 
@@ -30,6 +30,23 @@ def test_a_file_is_created_once(storage):
     assert storage.create("shards/a.json", b"first")
     assert not storage.create("shards/a.json", b"second")
     assert storage.read("shards/a.json") == b"first"
+
+
+@pytest.mark.parametrize("path", ["shards", "shards/a.json", "nothing"])
+def test_a_listing_one_by_one_is_that_of_fsspec(storage, path):
+    """Of a folder, of a file (itself), and of what is not there."""
+    for name in ("shards/a.json", "shards/b.tar", "shards/below/c"):
+        storage.create(name, name.encode())
+
+    def listed(how):
+        try:
+            return sorted((entry["name"], entry["type"], entry["size"]) for entry in how())
+        except FileNotFoundError:
+            return None
+
+    where = storage.path(path)
+    expected = listed(lambda: storage.fs.ls(where, detail=True))
+    assert listed(lambda: entries_of(storage.fs, where)) == expected
 
 
 def test_a_replaced_file_has_the_new_bytes(storage):
@@ -161,7 +178,7 @@ def test_names_are_complete_while_others_write(tmp_path):
 HOLDS = """
 import sys, time
 from labeler.io.scratch import scratch_folder
-from labeler.io.storage import Storage
+from labeler.io.storage import Storage, entries_of
 with scratch_folder() as folder, Storage(sys.argv[1])._part("shards/a.tar", b"half") as part:
     print(folder, part, flush=True)
     time.sleep(30)
