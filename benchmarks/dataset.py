@@ -21,7 +21,8 @@ from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import create_plan, cut_into_units
-from labeler.shards.records import ClipEntry, VideoEntry, copy_records, latest_records
+from labeler.shards.record import ClipEntry, VideoEntry
+from labeler.shards.records import copy_records, latest_records
 from labeler.sources.listing import Source
 
 UNITS, CLIPS = 625, 16

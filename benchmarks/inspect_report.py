@@ -22,7 +22,7 @@ from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.manifest import NAME
 from labeler.shards.plan import create_plan, cut_into_units
-from labeler.shards.records import ClipEntry, Record
+from labeler.shards.record import ClipEntry, Record
 from labeler.sources.listing import Source
 from pipelines import cli
 

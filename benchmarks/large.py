@@ -29,7 +29,8 @@ from labeler.labels import AgreementConfig
 from labeler.shards.copies import write_copies
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import create_plan, cut_into_units, hash_of, read_plans
-from labeler.shards.records import VideoEntry, digest_of, latest_records
+from labeler.shards.record import VideoEntry, digest_of
+from labeler.shards.records import latest_records
 from labeler.sources import Source
 from labeler.sources.table import Sources
 

@@ -27,13 +27,8 @@ from benchmarks.harness.records import clip_entry, record_of
 from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, cut_into_units, units
-from labeler.shards.records import (
-    Record,
-    VideoEntry,
-    copy_records,
-    latest_records,
-    record_name,
-)
+from labeler.shards.record import Record, VideoEntry, record_name
+from labeler.shards.records import copy_records, latest_records
 from labeler.sources.listing import list_sources
 from labeler.unit import ClipDone, ClipStarted, Event, UnitDone, VideoDone
 from pipelines.jobs.progress import JobProgress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeler.shards.records import ClipEntry, Record
+from labeler.shards.record import ClipEntry, Record
 
 
 def clip_entry(key: str, uri: str, **changes: Any) -> ClipEntry:

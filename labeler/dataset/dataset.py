@@ -42,7 +42,8 @@ from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz
 from labeler.shards.plan import NO_UNIT, read_plans
-from labeler.shards.records import ClipEntry, Record, Records, latest_records
+from labeler.shards.record import ClipEntry, Record
+from labeler.shards.records import Records, latest_records
 from teachers import ConfigError, ShardError
 
 Which = Literal["hardest", "random", "most disagreement"]

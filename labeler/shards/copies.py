@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from labeler.io import Storage, transient_errors
 from labeler.io.scratch import scratch_folder
 from labeler.shards.plan import as_frame
-from teachers import ShardError, TransientError
+from teachers import ShardError
 
 COPIES, FOLDER = "records.parquet", "copies"
 IN_MEMORY_BYTES = 8 << 20
@@ -197,7 +197,4 @@ def write_part(storage: Storage, rows: Sequence[Mapping[str, Any]]) -> None:
     buffer = io.BytesIO()
     pq.write_table(table_of(rows), buffer, compression="zstd", row_group_size=ROW_GROUP)
     data = buffer.getvalue()
-    try:
-        storage.create(f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:12]}.parquet", data)
-    except TransientError:
-        return  # without them the next start takes longer, and nothing is lost
+    storage.create(f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:12]}.parquet", data)

@@ -35,7 +35,7 @@ from labeler.shards.copies import (
     write_part,
 )
 from labeler.shards.plan import hash_of
-from labeler.shards.record import ClipEntry, Record, VideoEntry, digest_of, record_name
+from labeler.shards.record import Record, digest_of, record_name
 from teachers import ShardError, TransientError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
@@ -45,26 +45,6 @@ COPIED_AT_ONCE, COPIED_EVERY_S = 256, 600.0
 """A running job copies its records when it has so many new ones, or after so long."""
 READERS = 16
 """Records that are read at once: S3 answers many as fast as one."""
-
-__all__ = [
-    "COPIES",
-    "RECORD",
-    "ClipEntry",
-    "Copying",
-    "Record",
-    "Records",
-    "VideoEntry",
-    "copy_records",
-    "digest_of",
-    "digests_of",
-    "latest",
-    "latest_names",
-    "latest_records",
-    "read_record",
-    "record_name",
-    "revisions",
-    "rows_to_copy",
-]
 
 
 def revisions(storage: Storage) -> dict[int, list[int]]:

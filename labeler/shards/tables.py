@@ -34,14 +34,8 @@ from labeler.shards.plan import (
     read_plans,
     units,
 )
-from labeler.shards.records import (
-    ClipEntry,
-    Record,
-    Records,
-    VideoEntry,
-    digests_of,
-    rows_to_copy,
-)
+from labeler.shards.record import ClipEntry, Record, VideoEntry
+from labeler.shards.records import Records, digests_of, rows_to_copy
 from teachers import ShardError
 
 One = TypeVar("One", VideoEntry, ClipEntry, LeftOut)

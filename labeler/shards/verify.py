@@ -15,7 +15,8 @@ from labeler.labels import Sample
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans
-from labeler.shards.records import RECORD, Record, latest_records, read_record, revisions
+from labeler.shards.record import Record
+from labeler.shards.records import RECORD, latest_records, read_record, revisions
 from labeler.shards.tables import accounts, compact
 from labeler.shards.tar import read_samples, refuse_odd_member
 from teachers import ShardError

@@ -16,7 +16,8 @@ from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import to_json
-from labeler.shards.records import Record, Records, latest, latest_records
+from labeler.shards.record import Record
+from labeler.shards.records import Records, latest, latest_records
 from labeler.shards.revisions import relabel
 from pipelines.terminal.console import console, say
 

@@ -35,7 +35,8 @@ from labeler.shards.plan import (
     plan_again,
     read_plans,
 )
-from labeler.shards.records import Copying, Record, Records, latest_names, latest_records
+from labeler.shards.record import Record
+from labeler.shards.records import Copying, Records, latest_names, latest_records
 from labeler.sources import Source, WordFilter, list_sources
 from labeler.unit import Job, TeachersReady, UnitDone, VideoDone, check_same_teachers
 from pipelines.engines import local as engine_local

@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader
 
 from labeler.dataset.review import Review, read_review
 from labeler.labels.policies import find
-from labeler.shards.records import ClipEntry
+from labeler.shards.record import ClipEntry
 from student.data.augment import UnusableSample, View, asked, crop_of, part_of, views
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig

@@ -29,7 +29,8 @@ from labeler.io.storage import Storage
 from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, weights
 from labeler.labels.trust import TrustConfig
 from labeler.shards.members import VERDICT, read_npz, tracks_from_npz, verdict_from_npz
-from labeler.shards.records import ClipEntry, Records
+from labeler.shards.record import ClipEntry
+from labeler.shards.records import Records
 from labeler.video.colours import Region
 from labeler.video.encode import decode_clip
 from student.data.augment import (

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from labeler.labels.agreement import AgreementConfig
-from labeler.shards.records import ClipEntry, Record, Records
+from labeler.shards.record import ClipEntry, Record
+from labeler.shards.records import Records
 from student.data.augment import LARGEST_SCALE, scale_to_fill
 from teachers import ShardError
 

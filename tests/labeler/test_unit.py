@@ -13,7 +13,8 @@ from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
 from labeler.clips.process import DecodingProcess
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, read_plans, units
-from labeler.shards.records import latest_records, record_name
+from labeler.shards.record import record_name
+from labeler.shards.records import latest_records
 from labeler.unit import ClipDone, Job, UnitDone, do_unit
 from pipelines.engines.common import TeacherSpec
 from pipelines.engines.local import LocalTrackers

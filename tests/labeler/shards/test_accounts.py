@@ -14,7 +14,7 @@ from benchmarks.harness.records import clip_entry, record_of
 from labeler.io.storage import Storage
 from labeler.reasons import FAILED, LEFT_OUT, REASONS, LeftOut
 from labeler.shards.plan import cut_into_units
-from labeler.shards.records import ClipEntry, Record, VideoEntry
+from labeler.shards.record import ClipEntry, Record, VideoEntry
 from labeler.shards.tables import accounts, clips_table, compact, failures_table, open_units
 from labeler.sources.listing import Source
 from teachers import ShardError

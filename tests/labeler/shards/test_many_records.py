@@ -18,15 +18,8 @@ from labeler.reasons import LeftOut
 from labeler.shards import records as module
 from labeler.shards import tables
 from labeler.shards.plan import create_plan, cut_into_units, unit_that_counts, units
-from labeler.shards.records import (
-    COPIES,
-    Copying,
-    Record,
-    VideoEntry,
-    copy_records,
-    latest_records,
-    record_name,
-)
+from labeler.shards.record import Record, VideoEntry, record_name
+from labeler.shards.records import COPIES, Copying, copy_records, latest_records
 from labeler.sources import Source
 from labeler.sources.table import Sources
 

@@ -21,14 +21,13 @@ from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards.commit import commit, tar_of
 from labeler.shards.members import from_members
+from labeler.shards.record import Record, record_name
 from labeler.shards.records import (
     COPIES,
-    Record,
     copy_records,
     latest,
     latest_records,
     read_record,
-    record_name,
     revisions,
 )
 from labeler.shards.revisions import relabel

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.harness.jobs import NEAR, STILL, config, tars
 from benchmarks.harness.processes import children_of, start_driver, still_running
-from labeler.shards.records import record_name
+from labeler.shards.record import record_name
 from pipelines.engines.common import DecodeLimits, UnitOpen
 from pipelines.jobs.labelling import label
 from teachers import FullStorageError, TransientError
