@@ -160,7 +160,7 @@ def checked_answer(tracks: Tracks, n: int, t: int, name: str) -> Tracks:
             f"{t} frames: it must return [N, T, 2], [N, T], [N, T]."
         )
     placed, nowhere = has_position(tracks.xy), np.isnan(tracks.xy).all(-1)
-    wrong = {"place that is infinite, or NaN in one of x and y": ~placed & ~nowhere}
+    wrong = {"position that is infinite, or NaN in one of x and y": ~placed & ~nowhere}
     for what, value in (("visibility", tracks.visibility), ("confidence", tracks.confidence)):
         known = ~np.isnan(value)
         wrong[f"{what} outside 0..1"] = known & ~((value >= 0) & (value <= 1))

@@ -33,10 +33,10 @@ DISTANCES_A_CLIP = 20_000
 """Of each pair of teachers, so many distances of a clip enter the median at most, evenly chosen."""
 STATES = {"visible": VISIBLE, "occluded": OCCLUDED, "disputed": DISPUTED}
 OFF_PX, REPEAT_PX = 4.0, 2.0
-"""A teacher farther away than the first is far off; two that are nearer than the second are at one
-place."""
+"""A teacher farther away than the first is far off; two that are nearer than the second are at the
+same position."""
 LEAST_POSITIONS = 50
-"""So many positions make a share."""
+"""The fewest positions of which a share is given."""
 NEARLY_ONE = 0.2
 """Teachers that share so much of their errors are no two opinions."""
 MOTION_PX = (2.0, 8.0, 32.0)
@@ -147,7 +147,7 @@ def nearly_one(repeats: pd.DataFrame, evidence: Mapping[str, str]) -> list[str]:
                 (
                     share,
                     f"{a} and {b} are nearly one: where {one} is far off, {other} is at the "
-                    f"same wrong place in {share:.0%}; {counted}.",
+                    f"same wrong position in {share:.0%}; {counted}.",
                 )
             )
     return [text for _, text in sorted(said, key=lambda pair: -pair[0])]

@@ -6,7 +6,7 @@
     random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible
                       frames; used where it agrees itself, and as occluded only on the evidence of
                       `labeler.labels.hidden`
-    verified          in each frame the place that the verifier trusts most, where it trusts it
+    verified          in each frame the position that the verifier trusts most, where it trusts it
                       enough
     random-verified   one teacher per query, drawn from those that the verifier trusts in at least 8
                       frames; used where it is trusted
@@ -139,17 +139,17 @@ def find(policy: Policy) -> LabelPolicy:
     """
     if policy in BUILT_IN:
         return BUILT_IN[policy]
-    places = {point.name: point.value for point in _outside()}
-    place = policy if ":" in policy else places.get(policy)
-    if place is None:
+    outside = {point.name: point.value for point in _outside()}
+    where = policy if ":" in policy else outside.get(policy)
+    if where is None:
         raise ConfigError(
             f"no label policy {policy!r}: there are {', '.join(names())}; or give 'module:Class' "
             "for one of your own (docs/add-a-policy.md)."
         )
-    made = imported(f"label policy {policy!r}", place)()
+    made = imported(f"label policy {policy!r}", where)()
     if not isinstance(made, LabelPolicy):
         raise ConfigError(
-            f"label policy {policy!r}: {place!r} did not make a LabelPolicy: see "
+            f"label policy {policy!r}: {where!r} did not make a LabelPolicy: see "
             "docs/add-a-policy.md."
         )
     return made
@@ -183,7 +183,7 @@ class RandomAgreeing(LabelPolicy):
 
 
 class Verified(LabelPolicy):
-    """In each frame the most trusted place, where it is trusted enough.
+    """In each frame the most trusted position, where it is trusted enough.
 
     Each frame stands for itself, so one such frame is enough. Agreement asks for eight, because it
     has no other sign that a query is followed at all.
@@ -198,7 +198,7 @@ class Verified(LabelPolicy):
         keep = _worth_learning(clip, best, visible, least=1)[:, None]
         visible, hidden = visible & keep, hidden & keep
         return Target(
-            _places(clip, best, visible), visible, visible | hidden, np.where(visible, best, -1)
+            _positions(clip, best, visible), visible, visible | hidden, np.where(visible, best, -1)
         )
 
 
@@ -221,7 +221,7 @@ class RandomVerified(LabelPolicy):
         visible = right[pick, np.arange(len(drawn))] & keep
         teacher = np.broadcast_to(pick[:, None], visible.shape)
         return Target(
-            _places(clip, teacher, visible),
+            _positions(clip, teacher, visible),
             visible,
             visible | (hidden & keep),
             np.where(visible, teacher, -1),
@@ -240,7 +240,7 @@ class Medoid(LabelPolicy):
 
 
 class _Blend(LabelPolicy):
-    """A place per coordinate, of those that see the point."""
+    """A position computed for each coordinate, from the teachers that see the point."""
 
     uses_verdict = True
     way: ClassVar[str]
@@ -266,7 +266,8 @@ class Median(_Blend):
 
 
 class _BlendAll(LabelPolicy):
-    """A place per coordinate, of all teachers that have one, in whatever way they see the point."""
+    """A position computed for each coordinate, from all teachers that give one, whether they see
+    the point or not."""
 
     way: ClassVar[str]
 
@@ -351,7 +352,7 @@ def _checked(target: Target, clip: Candidates, policy: Policy) -> Target:
         "",
     )
     if not wrong and not has_position(target.xy)[target.used & target.visible].all():
-        wrong = "a frame that it uses as visible has no place"
+        wrong = "a frame that it uses as visible has no position"
     if wrong:
         raise ConfigError(f"label policy {policy!r}: {wrong}: see docs/add-a-policy.md.")
     return target
@@ -369,7 +370,7 @@ def _from_one_teacher(clip: Candidates, use: np.ndarray, drawn: np.ndarray) -> T
     rows, pick = np.arange(len(drawn)), np.maximum(drawn, 0)
     used = use[pick, rows] & (drawn >= 0)[:, None]
     return Target(
-        _places(clip, pick[:, None], used),
+        _positions(clip, pick[:, None], used),
         clip.stack.sees[pick, rows] & used,
         used,
         np.where(used, pick[:, None], -1),
@@ -377,7 +378,7 @@ def _from_one_teacher(clip: Candidates, use: np.ndarray, drawn: np.ndarray) -> T
 
 
 def _where_agreed(clip: Candidates, xy: np.ndarray, teacher: np.ndarray) -> Target:
-    """Places `xy` [N, T, 2] (px of the raster) where the teachers agree that the point is
+    """Positions `xy` [N, T, 2] (px of the raster) where the teachers agree that the point is
     visible."""
     stacked, query_frames = clip.stack, clip.queries[:, 0].astype(int)
     labels = agree(stacked.xy, stacked.sees, query_frames, clip.agreement, stacked.families)
@@ -404,8 +405,8 @@ def _proven(clip: Candidates, state: np.ndarray) -> np.ndarray:
 
 
 def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """Where each place is trusted, bool [K, N, T], and where the point is hidden, bool [N, T]; in
-    no frame is it both."""
+    """Where each position is trusted, bool [K, N, T], and where the point is hidden, bool [N, T];
+    in no frame is it both."""
     right, hidden = clip.right(), clip.judged.hidden
     trusted = (right >= np.float32(clip.trust.min_right)) & (right >= hidden)
     return trusted, (hidden >= np.float32(clip.trust.min_hidden)) & ~trusted.any(0)
@@ -414,7 +415,7 @@ def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:
 def _worth_learning(
     clip: Candidates, teacher: np.ndarray, shown: np.ndarray, least: int
 ) -> np.ndarray:
-    """bool [N]: at least so many frames that are `shown` [N, T], and motion in them; places are
+    """bool [N]: at least `least` frames that are `shown` [N, T], and motion in them; positions are
     those of the teachers [N, T]."""
     keep = shown.sum(-1) >= least
     if clip.agreement.min_motion_px > 0:
@@ -422,8 +423,8 @@ def _worth_learning(
     return keep
 
 
-def _places(clip: Candidates, teacher: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """float32 [N, T, 2] px of the clip: the places of the teachers [N, T], NaN elsewhere than
+def _positions(clip: Candidates, teacher: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """float32 [N, T, 2] px of the clip: the positions of the teachers [N, T]; NaN except at
     `where`."""
     teacher = np.broadcast_to(teacher, where.shape)
     xy = np.take_along_axis(clip.stack.xy, teacher[None, ..., None], axis=0)[0] * clip.to_clip

@@ -32,14 +32,14 @@ class Target:
     """What a student is trained on: one track per query."""
 
     xy: np.ndarray
-    """float32 [N, T, 2] px of the clip; NaN where `used` is False, and where a hidden point's place
-    is not known."""
+    """float32 [N, T, 2] px of the clip; NaN where `used` is False, and where the position of a
+    hidden point is not known."""
     visible: np.ndarray
     """bool [N, T]."""
     used: np.ndarray
     """bool [N, T]: frames that enter the loss."""
     teacher: np.ndarray
-    """int [N, T]: index of the teacher whose place it is, in the order of `Candidates.names`; -1
+    """int [N, T]: index of the teacher whose position it is, in the order of `Candidates.names`; -1
     where it is no single teacher's, or there is none."""
     occluded: np.ndarray | None = None
     """bool [N, T]: frames that are called occluded, where not all of them are used; else None."""
@@ -93,7 +93,7 @@ class Candidates:
 
     @property
     def truth(self) -> tuple[np.ndarray, np.ndarray]:
-        """Exact places [N, T, 2] and visibility [N, T]. ConfigError where there are none."""
+        """Exact positions [N, T, 2] and visibility [N, T]. ConfigError where there are none."""
         if self.truth_xy is None or self.truth_visible is None:
             raise ConfigError("there are no exact tracks: they are of procedural video.")
         return self.truth_xy, self.truth_visible
@@ -106,8 +106,8 @@ class Candidates:
         return self.verdict
 
     def right(self) -> np.ndarray:
-        """float32 [K, N, T]: the probability that each teacher's place is right; 0 where it has
-        none. ConfigError as `judged`."""
+        """float32 [K, N, T]: the probability that each teacher's position is right; 0 where it
+        gives none. ConfigError as `judged`."""
         return np.where(has_position(self.stack.xy), self.judged.of(self.names), 0)
 
 
@@ -129,13 +129,13 @@ class LabelPolicy(ABC):
 def weights(target: Target, clip: Candidates) -> np.ndarray:
     """float32 [N, T] in [0, 1]: the probability that each label is right, by the verifier.
 
-    Of a visible label that of the teacher's place, or of the most trusted one where the place is no
-    single teacher's; else that the point is hidden.
+    For a visible label, that the teacher's position is right, or the most trusted one if it is no
+    single teacher's; otherwise, that the point is hidden.
 
     Raises:
         ConfigError: the clip was not judged.
     """
     right = clip.right()
     of_teacher = np.take_along_axis(right, np.maximum(target.teacher, 0)[None], axis=0)[0]
-    place = np.where(target.teacher >= 0, of_teacher, right.max(0, initial=0))
-    return np.where(target.visible, place, clip.judged.hidden).astype(np.float32)
+    of_position = np.where(target.teacher >= 0, of_teacher, right.max(0, initial=0))
+    return np.where(target.visible, of_position, clip.judged.hidden).astype(np.float32)

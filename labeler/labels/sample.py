@@ -30,7 +30,7 @@ class Sample:
     """schema, source, frame indices and timestamps, fps, size, decoder, teachers (their `info`),
     and the user's metadata."""
     verdict: ClipVerdict | None = None
-    """How far each place can be trusted; None of a clip that no verifier judged (schema 1)."""
+    """How far each position can be trusted; None for a clip that no verifier judged."""
 
     @property
     def size_hw(self) -> tuple[int, int]:

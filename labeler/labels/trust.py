@@ -13,7 +13,7 @@ class TrustConfig:
     again."""
 
     min_right: float = 0.8
-    """A place is a label from this probability on; higher is fewer labels, and better ones."""
+    """A position is a label from this probability on; higher gives fewer and better labels."""
     min_hidden: float = 0.9
     """A point counts as hidden from this probability on."""
 
@@ -22,5 +22,6 @@ class TrustConfig:
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)}: a probability in (0, 1]; the defaults are "
-                    f"{TrustConfig.min_right:g} for a place, {TrustConfig.min_hidden:g} for hidden."
+                    f"{TrustConfig.min_right:g} for a position, {TrustConfig.min_hidden:g} for "
+                    "hidden."
                 )

@@ -1,7 +1,7 @@
-"""Verdict of a clip: how far each teacher's place can be trusted, as a shard keeps it.
+"""Verdict of a clip: how far each teacher's position can be trusted, as a shard keeps it.
 
     verdict = judged(frames, queries, tracks, rules)   # by the shipped verifier
-    verdict.of(["flow", "lk"])                         # float32 [2, N, T]: this place is right
+    verdict.of(["flow", "lk"])                         # float32 [2, N, T]: this position is right
     verdict.hidden                                     # float32 [N, T]: the point is hidden
 
 It is derived, as labels are: from the stored clip and the stored tracks alone, so that `relabel`
@@ -28,7 +28,7 @@ class ClipVerdict:
     """The K teachers that were judged, sorted by name."""
     right: np.ndarray
     """float32 [K, N, T] in [0, 1]: the probability that the point is visible, and within 2 px (of
-    the 256 raster) of this teacher's place; 0 where the teacher gives none."""
+    the 256 raster) of this teacher's position; 0 where the teacher gives none."""
     hidden: np.ndarray
     """float32 [N, T] in [0, 1]: the probability that the point is hidden, or out of the frame."""
     version: str
@@ -47,7 +47,7 @@ class ClipVerdict:
 
     @property
     def best(self) -> np.ndarray:
-        """float32 [N, T]: the probability of the most trusted place."""
+        """float32 [N, T]: the probability of the most trusted position."""
         return self.right.max(0, initial=0)
 
 
@@ -77,8 +77,9 @@ def shipped_version() -> str:
 
 
 def mean_trust(verdict: ClipVerdict | None) -> float | None:
-    """Mean over points and frames of the probability of what the verifier holds to be so: the most
-    trusted place, or that the point is hidden. None without a verdict or a point."""
+    """Mean over points and frames of the probability of what the verifier finds more likely: that
+    the most trusted position is right, or that the point is hidden. None without a verdict or a
+    point."""
     if verdict is None or not verdict.hidden.size:
         return None
     return round(float(np.maximum(verdict.best, verdict.hidden).mean(dtype=np.float64)), 4)

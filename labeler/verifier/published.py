@@ -3,7 +3,7 @@
     verifier = teachers.load_verifier("track-on-r-verifier", checkpoint=FILE)
     judged = judge(verifier, frames, queries, xy)       # xy [K, N, T, 2], a row for each teacher
     judged.best                                         # [N, T], the index of the best teacher
-    judged.places(xy)                                   # [N, T, 2], its position
+    judged.positions(xy)                                # [N, T, 2], its position
 
 It can only choose the best of several positions. It cannot say "none of them", so agreement, or a
 threshold of your own, is still needed as a filter; and it knows nothing about visibility, for which
@@ -58,7 +58,7 @@ class Judged:
         share = np.exp(np.where(known, self.scores - np.where(known.any(0), top, 0), -np.inf))
         return share / np.maximum(share.sum(0), 1)
 
-    def places(self, xy: np.ndarray) -> np.ndarray:  # [K, N, T, 2] -> [N, T, 2]
+    def positions(self, xy: np.ndarray) -> np.ndarray:  # [K, N, T, 2] -> [N, T, 2]
         """The best of the positions `xy`; NaN where there is none."""
         chosen = np.take_along_axis(xy, np.maximum(self.best, 0)[None, ..., None], 0)[0]
         return np.where(self.best[..., None] == NOBODY, np.nan, chosen).astype(xy.dtype)

@@ -158,7 +158,7 @@ def _say_measures(measures: DatasetMeasures, clips: int) -> None:
             measures.by_state,
         ),
         ("median distance, px of the 256 raster", measures.distances),
-        ("where it is far off, this one is at the same wrong place, share", repeats),
+        ("where it is far off, this one is at the same wrong position, share", repeats),
         ("kept with another tau, px", thresholds),
         ("taken by policy", measures.policies),
         ("taken by `verified`, with another --trust.min-right", _by_right(measures)),

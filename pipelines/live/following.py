@@ -24,7 +24,7 @@ SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
-class Places:
+class Positions:
     """A tracker's answer for some points in one frame."""
 
     ids: np.ndarray
@@ -40,7 +40,7 @@ class Places:
 
 
 _NONE = np.zeros(0, np.float32)
-NOWHERE = Places(np.zeros(0, int), np.zeros((0, 2), np.float32), _NONE, _NONE, np.zeros(0, bool))
+NOWHERE = Positions(np.zeros(0, int), np.zeros((0, 2), np.float32), _NONE, _NONE, np.zeros(0, bool))
 
 
 @dataclass
@@ -53,7 +53,7 @@ class _Following:
     """The session's number of the stream's frame 0."""
     answered: int = 0
     """Frames."""
-    answers: dict[int, Places] = field(default_factory=dict)
+    answers: dict[int, Positions] = field(default_factory=dict)
     """Answers by the session's number of the frame, until they are taken."""
 
 
@@ -124,7 +124,7 @@ class LiveTracker:
             number < following.first or number in following.answers for following in self._following
         )
 
-    def places(self, number: int) -> Places:
+    def positions(self, number: int) -> Positions:
         """Where its points are in that frame, as far as it has answered. Answers for this and
         earlier frames are dropped."""
         found = [each.answers[number] for each in self._following if number in each.answers]
@@ -139,7 +139,7 @@ class LiveTracker:
     def _take(self, following: _Following, tracks: Tracks) -> None:
         seen, ids = self.teacher.info.rule(tracks), np.array(following.ids, int)
         for t in range(tracks.xy.shape[1]):
-            following.answers[following.first + following.answered] = Places(
+            following.answers[following.first + following.answered] = Positions(
                 ids,
                 tracks.xy[:, t],
                 tracks.visibility[:, t],
@@ -153,7 +153,10 @@ def _queries(xy: np.ndarray, t: int) -> np.ndarray:  # float32 [n, 3]
     return np.concatenate([np.full((len(xy), 1), t), xy], 1).astype(np.float32)
 
 
-def _joined(parts: Sequence[Places]) -> Places:
-    return Places(
-        *(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Places))
+def _joined(parts: Sequence[Positions]) -> Positions:
+    return Positions(
+        *(
+            np.concatenate([getattr(part, each.name) for part in parts])
+            for each in fields(Positions)
+        )
     )

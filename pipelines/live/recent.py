@@ -22,7 +22,7 @@ import numpy as np
 
 from labeler.show import Overlay
 from labeler.video import VideoWriter
-from pipelines.live.following import NOWHERE, Places
+from pipelines.live.following import NOWHERE, Positions
 from pipelines.tracking.track_file import TrackFile, save_tracks
 from teachers import ConfigError, Tracks
 
@@ -69,12 +69,14 @@ class Recent:
     """The last frames, each with the positions in it."""
 
     def __init__(self, most: int = KEPT_FRAMES) -> None:
-        self._rows: deque[tuple[Kept, Mapping[str, Places]]] = deque(maxlen=most)
+        self._rows: deque[tuple[Kept, Mapping[str, Positions]]] = deque(maxlen=most)
         self._points: dict[int, Point] = {}
 
-    def keep(self, kept: Kept, places: Mapping[str, Places], points: Mapping[int, Point]) -> None:
+    def keep(
+        self, kept: Kept, positions: Mapping[str, Positions], points: Mapping[int, Point]
+    ) -> None:
         """Add a frame."""
-        self._rows.append((kept, dict(places)))
+        self._rows.append((kept, dict(positions)))
         self._points.update(points)
         if len(self._points) > 4 * len(points) + 64:
             there = {i for _, each in self._rows for p in each.values() for i in p.ids.tolist()}
@@ -99,12 +101,12 @@ class Recent:
         seen = {title: np.zeros(shape, bool) for title in titles}
         for t, (_, each) in enumerate(rows):
             for title in titles:
-                places = each.get(title, NOWHERE)
-                at = np.searchsorted(ids, places.ids)
-                tracks[title].xy[at, t] = places.xy
-                tracks[title].visibility[at, t] = places.visibility
-                tracks[title].confidence[at, t] = places.confidence
-                seen[title][at, t] = places.seen
+                positions = each.get(title, NOWHERE)
+                at = np.searchsorted(ids, positions.ids)
+                tracks[title].xy[at, t] = positions.xy
+                tracks[title].visibility[at, t] = positions.visibility
+                tracks[title].confidence[at, t] = positions.confidence
+                seen[title][at, t] = positions.seen
         queries = np.array([[p.frame - first, p.x, p.y] for p in points], np.float32)
         return Excerpt([kept for kept, _ in rows], queries, tracks, seen)
 

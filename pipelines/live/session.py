@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from labeler.labels.agreement import RASTER, AgreementConfig, judge, medoids
-from pipelines.live.following import LiveTracker, Places
+from pipelines.live.following import LiveTracker, Positions
 from pipelines.live.recent import Kept, Recent
 from teachers import ConfigError, Teacher
 from teachers.stream import RECENT_FRAMES
@@ -61,7 +61,7 @@ class LiveAnswer:
     """Where the points are in one frame."""
 
     frame: int
-    places: Mapping[str, Places]
+    positions: Mapping[str, Positions]
     """The positions by the title of the tracker."""
     agreed: Agreed | None
     """None with a single tracker, which has nobody to agree with."""
@@ -75,7 +75,7 @@ class LiveAnswer:
                 for i, (x, y), seen in zip(each.ids, each.xy, each.seen, strict=True)
                 if np.isfinite(x + y)
             ]
-            for title, each in self.places.items()
+            for title, each in self.positions.items()
         }
         if self.agreed is None:
             return {"frame": self.frame, "tracks": tracks, "agreement": None}
@@ -144,20 +144,20 @@ class Session:
             raise ConfigError("there is no frame yet to put a point into.")
         oldest = self._pushed - len(self._frames)
         number = min(max(number, oldest), self._pushed - 1)
-        places = np.asarray(xy, np.float32).reshape(-1, 2)
-        if len(self.points) + len(places) > MOST_POINTS:
+        positions = np.asarray(xy, np.float32).reshape(-1, 2)
+        if len(self.points) + len(positions) > MOST_POINTS:
             raise ConfigError(f"at most {MOST_POINTS} points: remove some first.")
-        if not len(places):
+        if not len(positions):
             return []
         checked_queries(
-            np.pad(places, ((0, 0), (1, 0))), (1, *self.size, 3)
+            np.pad(positions, ((0, 0), (1, 0))), (1, *self.size, 3)
         )  # refuses what lies outside
-        ids = range(self._next_id, self._next_id + len(places))
+        ids = range(self._next_id, self._next_id + len(positions))
         since = list(self._frames)[number - oldest :]
         for tracker in self._trackers.values():
-            tracker.add(ids, places, number, since)
-        self._next_id += len(places)
-        for i, (x, y) in zip(ids, places.tolist(), strict=True):
+            tracker.add(ids, positions, number, since)
+        self._next_id += len(positions)
+        for i, (x, y) in zip(ids, positions.tolist(), strict=True):
             self.points[i] = Point(i, number, x, y)
         return self._answers()
 
@@ -213,34 +213,36 @@ class Session:
                 break
             kept = self._waiting.popleft()
             alive = {
-                title: self._alive(each.places(number)) for title, each in self._trackers.items()
+                title: self._alive(each.positions(number)) for title, each in self._trackers.items()
             }
             found.append(LiveAnswer(number, alive, self._agreed(alive)))
             self.recent.keep(kept, alive, self.points)
             self._answered_at.append(time.monotonic())
         return found
 
-    def _alive(self, places: Places) -> Places:
+    def _alive(self, positions: Positions) -> Positions:
         """The answer without points that have been removed."""
-        alive = np.isin(places.ids, list(self.points))
-        for i, xy, seen in zip(places.ids, places.xy, places.seen, strict=True):
+        alive = np.isin(positions.ids, list(self.points))
+        for i, xy, seen in zip(positions.ids, positions.xy, positions.seen, strict=True):
             if seen and i in self.points:
                 self._last[int(i)] = (float(xy[0]), float(xy[1]))
-        return Places(*(getattr(places, each.name)[alive] for each in fields(Places)))
+        return Positions(*(getattr(positions, each.name)[alive] for each in fields(Positions)))
 
-    def _agreed(self, places: Mapping[str, Places]) -> Agreed | None:
-        if len(places) < 2:
+    def _agreed(self, positions: Mapping[str, Positions]) -> Agreed | None:
+        if len(positions) < 2:
             return None
-        ids = np.array(sorted(set().union(*(each.ids.tolist() for each in places.values()))), int)
-        xy = np.full((len(places), len(ids), 2), np.nan, np.float32)
-        sees = np.zeros((len(places), len(ids)), bool)
-        for k, each in enumerate(places.values()):
+        ids = np.array(
+            sorted(set().union(*(each.ids.tolist() for each in positions.values()))), int
+        )
+        xy = np.full((len(positions), len(ids), 2), np.nan, np.float32)
+        sees = np.zeros((len(positions), len(ids)), bool)
+        for k, each in enumerate(positions.values()):
             rows = np.searchsorted(ids, each.ids)
             xy[k, rows], sees[k, rows] = each.xy, each.seen
         sees &= np.isfinite(xy).all(-1)
         height, width = self.size
         scaled = (xy * np.array([RASTER / width, RASTER / height], np.float32))[:, :, None]
-        families = [self._trackers[title].teacher.info.evidence for title in places]
+        families = [self._trackers[title].teacher.info.evidence for title in positions]
         medoid, distance = medoids(scaled, sees[..., None], families)
         labels = judge(
             scaled,

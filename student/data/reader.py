@@ -253,7 +253,7 @@ def read_clip(
     target = chosen(policy, candidates, rng)
     knows = np.array([_info(clip, name).knows_hidden_points for name in names])
     knows_place = (target.teacher >= 0) & knows[target.teacher]
-    # of a blend, which is all teachers' place, every teacher must know where a hidden point is
+    # for a blend of all teachers, every teacher must know where a hidden point is
     knows_place |= (target.teacher < 0) & knows.all() & target.used
     used = target.used & choice.of_points(clip.entry.key, sampler)[:, None]
     whole = TrainClip(

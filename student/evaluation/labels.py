@@ -3,8 +3,9 @@
 In   what a label policy makes of the teachers' tracks, and clips with truth. Out: `LabelScore`,
      and its figures.
 A label errs in three ways, and each has a figure of its own: a hidden point is called visible, a
-visible one is called occluded, or its place is off. The query's own frame never counts: its label
-is given. Frames of all clips are pooled, so a clip weighs as much as it has points and frames.
+visible one is called occluded, or its position is off. The query's own frame never counts: its
+label is given. Frames of all clips are pooled, so a clip weighs as much as it has points and
+frames.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ VISIBLE_FIGURES = {
 OCCLUDED_FIGURES = {
     "wrongly_occluded": "truly visible frames that are labelled occluded, % of them",
     "truly_hidden": "of the frames labelled occluded, truly hidden, %",
-    "occluded_px": "median error of the places stored for those, px",
+    "occluded_px": "median error of the positions stored for those, px",
 }
 LABEL_FIGURES: Mapping[str, str] = VISIBLE_FIGURES | OCCLUDED_FIGURES
 """The figures of a label policy, and what each says. Px are those of the 256 x 256 raster."""
@@ -65,8 +66,8 @@ class LabelScore:
     errors: list[np.ndarray] = field(default_factory=list)
     """px of the raster: of the truly visible frames that are labelled visible."""
     errors_occluded: list[np.ndarray] = field(default_factory=list)
-    """px of the raster: of the places stored for frames that are labelled occluded, where the truth
-    says where the point is."""
+    """px of the raster: of the positions stored for frames that are labelled occluded, where the
+    truth says where the point is."""
 
     def add(self, target: Target, clip: TestClip) -> None:
         """One more clip."""
@@ -232,7 +233,7 @@ def of_first(target: Target, queries: int) -> Target:
     return replace(target, **parts)
 
 
-def without_hidden_places(clip: TestClip) -> TestClip:
+def without_hidden_positions(clip: TestClip) -> TestClip:
     """The clip, where its truth does not say where hidden points are, whatever stands there."""
     return replace(clip, xy=np.where(clip.visible[..., None], clip.xy, np.float32(np.nan)))
 

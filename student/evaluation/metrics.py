@@ -57,7 +57,7 @@ def score(
 ) -> dict[str, float]:
     """The figures of one clip; distances are px of the 256 x 256 raster, shares are in [0, 1].
 
-    A missing prediction (NaN) is wrong in every figure: its place is infinitely far off and its
+    A missing prediction (NaN) is wrong in every figure: its position is infinitely far off and its
     flag is the opposite of the truth, so silence about a point that is truly occluded is not a
     correct "occluded".
 

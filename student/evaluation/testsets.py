@@ -76,7 +76,7 @@ def read_npz(url: str | Path) -> TestClip:
 
 def check_arrays(name: str, frames: np.ndarray, xy: np.ndarray, occluded: np.ndarray) -> None:
     """A ShardError if these are not uint8 [T, H, W, 3], [N, T, 2], and [N, T], or if a visible
-    point has no place."""
+    point has no position."""
     shape = occluded.shape
     fits = frames.ndim == 4 and frames.shape[-1] == 3 and frames.size and frames.dtype == np.uint8
     if not fits or len(shape) != 2 or shape[1] != len(frames) or xy.shape != (*shape, 2):
@@ -92,7 +92,7 @@ def check_arrays(name: str, frames: np.ndarray, xy: np.ndarray, occluded: np.nda
         point, frame = lost[0]
         raise ShardError(
             f"{name}: not a test clip: point {point} is visible in frame {frame} and has no finite "
-            "place there."
+            "position there."
         )
 
 

@@ -29,13 +29,13 @@ from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import (
-    WindowPlaces,
+    WindowOffsets,
     blend_cells,
     gather_cells,
-    places_at_once,
     sample_at_once,
     sample_products,
     sample_windows,
+    window_offsets,
     with_frame,
 )
 from teachers.layers.time_embedding import time_embedding
@@ -156,11 +156,11 @@ class CoTracker2(WindowNetwork):
         unseen = start.query_frame >= start.first_frame + frames
         given = torch.stack([tracked, start.logits[..., 0]], -1)
         place = self._position_embedding(xy[:, :, :1]) + self.time_emb
-        places = places_at_once(pyramid, xy, self.config.radius)
+        offsets = window_offsets(pyramid, xy, self.config.radius)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
-            correlation = self.correlation(pyramid, feature, xy, memory, places)
+            correlation = self.correlation(pyramid, feature, xy, memory, offsets)
             parts = [self._flow_embedding(xy), correlation, feature, given]
             tokens = torch.cat(parts, -1).add_(place)
             move, change = self.updateformer(tokens, unseen).split((2, self.config.channels), -1)
@@ -176,15 +176,15 @@ class CoTracker2(WindowNetwork):
         feature: Tensor,
         xy: Tensor,
         memory: Memory,
-        places: Sequence[WindowPlaces] | None = None,  # of `places_at_once`, if known
+        offsets: Sequence[WindowOffsets] | None = None,  # of `window_offsets`, if known
     ) -> Tensor:
         """[B, N, S, C] features and [B, N, S, 2] cells to [B, N, S, levels * (2 radius + 1)**2]
         products with what lies around."""
-        places = places_at_once(pyramid, xy, self.config.radius) if places is None else places
+        offsets = window_offsets(pyramid, xy, self.config.radius) if offsets is None else offsets
 
         def block(feature: Tensor, xy: Tensor) -> Tensor:
-            if places:
-                return self._correlation_at_once(pyramid, places, feature, xy)
+            if offsets:
+                return self._correlation_at_once(pyramid, offsets, feature, xy)
             return self._correlation(pyramid, feature, xy)
 
         return memory.in_blocks(block, feature, xy, points_per_query=len(xy) * xy.shape[2])
@@ -202,18 +202,18 @@ class CoTracker2(WindowNetwork):
         return torch.cat(products, -1)
 
     def _correlation_at_once(
-        self, pyramid: list[Tensor], places: Sequence[WindowPlaces], feature: Tensor, xy: Tensor
+        self, pyramid: list[Tensor], offsets: Sequence[WindowOffsets], feature: Tensor, xy: Tensor
     ) -> Tensor:
         """`_correlation` in as few passes over the memory as there can be: of small grids the
         products are sampled, of large ones the features."""
         feature = feature / math.sqrt(self.config.channels)
         at = with_frame(xy, torch.arange(xy.shape[2], device=xy.device)[None, None], pyramid[0])
         products = []
-        for grid, place in zip(pyramid, places, strict=True):
+        for grid, offset in zip(pyramid, offsets, strict=True):
             if grid.shape[2] * grid.shape[3] <= SMALL:
-                products.append(sample_products(grid, feature, xy, place))
+                products.append(sample_products(grid, feature, xy, offset))
                 continue
-            sampled = sample_at_once(grid, at, place).flatten(1, 2)  # [C, B * N * S, W]
+            sampled = sample_at_once(grid, at, offset).flatten(1, 2)  # [C, B * N * S, W]
             product = sampled.permute(1, 2, 0) @ feature.flatten(0, 2)[..., None]
             products.append(product.view(*xy.shape[:3], -1))
         return torch.cat(products, -1)

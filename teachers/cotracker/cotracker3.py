@@ -40,12 +40,12 @@ from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
 from teachers.layers.sampling import (
-    WindowPlaces,
+    WindowOffsets,
     blend_cells,
     gather_cells,
-    places_at_once,
     sample_at_once,
     sample_windows,
+    window_offsets,
     with_frame,
 )
 from teachers.layers.time_embedding import time_embedding
@@ -170,11 +170,11 @@ class CoTracker3Network(nn.Module):
         """
         time = self._time_embedding(xy.shape[2])
         xy = xy / STRIDE
-        places = places_at_once(pyramid, xy, self.config.radius)
+        offsets = window_offsets(pyramid, xy, self.config.radius)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
-            correlation = self.correlation(pyramid, query_windows, xy, memory, places)
+            correlation = self.correlation(pyramid, query_windows, xy, memory, offsets)
             tokens = torch.cat(
                 [visibility[..., None], confidence[..., None], correlation, self._motion(xy)], -1
             ).add_(time)
@@ -194,15 +194,15 @@ class CoTracker3Network(nn.Module):
         query_windows: list[Tensor],
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
-        places: Sequence[WindowPlaces] | None = None,  # of `places_at_once`, if known
+        offsets: Sequence[WindowOffsets] | None = None,  # of `window_offsets`, if known
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
         """Products of every cell around a query with every cell around its present position,
         reduced by one MLP (section 3.2)."""
-        places = places_at_once(pyramid, xy, self.config.radius) if places is None else places
+        offsets = window_offsets(pyramid, xy, self.config.radius) if offsets is None else offsets
 
         def block(xy: Tensor, *query_windows: Tensor) -> Tensor:
-            if places:
-                return self._correlation_at_once(pyramid, places, query_windows, xy)
+            if offsets:
+                return self._correlation_at_once(pyramid, offsets, query_windows, xy)
             return self._correlation(pyramid, query_windows, xy)
 
         return memory.in_blocks(block, xy, *query_windows, points_per_query=len(xy) * xy.shape[2])
@@ -226,7 +226,7 @@ class CoTracker3Network(nn.Module):
     def _correlation_at_once(
         self,
         pyramid: list[Tensor],
-        places: Sequence[WindowPlaces],
+        offsets: Sequence[WindowOffsets],
         query_windows: Sequence[Tensor],
         xy: Tensor,
     ) -> Tensor:
@@ -234,8 +234,8 @@ class CoTracker3Network(nn.Module):
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
         at = with_frame(xy, frame, pyramid[0])
         reduced = []
-        for grid, place, query in zip(pyramid, places, query_windows, strict=True):
-            sampled = sample_at_once(grid, at, place)  # [C, B * N, T, W]
+        for grid, offset, query in zip(pyramid, offsets, query_windows, strict=True):
+            sampled = sample_at_once(grid, at, offset)  # [C, B * N, T, W]
             # one matrix product a query: [B * N, T * W, C] @ [B * N, C, W]
             products = sampled.flatten(2).permute(1, 2, 0) @ query.flatten(0, 1).mT
             reduced.append(self.corr_mlp(products.view(*xy.shape[:3], -1)))

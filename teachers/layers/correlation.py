@@ -27,7 +27,7 @@ from torch import Tensor
 from teachers.layers.branch import for_gpu_inference
 from teachers.layers.device import constant
 from teachers.layers.sampling import (
-    WindowPlaces,
+    WindowOffsets,
     blend_cells,
     gather_cells,
     sample_at_once,
@@ -44,8 +44,8 @@ def correlate_templates(
 ) -> Tensor:  # [B, N, S, M, (2 radius + 1)**2]
     """Each template times the features at `xy` + (i, j) for i, j in -radius..radius."""
     if for_gpu_inference(grid):
-        places = WindowPlaces.around(grid, xy, radius)
-        sampled = sample_at_once(grid, with_frame(xy, frame, grid), places, zero_outside=True)
+        offsets = WindowOffsets.around(grid, xy, radius)
+        sampled = sample_at_once(grid, with_frame(xy, frame, grid), offsets, zero_outside=True)
         # [B * N * S, W, C] @ [B * N * S, C, M]
         products = sampled.flatten(1, 2).permute(1, 2, 0) @ templates.flatten(0, 2).mT
         return products.mT.unflatten(0, xy.shape[:3])

@@ -68,14 +68,14 @@ def sample_windows(grid: Tensor, frame: Tensor, xy: Tensor, radius: int) -> Tens
     `gather_cells`."""
     if for_gpu_inference(grid):
         sampled = sample_at_once(
-            grid, with_frame(xy, frame, grid), WindowPlaces.around(grid, xy, radius)
+            grid, with_frame(xy, frame, grid), WindowOffsets.around(grid, xy, radius)
         )
         return sampled.permute(1, 2, 3, 0).unflatten(0, xy.shape[:2])
     return blend_cells(gather_cells(grid, frame, xy, radius), xy, radius)
 
 
 @dataclass(frozen=True)
-class WindowPlaces:
+class WindowOffsets:
     """Where the samples of a window lie in a grid, as `F.grid_sample` counts: the first cell of an
     axis is -1, the last is 1."""
 
@@ -88,7 +88,7 @@ class WindowPlaces:
     """h, w of the grid."""
 
     @staticmethod
-    def around(grid: Tensor, like: Tensor, radius: int, cells: float = 1.0) -> WindowPlaces:
+    def around(grid: Tensor, like: Tensor, radius: int, cells: float = 1.0) -> WindowOffsets:
         """For a grid [B, T, h, w, C], and points that count in units of so many cells (a half on
         the second level of a pyramid); in the type of `like`."""
         batch, frames, height, width, _ = grid.shape
@@ -98,18 +98,20 @@ class WindowPlaces:
         x, y = torch.meshgrid(steps * step_x - 1, steps * step_y - 1, indexing="ij")
         window = torch.stack([x, y, torch.full_like(x, -1)], -1).flatten(0, 1)
         scale = constant(like, cells * step_x, cells * step_y, step_t)
-        return WindowPlaces(window, scale, (height, width))
+        return WindowOffsets(window, scale, (height, width))
 
     def of(self, at: Tensor) -> Tensor:  # [..., 3] (x, y, frame) -> [..., (2 radius + 1)**2, 3]
         return torch.addcmul(self.window, at[..., None, :], self.scale)
 
 
-def places_at_once(pyramid: Sequence[Tensor], xy: Tensor, radius: int) -> list[WindowPlaces]:
-    """For each level of a pyramid, of which a cell is twice as large as on the one before; none
-    where windows are not sampled at once."""
+def window_offsets(pyramid: Sequence[Tensor], xy: Tensor, radius: int) -> list[WindowOffsets]:
+    """The offsets for each level of a pyramid, whose cells are twice as large as those of the level
+    before; none where windows are not sampled at once."""
     if not for_gpu_inference(xy):
         return []
-    return [WindowPlaces.around(grid, xy, radius, 0.5**level) for level, grid in enumerate(pyramid)]
+    return [
+        WindowOffsets.around(grid, xy, radius, 0.5**level) for level, grid in enumerate(pyramid)
+    ]
 
 
 def with_frame(xy: Tensor, frame: Tensor, grid: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ def with_frame(xy: Tensor, frame: Tensor, grid: Tensor) -> Tensor:
 def sample_at_once(
     grid: Tensor,  # [B, T, h, w, C]
     at: Tensor,  # [B, N, S, 3] of `with_frame`
-    places: WindowPlaces,
+    offsets: WindowOffsets,
     zero_outside: bool = False,
 ) -> Tensor:  # [C, B * N, S, (2 radius + 1)**2]
     """`sample_windows`, in one pass and with channels first, as a product over them takes it: a
@@ -137,7 +139,7 @@ def sample_at_once(
     maps = grid.flatten(0, 1).permute(3, 0, 1, 2)[None]  # [1, C, B * T, h, w]
     sampled: Tensor = F.grid_sample(
         maps,
-        places.of(at.flatten(0, 1)[None]),
+        offsets.of(at.flatten(0, 1)[None]),
         padding_mode="zeros" if zero_outside else "border",
         align_corners=True,
     )
@@ -147,15 +149,16 @@ def sample_at_once(
 def sample_products(
     grid: Tensor,  # [B, T, h, w, C]
     features: Tensor,  # [B, N, T, C]
-    xy: Tensor,  # [B, N, T, 2] as `places` counts
-    places: WindowPlaces,
+    xy: Tensor,  # [B, N, T, 2] as `offsets` counts
+    offsets: WindowOffsets,
 ) -> Tensor:  # [B, N, T, (2 radius + 1)**2]
     """Each feature times the samples of a window in its frame: products with EVERY cell, then
     sampled. For grids of few cells."""
     batch, points, frames, _ = xy.shape
     cells = grid.permute(0, 1, 4, 2, 3).flatten(3)  # [B, T, C, h * w]
-    products = (features.transpose(1, 2) @ cells).view(-1, 1, *places.sides)  # [B * T * N, 1, h, w]
+    products = features.transpose(1, 2) @ cells  # [B, T, N, h * w]
+    products = products.view(-1, 1, *offsets.sides)
     at = xy.transpose(1, 2).reshape(-1, 1, 1, 2)
-    where = torch.addcmul(places.window[:, :2], at, places.scale[:2])  # [B * T * N, 1, W, 2]
+    where = torch.addcmul(offsets.window[:, :2], at, offsets.scale[:2])  # [B * T * N, 1, W, 2]
     sampled = F.grid_sample(products, where, padding_mode="border", align_corners=True)
     return sampled.view(batch, frames, points, -1).transpose(1, 2)

@@ -1,4 +1,4 @@
-// The live page: it shows pictures with the places that trackers answer for them. Messages are
+// The live page: it shows pictures with the positions that trackers give in them. Messages are
 // listed in server.py.
 "use strict";
 

@@ -115,7 +115,7 @@ class Nowhere(LabelPolicy):
         ("builtins:Nobody", "label policy 'x': cannot import 'builtins:Nobody'"),
         ("builtins:dict", "label policy 'x': .* did not make a LabelPolicy"),
         ("made_for_a_test:Flat", r"label policy 'x': xy is float32 \(2, 2\), not .*\(2, 3, 2\)"),
-        ("made_for_a_test:Nowhere", "label policy 'x': a frame that it uses as visible has no pla"),
+        ("made_for_a_test:Nowhere", "label policy 'x': a frame that it uses as visible has no pos"),
     ],
 )
 def test_a_policy_that_cannot_be_right_is_named(tmp_path, monkeypatch, place, message):

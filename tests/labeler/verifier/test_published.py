@@ -28,7 +28,9 @@ def test_choice_and_vote_equal_the_published_predictor(case, tmp_path):
         judged.scores.transpose(2, 1, 0), case["logits"], atol=case.meta["tolerance_logit"], rtol=0
     )
     np.testing.assert_array_equal(judged.best[sure], case["index"].T[sure])
-    np.testing.assert_array_equal(judged.places(xy)[sure], case["tracks"].transpose(1, 0, 2)[sure])
+    np.testing.assert_array_equal(
+        judged.positions(xy)[sure], case["tracks"].transpose(1, 0, 2)[sure]
+    )
     np.testing.assert_array_equal(majority(case["votes"].transpose(2, 1, 0), xy), case["visible"].T)
 
 
@@ -46,8 +48,8 @@ def test_reliability_is_a_share_among_those_with_a_score():
 def test_the_place_is_that_of_the_best_and_nan_where_there_is_none():
     xy = np.float32([[[[1, 2], [3, 4], [NAN, NAN]]], [[[5, 6], [NAN, NAN], [NAN, NAN]]]])
     judged = Judged.of(np.float32([[[0, 1, NAN]], [[2, NAN, NAN]]]))
-    np.testing.assert_array_equal(judged.places(xy), [[[5, 6], [3, 4], [NAN, NAN]]])
-    assert judged.places(xy).dtype == np.float32
+    np.testing.assert_array_equal(judged.positions(xy), [[[5, 6], [3, 4], [NAN, NAN]]])
+    assert judged.positions(xy).dtype == np.float32
 
 
 def test_half_of_the_votes_is_not_enough_and_who_has_no_place_has_none():

@@ -65,8 +65,8 @@ def pushed(session, frames) -> list:
 
 
 def place(answer, title, point) -> np.ndarray:
-    (row,) = np.flatnonzero(answer.places[title].ids == point)
-    return answer.places[title].xy[row]
+    (row,) = np.flatnonzero(answer.positions[title].ids == point)
+    return answer.positions[title].xy[row]
 
 
 def test_a_click_on_a_picture_that_is_old_by_now_is_meant_for_that_picture(moving):
@@ -86,13 +86,13 @@ def test_points_come_and_go_while_it_runs(moving):
     session.add(3, [[60, 70]])
     session.remove([0, 77])  # there is no point 77
     (answer,) = pushed(session, moving[4:5])
-    assert answer.places["lk"].ids.tolist() == [1, 2]
+    assert answer.positions["lk"].ids.tolist() == [1, 2]
     assert set(session.points) == {1, 2}
     np.testing.assert_allclose(place(answer, "lk", 1), [64, 47], atol=0.5)
     np.testing.assert_allclose(place(answer, "lk", 2), [58, 69], atol=0.5)
     session.remove([1, 2])
     (answer,) = pushed(session, moving[5:6])
-    assert answer.places["lk"].ids.tolist() == []
+    assert answer.positions["lk"].ids.tolist() == []
 
 
 def test_a_late_tracker_delays_answers_and_loses_none(moving):
@@ -116,7 +116,7 @@ def test_points_put_later_join_a_tracker_whose_streams_do_not_grow(moving):
     pushed(session, moving[4:12])
     session.add(9, [[50, 40], [60, 50]])
     answer = pushed(session, moving[12:30])[-1]
-    assert answer.places["late"].ids.tolist() == [0, 1, 2]
+    assert answer.positions["late"].ids.tolist() == [0, 1, 2]
     np.testing.assert_allclose(
         place(answer, "late", 2), np.array([60, 50]) - (answer.frame - 9) * MOVE, atol=1e-4
     )
@@ -141,7 +141,7 @@ def test_a_tracker_that_never_answers_holds_up_so_many_frames_and_no_more(moving
     session.add(0, [[90, 60]])
     answers = [session.push(moving[0], b"") for _ in range(MOST_WAITING + 10)]
     assert sum(map(bool, answers)) == 10
-    assert all(len(answer.places["mute"].ids) == 0 for each in answers for answer in each)
+    assert all(len(answer.positions["mute"].ids) == 0 for each in answers for answer in each)
 
 
 @pytest.mark.parametrize(("off", "support"), [(1.0, 1.0), (20.0, 0.5)])
@@ -174,7 +174,7 @@ def test_another_tracker_takes_over_where_points_were_seen_last(moving):
     pushed(session, moving[2:10])
     session.change_trackers({"late": Late()})
     answer = pushed(session, moving[10:20])[-1]
-    assert list(answer.places) == ["late"]
+    assert list(answer.positions) == ["late"]
     truth = np.array([90, 60]) - (answer.frame - 1) * MOVE
     np.testing.assert_allclose(place(answer, "late", 0), truth, atol=0.5)
 

@@ -126,7 +126,7 @@ def test_a_clip_has_the_stored_pixels_queries_and_tracks(dataset):
         assert whole.valid.all()
 
 
-def test_verified_labels_are_the_most_trusted_of_the_stored_places(dataset):
+def test_verified_labels_are_the_most_trusted_of_the_stored_positions(dataset):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     (sample,) = open_dataset(str(dataset.folder))[:1]
     trust = TrustConfig(min_right=0.5)

@@ -17,7 +17,7 @@ from student.evaluation.labels import (
     LabelScore,
     compare_policies,
     score_policy,
-    without_hidden_places,
+    without_hidden_positions,
 )
 from teachers import Teacher, TeacherInfo, Tracks, VisibleRule
 
@@ -94,8 +94,8 @@ def test_clips_are_pooled_and_nothing_to_count_is_not_a_number():
     assert score.figures()["delta_avg"] == 1
 
 
-def test_a_truth_that_says_not_where_hidden_points_are_gives_no_error_of_their_places():
-    clip = without_hidden_places(clip_of([1, 1, 0]))
+def test_a_truth_that_says_not_where_hidden_points_are_gives_no_error_of_their_positions():
+    clip = without_hidden_positions(clip_of([1, 1, 0]))
     score = LabelScore()
     score.add(target_of([1, 0, 0], [1, 1, 1], [0, 2, 40]), clip)
     assert score.figures()["truly_hidden"] == 0.5

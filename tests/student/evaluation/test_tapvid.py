@@ -340,7 +340,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path):
         ),
         (
             [video(0) | {"points": np.full((5, T, 2), np.nan)}],
-            "is visible in frame . and has no finite place",
+            "is visible in frame . and has no finite position",
         ),
         ([video(0) | {"video": [b"no jpeg"] * T}], "an image that cannot be decoded"),
         (

@@ -14,7 +14,7 @@ from teachers.cotracker.cotracker3 import CoTracker3Online as Online
 from teachers.layers.branch import for_gpu, going
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.sampling import (
-    WindowPlaces,
+    WindowOffsets,
     blend_cells,
     gather_cells,
     sample_products,
@@ -85,7 +85,7 @@ def test_grids_of_one_cell_are_sampled_too(size):
 def test_products_with_every_cell_are_sampled_as_those_with_samples():
     grid, features, xy = rand(2, 3, 6, 9, 5), rand(2, 4, 3, 5), 20 * rand(2, 4, 3, 2) - 5
     windows = sample_windows(grid, torch.arange(3)[None, None], xy, 2)
-    found = sample_products(grid, features, 2 * xy, WindowPlaces.around(grid, xy, 2, cells=0.5))
+    found = sample_products(grid, features, 2 * xy, WindowOffsets.around(grid, xy, 2, cells=0.5))
     torch.testing.assert_close(found, (windows @ features[..., None])[..., 0])
 
 
