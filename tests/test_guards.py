@@ -31,7 +31,7 @@ tests use the servers and small jobs of the benchmarks."""
 
 ROOMS = {
     "labeler": (
-        ("reasons", "fingerprint", "io"),
+        ("reasons", "fingerprint", "lazy", "io"),
         ("sources",),
         ("video",),
         ("clips",),

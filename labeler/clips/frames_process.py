@@ -1,4 +1,4 @@
-"""Frames of one video that nobody vouches for, decoded in a process of its own.
+"""Frames of one untrusted video, decoded in a process of its own.
 
     with IsolatedFrames(path, short_side=480) as video:
         video.size, video.fps, video.length
@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from labeler.clips.isolate import Isolated
+from labeler.io.closing import ClosedAtExit
 from labeler.video.decode import VideoReader, open_video, target_size
 from labeler.video.pictures import FOLDER_FPS
 from labeler.video.scan import VideoLimits
@@ -49,7 +50,7 @@ class FramesOfAVideo:
         return [frame for _, (_, frame) in zip(range(READ_AT_ONCE), self._frames, strict=False)]
 
 
-class IsolatedFrames:
+class IsolatedFrames(ClosedAtExit):
     """An open video; use it as a context manager.
 
     Raises:
@@ -97,9 +98,3 @@ class IsolatedFrames:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._process.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

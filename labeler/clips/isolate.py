@@ -35,8 +35,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn
 
+from labeler.io.closing import ClosedAtExit
 from labeler.io.scratch import is_full, prefix
 from teachers.errors import ConfigError, TapdistillError, TransientError, VideoError
 
@@ -65,7 +66,7 @@ _new_spawner()
 os.register_at_fork(after_in_child=_new_spawner)
 
 
-class Isolated:
+class Isolated(ClosedAtExit):
     """An object of some class in a child process that can be killed, with one request in flight.
     The child starts with the first request."""
 
@@ -143,12 +144,6 @@ class Isolated:
         if self._child is not None:
             child, self._child = self._child, None
             child.end(grace_s=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _wait_for_object(self, child: _Child, about: str) -> None:
         if not child.connection.poll(START_TIMEOUT_S):

@@ -18,6 +18,7 @@ from typing import Literal
 from labeler.clips.isolate import START_TIMEOUT_S, Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.recipe import ClipRecipe
+from labeler.io.closing import ClosedAtExit
 from labeler.reasons import LeftOut
 from labeler.sources import Source
 from teachers import InstallationError, TapdistillError, TransientError, VideoError
@@ -37,7 +38,7 @@ class VideoEnd:
 Item = OpenedVideo | UnlabelledClip | LeftOut | VideoEnd
 
 
-class DecodingProcess:
+class DecodingProcess(ClosedAtExit):
     """Gives the clips of videos, one after another; close it when you are done."""
 
     def __init__(self, recipe: ClipRecipe, *, deadline_s: float, memory_gib: float | None) -> None:
@@ -134,7 +135,7 @@ class DecodingProcess:
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError
                 raise TransientError(f"{uri}: the machine is out of memory.") from error
-            # of an installation that is broken, or changes at this moment
+            # of an installation that is broken, or is being changed
             except ImportError as error:
                 raise TransientError(
                     f"{uri}: the decoding process cannot be started: {error}"
@@ -163,12 +164,6 @@ class DecodingProcess:
         self._process.close()  # ends the request in flight, if there is one
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._process.close()
-
-    def __enter__(self) -> DecodingProcess:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class _Fetch:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labeler.lazy import LazySequence
+
 AT_ONCE = 1 << 16
-"""Sources that are objects of Python at one time."""
+"""How many sources are Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Source:
     size: int
     """Size in bytes; 0 if the listing does not say."""
     etag: str
-    """What the storage tells about the content: an ETag, or size and time of a local file; "" if
-    the listing does not say."""
+    """What the storage tells about the content: an ETag, or the size and time of a local file; ""
+    if the listing does not say."""
     offset: int | None = None
     """Where the bytes of a member of a tar begin."""
     metadata: str = ""
@@ -48,15 +51,15 @@ SCHEMA = pa.schema(
 )
 
 
-class Sources(Sequence[Source]):
-    """Sources as a table of five columns; each is made when it is asked for."""
+class Sources(LazySequence[Source]):
+    """Sources as a table of five columns; each `Source` is made when it is accessed."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
 
     @classmethod
     def of(cls, sources: Iterable[Source]) -> Sources:
-        """Those that come, in their order."""
+        """The sources of an iterable, in its order."""
         stream, batches = iter(sources), list[pa.RecordBatch]()
         while some := list(itertools.islice(stream, AT_ONCE)):
             columns = {name: [getattr(one, name) for one in some] for name in SCHEMA.names}
@@ -64,8 +67,8 @@ class Sources(Sequence[Source]):
         return cls(pa.Table.from_batches(batches, schema=SCHEMA))
 
     def in_order(self) -> tuple[Sources, dict[str, list[tuple[int, Source]]]]:
-        """Sorted by URI, the first of each; and (place before, source) of all those of a URI that
-        came several times, in their order."""
+        """Sorted by URI, the first source of each; and for each URI that came several times, (index
+        before sorting, source) of all its sources, in their order."""
         uris = self.table["uri"].combine_chunks()
         if len(uris) < 2 or pc.all(pc.less(uris[:-1], uris[1:])).as_py():
             return self, {}
@@ -76,9 +79,9 @@ class Sources(Sequence[Source]):
         if pc.any(again).as_py():
             first = pa.concat_arrays([pa.array([True]), pc.invert(again)])
             repeated = set(uris[1:].filter(again).to_pylist())
-            for place, source in enumerate(self):
+            for index, source in enumerate(self):
                 if source.uri in repeated:
-                    several.setdefault(source.uri, []).append((place, source))
+                    several.setdefault(source.uri, []).append((index, source))
             order = order.filter(first)
         del uris
         return Sources(self.table.take(order)), several
@@ -91,17 +94,10 @@ class Sources(Sequence[Source]):
             columns = self.table.slice(first, AT_ONCE).to_pydict().values()
             yield from itertools.starmap(Source, zip(*columns, strict=True))
 
-    @overload
-    def __getitem__(self, which: int) -> Source: ...
+    def take(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The sources with these indices, in that order."""
+        return type(self)(self.table.take(pa.array(indices, pa.int64())))
 
-    @overload
-    def __getitem__(self, which: slice) -> Sources: ...
-
-    def __getitem__(self, which: int | slice) -> Source | Sources:
-        if isinstance(which, slice):
-            return Sources(self.table.take(list(range(len(self))[which])))
-        row = self.table.slice(range(len(self))[which], 1).to_pydict()
+    def _item(self, index: int) -> Source:
+        row = self.table.slice(index, 1).to_pydict()
         return Source(**{name: values[0] for name, values in row.items()})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)

@@ -7,17 +7,17 @@ but the last frames.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import av
 import cv2
 import numpy as np
 
+from labeler.io.closing import ClosedAtExit
 from labeler.video.encode import add_h264, h264_frame
 from teachers import TransientError
 
 
-class VideoWriter:
+class VideoWriter(ClosedAtExit):
     """Writes frames into an mp4 as they come; use it as a context manager."""
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -31,8 +31,8 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
 
     def write(self, frame: np.ndarray) -> None:  # uint8 [H, W, 3] RGB, always of one size
-        """Append a frame; an odd side gets its last row or column again, as H.264 needs even
-        ones."""
+        """Append a frame. If a side is odd, its last row or column is repeated, because H.264 needs
+        even ones."""
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
@@ -60,9 +60,3 @@ class VideoWriter:
             container.close()
         except (OSError, av.FFmpegError) as error:
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}.") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

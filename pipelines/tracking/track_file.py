@@ -16,10 +16,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from labeler.io.closing import ClosedAtExit
 from teachers import DenseFlow, Tracks, TransientError
 
 SAVE_EVERY_S = 10.0
@@ -69,7 +70,7 @@ def _save(file: TrackFile, **arrays: np.ndarray) -> None:
         raise TransientError(f"{file.path}: cannot be written: {error.strerror}.") from error
 
 
-class TrackWriter:
+class TrackWriter(ClosedAtExit):
     """Writes tracks into an npz as they come; use it as a context manager. Memory does not grow
     with the number of frames."""
 
@@ -107,9 +108,3 @@ class TrackWriter:
         """Save for the last time, and close the temporary file."""
         with self._rows:
             self.save()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

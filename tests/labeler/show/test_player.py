@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from dataclasses import replace
 from functools import partial
@@ -296,15 +297,26 @@ def test_the_page_has_no_error(browser):
 
 
 @pytest.fixture
-def parted(clip, chromium, tmp_path):
+def opened(chromium, tmp_path):
+    """Opens a clip in a browser, which is closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_clip(clip) -> Browser:
+            clip.show().save(tmp_path / "clip.html")
+            browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
+            stack.callback(browser.close)
+            return browser
+
+        yield open_clip
+
+
+@pytest.fixture
+def parted(clip, opened):
     """A browser in which the clip's teachers part in frames 5 and 12."""
     support = np.ones_like(clip.labels.support)
     support[:, 5], support[:4, 12] = 0.5, 0.5
     labels = replace(clip.labels, support=support, state=np.ones_like(clip.labels.state))
-    replace(clip, labels=labels).show().save(tmp_path / "clip.html")
-    browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
-    yield browser
-    browser.close()
+    return opened(replace(clip, labels=labels))
 
 
 @pytest.mark.slow
@@ -374,7 +386,7 @@ def test_a_whole_clip_can_be_called_wrong(parted, clip):
 
 
 @pytest.fixture
-def apart(clip, chromium, tmp_path):
+def apart(clip, opened):
     """A browser in which `near` is 9 px from `still` on point 6 in frame 4, and 5 on point 2 in
     frame 3; both see all points there."""
     still = clip.tracks["still"]
@@ -383,10 +395,7 @@ def apart(clip, chromium, tmp_path):
     xy[2, 3, 1] -= 5
     sees = replace(still, visibility=np.ones_like(still.visibility))
     tracks = {"near": replace(sees, xy=xy), "still": sees}
-    replace(clip, tracks=tracks).show().save(tmp_path / "clip.html")
-    browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
-    yield browser
-    browser.close()
+    return opened(replace(clip, tracks=tracks))
 
 
 @pytest.mark.slow
