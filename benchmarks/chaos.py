@@ -150,7 +150,7 @@ class Chaos:
 
         storage = Storage(self.url)
         plans, records = read_plans(storage), latest_records(storage)
-        accounts = tables.accounts(plans, records)  # raises if they do not close
+        accounts = tables.accounts(plans, records)  # raises if they do not add up
         found = list(verify(storage))
         left = still_running(
             [pid for pid in children_of(os.getpid()) if pid not in self.before], within_s=30

@@ -181,7 +181,7 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("interrupted. `label` and `train` go on from here with the same command.")
+        complain("interrupted. `label` and `train` continue from here with the same command.")
         return 130
 
 

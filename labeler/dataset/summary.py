@@ -82,7 +82,7 @@ def _verifiers(table: pd.DataFrame) -> str:
     if clips[""]:
         said.append(f"{clips['']:,} clips not judged: `tapdistill relabel` does it")
     if len(said) > 1 and not clips[""]:
-        said.append("`tapdistill relabel` makes them equal")
+        said.append("`tapdistill relabel` makes them consistent")
     if judged:
         said.append(f"mean trust {trust / judged:.2f}")
     return "; ".join(said) or "nothing labelled yet"

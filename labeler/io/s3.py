@@ -1,8 +1,8 @@
-"""S3: how this project sets s3fs, in every process.
+"""S3: how this project configures s3fs, in every process.
 
-Endpoint, profile, and anonymous access are those of s3fs, by its own ways (`FSSPEC_S3_ENDPOINT_URL`
-and the like, a file in ~/.config/fsspec, AWS_* variables) or by `use`. Credentials are never taken
-as an argument here, printed, or stored.
+Endpoint, profile, and anonymous access are set as s3fs documents it (`FSSPEC_S3_ENDPOINT_URL` and
+the like, a file in ~/.config/fsspec, AWS_* variables) or by `use`. Credentials are never taken as
+an argument here, printed, or stored.
 
 Retries    429, 5xx, SlowDown, timeouts, and broken connections are tried again: by botocore up to
            `ATTEMPTS` times with exponential backoff and jitter (its "standard" mode), and around
@@ -23,7 +23,7 @@ ATTEMPTS = 6
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 VARIABLE = "FSSPEC_S3"
-"""What child processes and Ray workers read the settings of `use` from."""
+"""The variable from which child processes and Ray workers read the settings of `use`."""
 
 DEFAULTS: dict[str, Any] = {
     "config_kwargs": {
@@ -75,8 +75,8 @@ def is_s3(fs: Any) -> bool:
 
 
 def entries(fs: Any, path: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
-    """The objects whose keys begin with `path/`, sorted, as s3fs's `ls` has them; a page of the
-    listing at a time is held.
+    """The objects whose keys begin with `path/`, sorted, as s3fs's `ls` gives them; one page of the
+    listing is held at a time.
 
     Args:
         delimiter: "/" leaves out what lies in folders below; "" lists everything.

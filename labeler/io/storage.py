@@ -1,4 +1,4 @@
-"""Storage: the few things that a data set does with files, on a folder or on any fsspec URL.
+"""Storage: the few file operations that a data set needs, on a folder or any fsspec URL.
 
 A file is created whole or not at all. `create` is exclusive: of several writers of one name exactly
 one wins, where the storage can promise that (local folders by `link`, S3 by a conditional put).
@@ -44,10 +44,10 @@ _URL = re.compile(rf"(?:{_PROTOCOL.pattern}::)*{_PROTOCOL.pattern}://")
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as a listing has it."""
+    """A file as a listing shows it."""
 
     name: str
-    """Its last part."""
+    """The last part of its path."""
     tag: str
     """See `tag_of`."""
     size: int
@@ -55,7 +55,7 @@ class StoredFile:
 
 
 class UnknownProtocol(ConfigError):
-    """An address of a kind that no storage has."""
+    """An address with a protocol that fsspec does not know."""
 
 
 s3.prepare()
@@ -128,8 +128,8 @@ class Storage:
                 return None
 
     def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """The files in `folder`, in any order, one by one: a folder of a million shards is not held
-        in memory. None if there is no such folder."""
+        """The files in `folder`, in any order, one by one, so that a folder of a million shards is
+        not held in memory. Empty if there is no such folder."""
         with transient_errors(f"list {self.url}/{folder}"), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
             for entry in entries_of(self.fs, self.path(folder)):
@@ -149,7 +149,7 @@ class Storage:
                     return False
                 except OSError as error:
                     if "ConditionalRequestConflict" in str(error.__cause__ or error):
-                        # another writer is at it in this moment; who won shows at the next try
+                        # another writer is creating it right now; the next try shows who won
                         continue
                     raise
                 return True
@@ -166,7 +166,7 @@ class Storage:
 
     def publish(self, file: Path, name: str) -> None:
         """Copy a finished local file here; it is visible only when complete. Equal names mean equal
-        bytes: twice is harmless."""
+        bytes, so publishing twice is harmless."""
         with transient_errors(f"write {self.url}/{name}"):
             if self.local:
                 with self._part(name, file) as part:
@@ -228,12 +228,12 @@ class Storage:
 
 
 def entries_of(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
-    """What a folder holds, as `fs.ls` says it, one by one where the file system can: on a local
-    disk and on S3."""
+    """The entries of a folder, as `fs.ls` gives them; one by one on a local disk and on S3, where
+    that is possible."""
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         with os.scandir(path) as found:
             for entry in found:
-                with contextlib.suppress(FileNotFoundError):  # gone in this moment
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                     yield fs.info(entry)
     elif s3.is_s3(fs):
         yield from s3.entries(fs, path, delimiter="/")
@@ -242,8 +242,8 @@ def entries_of(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
 
 
 def tag_of(info: Mapping[str, Any]) -> str:
-    """What a storage says of a file's content without reading it: its ETag, or size and time of a
-    local file."""
+    """What a storage tells about a file's content without reading it: its ETag, or the size and
+    time of a local file."""
     tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
     return str(tag).strip('"')
 
@@ -265,12 +265,12 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def parsed(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL or local path, and the path on it, without a look at what the
-    URL may hold.
+    """The fsspec file system of a URL or local path, and the path on it; the URL is not checked for
+    secrets or a known protocol.
 
-    Only what begins with a protocol is a URL, and only what has one on either side of a "::" is a
-    chain of them; all else of a name is the name, whatever fsspec would read from it. ValueError
-    for what is no URL.
+    Only what begins with a protocol is a URL, and "::" makes a chain of URLs only if there is a
+    protocol on either side of it. Anywhere else, these signs belong to a file name, whatever fsspec
+    would make of them. A ValueError for a broken URL.
     """
     if not is_url(url):
         return LocalFileSystem(), os.path.abspath(url)
@@ -286,7 +286,7 @@ def parsed(url: str) -> tuple[Any, str]:
 
 def is_url(text: str) -> bool:
     """Whether `text` begins with a protocol, or with a chain of them, such as
-    "simplecache::s3://"; all else is a local path."""
+    "simplecache::s3://"; anything else is a local path."""
     return _URL.match(text) is not None
 
 
@@ -301,8 +301,8 @@ def _is_chain(url: str) -> bool:
 
 @contextlib.contextmanager
 def transient_errors(doing: str) -> Iterator[None]:
-    """An OSError other than a missing file becomes a TransientError: the disk, the network, or
-    the permissions, not the data."""
+    """Turn an OSError other than a missing file into a TransientError: the disk, the network, or
+    the permissions are at fault, not the data."""
     try:
         yield
     except FileNotFoundError:
@@ -321,14 +321,14 @@ def transient_errors(doing: str) -> Iterator[None]:
                 "command again."
             ) from error
         raise TransientError(
-            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; mend it "
-            "and run the same command again."
+            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; fix "
+            "this and run the same command again."
         ) from error
 
 
 def check_protocol(url: str) -> None:
-    """ConfigError if `url` is of a kind whose package is not installed, UnknownProtocol if fsspec
-    knows none such; asks no server."""
+    """Raise a ConfigError if the package for the protocol of `url` is not installed, and an
+    UnknownProtocol if fsspec does not know it; no server is contacted."""
     if not is_url(url):
         return
     protocols = [url.partition("://")[0]]

@@ -15,8 +15,8 @@ def check_types(value: object) -> None:
     """Raise a ValueError if a field of the dataclass instance `value` has another type than
     declared, or is not finite.
 
-    For lists and mappings, only this is checked, not what they contain, which is checked where it
-    is made.
+    Of a list or a mapping, only the type is checked here; what it contains is checked where that is
+    made.
     """
     for name, allowed in _allowed(type(value)).items():  # type: ignore[arg-type]  # mypy takes no class for hashable
         found = getattr(value, name)

@@ -1,7 +1,7 @@
-"""Committing a shard: the tar is published, then its record is created, and only then it exists.
+"""Commit: publish the tar of a shard, then create its record; only then does the shard exist.
 
-Who loses the race for a revision is done if the winner's tar has the same name (the same bytes),
-else deletes its own tar and goes on from the winner's revision.
+A writer that loses the race for a revision is done if the winner's tar has the same name, and thus
+the same bytes. Otherwise, it deletes its own tar and continues from the winner's revision.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def commit(storage: Storage, record: Record, shard: WrittenShard | None) -> bool
     """Publish `shard`, then create `record`, which names it.
 
     Returns:
-        True if the unit now has this revision with these bytes, ours or an equal one of another
-        writer. False if another writer took the revision with other bytes: our tar is gone again;
-        read its record and go on from there.
+        True if the unit now has this revision with these bytes, whoever wrote them. False if
+        another writer committed other bytes as this revision: `shard` has been removed again; read
+        the other record and continue from there.
     """
     if shard is not None:
         storage.publish(shard.file, record.tar_name)

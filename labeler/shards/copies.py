@@ -1,14 +1,14 @@
-"""Copies of commit records in few files, so that a data set of any size is opened with few requests
-and little memory. Records are the truth: a copy is used only while its record's own file is the one
-that was copied, and a damaged file of copies is as good as none.
+"""Copies of commit records in a few files, so that a data set of any size is opened with few
+requests and little memory. What counts is the record itself: a copy is used only as long as its
+record's own file is the one that was copied, and a damaged file of copies is ignored.
 
     records.parquet          the records that counted when a job last ended
-    copies/<hash>.parquet    those that a running job committed since, some hundred in each: a job
-                             that is killed leaves them
+    copies/<hash>.parquet    those that a running job has committed since, a few hundred in each;
+                             they remain if the job is killed
 
-A row is a record: the name and tag of its file, what is asked of all records at once (`COLUMNS`),
-and the record itself. Only those columns are held in memory, some hundred bytes a unit; the records
-are read from the file part by part, when somebody wants them.
+A row is a record: the name and tag of its file, its digest (`COLUMNS`), and the record itself. All
+but the last are kept in memory, some hundred bytes for each unit; records are read from the file in
+parts, when they are needed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from teachers import ShardError
 
 COPIES, FOLDER = "records.parquet", "copies"
 IN_MEMORY_BYTES = 8 << 20
-"""A file of copies that is not larger is read whole, with one request."""
+"""A file of copies up to this size is read whole, with one request."""
 ROW_GROUP = 64
-"""Records that are read together."""
+"""How many records are read together."""
 
 COLUMNS = {
     "unit": pa.int64(),
@@ -60,9 +60,9 @@ COLUMNS = {
     "reasons": pa.string(),
     "uris": pa.string(),
 }
-"""What `labeler.shards.records.digest_of` says of a record."""
+"""The digest of a record: `labeler.shards.record.digest_of`."""
 REPEATED = ("teachers", "agreement", "verifier", "shapes", "reasons")
-"""Columns that say the same of most records."""
+"""Columns in which most records have the same value."""
 SCHEMA = pa.schema(
     [("name", pa.string()), ("tag", pa.string()), *COLUMNS.items(), ("record", pa.binary())]
 )
@@ -70,9 +70,9 @@ INDEX = ["name", "tag", *COLUMNS, "file", "row"]
 
 
 class Copies:
-    """The copies that a data set has, of records that count and of others.
+    """The copies in a data set, of records that count and of others.
 
-    `index` has a row for each copy: name, tag, `COLUMNS`, and where it stands (file, row).
+    `index` has a row for each copy: name, tag, `COLUMNS`, and where it is (file, row).
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -81,7 +81,7 @@ class Copies:
         """Paths in the data set."""
         self._opened: list[pq.ParquetFile] = []
         self._begins: list[np.ndarray] = []
-        """Of each file, the first row of each of its row groups, and its end."""
+        """For each file, the first row of each of its row groups, and the number of its rows."""
         tables = []
         parts = sorted(file.name for file in storage.files(FOLDER))
         for name in (COPIES, *(f"{FOLDER}/{part}" for part in parts)):
@@ -111,43 +111,43 @@ class Copies:
         return index
 
     def records(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
-        """(name, bytes) of the copied records of some rows of the index, a few at a time."""
+        """(name, bytes) of the records in some rows of the index, read a few at a time."""
         for number, wanted in rows.groupby("file", sort=False):
             file, begins = self._opened[int(str(number))], self._begins[int(str(number))]
-            places = np.sort(wanted["row"].to_numpy(dtype=np.int64))
-            groups = np.searchsorted(begins, places, side="right") - 1
+            numbers = np.sort(wanted["row"].to_numpy(dtype=np.int64))
+            groups = np.searchsorted(begins, numbers, side="right") - 1
             for group in np.unique(groups).tolist():
-                here = places[groups == group] - begins[group]
-                with self._lock:  # a file has one place where it is read
+                here = numbers[groups == group] - begins[group]
+                with self._lock:  # only one thread can read from a file
                     table = file.read_row_group(group, ["name", "record"]).take(here)
                 yield from zip(table["name"].to_pylist(), table["record"].to_pylist(), strict=True)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file in self._opened:
             file.close()
 
 
 def _index_of(file: pq.ParquetFile) -> pd.DataFrame:
-    """Columns of a file of copies without the records; of one that was written before there were
-    others, names and tags, and nothing of the rest."""
+    """The columns of a file of copies, without the records. In a file from before there were
+    digests, only names and tags have values."""
     there = file.schema_arrow
     named = ["name", "tag"]
     if there.field("record").type != pa.binary():
-        raise ValueError("the records are no bytes")
+        raise ValueError("the records are not bytes")
     whole = all(name in there.names and there.field(name).type == COLUMNS[name] for name in COLUMNS)
     table = file.read([*named, *COLUMNS] if whole else named)
     for name in named:
         if not pa.types.is_string(table[name].type) and not pa.types.is_large_string(
             table[name].type
         ):
-            raise TypeError(f"{name} is no text")
+            raise TypeError(f"{name} is not text")
     found = _as_frame(table)
     return found if whole else found.reindex(columns=[*named, *COLUMNS])
 
 
 def _as_frame(table: pa.Table) -> pd.DataFrame:
-    """A table as pandas, with what is repeated held once."""
+    """A table as pandas, which holds values that are repeated only once."""
     for name in REPEATED:
         if name in table.column_names:
             at = table.column_names.index(name)
@@ -160,18 +160,18 @@ def _nothing() -> pd.DataFrame:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows with every column as a table."""
+    """Rows that have every column, as a table."""
     return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
 
 
 class CopiesWriter:
-    """Writes a file of copies: rows with every column of `SCHEMA`, some at a time."""
+    """Writes a file of copies, from rows with every column of `SCHEMA`, a few at a time."""
 
     def __init__(self, file: Path) -> None:
         self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """More rows; those that come together are read together."""
+        """Append rows; those that are written together are read together."""
         for first in range(0, len(rows), ROW_GROUP):
             self._writer.write_table(table_of(rows[first : first + ROW_GROUP]))
 
@@ -183,7 +183,8 @@ class CopiesWriter:
 
 
 def write_copies(storage: Storage, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write records.parquet: rows with every column of `SCHEMA`, which are not held together."""
+    """Write records.parquet from rows with every column of `SCHEMA`, a few of which are held at a
+    time."""
     stream = iter(rows)
     with transient_errors(f"write {storage.url}/{COPIES}"), scratch_folder() as folder:
         with CopiesWriter(folder / COPIES) as writer:
@@ -193,7 +194,7 @@ def write_copies(storage: Storage, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_part(storage: Storage, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one file of copies beside records.parquet, under a name that no other has."""
+    """Write one file into `copies/`, under a name that depends on its content."""
     buffer = io.BytesIO()
     pq.write_table(table_of(rows), buffer, compression="zstd", row_group_size=ROW_GROUP)
     data = buffer.getvalue()

@@ -64,7 +64,7 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
     if there.get("pixels", 1) != frozen.pixels:
         raise ConfigError(
             f"{storage.url} was begun by tapdistill {manifest.get('tool_version', '?')}, which "
-            "makes other pixels of the same videos. What is there can be read, trained on, and "
+            "makes other pixels from the same videos. What is there can be read, trained on, and "
             "relabelled; to label more, use that version, or another --out."
         )
     differences = list(_differences(there, frozen.to_json()))
@@ -86,8 +86,8 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         )
     if size > MAX_BYTES:
         raise ShardError(
-            f"{storage.url}/{NAME} has {size:,} bytes, and may have {MAX_BYTES:,}: it is none of "
-            "ours."
+            f"{storage.url}/{NAME} has {size:,} bytes, and at most {MAX_BYTES:,} are allowed: it "
+            "is not that of a data set."
         )
     try:
         manifest = json.loads(storage.read(NAME))

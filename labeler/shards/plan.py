@@ -2,10 +2,10 @@
 one is opened.
 
     plan.0000.parquet    one row per video: the fields of its `Source`, its unit, and why a filter
-                         leaves it out (then it is in no unit); create-only. Further plans add
-                         units: a video's latest unit counts
+                         leaves it out (it is then in no unit); create-only. Later plans add units:
+                         a video's latest unit counts
 
-Probing, hashing, and shot cuts happen inside the unit, so planning 100,000 videos takes seconds.
+Probing, hashing, and finding cuts happen inside the unit, so planning 100,000 videos takes seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler.io import Storage
+from labeler.lazy import LazySequence
 from labeler.reasons import LeftOut
 from labeler.sources import Source
 from labeler.sources.table import Sources
@@ -30,10 +31,10 @@ from teachers import ShardError
 
 PLAN = re.compile(r"plan\.(\d{4})\.parquet")
 VIDEOS_PER_UNIT, UNITS = 16, 32
-"""A unit has so many videos, or fewer where that would make fewer units than a machine has workers
-for."""
+"""A unit has this many videos, or fewer if there would be fewer than this many units, so that each
+worker of a machine gets some."""
 NO_UNIT = -1
-"""Of a video that a filter leaves out."""
+"""The unit of a video that a filter leaves out."""
 TEXT = "string[pyarrow]"
 COLUMNS = {
     "uri": TEXT,
@@ -44,9 +45,9 @@ COLUMNS = {
     "unit": "int64",
     "left_out": TEXT,
 }
-"""Of a plan. Texts are held as Arrow has them, a tenth of what as many objects of Python take."""
+"""Columns of a plan. Arrow holds the texts, in a tenth of the memory that Python's take."""
 AT_ONCE = 1 << 16
-"""Rows that are looked at together, where Python must see each."""
+"""How many rows are turned into Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def cut_into_units(
     first_unit: int = 0,
     why_not: Callable[[Source], str] | None = None,
 ) -> pd.DataFrame:
-    """The plan as a table: consecutive sources share a unit; one of which `why_not` says something
-    is in none, and that is kept.
+    """The plan as a table: consecutive sources share a unit. A source for which `why_not` gives a
+    reason is in none, and the reason is stored.
 
-    Without `videos_per_unit` it is chosen by the number of videos alone, so that it is the same on
+    Without `videos_per_unit`, it depends only on the number of videos, so that it is the same on
     every machine.
     """
     table = (sources if isinstance(sources, Sources) else Sources.of(sources)).table
@@ -88,8 +89,8 @@ def cut_into_units(
 
 
 def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
-    """Write plan file `number`; False if another job wrote another one first (then that one
-    counts)."""
+    """Write plan file `number`; False if another job was faster and wrote a different one, which
+    then counts."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     name = f"plan.{number:04d}.parquet"
@@ -97,7 +98,7 @@ def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
 
 
 def read_plans(storage: Storage) -> list[pd.DataFrame]:
-    """Every plan file, in order; empty before a job was planned. ShardError for one that is
+    """Every plan file, in order; empty if nothing has been planned yet. A ShardError if one is
     damaged."""
     names = [name for name in storage.names() if PLAN.fullmatch(name)]
     return [_parsed(storage.read(name), f"{storage.url}/{name}") for name in names]
@@ -113,7 +114,7 @@ def _parsed(data: bytes, what: str) -> pd.DataFrame:
                 )
         frame = as_frame(table).astype(COLUMNS)
         if (frame["unit"] < NO_UNIT).any():
-            raise ValueError("a unit has a number that none of ours has")
+            raise ValueError("a unit has a number below -1")
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         why = " ".join(str(error).split())
         raise ShardError(
@@ -123,71 +124,62 @@ def _parsed(data: bytes, what: str) -> pd.DataFrame:
 
 
 def _text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A column of texts, none of which is missing; ValueError for another."""
+    """A column of texts, none of which is missing; a ValueError for any other column."""
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) or column.null_count:
-        raise ValueError(f"the column {name} holds something else than texts")
+        raise ValueError(f"the column {name} does not hold only texts")
     return column.cast(pa.large_string())
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
-    """A table as pandas, with texts as Arrow has them."""
+    """A table as pandas, whose texts stay in Arrow's memory."""
     texts = {pa.string(): pd.StringDtype("pyarrow"), pa.large_string(): pd.StringDtype("pyarrow")}
     return table.to_pandas(types_mapper=texts.get, split_blocks=True)
 
 
-class Units(Sequence[Unit]):
-    """Units of plans, each made when it is asked for: the plans hold the videos."""
+class Units(LazySequence[Unit]):
+    """The units of several plans. Each is made when it is accessed; the videos stay in the
+    plans."""
 
     def __init__(
         self,
         plans: Sequence[pd.DataFrame],
-        numbers: np.ndarray,  # int64 [U]    of each unit
-        places: np.ndarray,  # int64 [U, 3]  its plan, and where its rows begin and end in `rows`
-        rows: Sequence[np.ndarray],  # of each plan, its rows by unit
+        numbers: np.ndarray,  # int64 [U]   of each unit
+        spans: np.ndarray,  # int64 [U, 3]  its plan, and where its rows begin and end in `rows`
+        rows: Sequence[np.ndarray],  # for each plan, the numbers of its rows, sorted by unit
     ) -> None:
-        self._plans, self.numbers, self._places, self._rows = plans, numbers, places, rows
+        self._plans, self.numbers, self._spans, self._rows = plans, numbers, spans, rows
 
     @property
     def videos(self) -> int:
-        """Of all units."""
-        return int((self._places[:, 2] - self._places[:, 1]).sum())
+        """Number of videos in all units."""
+        return int((self._spans[:, 2] - self._spans[:, 1]).sum())
 
     def without(self, numbers: np.ndarray) -> Units:  # int64 [...]
-        """The units whose numbers are none of those."""
-        return self._some(np.isin(self.numbers, numbers, invert=True))
+        """The units except those with these numbers."""
+        return self.take(np.flatnonzero(np.isin(self.numbers, numbers, invert=True)))
 
     def share(self, i: int, n: int) -> Units:
-        """Every n-th, by number, from i on."""
-        return self._some(self.numbers % n == i)
+        """Every n-th unit, by number, from i on."""
+        return self.take(np.flatnonzero(self.numbers % n == i))
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
+    def take(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The units with these indices, in that order."""
+        some = np.asarray(indices, np.int64)
+        return type(self)(self._plans, self.numbers[some], self._spans[some], self._rows)
 
-    @overload
-    def __getitem__(self, which: int) -> Unit: ...
-
-    @overload
-    def __getitem__(self, which: slice) -> Units: ...
-
-    def __getitem__(self, which: int | slice) -> Unit | Units:
-        """A unit by its place, or some of them by slice; IndexError if there is none."""
-        if isinstance(which, slice):
-            return self._some(which)
-        plan, begin, end = self._places[which].tolist()
+    def _item(self, index: int) -> Unit:
+        plan, begin, end = self._spans[index].tolist()
         rows = self._plans[plan].iloc[self._rows[plan][begin:end]]
-        return Unit(int(self.numbers[which]), plan, tuple(sources_of(rows)))
-
-    def _some(self, which: slice | np.ndarray) -> Units:
-        return Units(self._plans, self.numbers[which], self._places[which], self._rows)
+        return Unit(int(self.numbers[index]), plan, tuple(sources_of(rows)))
 
 
 def units(plans: Sequence[pd.DataFrame]) -> Units:
     """Every unit of every plan, by number."""
-    numbers, places, rows = [], [], []
+    numbers, spans, rows = [], [], []
     for plan, table in enumerate(plans):
         of_unit = table["unit"].to_numpy()
         in_order = np.argsort(of_unit, kind="stable")
@@ -195,20 +187,20 @@ def units(plans: Sequence[pd.DataFrame]) -> Units:
         found, begins = np.unique(of_unit[in_order], return_index=True)
         ends = [*begins[1:].tolist(), len(in_order)] if len(found) else []
         numbers.append(found)
-        places.append(np.array([(plan, *both) for both in zip(begins, ends, strict=True)], int))
+        spans.append(np.array([(plan, *both) for both in zip(begins, ends, strict=True)], int))
         rows.append(in_order)
     if not plans:
         return Units((), np.zeros(0, int), np.zeros((0, 3), int), ())
     return Units(
         plans,
         np.concatenate(numbers),
-        np.concatenate([place.reshape(-1, 3) for place in places]),
+        np.concatenate([span.reshape(-1, 3) for span in spans]),
         rows,
     )
 
 
 def sources_of(table: pd.DataFrame) -> list[Source]:
-    """The videos of (a part of) a plan."""
+    """The videos in rows of a plan."""
     columns = zip(
         table["uri"], table["size"], table["etag"], table["offset"], table["metadata"], strict=True
     )
@@ -228,7 +220,7 @@ def unit_that_counts(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
 
 
 def planned_again(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
-    """The same of the videos that a later plan than the first names: few, while the first may have
+    """The same for the videos in plans after the first: they are few, while the first may have
     millions."""
     return unit_that_counts(plans[1:])
 
@@ -236,7 +228,8 @@ def planned_again(plans: Sequence[pd.DataFrame]) -> dict[str, int]:
 def counting_rows(
     plans: Sequence[pd.DataFrame],
 ) -> list[tuple[pd.DataFrame, np.ndarray]]:
-    """Each plan, and which of its rows count, bool [rows]: those that no later plan names again."""
+    """Each plan, and which of its rows count, bool [rows]: those whose video is in no later
+    plan."""
     found, later = list[tuple[pd.DataFrame, np.ndarray]](), set[str]()
     for table in reversed(plans):
         again = table["uri"].isin(list(later)) if later else np.zeros(len(table), bool)
@@ -247,7 +240,7 @@ def counting_rows(
 
 
 def hashes_of_units(plan: pd.DataFrame) -> dict[int, str]:
-    """Unit -> `labeler.shards.records.hash_of` its videos."""
+    """Unit -> `hash_of` the URIs of its videos."""
     found: dict[int, str] = {}
     number, uris = NO_UNIT, list[str]()
     in_order = np.argsort(plan["unit"].to_numpy(), kind="stable")
@@ -265,7 +258,7 @@ def hashes_of_units(plan: pd.DataFrame) -> dict[int, str]:
 
 
 def hash_of(uris: Iterable[str]) -> str:
-    """A hash of a set of URIs, whatever their order."""
+    """A hash of a set of URIs, in whatever order they come."""
     return hashlib.blake2b("\n".join(sorted(uris)).encode(), digest_size=8).hexdigest()
 
 
@@ -283,7 +276,7 @@ def left_out_by_filters(plans: Sequence[pd.DataFrame]) -> list[LeftOut]:
 def plan_again(
     plans: Sequence[pd.DataFrame], uris: Collection[str], videos_per_unit: int | None = None
 ) -> pd.DataFrame:
-    """A further plan with only `uris`, in new units."""
+    """Another plan, which puts only `uris` into new units."""
     known = {
         source.uri: source
         for table in plans

@@ -1,5 +1,5 @@
-"""A commit record: what one commit of a unit says, and the digest of it that is asked of all
-records at once."""
+"""Record: what one commit of a unit says, and its digest, the columns that are computed from all
+records of a data set at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAR = re.compile(r"shards/\d{6,}\.r\d+\.[0-9a-f]{12}\.tar")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEntry:
-    """One labelled clip, as its record and `clips.parquet` have it."""
+    """One labelled clip, as it stands in its record and in `clips.parquet`."""
 
     key: str
     uri: str
@@ -38,9 +38,9 @@ class ClipEntry:
     mean_support: float | None
     """Mean support over the valid visible frames of kept queries; None if there is none."""
     mean_trust: float | None = None
-    """Mean over points and frames of the verifier's probability for what it holds to be so: the
-    most trusted place, or that the point is hidden. None where it has not judged the clip, or
-    there is no point."""
+    """Mean, over points and frames, of the verifier's probability for what it finds more likely:
+    that the most trusted position is right, or that the point is hidden. None if no verifier judged
+    the clip, or if it has no points."""
     decoder: str
     truncated: bool
     offsets: Offsets
@@ -49,12 +49,12 @@ class ClipEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEntry:
-    """One video of the unit that could be read; the others are rows."""
+    """One video of the unit that could be read; the others became rows."""
 
     uri: str
     sha256: str
     clips: int
-    """Clips found in it; each is labelled or a row."""
+    """Number of clips found in it; each was labelled or became a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,13 @@ class Record:
     """`TeacherInfo` by name."""
     agreement: dict[str, Any]
     verifier: str | None = None
-    """Version of the verifier that judged every clip of the unit; None where none did (schema
-    1)."""
+    """Version of the verifier that judged every clip of the unit; None if none did, as always in
+    schema 1."""
     videos: list[VideoEntry]
     clips: list[ClipEntry]
     rows: list[LeftOut]
     planned: int
-    """Videos of the unit."""
+    """Number of videos in the unit."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by step."""
     fingerprint: dict[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Record:
 
     @property
     def tar_name(self) -> str:
-        """`tar`, of a record with clips; ShardError for one that names none."""
+        """The tar of a record with clips; a ShardError if the record names none."""
         if self.tar is None:
             raise ShardError(
                 f"{self.name} has clips, but names no tar: it is damaged. Run `tapdistill verify`."
@@ -100,14 +100,14 @@ class Record:
         return self.tar
 
     def uris(self) -> set[str]:
-        """Every source that the record speaks of."""
+        """Every source that the record mentions."""
         return {one.uri for some in (self.videos, self.clips, self.rows) for one in some}
 
     def to_bytes(self) -> bytes:
         lists = {
             name: [vars(one) for one in getattr(self, name)] for name in ("videos", "clips", "rows")
         }
-        # `asdict` would copy every offset: three times as slow
+        # `asdict` would also copy every offset, which takes three times as long
         return (to_json({**vars(self), **lists}) + "\n").encode()
 
     @classmethod
@@ -141,10 +141,10 @@ class Record:
             ) from error
 
     def _check_ranges(self) -> None:
-        """ValueError for a range that no record of ours has: records come with data sets of other
-        people."""
+        """Raise a ValueError for a tar or a range that no genuine record has: a data set may come
+        from somebody else."""
         if self.tar is not None and not TAR.fullmatch(self.tar):
-            raise ValueError(f"{self.tar!r} is no name of a shard")
+            raise ValueError(f"{self.tar!r} is not the name of a shard")
         ranges = [found for entry in self.clips for found in entry.offsets.values()]
         if any(
             not (
@@ -160,17 +160,17 @@ def record_name(unit: int, revision: int) -> str:
 
 
 def digest_of(record: Record) -> dict[str, Any]:
-    """What is asked of all records at once, by the names of `labeler.shards.copies.COLUMNS`.
+    """One row of the table of records, by the names of `labeler.shards.copies.COLUMNS`.
 
     tar, size_bytes, planned, ...    as in the record
     teachers, agreement              as JSON
     videos, found                    videos that could be read, and the clips found in them
     clips, queries, kept, frames     sums over the labelled clips
     support                          sum of mean support times kept queries
-    trust, judged                    sum of mean trust, and of how many clips
+    trust, judged                    sum of mean trust, and the number of clips that have one
     shapes                           JSON: "height,width,frames,stride" -> clips
-    reasons                          JSON: [what, reason, rows] of each sort of row
-    uris                             hash of every source that it speaks of: `hash_of` of the plan
+    reasons                          JSON: [what, reason, rows] for each kind of row
+    uris                             hash of every source that the record mentions: `hash_of`
     """
     clips = record.clips
     trusts = [entry.mean_trust for entry in clips if entry.mean_trust is not None]

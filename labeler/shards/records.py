@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, overload
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from labeler.io import Storage
+from labeler.lazy import LazySequence
 from labeler.reasons import REASONS
 from labeler.shards.copies import (
     COLUMNS,
@@ -40,15 +42,15 @@ from teachers import ShardError, TransientError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
 HELD = 256
-"""Records that are held in memory, of all that a data set has."""
+"""How many records of a data set are kept in memory."""
 COPIED_AT_ONCE, COPIED_EVERY_S = 256, 600.0
-"""A running job copies its records when it has so many new ones, or after so long."""
+"""A running job copies its records once it has this many new ones, or after this long."""
 READERS = 16
-"""Records that are read at once: S3 answers many as fast as one."""
+"""How many records are read at once: S3 answers many requests as fast as one."""
 
 
 def revisions(storage: Storage) -> dict[int, list[int]]:
-    """Revisions that have a record, ascending, by unit; one listing."""
+    """The revisions of each unit that have a record, ascending; costs one listing."""
     return _by_unit(storage.names("shards"))
 
 
@@ -66,7 +68,8 @@ def read_record(storage: Storage, unit: int, revision: int) -> Record:
 
 
 def _parsed(storage: Storage, name: str, data: bytes) -> Record:
-    """The record of that name; ShardError if it is none, or one of another unit or revision."""
+    """The record in a file of that name; a ShardError if there is none in it, or one of another
+    unit or revision."""
     record = Record.from_bytes(data, f"{storage.url}/{name}")
     if record.name != name:
         raise ShardError(
@@ -77,8 +80,8 @@ def _parsed(storage: Storage, name: str, data: bytes) -> Record:
 
 
 def latest(storage: Storage, unit: int) -> Record | None:
-    """The record that counts for `unit`, or None if it is open. Looks at its names one by one: a
-    listing would cost every unit's."""
+    """The record that counts for `unit`, or None if the unit is open. Looks for one revision after
+    the other, because a listing would be of all units."""
     revision = 0
     while storage.size(record_name(unit, revision)) is not None:
         revision += 1
@@ -86,7 +89,7 @@ def latest(storage: Storage, unit: int) -> Record | None:
 
 
 def latest_names(storage: Storage) -> list[str]:
-    """Names of the records that count, by unit; one listing."""
+    """Names of the records that count, by unit; costs one listing."""
     return _latest_of(storage.names("shards"))
 
 
@@ -94,12 +97,12 @@ def _latest_of(names: Iterable[str]) -> list[str]:
     return [record_name(unit, numbers[-1]) for unit, numbers in _by_unit(names).items()]
 
 
-class Records(Sequence[Record]):
-    """The records of a data set that count, by unit; each is read when it is asked for, and few are
-    held.
+class Records(LazySequence[Record]):
+    """The records of a data set that count, by unit. Each is read when it is accessed, and only a
+    few are kept in memory.
 
-    `table` has a row for each, with what `digest_of` says of it: what is asked of all of them at
-    once is computed from that.
+    `table` has a row for each record, with the columns of `digest_of`: whatever concerns all
+    records is computed from it.
     """
 
     def __init__(
@@ -119,50 +122,36 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    @overload
-    def __getitem__(self, which: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, which: slice) -> Records: ...
-
-    def __getitem__(self, which: int | slice) -> Record | Records:
-        """A record by its place, or some of them by slice; IndexError if there is none."""
-        if isinstance(which, slice):
-            return self.of(range(len(self))[which])
-        place = range(len(self))[which]
-        record = self._held.get(str(self.table["name"].iat[place]))
-        if record is None:
-            return next(iter(self.of([place])))
-        return self._now(record)
-
     def __iter__(self) -> Iterator[Record]:
         for first in range(0, len(self), HELD):
             yield from self._read(self.table.iloc[first : first + HELD])
 
-    def of(self, places: Sequence[int]) -> Records:
-        """Those at some places, in that order."""
-        some = Records(self._storage, self.table.iloc[list(places)], self._copies, self._held)
+    def take(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The records with these indices, in that order."""
+        rows = self.table.iloc[list(indices)]
+        some = type(self)(self._storage, rows, self._copies, self._held)
         some._units, some._change, some._lock = self._units, self._change, self._lock
         return some
 
+    def _item(self, index: int) -> Record:
+        record = self._held.get(str(self.table["name"].iat[index]))
+        return next(iter(self.take([index]))) if record is None else self._now(record)
+
     def changed(self, units: Collection[int], change: Callable[[Record], Record]) -> Records:
-        """The same, where `change` is done to the records of some units whenever they are read."""
+        """The same records, with `change` applied to those of some units whenever they are read."""
         found = Records(self._storage, self.table, self._copies)
         found._units, found._change = frozenset(units), change
-        places = found.table.index[found.table["unit"].isin(list(units))].tolist()
-        others = found.table.drop(index=places)
+        indices = found.table.index[found.table["unit"].isin(list(units))].tolist()
+        others = found.table.drop(index=indices)
         rows = []
-        for place, record in zip(places, found.of(places), strict=True):
-            rows.append({**found.table.loc[place].to_dict(), **digest_of(record)})
-        again = pd.DataFrame(rows, columns=INDEX, index=places)
+        for index, record in zip(indices, found.take(indices), strict=True):
+            rows.append({**found.table.loc[index].to_dict(), **digest_of(record)})
+        again = pd.DataFrame(rows, columns=INDEX, index=indices)
         found.table = pd.concat([others, again]).sort_index() if rows else others
         return found
 
     def fingerprint(self) -> str:
-        """A hash of which records they are, and of what."""
+        """A hash of the names and the tags of all these records."""
         named = zip(self.table["name"], self.table["tag"], strict=True)
         return hash_of(f"{name} {tag}" for name, tag in named)
 
@@ -174,14 +163,14 @@ class Records(Sequence[Record]):
         return len(copies.index) == len(self) and bool((self.table["file"] >= 0).all())
 
     def forget_copies(self) -> None:
-        """Remove the files of copies of a running job that these records were found in, now that
-        records.parquet has them; those that came since stay."""
+        """Remove the files in `copies/` from which these records were read, now that
+        records.parquet has them; files that were added since then stay."""
         for name in self._copies.files if self._copies else ():
             if name != COPIES:
                 self._storage.remove(name)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which reads the records themselves."""
+        """What another process gets: it reads the records from their own files."""
         return {**vars(self), "_copies": None, "_held": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,8 +208,8 @@ class Records(Sequence[Record]):
 
 
 def latest_records(storage: Storage) -> Records:
-    """The record that counts for every unit that has one, by unit; from their copies where those
-    are up to date. None is held but a few: see `Records`."""
+    """The record that counts for each unit that has one, by unit; from the copies where those are
+    up to date. Only a few are kept in memory: see `Records`."""
     latest: dict[int, tuple[int, str]] = {}
     for file in storage.files("shards"):
         if match := RECORD.fullmatch(file.name):
@@ -237,8 +226,8 @@ def latest_records(storage: Storage) -> Records:
     read = index["unit"].notna()
     held: dict[str, Record] = {}
     rows = []
-    for name, record, place in _without_digest(storage, copies, index[~read], index, tags):
-        rows.append({"name": name, "tag": tags[name], **digest_of(record), **place})
+    for name, record, where in _without_digest(storage, copies, index[~read], index, tags):
+        rows.append({"name": name, "tag": tags[name], **digest_of(record), **where})
         if len(held) < HELD:
             held[name] = record
     table = pd.concat([index[read], pd.DataFrame(rows, columns=INDEX)]) if rows else index
@@ -253,14 +242,14 @@ def _without_digest(
     index: pd.DataFrame,
     tags: Mapping[str, str],
 ) -> Iterator[tuple[str, Record, dict[str, int]]]:
-    """(name, record, place among the copies) of each record that nothing is known of yet: those of
-    copies that hold only the records, and those that are not copied at all."""
-    places = {
+    """(name, record, where its copy is) of each record whose digest is not known yet, because its
+    copy has none, or because it has no copy."""
+    where = {
         name: {"file": file, "row": row}
         for name, file, row in zip(old["name"], old["file"], old["row"], strict=True)
     }
     for name, data in copies.records(old):
-        yield name, _parsed(storage, name, data), places[name]
+        yield name, _parsed(storage, name, data), where[name]
     copied = set(index["name"])
     missing = (name for name in tags if name not in copied)
 
@@ -274,8 +263,8 @@ def _without_digest(
 
 
 def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
-    """The table with whole numbers as such; ShardError where a copy says what no record of ours
-    does: copies come with data sets of other people."""
+    """The table, with its numbers as int64; a ShardError if a copy says what no genuine record
+    says: a data set may come from somebody else."""
     try:
         for name, kind in COLUMNS.items():
             if kind == pa.int64():
@@ -301,7 +290,7 @@ def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
 
 
 def digests_of(records: Sequence[Record]) -> pd.DataFrame:
-    """The table of `Records`, or that of a list of records."""
+    """The `table` of `Records`, or the same for a list of records."""
     if isinstance(records, Records):
         return records.table
     table = pd.DataFrame([digest_of(record) for record in records], columns=[*COLUMNS])
@@ -326,7 +315,7 @@ def rows_to_copy(
 
 
 def row_of(record: Record, tag: str) -> dict[str, Any]:
-    """A row for a file of copies; `tag` is that of its own file."""
+    """A row for a file of copies; `tag` is that of the record's own file."""
     return {
         "name": record.name,
         "tag": tag,
@@ -336,8 +325,8 @@ def row_of(record: Record, tag: str) -> dict[str, Any]:
 
 
 class Copying:
-    """Copies the records that a running job commits, some hundred at a time, so that a job that is
-    killed is gone on with in a minute."""
+    """Copies the records that a running job commits, a few hundred at a time, so that a job that is
+    killed can be continued within a minute."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -352,14 +341,14 @@ class Copying:
             self.flush()
 
     def committed(self, unit: int, revision: int) -> None:
-        """A unit has a record of that revision."""
+        """Note that a unit has a record of that revision."""
         self._pending.append((unit, revision))
         late = time.monotonic() - self._since > COPIED_EVERY_S
         if len(self._pending) >= COPIED_AT_ONCE or late:
             self.flush()
 
     def flush(self) -> None:
-        """Copy what is not copied yet. What cannot be had now is read by the next job."""
+        """Copy what is not copied yet. If that fails, the next job reads the records themselves."""
         pending, self._pending, self._since = self._pending, [], time.monotonic()
         if not pending:
             return
@@ -370,7 +359,6 @@ class Copying:
 
     def _row(self, which: tuple[int, int]) -> dict[str, Any]:
         name = record_name(*which)
-        tag = (
-            self._storage.tag(name) or ""
-        )  # before it is read: one written anew meanwhile is not it
+        # taken before the record is read: if that changes in between, the copy does not count
+        tag = self._storage.tag(name) or ""
         return row_of(read_record(self._storage, *which), tag)

@@ -1,10 +1,10 @@
 """Revisions: make a new revision of a shard from an old one. Members that do not change keep their
 bytes.
 
-revise           sample by sample, through a function; adding a teacher (`labeler/unit.py`) is such
-a function
-relabel          agreement and the verifier again, from the stored raw tracks and the stored clip;
-                 `prune` leaves rejected queries out
+    revise     sample by sample, through a function, such as the one that adds teachers
+               (`labeler/unit.py`)
+    relabel    agreement and the verifier again, from the stored raw tracks and the stored clip;
+               `prune` leaves rejected queries out
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def revise(
 
     Args:
         change: makes the new sample and its members from the old ones.
-        **fields: fields of the new record that differ; lists may still grow while the shard is
-            read.
+        **fields: fields of the new record that differ; `change` may still append to lists among
+            them.
 
     Yields:
         The entry of each sample, as it is written (still without offsets).
@@ -53,8 +53,8 @@ def revise(
     """
     if record.tar is not None and storage.size(record.tar) != record.size_bytes:
         raise ShardError(
-            f"{storage.url}/{record.tar} is missing, or has not the {record.size_bytes:,} bytes "
-            f"that its record says. Run `tapdistill verify {storage.url}`."
+            f"{storage.url}/{record.tar} is missing, or does not have the {record.size_bytes:,} "
+            f"bytes that its record says. Run `tapdistill verify {storage.url}`."
         )
     entries: list[ClipEntry] = []
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
@@ -67,8 +67,8 @@ def revise(
                     yield entries[-1]
         if len(entries) != len(record.clips):
             raise ShardError(
-                f"{storage.url}/{record.tar} has {len(entries)} samples, its record "
-                f"{len(record.clips)}: it is damaged. Run `tapdistill verify {storage.url}`."
+                f"{storage.url}/{record.tar} is damaged: it has {len(entries)} samples, but its "
+                f"record names {len(record.clips)}. Run `tapdistill verify {storage.url}`."
             )
         shard = writer.finish()
         tar = tar_of(record.unit, record.revision + 1, shard)
@@ -90,7 +90,8 @@ def relabel(
     prune: bool = False,
     judge: bool = True,
 ) -> bool:
-    """The next revision with labels by `config` from the stored raw tracks; False as in `revise`.
+    """Commit the next revision, with labels by `config` from the stored raw tracks; False as in
+    `revise`.
 
     Args:
         prune: leave queries whose labels are not kept out of every member.

@@ -1,8 +1,8 @@
 """Tables of a whole data set, from its commit records: clips.parquet, failures.parquet, and the
 accounts.
 
-Records are the truth; the parquet files are copies for pandas and DuckDB (and records.parquet for
-ourselves), written again at the end of each job.
+What counts is the records; the parquet files are copies for pandas and DuckDB, and records.parquet
+for tapdistill itself. All are written anew at the end of each job.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ FAILURE_COLUMNS = {
 }
 CLIP_SCHEMA = pa.schema(list(CLIP_COLUMNS.items()))
 MADE_OF = b"made of"
-"""Metadata of failures.parquet, which is written last: of which plans and records."""
+"""Metadata of failures.parquet, which is written last: the plans and records that the tables were
+made of."""
 PART = 256
-"""Records whose clips are written together."""
+"""How many records are turned into rows at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,14 @@ class Accounts:
     """What went in, and what became of it; each video by its latest unit."""
 
     videos: int
-    """Planned."""
+    """Videos that were planned."""
     done: int
     videos_left_out: int
     videos_failed: int
     open: int
-    """Videos of units without a record."""
+    """Videos in units without a record."""
     clips: int
-    """Found."""
+    """Clips that were found."""
     labelled: int
     clips_left_out: int
     clips_failed: int
@@ -101,20 +102,20 @@ class Accounts:
     """(video, clip, or teacher; reason) -> count."""
 
     def __post_init__(self) -> None:
-        if self.videos != self.done + self.videos_left_out + self.videos_failed + self.open:
-            raise ShardError(
-                f"the accounts of the videos do not close: {self}. A record is damaged; run "
-                "`tapdistill verify`."
-            )
-        if self.clips != self.labelled + self.clips_left_out + self.clips_failed:
-            raise ShardError(
-                f"the accounts of the clips do not close: {self}. A record is damaged; run "
-                "`tapdistill verify`."
-            )
+        become = {
+            "videos": self.done + self.videos_left_out + self.videos_failed + self.open,
+            "clips": self.labelled + self.clips_left_out + self.clips_failed,
+        }
+        for what, total in become.items():
+            if getattr(self, what) != total:
+                raise ShardError(
+                    f"the {what} do not add up: {self}. A record is damaged; run `tapdistill "
+                    "verify`."
+                )
 
 
 def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accounts:
-    """The accounts of a data set; ShardError if they do not close."""
+    """The accounts of a data set; a ShardError if they do not add up."""
     _refuse_unplanned(plans, records)
     table = digests_of(without_superseded(plans, records))
     by, reasons = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
@@ -142,7 +143,7 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
 
 
 def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> None:
-    """ShardError if a record speaks of a source that no plan has."""
+    """Raise a ShardError if a record mentions a source that is in no plan."""
     table = digests_of(records)
     planned: dict[int, str] = {}
     for plan in plans:
@@ -152,7 +153,7 @@ def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) 
     if not odd:
         return
     known = {uri for plan in plans for uri in plan["uri"]}
-    some = records.of(odd) if isinstance(records, Records) else [records[i] for i in odd]
+    some = records.take(odd) if isinstance(records, Records) else [records[i] for i in odd]
     for record in some:
         for uri in sorted(record.uris() - known):
             raise ShardError(
@@ -163,10 +164,10 @@ def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) 
 
 @dataclass(frozen=True)
 class _Current:
-    """Leaves out of a record what it says of videos that another unit counts for."""
+    """Leaves out of a record the videos for which another unit counts."""
 
     counts: Mapping[str, int]
-    """uri -> the unit that counts, where a later plan names it."""
+    """uri -> the unit that counts, for videos in plans after the first."""
 
     def __call__(self, record: Record) -> Record:
         if not self.counts:
@@ -195,8 +196,8 @@ def without_superseded(
 def without_superseded(
     plans: Sequence[pd.DataFrame], records: Sequence[Record]
 ) -> Sequence[Record]:
-    """The records without what they say of videos that a later plan gave to another unit: there
-    they are done again."""
+    """The records without the videos that a later plan gave to another unit, in which they are done
+    again."""
     counts = planned_again(plans)
     if not counts:
         return records
@@ -213,8 +214,8 @@ def without_superseded(
 
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per labelled clip: key, unit, revision, tar, uri, place and size, queries, kept, mean
-    support, mean trust, teachers, verifier (its version), offsets (JSON)."""
+    """One row per labelled clip: key, unit, revision, tar, uri, frames in the source, size,
+    queries, kept, mean support, mean trust, teachers, verifier (its version), offsets (JSON)."""
     return pd.DataFrame(
         [
             {
@@ -257,8 +258,8 @@ def failures_table(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> 
 
 
 def compact(storage: Storage, records: Sequence[Record]) -> None:
-    """Write clips.parquet, failures.parquet, and records.parquet from the records, a part of them
-    at a time; nothing, where they are written already."""
+    """Write clips.parquet, failures.parquet, and records.parquet from the records, a few at a time;
+    writes nothing if all three are up to date."""
     plans = read_plans(storage)
     made_of = ""
     if isinstance(records, Records):
@@ -289,7 +290,7 @@ def compact(storage: Storage, records: Sequence[Record]) -> None:
 
 
 def _parts(rows: Iterator[T]) -> Iterator[list[T]]:
-    """All of them, some at a time; an empty part of none."""
+    """The rows in parts; one empty part if there are none."""
     yield list(islice(rows, PART))
     while some := list(islice(rows, PART)):
         yield some
@@ -306,7 +307,7 @@ def _failure_schema(made_of: str) -> pa.Schema:
 
 
 def _is_of(storage: Storage, made_of: str) -> bool:
-    """Whether clips.parquet and failures.parquet are there, and made of just that."""
+    """Whether clips.parquet and failures.parquet exist, and were made of just that."""
     try:
         if storage.size(CLIPS) is None or storage.size(FAILURES) is None:
             return False
@@ -319,7 +320,7 @@ def _is_of(storage: Storage, made_of: str) -> bool:
 def open_units(
     plans: Sequence[pd.DataFrame], records: Sequence[Record], teachers: set[str]
 ) -> Units:
-    """Units that have no record yet, or not every one of `teachers` in it."""
+    """Units that have no record yet, or whose record lacks one of `teachers`."""
     table = digests_of(records)
     has_all = {text: teachers <= set(json.loads(text)) for text in table["teachers"].unique()}
     done = table["unit"][[has_all[text] for text in table["teachers"]]]

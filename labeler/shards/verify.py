@@ -1,5 +1,5 @@
-"""verify: every shard against its commit record. gc: what no record, or only an older one, names is
-removed."""
+"""Verify and gc: compare every shard with its commit record; remove tars that no record names, or
+only an older one."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from teachers import ShardError
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as its record says."""
+    """Something that differs from what its record says."""
 
     file: str
     problem: str
     harmless: bool = False
-    """Left over, but no reader ever sees it; `gc` removes it."""
+    """Whether it is only left over: no reader ever sees it, and `gc` removes it."""
 
 
 def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
     """Compare every shard with its record; yields what is wrong.
 
-    `quick` compares names and sizes only; else every byte is hashed and every sample parsed.
+    `quick` compares only names and sizes; otherwise, every byte is hashed and every sample parsed.
     """
     read_manifest(storage)
     names = storage.names("shards")
@@ -63,7 +63,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
         elif name.endswith(".tar") and name not in named:
             yield Finding(
                 f"shards/{name}",
-                "no record names it: its writer was interrupted, or is at work now",
+                "no record names it: its writer was interrupted, or is still at work",
                 harmless=True,
             )
         elif not name.endswith(".tar") and not RECORD.fullmatch(name):
@@ -71,7 +71,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
     try:
         accounts(read_plans(storage), records)
     except (ShardError, KeyError) as error:
-        yield Finding("plan.*.parquet", f"the accounts do not close: {error}")
+        yield Finding("plan.*.parquet", f"the accounts are wrong: {error}")
 
 
 def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
@@ -81,7 +81,7 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
     if size is None:
         return "is missing"
     if size != record.size_bytes:
-        return f"has {size:,} bytes, its record says {record.size_bytes:,}"
+        return f"has {size:,} bytes, but its record says {record.size_bytes:,}"
     if quick:
         return None
     entries = {entry.key: entry for entry in record.clips}
@@ -96,11 +96,12 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
                         member.offset_data,
                         member.size,
                     ):
-                        return f"holds {member.name} elsewhere than its record says"
+                        return f"holds {member.name} at an offset that its record does not name"
             file.seek(0)
             digest = file_sha256(file)
             if digest != record.sha256:
-                return f"has sha256 {digest[:12]}..., its record says {str(record.sha256)[:12]}..."
+                said = f"{str(record.sha256)[:12]}..."
+                return f"has sha256 {digest[:12]}..., but its record says {said}"
             file.seek(0)
             keys = []
             for key, parts in read_samples(file, tar_name):
@@ -110,27 +111,30 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
                     return problem
     except tarfile.TarError as error:
         return (
-            f"is not the tar of sha256 {str(record.sha256)[:12]}... that its record says: {error}"
+            f"is not the tar with sha256 {str(record.sha256)[:12]}... that its record names: "
+            f"{error}"
         )
     except ShardError as error:
         return str(error)
     if keys != [entry.key for entry in record.clips]:
         return (
-            f"holds {len(keys)} samples, its record names {len(record.clips)}, or in another order"
+            f"holds {len(keys)} samples, but its record names {len(record.clips)}, or in another "
+            "order"
         )
     return None
 
 
 def _wrong_verdict(sample: Sample, record: Record) -> str | None:
-    """What a sample's verdict says otherwise than its record, or None."""
+    """How a sample's verdict contradicts its record, or None."""
     verdict = sample.verdict
     version = verdict.version if verdict else None
     if version != record.verifier:
         return (
-            f"holds {sample.key} as verifier {version} judged it, its record says {record.verifier}"
+            f"holds a verdict of verifier {version} on {sample.key}, but its record says "
+            f"{record.verifier}"
         )
     if verdict and verdict.teachers != tuple(sorted(sample.tracks)):
-        return f"holds a verdict on {sample.key} of other teachers than it has"
+        return f"holds a verdict on {sample.key} that is not about the teachers it has"
     return None
 
 
@@ -140,9 +144,9 @@ def collect_garbage(
     """Remove tars that a later revision replaces, and those without a record; returns what was (or
     would be) removed.
 
-    Records stay: they are small, and a revision's number must never be free again for a writer that
-    began before it was taken. A tar without a record may belong to a writer at work: it is removed
-    only if it is older than `older_than_s`.
+    Records stay: they are small, and a writer that began earlier must never find the number of a
+    revision free again. A tar without a record may belong to a writer that is still at work, so it
+    is removed only if it is older than `older_than_s`.
     """
     read_manifest(storage)
     records = latest_records(storage)
@@ -150,7 +154,7 @@ def collect_garbage(
     latest = dict(zip(table["unit"].tolist(), table["revision"].tolist(), strict=True))
     counting = set(table["tar"].dropna())
     if not dry_run:
-        compact(storage, records)  # before the old tars go: clips.parquet must not name them
+        compact(storage, records)  # before tars are removed: clips.parquet must not name them
     removed = []
     for name in (f"shards/{name}" for name in storage.names("shards")):
         if name in counting or not name.endswith((".tar", PART)):

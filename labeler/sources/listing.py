@@ -9,11 +9,12 @@
                                  travel into the shards
 
 Listing costs one look at the storage, or one at the headers of each tar, so 100,000 videos take
-seconds. Entries of a list or table are not looked up: a missing file, or an empty entry, becomes a
-row of the job, like any broken video. Only the folders of local entries are, for the metadata files
-beside the videos; what the list itself says counts more. Whatever is named but not used is counted,
-with one sentence for each kind. A tar that was cut short, or that holds more than plain files with
-plain names, is refused: whatever is behind the damage would be missing from the counts.
+seconds. Entries of a list or table are not checked: a missing file, or an empty entry, becomes a
+row of the job, like any broken video. Only the folders of local entries are listed, for the
+metadata files beside the videos; where the list itself says something else, the list counts.
+Whatever is named but not used is counted, with one sentence for each kind. A tar that was cut
+short, or that holds more than plain files with plain names, is refused: whatever is behind the
+damage would be missing from the counts.
 """
 
 from __future__ import annotations
@@ -106,21 +107,21 @@ def _named(
 
 
 Several = Mapping[str, Sequence[tuple[int, Source]]]
-"""URI -> (place, source), of those that were named several times."""
+"""URI -> [(index, source), ...], for URIs that were named several times."""
 
 
 def _count_twice(several: Several, ends: Sequence[int], unused: Unused) -> None:
-    """Count the sources that one of the named folders, lists, and the like names again."""
+    """Count the sources that a single folder, list, or table names more than once."""
     again = []
     for uri, found in several.items():
-        of = [bisect.bisect_right(ends, place) for place, _ in found]
+        of = [bisect.bisect_right(ends, index) for index, _ in found]
         again += [(found[i][0], uri) for i in range(len(of)) if of[i] in of[:i]]
     for _, uri in sorted(again):
         unused.add(*rules.TWICE, uri)
 
 
 def _merged(found: Sources, several: Several) -> Sources:
-    """The sources, where one that was named several times has what all of them say."""
+    """The sources; the metadata of one that was named several times is merged."""
     said: dict[str, str] = {}
     for uri, ((_, first), *others) in several.items():
         says: dict[str, Any] | None = None
@@ -136,8 +137,8 @@ def _merged(found: Sources, several: Several) -> Sources:
 
 
 def _storable(uri: str) -> str:
-    """`uri`; for a name that is not UTF-8, and so cannot be in a plan, one that can, and that is no
-    file's: it becomes a row."""
+    """`uri`; or, for a name that is not UTF-8 and so cannot be in a plan, one that can be, and that
+    no file has, so that it becomes a row."""
     try:
         uri.encode()
     except UnicodeEncodeError:
@@ -218,7 +219,7 @@ def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Sou
 
 
 def _below(fs: Any, path: str, pattern: str, unused: Unused) -> Iterator[Source]:
-    """The videos of a folder; of all below it one folder at a time is held."""
+    """The videos in a folder and below it; one folder at a time is held in memory."""
     root = path.rstrip("/") + "/"
     local = isinstance(fs, LocalFileSystem)
     walked = _walk(fs, path, root, unused) if local else _found(fs, path, root, unused)
@@ -264,7 +265,7 @@ def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, 
 
 
 def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
-    """The same of a folder elsewhere, which is listed at once, and held as columns."""
+    """The same for a folder that is not local, which is listed at once, and held as columns."""
     listed = s3.entries(fs, path) if s3.is_s3(fs) else fs.find(path, detail=True).values()
     folders: dict[str, int] = {}
     of_folder = array.array("q")
@@ -295,11 +296,11 @@ def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str,
 def _data_sets(
     table: pa.Table,  # of files: see `Sources`
     of_folder: Sequence[int],  # the number of each file's folder
-    in_order: np.ndarray,  # the files by folder
-    edges: np.ndarray,  # where those of a folder begin in that order
-    folders: Mapping[str, int],  # number of each folder
+    in_order: np.ndarray,  # numbers of the files, sorted by folder
+    edges: np.ndarray,  # where the files of each folder begin in that order
+    folders: Mapping[str, int],  # the number of each folder
 ) -> list[str]:
-    """The folders that are data sets of ours."""
+    """The folders that are labelled data sets."""
     names = table["uri"]
     manifests = pc.or_(pc.ends_with(names, f"/{rules.MANIFEST}"), pc.equal(names, rules.MANIFEST))
     some = {of_folder[row] for row in np.flatnonzero(manifests.to_numpy()).tolist()}
@@ -375,7 +376,7 @@ def _literal_folders(fs: Any, path: str) -> str:
 
 
 def _refuse_empty(pattern: str, unused: Unused) -> None:
-    letter = " In a glob, [...] stands for one letter of those in it." if "[" in pattern else ""
+    letter = " In a glob, [...] stands for any one of the letters in it." if "[" in pattern else ""
     named = " ".join(["", *unused.lines()])
     raise ConfigError(
         f"{pattern}: no file there. Give a video, a folder of videos, or a glob in quotes "
@@ -384,8 +385,8 @@ def _refuse_empty(pattern: str, unused: Unused) -> None:
 
 
 def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Iterator[Source]:
-    """The videos among the files of folders or a glob, by their names below `root`; tars are gone
-    through."""
+    """The videos among the files of folders or a glob, by their names below `root`, and those in
+    tars."""
     files, folders = rules.picture_folders(files)
     for _, pictures in sorted(folders.items()):
         tags = "".join(source.etag for source in pictures)
@@ -418,7 +419,7 @@ def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
     folder = name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
     beside = _Beside()
     for i, entry in enumerate(read_entries(name, opened, column)):
-        # so that it becomes a row, as every entry without a video does
+        # a name that becomes a row, as every entry without a video does
         uri = entry.uri or f"{name}#entry {i} is empty"
         refuse_secrets(uri, f"{name}, entry {i}")
         with contextlib.suppress(UnknownProtocol):  # that entry's row says so

@@ -6,9 +6,9 @@ are not used; the same rules for all three.
     a.json, a.txt, a.info.json          metadata of the videos of their key
     a.wav, a.cls                        side files of a video of their key
     b.json, c.csv, d.jpg                known to be no video
-    a.tar                               gone through, in a folder
+    a.tar                               in a folder: its members, by the same rules
     1.png, 2.png, and nothing else      a folder that is one video
-    f, f.dat                            tried as a video: what is none becomes a row
+    f, f.dat                            tried as a video: if it is none, it becomes a row
 
 The key is WebDataset's: the name up to the first dot of its last part. A side file whose name is
 that of a video, except for the ending, belongs to that video only.

@@ -2,7 +2,7 @@
 
 `tarfile` takes anything that it cannot read for the end of an archive, and the end mark for the end
 of the file. Here, an archive that was cut short is refused, and concatenated archives (`cat a.tar
-b.tar`) are read to the last one.
+b.tar`) are all read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def members(opened: Any, archive: str) -> dict[str, tarfile.TarInfo]:
                         continue
                     if member.name in found:
                         raise ConfigError(
-                            f"{archive} holds 2 members named {member.name!r}: nothing of it is "
+                            f"{archive} holds 2 members named {member.name!r}: nothing in it is "
                             "planned."
                         )
                     found[member.name] = member
@@ -74,17 +74,17 @@ def _refuse_cut(opened: Any, end: int) -> None:
     anything that it cannot read for the end."""
     opened.seek(end)
     if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"its members end at byte {end:,}, and no mark of the end is there")
+        raise tarfile.ReadError(f"its members end at byte {end:,}, without an end mark after them")
 
 
 def _behind_the_end(opened: Any, end: int) -> int | None:
     """Where another archive begins after the mark at `end`; None if there are only zeros."""
     opened.seek(end)
-    place = end
+    at = end
     while block := opened.read(ZEROS_AT_ONCE):
         rest = block.lstrip(b"\0")
         if rest:
-            place += len(block) - len(rest)
-            return place - (place - end) % tarfile.BLOCKSIZE
-        place += len(block)
+            at += len(block) - len(rest)
+            return at - (at - end) % tarfile.BLOCKSIZE
+        at += len(block)
     return None

@@ -1,12 +1,12 @@
 """Colours: decoded frames to RGB, at the size that is wanted.
 
-`ShownRGB`    of a source: turned as a player turns it, and resized inside the conversion.
-`ExactRGB`    of a stored clip: the same pixels on every CPU, whole or only a region of them, which
-              has the pixels that the whole frame has there.
+`ShownRGB`    frames of a source: turned as a player turns them, and resized inside the conversion.
+`ExactRGB`    frames of a stored clip: the same pixels on every CPU; the whole frame, or a region of
+              it, whose pixels are those of the whole frame.
 
-Planes in place of pixels (GBRP, which libswscale converts with vector instructions, and OpenCV
-merges) take a third of the time of RGB24 and give the same bytes. Resizing there costs a quarter of
-what it costs after the conversion, and is nearer to the truth (docs/decisions/0017).
+Converting to planes (GBRP, for which libswscale has vector instructions; OpenCV then merges them)
+takes a third of the time of RGB24 and gives the same bytes. Resizing in the same step costs a
+quarter of what it costs afterwards, and is nearer to the truth (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ BY_AREA = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-"""The same, where frames shrink: the mean of what each pixel covers."""
+"""The same for frames that shrink: each pixel is the mean of what it covers."""
 
 MARGIN = 8
 """Pixels around a window that are converted with it: the chroma of a pixel comes from samples up to
 4 px away."""
 
 LEAST = 16
-"""Pixels of a side that are converted at least: libswscale shortens its filters for fewer."""
+"""The fewest pixels a side that are converted: for fewer, libswscale shortens its filters."""
 
 
 class Region(NamedTuple):
@@ -57,11 +57,11 @@ class Region(NamedTuple):
 
 
 class ExactRGB:
-    """Converts the frames of one clip, which are of one size and format."""
+    """Converts the frames of one clip, which all have the same size and format."""
 
     def __init__(self, window: Region | None = None) -> None:
         self._window = window
-        # one for all frames, as each builds its filters once
+        # one for all frames, because it builds its filters only once
         self._reformatter = VideoReformatter()
         self._around: _Around | None = None
 
@@ -70,7 +70,7 @@ class ExactRGB:
         out: np.ndarray,  # uint8 [H, W, 3], contiguous: of the window, or of the frame
         frame: av.VideoFrame,
     ) -> None:
-        """Write the frame, by the colour space and range that it is tagged with, to `out`."""
+        """Convert the frame, by the colour space and range that it is tagged with, into `out`."""
         window = self._window or Region(0, 0, frame.height, frame.width)
         if self._window is not None and self._around is None:
             self._around = _Around(frame, window)
@@ -94,8 +94,8 @@ class ShownRGB:
         frame: av.VideoFrame,
         size: tuple[int, int],  # (H, W) px, of what is given
     ) -> np.ndarray:  # uint8 [H, W, 3]
-        """The frame, by the colour space and range that it is tagged with, mirrored, then turned,
-        as `labeler.video.scan.Scan` says."""
+        """The frame, converted by the colour space and range that it is tagged with, mirrored, and
+        then turned, as `labeler.video.scan.Scan` says."""
         coded = size[::-1] if self._rotation % 180 else size
         planar = _planar(self._reformatter, frame, coded)
         green, blue, red = (_samples(plane) for plane in planar.planes)
@@ -121,7 +121,8 @@ def _planar(
 
 
 class _Around:
-    """The smallest part of frames of yuv420p that gives the pixels of a window; of others, all."""
+    """The smallest part of a yuv420p frame that gives the pixels of a window; of frames in another
+    format, the whole."""
 
     def __init__(self, frame: av.VideoFrame, window: Region) -> None:
         self.top, bottom = _widened(window.top, window.height, frame.height)
@@ -129,8 +130,8 @@ class _Around:
         size = bottom - self.top, right - self.left
         self._part: av.VideoFrame | None = None
         if size != (frame.height, frame.width) and frame.format.name == "yuv420p":
-            # PyAV makes no frame with the tags of another, of which the place of the chroma samples
-            # is one, but by resizing it; the pixels are written over
+            # Only by resizing does PyAV make a frame with the tags of another one, such as where
+            # its chroma samples lie; the pixels are overwritten.
             self._part = frame.reformat(size[1], size[0], interpolation=Interpolation.POINT)
         else:
             self.top = self.left = 0
@@ -147,12 +148,13 @@ class _Around:
 
 
 def _widened(start: int, length: int, whole: int) -> tuple[int, int]:
-    """First px, even, and the px after the last one of what is converted for a run of px."""
+    """(first, end) of the pixels that are converted to get `length` of them from `start` on; first
+    is even."""
     first = max(min(start - MARGIN, whole - LEAST), 0) & ~1
     return first, min(max(start + length + MARGIN + 1 & ~1, LEAST), whole)
 
 
 def _samples(plane: Any) -> np.ndarray:  # uint8 [H, W]
-    """Of a plane of a frame, which can be written if the frame's own can."""
+    """The samples of a plane of a frame, which can be written if the plane itself can."""
     lines = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size]
     return lines.reshape(plane.height, plane.line_size)[:, : plane.width]

@@ -3,8 +3,8 @@
 In   a path, the bytes of a file, or any fsspec URL. Out: uint8 [T, H, W, 3] RGB as a player shows
      it: rotated, square pixels.
 PyAV with a verified seek reads any file, resizes inside the conversion to RGB, and is the cheapest;
-decord is taken where it is asked for and the packet scan finds nothing against it. `decoder` and
-`why` say which. Frame i is the same frame in whatever order the frames are asked for.
+decord is used only if it is asked for and the packet scan finds nothing against it. `decoder` and
+`why` of a reader say which is used. Frame i is the same frame in whatever order frames are read.
 
     with open_video("clip.mp4") as video:
         frames = video.read([0, 10, 20], short_side=384, multiple=8)
@@ -20,12 +20,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import av
 import cv2
 import numpy as np
 
+from labeler.io.closing import ClosedAtExit
 from labeler.video.colours import ShownRGB
 from labeler.video.fetch import local_file, shown
 from labeler.video.pictures import PictureReader, scan_folder
@@ -66,8 +67,8 @@ def open_video(
             deletes. A folder of pictures is a video too; a URL of one ends with a slash.
         span: of a member of a tar, "archive.tar#member.mp4": the offset and the number of its
             bytes.
-        decoder: "auto" is "pyav"; frames that "decord" gives are resized after their conversion
-            to RGB, and have slightly other pixels.
+        decoder: "auto" is "pyav"; frames of "decord" are resized after their conversion to RGB, so
+            their pixels are slightly different.
         unsafe: let a forced decord read files on which it is known to return wrong frames.
         limits: what is too large to open.
 
@@ -80,7 +81,7 @@ def open_video(
     limits = limits or VideoLimits()
     with contextlib.ExitStack() as stack:
         name, path = shown(source), local_file(source, limits, stack, span)
-        if os.path.isdir(path):  # False of a name that no file can have
+        if os.path.isdir(path):  # False for a name that no file can have
             with _named(path, name):
                 found = scan_folder(path, limits)
             return VideoReader(
@@ -103,7 +104,7 @@ def open_video(
         return VideoReader(path, found, name, taken, why, backend, stack.pop_all())
 
 
-class VideoReader:
+class VideoReader(ClosedAtExit):
     """An open video. Made by `open_video`; see there."""
 
     scan: Scan
@@ -189,12 +190,6 @@ class VideoReader:
     def close(self) -> None:
         """Free the decoder and delete the temporary file, if there is one."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _check(self, indices: np.ndarray) -> None:
         outside = indices[(indices < 0) | (indices >= len(self))]
@@ -307,8 +302,8 @@ class _Refused(Exception):
 
 class _Backend(Protocol):
     def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
-        """Frames of rising `indices`: uint8 [H, W, 3] RGB, of `size` (H, W) already where that
-        costs less, else of `Scan.turned_size`."""
+        """Frames of rising `indices`: uint8 [H, W, 3] RGB, already of `size` (H, W) if the decoder
+        resizes them, otherwise of `Scan.turned_size`."""
 
     def close(self) -> None: ...
 
@@ -329,7 +324,7 @@ class _Decord:
             raise _Refused("decord cannot open it") from error
         if len(self._reader) != len(found.pts):
             raise _Refused(
-                f"decord counts {len(self._reader)} frames, and it shows {len(found.pts)}"
+                f"decord counts {len(self._reader)} frames, but a player shows {len(found.pts)}"
             )
         height, width = found.coded_size
         self._batch = max(1, BATCH_BYTES // (height * width * 3))
@@ -339,7 +334,8 @@ class _Decord:
             raise _Refused("decord cannot decode its first frame") from error
         if first.shape[:2] != found.turned_size:
             raise _Refused(
-                f"decord returns frames of {first.shape[:2]}, and it shows {found.turned_size}"
+                f"decord returns frames of {first.shape[:2]}, but a player shows "
+                f"{found.turned_size}"
             )
 
     def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:

@@ -110,8 +110,9 @@ def add_h264(
     fps: float,
     config: EncodeConfig = DEFAULT,
 ) -> av.VideoStream:
-    """A stream of frames of `size` (H, W) px in the container, encoded as the page above says."""
-    # 30000 / 1001 stays itself
+    """A stream of frames of `size` (H, W) px in the container, encoded as described at the top of
+    this module."""
+    # 30000 / 1001 stays as it is
     rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)
     options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
     stream = container.add_stream("libx264", rate=rate, options=options)
@@ -146,8 +147,8 @@ def h264_frame(
 def stored_clip(
     mp4: bytes, name: str = "clip.mp4"
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container of an mp4 of `encode_clip`, opened, and its video stream. A ShardError, which
-    says `name`, for what cannot be read from them."""
+    """Open an mp4 made by `encode_clip`: its container and its video stream. What goes wrong in
+    reading them becomes a ShardError that names `name`."""
     try:
         with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
             yield container, container.streams.video[0]
@@ -163,24 +164,24 @@ def decode_clip(
     only: Sequence[int] | np.ndarray | None = None,
     window: Region | None = None,
 ) -> np.ndarray:
-    """Frames of an mp4 of `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
+    """Frames of an mp4 made by `encode_clip`: uint8 [T, H, W, 3] RGB, in the order of display.
 
     Args:
-        name: what an error calls it.
-        only: numbers of the frames that are given, in that order, repeats allowed; None: all.
-            Decoding begins at the key frame before the first, ends with the last, and leaves out
-            what none of them needs.
-        window: the part of each frame that is given, with the pixels that the whole frame has
+        name: what error messages call the file.
+        only: numbers of the frames to return, in that order, repeats allowed; None: all. Decoding
+            begins at the key frame before the first of them, ends with the last, and skips what
+            none of them needs.
+        window: the part of each frame to return, with exactly the pixels that the whole frame has
             there; None: the whole frame.
 
     Raises:
-        ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer than its index
-            says. What `only` does not need is not looked at.
+        ShardError: not an mp4, or damaged: frames that cannot be decoded, or fewer of them than its
+            index says. What `only` does not need is not checked.
         IndexError: no such frame, or a window that is not within the frames.
     """
     if only is not None:
         part = _decoded_part(mp4, name, np.asarray(only), window)
-        # a file whose frames are not where its rate says: by counting
+        # where times do not follow from the frame rate, all frames are decoded and counted
         return decode_clip(mp4, name, None, window)[np.asarray(only)] if part is None else part
     with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
@@ -202,7 +203,7 @@ def decode_clip(
 def _decoded_part(
     mp4: bytes, name: str, only: np.ndarray, window: Region | None
 ) -> np.ndarray | None:
-    """The frames with these numbers; None if they are not found by their time, or are broken."""
+    """The frames with these numbers; None if they cannot be found by their times, or are broken."""
     wanted, place = np.unique(only, return_inverse=True)
     row = {int(number): i for i, number in enumerate(wanted)}
     found: dict[int, av.VideoFrame] = {}
@@ -215,7 +216,7 @@ def _decoded_part(
         still = set(row)
         for packet in container.demux(stream):
             number = None if packet.pts is None else round(packet.pts * base * rate)
-            # a frame to which none refers is left out where it is not asked for itself
+            # a frame that no other refers to is skipped unless it is wanted itself
             stream.codec_context.skip_frame = "DEFAULT" if number in row else "NONREF"
             still.discard(-1 if number is None else number)
             decoded = packet.decode()
@@ -239,13 +240,13 @@ def _decoded_part(
 
 
 def _alike(frame: av.VideoFrame, other: av.VideoFrame) -> bool:
-    """Whether two frames are of one size and format, as all of a clip are."""
+    """Whether two frames have the same size and format, as all frames of a clip do."""
     one, two = ((each.height, each.width, each.format.name) for each in (frame, other))
     return one == two
 
 
 def _room(count: int, frame: av.VideoFrame, window: Region | None) -> np.ndarray:
-    """For so many frames, or windows, of that size: uint8 [T, H, W, 3]."""
+    """An empty array for `count` frames, or windows, like this one: uint8 [T, H, W, 3]."""
     top, left, height, width = window or (0, 0, frame.height, frame.width)
     fits = top + height <= frame.height and left + width <= frame.width
     if min(top, left, height - 1, width - 1) < 0 or not fits:

@@ -51,7 +51,7 @@ def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3] RGB
 
 
 def scan_folder(folder: Path, limits: VideoLimits) -> Scan:
-    """What `labeler.video.scan.scan` says of a file, of a folder.
+    """The `Scan` of a folder: see `labeler.video.scan.scan`.
 
     Raises:
         VideoError: "not-a-video" (no picture in it), "too-large", or "decode-error" (its first

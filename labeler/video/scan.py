@@ -45,8 +45,8 @@ CLAIM_DURATION = frozenset({"matroska", "flv"})
 cut."""
 
 TORN_AHEAD = 2
-"""How many packets before the end of a recording libav may call one incomplete if another recording
-is joined to it."""
+"""How many packets before the end of a recording libav may call a packet incomplete if another
+recording is joined to it."""
 
 STREAMS = frozenset({"mpegts", "mpeg"})
 """Containers made for broadcasting: their files may start and end anywhere, and state no
@@ -370,12 +370,12 @@ def _packets(
                 dropped = max(dropped, packet.dts + 1 - packets)
             _check_frames(path, packets, limits)
             if packet.is_keyframe and torn and jumps(before, packet):
-                pts += torn  # it was whole: another recording was joined behind it
+                pts += torn  # it was complete: another recording was joined to it
                 damage, torn = "", []
             elif since_torn >= TORN_AHEAD:
                 torn = []
             before, since_torn = packet.pts, since_torn + 1
-            if packet.is_corrupt:  # its picture, if one comes out, is not the same twice
+            if packet.is_corrupt:  # its picture, if there is one, varies from run to run
                 torn, since_torn = [] if damage else [packet.pts], 0
                 damage = damage or f"packet {packets - 1} is incomplete"
                 continue
@@ -412,11 +412,11 @@ def _truncation(
     here = len(packets.pts) + packets.hidden + dropped
     promised = {"mov": len(stream.index_entries), "avi": int(0.99 * stream.frames)}.get(name, 0)
     if promised > here:
-        return f"its header promises {promised} frames, and {here} are there"
+        return f"its header promises {promised} frames, but {here} are there"
     if name in CLAIM_DURATION and container.duration:
         promised_s = container.duration / av.time_base
         if promised_s - packets.end_s > max(0.1, 3 / fps if fps else 0):
-            return f"its header promises {promised_s:.2f} s, and {packets.end_s:.2f} s are there"
+            return f"its header promises {promised_s:.2f} s, but {packets.end_s:.2f} s are there"
     return ""
 
 

@@ -34,7 +34,7 @@ from student.evaluation.labels import (
     VISIBLE_FIGURES,
     LabelScore,
     compare_policies,
-    without_hidden_places,
+    without_hidden_positions,
 )
 from student.evaluation.metrics import THRESHOLDS_PX, QueryMode
 from student.evaluation.tapvid import TapVid, tapvid_clips
@@ -274,7 +274,7 @@ def clips_of(command: EvalCommand) -> tuple[Iterator[TestClip], int | None]:
         clips = tapvid_clips(cast(TapVid, command.dataset), command.root)
     clips = islice(clips, command.clips)
     if command.policies and command.dataset in HIDDEN_UNKNOWN:
-        clips = map(without_hidden_places, clips)
+        clips = map(without_hidden_positions, clips)
     if command.query_mode == "strided":
         clips = map(strided, clips)
     if command.raster == "256":

@@ -51,11 +51,12 @@ def run(command: LabelCommand) -> int:
         why = (
             result.troubles[0].why
             if result.troubles
-            else "their workers wrote elsewhere: --out must be one place for all nodes."
+            else "their workers wrote elsewhere: --out must be the same folder on all nodes."
         )
+        count = len(result.open_units)
         raise TransientError(
-            f"{len(result.open_units)} units are still open: {why} The same command goes on from "
-            "here."
+            f"{counted(count, 'unit')} {'is' if count == 1 else 'are'} still open: {why} Run the "
+            "same command again to continue."
         )
     accounts = result.accounts
     if not accounts.labelled and (result.records or not accounts.open):

@@ -27,7 +27,7 @@ class RelabelConfig:
     """Compute support, state, valid, and keep again with other thresholds, let the verifier judge
     clips that it has not judged yet, and write new revisions of the shards.
 
-    The same command goes on where it stopped.
+    Running the same command again continues where it stopped.
     """
 
     data: Annotated[str, tyro.conf.Positional]
@@ -35,8 +35,8 @@ class RelabelConfig:
     prune: bool = False
     """Leave queries whose labels are not kept out of the new shards."""
     judge: bool = True
-    """Let the verifier judge the clips that none judged, or one of another version; it decodes
-    them, and takes seconds for each. Without: what is stored of it stays as it is."""
+    """Let the verifier judge clips that no verifier, or one of another version, has judged. It
+    decodes them, which takes seconds for each. Without: stored verdicts stay as they are."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
 
 
@@ -51,7 +51,7 @@ def run(config: RelabelConfig) -> int:
     if config.prune:
         stale = stale | (table["kept"] != table["queries"]).to_numpy()
     shown = track(
-        before.of(np.flatnonzero(stale).tolist()),
+        before.take(np.flatnonzero(stale)),
         "relabelling",
         console=console,
         transient=True,
@@ -79,7 +79,8 @@ def _is_stale(record: Record, config: RelabelConfig) -> bool:
 
 
 def _relabel(storage: Storage, record: Record | None, config: RelabelConfig) -> bool:
-    """True if the unit got a new revision; a lost race is run again from the winner's."""
+    """Whether the unit got a new revision. After another writer was faster, it is tried again from
+    that one's revision."""
     while record is not None and _is_stale(record, config):
         if relabel(storage, record, config.agreement, prune=config.prune, judge=config.judge):
             return True

@@ -1,4 +1,4 @@
-"""tapdistill status: a job that runs elsewhere, or has died.
+"""tapdistill status: how far a job has come that runs elsewhere, or has died.
 
 What is done is read from the commit records; what is going on, from the heartbeats that running
 jobs leave in the data set.
@@ -22,15 +22,15 @@ from pipelines.jobs.progress import Snapshot
 from pipelines.terminal.console import say
 from pipelines.terminal.labelling import counts, left
 from pipelines.terminal.tables import accounts_table
-from pipelines.wording import duration
+from pipelines.wording import counted, duration
 
 SHOWN = 8
-"""Jobs that are listed, the latest first."""
+"""How many jobs are listed, the latest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig:
-    """What is done of a data set, what is open, and which jobs work on it."""
+    """Show what is done of a data set, what is open, and which jobs are working on it."""
 
     url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or any fsspec URL."""
@@ -52,9 +52,9 @@ def run(config: StatusConfig) -> int:
     for snapshot in found[:SHOWN]:
         say(_line(snapshot, now))
     if len(found) > SHOWN:
-        say(f"and {len(found) - SHOWN} older jobs.")
+        say(f"and {counted(len(found) - SHOWN, 'older job')}.")
     if accounts.open and not any(_is_at_work(snapshot, now) for snapshot in found):
-        say("no job works on it: the command that began it goes on from here.")
+        say("no job is working on it: run the command that began it again to continue.")
     return 0
 
 

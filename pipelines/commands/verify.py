@@ -1,4 +1,5 @@
-"""tapdistill verify, tapdistill gc: is every shard what its record says, and what may go."""
+"""tapdistill verify and tapdistill gc: whether every shard is what its record says, and what can be
+removed."""
 
 from __future__ import annotations
 
@@ -11,17 +12,18 @@ from labeler.io import Storage
 from labeler.shards.records import digests_of, latest_records
 from labeler.shards.verify import collect_garbage, verify
 from pipelines.terminal.console import console, say
+from pipelines.wording import counted
 from teachers import ShardError
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Compare every shard with its commit record; exit code 1 if one is not what it should be."""
+    """Compare every shard with its commit record; the exit code is 1 if one differs."""
 
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
     quick: bool = False
-    """Compare names and sizes only, without reading the shards."""
+    """Compare only names and sizes, without reading the shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class GcConfig:
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
     older_than_s: float = 3600.0
-    """A shard without a record may belong to a writer at work; it goes only if it is older than
-    this."""
+    """A shard without a record may belong to a writer that is still at work, so it is removed only
+    if it is older than this."""
     dry_run: bool = False
     """Only say what would be removed."""
 
@@ -47,13 +49,14 @@ def run_verify(config: VerifyConfig) -> int:
     records = latest_records(storage) if not problems else []
     if problems:
         raise ShardError(
-            f"{storage.url}: {problems} problems in its shards. Restore them; or delete the "
-            "records of these units (shards/<unit>.r*.json), and the same `label` does them again."
+            f"{storage.url}: {counted(problems, 'problem')} in its shards. Restore them; or delete "
+            "the records of these units (shards/<unit>.r*.json), and run the same `label` command, "
+            "which does them again."
         )
     clips = int(digests_of(records)["clips"].sum()) if records else 0
     say(
-        f"{storage.url}: {len(records)} shards with {clips} clips are what their records "
-        f"say{' (sizes only)' if config.quick else ''}."
+        f"{storage.url}: {counted(len(records), 'shard')} with {counted(clips, 'clip')} are what "
+        f"their records say{' (sizes only)' if config.quick else ''}."
     )
     return 0
 
@@ -63,5 +66,6 @@ def run_gc(config: GcConfig) -> int:
     removed = collect_garbage(storage, older_than_s=config.older_than_s, dry_run=config.dry_run)
     for name in removed:
         say(name)
-    say(f"{storage.url}: {len(removed)} files {'would be ' if config.dry_run else ''}removed.")
+    would = "would be " if config.dry_run else ""
+    say(f"{storage.url}: {counted(len(removed), 'file')} {would}removed.")
     return 0

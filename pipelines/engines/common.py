@@ -93,8 +93,8 @@ def track_or_say_why(
     except OWN_FAULTS as error:
         raise InstallationError(
             f"teacher {teacher.info.name!r}: {type(error).__name__}: {error} "
-            f"({_raised_at(error)}). That is a fault of its code or of a package, not of the clip, "
-            "which stays open. Mend it, or leave the teacher out."
+            f"({_raised_at(error)}). This is a fault of its code or of a package, not of the clip, "
+            "which stays open. Fix it, or leave the teacher out."
         ) from error
     except Exception as error:
         if type(error).__name__ in DEVICE_ERRORS:

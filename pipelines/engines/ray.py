@@ -7,11 +7,12 @@
                     killed
     TeacherActor    one teacher; every teacher of a clip reads the same frames from the object store
 
-A unit is given to a worker that is up, and a worker lies on one node with its teachers; so a node
-that leaves costs the clips that were in flight on it, and nobody waits for what is not there. One
-group more than runs is always asked for: a node that joins late is used. A group whose node has
-left is given up: Ray (2.60, its issue 65007) would look for another place for it without a pause,
-on a whole core. Ray core only. Whatever was not committed is done again, by the records.
+A unit is given to a worker that is running, and a worker is on the same node as its teachers. So a
+node that leaves costs only the clips in flight on it, and nothing waits for what is not there. One
+more group than is running is always asked for, so that a node that joins late is used. A group
+whose node has left is closed, because Ray (2.60, its issue 65007) would search for another node for
+it without a pause, which takes a whole core. Only Ray Core is used. What was not committed is done
+again: the records show it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from pipelines.engines.layout import Layout, lay_out, usable_cpus
-from pipelines.engines.ray_surroundings import give_folders, own_packages_first
+from pipelines.engines.ray_environment import give_folders, own_packages_first
 from pipelines.wording import counted
 from teachers import (
     FullStorageError,
@@ -56,17 +57,17 @@ CONNECT_S = 10.0
 PLACEMENT_TIMEOUT_S = 300.0
 """How long the cluster may take to start the actors of a kind."""
 LOOK_EVERY_S = 5.0
-"""Between two looks for groups whose node has left."""
+"""How often to look for groups whose node has left."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683
 are 63 MB."""
 CLIPS_PER_WORKER = 2
 """Clips of a worker that can be in the object store at once: one with the teachers, one that is
-being let go."""
+being released."""
 
 
 class TeacherActor:
-    """One teacher; made at the first call, so that what goes wrong in it is the error of that
+    """One teacher. It is made at the first call, so that an error in making it is raised by that
     call."""
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -87,7 +88,7 @@ class TeacherActor:
 
 
 class RayTrackers:
-    """The job's teachers, as actors; calls that a lost actor took with it are made again."""
+    """The job's teachers, as actors; calls that were lost with an actor are repeated."""
 
     def __init__(self, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
         self._actors = actors
@@ -150,10 +151,10 @@ class UnitWorker:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int | None) -> Iterator[None]:
-    """Connected to the cluster at `address`, or to one that is started on this machine and ends
-    afterwards.
+    """Connect to the cluster at `address`, or to one that is started on this machine and ends with
+    the context.
 
-    A process that is connected already stays connected to what it is.
+    A process that is connected already keeps its connection.
 
     Raises:
         TransientError: there is no cluster at that address.
@@ -162,7 +163,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # as Ray will do by default; it warns until then
+    # what Ray will do by default; until then, it warns
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not address:
         give_folders()
@@ -212,7 +213,7 @@ def layout_of_cluster(specs: Sequence[TeacherSpec], workers: int | None) -> Layo
 
 def note_on_store(layout: Layout, clips: ClipConfig) -> str:
     """A sentence if a node's object store is too small for the clips of its workers, which Ray
-    would then write to its disk; else ""."""
+    would then write to its disk; otherwise, ""."""
     clip_bytes = clips.frames * clips.short_side * round(clips.short_side * 16 / 9) * 3
     for node in ray.nodes():
         resources = node["Resources"]
@@ -228,9 +229,9 @@ def note_on_store(layout: Layout, clips: ClipConfig) -> str:
         if has < needs:
             return (
                 f"note: the object store of {node['NodeManagerHostname']} has {has / 1e9:.1f} GB, "
-                f"and {counted(workers, 'unit worker')} with wide clips want {needs / 1e9:.1f} GB: "
-                "start Ray there with --object-store-memory, or give fewer --workers, or clips go "
-                "through its disk."
+                f"but {counted(workers, 'unit worker')} with wide clips need {needs / 1e9:.1f} GB. "
+                "Start Ray there with a larger --object-store-memory, or give fewer --workers; "
+                "otherwise, clips go through its disk."
             )
     return ""
 
@@ -307,12 +308,12 @@ class _Worker:
     actor: Any
     group: WorkerGroup
     prefetches: int | None = None
-    """Its place among the units."""
+    """The index of that unit."""
 
 
 class _UnitQueue:
-    """Gives each worker that is up the next unit; one whose worker is lost, or that fails
-    for a while, goes to the end of the queue."""
+    """Gives each running worker the next unit. A unit whose worker is lost, or that fails with a
+    transient error, goes to the end of the queue."""
 
     def __init__(
         self,
@@ -324,17 +325,18 @@ class _UnitQueue:
     ) -> None:
         self._units = units
         self._queue = deque(range(len(units)))
-        """Places of units that wait; a unit itself, with its videos, is made when it is given."""
+        """Indices of the units that wait; a `Unit`, with its videos, is made when it is given to a
+        worker."""
         self._attempts: dict[int, int] = {}
         self._layout, self._groups = layout, groups
         self._new_group, self._new_worker = new_group, new_worker
         self._starting: dict[Any, _Worker] = {}
-        """Call that returns when a worker is up -> the worker."""
+        """Call that returns when a worker is running -> the worker."""
         self._idle: list[_Worker] = []
         self._busy: dict[Any, tuple[int, _Worker]] = {}
-        """Stream of events -> the place of its unit, its worker."""
+        """Stream of events -> the index of its unit, its worker."""
         self._most = min(len(units), layout.limit or len(units))
-        """Workers that are of use."""
+        """The most workers that there is work for."""
         self._looked = time.monotonic()
 
     def run(self) -> Iterator[Event | UnitOpen]:
@@ -350,7 +352,7 @@ class _UnitQueue:
             ready: list[Any] = ray.wait(
                 [*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S
             )[0]
-            self._give_up_lost_groups()
+            self._close_lost_groups()
             for call in ready:
                 if call in self._starting:
                     self._is_up(call)
@@ -374,11 +376,11 @@ class _UnitQueue:
         self._starting[actor.ready.remote()] = _Worker(actor, group)
 
     def _replace(self, worker: _Worker) -> None:
-        """Start another in the place of a lost worker, unless its group was given up."""
+        """Start another worker for a lost one, unless its group was closed."""
         if worker.group in self._groups:
             self._start_worker(worker.group)
 
-    def _give_up_lost_groups(self) -> None:
+    def _close_lost_groups(self) -> None:
         """Close the groups whose node has left; what is busy or starting in them ends with an
         error."""
         if time.monotonic() - self._looked < LOOK_EVERY_S:
@@ -391,23 +393,22 @@ class _UnitQueue:
 
     def _give(self, worker: _Worker) -> None:
         prefetched = worker.prefetches
-        place = prefetched if prefetched is not None and prefetched in self._queue else None
-        if place is None:
-            place = self._not_prefetched()
-        if place is None:
-            place = self._queue[0]
-        self._queue.remove(place)
-        self._attempts[place] = self._attempts.get(place, 0) + 1
+        index = prefetched if prefetched is not None and prefetched in self._queue else None
+        if index is None:
+            index = self._not_prefetched()
+        if index is None:  # all are prefetched by other workers
+            index = self._queue[0]
+        self._queue.remove(index)
+        self._attempts[index] = self._attempts.get(index, 0) + 1
         worker.prefetches = self._not_prefetched()
         then = None if worker.prefetches is None else self._units[worker.prefetches]
-        call = worker.actor.do.options(num_returns="streaming").remote(self._units[place], then)
-        self._busy[call] = (place, worker)
+        call = worker.actor.do.options(num_returns="streaming").remote(self._units[index], then)
+        self._busy[call] = (index, worker)
 
     def _not_prefetched(self) -> int | None:
-        """The next unit that no busy worker prefetches; one that is prefetched is taken all the
-        same where nothing else is left."""
+        """The index of the next unit that no busy worker prefetches; None if there is none."""
         taken = {worker.prefetches for _, worker in self._busy.values()}
-        return next((place for place in self._queue if place not in taken), None)
+        return next((index for index in self._queue if index not in taken), None)
 
     def _is_up(self, call: Any) -> None:
         worker = self._starting.pop(call)
@@ -415,11 +416,11 @@ class _UnitQueue:
             ray.get(call)
             self._idle.append(worker)
         except RayError as error:
-            _as_raised(error)  # what is not the cluster's fault is raised
+            _as_raised(error)  # raises what is not the cluster's fault
             self._replace(worker)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
-        place, worker = self._busy[stream]
+        index, worker = self._busy[stream]
         lost = False
         try:
             yield ray.get(next(stream))
@@ -431,12 +432,12 @@ class _UnitQueue:
             try:
                 why = _as_raised(error)
             except InstallationError as fault:
-                yield UnitOpen(self._units[place].number, str(fault), own_fault=True)
+                yield UnitOpen(self._units[index].number, str(fault), own_fault=True)
             else:
-                if self._attempts[place] < ATTEMPTS:
-                    self._queue.append(place)
+                if self._attempts[index] < ATTEMPTS:
+                    self._queue.append(index)
                 else:
-                    yield UnitOpen(self._units[place].number, str(why))
+                    yield UnitOpen(self._units[index].number, str(why))
         del self._busy[stream]
         if lost:
             ray.kill(worker.actor)
@@ -467,8 +468,8 @@ def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
 
 
 def _as_raised(error: RayError) -> TransientError:
-    """The TransientError that a task raised or a lost actor is; any other error of a task is
-    raised, as the task did."""
+    """The TransientError that a task raised, or one for a lost actor; any other error of a task is
+    raised as it is."""
     cause: BaseException = error
     # a task that waits for another wraps its error once more
     while isinstance(cause, RayTaskError):

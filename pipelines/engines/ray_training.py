@@ -135,7 +135,7 @@ def _events_of_first(streams: list[Any]) -> Iterator[TrainEvent | TrainResult]:
             raise
         except RayError as error:
             raise TransientError(
-                f"worker {rank} was lost: {error} The same command goes on from the last "
+                f"worker {rank} was lost: {error} The same command continues from the last "
                 "checkpoint."
             ) from error
         if isinstance(event, TapdistillError):

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pipelines.jobs.config import LabelConfig
 
 VIDEOS = 3
-"""Clips that the warm-up labels."""
+"""How many clips the warm-up labels, each of another video."""
 
 
 @dataclass
 class WarmUp:
-    """What the videos of the warm-up took. `clips_found` counts the clips of the videos that could
-    be opened, `clips` those that were labelled."""
+    """What the videos of the warm-up took. `clips_found` counts the clips in the videos that could
+    be opened; `clips`, those that were labelled."""
 
     videos: int = 0
     clips_found: int = 0
@@ -135,7 +135,7 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
 
 
 def _first_clip(decoding: DecodingProcess, video: Source, found: WarmUp) -> UnlabelledClip | None:
-    """The first clip of a video that can be decoded; why others cannot does not matter here."""
+    """The first clip of a video that can be decoded; it does not matter here why others cannot."""
     started = time.perf_counter()
     for item in decoding.clips((video,)):
         if isinstance(item, OpenedVideo):

@@ -3,9 +3,9 @@
     freeze dataset.json -> plan -> open units
         -> engine (local or Ray) runs `labeler.unit.do_unit` on each -> tables
 
-The same job again goes on where it stopped; with other teachers it adds those that are missing.
-Several drivers may work on one data set: `--shards i/N` gives each its share, and those that
-overlap do no harm.
+Running the same job again continues where it stopped; with other teachers, it adds those that are
+missing. Several drivers may work on one data set: `--shards i/N` gives each its share, and overlaps
+do no harm.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
 
 from labeler.io import Storage
@@ -45,16 +46,15 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress
+from pipelines.wording import counted
 from teachers import InstallationError, TapdistillError, TransientError
 
 FEWEST_VIDEOS = 20
-"""Fewer videos than that say nothing about the share that fails."""
-
-
+"""Fewer videos than this say nothing about the share that fails."""
 COMPARED_VIDEOS = 1_000_000
-"""A plan with more is not held against its sources again: listing them takes minutes."""
+"""A plan with more videos is not compared with its sources again: listing them takes minutes."""
 MOST_OWN_FAULTS = 3
-"""Units that stay open by the installation's fault, before the job stops."""
+"""The job stops when this many units stay open through a fault of the installation."""
 
 
 class TooManyFailures(TapdistillError):
@@ -67,17 +67,17 @@ class LabelResult:
 
     accounts: tables.Accounts
     records: Sequence[Record]
-    """Those that count, by unit, each read when it is asked for."""
+    """The records that count, by unit; each is read when it is accessed."""
     open_units: Sequence[Unit]
     """Units of this job's share that still have no record, or lack a teacher in it."""
     troubles: list[UnitOpen]
-    """Why, as far as the engine said."""
+    """Why units are open, as far as the engine said."""
     seconds: float
 
 
 def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None) -> LabelResult:
-    """Label videos: run the job until every unit has a record with every teacher, or cannot have
-    one now. Prints nothing.
+    """Label videos: run the job until every unit has a record with every teacher, or cannot get one
+    now. Prints nothing.
 
         result = pipelines.label(LabelConfig(videos=("clips/",), out="labels"), watch=print)
 
@@ -86,7 +86,7 @@ def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None
         watch: called with every event, as it happens: see `pipelines.jobs.events`.
 
     Raises:
-        ConfigError: settings that cannot be right, or other than those the data set was made with.
+        ConfigError: settings are invalid, or differ from those the data set was made with.
         TransientError: the storage or the cluster fails.
         TooManyFailures: see `LabelConfig.max_failed_fraction`; what was committed stays.
     """
@@ -101,7 +101,7 @@ def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None
 
 
 def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
-    """`label`, as the events themselves; the generator returns the result."""
+    """`label` as a generator: it yields the events, and returns the result."""
     started = time.monotonic()
     storage = Storage(config.out)
     job = Job(
@@ -111,7 +111,7 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     plans = _planned(storage, config, job.frozen, unused)
     for sentence in unused:
         yield Note(f"note: {sentence}")
-    with scratch_folder():  # before anything is planned: whether there can be one
+    with scratch_folder():  # fails here, before the first unit, if there can be none
         storage.remove_abandoned_parts("shards")
         remove_abandoned()
     records = latest_records(storage)
@@ -155,8 +155,8 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
 def _planned(
     storage: Storage, config: LabelConfig, frozen: Frozen, unused: list[str]
 ) -> list[pd.DataFrame]:
-    """The plans of the data set; made, if it has none, and settings held against those it was made
-    with. `unused` gets what the sources named and the plan does not hold."""
+    """The plans of the data set, which are made if it has none; settings are compared with those it
+    was made with. `unused` gets sentences about what was named but is not in the plan."""
     plans = read_plans(storage)
     sources = () if plans else list_sources(frozen.sources, frozen.column, unused)
     freeze(storage, frozen, version("tapdistill"))
@@ -172,20 +172,20 @@ def _planned(
 
 
 def _why_not(words: WordFilter) -> Callable[[Source], str] | None:
-    """What leaves videos out; None where nothing does."""
+    """What leaves videos out; None if nothing does."""
     return words.why_not if words.need or words.refuse else None
 
 
 def _planned_again(
     storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Records
 ) -> Generator[Note, None, list[pd.DataFrame]]:
-    """The plans, and one more with the videos that have a row with `config.retry`; none more if
-    there is no such row."""
+    """The plans, and another one with the videos that have a row with the reason `config.retry`, if
+    there are any."""
     current = tables.without_superseded(plans, records)
     have = current.table["reasons"].astype("object").str.contains(f'"{config.retry}"', regex=False)
     uris = {
         row.uri
-        for record in current.of(current.table.index[have.astype(bool)].tolist())
+        for record in current.take(np.flatnonzero(have.astype(bool)))
         for row in record.rows
         if row.reason == config.retry
     }
@@ -194,16 +194,19 @@ def _planned_again(
         return plans
     if not create_plan(storage, len(plans), plan_again(plans, uris, config.videos_per_unit)):
         raise TransientError(
-            f"another job planned videos of {storage.url} again at this moment: look with "
-            "`tapdistill status`."
+            f"another job has just planned videos of {storage.url} again: look at it with "
+            f"`tapdistill status {storage.url}`."
         )
-    yield Note(f"{len(uris)} videos with the reason {config.retry!r} are planned again.")
+    yield Note(
+        f"{counted(len(uris), 'video')} with the reason {config.retry!r} will be done again, in "
+        "units of their own."
+    )
     return read_plans(storage)
 
 
 def _one_of_each(records: Records) -> Iterator[Record]:
-    """A record of each set of teachers, as they say of themselves, that any unit has."""
-    return iter(records.of(records.table.drop_duplicates("teachers").index.tolist()))
+    """One record for each different description of teachers that any unit has."""
+    return iter(records.take(records.table.drop_duplicates("teachers").index.tolist()))
 
 
 def _what_is_to_do(
@@ -221,8 +224,8 @@ def _what_is_to_do(
 
 
 def _compacted(storage: Storage) -> Records:
-    """Write the tables again, until no other job committed meanwhile; the records that they
-    hold."""
+    """Write the tables, again if another job committed something meanwhile; returns the records in
+    them."""
     while True:
         records = latest_records(storage)
         tables.compact(storage, records)
@@ -231,7 +234,7 @@ def _compacted(storage: Storage) -> Records:
 
 
 class _Failures:
-    """Counts videos that failed, and stops the job when they are too many."""
+    """Counts videos that failed, and stops the job when there are too many."""
 
     def __init__(self, most: float) -> None:
         self._most, self._videos = most, 0
@@ -250,21 +253,22 @@ class _Failures:
             raise TooManyFailures(
                 f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because "
                 "something may be wrong with all of them. What is committed stays, and "
-                "failures.parquet of the last ended job says more. Mend it and run the same "
-                "command, or let it go on with --max-failed-fraction 1."
+                "failures.parquet, as of the last job that ended, says more. Fix this and run the "
+                "same command again, or let it continue with --max-failed-fraction 1."
             )
 
 
 def _events(
     config: LabelConfig, job: Job, todo: Sequence[Unit], progress: JobProgress
 ) -> Iterator[LabelEvent]:
-    """What happens while the chosen engine does the units."""
+    """The events of the chosen engine while it does the units."""
     if not todo:
         return
     if config.engine == "local":
         yield from engine_local.run(job, config.specs(), config.decoding, todo)
         return
-    from pipelines.engines import ray as engine_ray  # here, because they import ray
+    # here, because they import ray
+    from pipelines.engines import ray as engine_ray
     from pipelines.jobs import ray_metrics
 
     at = f"connecting to Ray at {config.ray_address}" if config.ray_address else ""
@@ -279,32 +283,32 @@ def _events(
 
 
 def _notes(config: LabelConfig, plans: Sequence[pd.DataFrame], records: Records) -> Iterator[Note]:
-    """What is not as it was when the stored labels were made."""
+    """Notes on what has changed since the stored labels were made."""
     wanted = to_json(asdict(config.agreement))
     other = int((records.table["agreement"].astype("object") != wanted).sum())
     if other:
         yield Note(
-            f"note: the labels of {other} units were made with other agreement settings; "
-            "`tapdistill relabel` makes them equal."
+            f"note: the labels of {counted(other, 'unit')} were made with other agreement "
+            "settings; `tapdistill relabel` makes them consistent."
         )
     judged_now = records.table["verifier"].astype("object") == shipped_version()
     if config.judge and not judged_now.all():
         yield Note(
             f"note: {int((~judged_now).sum())} units were judged by another verifier, or by none; "
-            "`tapdistill relabel` makes them equal."
+            "`tapdistill relabel` makes them consistent."
         )
     if records:
         yield from _changed_sources(plans, config)
 
 
 def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iterator[Note]:
-    """What came or changed since the plan was made: the plan is fixed, so that it stays out must
-    not go unseen."""
+    """Notes on sources that are new or have changed since the plan was made: the plan is fixed, so
+    they stay out, and the user should know."""
     planned = sum(map(len, plans))
     if planned > COMPARED_VIDEOS:
         yield Note(
-            f"note: this data set was planned with {planned:,} videos; whether files are new or "
-            f"changed since then is looked at up to {COMPARED_VIDEOS:,}."
+            f"note: this data set was planned with {planned:,} videos; only up to "
+            f"{COMPARED_VIDEOS:,} are checked for files that are new or have changed since then."
         )
         return
     try:
@@ -313,7 +317,7 @@ def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iter
             for source in list_sources(config.frozen().sources, config.column)
         }
     except TapdistillError:
-        return  # what is labelled already needs its sources no more
+        return  # what is already labelled no longer needs its sources
     then = {
         uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)
     }
@@ -321,6 +325,6 @@ def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iter
     changed = sum(uri in then and then[uri] != etag for uri, etag in now.items())
     if new or changed:
         yield Note(
-            f"note: {new} files are new and {changed} changed since this data set was planned; "
-            "label them into another --out."
+            f"note: since this data set was planned, {counted(new, 'file')} came and "
+            f"{counted(changed, 'file')} changed; label them into another --out."
         )

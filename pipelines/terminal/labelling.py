@@ -136,7 +136,7 @@ def counts(snapshot: Snapshot) -> str:
     parts = ["no clip is done yet"]
     if snapshot.clips:
         parts = [
-            f"{snapshot.clips} clips",
+            counted(snapshot.clips, "clip"),
             f"{snapshot.clips_per_s:.2f} clips/s",
             f"{snapshot.tracks_per_s:,.0f} tracks/s",
         ]

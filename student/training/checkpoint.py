@@ -110,7 +110,7 @@ class Checkpoints:
         ) as error:
             raise CheckpointError(
                 f"{path}: not a checkpoint of this version of tapdistill, or damaged "
-                f"({type(error).__name__}). Remove it, and training goes on from the one before; "
+                f"({type(error).__name__}). Remove it, and training continues from the one before; "
                 "or give another --out."
             ) from error
 

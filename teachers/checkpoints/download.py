@@ -118,7 +118,7 @@ def _attempts(
             most = max(most, file.tell())
             if fruitless == retries.attempts:
                 kept = (
-                    f" {file.tell()} bytes are kept: the same command goes on from there."
+                    f" {file.tell()} bytes are kept: the same command continues from there."
                     if file.tell()
                     else ""
                 )

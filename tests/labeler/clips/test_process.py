@@ -1,4 +1,5 @@
-"""Decoding ahead: the same items whatever was foretold, and no wait between units that were."""
+"""Decoding ahead: the same items whichever unit was named as the next one, and no wait between
+units if that was right."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def named(items: Iterator[Item]) -> list[tuple[str, str]]:
     ]
 
 
-def test_what_was_foretold_changes_no_item(sources, decoding):
+def test_a_wrong_guess_of_the_next_unit_changes_no_item(sources, decoding):
     first, second = sources[:2], sources[2:]
     calm = [named(decoding.clips(first)), named(decoding.clips(second))]
     assert [kind for kind, _ in calm[1]] == [
@@ -56,8 +57,8 @@ def test_what_was_foretold_changes_no_item(sources, decoding):
         "UnlabelledClip",
         "VideoEnd",
     ]
-    for foretold in (second, [sources[3]], [Source("nowhere.mp4", 0, "")]):
-        assert [named(decoding.clips(first, foretold)), named(decoding.clips(second))] == calm
+    for then in (second, [sources[3]], [Source("nowhere.mp4", 0, "")]):
+        assert [named(decoding.clips(first, then)), named(decoding.clips(second))] == calm
 
 
 @pytest.mark.parametrize("taken", range(4))

@@ -185,11 +185,11 @@ with scratch_folder() as folder, Storage(sys.argv[1])._part("shards/a.tar", b"ha
 """
 
 
-def holder(tmp_path, **surroundings: str) -> tuple[subprocess.Popen[str], Path, Path]:
+def holder(tmp_path, **variables: str) -> tuple[subprocess.Popen[str], Path, Path]:
     """A process that has a scratch folder and a half-written file, and those."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path / "data")],
-        env={**os.environ, "TMPDIR": str(tmp_path), **surroundings},
+        env={**os.environ, "TMPDIR": str(tmp_path), **variables},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -109,8 +109,8 @@ def test_a_video_planned_again_counts_once_by_its_latest_unit():
 @pytest.mark.parametrize(
     ("damaged", "says"),
     [
-        (record(0, {}, [], []), "accounts of the videos do not close"),
-        (record(0, {"a": 2}, [clip("a")], []), "accounts of the clips do not close"),
+        (record(0, {}, [], []), "the videos do not add up"),
+        (record(0, {"a": 2}, [clip("a")], []), "the clips do not add up"),
     ],
 )
 def test_a_record_that_loses_something_is_found(damaged, says):

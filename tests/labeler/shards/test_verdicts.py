@@ -247,7 +247,7 @@ def test_two_versions_in_one_data_set_are_told_apart_and_made_equal(
         Verifier.load().version: 7 - len(first.clips),
     }
     assert {clip.verdict.version for clip in opened} == set(opened.verifiers)
-    assert "`tapdistill relabel` makes them equal" in repr(opened)
+    assert "`tapdistill relabel` makes them consistent" in repr(opened)
     assert findings(copy) == []
     untouched = {
         name: data for name, data in tars(copy).items() if not name.startswith("shards/000000")
@@ -318,7 +318,7 @@ def test_relabel_that_is_killed_goes_on_where_it_stopped(
 def test_verify_finds_a_verdict_that_is_not_what_the_record_says(copy):
     file = next((copy / "shards").glob("000000.r0.json"))
     file.write_text(file.read_text().replace(Verifier.load().version, "1.0123456789ab"))
-    assert any("its record says 1.0123456789ab" in line for line in findings(copy))
+    assert any("but its record says 1.0123456789ab" in line for line in findings(copy))
 
 
 def test_samples_of_an_old_tar_are_read(old):

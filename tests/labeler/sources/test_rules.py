@@ -263,7 +263,7 @@ def test_folders_with_brackets_are_entered_by_a_glob(tmp_path):
         f"{tmp_path}/d [HD]/{name}.mp4" for name in ("a", "b [4K]")
     ]
     assert len(list_sources([f"{tmp_path}/d [HD]/b [4K]*"])) == 1
-    with pytest.raises(ConfigError, match="stands for one letter"):
+    with pytest.raises(ConfigError, match="stands for any one of the letters"):
         list_sources([f"{tmp_path}/none [HD]/*.mp4"])
 
 

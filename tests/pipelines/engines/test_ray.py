@@ -22,7 +22,7 @@ from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
 from pipelines.engines.ray import note_on_store
-from pipelines.engines.ray_surroundings import own_packages_first
+from pipelines.engines.ray_environment import own_packages_first
 from pipelines.jobs.labelling import label
 from teachers import ConfigError
 from tests.support.jobs import ROOT, SLOW, wait_for
@@ -87,7 +87,7 @@ def test_a_worker_finds_our_packages_in_a_folder_with_others_of_these_names(tmp_
         (
             0.5,
             True,
-            "the object store of big has 0.5 GB, and 16 unit workers with wide clips want 2.0 GB",
+            "the object store of big has 0.5 GB, but 16 unit workers with wide clips need 2.0 GB",
         ),
         (0.5, False, ""),
     ],

@@ -57,7 +57,7 @@ def test_an_interrupted_driver_says_so_and_goes_on(videos, tmp_path):
     driver.send_signal(signal.SIGINT)
     said, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, said
-    assert "go on from here with the same command" in said
+    assert "continue from here with the same command" in said
     assert "Traceback" not in said
     assert label(config(videos, tmp_path, (STILL, SLOW))).accounts.labelled == 7
 

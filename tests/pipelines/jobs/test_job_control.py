@@ -159,7 +159,7 @@ def test_status_tells_what_is_open_and_that_nobody_works_on_it(videos, tmp_path,
     said = " ".join(capsys.readouterr().out.split())
     assert "1 of 2 units are committed" in said
     assert "ended" in said
-    assert "no job works on it" in said
+    assert "no job is working on it" in said
 
 
 def test_status_knows_a_silent_job_from_one_at_work(videos, tmp_path, capsys):
@@ -175,7 +175,7 @@ def test_status_knows_a_silent_job_from_one_at_work(videos, tmp_path, capsys):
     assert "job alive-" in said
     assert "at work" in said
     assert "silent for 67 min" in said
-    assert "no job works on it" not in said
+    assert "no job is working on it" not in said
 
 
 def test_metrics_are_lines_of_json(videos, tmp_path):
@@ -236,7 +236,7 @@ def test_a_note_says_that_files_are_new(videos, tmp_path):
     events: list[LabelEvent] = []
     label(config(videos, tmp_path / "out"), events.append)
     (note,) = [event.text for event in events if isinstance(event, Note)]
-    assert note.startswith("note: 1 files are new and 0 changed")
+    assert note.startswith("note: since this data set was planned, 1 file came and 0 files changed")
 
 
 def test_the_command_says_what_is_to_do_and_the_notes(videos, tmp_path, capsys):
@@ -247,7 +247,7 @@ def test_the_command_says_what_is_to_do_and_the_notes(videos, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"4 videos in 2 units, 1 of share 0/2 to do -> {tmp_path / 'out'}\n" in said
     assert f"4 videos in 2 units, 0 of share 0/2 to do -> {tmp_path / 'out'}\n" in said
-    assert "note: the labels of 1 units were made with other agreement settings" in said
+    assert "note: the labels of 1 unit were made with other agreement settings" in said
 
 
 def test_the_bar_shows_a_name_as_it_is_and_obeys_nothing_in_it(monkeypatch):

@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from pipelines.engines import ray_surroundings
-from pipelines.engines.ray_surroundings import LONGEST_TMPDIR, give_folders
+from pipelines.engines import ray_environment
+from pipelines.engines.ray_environment import LONGEST_TMPDIR, give_folders
 from teachers import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
+def environment(monkeypatch):
     """Changes of the environment end with the test."""
     for name in ("RAY_TMPDIR", "TMPDIR", "HOME"):
         monkeypatch.setenv(name, os.environ.get(name, "/tmp"))
@@ -32,7 +32,7 @@ def test_a_short_one_stays(monkeypatch):
 
 
 def test_where_none_can_be_written_the_message_says_what_to_set(monkeypatch):
-    monkeypatch.setattr(ray_surroundings.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(ray_environment.os, "access", lambda path, mode: False)
     with pytest.raises(ConfigError, match=r"Set RAY_TMPDIR to one, or use --engine local"):
         give_folders()
 

@@ -1,4 +1,4 @@
-"""Ray's surroundings: what it needs on this machine, which is folders that it may write to, and
+"""Ray's environment: what it needs on this machine, which is folders that it may write to, and
 workers that find our packages. This module does not import Ray."""
 
 from __future__ import annotations
