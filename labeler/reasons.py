@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 LEFT_OUT: dict[str, str] = {
     "unwanted": "a filter on its metadata leaves it out",
-    "duplicate": "the same content stands in this unit already",
+    "duplicate": "another video of the unit has the same content",
     "too-short": "fewer frames than a clip needs",
     "too-small": "fewer pixels a side than a clip needs",
     "static": "nothing moves in the clip",

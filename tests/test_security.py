@@ -66,10 +66,10 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(copy, tar):
     assert (copy.parent / "secret.tar").exists()
 
 
-@pytest.mark.parametrize("place", [[-1, 10], [0, -10], [0, 1 << 50], [0.5, 2], ["0", 1]])
-def test_a_record_with_places_that_cannot_be_is_refused(copy, place):
+@pytest.mark.parametrize("offset", [[-1, 10], [0, -10], [0, 1 << 50], [0.5, 2], ["0", 1]])
+def test_a_record_with_offsets_that_cannot_be_is_refused(copy, offset):
     clips = json.loads(sorted(copy.glob("shards/*.json"))[0].read_text())["clips"]
-    clips[0]["offsets"]["mp4"] = place
+    clips[0]["offsets"]["mp4"] = offset
     change_record(copy, clips=clips)
     with pytest.raises(ShardError, match="is not a commit record"):
         open_dataset(str(copy))

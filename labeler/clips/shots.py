@@ -36,11 +36,12 @@ REACH = 3
 NEIGHBOURS = 5
 """Steps on either side whose median is the ordinary step."""
 BLOCKS_ALIKE, ALIKE, NEAR_PX = 3, 0.9, 4
-"""A frame shows what another does where so many of its blocks are found there, with so high a
-correlation, and moved alike to so many px of a frame of 64 px. Of 36 jerks by up to 0.6 of a frame
-33 have 3 blocks or more (up to 35); cuts between hand-held scenes have 0 to 2."""
+"""A frame shows what another does if at least this many of its blocks are found there, with at
+least this correlation, and have moved alike to within this many px of a frame of 64 px. Of 36 jerks
+by up to 0.6 of a frame, 33 have 3 blocks or more (up to 35); cuts between hand-held scenes have 0
+to 2."""
 BLOCK_LEVELS = 6.0
-"""Standard deviation of a block below which it has no texture to be found by."""
+"""A block whose standard deviation is below this has too little texture to be found."""
 GREY_SIDE = 64
 """Short side of the frames that are matched, px."""
 _SIDE = 32

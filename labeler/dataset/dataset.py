@@ -1,18 +1,18 @@
 """A data set, opened for reading: its clips as a table, and each as a `Clip`, read by offset
 without scanning its tar.
 
-    ds = open_dataset("labels")            # a folder or any fsspec URL, while it is still being
-                                           written too
+    ds = open_dataset("labels")            # a folder or any fsspec URL, even while it is still
+                                           being written
     ds                                     # printed: a summary
-    ds.clips, ds.failures                  # pandas: one row per labelled clip; one per what did not
-                                           become a label, with its reason
+    ds.clips, ds.failures                  # pandas: a row per labelled clip; a row with a reason
+                                           per video, clip, or teacher without a label
     ds[0], ds["<key>"], ds[:3]             # Clip: frames, queries, tracks by teacher, labels;
                                            show(), plot()
     ds.sample("hardest", 4)                # clips worth a look
     ds.distances(), ds.kept_by("motion")   # how the teachers differ, from the raw tracks of a
                                            sample of clips
     ds.what_if(tau_px=(1, 2, 4))           # what other thresholds would keep
-    ds.what_if(min_right=(0.5, 0.7, 0.9))  # the same of the verifier's
+    ds.what_if(min_right=(0.5, 0.7, 0.9))  # the same for thresholds of the verifier
     ds.by_policy()                         # what each label policy would take
 
 Tables and summary come from the commit records alone. What is measured on a sample of clips says
@@ -48,11 +48,11 @@ from teachers import ConfigError, ShardError
 
 Which = Literal["hardest", "random", "most disagreement"]
 CLIPS = 64
-"""Clips that are measured, if nothing else is said."""
+"""How many clips are measured by default."""
 LOOKED_AT = 256
-"""Clips whose labels are read to find those with the most disagreement."""
+"""How many clips' labels are read to find those with the most disagreement."""
 READERS = 8
-"""Clips that are read at once: S3 answers many as fast as one."""
+"""How many clips are read at once: S3 answers many requests as fast as one."""
 
 
 class Dataset:
@@ -63,7 +63,7 @@ class Dataset:
         self.manifest: dict[str, Any] = read_manifest(self.storage)
         self._plans = read_plans(self.storage)
         self.records = tables.without_superseded(self._plans, latest_records(self.storage))
-        self._places: Sequence[tuple[Record, ClipEntry]] = _Places(self.records)
+        self._entries: Sequence[tuple[Record, ClipEntry]] = _Entries(self.records)
 
     @cached_property
     def clips(self) -> pd.DataFrame:
@@ -82,8 +82,8 @@ class Dataset:
 
     @cached_property
     def teacher_infos(self) -> dict[str, dict[str, Any]]:
-        """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; of several the
-        one of the last unit."""
+        """`TeacherInfo` of each teacher that labelled any of it, as JSON, by name; if units differ,
+        that of the last one."""
         texts = self.records.table["teachers"].drop_duplicates(keep="last")
         found = {name: info for text in texts for name, info in json.loads(str(text)).items()}
         return dict(sorted(found.items()))
@@ -153,7 +153,7 @@ class Dataset:
                 n,
                 (
                     (entry.kept / max(entry.queries, 1), entry.mean_support or 0, i)
-                    for i, (_, entry) in enumerate(self._places)
+                    for i, (_, entry) in enumerate(self._entries)
                 ),
             )
             return [i for _, _, i in by_share]
@@ -195,12 +195,12 @@ class Dataset:
         """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips;
         other settings as the latest unit's.
 
-        With `min_right` (and `min_hidden`) they are thresholds of the verifier, and tau and least
-        support are not looked at. See `labeler.labels.disagreement.what_if` and
+        With `min_right` (and `min_hidden`) they are thresholds of the verifier, and `tau_px` and
+        `min_support` are ignored. See `labeler.labels.disagreement.what_if` and
         `labeler.labels.trying.what_if_trusted` for the columns.
 
         Raises:
-            ConfigError: thresholds of the verifier, and clips that none judged.
+            ConfigError: thresholds of the verifier are given, but no verifier judged the clips.
         """
         drawn = self.drawn(clips, seed)
         if min_right is not None:
@@ -221,8 +221,8 @@ class Dataset:
         clips: int = CLIPS,
         seed: int = 0,
     ) -> pd.DataFrame:
-        """What label policies would take, over at most `clips` drawn clips; without names all that
-        real video can be labelled by, those of installed packages too.
+        """What label policies would take, over at most `clips` drawn clips; without names, all
+        policies that need no true tracks, including those of installed packages.
 
         See `labeler.labels.trying.by_policy` for the columns.
         """
@@ -245,12 +245,12 @@ class Dataset:
     def _by_key(self) -> dict[str, int]:
         """Key -> number of a clip; the first of several."""
         found: dict[str, int] = {}
-        for i, (_, entry) in enumerate(self._places):
+        for i, (_, entry) in enumerate(self._entries):
             found.setdefault(entry.key, i)
         return found
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     @overload
     def __getitem__(self, which: int | str) -> Clip: ...
@@ -264,7 +264,7 @@ class Dataset:
         if isinstance(which, slice):
             return list(self.read(range(len(self))[which]))
         try:
-            record, entry = self._places[self._by_key[which] if isinstance(which, str) else which]
+            record, entry = self._entries[self._by_key[which] if isinstance(which, str) else which]
         except (IndexError, KeyError) as error:
             raise type(error)(f"no clip {which!r}: {self.storage.url} has {len(self):,}.") from None
         return Clip.of(read_sample(self.storage, record, entry))
@@ -301,13 +301,13 @@ class Dataset:
 
     def _disagreement(self, number: int) -> float:
         """Of one clip, from its labels alone."""
-        record, entry = self._places[number]
+        record, entry = self._entries[number]
         data = self.storage.read_range(record.tar_name, *entry.offsets["labels.npz"])
         return disagreement.disagreement(labels_from_npz(data, f"{entry.key}.labels.npz"))
 
 
-class _Places(Sequence[tuple[Record, ClipEntry]]):
-    """Every clip with its record, in order; a record is read when one of its clips is asked for."""
+class _Entries(Sequence[tuple[Record, ClipEntry]]):
+    """Every clip with its record, in order; a record is read when one of its clips is accessed."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -331,9 +331,9 @@ class _Places(Sequence[tuple[Record, ClipEntry]]):
         if isinstance(which, slice):
             return [self[i] for i in range(len(self))[which]]
         number = range(len(self))[which]
-        place = int(np.searchsorted(self._ends, number, side="right"))
-        record = self._records[place]
-        return record, record.clips[number - int(self._ends[place])]
+        index = int(np.searchsorted(self._ends, number, side="right"))
+        record = self._records[index]
+        return record, record.clips[number - int(self._ends[index])]
 
 
 def open_dataset(url: str) -> Dataset:

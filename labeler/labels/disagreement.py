@@ -30,7 +30,7 @@ from labeler.labels.agreement import (
 from labeler.labels.sample import Sample
 
 DISTANCES_A_CLIP = 20_000
-"""Of each pair of teachers, so many distances of a clip enter the median at most, evenly chosen."""
+"""The most distances of a clip that enter the median of a pair of teachers, evenly chosen."""
 STATES = {"visible": VISIBLE, "occluded": OCCLUDED, "disputed": DISPUTED}
 OFF_PX, REPEAT_PX = 4.0, 2.0
 """A teacher farther away than the first is far off; two that are nearer than the second are at the
@@ -38,7 +38,7 @@ same position."""
 LEAST_POSITIONS = 50
 """The fewest positions of which a share is given."""
 NEARLY_ONE = 0.2
-"""Teachers that share so much of their errors are no two opinions."""
+"""Teachers that share this much of their errors are not two opinions."""
 MOTION_PX = (2.0, 8.0, 32.0)
 """Bounds of the classes of motion."""
 
@@ -73,8 +73,8 @@ def repeated_errors(samples: Iterable[Sample]) -> pd.DataFrame:
 
     Nobody knows the truth here. A teacher counts as far off where at least two others of different
     evidence see the point within `REPEAT_PX` of each other, and it sees it more than `OFF_PX` from
-    both; the column's teacher is none of those two. So four teachers are needed, of three kinds of
-    evidence at least.
+    both; the column's teacher is neither of those two. So four teachers are needed, with at least
+    three kinds of evidence.
 
     Returns:
         A square table; NaN on the diagonal and where fewer than `LEAST_POSITIONS` can be counted.

@@ -13,8 +13,8 @@ and of such frames of real clips only about half are truly hidden. So
   neighbours carry it out of the frame, or to where many points are that don't move with it: a track
   in front covers it.
 
-Lost by all and found again is no rule by itself: points that teachers lose are found again more
-often than points that were hidden.
+That all teachers lose a point and find it again does not mean that it was hidden: points that they
+merely lose are found again more often than points that were hidden.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from teachers.tracks import has_position
 
 NEIGHBOURS = 12
 FAR_PX = 64.0
-"""Where there is no distance: as far as that."""
+"""The distance that is assumed where none is known."""
 NEAR_PX = 32.0
 """Points within about this distance are neighbours."""
 OTHERS = 128

@@ -95,7 +95,7 @@ class Candidates:
     def truth(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact positions [N, T, 2] and visibility [N, T]. ConfigError where there are none."""
         if self.truth_xy is None or self.truth_visible is None:
-            raise ConfigError("there are no exact tracks: they are of procedural video.")
+            raise ConfigError("there are no exact tracks: only procedural video has them.")
         return self.truth_xy, self.truth_visible
 
     @property

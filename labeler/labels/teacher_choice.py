@@ -9,8 +9,8 @@ from teachers import ConfigError, TeacherInfo
 
 
 def checkpoints(texts: Iterable[str], names: Sequence[str]) -> dict[str, str]:
-    """Teacher -> file of its weights, from texts NAME=FILE. ConfigError for one that is none, or
-    names no teacher of `names`."""
+    """Teacher -> file of its weights, from texts NAME=FILE. ConfigError for a text of another form,
+    or with a name that is not in `names`."""
     found = {}
     for text in texts:
         name, separator, file = text.partition("=")

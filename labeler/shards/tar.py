@@ -120,7 +120,7 @@ def read_samples(stream: BinaryIO, what: str) -> Iterator[tuple[str, dict[str, b
 
 
 def refuse_odd_member(member: tarfile.TarInfo, what: str) -> None:
-    """Raise a ShardError for a member that no shard of ours has: a link, a folder, a path, a
+    """Raise a ShardError for a member that no genuine shard has: a link, a folder, a path, a
     gigabyte."""
     if member.size > MAX_MEMBER_BYTES:
         raise ShardError(

@@ -273,7 +273,7 @@ def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str,
     def named() -> Iterator[Source]:
         for info in listed:
             name = str(info["name"])
-            if name.rstrip("/") + "/" != root:  # a marker of the folder itself is no file
+            if name.rstrip("/") + "/" != root:  # that would be a marker of the folder itself
                 of_folder.append(folders.setdefault(name.rpartition("/")[0], len(folders)))
                 yield Source(name.removeprefix(root), int(info.get("size") or 0), tag_of(info))
 

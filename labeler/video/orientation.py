@@ -13,7 +13,7 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool, bool]:
     right before, and whether its display matrix is such a rotation at all.
 
     The matrix (ISO 14496-12, 8.3.2) takes (x, y), with y down, to (a x + c y, b x + d y), up to a
-    shift: where b and c are the larger ones, rows become columns. All zero is no orientation.
+    shift: where b and c are the larger ones, rows become columns. A matrix of zeros says nothing.
     """
     found: Any = frame.side_data.get("DISPLAYMATRIX")
     data = bytes(found) if found is not None else b""

@@ -186,7 +186,7 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
     rotation, mirrored, plain = orientation(first)
     palette = first.format.name == "pal8"
     others = {
-        "its frames are mirrored, or its display matrix is no rotation": mirrored or not plain,
+        "its frames are mirrored, or its display matrix is not a rotation": mirrored or not plain,
         "it has a palette, which a seek loses": palette,
         "its container stores no pts": counted and not packets.without_pts,
         f"its first frame has pts {pts[0]}, not 0": not counted and pts[0] != 0,

@@ -63,7 +63,9 @@ class InspectConfig:
             )
         for policy in self.policy:
             if find(policy).needs_truth:
-                raise ConfigError(f"--policy {policy}: needs exact tracks, which labels have not.")
+                raise ConfigError(
+                    f"--policy {policy}: needs exact tracks, which a labelled data set lacks."
+                )
         if self.out is not None and self.out.is_file() and self.out.suffix != ".html":
             raise ConfigError(
                 f"--out {self.out}: is a file. Give a folder, or a name that ends in .html."

@@ -59,7 +59,8 @@ def run(config: ScanConfig) -> int:
         say(f"note: {sentence}")
     if config.unique is not None and any(source.span for source in sources):
         raise ConfigError(
-            "--unique writes a list of files, and members of a tar are none: scan folders or lists."
+            "--unique writes a list of files, which members of a tar are not: scan folders or "
+            "lists."
         )
     found = scan(sources)
     for group in found.groups:

@@ -348,7 +348,7 @@ class _UnitQueue:
             while self._queue and self._idle:
                 self._give(self._idle.pop())
             if not self._starting and self._queue and self._workers() < self._most:
-                self._start_group()  # for a node that joins late; waits until there is room
+                self._start_group()  # for a node that joins late; it waits until there is room
             ready: list[Any] = ray.wait(
                 [*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S
             )[0]

@@ -22,7 +22,7 @@ from teachers import ConfigError, TapdistillError
 FOLDER = "jobs"
 EVERY_S = 30.0
 SILENT_S = 300.0
-"""A job that has reported nothing for so long, and has not reported its end, is dead, or its
+"""A job that has reported nothing for this long, and has not reported its end, is dead, or its
 machine is."""
 
 

@@ -59,7 +59,7 @@ class Excerpt:
 
     @property
     def fps(self) -> float:
-        """As they came; a pause is no time."""
+        """Frames per second as they came; pauses do not count."""
         times = [each.at_s for each in self.kept]
         steps = [after - before for before, after in pairwise(times)]
         return 1 / max(median(steps), 0.001) if steps else 1.0

@@ -307,7 +307,7 @@ def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"the page sent what is no JSON: {error}.") from error
+        raise ConfigError(f"the page sent something that is not JSON: {error}.") from error
     if not isinstance(found, dict):
         raise ConfigError("the page sent no object.")
     return found

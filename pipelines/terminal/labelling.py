@@ -1,6 +1,5 @@
-"""What `tapdistill label` says: what is to do, progress while it runs, and a summary; and how a
-snapshot of a job reads in a line.
-"""
+"""What `tapdistill label` prints: what it will do, progress while it runs, and a summary; and how
+the snapshot of a job reads in a line."""
 
 from __future__ import annotations
 
@@ -178,7 +177,7 @@ def left(snapshot: Snapshot) -> str:
 
 
 def estimate_table(found: WarmUp, videos: int) -> Table:
-    """Time and bytes by step: for a clip, and for all clips of so many videos."""
+    """Time and bytes by step: for a clip, and for all clips of this many videos."""
     clips = videos * found.clips_found / found.videos
     steps: Mapping[str, float] = {
         "decoding and encoding": found.decoding_s / found.clips,

@@ -72,8 +72,8 @@ class DataConfig:
     reviewed_only: bool = False
     """Learn only from points that the review calls right."""
     most_clips: int | None = None
-    """Take only so many stored clips, drawn once; a smaller number takes a part of what a larger
-    one takes."""
+    """Take at most this many stored clips, drawn once; a smaller number takes a part of what a
+    larger one takes."""
     labels: Literal["stored", "inline"] = "stored"
     """stored: those in the shards. inline: a teacher runs in the training step, on exactly the part
     of the clip that the student sees, as in the published script; this is for comparison, as its

@@ -75,7 +75,7 @@ from teachers import ConfigError, ShardError, TapdistillError
 KEYS = 100_000
 """Clips up to which a stream is known by each clip's key."""
 MOST_TRIES = 100
-"""So many unusable clips in a row for one slot are no accident."""
+"""This many unusable clips in a row for one slot cannot be an accident."""
 
 
 class Batches(Iterator[Batch]):
@@ -94,7 +94,8 @@ class Batches(Iterator[Batch]):
         """sha256 of what the stream is drawn from: the same slots give the same clips only where
         it is the same."""
         self.views = views
-        """How many stored clips offer so many different runs of frames to learn from."""
+        """Number of different runs of frames to learn from -> how many stored clips offer that
+        many."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -182,8 +183,8 @@ def _identity(clips: Sequence[StoredClip]) -> list[Any]:
 
 
 def _views(config: DataConfig, clips: Sequence[StoredClip]) -> Counter[int]:
-    """How many clips offer so many views: different runs of frames that a student can see of one;
-    of the longest that is drawn where lengths vary."""
+    """Number of views -> how many clips offer that many. Views are the different runs of frames of
+    a clip that a student can see; of the longest that is drawn, if lengths vary."""
     shapes = Counter[tuple[int, int]]()
     if isinstance(clips, StoredClips):
         for (height, width, frames, stride), count in clips.shapes().items():

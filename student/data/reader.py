@@ -233,8 +233,8 @@ def read_clip(
         trust: from which probability on the verifier is believed.
         weigh: each frame counts by the verifier's probability that its label is right.
         choice: which of its teachers and queries count.
-        view: what is wanted of it; nothing else is decoded. It is called last, so that what it
-            draws comes after all else. None: the whole clip.
+        view: what is wanted of it; nothing else is decoded. It is called last, so that its random
+            numbers are drawn after all others. None: the whole clip.
 
     Raises:
         UnusableSample: its bytes are damaged, or no teacher could track it.

@@ -5,9 +5,10 @@ In   a tracker's tracks of clips with exact tracks, or with labels. Out: the `Vi
 A published rule belongs to the published weights. Another network of that architecture, smaller or
 trained for less, is less sure of itself, and by that rule hides points that it follows well.
 
-What is sought is the highest average Jaccard (TAP-Vid), because it weighs both errors: a point that
-is called hidden is lost, one that is called visible must be near the truth. The most frames with
-the right flag are no measure: a tracker that has lost a point would best call it visible.
+The rule chosen is that with the highest average Jaccard (TAP-Vid), which counts both errors: a
+point that is called hidden is lost, and one that is called visible must be near the truth. The
+share of frames with the right flag would not do: by that, a tracker that has lost a point should
+call it visible.
 """
 
 from __future__ import annotations

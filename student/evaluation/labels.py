@@ -212,8 +212,8 @@ def compare_policies(
 
 
 def with_neighbours(clip: TestClip, least: int) -> TestClip:
-    """The clip with at least so many queries, those of its own first. Of the others no truth is
-    known: they are visible nowhere."""
+    """The clip with at least `least` queries, its own first. The truth of the others is not known:
+    they are visible nowhere."""
     missing = least - len(clip.queries)
     if missing <= 0:
         return clip
@@ -228,7 +228,7 @@ def with_neighbours(clip: TestClip, least: int) -> TestClip:
 
 
 def of_first(target: Target, queries: int) -> Target:
-    """The labels of so many queries, the first ones."""
+    """The labels of the first `queries` queries."""
     parts = {name: value[:queries] for name, value in vars(target).items() if value is not None}
     return replace(target, **parts)
 

@@ -31,7 +31,7 @@ def load(file: BinaryIO, name: str) -> Any:
         name: of the file, for the error's text.
 
     Raises:
-        ShardError: it asks for something that is not allowed, is damaged or cut off, or is no
+        ShardError: it asks for something that is not allowed, is damaged or cut off, or is not a
             pickle.
     """
     try:

@@ -160,7 +160,8 @@ def held_losses(
 
 def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
     if for_gpu(probability):
-        # what is no probability stops the device; `add_gradient` asks later whether it was finite
+        # a value that is not a probability would stop the device; `add_gradient` checks later
+        # whether it was finite
         probability = probability.nan_to_num(0.5)
     # torch refuses this function in half precision
     with torch.autocast(probability.device.type, enabled=False):

@@ -234,11 +234,11 @@ def disputed(videos, tmp_path_factory):
 
 def test_the_hardest_clips_are_those_of_which_the_least_is_kept(opened, monkeypatch):
     kept = [24, 3, 24, 0, 12, 24, 24]
-    places = [
+    entries = [
         (record, dataclasses.replace(entry, kept=k))
-        for (record, entry), k in zip(opened._places, kept, strict=True)
+        for (record, entry), k in zip(opened._entries, kept, strict=True)
     ]
-    monkeypatch.setattr(opened, "_places", places)
+    monkeypatch.setattr(opened, "_entries", entries)
     keys = opened.clips["key"]
     assert [clip.key for clip in opened.sample("hardest", 3)] == [keys[3], keys[1], keys[4]]
 

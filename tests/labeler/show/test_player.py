@@ -218,7 +218,7 @@ def test_the_scale_is_shown_where_colours_are_shares(browser):
 
 
 @pytest.mark.slow
-def test_trust_gives_each_place_the_colour_of_its_probability(chromium, clip, tmp_path):
+def test_trust_gives_each_position_the_colour_of_its_probability(chromium, clip, tmp_path):
     """By `near` the n-th of N points is right with n / (N - 1), by `still` with what is left of 1;
     nobody judged the student."""
     of_near = np.linspace(0, 1, len(clip.queries), dtype=np.float32)[:, None].repeat(16, 1)

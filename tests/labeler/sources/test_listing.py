@@ -92,7 +92,7 @@ def archive(tmp_path):
     return write_tar(tmp_path / "videos.tar", members), videos
 
 
-def test_a_member_of_a_tar_is_read_by_its_place(archive):
+def test_a_member_of_a_tar_is_read_by_its_offset(archive):
     path, videos = archive
     found = list_sources([str(path)])
     assert [source.uri for source in found] == [f"{path}#a/x.mp4", f"{path}#y.mp4"]

@@ -45,14 +45,14 @@ def test_reliability_is_a_share_among_those_with_a_score():
     np.testing.assert_allclose(reliability, [[[0.25, 0, 0]], [[0.75, 1, 0]]], rtol=1e-6)
 
 
-def test_the_place_is_that_of_the_best_and_nan_where_there_is_none():
+def test_the_position_is_that_of_the_best_and_nan_where_there_is_none():
     xy = np.float32([[[[1, 2], [3, 4], [NAN, NAN]]], [[[5, 6], [NAN, NAN], [NAN, NAN]]]])
     judged = Judged.of(np.float32([[[0, 1, NAN]], [[2, NAN, NAN]]]))
     np.testing.assert_array_equal(judged.positions(xy), [[[5, 6], [3, 4], [NAN, NAN]]])
     assert judged.positions(xy).dtype == np.float32
 
 
-def test_half_of_the_votes_is_not_enough_and_who_has_no_place_has_none():
+def test_half_of_the_votes_is_not_enough_and_who_has_no_position_has_none():
     visible = np.array([[[1, 1, 1, 0]], [[0, 1, 1, 1]], [[0, 0, 1, 1]]], bool)  # K, 1, T
     xy = np.zeros((3, 1, 4, 2), np.float32)
     assert majority(visible, xy).tolist() == [[False, True, True, True]]
