@@ -22,6 +22,8 @@ BENCHMARKS = networks loader inline_labels training_memory generator dataset ove
 # One thread: on a machine that does other things too, threads that wait for each other make tests
 # take ten times as long.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+# The fast tests run in as many processes as there are cores. The slow ones take all of them.
+AT_ONCE = --numprocesses logical --maxprocesses 8 --dist worksteal
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: setup demo test slow test-matrix dist lint docs notebooks bench clean
@@ -44,7 +46,7 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(AT_ONCE) -m "not slow"
 
 slow: setup
 	$(PYTEST) -m slow

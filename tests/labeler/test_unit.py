@@ -80,8 +80,19 @@ def label_twice(job: Job, unit: Unit, decoding: DecodingProcess) -> None:
         list(do_unit(job, unit, decoding, trackers(*names)))
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize(
+    ("writes", "after"),
+    [
+        pytest.param(
+            writes,
+            after,
+            id=f"{writes}-{'after' if after else 'before'}",
+            marks=() if (writes, after) in ((0, True), (3, False)) else pytest.mark.slow,
+        )
+        for writes in range(4)
+        for after in (False, True)
+    ],
+)
 def test_a_unit_killed_at_any_write_ends_with_the_same_bytes(
     videos, tmp_path, decoding, monkeypatch, writes, after
 ):

@@ -91,7 +91,14 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
             yield from places(one, (*at, name))
 
 
-@pytest.mark.parametrize("value", [None, "x", -1, [], {}, float("inf")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        float("inf"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("x", -1, [], {})),
+    ],
+)
 def test_a_record_with_odd_fields_is_read_or_refused(spoiled, value):
     file = sorted(spoiled.glob("shards/*.json"))[0]
     record = json.loads(file.read_text())

@@ -17,7 +17,7 @@ from teachers.errors import ConfigError
 
 SIZES = (
     *("--frames", "8", "--height", "64", "--width", "64", "--queries", "6"),
-    *("--batch", "1", "--iterations", "2", "--device", "cpu"),
+    *("--batch", "1", "--iterations", "2", "--device", "cpu", "--calibration-clips", "1"),
 )
 SCRATCH = ("--init", "scratch", "--preset", "mini", "--procedural", "0.5", "--recompute", "False")
 

@@ -20,6 +20,7 @@ from student.training.losses import TapirLossConfig
 CLIPS = (
     *("--procedural", "1", "--frames", "4", "--height", "64", "--width", "64"),
     *("--queries", "6", "--device", "cpu", "--checkpoint-every", "1"),
+    *("--calibration-clips", "1"),
 )
 """Procedural clips, so small that a step takes a moment."""
 SCRATCH = ("--init", "scratch", "--preset", "mini", "--iterations", "2")

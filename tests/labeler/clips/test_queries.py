@@ -43,7 +43,10 @@ def walker(length=12, side_px=12, step_px=6):
     return frames, lefts
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2, 3],
+)
 def test_sift_points_are_those_of_the_official_script(number):
     call = SIFT.meta["calls"][number]
     frames = parity.video(**call["video"])

@@ -138,6 +138,7 @@ def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tm
         assert all((here.tracks[name].xy == there.tracks[name].xy).all() for name in there.tracks)
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_data_set_give_each_shard_once(through, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()

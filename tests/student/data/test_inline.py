@@ -72,7 +72,7 @@ def test_clips_with_labels_keep_them(dataset):
 
 def test_a_student_learns_from_inline_labels(dataset, tmp_path):
     data = inline(dataset, procedural=0.5, height=64)
-    config = TrainConfig.from_scratch(data, 2, iterations=2, device="cpu")
+    config = TrainConfig.from_scratch(data, 2, iterations=2, device="cpu", calibration_clips=1)
     assert train(config, tmp_path).steps == 2
 
 

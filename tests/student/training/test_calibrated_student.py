@@ -11,6 +11,7 @@ from labeler import open_dataset
 from student.data.config import DataConfig
 from student.evaluation.calibration import calibrated
 from student.evaluation.evaluate import track_clips
+from student.synth.scene import SynthConfig, generate
 from student.training.calibration_clips import calibration_clips
 from student.training.config import TrainConfig
 from student.training.events import Calibrated
@@ -72,6 +73,10 @@ def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, m
     monkeypatch.setattr(
         "student.training.train.calibration_clips",
         lambda settings: read.append(1) or calibration_clips(settings),
+    )
+    small = SynthConfig(frames=4, height=64, width=64, points=6)
+    monkeypatch.setattr(
+        "student.training.train.procedural_clips", lambda clips: [generate(1, small)] * clips
     )
     train(replace(config(1), eval_every=1, eval_clips=1), tmp_path)
     assert read == [1]

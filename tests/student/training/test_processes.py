@@ -47,9 +47,8 @@ TAPIR_FLAGS = (
 
 
 def config(steps: int, **settings) -> TrainConfig:
-    return TrainConfig.from_scratch(
-        DATA, steps, iterations=2, device="cpu", checkpoint_every=1, **settings
-    )
+    small = {"iterations": 2, "device": "cpu", "checkpoint_every": 1, "calibration_clips": 1}
+    return TrainConfig.from_scratch(DATA, steps, **(small | settings))
 
 
 def test_a_process_alone_sends_nothing():

@@ -49,7 +49,9 @@ def rates(config: ScheduleConfig, steps: np.ndarray) -> list[float]:
     return [found[step] for step in steps]
 
 
-@pytest.mark.parametrize("run", ["real", "kubric", "real_15000", "kubric_50000"])
+@pytest.mark.parametrize(
+    "run", ["real", "kubric", "real_15000", pytest.param("kubric_50000", marks=pytest.mark.slow)]
+)
 def test_learning_rates_equal_the_published_ones(run):
     case = parity.case("ct3_schedule")
     published = case.meta["runs"][run]

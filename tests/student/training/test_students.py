@@ -42,6 +42,7 @@ def config(kind: str, **settings) -> TrainConfig:
         settings.pop("steps", 2),
         iterations=2,
         device="cpu",
+        calibration_clips=1,
         student=kind,
         **settings,
     )

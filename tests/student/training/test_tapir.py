@@ -56,6 +56,7 @@ def config(steps: int = 2, schedule: dict[str, Any] | None = None, **settings: A
             "schedule": ScheduleConfig(steps=steps, **rate),
             "device": "cpu",
             "checkpoint_every": 1,
+            "calibration_clips": 1,
             **settings,
         }
     )

@@ -45,12 +45,11 @@ from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environm
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 OFFLINE = STUDENTS["offline"]
+SMALL: dict[str, Any] = {"iterations": 2, "device": "cpu", "calibration_clips": 1}
 
 
 def config(steps: int = 4, **settings: Any) -> TrainConfig:
-    return TrainConfig.from_scratch(
-        DATA, steps, **{"iterations": 2, "device": "cpu", "checkpoint_every": 2, **settings}
-    )
+    return TrainConfig.from_scratch(DATA, steps, **({**SMALL, "checkpoint_every": 2} | settings))
 
 
 class Killed(Exception):
@@ -182,9 +181,7 @@ def test_a_student_learns_from_labelled_shards(tmp_path, dataset):
         data=data,
         init=str(start),
         schedule=ScheduleConfig.pseudo_label(steps=2),
-        iterations=2,
-        device="cpu",
-        checkpoint_every=2,
+        **SMALL,
     )
     result = train(tuning, tmp_path / "tuned")
     before, after = load_file(start), load_file(result.weights)

@@ -90,6 +90,7 @@ def test_a_grid_of_one_point_is_in_the_middle():
     assert frame_grid(0, 384, 512).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_benchmark_mode_equals_the_official_evaluation(tmp_path):
     case = parity.case("ct3_eval_offline_joint")
     file = official_file(case, tmp_path)

@@ -267,7 +267,13 @@ def streamed(stream: Stream, frames: np.ndarray, pieces: list[int]) -> teachers.
     )
 
 
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("bootstapir") else ())
+        for name in ONLINE
+    ],
+)
 def test_how_frames_are_pushed_changes_no_track_and_queries_may_lie_in_the_future(name):
     frames, queries = moving(27), places(27)
     teacher = load(name, **ONLINE[name])

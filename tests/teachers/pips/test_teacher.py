@@ -55,7 +55,7 @@ def made(request: pytest.FixtureRequest) -> tuple[type[ForwardTeacher], dict[str
     ("kind", "whole", "parts"),
     [
         (PipsTeacher, {}, {"max_frames": 8}),
-        (Pips2Teacher, {}, {}),
+        pytest.param(Pips2Teacher, {}, {}, marks=pytest.mark.slow),
         (Pips2Teacher, {"window": 7}, {"window": 7}),
     ],
 )

@@ -83,7 +83,9 @@ def official_file(case: parity.Case, folder: Path) -> str:
 # --- the small network
 
 
-@pytest.mark.parametrize("kind", [TapirTeacher, CausalBootsTapirTeacher])
+@pytest.mark.parametrize(
+    "kind", [TapirTeacher, pytest.param(CausalBootsTapirTeacher, marks=pytest.mark.slow)]
+)
 def test_windows_of_a_long_clip_give_what_the_whole_clip_does(kind):
     clip = parity.video(**CLIP | {"T": 45, "H": 32, "W": 40})
     queries = parity.queries(5, 7, 45, 32, 40)
