@@ -3,10 +3,11 @@
     python -m benchmarks.flops [--only tapir alltracker] [--frames 80] [--queries 1024]
 
 Each teacher tracks a whole clip in mode `label`, with torch's FLOP counter and tensors that have
-shapes but no numbers, so that networks of the published size run in seconds. Where a branch asks
-for a number it is told that it is 1, or true: a query lies before some frame, a point is hidden in
-some. What tracks on as far as it sees (PIPs, PIPs++) costs what the video makes of it and has no
-row, and so has what computes without torch.
+shapes but no numbers, so that networks of the published size run in seconds. It is counted in the
+form for a GPU (`teachers.layers.branch`), which may compute less than that for a CPU, or more.
+Where a branch asks for a number it is told that it is 1, or true: a query lies before some frame, a
+point is hidden in some. What tracks on as far as it sees (PIPs, PIPs++) costs what the video makes
+of it and has no row, and so has what computes without torch.
 
 AllTracker makes a pass from each frame in which a query lies, in both directions. All windows of a
 pass cost the same but the first, so three passes say what all of them cost.
@@ -29,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import teachers
 from benchmarks.networks import flop_counter
+from teachers.layers import branch
 from teachers.layers.memory import Memory
 
 NAMES = (
@@ -106,7 +108,7 @@ def without_numbers(teacher: Any) -> Iterator[None]:
 
 def counted(teacher: Any, clip: Clip, points: np.ndarray | None = None) -> int:
     """FLOPs of `teacher.track`, computed without numbers."""
-    with flop_counter() as counter, without_numbers(teacher):
+    with flop_counter() as counter, without_numbers(teacher), branch.going(gpu=True):
         teacher.track(clip.pixels, clip.points if points is None else points)
     return counter.get_total_flops()
 
@@ -140,7 +142,8 @@ def flops(teacher: Any, clip: Clip) -> int:
 
 def counted_encoding(teacher: Any, clip: Clip) -> int:
     """FLOPs of the features of a frame."""
-    with flop_counter() as counter, without_numbers(teacher), torch.inference_mode():
+    no_gradient = torch.inference_mode()
+    with flop_counter() as counter, without_numbers(teacher), no_gradient, branch.going(gpu=True):
         teacher._encode(np.zeros((1, clip.height, clip.width, 3), np.uint8))
     return counter.get_total_flops()
 

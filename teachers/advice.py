@@ -119,12 +119,12 @@ docs/log.md."""
 
 TFLOP: Mapping[str, float] = MappingProxyType(
     {
-        "cotracker3-offline": 18.55,
-        "cotracker3-online": 49.12,
-        "cotracker2": 63.84,
-        "tapir": 18.75,
-        "bootstapir": 22.68,
-        "bootstapir-causal": 39.99,
+        "cotracker3-offline": 18.28,
+        "cotracker3-online": 48.21,
+        "cotracker2": 58.75,
+        "tapir": 18.85,
+        "bootstapir": 22.77,
+        "bootstapir-causal": 40.18,
         "locotrack-base": 9.62,
         "locotrack-small": 5.74,
         "alltracker": 1381.09,

@@ -41,7 +41,7 @@ from labeler.labels.policies import Policy, without_truth
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz
-from labeler.shards.plan import NO_UNIT, read_plans
+from labeler.shards.plan import NO_UNIT, WHAT_BECAME, read_plans
 from labeler.shards.record import ClipEntry, Record
 from labeler.shards.records import Records, latest_records
 from teachers import ConfigError, ShardError
@@ -61,7 +61,7 @@ class Dataset:
     def __init__(self, url: str) -> None:
         self.storage = Storage(url)
         self.manifest: dict[str, Any] = read_manifest(self.storage)
-        self._plans = read_plans(self.storage)
+        self._plans = read_plans(self.storage, WHAT_BECAME)
         self.records = tables.without_superseded(self._plans, latest_records(self.storage))
         self._entries: Sequence[tuple[Record, ClipEntry]] = _Entries(self.records)
 

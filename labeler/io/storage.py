@@ -30,6 +30,7 @@ from labeler.io.secrets import refuse_secrets, without_secrets
 from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
 PART = ".part"
+ANY = re.compile(r".*", re.DOTALL)
 CONFLICTS = 5
 """Times that S3 may answer a create-only write with "conflict", which is neither won nor lost,
 before it is an error."""
@@ -127,15 +128,16 @@ class Storage:
             except FileNotFoundError:
                 return None
 
-    def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """The files in `folder`, in any order, one by one, so that a folder of a million shards is
-        not held in memory. Empty if there is no such folder."""
+    def files(self, folder: str = "", named: re.Pattern[str] = ANY) -> Iterator[StoredFile]:
+        """The files in `folder` whose whole name matches `named`, in any order, one by one, so that
+        a folder of a million shards is not held in memory. Empty if there is no such folder."""
         with transient_errors(f"list {self.url}/{folder}"), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
-            for entry in entries_of(self.fs, self.path(folder)):
+            for entry in entries_of(self.fs, self.path(folder), named):
                 if entry["type"] == "file":
                     name = entry["name"].rsplit("/", 1)[-1]
-                    yield StoredFile(name, tag_of(entry), int(entry["size"] or 0))
+                    if named.fullmatch(name):
+                        yield StoredFile(name, tag_of(entry), int(entry["size"] or 0))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -227,14 +229,25 @@ class Storage:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
 
 
-def entries_of(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
+def entries_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Mapping[str, Any]]:
     """The entries of a folder, as `fs.ls` gives them; one by one on a local disk and on S3, where
-    that is possible."""
+    that is possible.
+
+    On a local disk, entries whose name does not match `named` are left out, and a file has only
+    what `tag_of` and a listing need: all that fsspec says of a million files takes half a minute.
+    """
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         with os.scandir(path) as found:
             for entry in found:
+                if not named.fullmatch(entry.name):
+                    continue
                 with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                    yield fs.info(entry)
+                    if entry.is_file(follow_symlinks=False):
+                        seen = entry.stat(follow_symlinks=False)
+                        own = {"size": seen.st_size, "mtime": seen.st_mtime}
+                        yield {"name": entry.path, "type": "file", **own}
+                    else:
+                        yield fs.info(entry)
     elif s3.is_s3(fs):
         yield from s3.entries(fs, path, delimiter="/")
     else:

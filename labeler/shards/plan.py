@@ -46,8 +46,10 @@ COLUMNS = {
     "left_out": TEXT,
 }
 """Columns of a plan. Arrow holds the texts, in a tenth of the memory that Python's take."""
-AT_ONCE = 1 << 16
-"""How many rows are turned into Python objects at a time."""
+WHAT_BECAME = ("uri", "unit", "left_out")
+"""Columns that say what became of a video."""
+UNITS_AT_ONCE = 4096
+"""How many units have their URIs turned into Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -97,22 +99,26 @@ def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
     return storage.create(name, buffer.getvalue()) or storage.read(name) == buffer.getvalue()
 
 
-def read_plans(storage: Storage) -> list[pd.DataFrame]:
-    """Every plan file, in order; empty if nothing has been planned yet. A ShardError if one is
-    damaged."""
+def read_plans(storage: Storage, columns: Collection[str] = COLUMNS) -> list[pd.DataFrame]:
+    """Every plan file, in order, with some of its `COLUMNS`; empty if nothing has been planned yet.
+    A ShardError if one is damaged."""
     names = [name for name in storage.names() if PLAN.fullmatch(name)]
-    return [_parsed(storage.read(name), f"{storage.url}/{name}") for name in names]
+    return [_parsed(storage.read(name), f"{storage.url}/{name}", columns) for name in names]
 
 
-def _parsed(data: bytes, what: str) -> pd.DataFrame:
+def _parsed(data: bytes, what: str, columns: Collection[str]) -> pd.DataFrame:
+    kinds = {name: kind for name, kind in COLUMNS.items() if name in columns}
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read(list(COLUMNS))
-        for name, kind in COLUMNS.items():
+        file = pq.ParquetFile(io.BytesIO(data))
+        if missing := COLUMNS.keys() - set(file.schema_arrow.names):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        table = file.read([*kinds])
+        for name, kind in kinds.items():
             if kind == TEXT:
                 table = table.set_column(
                     table.column_names.index(name), name, _text(table[name], name)
                 )
-        frame = as_frame(table).astype(COLUMNS)
+        frame = as_frame(table).astype(kinds)
         if (frame["unit"] < NO_UNIT).any():
             raise ValueError("a unit has a number below -1")
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
@@ -241,19 +247,17 @@ def counting_rows(
 
 def hashes_of_units(plan: pd.DataFrame) -> dict[int, str]:
     """Unit -> `hash_of` the URIs of its videos."""
-    found: dict[int, str] = {}
-    number, uris = NO_UNIT, list[str]()
     in_order = np.argsort(plan["unit"].to_numpy(), kind="stable")
-    for first in range(0, len(plan), AT_ONCE):
-        some = plan.iloc[in_order[first : first + AT_ONCE]]
-        for unit, uri in zip(some["unit"].tolist(), some["uri"].tolist(), strict=True):
-            if unit != number:
-                if number != NO_UNIT:
-                    found[number] = hash_of(uris)
-                number, uris = unit, []
-            uris.append(uri)
-    if number != NO_UNIT:
-        found[number] = hash_of(uris)
+    of_unit = plan["unit"].to_numpy()[in_order]
+    numbers, begins = np.unique(of_unit, return_index=True)
+    ends = np.append(begins[1:], len(plan))
+    found: dict[int, str] = {}
+    for first in range(0, len(numbers), UNITS_AT_ONCE):
+        some = slice(first, first + UNITS_AT_ONCE)
+        start = int(begins[first])
+        uris = plan["uri"].iloc[in_order[start : int(ends[some][-1])]].tolist()
+        bounds = zip(numbers[some].tolist(), begins[some] - start, ends[some] - start, strict=True)
+        found |= {unit: hash_of(uris[begin:end]) for unit, begin, end in bounds if unit != NO_UNIT}
     return found
 
 

@@ -211,7 +211,7 @@ def latest_records(storage: Storage) -> Records:
     """The record that counts for each unit that has one, by unit; from the copies where those are
     up to date. Only a few are kept in memory: see `Records`."""
     latest: dict[int, tuple[int, str]] = {}
-    for file in storage.files("shards"):
+    for file in storage.files("shards", RECORD):
         if match := RECORD.fullmatch(file.name):
             unit, revision = int(match[1]), int(match[2])
             latest[unit] = max(latest.get(unit, (-1, "")), (revision, file.tag))
@@ -269,8 +269,8 @@ def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
         for name, kind in COLUMNS.items():
             if kind == pa.int64():
                 table[name] = table[name].astype("int64")
-        named = zip(table["name"], table["unit"], table["revision"], strict=True)
-        for name, unit, revision in named:
+        named = (table[each].tolist() for each in ("name", "unit", "revision"))
+        for name, unit, revision in zip(*named, strict=True):
             if name != record_name(unit, revision):
                 raise ValueError(f"{name} has unit {unit}, revision {revision}")
         for column, kind in (("teachers", dict), ("agreement", dict), ("shapes", dict)):

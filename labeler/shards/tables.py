@@ -148,7 +148,7 @@ def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) 
     planned: dict[int, str] = {}
     for plan in plans:
         planned |= hashes_of_units(plan)
-    hashes = zip(table["unit"], table["uris"], strict=True)
+    hashes = zip(table["unit"].tolist(), table["uris"].tolist(), strict=True)
     odd = [i for i, (unit, said) in enumerate(hashes) if planned.get(unit) != said]
     if not odd:
         return

@@ -15,6 +15,7 @@ import hashlib
 import heapq
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from student.data.stored import Shard, StoredClip, StoredClips, fits
 from teachers import ConfigError, ShardError, TeacherInfo
 from teachers.tracks import has_position
 
+TAR_FILE = re.compile(r".+\.tar")
 NEIGHBOUR_BYTES = 2048
 """Members no further apart are read together: padding and the headers of pax, which the writer
 uses."""
@@ -117,9 +119,12 @@ def open_clips(
                 f"{dataset.storage.url}: a record with {table.loc[missing, 'clips'].iloc[0]} clips "
                 "names no tar."
             )
-        sizes = {file.name: file.size for file in dataset.storage.files("shards")}
+        sizes = {file.name: file.size for file in dataset.storage.files("shards", TAR_FILE)}
         for place, (tar, clips, size, shapes) in enumerate(
-            zip(table["tar"], table["clips"], table["size_bytes"], table["shapes"], strict=True)
+            zip(
+                *(table[name].tolist() for name in ("tar", "clips", "size_bytes", "shapes")),
+                strict=True,
+            )
         ):
             if not clips:
                 continue
