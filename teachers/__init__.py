@@ -40,7 +40,6 @@ _MODULES = {
     "Mode": "teachers.info",
     "ShardError": "teachers.errors",
     "Stream": "teachers.stream",
-    "SurroundingsError": "teachers.errors",  # the former name of TransientError, an alias
     "TapdistillError": "teachers.errors",
     "Teacher": "teachers.interface",
     "TeacherEntry": "teachers.registry",

@@ -67,5 +67,3 @@ class InstallationError(TapdistillError):
 
 OWN_FAULTS = (TypeError, AttributeError, ImportError, NameError, SyntaxError)
 """What Python raises where code and its packages do not fit together, whatever the data are."""
-
-SurroundingsError = TransientError  # the former name, an alias for one release

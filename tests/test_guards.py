@@ -31,7 +31,7 @@ tests use the servers and small jobs of the benchmarks."""
 
 ROOMS = {
     "labeler": (
-        ("reasons", "fingerprint", "lazy", "io"),
+        ("reasons", "fingerprint", "lazy_sequence", "io"),
         ("sources",),
         ("video",),
         ("clips",),
@@ -378,10 +378,6 @@ def test_what_a_package_gives_is_listed_and_there(package):
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError):
         _ = package.no_such_name
-
-
-def test_a_former_name_stands_for_one_release():
-    assert teachers.SurroundingsError is teachers.TransientError  # an alias
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler.io import Storage
-from labeler.lazy import LazySequence
+from labeler.lazy_sequence import LazySequence
 from labeler.reasons import LeftOut
 from labeler.sources import Source
 from labeler.sources.table import Sources

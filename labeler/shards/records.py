@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from labeler.io import Storage
-from labeler.lazy import LazySequence
+from labeler.lazy_sequence import LazySequence
 from labeler.reasons import REASONS
 from labeler.shards.copies import (
     COLUMNS,

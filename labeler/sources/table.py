@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeler.lazy import LazySequence
+from labeler.lazy_sequence import LazySequence
 
 AT_ONCE = 1 << 16
 """How many sources are Python objects at a time."""

@@ -1,5 +1,5 @@
-"""Lazy: sequences whose items are made when they are accessed, so that a data set of millions of
-clips is not in memory as Python objects."""
+"""Lazy sequence: its items are made when they are accessed, so that a data set of millions of clips
+is not in memory as Python objects."""
 
 from __future__ import annotations
 
