@@ -33,6 +33,14 @@ def steps_done(settings: TrainConfig, out: Path) -> list[StepDone]:
     return [event for event in events if isinstance(event, StepDone)]
 
 
+def prepared(settings: TrainConfig) -> Any:
+    """The first network of a training, as its first step gets it."""
+    model = first_network(settings)
+    size_hw = settings.data.height, settings.data.width
+    STUDENTS[settings.student].prepare(model, size_hw, settings.iterations)
+    return model
+
+
 class Killed(Exception):
     """In the middle of a training."""
 

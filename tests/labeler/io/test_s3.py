@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -110,12 +111,18 @@ def test_a_storage_that_never_answers_is_transient_after_a_limited_number_of_req
     assert sum(dead.requests.values()) <= 2 * 5
 
 
-@pytest.mark.slow
-def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """A folder of four videos."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
     for i in range(4):
-        write_moving(videos / f"{i}.mp4", seed=i)
+        write_moving(folder / f"{i}.mp4", seed=i)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tmp_path, videos):
     calm = label(config(videos, tmp_path / "calm"))
 
     flaky = through(FLAKY)
@@ -139,11 +146,7 @@ def test_a_job_through_a_failing_proxy_gives_the_bytes_of_a_calm_one(through, tm
 
 
 @pytest.mark.slow
-def test_two_writers_of_one_data_set_give_each_shard_once(through, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for i in range(4):
-        write_moving(videos / f"{i}.mp4", seed=i)
+def test_two_writers_of_one_data_set_give_each_shard_once(through, tmp_path, videos):
     alone = tmp_path / "alone"
     label(config(videos, alone))
 

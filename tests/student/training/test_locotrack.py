@@ -23,7 +23,6 @@ from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
-from teachers.locotrack.network import LocoTrack
 from teachers.locotrack.teacher import LocoTrackTeacher
 from tests.support import students
 from tests.support.training import assert_same_weights, tapir_losses_by_hand
@@ -49,13 +48,6 @@ def config(steps: int = 2, schedule: dict[str, Any] | None = None, **settings: A
             **settings,
         }
     )
-
-
-def prepared(settings: TrainConfig) -> LocoTrack:
-    model: Any = first_network(settings)
-    data = settings.data
-    LOCOTRACK.prepare(model, (data.height, data.width), settings.iterations)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +79,7 @@ def test_outputs_that_nothing_reads_are_left_as_they_are(tmp_path):
 def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points):
     gradients = []
     for memory in (Memory(4, 4096, recompute=False), Memory(1, points, recompute=True)):
-        model = prepared(config()).double()
+        model = students.prepared(config()).double()
         steps = model(
             batch.frames.permute(0, 1, 4, 2, 3), batch.queries.double(), [(64, 64)], memory
         )
@@ -99,7 +91,8 @@ def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points
 
 def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees(batch):
     settings = config(12, schedule={"learning_rate": 1e-3})
-    before, after = students.loss_before_and_after(LOCOTRACK, prepared(settings), batch, settings)
+    model = students.prepared(settings)
+    before, after = students.loss_before_and_after(LOCOTRACK, model, batch, settings)
     assert after < 0.8 * before
 
 

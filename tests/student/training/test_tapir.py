@@ -27,7 +27,6 @@ from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
-from teachers.tapir.network import Tapir
 from tests.support.students import (
     answer_at_own_size,
     assert_equal_states,
@@ -35,6 +34,7 @@ from tests.support.students import (
     loss_before_and_after,
     not_moved,
     official_student,
+    prepared,
     steps_done,
     whole_and_resumed,
 )
@@ -60,13 +60,6 @@ def config(steps: int = 2, schedule: dict[str, Any] | None = None, **settings: A
             **settings,
         }
     )
-
-
-def prepared(settings: TrainConfig) -> Tapir:
-    model = first_network(settings)
-    data = settings.data
-    STUDENTS[settings.student].prepare(model, (data.height, data.width), settings.iterations)
-    return model
 
 
 # --- losses
