@@ -188,7 +188,12 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
         # Ray raises a plain Exception for a node that does not start in time
         if not (isinstance(error, OSError | ValueError | RuntimeError) or type(error) is Exception):
             raise
-        raise TransientError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+        raise TransientError(
+            f"no Ray cluster at {address}: {error}"
+            if address
+            else f"Ray did not start on this machine: {error} On a busy machine, try again; or do "
+            "without Ray, in one process: `tapdistill label` with --engine local."
+        ) from error
     try:
         yield
     finally:

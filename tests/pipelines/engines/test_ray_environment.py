@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from pipelines.engines import ray as engine
 from pipelines.engines import ray_environment
 from pipelines.engines.ray_environment import LONGEST_TMPDIR, give_folders
-from teachers import ConfigError
+from teachers import ConfigError, TransientError
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,16 @@ def test_without_a_home_ray_gets_one(monkeypatch):
     give_folders()
     assert os.access(os.environ["HOME"], os.W_OK)
     os.rmdir(os.environ["HOME"])
+
+
+def test_where_ray_does_not_start_the_message_names_the_engine_without_it(monkeypatch):
+    """What Ray raises on a machine that is too busy."""
+
+    def too_late(**settings):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(engine.ray, "init", too_late)
+    told = "Ray did not start on this machine: The current node timed out .*--engine local"
+    with pytest.raises(TransientError, match=told), engine.connected(None, workers=1):
+        pass
