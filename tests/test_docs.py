@@ -104,9 +104,8 @@ def test_the_first_lines_of_python_print_what_the_readme_says(workspace, monkeyp
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_the_commands_of_a_page_run(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    for line in re.findall(
-        r"^\$ tapdistill (.*)", "\n".join(fenced(page, "console")), re.MULTILINE
-    ):
+    shown = "\n".join(fenced(page, "console")).replace("\\\n", " ")
+    for line in re.findall(r"^\$ tapdistill (.*)", shown, re.MULTILINE):
         command, *arguments = shlex.split(line, comments=True)
         assert cli.run([command, *arguments, *QUICK.get(command, ())]) == 0, line
 
