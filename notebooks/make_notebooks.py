@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
-TIMEOUT_S = 1800
+TIMEOUT_S = 7200
 """Of one cell."""
 
 

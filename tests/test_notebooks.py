@@ -81,12 +81,23 @@ def test_the_stored_player_of_a_clip_plays_without_the_notebook():
     assert "data:video/mp4;base64" in players[0]
 
 
+SIZES, SMALL = "VIDEOS, TEST_CLIPS, STEPS = 32, 24, 1000", "VIDEOS, TEST_CLIPS, STEPS = 3, 2, 8"
+"""The stored run of the fine-tuning notebook takes most of an hour; here it has to work."""
+
+
+def test_the_size_of_the_fine_tuning_is_set_in_one_line():
+    sources = [cell.source for cell in code_cells(ROOT / "notebooks" / "finetune_student.ipynb")]
+    assert sum(source.count(SIZES) for source in sources) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @stored
 def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     """In an empty folder, as it is after cloning; a cell that fails raises its own traceback."""
     node = nbformat.read(notebook, as_version=4)
+    for cell in node.cells:
+        cell.source = cell.source.replace(SIZES, SMALL)
     NotebookClient(node, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     errors = [
         text
