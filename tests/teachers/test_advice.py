@@ -191,9 +191,15 @@ def really(name: str, clip: Clip) -> int:
     return counter.get_total_flops()
 
 
+WINOGRAD = {"bootstapir", "bootstapir-causal"}
+"""On a CPU their convolutions of 3 x 3 take 16 multiplications for 4 outputs instead of 36; a GPU
+does without."""
+
+
 @pytest.mark.parametrize("name", COUNTED)
 def test_flops_counted_without_numbers_are_those_that_run(name):
-    assert counted(mini(name), SMALL) == really(name, SMALL)
+    without, runs = counted(mini(name), SMALL), really(name, SMALL)
+    assert without == runs if name not in WINOGRAD else runs < without < 36 / 16 * runs
 
 
 @pytest.mark.slow
