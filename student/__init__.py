@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from student.training.config import TrainConfig
     from student.training.events import StepDone
     from student.training.losses import LossConfig, TapirLossConfig
+    from student.training.losses_tapnext import tapnext_loss
     from student.training.schedule import ScheduleConfig
     from student.training.train import train
+    from student.verifier.candidates import perturbed_tracks
+    from student.verifier.losses import reliability_loss
 
 _MODULES = {
     "DataConfig": "student.data.config",
@@ -46,8 +49,11 @@ _MODULES = {
     "choose": "labeler.labels.policies",  # of labeler; here for one more release
     "compare": "student.evaluation.evaluate",
     "generate": "student.synth.scene",
+    "perturbed_tracks": "student.verifier.candidates",
+    "reliability_loss": "student.verifier.losses",
     "score": "student.evaluation.metrics",
     "score_policy": "student.evaluation.labels",
+    "tapnext_loss": "student.training.losses_tapnext",
     "tapvid_metrics": "student.evaluation.metrics",
     "train": "student.training.train",
     "true_tracks": "student.synth.scene",
@@ -70,8 +76,11 @@ __all__ = [
     "choose",
     "compare",
     "generate",
+    "perturbed_tracks",
+    "reliability_loss",
     "score",
     "score_policy",
+    "tapnext_loss",
     "tapvid_metrics",
     "train",
     "true_tracks",

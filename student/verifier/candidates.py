@@ -26,7 +26,7 @@ LEVELS, LEVEL_PROBABILITIES = (1.0, 1.3, 0.7), (0.5, 0.25, 0.25)
 """What all probabilities of a call are multiplied with."""
 
 
-def perturbed(
+def perturbed_tracks(
     truth: np.ndarray,  # [N, T, 2] px
     visible: np.ndarray,  # bool [N, T]
     number: int,

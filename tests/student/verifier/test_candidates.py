@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from student.verifier.candidates import KINDS, perturbed, running_mean
+from student.verifier.candidates import KINDS, perturbed_tracks, running_mean
 from tests.support import parity
 
 MEDIAN = 2
@@ -32,7 +32,7 @@ def distances(truth, visible, kind: str, seed: int) -> np.ndarray:  # [draws, N,
     rng = np.random.default_rng(seed)
     alone = None if kind == "mixed" else {kind: 1.0}
     calls = 240 if kind == "mixed" else 60
-    made = [perturbed(truth, visible, 4, rng, alone) for _ in range(calls)]
+    made = [perturbed_tracks(truth, visible, 4, rng, alone) for _ in range(calls)]
     return np.linalg.norm(np.concatenate(made) - truth, axis=-1)
 
 
@@ -67,7 +67,7 @@ def test_the_running_mean_equals_the_published_one(case, frames):
 
 
 def test_equal_seeds_give_equal_candidates(truth, visible):
-    made = [perturbed(truth, visible, 6, np.random.default_rng(5)) for _ in range(2)]
+    made = [perturbed_tracks(truth, visible, 6, np.random.default_rng(5)) for _ in range(2)]
     np.testing.assert_array_equal(*made)
     assert made[0].shape == (6, 48, 24, 2)
     assert made[0].dtype == np.float32
@@ -76,7 +76,9 @@ def test_equal_seeds_give_equal_candidates(truth, visible):
 def test_points_that_are_never_hidden_do_not_switch(truth, visible):
     always = visible.all(1)
     assert 0 < always.sum() < len(always)
-    made = perturbed(truth, visible, 30, np.random.default_rng(0), {"catastrophic_jump": 1.0})
+    made = perturbed_tracks(
+        truth, visible, 30, np.random.default_rng(0), {"catastrophic_jump": 1.0}
+    )
     worst = np.linalg.norm(made - truth, axis=-1).max((0, 2))
     assert worst[always].max() < 6  # white noise of 1 px alone
     assert worst[~always].max() > 30
@@ -87,6 +89,6 @@ def test_few_points_and_short_clips_are_perturbed_too(shape):
     truth, visible = np.zeros((*shape, 2)), np.zeros(shape, bool)
     visible[:, ::2] = True
     for seed in range(20):
-        made = perturbed(truth, visible, 3, np.random.default_rng(seed))
+        made = perturbed_tracks(truth, visible, 3, np.random.default_rng(seed))
         assert made.shape == (3, *shape, 2)
         assert np.isfinite(made).all()

@@ -1,4 +1,5 @@
-"""Loss: what TAPNext is trained with, as in its torch release, for those who fine-tune the network.
+"""Losses: what TAPNext is trained with, as in its torch release, for those who fine-tune the
+network.
 
 The JAX release also applies the three terms to the output of every block.
 """
@@ -32,7 +33,7 @@ class TapNextLoss:
         return HUBER_WEIGHT * self.huber + self.softmax + self.visibility
 
 
-def loss(
+def tapnext_loss(
     xy: Tensor,  # [..., 2] units
     visible_logit: Tensor,  # [...]
     logits: Tensor,  # [..., 512], of y, then of x

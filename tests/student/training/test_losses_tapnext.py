@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from teachers.tapnext.loss import TapNextLoss, loss
+from student.training.losses_tapnext import TapNextLoss, tapnext_loss
 from tests.support import parity
 
 CASE = "tapnext_loss"
@@ -18,7 +18,7 @@ CASE = "tapnext_loss"
 )
 def test_every_term_equals_the_official_one(dtype, suffix, relative):
     case, (xy, visible_logit, logits, truth, visible) = parity.case(CASE), inputs(dtype)
-    terms = loss(xy, visible_logit, logits, truth, visible, official_quirks=True)
+    terms = tapnext_loss(xy, visible_logit, logits, truth, visible, official_quirks=True)
     for name in ("huber", "softmax", "visibility", "total"):
         assert getattr(terms, name).item() == pytest.approx(
             float(case[f"{name}_{suffix}"]), rel=relative
@@ -28,7 +28,9 @@ def test_every_term_equals_the_official_one(dtype, suffix, relative):
 def test_gradients_equal_the_official_ones():
     case, (xy, visible_logit, logits, truth, visible) = parity.case(CASE), inputs(torch.float64)
     given = [value.requires_grad_() for value in (xy, visible_logit, logits)]
-    grads = torch.autograd.grad(loss(*given, truth, visible, official_quirks=True).total, given)
+    grads = torch.autograd.grad(
+        tapnext_loss(*given, truth, visible, official_quirks=True).total, given
+    )
     close = {"rtol": 1e-9, "atol": 1e-12}
     np.testing.assert_allclose(grads[0].flip(-1), case["grad_tracks"], **close)
     np.testing.assert_allclose(grads[1][..., None], case["grad_visible_logit"], **close)
@@ -37,12 +39,14 @@ def test_gradients_equal_the_official_ones():
 
 def test_hidden_points_have_no_say_in_the_softmax_unless_quirks_are_asked_for():
     case, given = parity.case(CASE), inputs(torch.float64)
-    assert loss(*given).softmax.item() == pytest.approx(float(case["fixed_softmax_f64"]), rel=1e-9)
+    assert tapnext_loss(*given).softmax.item() == pytest.approx(
+        float(case["fixed_softmax_f64"]), rel=1e-9
+    )
 
 
 def test_a_clip_in_which_nothing_is_seen_has_a_loss():
     xy, visible_logit, logits, truth, visible = inputs(torch.float32)
-    terms: TapNextLoss = loss(xy, visible_logit, logits, truth, torch.zeros_like(visible))
+    terms: TapNextLoss = tapnext_loss(xy, visible_logit, logits, truth, torch.zeros_like(visible))
     assert (terms.huber.item(), terms.softmax.item()) == (0, 0)
     assert terms.total.item() == terms.visibility.item() > 0
 
