@@ -135,7 +135,7 @@ def test_copies_of_records_that_are_none_are_as_good_as_none(spoiled):
 
 def test_a_manifest_larger_than_any_is_not_read(spoiled, capsys):
     os.truncate(spoiled / "dataset.json", 10 << 30)
-    assert "may have 67,108,864" in refusals(spoiled, capsys)["status"]
+    assert "at most 67,108,864 are allowed" in refusals(spoiled, capsys)["status"]
 
 
 def test_a_manifest_that_is_a_folder_is_transient(spoiled, capsys):

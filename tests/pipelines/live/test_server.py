@@ -245,7 +245,7 @@ def test_an_upload_that_is_too_large_is_not_kept():
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        ("no json", "no JSON"),
+        ("no json", "not JSON"),
         ("[1]", "no object"),
         ('{"do": "format"}', "asks for 'format'"),
         ('{"do": "camera", "width": 99999, "height": 10, "trackers": ["lk"]}', "16 to 1280 px"),
