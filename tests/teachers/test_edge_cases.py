@@ -102,7 +102,13 @@ def test_a_query_given_twice_is_answered_twice_alike(teacher):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("alltracker") else ())
+        for name in ENTRIES
+    ],
+)
 def test_in_every_mode_the_frames_from_the_query_on_are_answered(name, mode):
     queries = corners(3, 17, 23)
     tracks = load(name, mode).track(clip(3, 17, 23), queries)

@@ -79,7 +79,13 @@ print(json.dumps({{
 """
 
 
-@pytest.mark.parametrize("what", ['"webdataset", data_files="data/*.tar"', "os.getcwd()"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        '"webdataset", data_files="data/*.tar"',
+        pytest.param("os.getcwd()", marks=pytest.mark.slow),
+    ],
+)
 def test_datasets_streams_every_clip(labels, exported, tmp_path, what):
     read = read_by(READ.format(what=what), exported, tmp_path)
     clips = {clip.key: clip for clip in open_dataset(str(labels))}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,20 +57,33 @@ class Killed(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run of four steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(config(), folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
 # --- killed and resumed
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(tmp_path, step):
+def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(finished, tmp_path, step):
     def stop(event: object) -> None:
         if isinstance(event, StepDone) and event.step == step:
             raise Killed
 
-    whole = train(config(), tmp_path / "whole")
     with pytest.raises(Killed):
         train(config(), tmp_path / "stopped", watch=stop)
     resumed = train(config(), tmp_path / "stopped")
-    assert_same_weights(resumed.weights, whole.weights)
+    assert_same_weights(resumed.weights, finished / "student.safetensors")
 
 
 @pytest.mark.slow
@@ -105,18 +119,16 @@ def test_a_run_that_is_killed_by_the_system_goes_on_to_the_same_weights(tmp_path
     assert not list(tmp_path.glob("killed/checkpoints/*.part"))
 
 
-def test_a_finished_run_is_done_at_once(tmp_path):
-    train(config(), tmp_path)
+def test_a_finished_run_is_done_at_once(run):
     events: list[object] = []
-    again = train(config(), tmp_path, watch=events.append)
+    again = train(config(), run, watch=events.append)
     # its file is written again, with the same rule
     assert [type(event) for event in events] == [Started, Calibrated]
     assert (events[0], again.steps) == (Started(step=4, parts=1, left_out=()), 4)
 
 
-def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
-    train(config(), tmp_path)
-    train(config(keep=1, log_every=7, checkpoint_every=1), tmp_path)
+def test_settings_that_change_no_weight_may_change_on_the_way(run):
+    train(config(keep=1, log_every=7, checkpoint_every=1), run)
 
 
 @pytest.mark.parametrize(
@@ -127,19 +139,17 @@ def test_settings_that_change_no_weight_may_change_on_the_way(tmp_path):
         ({"preset": "official"}, r"trained with preset = 'mini', not 'official'"),
     ],
 )
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change, message):
-    train(config(), tmp_path)
+def test_a_checkpoint_of_other_settings_is_refused(run, change, message):
     with pytest.raises(CheckpointError, match=message):
-        train(replace(config(), **change), tmp_path)
+        train(replace(config(), **change), run)
 
 
-def test_a_folder_with_a_checkpoint_is_not_started_anew(tmp_path):
-    train(config(), tmp_path)
+def test_a_folder_with_a_checkpoint_is_not_started_anew(run):
     with pytest.raises(
         ConfigError,
         match="has a checkpoint of step 4 already: resume from it, or give another folder",
     ):
-        train(config(), tmp_path, resume=False)
+        train(config(), run, resume=False)
 
 
 # --- learning
