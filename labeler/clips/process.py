@@ -9,8 +9,8 @@ in a new one, and then becomes a row: it costs its video, not the job.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Literal
@@ -43,7 +43,7 @@ class DecodingProcess(ClosedAtExit):
 
     def __init__(self, recipe: ClipRecipe, *, deadline_s: float, memory_gib: float | None) -> None:
         self._process = Isolated(HOSTED, recipe, memory_gib=memory_gib)
-        self._thread = ThreadPoolExecutor(1, "decode-ahead")
+        self._thread = _Thread("decode-ahead")
         self._deadline_s = deadline_s
         self._now: _Fetch | None = None
         self._prefetched: _Fetch | None = None
@@ -162,23 +162,54 @@ class DecodingProcess(ClosedAtExit):
             if fetch is not None:
                 fetch.cancel()
         self._process.close()  # ends the request in flight, if there is one
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
         self._process.close()
+
+
+class _Thread:
+    """Runs jobs one after another. The process does not wait for it at its end, as it would for the
+    thread of an executor: Ray ends a worker in the middle of a unit, and nobody closes what it has.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, run: Callable[[], None]) -> Future[None]:
+        job = Future[None]()
+        self._jobs.put((job, run))
+        return job
+
+    def close(self) -> None:
+        """Wait until the jobs that are not cancelled are done."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (next_one := self._jobs.get()) is not None:
+            job, run = next_one
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                run()
+            except BaseException as error:  # for whoever asks for the job's result
+                job.set_exception(error)
+            else:
+                job.set_result(None)
 
 
 class _Fetch:
     """The items of `videos`, fetched in `thread`, which waits after each clip until that clip is
     taken. Iterate over it once."""
 
-    def __init__(
-        self, videos: Sequence[Source], items: Iterator[Item], thread: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, videos: Sequence[Source], items: Iterator[Item], thread: _Thread) -> None:
         self.videos = videos
         self._items: SimpleQueue[Item | None] = SimpleQueue()
         """The items that are fetched; None is the end."""
         self._clip_taken = threading.Semaphore(0)
         self._cancelled = False
-        self._job = thread.submit(self._run, items)
+        self._job = thread.submit(lambda: self._run(items))
 
     def _run(self, items: Iterator[Item]) -> None:
         try:

@@ -3,6 +3,8 @@ units if that was right."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -97,6 +99,43 @@ def test_closing_ends_a_fetch_that_waits(sources):
     closing.start()
     closing.join(PATIENCE_S)
     assert not closing.is_alive()
+
+
+LEFT_OPEN = """
+import sys, threading, time
+from pathlib import Path
+from benchmarks.harness.jobs import config
+from labeler.clips.isolate import Isolated
+from labeler.clips.process import DecodingProcess
+from labeler.sources.listing import Source
+
+call, fetched = Isolated.call, threading.Event()
+
+def watched(self, method, *args, **kwargs):
+    answer = call(self, method, *args, **kwargs)
+    if method == "clip":
+        fetched.set()
+    return answer
+
+Isolated.call = watched
+recipe = config(Path("unused"), "unused").frozen()
+decoding = DecodingProcess(recipe, deadline_s=60, memory_gib=8)
+print(type(next(decoding.clips([Source(path, 0, "") for path in sys.argv[1:]]))).__name__)
+assert fetched.wait(60)
+time.sleep(0.5)  # until the thread waits for somebody to take the clip
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_a_unit_does_not_wait_for_it(sources):
+    """As Ray ends a worker: nobody takes the clip that is fetched ahead, and nobody closes."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, *(source.uri for source in sources)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=True,
+    )
+    assert ended.stdout == "OpenedVideo\n", ended.stderr
 
 
 def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding, monkeypatch):
