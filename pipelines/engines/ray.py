@@ -18,37 +18,33 @@ again: the records show it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from labeler.clips import ClipConfig, DecodingProcess
-from labeler.fingerprint import one_thread
+from labeler.clips import ClipConfig
 from labeler.io import s3
 from labeler.shards.plan import Unit
-from labeler.unit import Event, Job, TeachersReady, do_unit
-from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
+from labeler.unit import Event, Job, TeachersReady
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.engines.layout import Layout, lay_out, usable_cpus
+from pipelines.engines.ray_actors import TeacherActor, UnitWorker
 from pipelines.engines.ray_environment import give_folders, own_packages_first
 from pipelines.wording import counted
 from teachers import (
     FullStorageError,
     InstallationError,
-    Teacher,
     TeacherInfo,
-    Tracks,
     TransientError,
 )
 
@@ -64,89 +60,6 @@ are 63 MB."""
 CLIPS_PER_WORKER = 2
 """Clips of a worker that can be in the object store at once: one with the teachers, one that is
 being released."""
-
-
-class TeacherActor:
-    """One teacher. It is made at the first call, so that an error in making it is raised by that
-    call."""
-
-    def __init__(self, spec: TeacherSpec) -> None:
-        self._spec = spec
-
-    @functools.cached_property
-    def _teacher(self) -> Teacher:
-        teacher = self._spec.load()  # before `one_thread`, which pins the libraries that are loaded
-        self._one_thread = one_thread()
-        self._one_thread.__enter__()  # for as long as the actor lives
-        return teacher
-
-    def info(self) -> TeacherInfo:
-        return self._teacher.info
-
-    def track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks | str:
-        return track_or_say_why(self._teacher, frames, queries, seed)
-
-
-class RayTrackers:
-    """The job's teachers, as actors; calls that were lost with an actor are repeated."""
-
-    def __init__(self, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
-        self._actors = actors
-        self._infos = infos
-
-    @property
-    def infos(self) -> Mapping[str, TeacherInfo]:
-        return self._infos
-
-    def track(
-        self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
-    ) -> dict[str, Tracks | str]:
-        shared = ray.put(frames)
-        found: dict[str, Tracks | str] = {}
-        for _ in range(ATTEMPTS):
-            calls = {
-                name: self._actors[name].track.remote(shared, queries, seed)
-                for name in names
-                if name not in found
-            }
-            lost = None
-            for name, call in calls.items():
-                try:
-                    found[name] = ray.get(call)
-                except RayTaskError:
-                    raise
-                except RayError as error:
-                    lost = error
-            if lost is None:
-                return {name: found[name] for name in names}
-        raise TransientError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
-
-
-class UnitWorker:
-    """Does one unit at a time."""
-
-    def __init__(
-        self,
-        job: Job,
-        limits: DecodeLimits,
-        actors: Mapping[str, Any],
-        infos: Mapping[str, TeacherInfo],
-    ) -> None:
-        self._one_thread = one_thread()
-        self._one_thread.__enter__()  # for as long as the actor lives
-        self._job = job
-        self._decoding = DecodingProcess(
-            job.frozen.recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
-        )
-        self._trackers = RayTrackers(actors, infos)
-
-    def ready(self) -> None:
-        """Returns as soon as the worker runs, and its decoder has read the clip that comes with
-        the installation."""
-        self._decoding.check()
-
-    def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
-        yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)
 
 
 @contextlib.contextmanager

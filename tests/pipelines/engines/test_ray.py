@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ray import cloudpickle
+from ray.exceptions import ActorUnavailableError
 
 from benchmarks.harness.jobs import FRAMES, NEAR, STILL, config, tars, write_moving
 from benchmarks.harness.processes import children_of, start_driver, still_running
@@ -22,9 +25,10 @@ from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
 from pipelines.engines.ray import note_on_store
+from pipelines.engines.ray_actors import RayTrackers
 from pipelines.engines.ray_environment import own_packages_first
 from pipelines.jobs.labelling import label
-from teachers import ConfigError
+from teachers import ConfigError, Tracks
 from tests.support.jobs import ROOT, SLOW, wait_for
 from tests.support.stub_teachers import FEW_FRAMES
 
@@ -164,6 +168,27 @@ def test_an_actor_killed_in_the_middle_costs_no_clip_and_no_byte(
     assert result.accounts.labelled == 7
     assert tars(tmp_path / "killed") == tars(tmp_path / "calm")
     assert list(verify(Storage(str(tmp_path / "killed")))) == []
+
+
+def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
+    """Ray answers every call with an error until the actor is back."""
+    answers = iter([ActorUnavailableError("starting", None)] * 9)
+    tracks = Tracks(*(np.zeros(shape, np.float32) for shape in ((1, 2, 2), (1, 2), (1, 2))))
+
+    def call(result):
+        def get():
+            if (error := next(answers, None)) is not None:
+                raise error
+            return result
+
+        return SimpleNamespace(remote=lambda *_: get)
+
+    actor = SimpleNamespace(track=call(tracks), info=call(None))
+    monkeypatch.setattr("ray.get", lambda get: get())
+    monkeypatch.setattr("ray.put", lambda frames: frames)
+    monkeypatch.setattr("pipelines.engines.ray_actors.RETRY_EVERY_S", 0.0)
+    frames, queries = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3))
+    assert RayTrackers({"near": actor}, {}).track(["near"], frames, queries, 0) == {"near": tracks}
 
 
 @pytest.mark.slow

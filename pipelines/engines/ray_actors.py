@@ -1,0 +1,121 @@
+"""The actors of the Ray engine: teachers, and workers that do units with them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from labeler.clips import DecodingProcess
+from labeler.fingerprint import one_thread
+from labeler.shards.plan import Unit
+from labeler.unit import Event, Job, do_unit
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, track_or_say_why
+from teachers import Teacher, TeacherInfo, Tracks, TransientError
+
+RESTART_S, RETRY_EVERY_S = 120.0, 0.5
+"""How long to wait for a teacher that Ray starts again, and how often to ask."""
+
+
+class TeacherActor:
+    """One teacher. It is made at the first call, so that an error in making it is raised by that
+    call."""
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        self._spec = spec
+
+    @functools.cached_property
+    def _teacher(self) -> Teacher:
+        teacher = self._spec.load()  # before `one_thread`, which pins the libraries that are loaded
+        self._one_thread = one_thread()
+        self._one_thread.__enter__()  # for as long as the actor lives
+        return teacher
+
+    def info(self) -> TeacherInfo:
+        return self._teacher.info
+
+    def track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks | str:
+        return track_or_say_why(self._teacher, frames, queries, seed)
+
+
+class RayTrackers:
+    """The job's teachers, as actors; calls that were lost with an actor are repeated."""
+
+    def __init__(self, actors: Mapping[str, Any], infos: Mapping[str, TeacherInfo]) -> None:
+        self._actors = actors
+        self._infos = infos
+
+    @property
+    def infos(self) -> Mapping[str, TeacherInfo]:
+        return self._infos
+
+    def track(
+        self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
+    ) -> dict[str, Tracks | str]:
+        shared = ray.put(frames)
+        found: dict[str, Tracks | str] = {}
+        for _ in range(ATTEMPTS):
+            calls = {
+                name: self._actors[name].track.remote(shared, queries, seed)
+                for name in names
+                if name not in found
+            }
+            lost = None
+            for name, call in calls.items():
+                try:
+                    found[name] = ray.get(call)
+                except RayTaskError:
+                    raise
+                except RayError as error:
+                    lost = error
+            if lost is None:
+                return {name: found[name] for name in names}
+            self._wait_for_restart([name for name in names if name not in found])
+        raise TransientError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
+
+    def _wait_for_restart(self, names: Sequence[str]) -> None:
+        """Wait until the teachers that Ray starts again answer, so that the next attempt meets
+        them; on a busy node, that takes longer than all attempts would."""
+        deadline = time.monotonic() + RESTART_S
+        for name in names:
+            while time.monotonic() < deadline:
+                try:
+                    ray.get(self._actors[name].info.remote())
+                except ActorUnavailableError:
+                    time.sleep(RETRY_EVERY_S)
+                    continue
+                except RayError:
+                    pass  # which the next attempt meets, too
+                break
+
+
+class UnitWorker:
+    """Does one unit at a time."""
+
+    def __init__(
+        self,
+        job: Job,
+        limits: DecodeLimits,
+        actors: Mapping[str, Any],
+        infos: Mapping[str, TeacherInfo],
+    ) -> None:
+        self._one_thread = one_thread()
+        self._one_thread.__enter__()  # for as long as the actor lives
+        self._job = job
+        self._decoding = DecodingProcess(
+            job.frozen.recipe(), deadline_s=limits.deadline_s, memory_gib=limits.memory_gib
+        )
+        self._trackers = RayTrackers(actors, infos)
+
+    def ready(self) -> None:
+        """Returns as soon as the worker runs, and its decoder has read the clip that comes with
+        the installation."""
+        self._decoding.check()
+
+    def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
+        yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)
