@@ -57,6 +57,7 @@ def test_more_steps_are_of_the_stage_that_is_named_or_of_the_longest():
         steps_of(recipe, 1, 5)
 
 
+@pytest.mark.slow
 def test_stage_on_the_command_line_trains_on_the_views_of_that_stage(folder, tmp_path, monkeypatch):
     recipe = short("tapir", monkeypatch)
     drawn = []
@@ -75,7 +76,13 @@ def test_stage_on_the_command_line_trains_on_the_views_of_that_stage(folder, tmp
     assert drawn == []
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "tapir" else pytest.mark.slow)
+        for name in sorted(RECIPES)
+    ],
+)
 def test_a_killed_run_that_goes_on_ends_with_the_same_weights(name, folder, tmp_path, monkeypatch):
     recipe = short(name, monkeypatch)
     file = f"{recipe.teacher}-mini.safetensors"

@@ -59,6 +59,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(examples, tmp_pat
         np.testing.assert_array_equal(again[name], value, name)
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_evidence_says(examples, tmp_path):
     weights = taught(Training(out=tmp_path, steps=150), examples)
     new = example(99, 2)

@@ -89,6 +89,7 @@ def test_a_file_is_visible_only_when_complete(through, tmp_path):
     assert storage.names("shards") == []
 
 
+@pytest.mark.slow
 def test_a_failing_request_is_made_again(through):
     flaky = through(Faults(refuse=0.2, reset=0.1, slow=0.1, seed=3))
     storage = Storage(f"{through.bucket}/data")

@@ -77,6 +77,7 @@ def test_inspect_says_what_it_would_take(registered, dataset, tmp_path, capsys):
     assert (table <= 1).all(axis=None)
 
 
+@pytest.mark.slow
 def test_eval_scores_its_labels(registered, capsys):
     flags = ("--clips", "1", "--policy", f"{registered},verified")
     assert cli.run(["eval", "--model", "lk", "flow", "--dataset", "procedural", *flags]) == 0

@@ -140,6 +140,7 @@ def test_labels_are_scored_by_policy_beside_each_teacher_alone(folder, tmp_path,
     assert lines[at + 4][1] == f"{100 * figures['used']:.1f}"
 
 
+@pytest.mark.slow
 def test_thresholds_of_a_policy_can_be_tried(folder, capsys):
     called = ["eval", "--model", "lk", "flow", "match", "--policy", "medoid", "--dataset", "npz"]
     called += ["--root", str(folder), "--agreement.min-visible-frames", "1"]

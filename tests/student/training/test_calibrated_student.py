@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 import teachers
 from labeler import open_dataset
@@ -68,6 +69,7 @@ def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns
         assert any((parts == each).all(1).any() for each in as_seen)
 
 
+@pytest.mark.slow
 def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(

@@ -89,6 +89,7 @@ def test_how_much_is_computed_at_once_or_again_changes_no_gradient(batch, points
         torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-6, atol=1e-9, msg=key)
 
 
+@pytest.mark.slow
 def test_a_short_run_lowers_the_loss_on_the_clip_that_it_sees(batch):
     settings = config(12, schedule={"learning_rate": 1e-3})
     model = students.prepared(settings)

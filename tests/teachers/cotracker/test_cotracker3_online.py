@@ -63,6 +63,7 @@ def test_every_iteration_of_every_window_equals_the_official_network(name):
     check(confidence, case["confidence"], probability)
 
 
+@pytest.mark.slow
 def test_float64_equals_the_official_network_to_a_millionth_of_a_pixel():
     case = parity.case("ct3_online_t11")
     model = model_of(case, official_network(), KEYS).double()
