@@ -13,6 +13,7 @@ from typing import Any
 from experiments.policies.config import Experiment, World
 from experiments.policies.labels import make_labels, make_oracle, score_labels, teachers_here
 from experiments.policies.scores import (
+    comparison_table,
     difference_table,
     figures_of,
     policy_table,
@@ -52,6 +53,8 @@ def run(experiment: Experiment) -> None:
         of_teachers = {name: scored(experiment, world, name) for name in names}
         say(tracker_table(experiment, world, of_teachers))
         say(difference_table(experiment, world, of_teachers))
+        if len(experiment.policies) > 1:
+            say(comparison_table(experiment, world))
     say(f"{time.monotonic() - began:.0f} s")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,10 @@ def tracker_table(
     return table
 
 
-def differences(scores: pd.DataFrame, teacher: pd.DataFrame) -> list[tuple[float, float, float]]:
-    """(mean, low, high) in points for each figure: student minus teacher, paired over clips, and
-    its 95 % bootstrap interval."""
-    return [with_interval(100 * (scores[figure] - teacher[figure])) for figure in FIGURES]
+def differences(scores: pd.DataFrame, others: pd.DataFrame) -> list[tuple[float, float, float]]:
+    """(mean, low, high) in points for each figure: one tracker minus another, paired over clips,
+    and its 95 % bootstrap interval."""
+    return [with_interval(100 * (scores[figure] - others[figure])) for figure in FIGURES]
 
 
 def difference_table(
@@ -124,18 +125,41 @@ def difference_table(
     for student in experiment.students:
         for policy in experiment.policies:
             scores = mean_over_seeds(experiment, world, student, policy)
-            cells = [
-                f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-                for mean, low, high in differences(scores, best)
-            ]
             above = sum(
                 all(low > 0 for _, low, _ in differences(scores, teacher))
                 for teacher in of_teachers.values()
             )
-            table.add_row(student, policy, *cells, f"{above} of {len(of_teachers)} teachers")
+            table.add_row(
+                student,
+                policy,
+                *_with_intervals(differences(scores, best)),
+                f"{above} of {len(of_teachers)} teachers",
+            )
+    return table
+
+
+def comparison_table(experiment: Experiment, world: World) -> Table:
+    """What one policy taught minus what another did, for every two of them."""
+    table = _table(
+        f"one policy minus another, points, world {world!r}",
+        ("student", "taught by", "minus"),
+        FIGURES,
+    )
+    for student in experiment.students:
+        scores = {
+            policy: mean_over_seeds(experiment, world, student, policy)
+            for policy in experiment.policies
+        }
+        for one, other in combinations(experiment.policies, 2):
+            found = differences(scores[one], scores[other])
+            table.add_row(student, one, other, *_with_intervals(found))
     table.caption = "[95 % bootstrap interval of the mean difference, paired over clips]"
     table.caption_justify = "left"
     return table
+
+
+def _with_intervals(found: Sequence[tuple[float, float, float]]) -> list[str]:
+    return [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in found]
 
 
 def _table(title: str, of: Sequence[str], figures: Sequence[str]) -> Table:

@@ -135,9 +135,7 @@ class Storage:
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
             for entry in entries_of(self.fs, self.path(folder), named):
                 if entry["type"] == "file":
-                    name = entry["name"].rsplit("/", 1)[-1]
-                    if named.fullmatch(name):
-                        yield StoredFile(name, tag_of(entry), int(entry["size"] or 0))
+                    yield StoredFile(_last(entry), tag_of(entry), int(entry["size"] or 0))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -230,11 +228,11 @@ class Storage:
 
 
 def entries_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Mapping[str, Any]]:
-    """The entries of a folder, as `fs.ls` gives them; one by one on a local disk and on S3, where
-    that is possible.
+    """The entries of a folder whose last part matches `named`, as `fs.ls` gives them; one by one on
+    a local disk and on S3, where that is possible.
 
-    On a local disk, entries whose name does not match `named` are left out, and a file has only
-    what `tag_of` and a listing need: all that fsspec says of a million files takes half a minute.
+    A file on a local disk has only what `tag_of` and a listing need: all that fsspec says of a
+    million files takes half a minute.
     """
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         with os.scandir(path) as found:
@@ -248,10 +246,14 @@ def entries_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Map
                         yield {"name": entry.path, "type": "file", **own}
                     else:
                         yield fs.info(entry)
-    elif s3.is_s3(fs):
-        yield from s3.entries(fs, path, delimiter="/")
-    else:
-        yield from fs.ls(path, detail=True)
+        return
+    listed = s3.entries(fs, path, delimiter="/") if s3.is_s3(fs) else fs.ls(path, detail=True)
+    yield from (entry for entry in listed if named.fullmatch(_last(entry)))
+
+
+def _last(entry: Mapping[str, Any]) -> str:
+    """The last part of an entry's name."""
+    return str(entry["name"]).rsplit("/", 1)[-1]
 
 
 def tag_of(info: Mapping[str, Any]) -> str:

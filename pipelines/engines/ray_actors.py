@@ -59,7 +59,10 @@ class RayTrackers:
     ) -> dict[str, Tracks | str]:
         shared = ray.put(frames)
         found: dict[str, Tracks | str] = {}
+        lost: RayError | None = None
         for _ in range(ATTEMPTS):
+            if lost is not None:
+                self._wait_for_restart([name for name in names if name not in found])
             calls = {
                 name: self._actors[name].track.remote(shared, queries, seed)
                 for name in names
@@ -75,7 +78,6 @@ class RayTrackers:
                     lost = error
             if lost is None:
                 return {name: found[name] for name in names}
-            self._wait_for_restart([name for name in names if name not in found])
         raise TransientError(f"a teacher's worker was lost {ATTEMPTS} times on one clip: {lost}")
 
     def _wait_for_restart(self, names: Sequence[str]) -> None:
@@ -83,15 +85,17 @@ class RayTrackers:
         them; on a busy node, that takes longer than all attempts would."""
         deadline = time.monotonic() + RESTART_S
         for name in names:
-            while time.monotonic() < deadline:
-                try:
-                    ray.get(self._actors[name].info.remote())
-                except ActorUnavailableError:
-                    time.sleep(RETRY_EVERY_S)
-                    continue
-                except RayError:
-                    pass  # which the next attempt meets, too
-                break
+            while time.monotonic() < deadline and self._is_starting(name):
+                time.sleep(RETRY_EVERY_S)
+
+    def _is_starting(self, name: str) -> bool:
+        try:
+            ray.get(self._actors[name].info.remote(), timeout=RESTART_S)
+        except ActorUnavailableError:
+            return True
+        except RayError:
+            pass  # the next attempt meets it, too
+        return False
 
 
 class UnitWorker:

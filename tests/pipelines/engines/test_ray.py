@@ -184,7 +184,7 @@ def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
         return SimpleNamespace(remote=lambda *_: get)
 
     actor = SimpleNamespace(track=call(tracks), info=call(None))
-    monkeypatch.setattr("ray.get", lambda get: get())
+    monkeypatch.setattr("ray.get", lambda get, timeout=None: get())
     monkeypatch.setattr("ray.put", lambda frames: frames)
     monkeypatch.setattr("pipelines.engines.ray_actors.RETRY_EVERY_S", 0.0)
     frames, queries = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3))
