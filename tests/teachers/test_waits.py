@@ -58,11 +58,14 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def counted():
+def counted(request):
+    """What a process counted of those teachers whose tests are run."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
+    tests = (test for test in request.session.items if test.module is request.module)
+    names = [test.callspec.params["name"] for test in tests]
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, *TEACHERS], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", COUNT, *names], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -71,7 +74,15 @@ def counted():
     return found
 
 
-@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=() if name in ("cotracker3-offline", "tapir") else pytest.mark.slow
+        )
+        for name in TEACHERS
+    ],
+)
 def test_a_call_waits_for_the_gpu_once(counted, name):
     """For its tracks. Both devices compute the same, and no operation mixes them."""
     found = counted[name]

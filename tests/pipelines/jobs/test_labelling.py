@@ -277,6 +277,7 @@ def test_adding_a_teacher_keeps_every_other_members_bytes(videos, dataset, tmp_p
     assert (pd.read_parquet(tmp_path / "clips.parquet")["teachers"] == "far,near,still").all()
 
 
+@pytest.mark.slow
 def test_teachers_added_one_by_one_give_the_bytes_of_all_at_once(videos, tmp_path):
     label(config(videos, tmp_path / "once", (STILL, NEAR, FAR)))
     for teachers in ((STILL,), (NEAR,), (STILL, FAR)):

@@ -86,7 +86,7 @@ def test_a_batch_has_the_shapes_and_types_that_it_promises(first_eight):
     assert {source for batch in first_eight for source in batch.sources} == {"shards", "procedural"}
 
 
-@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("readers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_number_of_readers_changes_no_batch(dataset, first_eight, readers):
     assert_same(take(batches(small(dataset.folder, readers=readers), seed=5), 8), first_eight)
 

@@ -153,7 +153,7 @@ def test_every_parameter_moves(tmp_path):
 # --- killed, resumed, exported
 
 
-@pytest.mark.parametrize("visibility", ["consensus", "held"])
+@pytest.mark.parametrize("visibility", ["consensus", pytest.param("held", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_mean_of_them(visibility, tmp_path):
     settings = config(3, schedule={"ema": 2}, visibility=visibility)
     whole, resumed = whole_and_resumed(settings, tmp_path)

@@ -74,7 +74,9 @@ def run(finished, tmp_path) -> Path:
 # --- killed and resumed
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(finished, tmp_path, step):
     def stop(event: object) -> None:
         if isinstance(event, StepDone) and event.step == step:

@@ -204,7 +204,14 @@ def test_every_weight_learns(mini, frames, queries):
 # --- the teacher
 
 
-@pytest.mark.parametrize("pieces", [[27], [1] * 27, [5, 0, 11, 2, 9], [16, 8, 3], [40]])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [1] * 27,
+        [5, 0, 11, 2, 9],
+        *(pytest.param(pieces, marks=pytest.mark.slow) for pieces in ([27], [16, 8, 3], [40])),
+    ],
+)
 def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, queries, pieces):
     teacher = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="recipe")
     stream, parts, first = teacher.stream(queries), [], 0
@@ -221,7 +228,7 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, que
     np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-4)
 
 
-@pytest.mark.parametrize("length", [3, 16, 24])
+@pytest.mark.parametrize("length", [3, pytest.param(16, marks=pytest.mark.slow), 24])
 def test_a_stream_may_end_anywhere(mini, tmp_path, frames, queries, length):
     teacher = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="predictor")
     queries = np.minimum(queries, [length - 1, 100, 100])

@@ -181,7 +181,11 @@ def test_a_clip_of_max_frames_is_tracked_at_once(mode):
 
 @pytest.mark.parametrize(
     ("mode", "settings"),
-    [("label", {}), ("predictor", {}), ("benchmark", {"single": True, "local_grid": 2})],
+    [
+        ("label", {}),
+        pytest.param("predictor", {}, marks=pytest.mark.slow),
+        pytest.param("benchmark", {"single": True, "local_grid": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_clip_longer_than_max_frames_is_tracked_in_every_frame(mode, settings):
     frames, queries = moving(21), places(21)
@@ -297,7 +301,13 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(name):
     )
 
 
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("bootstapir") else ())
+        for name in ONLINE
+    ],
+)
 def test_a_stream_holds_no_more_after_many_frames_than_after_a_few(name):
     stream, held = load(name, **ONLINE[name]).stream(places(1)), []
     for _ in range(5):

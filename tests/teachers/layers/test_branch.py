@@ -128,7 +128,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "bootstapir, causal" else ())
+        for name in NETWORKS
+    ],
+)
 def test_networks_track_alike_both_ways(name):
     """Two clips at once, several windows where there are any, points outside of the picture, and
     large moves."""
@@ -169,7 +175,9 @@ def test_pips_track_alike_both_ways(make):
     torch.testing.assert_close(other, plain, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cotracker3-online", "cotracker2"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("cotracker3-online", marks=pytest.mark.slow), "cotracker2"]
+)
 def test_both_passes_at_once_are_those_one_after_the_other(name):
     """With queries all over the clip, in no order, and frames that end inside a window."""
     teacher = teachers.load(name, checkpoint="random", device="cpu", mode="label", preset="mini")

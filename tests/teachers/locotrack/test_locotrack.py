@@ -267,6 +267,7 @@ def test_clips_of_a_batch_and_points_do_not_see_each_other(frames, queries):
     torch.testing.assert_close(together[:1, 2:3], one, atol=NOISE_PX, rtol=0)
 
 
+@pytest.mark.slow
 def test_windows_of_a_long_clip_find_what_the_whole_clip_does():
     """What is matched needs one frame alone, so without refinements nothing is lost."""
     clip = parity.video(**CLIP | {"T": 41, "H": 32, "W": 40})
