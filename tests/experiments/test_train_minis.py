@@ -76,13 +76,8 @@ def test_stage_on_the_command_line_trains_on_the_views_of_that_stage(folder, tmp
     assert drawn == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "tapir" else pytest.mark.slow)
-        for name in sorted(RECIPES)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_killed_run_that_goes_on_ends_with_the_same_weights(name, folder, tmp_path, monkeypatch):
     recipe = short(name, monkeypatch)
     file = f"{recipe.teacher}-mini.safetensors"

@@ -20,6 +20,7 @@ from labeler.io.storage import Storage
 from labeler.shards.verify import verify
 from pipelines.cli import run
 from teachers import ShardError
+from tests.support.slow import slow
 
 COMMANDS = ("status", "verify", "gc", "relabel")
 PLAN = "plan.0000.parquet"
@@ -96,7 +97,7 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
     [
         None,
         float("inf"),
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("x", -1, [], {})),
+        *slow("x", -1, [], {}),
     ],
 )
 def test_a_record_with_odd_fields_is_read_or_refused(spoiled, value):

@@ -20,6 +20,7 @@ import pytest
 import teachers
 from teachers.info import MODES
 from teachers.interface import checked_name
+from tests.support.slow import fast_where
 from tests.support.waves import translating
 
 NOISE_PX = 0.01
@@ -61,9 +62,7 @@ def works(name: str) -> bool:
 
 
 WORKING = [name for name in NAMES if works(name)]
-EVERY_TEACHER = [
-    name if name in WORKING else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
-]
+EVERY_TEACHER = fast_where(WORKING.__contains__, NAMES)
 
 
 def load(name: str) -> teachers.Teacher:

@@ -16,6 +16,7 @@ import torch
 import teachers
 from teachers.info import MODES
 from teachers.tracks import checked_answer
+from tests.support.slow import fast_where
 from tests.support.waves import translating
 
 NOISE_PX = 0.02
@@ -39,7 +40,12 @@ def load(name: str, mode: str = "label") -> teachers.Teacher:
     return teachers.load(name, device="cpu", mode=mode, **settings)
 
 
-@pytest.fixture(params=ENTRIES, scope="module")
+FIRST_OF_CLASS = {teacher_class(name): name for name in reversed(ENTRIES)}.values()
+"""As mini networks, which all are here, others of the class differ in little."""
+ALL = fast_where(lambda name: name in FIRST_OF_CLASS, ENTRIES)
+
+
+@pytest.fixture(params=ALL, scope="module")
 def teacher(request: pytest.FixtureRequest) -> teachers.Teacher:
     """In mode `label`, where every frame is answered and every track goes through its query."""
     return load(request.param)
@@ -104,10 +110,7 @@ def test_a_query_given_twice_is_answered_twice_alike(teacher):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("alltracker") else ())
-        for name in ENTRIES
-    ],
+    fast_where(lambda name: name in FIRST_OF_CLASS and not name.startswith("alltracker"), ENTRIES),
 )
 def test_in_every_mode_the_frames_from_the_query_on_are_answered(name, mode):
     queries = corners(3, 17, 23)
@@ -116,11 +119,7 @@ def test_in_every_mode_the_frames_from_the_query_on_are_answered(name, mode):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        n if ENTRIES[n].weights == "none needed" else pytest.param(n, marks=pytest.mark.slow)
-        for n in ENTRIES
-    ],
+    "name", fast_where(lambda name: ENTRIES[name].weights == "none needed", ENTRIES)
 )
 def test_five_thousand_queries_are_tracked(name):
     rng = np.random.default_rng(0)
@@ -152,7 +151,11 @@ def test_a_query_outside_is_refused_by_its_number(teacher, wrong):
 
 @pytest.mark.parametrize("mode", ["label", "predictor"])
 @pytest.mark.parametrize(
-    "name", [name for name in ENTRIES if ENTRIES[name].weights != "none needed"]
+    "name",
+    fast_where(
+        lambda name: name in FIRST_OF_CLASS,
+        (name for name in ENTRIES if ENTRIES[name].weights != "none needed"),
+    ),
 )
 def test_a_network_with_broken_weights_is_found_out(name, mode):
     teacher = load(name, mode)

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from tests.support.jobs import ROOT
+from tests.support.slow import fast_where
 
 TEACHERS = (
     "cotracker3-offline",
@@ -74,15 +75,7 @@ def counted(request):
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=() if name in ("cotracker3-offline", "tapir") else pytest.mark.slow
-        )
-        for name in TEACHERS
-    ],
-)
+@pytest.mark.parametrize("name", fast_where(("cotracker3-offline", "tapir").__contains__, TEACHERS))
 def test_a_call_waits_for_the_gpu_once(counted, name):
     """For its tracks. Both devices compute the same, and no operation mixes them."""
     found = counted[name]

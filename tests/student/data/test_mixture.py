@@ -25,6 +25,7 @@ from student.data.reader import open_clips
 from student.synth.scene import generate
 from teachers import ConfigError, ShardError
 from tests.student.evaluation.test_kubric import SCENE, write
+from tests.support.slow import slow
 from tests.support.training import small_data
 
 TENSORS = "frames", "queries", "xy", "visible", "valid", "visibility_valid", "supervise_occluded"
@@ -86,7 +87,7 @@ def test_a_batch_has_the_shapes_and_types_that_it_promises(first_eight):
     assert {source for batch in first_eight for source in batch.sources} == {"shards", "procedural"}
 
 
-@pytest.mark.parametrize("readers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("readers", [2, *slow(1)])
 def test_the_number_of_readers_changes_no_batch(dataset, first_eight, readers):
     assert_same(take(batches(small(dataset.folder, readers=readers), seed=5), 8), first_eight)
 

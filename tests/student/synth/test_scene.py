@@ -36,7 +36,11 @@ SCENES = [
     (1, "unseen"),
 ]
 every_scene = pytest.mark.parametrize(
-    ("seed", "config"), [pytest.param(n, WORLDS[w], id=f"{w}-{n}") for n, w in SCENES]
+    ("seed", "config"),
+    [
+        pytest.param(n, WORLDS[w], id=f"{w}-{n}", marks=pytest.mark.slow if n > 1 else ())
+        for n, w in SCENES
+    ],
 )
 SMALL = SynthConfig(frames=8, height=96, width=128, points=40)
 

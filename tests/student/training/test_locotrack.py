@@ -123,6 +123,7 @@ def test_every_parameter_moves(tmp_path):
     assert students.not_moved(config(1), tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert_same_weights(*students.whole_and_resumed(config(3, schedule={"ema": 2}), tmp_path))
 

@@ -27,6 +27,7 @@ from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
+from tests.support.slow import slow
 from tests.support.students import (
     answer_at_own_size,
     assert_equal_states,
@@ -153,7 +154,7 @@ def test_every_parameter_moves(tmp_path):
 # --- killed, resumed, exported
 
 
-@pytest.mark.parametrize("visibility", ["consensus", pytest.param("held", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("visibility", ["consensus", *slow("held")])
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_mean_of_them(visibility, tmp_path):
     settings = config(3, schedule={"ema": 2}, visibility=visibility)
     whole, resumed = whole_and_resumed(settings, tmp_path)
@@ -174,9 +175,7 @@ def test_it_is_exported_as_what_it_began_as_though_it_learnt_on_smaller_crops(tm
     assert first_network(replace(config(), init=str(out))).config == began.model.config
 
 
-@pytest.mark.parametrize(
-    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
-)
+@pytest.mark.parametrize("kind", [KINDS[0], *slow(*KINDS[1:])])
 def test_an_official_student_has_the_official_keys_and_loads_strictly(kind, tmp_path):
     model, path = official_student(kind, tmp_path)
     # as the official file is: without a word about itself

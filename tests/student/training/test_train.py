@@ -42,6 +42,7 @@ from student.training.train import first_network, train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError, ShardError, TransientError
 from teachers.layers.memory import Memory
+from tests.support.slow import slow
 from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environment
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
@@ -74,9 +75,7 @@ def run(finished, tmp_path) -> Path:
 # --- killed and resumed
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("step", [2, *slow(1, 3)])
 def test_a_run_that_stops_at_any_step_goes_on_to_the_same_weights(finished, tmp_path, step):
     def stop(event: object) -> None:
         if isinstance(event, StepDone) and event.step == step:

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.jobs import ROOT
 
+pytestmark = pytest.mark.slow
+
 COUNT = """
 import json, sys, tempfile
 from pathlib import Path

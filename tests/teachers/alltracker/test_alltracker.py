@@ -310,6 +310,7 @@ def test_block_sizes_do_not_change_the_result(frames, queries):
     assert np.abs(one.xy - queries[:, None, 1:]).max() > 100 * NOISE_PX
 
 
+@pytest.mark.slow
 def test_features_that_are_not_held_are_the_same(frames, queries):
     held, walked = teacher_of(), teacher_of(max_frames=1)
     np.testing.assert_allclose(

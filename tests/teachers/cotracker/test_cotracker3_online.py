@@ -26,6 +26,7 @@ from tests.support.official import (
     predictor,
 )
 from tests.support.parity import NOISE_PX
+from tests.support.slow import slow
 
 KEYS = "cotracker3_online"
 
@@ -35,11 +36,7 @@ KEYS = "cotracker3_online"
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "ct3_online_t11",
-        pytest.param("ct3_online_a", marks=pytest.mark.slow),
-        pytest.param("ct3_online_t29", marks=pytest.mark.slow),
-    ],
+    ["ct3_online_t11", *slow("ct3_online_a", "ct3_online_t29")],
 )
 def test_every_iteration_of_every_window_equals_the_official_network(name):
     case = parity.case(name)
@@ -209,7 +206,7 @@ def test_every_weight_learns(mini, frames, queries):
     [
         [1] * 27,
         [5, 0, 11, 2, 9],
-        *(pytest.param(pieces, marks=pytest.mark.slow) for pieces in ([27], [16, 8, 3], [40])),
+        *slow([27], [16, 8, 3], [40]),
     ],
 )
 def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, queries, pieces):
@@ -228,7 +225,7 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(mini, tmp_path, frames, que
     np.testing.assert_allclose(streamed.confidence, whole.confidence, atol=1e-4)
 
 
-@pytest.mark.parametrize("length", [3, pytest.param(16, marks=pytest.mark.slow), 24])
+@pytest.mark.parametrize("length", [3, *slow(16, 24)])
 def test_a_stream_may_end_anywhere(mini, tmp_path, frames, queries, length):
     teacher = mini_with(CoTracker3OnlineTeacher, mini, tmp_path, mode="predictor")
     queries = np.minimum(queries, [length - 1, 100, 100])

@@ -16,6 +16,7 @@ from teachers.cotracker.long_clips import WindowEntry, WindowTracker, walk_both_
 from teachers.layers.clip_features import ClipFeatures
 from teachers.stream import Stream
 from tests.support.parity import NOISE_PX
+from tests.support.slow import fast_where, slow
 from tests.support.waves import translating
 
 # --- the windows
@@ -197,7 +198,7 @@ def test_a_clip_longer_than_max_frames_is_tracked_in_every_frame(mode, settings)
         np.testing.assert_array_equal(tracks.xy[np.arange(3), [0, 10, 20]], queries[:, 1:])
 
 
-@pytest.mark.parametrize("name", ["cotracker3-offline", "cotracker3-online", "cotracker2"])
+@pytest.mark.parametrize("name", [*slow("cotracker3-offline", "cotracker2"), "cotracker3-online"])
 def test_no_more_than_max_frames_are_held_as_features(name, monkeypatch):
     held = []
 
@@ -237,7 +238,7 @@ def test_windows_that_cannot_be_are_refused(settings, message):
 # --- clips that the official online code does not support
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("length", fast_where((1, 2, 3, 8, 9).__contains__, range(1, 10)))
 @pytest.mark.parametrize("name", ["cotracker3-online", "cotracker2"])
 def test_a_clip_of_a_few_frames_is_tracked_like_one_that_stands_still_at_its_end(name, length):
     teacher = load(name, mode="recipe", iterations=2)
@@ -271,13 +272,7 @@ def streamed(stream: Stream, frames: np.ndarray, pieces: list[int]) -> teachers.
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("bootstapir") else ())
-        for name in ONLINE
-    ],
-)
+@pytest.mark.parametrize("name", fast_where(lambda name: not name.startswith("bootstapir"), ONLINE))
 def test_how_frames_are_pushed_changes_no_track_and_queries_may_lie_in_the_future(name):
     frames, queries = moving(27), places(27)
     teacher = load(name, **ONLINE[name])
@@ -301,13 +296,7 @@ def test_a_stream_gives_the_tracks_of_the_whole_clip(name):
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("bootstapir") else ())
-        for name in ONLINE
-    ],
-)
+@pytest.mark.parametrize("name", fast_where(lambda name: not name.startswith("bootstapir"), ONLINE))
 def test_a_stream_holds_no_more_after_many_frames_than_after_a_few(name):
     stream, held = load(name, **ONLINE[name]).stream(places(1)), []
     for _ in range(5):

@@ -24,6 +24,7 @@ from teachers.pips.pips import Pips, PipsConfig
 from teachers.pips.pips2 import Pips2, Pips2Config
 from teachers.tapir.mixer import REACH, MixerBlock, Past
 from teachers.tapir.network import Tapir, TapirConfig
+from tests.support.slow import fast_where, slow
 
 DRAW = torch.Generator()
 
@@ -128,13 +129,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name == "bootstapir, causal" else ())
-        for name in NETWORKS
-    ],
-)
+@pytest.mark.parametrize("name", fast_where(lambda name: name != "bootstapir, causal", NETWORKS))
 def test_networks_track_alike_both_ways(name):
     """Two clips at once, several windows where there are any, points outside of the picture, and
     large moves."""
@@ -175,9 +170,7 @@ def test_pips_track_alike_both_ways(make):
     torch.testing.assert_close(other, plain, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("cotracker3-online", marks=pytest.mark.slow), "cotracker2"]
-)
+@pytest.mark.parametrize("name", [*slow("cotracker3-online"), "cotracker2"])
 def test_both_passes_at_once_are_those_one_after_the_other(name):
     """With queries all over the clip, in no order, and frames that end inside a window."""
     teacher = teachers.load(name, checkpoint="random", device="cpu", mode="label", preset="mini")

@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from teachers.verifier import VerifierConfig, VerifierNetwork, network
 from tests.support import parity
+from tests.support.slow import slow
 from tests.support.verifier import inputs, network_of
 
-LARGER = ("small", "outside", "a", "t24", "t40")
-CASES = [
-    *("small", "outside", "one", "loss"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("a", "t24", "t40")),
-]
+LARGE = ("a", "t24", "t40")
+CASES = ["small", "outside", "one", "loss", *slow(*LARGE)]
 NOISE = 2e-5
 """Float32 noise of a logit of the mini network."""
 
@@ -38,9 +36,7 @@ def test_logits_equal_the_published_ones(name):
     np.testing.assert_allclose(logits.permute(2, 1, 0), case["logits"], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "name", ["one", "loss", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
-)
+@pytest.mark.parametrize("name", ["one", "loss", *slow("small", "outside", *LARGE)])
 def test_logits_in_float64_equal_the_published_ones(name):
     case = parity.case(f"verifier_{name}")
     with torch.inference_mode():
