@@ -16,9 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import fsspec
@@ -43,8 +42,7 @@ _PROTOCOL = re.compile(r"[A-Za-z][\w+.-]*")
 _URL = re.compile(rf"(?:{_PROTOCOL.pattern}::)*{_PROTOCOL.pattern}://")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file as a listing shows it."""
 
     name: str
@@ -133,9 +131,7 @@ class Storage:
         a folder of a million shards is not held in memory. Empty if there is no such folder."""
         with transient_errors(f"list {self.url}/{folder}"), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache(self.path(folder))  # another process may have written there
-            for entry in entries_of(self.fs, self.path(folder), named):
-                if entry["type"] == "file":
-                    yield StoredFile(_last(entry), tag_of(entry), int(entry["size"] or 0))
+            yield from files_of(self.fs, self.path(folder), named)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file whole; False, and nothing changed, if the name is taken."""
@@ -227,12 +223,11 @@ class Storage:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
 
 
-def entries_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Mapping[str, Any]]:
-    """The entries of a folder whose last part matches `named`, as `fs.ls` gives them; one by one on
-    a local disk and on S3, where that is possible.
+def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[StoredFile]:
+    """The files in a folder, or the file at `path` itself, whose last part matches `named`; one by
+    one on a local disk and on S3, where that is possible. A FileNotFoundError if nothing is there.
 
-    A file on a local disk has only what `tag_of` and a listing need: all that fsspec says of a
-    million files takes half a minute.
+    A local disk is read without fsspec, which takes half a minute for a million files.
     """
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         with os.scandir(path) as found:
@@ -242,13 +237,13 @@ def entries_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Map
                 with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                     if entry.is_file(follow_symlinks=False):
                         seen = entry.stat(follow_symlinks=False)
-                        own = {"size": seen.st_size, "mtime": seen.st_mtime}
-                        yield {"name": entry.path, "type": "file", **own}
-                    else:
-                        yield fs.info(entry)
+                        tag = _local_tag(seen.st_size, seen.st_mtime)
+                        yield StoredFile(entry.name, tag, seen.st_size)
         return
     listed = s3.entries(fs, path, delimiter="/") if s3.is_s3(fs) else fs.ls(path, detail=True)
-    yield from (entry for entry in listed if named.fullmatch(_last(entry)))
+    for info in listed:
+        if info["type"] == "file" and named.fullmatch(_last(info)):
+            yield StoredFile(_last(info), tag_of(info), int(info["size"] or 0))
 
 
 def _last(entry: Mapping[str, Any]) -> str:
@@ -259,8 +254,14 @@ def _last(entry: Mapping[str, Any]) -> str:
 def tag_of(info: Mapping[str, Any]) -> str:
     """What a storage tells about a file's content without reading it: its ETag, or the size and
     time of a local file."""
-    tag = info.get("ETag") or info.get("etag") or f"{info.get('size')}-{info.get('mtime', '')}"
+    tag = (
+        info.get("ETag") or info.get("etag") or _local_tag(info.get("size"), info.get("mtime", ""))
+    )
     return str(tag).strip('"')
+
+
+def _local_tag(size: Any, mtime: Any) -> str:
+    return f"{size}-{mtime}"
 
 
 def file_system(url: str) -> tuple[Any, str]:

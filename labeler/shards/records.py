@@ -210,18 +210,13 @@ class Records(LazySequence[Record]):
 def latest_records(storage: Storage) -> Records:
     """The record that counts for each unit that has one, by unit; from the copies where those are
     up to date. Only a few are kept in memory: see `Records`."""
-    latest: dict[int, tuple[int, str]] = {}
-    for file in storage.files("shards", RECORD):
-        if match := RECORD.fullmatch(file.name):
-            unit, revision = int(match[1]), int(match[2])
-            latest[unit] = max(latest.get(unit, (-1, "")), (revision, file.tag))
-    tags = {record_name(unit, of[0]): of[1] for unit, of in sorted(latest.items())}
-    del latest
+    tags = _tags_of_latest(storage)
     if not tags:
         return Records(storage, pd.DataFrame(columns=INDEX))
     copies = Copies(storage)
     index = copies.index
-    index = index[(index["tag"] == index["name"].map(tags)).fillna(False).astype(bool)]
+    named = zip(index["name"].tolist(), index["tag"].tolist(), strict=True)
+    index = index[np.array([tags.get(name) == tag for name, tag in named], dtype=bool)]
     index = index.drop_duplicates("name")
     read = index["unit"].notna()
     held: dict[str, Record] = {}
@@ -233,6 +228,17 @@ def latest_records(storage: Storage) -> Records:
     table = pd.concat([index[read], pd.DataFrame(rows, columns=INDEX)]) if rows else index
     table = table.sort_values(["unit", "revision"], ignore_index=True)
     return Records(storage, _checked(table, storage), copies, held)
+
+
+def _tags_of_latest(storage: Storage) -> dict[str, str]:
+    """Name -> tag of the record that counts for each unit, by unit."""
+    latest: dict[int, tuple[int, str]] = {}
+    for name, tag, _ in storage.files("shards", RECORD):
+        unit, revision = (int(digits) for digits in name[: -len(".json")].split(".r"))
+        known = latest.get(unit)
+        if known is None or known[0] < revision:
+            latest[unit] = revision, tag
+    return {record_name(unit, of[0]): of[1] for unit, of in sorted(latest.items())}
 
 
 def _without_digest(
