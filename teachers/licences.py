@@ -10,6 +10,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from teachers.info import TeacherInfo
+from teachers.published import NOT_STATED
+
+NOT_CONFIRMED = "not confirmed"
+"""What people read where files have `NOT_STATED`."""
+EXPLAINED = (
+    f"{NOT_CONFIRMED}: we know of no statement by the authors of the weights; read their page "
+    "before you use them."
+)
+
+
+def in_words(licence: str) -> str:
+    """An SPDX id as tables and messages show it: `NOT_STATED` says nothing to most people."""
+    return NOT_CONFIRMED if licence == NOT_STATED else licence
 
 
 def commercial_use(allowed: Mapping[str, bool | None]) -> str:
@@ -24,7 +37,7 @@ def commercial_use(allowed: Mapping[str, bool | None]) -> str:
         if free
         else "",
         f"any of {_and(forbid)} among the teachers forbids it" if forbid else "",
-        f"of {_and(unknown)} read the licence" if unknown else "",
+        f"of {_and(unknown)} it is not known: read the licence" if unknown else "",
     ]
     return f"Commercial use: {'; '.join(part for part in parts if part)}."
 
@@ -51,7 +64,7 @@ def licence_note(teachers: Mapping[str, Mapping[str, Any]]) -> str:
         info.licence: [name for name in infos if infos[name].licence == info.licence]
         for info in infos.values()
     }
-    each = "; ".join(f"{licence} ({_and(names)})" for licence, names in of.items())
+    each = "; ".join(f"{in_words(licence)} ({_and(names)})" for licence, names in of.items())
     return f"{each}: {verdict}"
 
 

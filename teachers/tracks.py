@@ -28,6 +28,13 @@ class Tracks:
     """float32 [N, T] in [0, 1], as the model defines it; NaN where not tracked or not known to the
     model."""
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.visibility.shape))
+        known = {"visibility": self.visibility, "confidence": self.confidence}
+        said = (f"{name} {_known(values)}" for name, values in known.items())
+        tracked = has_position(self.xy).mean() if self.visibility.size else 0.0
+        return f"Tracks of {shape} points x frames: tracked in {tracked:.0%}, {', '.join(said)}"
+
     @classmethod
     def nan(cls, n: int, t: int) -> Tracks:
         """The tracks of a teacher that failed: NaN everywhere."""
@@ -54,6 +61,10 @@ def has_position(xy: np.ndarray) -> np.ndarray:
     """bool [...]: where both coordinates of `xy` [..., 2] are finite. (`all(-1)` over an axis of
     length two takes twenty times as long.)"""
     return np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
+
+
+def _known(values: np.ndarray) -> str:
+    return "known" if np.isfinite(values).any() else "not known"
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ class Clip(Sample):
         `display(clip.show())`); `.save(file)` makes a page.
 
         Args:
-            points: the most points that are drawn, evenly chosen in the order of the queries; the
-                player says so.
+            points: the most points that are drawn: some on which teachers are farthest apart, and
+                others, evenly chosen in the order of the queries; the page says how many there are.
         """
         from labeler.show import page_of
 

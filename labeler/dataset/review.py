@@ -7,7 +7,7 @@
 
 `key` is a clip, `point` the number of a query in it, counted from 0, or * for all of them, and
 `verdict` is "right" or "wrong". Where a row names a point and another all points of its clip, the
-point's own counts.
+point's own counts. Lists may stand behind each other, each with its first line.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def read_review(file: str | Path) -> Review:
     for row in reader:
         where = f"review {file}, line {reader.line_num}"
         key, point, verdict = ((row[name] or "").strip() for name in COLUMNS)
+        if (key, point, verdict) == COLUMNS:  # another list was put behind the first, as it was
+            continue
         if verdict not in VERDICTS:
             raise ConfigError(f"{where}: verdict {verdict!r}: must be {' or '.join(VERDICTS)}.")
         if point != "*" and not (point.isascii() and point.isdigit()):

@@ -83,6 +83,15 @@ class Labels:
     settings: dict[str, Any] = field(default_factory=dict)
     """The `AgreementConfig` and the teachers, as stored."""
 
+    def __repr__(self) -> str:
+        n, t = self.support.shape
+        states = {"visible": VISIBLE, "occluded": OCCLUDED, "disputed": DISPUTED}
+        shares = (
+            f"{name} {(self.state == state).sum() / max(self.state.size, 1):.0%}"
+            for name, state in states.items()
+        )
+        return f"Labels of {n} x {t} points x frames: {', '.join(shares)}; {self.keep.sum()} kept"
+
 
 @dataclass(frozen=True)
 class Stack:

@@ -34,6 +34,15 @@ class ClipVerdict:
     version: str
     """Of the verifier: its code and its weights."""
 
+    def __repr__(self) -> str:
+        n, t = self.hidden.shape
+        means = zip(self.teachers, self.right, strict=True) if self.hidden.size else ()
+        said = ", ".join(f"{name} {right.mean():.2f}" for name, right in means) or "not known"
+        return (
+            f"ClipVerdict of {n} x {t} points x frames: mean probability that a position is right "
+            f"{said}; verifier {self.version}"
+        )
+
     def of(self, names: Sequence[str]) -> np.ndarray:
         """float32 [len(names), N, T]: `right` of some teachers, in that order. ConfigError for one
         that was not judged."""

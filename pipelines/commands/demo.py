@@ -140,7 +140,7 @@ def run(config: DemoConfig) -> int:
     say(
         f"{len(labelled)} overlay videos in {config.out}; {time.monotonic() - started:.0f} s in all"
     )
-    say(f"look at  {report.resolve()}")
+    say(f"look at {report.resolve()}")
     return 0
 
 

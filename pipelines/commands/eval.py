@@ -23,7 +23,7 @@ from labeler.labels.agreement import RASTER, AgreementConfig
 from labeler.labels.policies import find, names
 from labeler.labels.trust import TrustConfig
 from pipelines.terminal.console import console, say
-from pipelines.tracking.trackers import name_and_checkpoint
+from pipelines.tracking.trackers import name_and_checkpoint, titles
 from student.clip import TestClip
 from student.evaluation.evaluate import FIGURES, compare, with_interval
 from student.evaluation.kubric import read_sequence, sequences
@@ -45,7 +45,6 @@ from student.evaluation.testsets import (
     strided,
 )
 from teachers import ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks, TransientError
-from teachers.checkpoints.cache import SUFFIXES
 from teachers.info import Precision
 from teachers.loading import settings_of
 from teachers.registry import declared
@@ -168,7 +167,7 @@ class EvalCommand:
 
 def run(command: EvalCommand) -> int:
     """The command: score, print the table, and write it if asked."""
-    trackers = {text: _tracker(text, command) for text in command.model}
+    trackers = trackers_of(command)
     clips, total = clips_of(command)
     shown = track(
         clips,
@@ -193,8 +192,9 @@ def run(command: EvalCommand) -> int:
     if scores.empty:
         raise ShardError(f"--root {command.root}: the data set holds no video.")
     say(settings(command, scores))
-    for text, tracker in trackers.items():
-        say(f"  {text}: {how_called(tracker.info)}")
+    for (title, tracker), text in zip(trackers.items(), command.model, strict=True):
+        file = "" if text == title else f" ({text})"
+        say(f"  {title}{file}: {how_called(tracker.info)}")
     if labels:
         say(label_table(labels, tuple(VISIBLE_FIGURES)))
         say(label_table(labels, tuple(OCCLUDED_FIGURES)))
@@ -213,11 +213,23 @@ def run(command: EvalCommand) -> int:
     return 0
 
 
-def _tracker(text: str, command: EvalCommand) -> Teacher:
+def trackers_of(command: EvalCommand) -> dict[str, Teacher]:
+    """Every tracker by its title (see `titles`)."""
+    named = [name_and_checkpoint(text) for text in command.model]
+    loaded = [_tracker(name, checkpoint, command) for name, checkpoint in named]
+    called = titles(
+        [
+            (tracker.info.name, checkpoint)
+            for tracker, (_, checkpoint) in zip(loaded, named, strict=True)
+        ]
+    )
+    return dict(zip(called, loaded, strict=True))
+
+
+def _tracker(name: str, checkpoint: str | None, command: EvalCommand) -> Teacher:
     """One of --model, called as the command says. How points are grouped matters only where they
     see each other: a tracker that has settings for it is given these, any other gets its points one
     by one."""
-    name, checkpoint = name_and_checkpoint(text)
     single = command.points == "single"
     grouping: dict[str, Any] = {}
     if declared(name).tracks_jointly:
@@ -323,7 +335,7 @@ def headline(scores: pd.DataFrame) -> Table:
     """A row per tracker: the mean over clips of TAP-Vid's three figures, in percent, each with its
     bootstrap interval."""
     table = _table(FIGURES)
-    for name, rows in by_tracker(scores).items():
+    for name, rows in _by_tracker(scores):
         means = [with_interval(100 * rows[figure]) for figure in FIGURES]
         table.add_row(
             name,
@@ -340,7 +352,7 @@ def details(scores: pd.DataFrame) -> Table:
     median over clips, px; frames per second."""
     shares = (*(f"pts_within_{d}" for d in THRESHOLDS_PX), "survival", "AJ_RD")
     table = _table((*(f"<{d} px" for d in THRESHOLDS_PX), "survival", "AJ_RD", "median", "fps"))
-    for name, rows in by_tracker(scores).items():
+    for name, rows in _by_tracker(scores):
         speed = rows["frames"].sum() / rows["seconds"].sum()
         cells = (
             *(f"{100 * rows[share].mean():.1f}" for share in shares),
@@ -364,15 +376,9 @@ def label_table(labels: Mapping[str, LabelScore], figures: Sequence[str]) -> Tab
     return table
 
 
-def by_tracker(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each tracker; a checkpoint is named without its folder and suffix if no other one
-    has that name."""
-    rows = {str(name): part for name, part in scores.groupby("model", sort=False)}
-    short = {name: Path(name).stem if Path(name).suffix in SUFFIXES else name for name in rows}
-    return {
-        short[name] if list(short.values()).count(short[name]) == 1 else name: part
-        for name, part in rows.items()
-    }
+def _by_tracker(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each tracker."""
+    return [(str(name), rows) for name, rows in scores.groupby("model", sort=False)]
 
 
 def _table(titles: Sequence[str]) -> Table:

@@ -103,7 +103,7 @@ def run(config: InspectConfig) -> int:
         else ""
     )
     say(f"{written.clips:,} of {len(dataset):,} clips, {written.size_bytes / 1e6:,.1f} MB{beside}.")
-    say(f"look at  {index.resolve()}")
+    say(f"look at {index.resolve()}")
     return 0
 
 
@@ -159,7 +159,7 @@ def _say_measures(measures: DatasetMeasures, clips: int) -> None:
             "what the labels say (apart_px: between two teachers there)",
             measures.by_state,
         ),
-        ("median distance, px of the 256 raster", measures.distances),
+        ("median distance where both see the point, px of the 256 raster", measures.distances),
         ("where it is far off, this one is at the same wrong position, share", repeats),
         ("kept with another tau, px", thresholds),
         ("taken by policy", measures.policies),

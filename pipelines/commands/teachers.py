@@ -32,7 +32,8 @@ from teachers.advice import (
     tflop,
 )
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder
-from teachers.licences import commercial_use
+from teachers.licences import EXPLAINED, commercial_use, in_words
+from teachers.published import NOT_STATED
 from teachers.registry import VERIFIERS, declared, entry_of, left_out, licence_of
 
 MB = 1e6
@@ -135,14 +136,19 @@ def _list() -> None:
         table.add_column(column)
     licences = {entry.name: licence_of(entry) for entry in entries()}
     for entry in entries():
-        table.add_row(entry.name, entry.architecture, licences[entry.name].licence, _state(entry))
+        licence = in_words(licences[entry.name].licence)
+        table.add_row(entry.name, entry.architecture, licence, _state(entry))
     say(table)
     say(
         "\nThe licence is that of the weights. `tapdistill teachers pull NAME` gets those of one, "
         f"into {weights_folder()}."
     )
+    if any(licence.licence == NOT_STATED for licence in licences.values()):
+        say(f"{EXPLAINED[:1].upper()}{EXPLAINED[1:]}")
     say(commercial_use({name: licence.commercial_use for name, licence in licences.items()}))
-    verifiers = (f"{entry.name} ({entry.licence}, {_state(entry)})" for entry in VERIFIERS)
+    verifiers = (
+        f"{entry.name} ({in_words(entry.licence)}, {_state(entry)})" for entry in VERIFIERS
+    )
     say(f"To judge the tracks of teachers, asked for by name: {', '.join(verifiers)}.")
 
 
@@ -241,7 +247,7 @@ def _suggest(config: TeachersConfig) -> None:
             f"{known.davis:.1f}" if known else "",
             "" if cost is None else f"{cost:.1f}",
             f"{budget.hours(name):,.1f}",
-            entry_of(name).licence,
+            in_words(entry_of(name).licence),
             known.real_video or "none" if known else "learns nothing",
         )
     say(table)

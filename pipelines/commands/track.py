@@ -12,7 +12,6 @@ import json
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from pipelines.terminal.console import console, say
 from pipelines.terminal.tracking import Counts, summary, watched
 from pipelines.tracking.stream import follow
 from pipelines.tracking.track_file import TrackFile, save_flow, save_tracks
-from pipelines.tracking.trackers import load_tracker
+from pipelines.tracking.trackers import load_tracker, name_and_checkpoint, titles
 from pipelines.wording import duration
 from teachers import ConfigError, Mode, Teacher, TransientError
 from teachers.info import Precision
@@ -271,7 +270,7 @@ def grid(
 
 
 def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
-    """Every tracker by its title: its name, or name and checkpoint where two have one name."""
+    """Every tracker by its title (see `titles`)."""
     names = command.teacher_names
     texts = [f"{names[0]}={command.checkpoint}"] if command.checkpoint else names
     loaded = [
@@ -285,19 +284,14 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
         )
         for text in texts
     ]
-    uses = Counter(teacher.info.name for teacher in loaded)
-    titles = [
-        name
-        if uses[name := teacher.info.name] == 1
-        else f"{name}-{Path(text.rpartition('=')[2]).stem}"
-        for text, teacher in zip(texts, loaded, strict=True)
-    ]
-    if len(set(titles)) < len(titles):
-        raise ConfigError(
-            f"--teacher {' '.join(texts)}: would be called {', '.join(titles)}: give files of one "
-            "teacher different names."
-        )
-    return dict(zip(titles, loaded, strict=True))
+    called = titles(
+        [
+            (teacher.info.name, name_and_checkpoint(text, "--teacher")[1])
+            for text, teacher in zip(texts, loaded, strict=True)
+        ],
+        "--teacher",
+    )
+    return dict(zip(called, loaded, strict=True))
 
 
 def track_files(

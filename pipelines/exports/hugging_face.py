@@ -30,7 +30,7 @@ from labeler.io import file_sha256
 from labeler.shards.members import VERDICT, members, tracks_to_npz
 from labeler.shards.tar import ShardWriter
 from teachers import Tracks
-from teachers.licences import licence_note
+from teachers.licences import in_words, licence_note
 
 SHARD_BYTES = 500 * 10**6
 """A shard is closed once it is larger: small enough to be fetched again, large enough to stream."""
@@ -147,8 +147,9 @@ def card(dataset: Dataset, table: pd.DataFrame) -> str:
     who labelled them, under which licences, and how to read and cite them."""
     absent = VERDICT if dataset.unjudged else None
     agreements = {json.dumps(one, sort_keys=True) for one in dataset.agreements}
-    template = Environment(keep_trailing_newline=True).from_string(CARD.read_text())
-    return template.render(
+    environment = Environment(keep_trailing_newline=True)
+    environment.filters["licence"] = in_words
+    return environment.from_string(CARD.read_text()).render(
         name=_name(dataset),
         size="n<1K" if len(table) < 1000 else "1K<n<10K" if len(table) < 10_000 else "n>10K",
         said=(

@@ -6,10 +6,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pipelines.tracking.trackers import load_tracker, name_and_checkpoint
+from pipelines.tracking.trackers import load_tracker, name_and_checkpoint, titles
 from teachers import ConfigError, Mode, Teacher
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.info import Precision
@@ -55,10 +54,7 @@ class LiveTrackers:
         self._device, self._mode, self._precision = device, mode, precision
         self._loaded: dict[str, Teacher] = {}
         self._lock = threading.Lock()
-        offered = [_named(text) for text in texts] if texts else _streaming()
-        self.offered = {each.title: each for each in offered}
-        if len(self.offered) < len(offered):
-            raise ConfigError(f"--teacher {' '.join(texts)}: name each tracker once.")
+        self.offered = {each.title: each for each in (_named(texts) if texts else _streaming())}
 
     def load(self, title: str) -> Teacher:
         """The tracker.
@@ -87,15 +83,19 @@ class LiveTrackers:
             return self._loaded[title]
 
 
-def _named(text: str) -> Offered:
-    name, checkpoint = name_and_checkpoint(text, "--teacher")
-    if not declared(name).streams:
-        able = ", ".join(each.name for each in _streaming())
-        raise ConfigError(
-            f"--teacher {text}: {name!r} needs the whole clip; a live page takes {able}."
-        )
-    title = f"{name}-{Path(checkpoint).stem}" if checkpoint else name
-    return Offered(title, text, name)
+def _named(texts: Sequence[str]) -> list[Offered]:
+    found = [name_and_checkpoint(text, "--teacher") for text in texts]
+    for text, (name, _) in zip(texts, found, strict=True):
+        if not declared(name).streams:
+            able = ", ".join(each.name for each in _streaming())
+            raise ConfigError(
+                f"--teacher {text}: {name!r} needs the whole clip; a live page takes {able}."
+            )
+    called = titles(found, "--teacher")
+    return [
+        Offered(title, text, name)
+        for title, text, (name, _) in zip(called, texts, found, strict=True)
+    ]
 
 
 def _streaming() -> list[Offered]:

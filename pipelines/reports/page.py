@@ -23,6 +23,7 @@ from labeler.labels.agreement import OCCLUDED, Stack
 from labeler.shards.tables import Accounts
 from labeler.show import player
 from pipelines.wording import harmless
+from teachers.licences import in_words
 
 ROWS_SHOWN = 200
 HISTOGRAM_BINS = 10
@@ -184,6 +185,11 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": player.to_base64, "cells": _cells, "harmless": harmless}
+    environment.filters |= {
+        "base64": player.to_base64,
+        "cells": _cells,
+        "harmless": harmless,
+        "licence": in_words,
+    }
     environment.globals["tracker_colour"] = player.tracker_colour
     return environment

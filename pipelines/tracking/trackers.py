@@ -3,12 +3,14 @@ alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import teachers
 from teachers import CheckpointError, ConfigError, Mode, Teacher
+from teachers.checkpoints.cache import SUFFIXES
 from teachers.checkpoints.recognise import recognise
 from teachers.info import Precision
 
@@ -55,3 +57,47 @@ def name_and_checkpoint(text: str, flag: str = "--model") -> tuple[str, str | No
             "NAME=CHECKPOINT."
         )
     raise CheckpointError(f"{flag} {text}: no such checkpoint file.")
+
+
+def titles(trackers: Sequence[tuple[str, str | None]], flag: str = "--model") -> list[str]:
+    """What trackers are called in tables, above pictures, and in the names of files.
+
+    A tracker without a checkpoint of its own is called by its name, any other also by that of its
+    file: `tapir-student`. A file whose name begins with that of the tracker needs no more, and
+    where two have one name, their folders tell them apart: `tapir-round1-student`.
+
+    Args:
+        trackers: the name of each, and its checkpoint or None.
+
+    Raises:
+        ConfigError: two cannot be told apart.
+    """
+    told = [_title(name, checkpoint, 1) for name, checkpoint in trackers]
+    for parts in count(2):
+        alike = {title for title in told if told.count(title) > 1}
+        longer = [
+            _title(name, checkpoint, parts) if title in alike else title
+            for title, (name, checkpoint) in zip(told, trackers, strict=True)
+        ]
+        if longer == told:
+            break
+        told = longer
+    if alike:
+        given = ", ".join(checkpoint or name for name, checkpoint in trackers)
+        raise ConfigError(
+            f"{flag}: {given} would be called {', '.join(told)}: name each tracker once, and give "
+            "files different names."
+        )
+    return told
+
+
+def _title(name: str, checkpoint: str | None, parts: int) -> str:
+    """`titles` of one, with as many parts of the file's path."""
+    if checkpoint is None:
+        return name
+    path = Path(checkpoint)
+    if path.suffix in SUFFIXES:
+        path = path.with_suffix("")
+    *folders, file = [part for part in path.parts if part != path.anchor][-parts:]
+    words = [*folders, file] if file.startswith(name) else [name, *folders, file]
+    return "-".join(words)

@@ -36,6 +36,7 @@ from teachers.checkpoints.architectures import teachers_with
 from teachers.checkpoints.cache import checkpoint_path
 from teachers.errors import CheckpointError, ConfigError
 from teachers.hashing import file_sha256
+from teachers.licences import in_words
 from teachers.published import FORMS, WeightsFile
 from teachers.tracks import VisibleRule
 
@@ -81,7 +82,7 @@ def no_weights(name: str, published: WeightsFile) -> CheckpointError:
     """The error for a teacher that is made without a checkpoint although none was pulled."""
     return CheckpointError(
         f"teacher {name!r} has no weights: get its file from {published.url or published.page} "
-        f"({published.licence}) with "
+        f"(licence: {in_words(published.licence)}) with "
         f"`tapdistill teachers pull {name}`, or put it at {checkpoint_path(name, '.pt')}, or give "
         "it as `--checkpoint FILE`. `--checkpoint random` takes untrained weights, for tests only."
     )

@@ -148,7 +148,7 @@ def test_it_stands_among_the_licences_with_the_right_flags(capsys):
         text[text.index("Commercial use:") :].partition("; any of ")[2].partition(" forbids")[0]
     )
     assert "outside" in forbids
-    unknown = text[text.index("Commercial use:") :].partition(" read the licence")[0]
+    unknown = text[text.index("Commercial use:") :].partition(" it is not known")[0]
     assert "plain and made" in unknown.rpartition("; of ")[2]
     rows = {row["name"]: row for row in json.loads(capsys_json(capsys))}
     assert rows["outside"]["commercial_use"] is False

@@ -23,13 +23,15 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 import numpy as np
 
-from labeler.labels import Sample
+from labeler.labels import AgreementConfig, Sample
+from labeler.labels.agreement import RASTER
 from labeler.show.draw import colour_by, rainbow
 from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
@@ -54,6 +56,8 @@ TRACKER_COLOURS = (
 """Okabe and Ito's palette, safe for colour-blind eyes, in an order in which neighbours differ; it
 starts again after the eighth colour."""
 POINTS_SHOWN = 200
+WORST = 12
+"""How many points are shown in any case, because trackers are farthest apart on them."""
 WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 236
 """For a player in a notebook: the least and the greatest width, the greatest height of the picture,
 and the height of what is below it."""
@@ -123,7 +127,8 @@ def html_of(
     Args:
         sample: a labelled clip of N points in T frames.
         extra: more trackers.
-        points_shown: the most points that are drawn, evenly chosen in the order of the queries.
+        points_shown: the most points that are drawn: some on which trackers are farthest apart
+            (see `worst`), and others, evenly chosen in the order of the queries.
         colour: what the colours mean at first: support (agreement), trust (the verifier's
             probability that the position is right), which tracker it is, or where the query was.
     """
@@ -144,7 +149,8 @@ def payload_of(
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
     points, labels = len(sample.queries), sample.labels
-    shown = evenly(points, points_shown)
+    by_name = [rules[name] for name in tracks]
+    shown = _shown(list(tracks.values()), by_name, sample.size_hw, points_shown)
     height, width = sample.size_hw
     return {
         "key": sample.key,
@@ -152,6 +158,7 @@ def payload_of(
         "height": height,
         "times": [round(time, 6) for time in frame_times(sample.mp4)],
         "trackers": list(tracks),
+        "min_support": labels.settings.get("min_support", AgreementConfig.min_support),
         "points": len(shown),
         "of": points,
         "number": shown.tolist(),  # of each shown point among the queries
@@ -195,6 +202,43 @@ def _hidden(sample: Sample) -> np.ndarray:
     if sample.verdict is None:
         return np.full(sample.labels.support.shape, np.nan, np.float32)
     return sample.verdict.hidden
+
+
+def worst(
+    tracks: Sequence[Tracks],  # of the same N queries in T frames
+    rules: Sequence[VisibleRule],
+    size_hw: tuple[int, int],
+    most: int = WORST,
+) -> np.ndarray:  # int [at most `most`]
+    """Numbers of the points on which two trackers that see them are farthest apart in any frame, px
+    of the 256 raster; the worst first."""
+    scale = RASTER / np.array([size_hw[1], size_hw[0]], np.float32)
+    seen = [
+        np.where(rule(each)[..., None], each.xy, np.nan) * scale
+        for each, rule in zip(tracks, rules, strict=True)
+    ]
+    apart = np.zeros(len(tracks[0].xy) if tracks else 0, np.float32)
+    for a, b in combinations(seen, 2):
+        distance = np.nan_to_num(np.hypot(*np.moveaxis(a - b, -1, 0)))
+        apart = np.maximum(apart, distance.max(1, initial=0))
+    order = np.argsort(-apart, kind="stable")[:most]
+    return order[apart[order] > 0]
+
+
+def _shown(
+    tracks: Sequence[Tracks],
+    rules: Sequence[VisibleRule],
+    size_hw: tuple[int, int],
+    most: int,
+) -> np.ndarray:
+    """Numbers of the points to draw: all, if they are not more than `most`; else those on which
+    trackers are farthest apart, at most a tenth, and others, evenly chosen."""
+    points = len(tracks[0].xy)
+    if points <= most:
+        return np.arange(points)
+    first = worst(tracks, rules, size_hw, min(WORST, most // 10))
+    others = np.setdiff1d(np.arange(points), first)
+    return np.union1d(first, others[evenly(len(others), most - len(first))])
 
 
 def evenly(points: int, most: int) -> np.ndarray:

@@ -11,7 +11,7 @@ const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colou
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
 const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
-const PARTED = 0.6, FLICKER_MS = 450;   // less support than that is no agreement
+const RASTER = 256, FLICKER_MS = 450;   // distances are px of a raster of 256 x 256
 const STORED = `tapdistill review of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
 // What a person says of points, over all clips of the page: key -> point -> "right" or "wrong". It is kept until the browser forgets it.
@@ -77,8 +77,10 @@ class Player {
       else this.toggle();
     });
     root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
-    this.sheet = root.querySelector(".sheet");
-    this.sheet.addEventListener("toggle", () => { if (this.sheet.open) this.fillSheet(); });
+    for (const [name, find] of [[".worst", () => this.worst()], [".drawn", () => this.drawnLabels()]]) {
+      const sheet = root.querySelector(name);
+      sheet.addEventListener("toggle", () => { if (sheet.open) this.fillSheet(sheet, find()); });
+    }
     this.whole.addEventListener("click", () => review.set(this.key, ALL_POINTS, review.of(this.key, ALL_POINTS) ? undefined : "wrong"));
     this.saveButton.addEventListener("click", () => review.save());
     const reviewed = () => {
@@ -86,6 +88,7 @@ class Player {
       const count = review.count();
       this.saveButton.disabled = !count;
       this.saveButton.textContent = count ? `Save review (${count})` : "Save review";
+      for (const tile of root.querySelectorAll(".tile")) tile.dataset.verdict = review.of(this.key, tile.dataset.point) ?? "";
       this.whole.setAttribute("aria-pressed", review.of(this.key, ALL_POINTS) === "wrong");
       if (this.at) this.draw();
     };
@@ -253,17 +256,17 @@ class Player {
     let parted = 0;
     for (let i = 0; i < this.points; i++) {
       const at = i * frames + frame;
-      if (this.state[at] === 0 || (this.state[at] === 1 && this.support[at] < PARTED * ONE)) parted++;
+      if (this.state[at] === 0 || (this.state[at] === 1 && this.support[at] < this.min_support * ONE)) parted++;
     }
     return this.points ? parted / this.points : 0;
   }
 
   paintParted(strip) {
     this.parted = this.times.map((_, frame) => this.partedIn(frame));
-    const most = Math.max(...this.parted), least = Math.min(...this.parted), last = Math.max(this.times.length - 1, 1);
-    const alpha = (share) => (0.1 + 0.9 * (share - least) / (most - least)).toFixed(2);
+    const most = Math.max(...this.parted), last = Math.max(this.times.length - 1, 1);
+    const alpha = (share) => (share && 0.1 + 0.9 * share / most).toFixed(2);
     const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${alpha(share)}) ${(100 * frame / last).toFixed(1)}%`);
-    strip.style.background = most > least ? `linear-gradient(to right, ${stops})` : "none";
+    strip.style.background = most > 0 ? `linear-gradient(to right, ${stops})` : "none";
   }
 
   // To the next frame, and from the last to the first, in which more points part than in its neighbours.
@@ -285,23 +288,40 @@ class Player {
           if (this.xy[2 * at] !== NOT_TRACKED && this.sees[at]) there.push([this.xy[2 * at] * UNIT_PX, this.xy[2 * at + 1] * UNIT_PX]);
         }
         for (let a = 0; a < there.length; a++) for (let b = 0; b < a; b++) {
-          const distance = Math.hypot(there[a][0] - there[b][0], there[a][1] - there[b][1]);
+          const distance = RASTER * Math.hypot((there[a][0] - there[b][0]) / this.width, (there[a][1] - there[b][1]) / this.height);
           if (distance > apart) { apart = distance; where = frame; }
         }
       }
-      if (apart > 0) found.push({ i, frame: where, apart });
+      if (apart > 0) found.push({ i, frame: where, apart, text: `${apart.toFixed(0)} px apart` });
     }
     return found.sort((a, b) => b.apart - a.apart).slice(0, most);
   }
 
-  // A picture for each of the worst points: what is around each tracker's place in that frame. A click goes there.
-  async fillSheet() {
-    const tiles = this.sheet.querySelector(".tiles"), before = this.frame;
+  // Visible labels, each as probable as any other of the points that are shown; the same ones whenever the page is opened.
+  drawnLabels(most = WORST) {
+    const labels = [], frames = this.times.length;
+    for (let at = 0; at < this.label.length; at++) if (this.label[at] && STATES[this.state[at]] === "visible") labels.push(at);
+    let seed = 2166136261;   // FNV-1a of the key, and after it a linear congruential generator
+    for (const letter of this.key) seed = Math.imul(seed ^ letter.codePointAt(0), 16777619);
+    const random = () => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return seed / 2 ** 32; };
+    const found = [];
+    while (found.length < most && labels.length) {
+      const [at] = labels.splice(Math.floor(random() * labels.length), 1);
+      found.push({ i: Math.floor(at / frames), frame: at % frames, text: `support ${share(this.support[at])}` });
+    }
+    return found;
+  }
+
+  // A picture for each of the points: what is around each tracker's place in that frame. A click goes there.
+  async fillSheet(sheet, points) {
+    const tiles = sheet.querySelector(".tiles"), before = this.frame;
     if (tiles.childElementCount) return;
-    for (const { i, frame, apart } of this.worst()) {
+    for (const { i, frame, text } of points) {
       const tile = Object.assign(document.createElement("button"), { type: "button", className: "tile" });
       const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * 2, height: TILE_PX * 2 });
-      tile.append(canvas, `point ${this.number[i]}, frame ${frame}: ${apart.toFixed(0)} px apart`);
+      const label = this.label[i * this.times.length + frame] ? "a label" : "no label";
+      tile.dataset.point = this.number[i]; tile.dataset.verdict = review.of(this.key, this.number[i]) ?? "";
+      tile.append(canvas, `point ${this.number[i]}, frame ${frame}: ${text}, ${label}`);
       tile.addEventListener("click", () => { this.seek(frame); this.pointed = i; this.draw(); this.root.focus({ preventScroll: true }); });
       tiles.append(tile);
       await this.pictureOf(frame);

@@ -20,7 +20,7 @@ from labeler.labels.agreement import Labels
 from labeler.labels.disagreement import disagreement
 from labeler.video.encode import decode_clip
 from pipelines.jobs.labelling import label
-from teachers import ConfigError, ShardError
+from teachers import ConfigError, ShardError, Tracks
 from teachers.licences import licence_note
 from tests.support.jobs import FAR
 
@@ -122,6 +122,11 @@ def test_what_is_no_data_set_is_refused(tmp_path):
         (
             {"own": "see its package", "lk": "MIT"},
             "MIT (lk); see its package (own): whether commercial use is free depends on own",
+        ),
+        (
+            {"locotrack-base": "NOASSERTION"},
+            "not confirmed (locotrack-base): whether commercial use is free depends on "
+            "locotrack-base",
         ),
     ],
 )
@@ -317,3 +322,26 @@ def test_other_thresholds_keep_what_relabelling_would(opened):
 def test_thresholds_that_are_in_use_give_what_is_stored(disputed):
     assert disputed.what_if(2.0, 0.6)["kept"].item() == disputed.clips["kept"].sum() == 0
     assert disputed.distances().loc["far", "still"] == pytest.approx(30 * 256 / 64)
+
+
+def test_arrays_of_a_clip_are_printed_in_a_line(opened):
+    clip = opened[0]
+    n, t = clip.labels.support.shape
+    kept = int(clip.labels.keep.sum())
+    assert re.fullmatch(
+        rf"Labels of {n} x {t} points x frames: visible \d+%, occluded \d+%, disputed \d+%; "
+        rf"{kept} kept",
+        repr(clip.labels),
+    )
+    tracks = repr(next(iter(clip.tracks.values())))
+    assert re.fullmatch(
+        rf"Tracks of {n} x {t} points x frames: tracked in 100%, visibility (not )?known, "
+        r"confidence (not )?known",
+        tracks,
+    )
+    assert repr(Tracks.nan(0, 4)).startswith("Tracks of 0 x 4 points x frames: tracked in 0%")
+    said = repr(clip.verdict)
+    assert "\n" not in said
+    assert said.startswith(f"ClipVerdict of {n} x {t} points x frames")
+    for name, right in zip(clip.verdict.teachers, clip.verdict.right, strict=True):
+        assert f"{name} {right.mean():.2f}" in said

@@ -24,6 +24,14 @@ def test_what_may_be_learnt_from(tmp_path):
     assert review.learnt("c", 2, only=True).tolist() == [False, False]
 
 
+def test_lists_of_several_clips_can_be_put_together_as_they_are(tmp_path):
+    file = tmp_path / "review.csv"
+    file.write_text(f"{HEAD}a,1,wrong\n{HEAD}b,*,right\n{HEAD}a,1,wrong\n")
+    review = read_review(file)
+    assert review.learnt("a", 2).tolist() == [True, False]
+    assert review.learnt("b", 2, only=True).tolist() == [True, True]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -399,7 +399,11 @@ def apart(clip, opened):
 
 
 @pytest.mark.slow
-def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart):
+def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart, clip):
+    def said(point, frame):
+        label = clip.labels.keep[point] & clip.labels.valid[point, frame]
+        return "a label" if label else "no label"
+
     told = ask(
         apart,
         """
@@ -415,12 +419,54 @@ def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart):
         tiles()[1].click();
         press("w");
         const marked = review.csv().trim().split(",").at(-2);
-        return [texts, last, painted > 50, root.dataset.frame, marked];""",
+        const framed = tiles().map((tile) => tile.dataset.verdict);
+        return [texts, last, painted > 50, root.dataset.frame, marked, framed];""",
     )
     assert told == [
-        ["point 6, frame 4: 9 px apart", "point 2, frame 3: 5 px apart"],
+        [  # 9 of 64 px and 5 of 48 px, on the 256 raster
+            f"point 6, frame 4: 36 px apart, {said(6, 4)}",
+            f"point 2, frame 3: 27 px apart, {said(2, 3)}",
+        ],
         "15",
         True,
         "3",
         "2",
+        ["", "wrong"],
     ]
+
+
+@pytest.mark.slow
+def test_labels_are_drawn_at_random_among_the_labels_and_the_same_ones_again(parted, clip):
+    first, again, others = ask(
+        parted,
+        """
+        const player = players[0];
+        const draw = () => player.drawnLabels().map(({ i, frame }) => [i, frame]);
+        const drawn = [draw(), draw()];
+        player.key += " of another clip";
+        return [...drawn, draw()];""",
+    )
+    assert first == again != others
+    assert len({tuple(each) for each in first}) == 12
+    assert all(clip.labels.keep[i] & clip.labels.valid[i, frame] for i, frame in first)
+
+
+def test_points_on_which_trackers_are_farthest_apart_are_always_shown(clip):
+    still = clip.tracks["still"]
+    xy = still.xy.copy()
+    xy[20, 3, 0] += 9
+    xy[7, 2, 1] += 8  # less, but of the shorter side
+    sees = replace(still, visibility=np.ones_like(still.visibility))
+    tracks, rules = [replace(sees, xy=xy), sees], [VisibleRule("v", 0.5)] * 2
+    assert player.worst(tracks, rules, (48, 64)).tolist() == [7, 20]
+    moved = replace(clip, tracks={"near": tracks[0], "still": tracks[1]})
+    shown = player.payload_of(moved, points_shown=10)["number"]
+    assert len(shown) == 10
+    assert 7 in shown
+    assert player.payload_of(moved, points_shown=24)["number"] == list(range(24))
+
+
+def test_the_player_parts_at_the_support_that_the_labels_ask_for(clip):
+    settings = {**clip.labels.settings, "min_support": 0.8}
+    strict = replace(clip, labels=replace(clip.labels, settings=settings))
+    assert player.payload_of(strict)["min_support"] == 0.8

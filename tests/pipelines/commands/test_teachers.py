@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from pipelines.cli import run as tapdistill
@@ -23,6 +24,17 @@ def test_a_set_for_commercial_use_is_printed_with_its_cost_and_its_command(capsy
     assert "for 15,000 clips of 80 frames of 384 x 680 px with 1,024 queries, at 25 TFLOP/s" in said
     assert re.search(r"Left out: cotracker3-offline, .*cotracker2: CC-BY-NC-4.0\.", said)
     assert "locotrack-base, locotrack-small: its licence is not confirmed" in said
+
+
+def test_a_licence_that_nobody_states_is_said_in_words_and_stays_an_id_in_json(capsys):
+    assert tapdistill(["teachers"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "LocoTrack-B not confirmed" in said
+    assert "Not confirmed: we know of no statement" in said
+    assert "NOASSERTION" not in said
+    assert tapdistill(["teachers", "--json"]) == 0
+    licences = {row["name"]: row["licence"] for row in json.loads(capsys.readouterr().out)}
+    assert licences["locotrack-base"] == "NOASSERTION"
 
 
 def test_a_faster_gpu_does_more_in_the_same_hours(capsys):

@@ -399,8 +399,8 @@ LK = "{video} --teacher lk --tracks {tmp}/o.npz"
             "q.npz: is the file of --queries: name another",
         ),
         (
-            "{video} --teacher {still}=a/best.pth {still}=b/best.pth --tracks {tmp}/o.npz",
-            "would be called still-best, still-best: give files",
+            "{video} --teacher {still}=a/best.pth {still}=a/best.pt --tracks {tmp}/o.npz",
+            "would be called still-a-best, still-a-best: name each tracker once, and give files",
         ),
         ("{video} --teacher lk --overlay {video}/o.mp4", "o.mp4: cannot be written: "),
         ("{lk} --grid 0", "--grid 0: must be at least 1"),
