@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
+from teachers.layers.fast import blocks
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
@@ -60,6 +61,8 @@ class PipsConfig(PipsSizes):
         )
 
 
+TOGETHER = 64
+"""Points that are refined together on a CPU; measured with the window of 8 frames."""
 PIPS_PRESETS = {"official": PipsConfig, "mini": PipsConfig.mini}
 
 
@@ -163,6 +166,22 @@ class Pips(PipsNetwork[PipsConfig]):
     ) -> Tensor:  # [B, N, iterations, S, 3]
         """Improve the tracks of one window; the first position stays as it is. As in RAFT, no
         gradient flows through positions."""
+        parts = [
+            self._refine(
+                pyramid,
+                frame[:, some] if frame.shape[1] > 1 else frame,
+                xy[:, some],
+                query[:, some],
+                iterations,
+            )
+            for some in blocks(xy.shape[1], TOGETHER, xy)
+        ]
+        return torch.cat(parts, 1)
+
+    def _refine(
+        self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, query: Tensor, iterations: int
+    ) -> Tensor:
+        """`refine` of some points."""
         xy = xy / self.config.stride
         first = xy[:, :, :1]
         features = query[:, :, None].expand(-1, -1, self.config.window, -1)
