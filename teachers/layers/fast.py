@@ -3,16 +3,10 @@
 Winograd convolution: a square of 2 x 2 outputs of a 3 x 3 convolution depends on 4 x 4 inputs.
 Computed directly that takes 36 products; 16 products of sums of inputs with sums of taps give the
 same (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, F(2 x 2, 3 x 3)). The two-dimensional
-rule is that of `TimeConvolution` along columns, then along rows. The sums are passes over memory,
-so this pays only with many channels: on a CPU, 256 to 1024 channels take two thirds of the time of
-torch's convolution, and 128 to 128 take as long. No gradient flows through it. `test_fast.py` holds
-the two equal.
-
-Convolution over time: each frame of a track is mixed with its two neighbours, with zeros beyond the
-ends. Two neighbouring outputs of a convolution with three taps share two of their four inputs, and
-four products of sums give both instead of six (Winograd 1980, minimal filtering F(2, 3)); for
-matrices of taps [C, O] that saves a third of the arithmetic. `test_pips2.py` holds it equal to
-torch's convolution.
+rule is that for two outputs in a row along columns, then along rows. The sums are passes over
+memory, so this pays only with many channels: on a CPU, 256 to 1024 channels take two thirds of the
+time of torch's convolution, and 128 to 128 take as long. No gradient flows through it.
+`test_fast.py` holds the two equal.
 
 Activations: GELU with the tanh approximation, alone and at the end of a linear layer.
 """
@@ -94,97 +88,6 @@ def fast_convolution(convolution: nn.Conv2d, x: Tensor) -> Callable[[Tensor], Te
         return winograd_convolution(maps.permute(0, 2, 3, 1), taps).add_(bias).permute(0, 3, 1, 2)
 
     return convolved
-
-
-_SUMS_OF_FOUR = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-"""Winograd's F(4, 3): what the six inputs of four outputs are added to."""
-_TAPS_OF_FOUR = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_FOUR_OUTPUTS = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-
-
-class TimeConvolution(nn.Module):
-    """Convolution over three frames. `kernel` computes once what stays the same as long as the
-    weights do."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, 3)
-
-    def kernel(self) -> Tensor:  # [4 or 6, inputs, outputs]
-        """The sums of taps that `forward` multiplies by: six for four outputs, or four for two
-        where gradients flow, in bf16, and on a GPU, where more sums cost time or precision.
-        """
-        weight = self.conv.weight
-        if (
-            not torch.is_grad_enabled()
-            and weight.device.type == "cpu"
-            and weight.dtype != torch.bfloat16
-        ):
-            taps = weight.new_tensor(_TAPS_OF_FOUR) @ weight.flatten(0, 1).mT
-            return taps.view(6, *weight.shape[:2]).mT.contiguous()
-        before, here, after = self.conv.weight.unbind(2)
-        outer, inner = (before + after) / 2, here / 2
-        return torch.stack([before, outer + inner, outer - inner, after]).mT
-
-    def forward(self, x: Tensor, kernel: Tensor) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
-        points, frames = x.shape[:2]
-        if len(kernel) == 6:
-            x = F.pad(x, (0, 0, 1, 1 + -frames % 4))  # to whole fours of outputs
-            fours = x.unfold(1, 6, 4).transpose(2, 3).flatten(0, 1)  # [P * fours, 6, inputs]
-            sums = x.new_tensor(_SUMS_OF_FOUR).expand(len(fours), 6, 6) @ fours
-            products = sums.transpose(0, 1) @ kernel  # [6, P * fours, outputs]
-            rule = x.new_tensor(_FOUR_OUTPUTS).expand(len(fours), 4, 6)
-            y = rule @ products.transpose(0, 1)
-            return y.view(points, -1, y.shape[-1])[:, :frames].add_(bias_of(self.conv))
-        x = F.pad(x, (0, 0, 1, 1 + frames % 2))  # to whole pairs of outputs
-        if not torch.is_grad_enabled():  # the same, written where it stays
-            products = (_sums(x, 1).flatten(1, 2) @ kernel).unflatten(1, (points, -1))
-            y = products.new_empty(*products.shape[1:3], 2, products.shape[3])
-            _outputs(products, y[:, :, 0], y[:, :, 1])
-            return y.flatten(1, 2)[:, :frames].add_(bias_of(self.conv))
-        even, odd = x[:, 0::2], x[:, 1::2]
-        a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the inputs of each pair
-        # [4, P * pairs, outputs]
-        products = torch.stack([a - c, b + c, c - b, b - d]).flatten(1, 2) @ kernel
-        first, both, difference, last = products.unflatten(1, (points, -1))
-        # [P, pairs, 2, outputs]
-        pairs = torch.stack([first + both + difference, both - difference - last], 2)
-        return pairs.flatten(1, 2)[:, :frames] + bias_of(self.conv)
-
-
-def norm_over_time(x: Tensor) -> Tensor:  # [P, S, C]
-    """Normalise every channel of every point to mean 0 and variance 1."""
-    x = x - x.mean(1, keepdim=True)
-    if not torch.is_grad_enabled():
-        return x.mul_((x.square().mean(1, keepdim=True) + 1e-5).rsqrt_())
-    return x * (x.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-
-
-def blocks(points: int, at_once: int, x: Tensor) -> list[slice]:
-    """Points that do not see each other, `at_once` together: on a CPU what is computed of so many
-    stays in its cache. All together on a GPU, and where gradients flow."""
-    if x.device.type != "cpu" or torch.is_grad_enabled():
-        at_once = max(points, 1)
-    return [slice(first, first + at_once) for first in range(0, max(points, 1), at_once)]
 
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)

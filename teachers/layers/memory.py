@@ -59,4 +59,12 @@ class Memory:
         return compute(*inputs)
 
 
+def cached_blocks(points: int, at_once: int, like: Tensor) -> list[slice]:
+    """Points that do not see each other, in blocks of which everything that is computed stays in a
+    CPU's cache. All together on a GPU, and where gradients flow."""
+    if for_gpu(like) or torch.is_grad_enabled():
+        at_once = max(points, 1)
+    return [slice(first, first + at_once) for first in range(0, max(points, 1), at_once)]
+
+
 DEFAULT_MEMORY = Memory()

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
-from teachers.layers.fast import blocks
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.layers.memory import DEFAULT_MEMORY, Memory, cached_blocks
 from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
@@ -174,7 +173,7 @@ class Pips(PipsNetwork[PipsConfig]):
                 query[:, some],
                 iterations,
             )
-            for some in blocks(xy.shape[1], TOGETHER, xy)
+            for some in cached_blocks(xy.shape[1], TOGETHER, xy)
         ]
         return torch.cat(parts, 1)
 

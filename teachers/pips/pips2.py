@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
-from teachers.layers.fast import TimeConvolution, blocks, norm_over_time
-from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.layers.memory import DEFAULT_MEMORY, Memory, cached_blocks
+from teachers.layers.over_time import TimeConvolution, norm_over_time
 from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
@@ -178,7 +178,7 @@ class Pips2(PipsNetwork[Pips2Config]):
         kernels = self.delta_block.kernels()
         parts = [
             self._refine(pyramid, start[:, some], templates[:, some], kernels, iterations, beautify)
-            for some in blocks(start.shape[1], TOGETHER, start)
+            for some in cached_blocks(start.shape[1], TOGETHER, start)
         ]
         if len(parts) == 1:
             return parts[0]

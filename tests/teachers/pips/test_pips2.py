@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from teachers.layers.fast import TimeConvolution, norm_over_time
+from teachers.layers.over_time import TimeConvolution, norm_over_time
 from teachers.pips.pips2 import Pips2, Pips2Config, motion
 from teachers.pips.teacher import Pips2Teacher
 from tests.support import parity
