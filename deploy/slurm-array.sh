@@ -6,6 +6,8 @@
 #
 # A task that is killed or requeued goes on where it stopped; `tapdistill status $OUT` tells how all
 # of them stand.
+#
+# FLAGS holds any others, such as FLAGS="--s3-endpoint https://storage.example.org:9000".
 
 #SBATCH --job-name=tapdistill
 #SBATCH --nodes=1
@@ -19,6 +21,6 @@
 set -euo pipefail
 : "${VIDEOS:?set VIDEOS to what is to be labelled}" "${OUT:?set OUT to the data set}"
 
-# shellcheck disable=SC2086  # several teachers are several words
+# shellcheck disable=SC2086  # several teachers or flags are several words
 exec tapdistill label "$VIDEOS" --out "$OUT" --teachers ${TEACHERS:-lk flow match} \
-    --shards "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+    --shards "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" ${FLAGS:-}

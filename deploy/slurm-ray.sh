@@ -6,6 +6,8 @@
 #
 # The cluster ends with the job. Slurm ends the processes of its own job and no others, so other
 # people's Ray is not touched.
+#
+# FLAGS holds any others, such as FLAGS="--s3-endpoint https://storage.example.org:9000".
 
 #SBATCH --job-name=tapdistill
 #SBATCH --nodes=8
@@ -32,6 +34,7 @@ for node in "${nodes[@]:1}"; do
 done
 sleep 30 # until the head answers; nodes that come later are used all the same
 
-# shellcheck disable=SC2086  # several teachers are several words
+# shellcheck disable=SC2086  # several teachers or flags are several words
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-    tapdistill label "$VIDEOS" --out "$OUT" --teachers ${TEACHERS:-lk flow match} --ray-address "$head:$port"
+    tapdistill label "$VIDEOS" --out "$OUT" --teachers ${TEACHERS:-lk flow match} --ray-address "$head:$port" \
+    ${FLAGS:-}

@@ -5,6 +5,8 @@
 #
 # The batch of the recipe is that of all processes together, so their number must divide it (32). A
 # job that ends before the training, or is requeued, goes on from the last checkpoint.
+#
+# FLAGS holds any others, such as FLAGS="--precision bf16 --s3-endpoint https://storage.example.org:9000".
 
 #SBATCH --job-name=tapdistill-train
 #SBATCH --nodes=4

@@ -4,15 +4,19 @@ that no more was."""
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from ray.autoscaler._private.docker import docker_start_cmds
 
 from benchmarks.harness.jobs import STILL, write_moving
+from pipelines.commands.label import LabelCommand
 from pipelines.commands.train import TrainCommand
 from pipelines.terminal.flags import parse
 from tests.support.jobs import ROOT
@@ -119,11 +123,35 @@ def test_the_image_copies_what_the_package_needs():
         word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]
     ]
     assert all((ROOT / name).exists() for name in copied)
-    assert {
-        "labeler",
-        "teachers",
-        "student",
-        "pipelines",
-        "pyproject.toml",
-        "constraints.txt",
-    } <= set(copied)
+    built_from = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    of_setuptools = built_from["tool"]["setuptools"]
+    modules = [f"{name}.py" for name in of_setuptools["py-modules"]]
+    packages = [name.rstrip("*") for name in of_setuptools["packages"]["find"]["include"]]
+    readme = built_from["project"]["readme"]
+    assert {*modules, *packages, readme, "pyproject.toml", "constraints.txt"} <= set(copied)
+
+
+def test_ray_can_start_the_image():
+    """`ray up` runs `IMAGE bash` in it, which an entry point would take as its own argument, and
+    calls ssh, rsync, and boto3 there; KubeRay's probes call wget."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    started = docker_start_cmds("me", "IMAGE", {}, "name", [], "cluster", "/home/me", "docker")
+    assert started.endswith("IMAGE bash")
+    assert "ENTRYPOINT" not in text
+    assert {"openssh-client", "rsync", "wget", "boto3"} <= set(text.split())
+
+
+def test_the_job_for_kubernetes_is_a_command_of_ours_on_the_tested_ray():
+    job = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    program, command, *flags = shlex.split(spec["entrypoint"])
+    assert (program, command) == ("tapdistill", "label")
+    assert parse(LabelCommand, "tapdistill label", flags).ray_address == "auto"
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    assert len({container["image"] for container in containers}) == 1
+    assert all(one["env"] == containers[0]["env"] for one in containers)
+    assert all(
+        isinstance(value, str) for group in groups for value in group["rayStartParams"].values()
+    )
