@@ -44,7 +44,7 @@ def run(command: SynthCommand) -> int:
         seeds, "drawing", console=console, transient=True, disable=not console.is_terminal
     ):
         clip = generate(seed, command.scene)
-        file = save(clip, command.out / f"{command.scene.split}-{seed:05d}.npz")
+        file = save(clip, command.out / f"{command.scene.split}-{seed:05d}")
         if command.mp4:
             drawn = draw_tracks(clip.frames, clip.xy, clip.visible, rainbow(clip.queries))
             file.with_suffix(".mp4").write_bytes(encode_clip(drawn, fps=12))
