@@ -62,10 +62,59 @@ def variables() -> dict[str, str]:
     }
     regional = {
         name: os.environ[name]
-        for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3")
+        for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         if name in os.environ
     }
     return regional | ({VARIABLE: json.dumps(settings)} if settings else {})
+
+
+ADVICE = {
+    "EndpointConnectionError": "no server answers at that address",
+    "ConnectTimeoutError": "no server answers at that address",
+    "NoCredentialsError": "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from "
+    "~/.aws/credentials, or from the machine's role; --s3-anon reads public buckets without any",
+    "PartialCredentialsError": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+    "ProfileNotFound": "--s3-profile takes the name of a profile in ~/.aws/credentials or "
+    "~/.aws/config",
+    "NoSuchBucket": "create the bucket, or correct its name",
+    "PermissionError": "the storage refuses these credentials, or they do not permit this",
+}
+"""What helps against an error, by the name of its class, or of that of its cause."""
+
+
+def advice(error: BaseException) -> str:
+    """What a user can do about an error of S3; "" if nothing is known, or it is not of S3."""
+    name, cause = type(error).__name__, type(error.__cause__)
+    if cause.__module__.partition(".")[0] == "botocore":
+        name = cause.__name__ if cause.__name__ in ADVICE else name
+    elif not type(error).__module__.startswith(("botocore", "aiobotocore")):
+        return ""  # a PermissionError of a local disk, say
+    text = ADVICE.get(name, "")
+    if name in ("EndpointConnectionError", "ConnectTimeoutError"):
+        text += (
+            ": check --s3-endpoint"
+            if _endpoint()
+            else ". Storage other than AWS is named by --s3-endpoint URL, or by "
+            "AWS_ENDPOINT_URL_S3, which Python takes too"
+        )
+    return text
+
+
+def _endpoint() -> str | None:
+    """The endpoint that somebody has set, if any."""
+    return fsspec.config.conf.get("s3", {}).get("endpoint_url") or next(
+        (
+            os.environ[name]
+            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+            if os.environ.get(name)
+        ),
+        None,
+    )
+
+
+def lacks_bucket(error: BaseException) -> bool:
+    """Whether an error says that there is no such bucket, rather than no such object."""
+    return type(error.__cause__).__name__ == "NoSuchBucket"
 
 
 def is_s3(fs: Any) -> bool:

@@ -318,12 +318,15 @@ def _is_chain(url: str) -> bool:
 @contextlib.contextmanager
 def transient_errors(doing: str) -> Iterator[None]:
     """Turn an OSError other than a missing file into a TransientError: the disk, the network, or
-    the permissions are at fault, not the data."""
+    the permissions are at fault, not the data. So is a bucket that is missing where something is
+    written."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not (
+            s3.lacks_bucket(error) and doing.startswith("write ")
+        ):
+            raise
         if (
             not isinstance(error, OSError)
             and type(error).__module__.partition(".")[0] not in NETWORK_PACKAGES
@@ -336,9 +339,11 @@ def transient_errors(doing: str) -> Iterator[None]:
                 f"files are in {tempfile.gettempdir()}, which TMPDIR sets), and run the same "
                 "command again."
             ) from error
+        known = s3.advice(error)
         raise TransientError(
-            f"could not {doing}: {without_secrets(str(error))}. Nothing committed is lost; fix "
-            "this and run the same command again."
+            f"could not {doing}: {without_secrets(str(error)).rstrip('.')}"
+            f"{f' ({known})' if known else ''}. Nothing committed is lost; fix this and run the "
+            "same command again."
         ) from error
 
 

@@ -283,12 +283,12 @@ def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str,
     of_data_sets = _data_sets(table, of_folder, in_order, edges, folders)
     own = tuple(f"{folder}/" for folder in of_data_sets)
     if root in own:
-        _refuse_data_set(path)
+        _refuse_data_set(_shown(fs, path))
     for folder, number in folders.items():
         rows = table.take(pa.array(in_order[edges[number] : edges[number + 1]]))
         for source in Sources(rows):
             if own and f"{folder}/".startswith(own):
-                unused.add(*rules.OWN, root + source.uri)
+                unused.add(*rules.OWN, _shown(fs, root + source.uri))
             else:
                 yield source.uri, {"size": source.size, "etag": source.etag}
 
@@ -395,7 +395,7 @@ def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Ite
             sum(source.size for source in pictures),
             hashlib.sha256(tags.encode()).hexdigest() if tags else "",
         )
-    for video in rules.sorted_out(files, unused, lambda source: source.size, root):
+    for video in rules.sorted_out(files, unused, lambda source: source.size, _shown(fs, root)):
         if video.name.lower().endswith(TARS) and video.file.size:
             yield from _in_tar(fs, root + video.name, video.file, unused)
             continue
@@ -408,6 +408,11 @@ def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Ite
 
 def _source(fs: Any, path: str, info: Any, pattern: str) -> Source:
     return Source(_uri(fs, path, pattern), int(info.get("size") or 0), tag_of(info))
+
+
+def _shown(fs: Any, path: str) -> str:
+    """A path as a user would write it: with its protocol, unless it is local."""
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
 def _uri(fs: Any, path: str, pattern: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from benchmarks.harness.jobs import config, write_moving
 from benchmarks.harness.s3_server import Faults, proxy, s3_server
@@ -16,6 +17,7 @@ from labeler.dataset.dataset import open_dataset
 from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.verify import verify
+from labeler.sources import list_sources
 from labeler.video.decode import open_video
 from pipelines.cli import run
 from pipelines.jobs.labelling import label
@@ -110,6 +112,46 @@ def test_a_storage_that_never_answers_is_transient_after_a_limited_number_of_req
     with pytest.raises(TransientError, match=r"could not look at .*Nothing committed is lost"):
         Storage(f"{through.bucket}/data").size("record.json")
     assert sum(dead.requests.values()) <= 2 * 5
+
+
+def test_an_error_says_what_helps(through, monkeypatch):
+    """A bucket that is not there, credentials that are not there, a profile that is not there."""
+    through()
+    with pytest.raises(TransientError, match=r"could not write s3://no-such.*create the bucket"):
+        Storage("s3://no-such-bucket/data").create("record.json", b"")
+    s3.use(profile="nobody")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(TransientError, match=r"--s3-profile takes the name of a profile"):
+        Storage(f"{through.bucket}/data").size("record.json")
+    del fsspec.config.conf["s3"]["profile"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(TransientError, match=r"credentials come from AWS_ACCESS_KEY_ID and"):
+        Storage(f"{through.bucket}/data").size("record.json")
+
+
+def test_a_server_that_does_not_answer_is_named_by_the_flag_that_names_servers(monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "s3", {})
+    error = EndpointConnectionError(endpoint_url="https://bucket.s3.amazonaws.com")
+    assert "named by --s3-endpoint URL, or by AWS_ENDPOINT_URL_S3" in s3.advice(error)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert s3.advice(error).endswith("check --s3-endpoint")
+    assert s3.advice(PermissionError("a local disk")) == ""
+
+
+def test_what_is_not_used_in_a_bucket_is_named_as_the_user_would(through):
+    through()
+    storage, notes = Storage(f"{through.bucket}/videos"), list[str]()
+    storage.replace("a.mp4", b"not yet looked at")
+    storage.replace("notes.pdf", b"")
+    list_sources((storage.url,), None, notes)
+    assert notes == [
+        "1 file is not used, because its ending is not that of a video, such as "
+        f"'{storage.url}/notes.pdf'."
+    ]
 
 
 @pytest.fixture
