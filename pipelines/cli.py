@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -126,6 +127,8 @@ COMMANDS: dict[str, Command] = {
 USAGE_ERROR = 2
 BROKEN_PIPE = 128 + 13
 """The exit code that a shell reports for a process that SIGPIPE ended."""
+INTERRUPTED = 128 + 2
+TERMINATED = 128 + 15
 STORAGE_HELP = (
     "Each takes --s3-endpoint URL, --s3-profile NAME, and --s3-anon for s3:// addresses; "
     "credentials come from the environment."
@@ -133,9 +136,10 @@ STORAGE_HELP = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), or
-    130 (interrupted)."""
+    """Entry point of the console script; exits with 0, 1 (it can't be done), 2 (wrong usage), 130
+    (interrupted), or 143 (terminated, as schedulers do)."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    on_term = signal.signal(signal.SIGTERM, _terminate)
     # torch reads this when it loads: threads that spin make a busy machine 20 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
@@ -146,6 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             code = run(arguments)
         finally:
+            signal.signal(signal.SIGTERM, on_term)
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -182,7 +187,17 @@ def run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         complain("interrupted. `label` and `train` continue from here with the same command.")
-        return 130
+        return TERMINATED if _terminated else INTERRUPTED
+
+
+_terminated: list[int] = []
+"""The SIGTERMs that came; Ray replaces a `KeyboardInterrupt` by one of its own."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    """SIGTERM, with which schedulers take a machine away, ends a command as Ctrl-C does."""
+    _terminated.append(number)
+    raise KeyboardInterrupt
 
 
 def overview() -> str:

@@ -17,6 +17,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds <= 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
+def data_size(size_bytes: float) -> str:
+    """Bytes in words: "850 kB", "1.4 MB", "26 GB"."""
+    for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= 0.9995 * least:
+            return (
+                f"{size_bytes / least:,.3g} {unit}"
+                if size_bytes < 999.5 * least
+                else (f"{size_bytes / least:,.0f} {unit}")
+            )
+    return f"{size_bytes / 1e3:.0f} kB"
+
+
 def harmless(text: str) -> str:
     """`text`, with '?' in place of control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)

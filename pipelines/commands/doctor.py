@@ -40,8 +40,14 @@ class DoctorConfig:
 
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Address of a Ray cluster to try; without it, Ray is started on this machine."""
-    ray: bool = True
-    """Whether to try Ray at all; you may not want to start it on a login node."""
+    ray: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Do not try Ray; you may not want to start it on a login node.",
+            help_behavior_hint="",
+        ),
+    ] = True
+    """Try Ray."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """A folder or fsspec URL, such as s3://bucket/folder: a small file is written there, listed,
     read, and removed."""

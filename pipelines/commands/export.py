@@ -23,6 +23,7 @@ from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
+from pipelines.wording import data_size
 from student.clip import TestClip
 from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
@@ -100,7 +101,7 @@ def run(config: ExportConfig) -> int:
         said = WRITERS[config.to](clips, part, config, dataset)
     files = config.out.rglob("*") if config.out.is_dir() else [config.out]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    say(f"{said}; {size / 1e6:,.1f} MB.")
+    say(f"{said}; {data_size(size)}.")
     say(f"licences: {licence_note(dataset.teacher_infos)}.")
     return 0
 

@@ -23,7 +23,7 @@ from pipelines.reports.measures import MEASURED, DatasetMeasures, measure, with_
 from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import LineThrottle
 from pipelines.terminal.tables import accounts_table
-from pipelines.wording import duration, harmless
+from pipelines.wording import data_size, duration, harmless
 from teachers import ConfigError
 
 MOST_CLIPS = 2_000
@@ -102,7 +102,7 @@ def run(config: InspectConfig) -> int:
         if written.players_folder
         else ""
     )
-    say(f"{written.clips:,} of {len(dataset):,} clips, {written.size_bytes / 1e6:,.1f} MB{beside}.")
+    say(f"{written.clips:,} of {len(dataset):,} clips, {data_size(written.size_bytes)}{beside}.")
     say(f"look at {index.resolve()}")
     return 0
 

@@ -20,7 +20,7 @@ from pipelines.jobs.estimate import dry_plan, warm_up
 from pipelines.jobs.labelling import LabelResult, label
 from pipelines.terminal.console import complain, say
 from pipelines.terminal.labelling import LabelProgress, estimate_table, print_summary
-from pipelines.wording import counted
+from pipelines.wording import counted, data_size
 from teachers import TransientError
 
 
@@ -89,10 +89,13 @@ def print_estimate(config: LabelConfig) -> None:
     plan = dry_plan(config)
     if plan.planned_before:
         say(f"{config.out} is planned already; this is its first plan.")
+    for note in plan.notes:
+        say(f"note: {note}")
     wanted = len(plan.wanted)
+    filtered = f" ({plan.videos - wanted} left out by their words)" if wanted < plan.videos else ""
     say(
-        f"{plan.videos} videos, of which {plan.videos - wanted} are left out by their words; "
-        f"{counted(plan.units, 'unit')}; {plan.bytes / 1e9:.2f} GB to read"
+        f"{counted(plan.videos, 'video')}{filtered} in {counted(plan.units, 'unit')}; "
+        f"{data_size(plan.bytes)} to read"
         + (", sizes of a list not counted." if not plan.bytes else ".")
     )
     if not wanted:

@@ -34,9 +34,15 @@ class RelabelConfig:
     """The data set: a folder or an fsspec URL."""
     prune: bool = False
     """Leave queries whose labels are not kept out of the new shards."""
-    judge: bool = True
-    """Let the verifier judge clips that no verifier, or one of another version, has judged. It
-    decodes them, which takes seconds for each. Without: stored verdicts stay as they are."""
+    judge: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Do not let the verifier judge clips that no verifier, or one of another "
+            "version, has judged, which takes seconds for each: stored verdicts stay as they are.",
+            help_behavior_hint="",
+        ),
+    ] = True
+    """Let the verifier judge clips that no verifier, or one of another version, has judged."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
 
 

@@ -22,7 +22,7 @@ from pipelines.jobs.progress import Snapshot
 from pipelines.terminal.console import say
 from pipelines.terminal.labelling import counts, left
 from pipelines.terminal.tables import accounts_table
-from pipelines.wording import counted, duration
+from pipelines.wording import counted, data_size, duration
 
 SHOWN = 8
 """How many jobs are listed, the latest first."""
@@ -46,7 +46,7 @@ def run(config: StatusConfig) -> int:
     planned = len({unit for plan in plans for unit in plan["unit"].unique().tolist()} - {NO_UNIT})
     say(
         f"{len(records)} of {planned} units are committed, "
-        f"{records.table['size_bytes'].sum() / 1e9:.2f} GB."
+        f"{data_size(records.table['size_bytes'].sum())}."
     )
     found, now = jobs(storage), time.time()
     for snapshot in found[:SHOWN]:
@@ -65,7 +65,11 @@ def _is_at_work(snapshot: Snapshot, now: float) -> bool:
 def _line(snapshot: Snapshot, now: float) -> str:
     """One job in a line."""
     name = f"job {snapshot.host}-{snapshot.pid}"
-    done = f"{snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}"
+    done = (
+        f"{snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}"
+        if snapshot.videos
+        else "it found nothing left to do"
+    )
     if snapshot.ended:
         return f"{name} ended {duration(now - snapshot.now)} ago: {done}"
     if is_silent(snapshot, now):
@@ -73,4 +77,4 @@ def _line(snapshot: Snapshot, now: float) -> str:
             f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: "
             f"{done}"
         )
-    return f"{name} at work: {done}{left(snapshot)}"
+    return f"{name} at work, heard {duration(now - snapshot.now)} ago: {done}{left(snapshot)}"

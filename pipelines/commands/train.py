@@ -50,7 +50,14 @@ class TrainCommand(TrainConfig):
     schedule: Annotated[ScheduleConfig, UNPREFIXED] = field(
         default_factory=ScheduleConfig.pseudo_label
     )
-    resume: bool = True
+    resume: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Do not continue from the newest checkpoint in --out, but refuse a folder that "
+            "has one.",
+            help_behavior_hint="",
+        ),
+    ] = True
     """Continue from the newest checkpoint in --out; otherwise, a folder that has one is refused."""
     workers: int = 1
     """Processes that train together, started on Ray: each on a GPU of its own if the cluster has

@@ -68,11 +68,12 @@ class Layout:
             if self.idle
             else ""
         )
+        share = f"{round(self.cpus, 2):g} CPU"
         return (
             f"Ray: {counted(self.groups, 'group')} of {self.group_cpus:g} "
             f"CPU{f' and {self.group_gpus:g} GPU' if self.group_gpus else ''}; in each "
-            f"{counted(self.workers, 'unit worker')} of {self.cpus:g} CPU and "
-            f"{counted(self.teachers, 'teacher')} of {self.cpus:g} CPU{gpus}{idle}"
+            f"{counted(self.workers, 'unit worker')} of {share} and "
+            f"{counted(self.teachers, 'teacher')} of {share}{gpus}{idle}"
         )
 
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +83,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
     if not address:
         give_folders()
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             _check_reachable(address)
@@ -107,6 +110,9 @@ def connected(address: str | None, workers: int | None) -> Iterator[None]:
             else f"Ray did not start on this machine: {error} On a busy machine, try again; or do "
             "without Ray, in one process: `tapdistill label` with --engine local."
         ) from error
+    if on_term is not None and threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints where the process was, and ends it
+        signal.signal(signal.SIGTERM, on_term)
     try:
         yield
     finally:

@@ -49,8 +49,15 @@ class LabelConfig:
     label is kept."""
     checkpoint: tuple[str, ...] = ()
     """Weights of a teacher, as NAME=FILE; may be given several times."""
-    judge: bool = True
-    """Let the verifier judge every clip. Without: `tapdistill relabel` can do so later."""
+    judge: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Do not let the verifier judge the clips, which takes seconds for each; "
+            "`tapdistill relabel` can do so later.",
+            help_behavior_hint="",
+        ),
+    ] = True
+    """Let the verifier judge every clip."""
     engine: Literal["ray", "local"] = "ray"
     """ray: all cores of this machine, or a cluster. local: this process, without Ray."""
     ray_address: str | None = None

@@ -21,6 +21,7 @@ from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
 from labeler.fingerprint import one_thread
 from labeler.io import Storage
 from labeler.labels import Sample, agreement
+from labeler.reasons import LeftOut
 from labeler.shards.members import info_to_meta, members, stored
 from labeler.shards.plan import NO_UNIT, cut_into_units, read_plans, sources_of
 from labeler.sources import Source, list_sources
@@ -61,6 +62,8 @@ class DryPlan:
     units: int
     bytes: int
     """Bytes of the wanted videos, as far as the sources say."""
+    notes: tuple[str, ...] = ()
+    """A sentence for each kind of thing that was named and is not used."""
 
     def some(self) -> list[Source]:
         """A few wanted videos, taken evenly from the plan, for `warm_up`."""
@@ -73,11 +76,12 @@ def dry_plan(config: LabelConfig) -> DryPlan:
     raise."""
     frozen = config.frozen()
     plans = read_plans(Storage(config.out))
+    notes: list[str] = []
     plan = (
         plans[0]
         if plans
         else cut_into_units(
-            list_sources(frozen.sources, frozen.column),
+            list_sources(frozen.sources, frozen.column, notes),
             config.videos_per_unit,
             why_not=frozen.words.why_not,
         )
@@ -90,6 +94,7 @@ def dry_plan(config: LabelConfig) -> DryPlan:
         wanted=wanted,
         units=in_a_unit["unit"].nunique(),
         bytes=sum(source.size for source in wanted),
+        notes=tuple(notes),
     )
 
 
@@ -135,8 +140,8 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
 
 
 def _first_clip(decoding: DecodingProcess, video: Source, found: WarmUp) -> UnlabelledClip | None:
-    """The first clip of a video that can be decoded; it does not matter here why others cannot."""
-    started = time.perf_counter()
+    """The first clip of a video that can be decoded; if there is none, the reason of the last."""
+    started, why = time.perf_counter(), ""
     for item in decoding.clips((video,)):
         if isinstance(item, OpenedVideo):
             found.opening_s += time.perf_counter() - started
@@ -145,5 +150,7 @@ def _first_clip(decoding: DecodingProcess, video: Source, found: WarmUp) -> Unla
         elif isinstance(item, UnlabelledClip):
             found.decoding_s += time.perf_counter() - started
             return item
-    found.problems.append(f"{video.uri} gave no clip.")
+        elif isinstance(item, LeftOut):
+            why = f": {item.reason}"
+    found.problems.append(f"{video.uri} gave no clip{why}.")
     return None

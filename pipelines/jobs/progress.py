@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from labeler.shards.checked_json import check_types
-from labeler.unit import ClipDone, ClipStarted, UnitDone, VideoDone
+from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDone
 from pipelines.engines.common import UnitOpen
 from pipelines.jobs.events import LabelEvent
 
@@ -57,6 +57,8 @@ class Snapshot:
     reasons: dict[str, int] = field(default_factory=dict)
     """Number of rows by reason."""
     ended: bool = False
+    ready: bool = True
+    """Whether the teachers have been started."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -79,7 +81,7 @@ class JobProgress:
     """
 
     def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
-        self._videos, self._videos_done = videos, 0
+        self._videos, self._videos_done, self._ready = videos, 0, False
         self._clips = self._tracks = 0
         self._reasons: Counter[str] = Counter()
         self._seconds: dict[int, Mapping[str, float]] = {}
@@ -114,6 +116,7 @@ class JobProgress:
         """Count one event."""
         with self._lock:
             now = time.monotonic()
+            self._ready |= isinstance(event, TeachersReady | ClipDone | VideoDone)
             if isinstance(event, ClipStarted):
                 self._tracking[event.unit] = now
                 self._doing[event.unit] = (now, f"{event.uri}: teachers")
@@ -163,6 +166,7 @@ class JobProgress:
                 median_s=median(self._took) if self._took else None,
                 reasons=dict(self._reasons),
                 ended=ended,
+                ready=self._ready,
             )
 
     def _report(self, *, ended: bool = False) -> None:

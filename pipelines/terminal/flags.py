@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -22,9 +23,13 @@ from urllib.parse import urlsplit
 
 import tyro
 
+from pipelines.terminal.console import say
 from teachers.errors import ConfigError
 
 C = TypeVar("C")
+
+_URL_AS_PATH = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.IGNORECASE)
+"""What `Path` makes of a URL: "s3:/bucket/folder"."""
 
 UNPREFIXED = tyro.conf.arg(name="")
 """Marks a config inside another one whose flags are written without its name."""
@@ -48,14 +53,47 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
         file = _recipe(recipes, str(recipe)) if recipe else file
     arguments = _gathered(config, arguments)
     default: Any = _from_toml(config, file, arguments) if file else tyro.MISSING_NONPROP
-    return tyro.cli(
-        config,
-        prog=program,
-        args=arguments,
-        default=default,
-        config=(tyro.conf.FlagCreatePairsOff,),
-        console_outputs=True,
-    )
+    try:
+        parsed = tyro.cli(
+            config,
+            prog=program,
+            args=arguments,
+            default=default,
+            config=(tyro.conf.FlagCreatePairsOff,),
+            console_outputs=True,
+        )
+    except SystemExit as end:
+        if not end.code:
+            say(_of_every_command(recipes))
+        raise
+    _refuse_urls_for_paths(parsed)
+    return parsed
+
+
+def _refuse_urls_for_paths(config: object) -> None:
+    """A path of this machine that is a URL would become a folder named "s3:"."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if isinstance(value, Path) and (found := _URL_AS_PATH.match(str(value))):
+            protocol, rest = found.groups()
+            raise ConfigError(
+                f"{protocol}://{rest}: this is written to or read from a path of this machine, not "
+                "a URL. Give a path, and copy it, for instance with `aws s3 cp --recursive`."
+            )
+
+
+def _of_every_command(recipes: Path | None) -> str:
+    """What `--help` says of the flags that are not in a config."""
+    rows = [
+        ("--config FILE", "defaults for these flags, in TOML"),
+        ("--s3-endpoint URL", "the server of s3:// addresses, unless it is AWS"),
+        ("--s3-profile NAME", "a profile in ~/.aws/credentials"),
+        ("--s3-anon", "no credentials, for public buckets"),
+    ]
+    if recipes:
+        names = " or ".join(sorted(path.stem for path in recipes.glob("*.toml")))
+        rows.insert(1, ("--recipe NAME", f"defaults that come with the package: {names}"))
+    return "\n".join(["flags of every command:"] + [f"  {flag:<18} {text}" for flag, text in rows])
 
 
 def _without_flag(flag: str, arguments: list[str]) -> tuple[list[str], Path | None]:

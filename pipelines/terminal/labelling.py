@@ -29,7 +29,7 @@ from pipelines.jobs.progress import JobProgress, Snapshot
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle, terminal_bar
 from pipelines.terminal.tables import accounts_table
-from pipelines.wording import counted, duration, harmless
+from pipelines.wording import counted, data_size, duration, harmless
 
 REFRESH_S = 0.2
 """Between two looks of the bar."""
@@ -120,7 +120,7 @@ def print_summary(result: LabelResult, out: str) -> None:
     shards = int(table["tar"].notna().sum())
     say(
         f"{counted(clips, 'clip')}, {queries:,} queries of which {kept:,} kept "
-        f"({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; {size / 1e6:.1f} MB in "
+        f"({kept / max(queries, 1):.0%}), teachers {', '.join(names)}; {data_size(size)} in "
         f"{counted(shards, 'shard')}; {result.seconds:.1f} s."
     )
     say(
@@ -132,7 +132,7 @@ def print_summary(result: LabelResult, out: str) -> None:
 def counts(snapshot: Snapshot) -> str:
     """ "12 clips, 0.42 clips/s, 1,300 tracks/s, teachers 88 %, waiting for frames 10 % · 3
     static"; "no clip is done yet" before the first one, whose rate would be 0."""
-    parts = ["no clip is done yet"]
+    parts = ["no clip is done yet" if snapshot.ready else "the teachers are being started"]
     if snapshot.clips:
         parts = [
             counted(snapshot.clips, "clip"),
@@ -201,7 +201,7 @@ def estimate_table(found: WarmUp, videos: int) -> Table:
     )
     table.add_row(
         "bytes",
-        f"{found.bytes / found.clips / 1e6:.2f} MB",
-        f"{found.bytes / found.clips * clips / 1e9:.2f} GB",
+        data_size(found.bytes / found.clips),
+        data_size(found.bytes / found.clips * clips),
     )
     return table

@@ -119,7 +119,7 @@ class DataConfig:
     """Clips that go through the network together on one device; gradients are accumulated over the
     rest."""
     flip: bool = True
-    """Mirror half of the stored clips."""
+    """Half of the stored clips are mirrored, unless this is given."""
     photometric: float = 0.0
     """How strongly colours, sharpness, noise, and patches of the student's frames are changed: 0 is
     not at all, 1 is usual. Labels come from the clean frames."""

@@ -4,6 +4,7 @@ what was foreseen."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -36,6 +37,24 @@ def test_every_command_has_help(name, capsys):
     assert exit_code(name, "--help") == 0
     said = capsys.readouterr().out
     assert said.startswith(f"usage: tapdistill {name}")
+    assert said.count("--s3-endpoint URL") == 1
+    for flag in re.findall(r"--no-[a-z]+ .*\n?.*", said):
+        # what the flag does, not what the field does
+        assert re.search(r"Do not|unless", flag), flag
+
+
+def test_procedural_clips_are_named_by_their_seeds(tmp_path):
+    scene = {"frames": 2, "height": 64, "width": 64, "points": 4}
+    small = [f"--scene.{name}={value}" for name, value in scene.items()]
+    assert exit_code("synth", str(tmp_path), "--clips", "1", "--seed", "7", "--mp4", *small) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"train-00007.mp4", "train-00007.npz"}
+
+
+@pytest.mark.parametrize("arguments", [("export", "labels", "--to", "hf"), ("inspect", "labels")])
+def test_a_url_for_a_path_is_refused(arguments, capsys):
+    assert exit_code(*arguments, "--out", "s3://bucket/folder") == 1
+    assert "s3://bucket/folder: this is written to or read from a path" in capsys.readouterr().err
+    assert not Path("s3:").exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])

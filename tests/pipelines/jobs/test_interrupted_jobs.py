@@ -51,12 +51,15 @@ def test_a_driver_killed_and_started_again_ends_with_the_same_bytes(videos, tmp_
 
 
 @pytest.mark.slow
-def test_an_interrupted_driver_says_so_and_goes_on(videos, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_driver_says_so_and_goes_on(videos, tmp_path, number, code):
+    """By Ctrl-C, or by SIGTERM, as a scheduler does it: without a trace of Ray's."""
     driver = start_driver(videos, tmp_path, (STILL, SLOW))
     wait_for(lambda: (tmp_path / record_name(0, 0)).exists(), driver)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     said, _ = driver.communicate(timeout=60)
-    assert driver.returncode == 130, said
+    assert driver.returncode == code, said
+    assert "SIGTERM received" not in said
     assert "continue from here with the same command" in said
     assert "Traceback" not in said
     assert label(config(videos, tmp_path, (STILL, SLOW))).accounts.labelled == 7

@@ -125,7 +125,18 @@ def test_a_dry_run_counts_no_unit_of_videos_left_out(videos, tmp_path, capsys):
     ]
     (tmp_path / "t.csv").write_text("url,caption\n" + "".join(rows))
     print_estimate(config(tmp_path / "t.csv", tmp_path / "out", words=WordFilter(need=("dog",))))
-    assert "; 1 unit; " in capsys.readouterr().out
+    assert "4 videos (3 left out by their words) in 1 unit; " in capsys.readouterr().out
+
+
+def test_a_dry_run_says_why_a_video_gave_no_clip_and_what_is_not_used(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "in" / "notes.pdf").write_bytes(b"")
+    print_estimate(config(tmp_path / "in", tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert "broken.mp4 gave no clip: not-a-video." in said
+    assert "note: 1 file is not used" in said
+    assert "so there is no estimate" in said
 
 
 def test_a_dry_run_writes_nothing_and_estimates(videos, tmp_path, capsys):
