@@ -12,7 +12,7 @@ import ray
 from pipelines.jobs.progress import JobProgress, Snapshot
 from pipelines.jobs.ray_metrics import NUMBERS, RayMetrics
 
-TELLS_WHO = {"host", "pid", "started", "now", "oldest", "ended"}
+TELLS_WHO = {"host", "pid", "started", "now", "oldest", "ended", "ready"}
 """Fields of a snapshot that are no measure."""
 PATIENCE_S = 60.0
 
