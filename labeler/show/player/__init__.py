@@ -58,7 +58,7 @@ starts again after the eighth colour."""
 POINTS_SHOWN = 200
 WORST = 12
 """How many points are shown in any case, because trackers are farthest apart on them."""
-WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 236
+WIDTH_PX, HEIGHT_PX, UNDER_PX = (520, 860), 560, 266
 """For a player in a notebook: the least and the greatest width, the greatest height of the picture,
 and the height of what is below it."""
 
@@ -163,6 +163,7 @@ def payload_of(
         "of": points,
         "number": shown.tolist(),  # of each shown point among the queries
         "sampler": sample.sampler[shown].tolist(),
+        "queries": sample.queries[shown].astype(float).round(2).tolist(),  # (t, x, y)
         # int16 [K, n, T, 2]
         "xy": to_base64(_packed(np.stack([each.xy[shown] for each in tracks.values()]))),
         # 0 or 1 [K, n, T]

@@ -297,7 +297,8 @@ class Player {
     return found.sort((a, b) => b.apart - a.apart).slice(0, most);
   }
 
-  // Visible labels, each as probable as any other of the points that are shown; the same ones whenever the page is opened.
+  // Visible labels of the points that are shown, each as probable as any other, but only one of a point, since a verdict is on the
+  // whole point; the same ones whenever the page is opened.
   drawnLabels(most = WORST) {
     const labels = [], frames = this.times.length;
     for (let at = 0; at < this.label.length; at++) if (this.label[at] && STATES[this.state[at]] === "visible") labels.push(at);
@@ -307,23 +308,30 @@ class Player {
     const found = [];
     while (found.length < most && labels.length) {
       const [at] = labels.splice(Math.floor(random() * labels.length), 1);
-      found.push({ i: Math.floor(at / frames), frame: at % frames, text: `support ${share(this.support[at])}` });
+      const i = Math.floor(at / frames), [from] = this.queries[i];
+      if (!found.some((other) => other.i === i)) found.push({ i, frame: at % frames, from, text: `support ${share(this.support[at])}` });
     }
     return found;
   }
 
-  // A picture for each of the points: what is around each tracker's place in that frame. A click goes there.
+  // A picture for each of the points: what is around each tracker's place in that frame; left of it, where one is to judge, what was
+  // around the query in its own frame `from`. A click goes to the frame.
   async fillSheet(sheet, points) {
     const tiles = sheet.querySelector(".tiles"), before = this.frame;
     if (tiles.childElementCount) return;
-    for (const { i, frame, text } of points) {
+    for (const { i, frame, from, text } of points) {
       const tile = Object.assign(document.createElement("button"), { type: "button", className: "tile" });
-      const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * 2, height: TILE_PX * 2 });
+      const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * (from === undefined ? 2 : 4), height: TILE_PX * 2 });
       const label = this.label[i * this.times.length + frame] ? "a label" : "no label";
       tile.dataset.point = this.number[i]; tile.dataset.verdict = review.of(this.key, this.number[i]) ?? "";
-      tile.append(canvas, `point ${this.number[i]}, frame ${frame}: ${text}, ${label}`);
+      const start = from === undefined ? "" : `query in frame ${from}, `;
+      tile.append(canvas, `point ${this.number[i]}, ${start}frame ${frame}: ${text}, ${label}`);
       tile.addEventListener("click", () => { this.seek(frame); this.pointed = i; this.draw(); this.root.focus({ preventScroll: true }); });
       tiles.append(tile);
+      if (from !== undefined) {
+        await this.pictureOf(from);
+        this.paintPicture(canvas, 0, [this.queries[i].slice(1).map((px) => px + 0.5)], ["#fff"]);
+      }
       await this.pictureOf(frame);
       this.paintTile(canvas, i, frame);
     }
@@ -340,18 +348,27 @@ class Player {
   }
 
   paintTile(canvas, i, frame) {
-    const pen = canvas.getContext("2d"), seen = this.trackers.map((_, k) => k).filter((k) => this.isSeen(k, i, frame) && this.xy[2 * this.index(k, i, frame)] !== NOT_TRACKED);
+    const seen = this.trackers.map((_, k) => k).filter((k) => this.isSeen(k, i, frame) && this.xy[2 * this.index(k, i, frame)] !== NOT_TRACKED);
     const px = (k) => [0, 1].map((axis) => this.xy[2 * this.index(k, i, frame) + axis] * UNIT_PX + 0.5);
-    const places = seen.map(px), middle = [0, 1].map((axis) => (Math.min(...places.map((p) => p[axis])) + Math.max(...places.map((p) => p[axis]))) / 2);
+    this.paintPicture(canvas, canvas.width - canvas.height, seen.map(px), seen.map((k) => this.colours[k]));
+  }
+
+  // A square of the canvas, from `left` on: what the video shows around some places, px of the clip, and a ring at each.
+  paintPicture(canvas, left, places, colours) {
+    const pen = canvas.getContext("2d"), side = canvas.height, middle = [0, 1].map((axis) => (Math.min(...places.map((p) => p[axis])) + Math.max(...places.map((p) => p[axis]))) / 2);
     const spread = Math.max(...places.flatMap((p) => [0, 1].map((axis) => Math.abs(p[axis] - middle[axis]))));
-    const half = Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), scale = canvas.width / (2 * half);
-    pen.fillStyle = "#000"; pen.fillRect(0, 0, canvas.width, canvas.height);
+    const half = Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), scale = side / (2 * half);
+    pen.save();
+    pen.beginPath(); pen.rect(left, 0, side, side); pen.clip();
+    pen.translate(left, 0);
+    pen.fillStyle = "#000"; pen.fillRect(0, 0, side, side);
     if (this.video.videoWidth) pen.drawImage(this.video, -(middle[0] - half) * scale, -(middle[1] - half) * scale, this.width * scale, this.height * scale);
-    seen.forEach((k, at) => {
-      const [x, y] = places[at].map((value, axis) => (value - middle[axis] + half) * scale);
+    places.forEach((place, at) => {
+      const [x, y] = place.map((value, axis) => (value - middle[axis] + half) * scale);
       pen.beginPath(); pen.arc(x, y, 9, 0, 2 * Math.PI); pen.lineWidth = 6; pen.strokeStyle = "#000a"; pen.stroke();
-      pen.lineWidth = 3.5; pen.strokeStyle = this.colours[k]; pen.stroke();
+      pen.lineWidth = 3.5; pen.strokeStyle = colours[at]; pen.stroke();
     });
+    pen.restore();
   }
 
   // The nearest point in reach of the mouse, x and y in CSS px of the canvas.
@@ -400,7 +417,7 @@ class Player {
       table.append(row(name, ...[...px, this.sees[there] ? "yes" : "no", share(this.visibility[there]), share(this.confidence[there]), share(this.right[there])].map(cell)));
     }
     const title = document.createElement("b");
-    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · hidden ${share(this.hidden[at])} · ${this.label[at] ? "a label" : "no label"}`;
+    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} in frame ${this.queries[i][0]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · hidden ${share(this.hidden[at])} · ${this.label[at] ? "a label" : "no label"}`;
     this.numbers.replaceChildren(title, table);
     // Beside the point, on the side where there is more room, and inside the picture from left to right.
     const { clientWidth: width, clientHeight: height } = this.canvas, scale = width / this.canvas.width;
