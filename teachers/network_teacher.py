@@ -32,6 +32,7 @@ from teachers.errors import ConfigError, TeacherError
 from teachers.info import Mode, Precision, Preset, TeacherInfo
 from teachers.interface import Teacher, checked_settings
 from teachers.layers.device import (
+    compile_parts,
     compute_in_bf16,
     describe,
     multiplying,
@@ -58,6 +59,7 @@ class NetworkTeacher(Teacher):
         memory: see `Memory`; None takes what suits the network and the device.
         bf16: see `compute_in_bf16`; only for a network that names its `BF16_PARTS`.
         precision: see `Precision`; "bf16" is the same as `bf16`, where the network can.
+        compiled: see `compile_parts`; for the networks that `bf16` is for.
     """
 
     architecture: ClassVar[str]
@@ -106,6 +108,7 @@ class NetworkTeacher(Teacher):
         memory: Memory | None = None,
         bf16: bool = False,
         precision: Precision = "auto",
+        compiled: bool = False,
         **settings: Any,
     ) -> None:
         """Arguments are as for `teachers.load`.
@@ -115,13 +118,18 @@ class NetworkTeacher(Teacher):
             CheckpointError: there is no checkpoint, or it is not one of this network.
         """
         self.settings = checked_settings(
-            self.settings_type, settings, name, others=("preset", "memory", "bf16", "precision")
+            self.settings_type,
+            settings,
+            name,
+            others=("preset", "memory", "bf16", "precision", "compiled"),
         )
         if preset not in self.presets:
             raise ConfigError(f"preset = {preset!r}: there are {', '.join(self.presets)}.")
-        require_switch(bf16=bf16)
-        if bf16 and not hasattr(self.network, "BF16_PARTS"):
-            raise ConfigError(f"teacher {name!r}: its network has no part that computes in bf16.")
+        require_switch(bf16=bf16, compiled=compiled)
+        can = hasattr(self.network, "BF16_PARTS")
+        for asked, does in ((bf16, "computes in bf16"), (compiled, "is compiled")):
+            if asked and not can:
+                raise ConfigError(f"teacher {name!r}: its network has no part that {does}.")
         if checkpoint is None:
             raise no_weights(name, self.weights)
         config = stored_config(checkpoint, self.presets[preset](**self.variant))
@@ -129,14 +137,13 @@ class NetworkTeacher(Teacher):
         self.device = pick_device(device)
         if bf16 and precision not in ("auto", "bf16"):
             raise ConfigError(f"bf16 = True with precision = {precision!r}: leave one of them out.")
-        can = hasattr(self.network, "BF16_PARTS")
         self.precision = resolved("bf16" if bf16 else precision, self.device, can)
         self.bf16 = bf16 = self.precision == "bf16"
         self.memory = memory or (self.cpu_memory if self.device.type == "cpu" else self.gpu_memory)
         self.config = replace(
             config, **{name: getattr(self.settings, name) for name in self.config_settings}
         )
-        stored_settings = self._set_up(mode)
+        stored_settings = self._set_up(mode) | ({"compiled": True} if compiled else {})
         self.model = untrained(self.network, self.config)
         self.published_rule = self._rule(mode)
         self.info = TeacherInfo(
@@ -157,6 +164,8 @@ class NetworkTeacher(Teacher):
         self.model.to(self.device, memory_format=self.memory_format)
         if bf16:
             compute_in_bf16(self.model)
+        if compiled:
+            compile_parts(self.model)
 
     def computing(self) -> AbstractContextManager[None]:
         return multiplying(self.precision, self.device)
