@@ -85,7 +85,7 @@ def test_a_file_that_was_pulled_is_found_by_its_name(published):
 
 def test_without_a_file_the_error_says_where_it_is_and_under_which_licence():
     with pytest.raises(
-        CheckpointError, match=r"gorkaydemir/track_on_r.*\(CC-BY-NC-4\.0\).*pull track-on-r-verif"
+        CheckpointError, match=r"gorkaydemir/track_on_r.*\(licence: CC-BY-NC-4\.0\).*pull track-on"
     ):
         load_verifier(NAME)
 
