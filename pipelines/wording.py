@@ -21,11 +21,8 @@ def data_size(size_bytes: float) -> str:
     """Bytes in words: "850 kB", "1.4 MB", "26 GB"."""
     for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size_bytes >= 0.9995 * least:
-            return (
-                f"{size_bytes / least:,.3g} {unit}"
-                if size_bytes < 999.5 * least
-                else (f"{size_bytes / least:,.0f} {unit}")
-            )
+            digits = ",.3g" if size_bytes < 999.5 * least else ",.0f"
+            return f"{size_bytes / least:{digits}} {unit}"
     return f"{size_bytes / 1e3:.0f} kB"
 
 

@@ -135,7 +135,7 @@ def difference_table(
                 *_with_intervals(differences(scores, best)),
                 f"{above} of {len(of_teachers)} teachers",
             )
-    return table
+    return _explained(table)
 
 
 def comparison_table(experiment: Experiment, world: World) -> Table:
@@ -153,6 +153,10 @@ def comparison_table(experiment: Experiment, world: World) -> Table:
         for one, other in combinations(experiment.policies, 2):
             found = differences(scores[one], scores[other])
             table.add_row(student, one, other, *_with_intervals(found))
+    return _explained(table)
+
+
+def _explained(table: Table) -> Table:
     table.caption = "[95 % bootstrap interval of the mean difference, paired over clips]"
     table.caption_justify = "left"
     return table
