@@ -12,10 +12,12 @@ from rich.table import Table
 from experiments.verifier.clips import TrackedClip, read_clip
 from experiments.verifier.examples import Example
 from labeler.labels.agreement import AgreementConfig
+from labeler.labels.blend import blend
 from labeler.labels.evidence import SHARED
 from labeler.labels.hidden import MIN_HIDDEN, is_hidden
 from labeler.labels.policies import Policy
 from labeler.labels.policy import Target
+from labeler.labels.trust import TrustConfig
 from labeler.labels.verifier import Verifier
 from student.evaluation.labels import LabelScore, score_policy
 
@@ -104,13 +106,16 @@ def scores_by_policy(clips: Sequence[TrackedClip]) -> dict[Policy, Figures]:
 def verified(
     rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], threshold: float
 ) -> Figures:
-    """The most trusted position in each frame, used where its probability exceeds `threshold`."""
-    score = LabelScore()
+    """The labels of policy `verified` (clips are 256 x 256 here, as the raster is), used where the
+    probability of the most trusted position exceeds `threshold`."""
+    score, within = LabelScore(), TrustConfig().blend_px
     for right, clip in zip(rights, clips, strict=True):
         xy = np.stack([each.xy for each in clip.tracks.values()])
-        best, used = right.argmax(0), right.max(0) > threshold
-        place = np.take_along_axis(xy, best[None, ..., None], 0)[0]
-        score.add(Target(xy=place, visible=used, used=used, teacher=best), clip.known)
+        used = right.max(0) > threshold
+        place = np.full(xy.shape[1:], np.nan, np.float32)
+        place[used], _ = blend(xy[:, used], right[:, used], within)
+        target = Target(xy=place, visible=used, used=used, teacher=right.argmax(0))
+        score.add(target, clip.known)
     return score.figures()
 
 

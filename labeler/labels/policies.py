@@ -7,7 +7,7 @@
                       frames; used where it agrees itself, and as occluded only on the evidence of
                       `labeler.labels.hidden`
     verified          in each frame the position that the verifier trusts most, where it trusts it
-                      enough
+                      enough; moved to the middle of those that lie around it
     random-verified   one teacher per query, drawn from those that the verifier trusts in at least 8
                       frames; used where it is trusted
     medoid            the teacher nearest to all seeing teachers, frame by frame (ablation)
@@ -39,6 +39,7 @@ from labeler.labels.agreement import (
     extent,
     medoids,
 )
+from labeler.labels.blend import blend
 from labeler.labels.hidden import is_hidden
 from labeler.labels.policy import NOT_JUDGED, Candidates, LabelPolicy, Target, weights
 from labeler.labels.trust import TrustConfig
@@ -183,7 +184,12 @@ class RandomAgreeing(LabelPolicy):
 
 
 class Verified(LabelPolicy):
-    """In each frame the most trusted position, where it is trusted enough.
+    """In each frame the most trusted position, where it is trusted enough, moved to the middle of
+    the positions that lie around it.
+
+    The verifier says whether a position is within 2 px of the truth, not which of two such is the
+    nearer; several teachers that found the same point say more about that than one does. Teachers
+    that found another point have no part in it.
 
     Each frame stands for itself, so one such frame is enough. Agreement asks for eight, because it
     has no other sign that a query is followed at all.
@@ -197,9 +203,13 @@ class Verified(LabelPolicy):
         visible = np.take_along_axis(right, best[None], axis=0)[0]
         keep = _worth_learning(clip, best, visible, least=1)[:, None]
         visible, hidden = visible & keep, hidden & keep
-        return Target(
-            _positions(clip, best, visible), visible, visible | hidden, np.where(visible, best, -1)
-        )
+        xy, teacher = _positions(clip, best, visible), np.where(visible, best, -1)
+        if clip.trust.blend_px > 0:
+            around = clip.stack.xy[:, visible], clip.right()[:, visible]
+            middle, blended = blend(*around, clip.trust.blend_px)
+            xy[visible] = middle * clip.to_clip
+            teacher[visible] = np.where(blended, -1, teacher[visible])
+        return Target(xy, visible, visible | hidden, teacher)
 
 
 class RandomVerified(LabelPolicy):

@@ -51,12 +51,12 @@ class DataConfig:
     clip is drawn equally often."""
     policy: Policy = "verified"
     """Whose track is the label. verified: in each frame, the position that the verifier trusts
-    most, if it trusts one. random-verified: for each query, one of the teachers that it trusts, in
-    the frames in which it does. random, as published: one teacher's, drawn anew each time a clip is
-    read. random-agreeing: for each query, one of the teachers that agree, in the frames in which it
-    agrees. medoid, mean, median: ablations. mean-all, median-all: of all teachers in every
-    frame, as in the paper's table. Or a policy of another package, by its name or as
-    module:Class."""
+    most, if it trusts one, moved to the middle of those around it. random-verified: for each query,
+    one of the teachers that it trusts, in the frames in which it does. random, as published: one
+    teacher's, drawn anew each time a clip is read. random-agreeing: for each query, one of the
+    teachers that agree, in the frames in which it agrees. medoid, mean, median: ablations.
+    mean-all, median-all: of all teachers in every frame, as in the paper's table. Or a policy of
+    another package, by its name or as module:Class."""
     agreement: AgreementOverride = AS_STORED
     trust: TrustConfig = field(default_factory=TrustConfig)
     weigh: bool = False

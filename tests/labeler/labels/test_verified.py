@@ -15,7 +15,7 @@ from teachers import ConfigError, Tracks, VisibleRule
 FRAMES = 10
 SIZE = 128, 512
 SEEN = VisibleRule("v", 0.5)
-PLACES = {"a": 100.0, "b": 200.0, "c": 300.0}
+PLACES = {"a": 100.0, "b": 200.0, "c": 300.0, "d": 400.0}
 
 
 def still(x: float, n: int) -> Tracks:
@@ -56,6 +56,22 @@ def test_verified_takes_the_most_trusted_place_of_each_frame():
     np.testing.assert_allclose(target.xy[0, :8, 0], [100] * 4 + [200] * 4, atol=1e-4)
     assert target.used.tolist() == target.visible.tolist() == [[True] * 8 + [False] * 2]
     assert np.isnan(target.xy[0, 8:]).all()
+
+
+def test_three_that_found_the_same_point_share_a_label():
+    """Raster px are half as wide as those of the clip here, and twice as high."""
+    clip = a_clip({"a": 0.9, "b": 0.8, "c": 0.8, "d": 0.85}, n=2)
+    for name, (x, y) in {"a": (100, 40), "b": (101, 40), "c": (100, 40.25)}.items():
+        clip.tracks[name].xy[...] = x, y
+    clip.tracks["c"].xy[:, 5:, 0] = 105
+    target = of("verified", clip)
+    assert target.teacher.tolist() == [[-1] * 5 + [0] * 5] * 2
+    np.testing.assert_allclose(weights(target, clip), 0.9)
+    shared, alone = target.xy[:, :5], target.xy[:, 5:]
+    assert ((shared > (100, 40)) & (shared < (101, 40.25))).all()
+    np.testing.assert_allclose(alone, np.broadcast_to(np.float32([100, 40]), alone.shape))
+    single = Candidates(**{**vars_of(clip), "trust": TrustConfig(blend_px=0)})
+    np.testing.assert_allclose(of("verified", single).xy, clip.tracks["a"].xy, rtol=1e-6)
 
 
 def test_a_place_is_used_from_the_threshold_on():
@@ -186,6 +202,12 @@ def test_a_label_weighs_what_its_teacher_is_worth_there():
 def test_a_threshold_is_a_probability(trust):
     with pytest.raises(ConfigError, match=r"a probability in \(0, 1\]"):
         TrustConfig(**trust)
+
+
+@pytest.mark.parametrize("px", [-1.0, 9.0, float("nan")])
+def test_a_blend_is_of_one_place(px):
+    with pytest.raises(ConfigError, match=r"blend_px = .*: a distance from 0 to 8 px"):
+        TrustConfig(blend_px=px)
 
 
 def vars_of(clip: Candidates) -> dict[str, object]:
