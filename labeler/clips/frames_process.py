@@ -19,9 +19,9 @@ import numpy as np
 
 from labeler.clips.isolate import Isolated
 from labeler.io.closing import ClosedAtExit
+from labeler.video.container import VideoLimits
 from labeler.video.decode import VideoReader, open_video, target_size
 from labeler.video.pictures import FOLDER_FPS
-from labeler.video.scan import VideoLimits
 
 HOSTED = "labeler.clips.frames_process:FramesOfAVideo"
 READ_AT_ONCE = 4

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.video import EncodeConfig
+from labeler.video.container import VideoLimits
 from labeler.video.decode import Decoder
-from labeler.video.scan import VideoLimits
 
 SCHEMA = 2
 """The schema that is written; verdicts came with schema 2."""

@@ -28,16 +28,10 @@ import numpy as np
 
 from labeler.io.closing import ClosedAtExit
 from labeler.video.colours import ShownRGB
+from labeler.video.container import VideoLimits, decoding_options, open_container, video_stream
 from labeler.video.fetch import local_file, shown
 from labeler.video.pictures import PictureReader, scan_folder
-from labeler.video.scan import (
-    Scan,
-    VideoLimits,
-    decoding_options,
-    open_container,
-    scan,
-    video_stream,
-)
+from labeler.video.scan import Scan, scan
 from teachers.errors import ConfigError, VideoError
 
 Decoder = Literal["auto", "decord", "pyav"]

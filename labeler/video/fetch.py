@@ -22,7 +22,7 @@ from labeler.io.storage import (
     transient_errors,
 )
 from labeler.sources.rules import TARS
-from labeler.video.scan import VideoLimits
+from labeler.video.container import VideoLimits
 from teachers.errors import TransientError, VideoError
 
 BLOCK_BYTES = 8 * 2**20

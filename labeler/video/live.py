@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 from labeler.video.colours import ShownRGB
+from labeler.video.container import CONTAINERS, display_size, open_input
 from labeler.video.fetch import shown
 from labeler.video.orientation import orientation
-from labeler.video.scan import CONTAINERS, display_size, open_input
 from teachers import TransientError, VideoError
 
 SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "rtp://", "srt://", "tcp://")

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from labeler.sources.rules import PICTURES
-from labeler.video.scan import Scan, VideoLimits, check_sizes
+from labeler.video.container import VideoLimits, check_sizes
+from labeler.video.scan import Scan
 from teachers.errors import VideoError
 from teachers.hashing import file_sha256
 

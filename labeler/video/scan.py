@@ -12,33 +12,28 @@ files that store none (all frames, once).
 
 from __future__ import annotations
 
-import errno
-import stat
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 
+from labeler.video.container import (
+    VideoLimits,
+    check_frames,
+    check_sizes,
+    decoding_options,
+    display_size,
+    is_picture,
+    open_container,
+    video_stream,
+)
 from labeler.video.orientation import orientation
 from labeler.video.rate import header_fps, jumps, own_fps
-from teachers.errors import ConfigError, VideoError
-
-CONTAINERS = (
-    "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
-    "yuv4mpegpipe,"
-    "wav,mp3,flac,aac"  # sound, so that its error is clear
-)
-"""Demuxers that may open a file. Without such a list, libav would take a text for the output of a
-terminal, and a playlist as permission to open the files that it names."""
-
-NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR, errno.EILSEQ)
-"""Errors of a disk for a name that none of its files can have."""
-
-PYAV = int(av.__version__.partition(".")[0])
+from teachers.errors import VideoError
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
 """Containers whose header states the duration to the frame, so that it can be seen that a file was
@@ -48,27 +43,13 @@ TORN_AHEAD = 2
 """How many packets before the end of a recording libav may call a packet incomplete if another
 recording is joined to it."""
 
+PROBED_FRAMES = 250
+"""Of a file whose packets lie in the order of their pts, although its codec shows frames in
+another: so many are decoded to see whose pts these are."""
+
 STREAMS = frozenset({"mpegts", "mpeg"})
 """Containers made for broadcasting: their files may start and end anywhere, and state no
 duration."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoLimits:
-    """Limits for a video that is opened, which are checked before anything is allocated."""
-
-    max_side_px: int = 8192
-    """The longest side of a frame."""
-
-    max_frames: int = 1_000_000
-    """The most frames, counted as packets."""
-
-    max_gib: float = 64.0
-    """The largest file."""
-
-    def __post_init__(self) -> None:
-        if min(self.max_side_px, self.max_frames, self.max_gib) <= 0:
-            raise ConfigError(f"{self}: every limit must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,12 +146,12 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         interlaced = context.field_order > 1
         truncation = packets.damage or _truncation(container, stream, name, packets, fps)
         time_base = stream.time_base or Fraction(1, 1_000_000)
-        several = sum(not _is_picture(other) for other in container.streams.video) > 1
-        codec = context.codec.canonical_name
+        several = sum(not is_picture(other) for other in container.streams.video) > 1
+        codec, reorders = context.codec.canonical_name, bool(context.has_b_frames)
 
     first = _first_frame(path, limits)
     pts, counted, numbers = _shown_pts(
-        path, limits, packets, name, interlaced, cut=bool(truncation)
+        path, limits, packets, name, interlaced, reorders, cut=bool(truncation)
     )
     if numbers:
         time_base = 1 / Fraction(fps or 25).limit_denominator(100_000)
@@ -188,7 +169,7 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
     others = {
         "its frames are mirrored, or its display matrix is not a rotation": mirrored or not plain,
         "it has a palette, which a seek loses": palette,
-        "its container stores no pts": counted and not packets.without_pts,
+        "its container stores no pts of its frames": counted and not packets.without_pts,
         f"its first frame has pts {pts[0]}, not 0": not counted and pts[0] != 0,
         "it is interlaced, and a packet may be half a frame": interlaced and name != "mov",
         "it has several video streams": several,
@@ -234,117 +215,6 @@ def _against_decord(
     return tuple(reason for reason, fires in found.items() if fires)
 
 
-def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:
-    """The file opened for demuxing; close it. A VideoError says what it is if it is no video."""
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise VideoError("not-a-video", f"{path}: a device or a pipe, not a file.")
-        with path.open("rb") as file:
-            head = file.read(12)
-    except FileNotFoundError:
-        raise VideoError("not-found", f"{path}: there is no such file.") from None
-    except PermissionError:
-        raise VideoError("forbidden", f"{path}: this user may not read it.") from None
-    except IsADirectoryError:
-        raise VideoError("not-a-video", f"{path}: it is a folder, not a video file.") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_FILE:
-            raise
-        raise VideoError("not-found", f"{path}: not a name of a file ({error}).") from None
-    gib = path.stat().st_size / 2**30
-    if not head:
-        raise VideoError("empty", f"{path}: the file is empty.")
-    if gib > limits.max_gib:
-        raise VideoError(
-            "too-large",
-            f"{path}: {gib:.1f} GiB are above the limit of {limits.max_gib:g} GiB (max_gib).",
-        )
-    try:
-        # an absolute path, because libav would take "a:b.mp4" for a protocol
-        return open_input(str(path.absolute()), options={"format_whitelist": CONTAINERS})
-    except MemoryError:
-        raise
-    except av.FFmpegError as error:
-        if head[4:8] == b"ftyp":
-            raise VideoError(
-                "decode-error",
-                f"{path}: an MP4 or MOV file without its index (moov): it was cut, or its "
-                "recording never ended.",
-            ) from error
-        raise VideoError(
-            "not-a-video", f"{path}: not a video container that can be read here."
-        ) from error
-
-
-def open_input(file: Any, **settings: Any) -> av.container.InputContainer:
-    """`av.open` for reading, whatever the text in the file: PyAV before 19 stops at a title that is
-    not UTF-8 unless it is told, and PyAV from 19 on cannot be told."""
-    told: dict[str, Any] = {} if PYAV >= 19 else {"metadata_errors": "replace"}
-    return av.open(file, "r", **settings, **told)
-
-
-def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The first stream with moving pictures, set to decode in one thread.
-
-    One thread is as fast per core (jobs decode many files at once), needs the least memory, and,
-    unlike frame threads, does not end early without an error where a file is broken.
-    """
-    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
-    # AVIF has a still picture beside its moving one
-    films = [stream for stream in streams if stream.frames > 1]
-    if streams and streams[0].frames == 1 and films:
-        streams = films
-    if not streams:
-        kinds = {
-            "a cover picture" if stream.type == "video" else str(stream.type)
-            for stream in container.streams
-        }
-        raise VideoError(
-            "no-video-stream",
-            f"{path}: no video in it, only {', '.join(sorted(kinds)) or 'an empty container'}.",
-        )
-    if streams[0].codec_context is None:
-        raise VideoError("decode-error", f"{path}: libav has no decoder for its video.")
-    streams[0].thread_type = "NONE"
-    streams[0].codec_context.thread_count = 1
-    return streams[0]
-
-
-def decoding_options(limits: VideoLimits) -> dict[str, str]:
-    """Options for a decoder context, by which a frame that grows in the middle of a file stays
-    within the limits, too."""
-    return {"max_pixels": str(limits.max_side_px**2)}
-
-
-def _is_picture(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def check_sizes(
-    path: Path, size: tuple[int, int], sar: Fraction, frames: int, limits: VideoLimits
-) -> None:
-    """Raise a VideoError if frames of `size` (H, W), or their number, are above the limits."""
-    (height, width), shown = size, display_size(size, sar, 0)
-    if height < 1 or width < 1:
-        raise VideoError(
-            "decode-error", f"{path}: its header tells no frame size that libav accepts."
-        )
-    if max(height, width, *shown) > limits.max_side_px:
-        shape = f" (sample aspect ratio {sar})" if sar != 1 else ""
-        raise VideoError(
-            "too-large",
-            f"{path}: frames of {width} x {height} px{shape} are above the limit of "
-            f"{limits.max_side_px} px a side (max_side_px).",
-        )
-    _check_frames(path, frames, limits)
-
-
-def _check_frames(path: Path, frames: int, limits: VideoLimits) -> None:
-    if frames > limits.max_frames:
-        raise VideoError("too-large", f"{path}: more than {limits.max_frames} frames (max_frames).")
-
-
 def _packets(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, limits: VideoLimits
 ) -> _Packets:
@@ -368,7 +238,7 @@ def _packets(
             packets += 1
             if in_frames and packet.dts is not None:
                 dropped = max(dropped, packet.dts + 1 - packets)
-            _check_frames(path, packets, limits)
+            check_frames(path, packets, limits)
             if packet.is_keyframe and torn and jumps(before, packet):
                 pts += torn  # it was complete: another recording was joined to it
                 damage, torn = "", []
@@ -421,7 +291,13 @@ def _truncation(
 
 
 def _shown_pts(
-    path: Path, limits: VideoLimits, packets: _Packets, name: str, interlaced: bool, cut: bool
+    path: Path,
+    limits: VideoLimits,
+    packets: _Packets,
+    name: str,
+    interlaced: bool,
+    reorders: bool,
+    cut: bool,
 ) -> tuple[list[int], bool, bool]:
     """pts of the frames that are shown, rising; whether frames are known by their number only,
     because the packets have no usable pts; and whether these pts are mere numbers, too."""
@@ -429,21 +305,34 @@ def _shown_pts(
     no_pts = (
         packets.without_pts > 0 or packets.restarts > 0 or (name == "avi" and not packets.only_keys)
     )
-    if no_pts or (interlaced and name != "mov"):  # outside MP4 a packet may be half a frame
-        decoded = list(_decoded_pts(path, limits, start=None))
-        rising = sorted({pts for pts in decoded if pts is not None})
-        if no_pts or decoded != rising:
-            count = min(len(decoded), len(packets.pts))
-            # of AVI, the times at which frames come out tell where some were dropped
-            if name == "avi" and decoded == rising and packets.dropped:
-                return rising[:count], True, False
-            return list(range(count)), True, True
-        return rising, False, False
     rising = sorted(pts for pts in packets.pts if pts is not None)
+    of_decoding = (
+        not no_pts and reorders and rising == packets.pts and not _come_in_order(path, limits)
+    )
+    if no_pts or of_decoding or (interlaced and name != "mov"):
+        # outside MP4 a packet of interlaced video may be half a frame
+        decoded = list(_decoded_pts(path, limits, start=None))
+        in_order = sorted({pts for pts in decoded if pts is not None})
+        count = min(len(decoded), len(packets.pts))
+        if of_decoding:
+            return rising[:count], True, False
+        if not no_pts and decoded == in_order:
+            return in_order, False, False
+        # of AVI, the times at which frames come out tell where some were dropped
+        if name == "avi" and decoded == in_order and packets.dropped:
+            return in_order[:count], True, False
+        return list(range(count)), True, True
     if cut or name in STREAMS:
         decodable = _really_decodable(path, limits, rising, sorted(packets.key_pts))
         return decodable, False, False
     return rising, False, False
+
+
+def _come_in_order(path: Path, limits: VideoLimits) -> bool:
+    """Whether frames come out with rising pts. They do not if the file's writer stored the times
+    of decoding as pts: then each frame has the time of another one."""
+    some = list(itertools.islice(_decoded_pts(path, limits, start=None), PROBED_FRAMES))
+    return all(one < other for one, other in itertools.pairwise(p for p in some if p is not None))
 
 
 def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator[int | None]:
@@ -491,8 +380,3 @@ def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:
             raise VideoError(
                 "decode-error", f"{path}: its first frame cannot be decoded."
             ) from error
-
-
-def display_size(size: tuple[int, int], sar: Fraction, rotation: int) -> tuple[int, int]:
-    height, width = size[0], max(1, round(size[1] * sar))
-    return (width, height) if rotation % 180 else (height, width)

@@ -12,7 +12,7 @@ import webbrowser
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from labeler.video.scan import VideoLimits
+from labeler.video.container import VideoLimits
 from pipelines.terminal.console import say
 from teachers import ConfigError, Mode, TransientError
 from teachers.info import Precision

@@ -18,9 +18,9 @@ from typing import Annotated
 import tyro
 
 from labeler.sources import Source, list_sources
+from labeler.video.container import VideoLimits
 from labeler.video.fetch import local_file
 from labeler.video.pictures import content_sha256
-from labeler.video.scan import VideoLimits
 from pipelines.terminal.console import say
 from pipelines.terminal.progress import LineThrottle
 from teachers import ConfigError, TransientError, VideoError

@@ -18,8 +18,8 @@ from labeler.reasons import REASONS
 from labeler.shards.manifest import Frozen
 from labeler.sources import WordFilter
 from labeler.video import EncodeConfig
+from labeler.video.container import VideoLimits
 from labeler.video.decode import Decoder
-from labeler.video.scan import VideoLimits
 from pipelines.engines.common import DecodeLimits, TeacherSpec
 from teachers import ConfigError
 from teachers.info import Precision

@@ -30,7 +30,7 @@ from aiohttp import WSMsgType, web
 
 from labeler.clips.frames_process import IsolatedFrames
 from labeler.io.scratch import prefix
-from labeler.video.scan import VideoLimits
+from labeler.video.container import VideoLimits
 from pipelines.live.connection import LONGEST_SIDE_PX, Connection
 from pipelines.live.recent import Excerpt, save_overlay, save_tracks_of
 from pipelines.live.session import Session

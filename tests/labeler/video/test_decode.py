@@ -15,8 +15,9 @@ import fsspec
 import numpy as np
 import pytest
 
+from labeler.video.container import VideoLimits
 from labeler.video.decode import open_video, resized, shown, target_size
-from labeler.video.scan import VideoLimits, scan
+from labeler.video.scan import scan
 from teachers.errors import ConfigError, TransientError, VideoError
 from tests.support.video_files import (
     FRAMES,

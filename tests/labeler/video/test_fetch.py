@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
+from labeler.video.container import VideoLimits
 from labeler.video.fetch import local_file
-from labeler.video.scan import VideoLimits
 from teachers import TransientError, VideoError
 from tests.support.web_server import Fault, Site, serving
 

@@ -50,6 +50,18 @@ def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
     return path
 
 
+def timed_as_decoded(path: Path) -> Path:
+    """An mp4 with B-frames whose writer stored the times of decoding as pts."""
+    made = write(path.with_name("right.mp4"), options={"bf": "3", "g": "12"})
+    with av.open(str(made)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for i, packet in enumerate(p for p in source.demux() if p.size):
+            packet.pts = packet.dts = i * packet.duration
+            packet.stream = stream
+            container.mux(packet)
+    return path
+
+
 def indexed_avi(path: Path) -> Path:
     """Raw 8-bit frames with a palette, bottom-up, as MATLAB and older cameras write them."""
 
@@ -215,6 +227,21 @@ def test_the_film_of_an_avif_is_taken_and_not_its_still_picture(tmp_path):
     with open_video(tmp_path / "a.avif") as video:
         assert numbers_in(video.read(range(len(video)))) == list(range(N))
         assert video.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_times_of_decoding_are_not_taken_for_those_of_frames(tmp_path, name):
+    path = timed_as_decoded(tmp_path / name)
+    with av.open(str(path)) as container:
+        out = [frame.pts for frame in container.decode(video=0)]
+    assert out != sorted(out), "the file is not what it should be"
+    with open_video(path) as video:
+        assert (len(video), video.truncated, video.scan.counted) == (N, False, True)
+        assert numbers_in(video.read(range(N))) == list(range(N))
+        assert numbers_in(video.read([17, 4])) == [17, 4]
+        assert video.timestamps_s * 25 == pytest.approx(np.arange(N))
+        assert video.fps == pytest.approx(25)
+        assert any("no pts of its frames" in reason for reason in video.scan.unsafe)
 
 
 def test_dropped_frames_of_an_avi_are_gaps_in_time(tmp_path):

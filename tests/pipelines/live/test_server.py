@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from benchmarks.harness.jobs import write_moving
 from labeler.clips.frames_process import IsolatedFrames
 from labeler.video import open_video
-from labeler.video.scan import VideoLimits
+from labeler.video.container import VideoLimits
 from pipelines.live.server import LiveLimits, LiveServer
 from pipelines.live.trackers import LiveTrackers
 from teachers import ConfigError, TransientError, VideoError
