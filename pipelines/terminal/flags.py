@@ -51,7 +51,7 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
         if recipe and file:
             raise ConfigError("--recipe and --config: give one of them.")
         file = _recipe(recipes, str(recipe)) if recipe else file
-    arguments = _gathered(config, arguments)
+    arguments = _gathered(config, _without_sections(config, arguments))
     default: Any = _from_toml(config, file, arguments) if file else tyro.MISSING_NONPROP
     try:
         parsed = tyro.cli(
@@ -118,6 +118,20 @@ def _recipe(folder: Path, name: str) -> Path:
             "FILE."
         )
     return folder / f"{name}.toml"
+
+
+def _without_sections(config: type, arguments: list[str]) -> list[str]:
+    """The arguments, in which a flag that is written with the TOML section of its field, such as
+    `--data.strides`, has the name that the command gives it, `--strides`."""
+    sections = tuple(
+        f"--{name}."
+        for name, noted in typing.get_type_hints(config, include_extras=True).items()
+        if UNPREFIXED in typing.get_args(noted)
+    )
+    return [
+        f"--{argument.partition('.')[2]}" if argument.startswith(sections) else argument
+        for argument in arguments
+    ]
 
 
 def _gathered(config: type, arguments: list[str]) -> list[str]:

@@ -243,3 +243,14 @@ def test_the_table_of_the_recipe_says_what_the_files_say():
     rows = rows_of_the_table()
     assert list(rows) == list(said)
     assert not {name: (said[name], ours) for name, ours in rows.items() if said[name] not in ours}
+
+
+def test_a_flag_may_have_the_section_that_it_has_in_a_recipe():
+    """Who reads `[data] strides = [1]` in a recipe writes `--data.strides`."""
+    flags = [
+        "--data.strides", "2", "--data.strides=3", "--data.trust.min-right", "0.6",
+        "--schedule.steps", "7", "--data.no-flip",
+    ]  # fmt: skip
+    short = ["--strides", "2", "3", "--trust.min-right", "0.6", "--steps", "7", "--no-flip"]
+    assert command("tapir_mini", *flags) == command("tapir_mini", *short)
+    assert command("tapir_mini", *flags).data.strides == (2, 3)
