@@ -50,7 +50,7 @@ def load(
     """
     if mode not in MODES:
         raise ConfigError(f"no mode {mode!r}: there are {', '.join(MODES)}.")
-    known = _known_name(name, checkpoint)
+    known = known_name(name, checkpoint)
     if known in (verifier.name for verifier in VERIFIERS):
         raise ConfigError(
             f"{known!r} judges the tracks of teachers and makes none, so it is not a teacher. "
@@ -125,7 +125,7 @@ def _check_arguments(name: str, factory: Any, arguments: Mapping[str, Any]) -> N
             raise ConfigError(f"teacher {name!r}: it needs the setting {setting!r}.")
 
 
-def _known_name(name: str, checkpoint: str | None) -> str:
+def known_name(name: str, checkpoint: str | None) -> str:
     """The teacher that `name` stands for; for a student under a name of its own, the one that its
     file is for."""
     if checkpoint is None or ":" in name or name in names():

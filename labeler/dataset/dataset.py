@@ -67,8 +67,9 @@ class Dataset:
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """One row per labelled clip: see `labeler.shards.tables.clips_table`."""
-        return tables.clips_table(self.records)
+        """One row per labelled clip: see `labeler.shards.tables.clips_table`. Where its bytes lie
+        in the tar is in clips.parquet, as `offsets`."""
+        return tables.clips_table(self.records).drop(columns="offsets")
 
     @cached_property
     def failures(self) -> pd.DataFrame:

@@ -97,7 +97,7 @@ class Storage:
         with transient_errors(f"look at {self.url}/{name}"):
             try:
                 return self.fs.info(self.path(name))["size"]
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def modified(self, name: str) -> float:
@@ -111,6 +111,17 @@ class Storage:
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in `folder`, sorted; empty if there is no such folder."""
         return sorted(file.name for file in self.files(folder))
+
+    def is_file(self) -> bool:
+        """Whether there is a file in place of the folder."""
+        with transient_errors(f"look at {self.url}"):
+            return self.fs.isfile(self.root)
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in it, sorted; a FileNotFoundError if it does not exist."""
+        with transient_errors(f"list {self.url}"):
+            listed = self.fs.ls(self.root, detail=True)
+            return sorted(_last(one) for one in listed if one["type"] == "directory")
 
     def tags(self, folder: str = "") -> dict[str, str]:
         """Name -> tag of each file in `folder`: a file that was written anew has another tag. Empty
@@ -248,7 +259,7 @@ def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Store
 
 def _last(entry: Mapping[str, Any]) -> str:
     """The last part of an entry's name."""
-    return str(entry["name"]).rsplit("/", 1)[-1]
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
 
 
 def tag_of(info: Mapping[str, Any]) -> str:

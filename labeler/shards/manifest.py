@@ -14,6 +14,7 @@ from typing import Any
 from labeler.clips import ClipRecipe
 from labeler.clips.recipe import SCHEMA
 from labeler.io import Storage
+from labeler.io.s3 import lacks_bucket
 from labeler.shards.members import check_schema
 from labeler.sources import WordFilter
 from teachers import ConfigError, ShardError
@@ -21,6 +22,8 @@ from teachers import ConfigError, ShardError
 NAME = "dataset.json"
 MAX_BYTES = 64 << 20
 """The largest dataset.json that is read: it has room for the names of a million sources."""
+LOOKED_AT = 32
+"""In so many folders of one that is no data set, one is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +83,7 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     broken, or of another schema."""
     size = storage.size(NAME)
     if size is None:
-        raise ShardError(
-            f"{storage.url} is not a data set: it has no {NAME}. `tapdistill label VIDEOS --out "
-            f"{storage.url}` makes one."
-        )
+        raise _not_there(storage)
     if size > MAX_BYTES:
         raise ShardError(
             f"{storage.url}/{NAME} has {size:,} bytes, and at most {MAX_BYTES:,} are allowed: it "
@@ -100,6 +100,25 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         ) from error
     check_schema(schema, f"{storage.url}/{NAME}")
     return manifest
+
+
+def _not_there(storage: Storage) -> ShardError:
+    """Why no data set can be opened there, and what may have been meant."""
+    said = f"{storage.url} is not a data set"
+    if storage.is_file():
+        return ShardError(f"{said}: it is a file, and a data set is a folder.")
+    make = f"`tapdistill label VIDEOS --out {storage.url}` makes one."
+    try:
+        folders = storage.folders()
+    except FileNotFoundError as error:
+        if lacks_bucket(error):
+            return ShardError(f"{said}: there is no such bucket. Create it, or correct its name.")
+        return ShardError(f"{said}: there is no such folder. {make}")
+    for folder in folders[:LOOKED_AT]:
+        if storage.size(f"{folder}/{NAME}") is not None:
+            make = f"{storage.url}/{folder} is one."
+            break
+    return ShardError(f"{said}: it has no {NAME}. {make}")
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Any:

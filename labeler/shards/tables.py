@@ -44,25 +44,27 @@ T = TypeVar("T")
 CLIPS, FAILURES = "clips.parquet", "failures.parquet"
 CLIP_COLUMNS = {
     "key": pa.string(),
-    "unit": pa.int64(),
-    "revision": pa.int64(),
-    "tar": pa.string(),
-    "uri": pa.string(),
-    "source_start": pa.int64(),
-    "stride": pa.int64(),
+    "video": pa.string(),
     "frames": pa.int64(),
-    "height": pa.int64(),
-    "width": pa.int64(),
     "queries": pa.int64(),
     "kept": pa.int64(),
     "mean_support": pa.float64(),
     "mean_trust": pa.float64(),
-    "decoder": pa.string(),
-    "truncated": pa.bool_(),
     "teachers": pa.string(),
     "verifier": pa.string(),
+    "uri": pa.string(),
+    "source_start": pa.int64(),
+    "stride": pa.int64(),
+    "unit": pa.int64(),
+    "revision": pa.int64(),
+    "tar": pa.string(),
+    "decoder": pa.string(),
+    "truncated": pa.bool_(),
+    "height": pa.int64(),
+    "width": pa.int64(),
     "offsets": pa.string(),
 }
+"""Of clips.parquet, the telling ones first; `Dataset.clips` leaves out the last."""
 FAILURE_COLUMNS = {
     "unit": pa.int64(),
     "uri": pa.string(),
@@ -214,12 +216,13 @@ def without_superseded(
 
 
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per labelled clip: key, unit, revision, tar, uri, frames in the source, size,
-    queries, kept, mean support, mean trust, teachers, verifier (its version), offsets (JSON)."""
+    """One row per labelled clip, with the columns of `CLIP_COLUMNS`: `video` is the last part of
+    `uri`, `verifier` a version, and `offsets` JSON: suffix -> (offset, size) in the tar."""
     return pd.DataFrame(
         [
             {
                 **{name: getattr(entry, name) for name in ClipEntry.__dataclass_fields__},
+                "video": entry.uri.rpartition("/")[2],
                 "unit": record.unit,
                 "revision": record.revision,
                 "tar": record.tar,

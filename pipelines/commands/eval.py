@@ -46,7 +46,7 @@ from student.evaluation.testsets import (
 )
 from teachers import ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks, TransientError
 from teachers.info import Precision
-from teachers.loading import settings_of
+from teachers.loading import known_name, settings_of
 from teachers.registry import declared
 
 PROCEDURAL_CLIPS = 8
@@ -232,13 +232,14 @@ def _tracker(name: str, checkpoint: str | None, command: EvalCommand) -> Teacher
     by one."""
     single = command.points == "single"
     grouping: dict[str, Any] = {}
-    if declared(name).tracks_jointly:
+    known = declared(known_name(name, checkpoint))
+    if known.tracks_jointly:
         grouping = {
             "single": single,
             "support_grid": command.global_grid,
             "local_grid": command.local_grid,
         }
-        had = settings_of(declared(name))
+        had = settings_of(known)
         grouping = {setting: value for setting, value in grouping.items() if setting in had}
     teacher = teachers.load(
         name,

@@ -32,7 +32,11 @@ THREADS = 8
 class ScanConfig:
     """Find videos that are identical, byte for byte."""
 
-    videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    videos: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="VIDEOS", help_behavior_hint="(required)"),
+    ]
     """Videos, folders, globs in quotes, URLs, lists, tables, and tars, as for `label`."""
     column: str | None = None
     """Column of a table that holds the paths or URLs."""

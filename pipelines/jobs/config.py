@@ -34,7 +34,11 @@ class LabelConfig:
     that are missing.
     """
 
-    videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    videos: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="VIDEOS", help_behavior_hint="(required)"),
+    ]
     """Videos, folders of videos, globs in quotes, or URLs; lists of them (.txt, one per line),
     tables (.csv or .parquet, whose other columns are stored in the shards), and WebDataset tars of
     videos."""

@@ -12,8 +12,8 @@ from pipelines.tracking.trackers import load_tracker, name_and_checkpoint, title
 from teachers import ConfigError, Mode, Teacher
 from teachers.checkpoints.cache import cached_checkpoint
 from teachers.info import Precision
-from teachers.loading import settings_of
-from teachers.registry import declared, entries, left_out
+from teachers.loading import known_name, settings_of
+from teachers.registry import declared, entries, left_out, own_name
 
 QUICK = {"resolutions": ((256, 256),), "predictor": "online"}
 """Settings with which a tracker keeps up, or streams at all, for trackers that have them."""
@@ -25,8 +25,9 @@ class Offered:
 
     title: str
     text: str
-    """Its name, as `tapdistill track --teacher` takes it."""
+    """What it was asked for by, as `tapdistill track --teacher` takes it."""
     name: str
+    """The teacher that it is."""
     missing: str = ""
     """The command to run before it can be chosen."""
 
@@ -85,17 +86,15 @@ class LiveTrackers:
 
 def _named(texts: Sequence[str]) -> list[Offered]:
     found = [name_and_checkpoint(text, "--teacher") for text in texts]
-    for text, (name, _) in zip(texts, found, strict=True):
+    known = [known_name(*one) for one in found]
+    for text, name in zip(texts, known, strict=True):
         if not declared(name).streams:
             able = ", ".join(each.name for each in _streaming())
             raise ConfigError(
                 f"--teacher {text}: {name!r} needs the whole clip; a live page takes {able}."
             )
-    called = titles(found, "--teacher")
-    return [
-        Offered(title, text, name)
-        for title, text, (name, _) in zip(called, texts, found, strict=True)
-    ]
+    called = titles([(own_name(name), file) for name, file in found], "--teacher")
+    return [Offered(*each) for each in zip(called, texts, known, strict=True)]
 
 
 def _streaming() -> list[Offered]:

@@ -22,6 +22,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 from pipelines.terminal.console import say
 from teachers.errors import ConfigError
@@ -53,6 +59,8 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
         file = _recipe(recipes, str(recipe)) if recipe else file
     arguments = _gathered(config, _without_sections(config, arguments))
     default: Any = _from_toml(config, file, arguments) if file else tyro.MISSING_NONPROP
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_NothingIsNone())
     try:
         parsed = tyro.cli(
             config,
@@ -61,6 +69,7 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
             default=default,
             config=(tyro.conf.FlagCreatePairsOff,),
             console_outputs=True,
+            registry=registry,
         )
     except SystemExit as end:
         if not end.code:
@@ -68,6 +77,27 @@ def parse(config: type[C], program: str, arguments: list[str]) -> C:
         raise
     _refuse_urls_for_paths(parsed)
     return parsed
+
+
+class _NothingIsNone:
+    """A rule of tyro for tuples of any number of values: as it has it, but the default of a flag
+    that takes none is said to be "none", where tyro says nothing."""
+
+    def __init__(self) -> None:
+        self._asking = False
+
+    def __call__(self, info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if self._asking or typing.get_args(info.type)[1:] != (Ellipsis,):
+            return None
+        self._asking = True  # for the rule of tyro's own
+        try:
+            found = ConstructorRegistry.get_primitive_spec(info)
+        finally:
+            self._asking = False
+        if isinstance(found, UnsupportedTypeAnnotationError):
+            raise found
+        said = found.str_from_instance
+        return dataclasses.replace(found, str_from_instance=lambda value: said(value) or ["none"])
 
 
 def _refuse_urls_for_paths(config: object) -> None:

@@ -30,6 +30,11 @@ class LineThrottle:
         self._said = time.monotonic()
         return True
 
+    def at_once(self) -> bool:
+        """True, except in a terminal; the next line is due ten seconds later."""
+        self._said = time.monotonic() - LINE_EVERY_S - 1
+        return self.due()
+
     def soon(self) -> None:
         """Make a line due at once, because something has happened."""
         self._said = min(self._said, time.monotonic() - LINE_EVERY_S / 2)

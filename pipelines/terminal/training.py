@@ -52,7 +52,7 @@ class TrainProgress:
                     least, middle = min(event.views), _median(event.views)
                     clips = counted(sum(event.views.values()), "stored clip")
                     say(
-                        f"{clips}; each offers {middle} views "
+                        f"{clips}; each offers {counted(middle, 'view')} "
                         f"(runs of frames that differ in start or stride; the median, at least "
                         f"{least})"
                     )
@@ -78,6 +78,13 @@ class TrainProgress:
                 )
             case events.Calibrated():
                 say(str(event.calibration))
+            case events.Measuring():
+                of = f"/{event.total:,}" if event.total else ""
+                said = f"{event.what}: {event.done:,}{of} clips"
+                self._bar.update(self._task, counts=said)
+                begins_at_end = event.step == self._steps and not event.done
+                if self._lines.at_once() if begins_at_end else self._lines.due():
+                    say(said)
             case events.Saved():
                 self._lines.soon()
             case events.StepDone():

@@ -7,15 +7,20 @@ memory at a time; nothing random is drawn, so a run with evaluations learns the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import islice
 from typing import cast, get_args
 
-from student.evaluation.evaluate import FIGURES, compare
+import pandas as pd
+
+from student.clip import TestClip
+from student.evaluation.evaluate import FIGURES, compare, track_clips
 from student.evaluation.tapvid import TapVid, tapvid_clips
 from student.evaluation.testsets import on_tapvid_raster
+from student.training.events import Measuring
 from teachers.errors import ConfigError, ShardError
 from teachers.interface import Teacher
+from teachers.tracks import Tracks
 
 
 def sets_of(texts: Sequence[str]) -> dict[TapVid, str]:
@@ -40,19 +45,37 @@ def check_there(sets: dict[TapVid, str]) -> None:
         tapvid_clips(name, root)
 
 
-def score_sets(student: Teacher, sets: dict[TapVid, str], most: int | None) -> dict[str, float]:
+def tracked(
+    teacher: Teacher, clips: Sequence[TestClip], step: int, what: str
+) -> Generator[Measuring, None, list[Tracks]]:
+    """The teacher's tracks of the clips. Yields how far it is after each."""
+    found: list[Tracks] = []
+    for clip in clips:
+        found += track_clips(teacher, [clip])[0]
+        yield Measuring(step=step, what=what, done=len(found), total=len(clips))
+    return found
+
+
+def score_sets(
+    student: Teacher, sets: dict[TapVid, str], most: int | None, step: int
+) -> Generator[Measuring, None, dict[str, float]]:
     """AJ, delta_avg, and OA in [0, 1] of each data set ("tapvid-davis/AJ"), means over its clips,
-    and their means over the sets ("AJ"). Of each set the first `most` clips.
+    and their means over the sets ("AJ"). Of each set the first `most` clips. Yields how far it is;
+    `step` is that of the weights.
 
     Raises:
         ShardError: a set holds no video, or a file is damaged.
     """
     figures: dict[str, float] = {}
     for name, root in sets.items():
-        clips = map(on_tapvid_raster, islice(tapvid_clips(name, root), most))
-        table = compare({student.info.name: student}, clips)
-        if table.empty:
+        what, tables = f"scoring on {name}", list[pd.DataFrame]()
+        yield Measuring(step=step, what=what, done=0, total=None)
+        for clip in map(on_tapvid_raster, islice(tapvid_clips(name, root), most)):
+            tables.append(compare({student.info.name: student}, [clip]))
+            yield Measuring(step=step, what=what, done=len(tables), total=None)
+        if not tables:
             raise ShardError(f"eval_data {name}={root}: the data set holds no video.")
+        table = pd.concat(tables)
         figures |= {f"{name}/{figure}": float(table[figure].mean()) for figure in FIGURES}
     means = {
         figure: sum(figures[f"{name}/{figure}"] for name in sets) / len(sets) for figure in FIGURES

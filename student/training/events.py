@@ -79,7 +79,20 @@ class Calibrated:
     calibration: Calibration
 
 
-TrainEvent = Started | StepDone | StepSkipped | Evaluated | Saved | Calibrated
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """The student is being calibrated or scored, and no step is taken meanwhile."""
+
+    step: int
+    what: str
+    """What is done, on which clips."""
+    done: int
+    """Clips so far: 0 when it begins."""
+    total: int | None
+    """None if that is not known before they are read."""
+
+
+TrainEvent = Started | StepDone | StepSkipped | Evaluated | Saved | Calibrated | Measuring
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from teachers.errors import ConfigError, TapdistillError
 from teachers.layers.device import pick_device
 
+E = TypeVar("E")
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
@@ -83,6 +84,23 @@ class Processes:
         if error is not None:
             raise error
         return value
+
+    def work_of_first(self, work: Generator[E, None, T]) -> Generator[E, None, T]:
+        """`from_first` of a generator: yields on rank 0 what it yields, and has its result."""
+        made: list[T] = []
+        failed: TapdistillError | None = None
+        if self.first:
+            try:
+                made.append((yield from work))
+            except TapdistillError as error:
+                failed = error
+
+        def result() -> T:
+            if failed is not None:
+                raise failed
+            return made[0]
+
+        return self.from_first(result)
 
 
 def _value_or_error(make: Callable[[], T]) -> tuple[T | None, TapdistillError | None]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ from student.data.inline import InlineLabels
 from student.data.mixture import Batches, batches
 from student.data.order import parts_of_step
 from student.evaluation.calibration import Calibration, calibrated
-from student.evaluation.evaluate import FIGURES, score_tracks, track_clips
+from student.evaluation.evaluate import FIGURES, score_tracks
 from student.evaluation.testsets import procedural_clips
 from student.training.calibration_clips import calibration_clips
 from student.training.checkpoint import (
@@ -47,10 +48,11 @@ from student.training.checkpoint import (
     restore_random_states,
 )
 from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
-from student.training.evaluation import check_there, score_sets, sets_of
+from student.training.evaluation import check_there, score_sets, sets_of, tracked
 from student.training.events import (
     Calibrated,
     Evaluated,
+    Measuring,
     Saved,
     Started,
     StepDone,
@@ -70,6 +72,10 @@ from teachers.errors import CheckpointError, ConfigError, TapdistillError, Teach
 from teachers.info import Mode
 from teachers.interface import Teacher
 from teachers.layers.device import constant, multiplying, pick_device, resolved
+
+T = TypeVar("T")
+Work: TypeAlias = Generator[TrainEvent, None, T]
+"""What tells events while it is done, and has a result."""
 
 STUDENT, BEST = "student", "best"
 
@@ -196,13 +202,13 @@ class _Run:
                         tracks = self.student.last_tracks(part.answer, batch.frames.shape[1])
                         curves.add_picture(self.step, strip(batch, *tracks))
                 if config.eval_every and (self.step % config.eval_every == 0 or self.step == steps):
-                    yield self._evaluate(curves)
+                    yield from self._evaluate(curves)
                 if self.step % config.checkpoint_every == 0 or self.step == steps:
                     yield self._save()
         finally:
             if curves:
                 curves.close()
-        weights = self.processes.from_first(self._calibrated)
+        weights = yield from self.processes.work_of_first(self._calibrated())
         if self.calibration:
             yield Calibrated(calibration=self.calibration)
         yield TrainResult(
@@ -323,24 +329,28 @@ class _Run:
             )
         return StepSkipped(step=self.step, keys=named)
 
-    def _evaluate(self, curves: Curves | None) -> Evaluated:
-        event = self.processes.from_first(self._scored)
+    def _evaluate(self, curves: Curves | None) -> Work[None]:
+        event = yield from self.processes.work_of_first(self._scored())
         self.figures = event.figures
         if event.best:
             self.best = event.figures["delta_avg"]
         if curves:
             curves.add_figures(self.step, self.figures)
-        return event
+        yield event
 
-    def _scored(self) -> Evaluated:
+    def _scored(self) -> Work[Evaluated]:
         """Score the weights as users will get them: exported, and loaded as a teacher."""
         if self.test_sets:
-            teacher = self._exported(self._calibrated(), "benchmark")
-            self.figures = score_sets(teacher, self.test_sets, self.config.eval_most)
+            teacher = self._exported((yield from self._calibrated()), "benchmark")
+            self.figures = yield from score_sets(
+                teacher, self.test_sets, self.config.eval_most, self.step
+            )
         else:
+            teacher = self._exported((yield from self._calibrated()))
+            what = "scoring on procedural test clips"
+            yield Measuring(step=self.step, what=what, done=0, total=self.config.eval_clips)
             self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
-            teacher = self._exported(self._calibrated())
-            tracks, _ = track_clips(teacher, self.test_clips)
+            tracks = yield from tracked(teacher, self.test_clips, self.step, what)
             table = score_tracks(tracks, teacher.info.rule, self.test_clips)
             self.figures = {name: float(table[name].mean()) for name in FIGURES}
         better = self.best is None or self.figures["delta_avg"] > self.best
@@ -348,15 +358,17 @@ class _Run:
             self._export(BEST)
         return Evaluated(step=self.step, figures=self.figures, best=better)
 
-    def _calibrated(self) -> Path:
+    def _calibrated(self) -> Work[Path]:
         """Export the weights, with the visible rule that fits them best."""
         if self.config.calibration_clips and self.calibrated_at != self.step:
             self.calibration = None  # the file must not name the rule of earlier weights
             teacher = self._exported(self._export(STUDENT), "label")
+            what = "choosing from which value on a point is visible"
+            yield Measuring(step=self.step, what=what, done=0, total=self.config.calibration_clips)
             clips, known = self.calibration_clips()
             self.calibrated_at = self.step
             try:
-                tracks, _ = track_clips(teacher, clips)
+                tracks = yield from tracked(teacher, clips, self.step, what)
             except TeacherError:  # it computes NaN or infinity, so no rule fits
                 return self.out / f"{STUDENT}.safetensors"
             self.calibration = calibrated(tracks, clips, teacher.info.rule, known)

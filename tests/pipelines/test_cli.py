@@ -41,6 +41,7 @@ def test_every_command_has_help(name, capsys):
     for flag in re.findall(r"--no-[a-z]+ .*\n?.*", said):
         # what the flag does, not what the field does
         assert re.search(r"Do not|unless", flag), flag
+    assert "(default: )" not in said
 
 
 def test_procedural_clips_are_named_by_their_seeds(tmp_path):

@@ -10,7 +10,9 @@ from pipelines.commands.eval import EvalCommand
 from pipelines.commands.track import TrackCommand
 from pipelines.jobs.progress import JobProgress
 from pipelines.terminal.labelling import counts
+from pipelines.terminal.training import TrainProgress
 from pipelines.wording import data_size
+from student.training.events import Measuring, Started
 from tests.support.jobs import ROOT
 
 
@@ -35,3 +37,21 @@ def test_the_page_that_the_help_of_mode_names_says_what_modes_do():
         assert "docs/teachers.md" in inspect.getsource(command)
     page = (ROOT / "docs" / "teachers.md").read_text()
     assert all(mode in page for mode in ("predictor", "label", "benchmark", "recipe"))
+
+
+def test_what_takes_its_time_after_the_last_step_is_said_when_it_begins(capsys):
+    scoring = Measuring(step=1, what="scoring on procedural test clips", done=0, total=6)
+    with TrainProgress(2) as progress:
+        progress.show(scoring)  # the line of the evaluation says enough
+        progress.show(dataclasses.replace(scoring, step=2))
+        progress.show(dataclasses.replace(scoring, step=2, done=1))
+    assert capsys.readouterr().out == "scoring on procedural test clips: 0/6 clips\n"
+
+
+def test_one_view_is_no_views(capsys):
+    with TrainProgress(2) as progress:
+        progress.show(Started(step=0, parts=1, left_out=(), views={1: 3}))
+        progress.show(Started(step=0, parts=1, left_out=(), views={2: 1}))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("3 stored clips; each offers 1 view (")
+    assert second.startswith("1 stored clip; each offers 2 views (")

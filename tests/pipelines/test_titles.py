@@ -51,3 +51,19 @@ def test_track_eval_and_live_call_a_file_the_same(tmp_path):
         list(LiveTrackers(["lk", str(file)]).offered),
     ]
     assert said == [["lk", "tapir-student"]] * 3
+
+
+@pytest.mark.parametrize(("given", "called"), [("{own}", "live"), ("mine={file}", "mine-student")])
+def test_so_are_a_class_of_ones_own_and_a_student_with_a_name_of_its_own(given, called, tmp_path):
+    file = tmp_path / "student.safetensors"
+    shutil.copy(entry_of("tapir-mini").shipped_checkpoint, file)
+    text = given.format(own="tests.support.stub_teachers:Live", file=file)
+    tracked = TrackCommand(video="v.mp4", teacher=(text,), tracks=tmp_path / "o.npz")
+    live = LiveTrackers([text])
+    said = [
+        list(load_trackers(tracked)),
+        list(trackers_of(EvalCommand(model=(text,)))),
+        list(live.offered),
+    ]
+    assert said == [[called]] * 3
+    assert live.load(called).info.name == called.partition("-")[0]

@@ -97,6 +97,14 @@ def test_a_data_set_without_a_clip_yet_can_be_looked_at(dataset, tmp_path):
     assert (empty.what_if()["kept"] == 0).all()
 
 
+def test_the_table_of_clips_begins_with_what_tells_most(opened):
+    table = opened.clips
+    assert [*table.columns[:5]] == ["key", "video", "frames", "queries", "kept"]
+    assert "offsets" not in table
+    for uri, video in zip(table.uri, table.video, strict=True):
+        assert uri.endswith(f"/{video}")
+
+
 def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(ShardError, match="is not a data set"):
         open_dataset(str(tmp_path))

@@ -21,7 +21,7 @@ from labeler.sources import list_sources
 from labeler.video.decode import open_video
 from pipelines.cli import run
 from pipelines.jobs.labelling import label
-from teachers import ConfigError, TransientError, VideoError
+from teachers import ConfigError, ShardError, TransientError, VideoError
 from tests.support.jobs import contents
 
 FLAKY = Faults(refuse=0.02, reset=0.02, lose=0.02, slow=0.02, seed=1)
@@ -119,6 +119,10 @@ def test_an_error_says_what_helps(through, monkeypatch):
     through()
     with pytest.raises(TransientError, match=r"could not write s3://no-such.*create the bucket"):
         Storage("s3://no-such-bucket/data").create("record.json", b"")
+    with pytest.raises(ShardError, match=r"is not a data set: there is no such bucket"):
+        open_dataset("s3://no-such-bucket/data")
+    with pytest.raises(ShardError, match=r"is not a data set: there is no such folder"):
+        open_dataset(f"{through.bucket}/none")
     s3.use(profile="nobody")
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(TransientError, match=r"--s3-profile takes the name of a profile"):

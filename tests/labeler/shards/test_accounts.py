@@ -141,6 +141,7 @@ def test_the_tables_say_what_the_records_say():
     clips, failures = clips_table(records), failures_table([], records)
     assert clips[["key", "unit", "kept", "teachers"]].values.tolist() == [["a-0", 3, 3, "a,b"]]
     assert json.loads(clips["offsets"][0]) == {"mp4": [512, 400_000]}
+    assert clips.columns[-1] == "offsets"
     assert failures[["unit", "uri", "what", "status", "reason"]].values.tolist() == [
         [3, "a", "clip", "left out", "dark"]
     ]

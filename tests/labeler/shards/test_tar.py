@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import shutil
 import tarfile
 import time
@@ -20,6 +21,7 @@ from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels.agreement import AgreementConfig
 from labeler.shards.commit import commit, tar_of
+from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.record import Record, record_name
 from labeler.shards.records import (
@@ -422,6 +424,19 @@ def test_a_tar_with_the_right_hash_but_other_samples_than_its_record_names_is_fo
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path, command):
     with pytest.raises(ShardError, match=r"is not a data set: it has no dataset\.json"):
         list(command(Storage(str(tmp_path))))
+
+
+def test_where_there_is_no_data_set_the_error_says_what_there_is(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "out" / "labels").mkdir(parents=True)
+    (tmp_path / "out" / "labels" / "dataset.json").touch()
+    for name, says in (
+        ("none", "is not a data set: there is no such folder"),
+        ("file", "is not a data set: it is a file"),
+        ("out", f"it has no dataset.json. {tmp_path}/out/labels is one."),
+    ):
+        with pytest.raises(ShardError, match=re.escape(says)):
+            read_manifest(Storage(str(tmp_path / name)))
 
 
 def test_gc_removes_old_revisions_and_old_strays_only(dataset, tmp_path):

@@ -15,7 +15,7 @@ from student.evaluation.evaluate import track_clips
 from student.synth.scene import SynthConfig, generate
 from student.training.calibration_clips import calibration_clips
 from student.training.config import TrainConfig
-from student.training.events import Calibrated
+from student.training.events import Calibrated, Measuring
 from student.training.train import train
 from teachers.checkpoints.files import stored_rule
 from tests.support.training import assert_same_weights, small_data
@@ -34,6 +34,8 @@ def test_the_student_is_exported_with_the_visible_rule_that_fits_it(tmp_path):
     result = train(config(2), tmp_path / "a", watch=events.append)
     assert type(events[-1]) is Calibrated
     found = events[-1].calibration
+    measured = [event for event in events if isinstance(event, Measuring)]
+    assert [(event.done, event.total) for event in measured] == [(0, 2), (1, 2), (2, 2)]
     made, known = calibration_clips(config(2))
     assert all(each.all() for each in known)
     assert [clip.frames.shape for clip in made] == [(4, 64, 64, 3)] * 2

@@ -16,7 +16,7 @@ from student.evaluation.tapvid import tapvid_clips
 from student.evaluation.testsets import on_tapvid_raster
 from student.training.config import TrainConfig
 from student.training.evaluation import sets_of
-from student.training.events import Evaluated
+from student.training.events import Evaluated, Measuring
 from student.training.train import train
 from teachers.errors import ConfigError, ShardError
 from tests.support.training import assert_same_weights
@@ -61,6 +61,9 @@ def test_a_student_is_scored_on_a_published_set_and_learns_the_same(tmp_path, da
     every = figures | {f"tapvid-davis/{name}": value for name, value in figures.items()}
     assert result.figures == pytest.approx(every)
     assert [event.step for event in told if isinstance(event, Evaluated)] == [1, 2]
+    measured = [event for event in told if isinstance(event, Measuring) and event.step == 2]
+    assert [event.done for event in measured] == [0, 1, 2]
+    assert {event.what for event in measured} == {"scoring on tapvid-davis"}
     curves = EventAccumulator(str(tmp_path / "scored" / "tensorboard")).Reload()
     assert [point.step for point in curves.Scalars("eval/tapvid-davis/AJ")] == [1, 2]
 
