@@ -4,7 +4,7 @@ which names there are."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from teachers.checkpoints.cache import cached_checkpoint
 from teachers.errors import ConfigError
 from teachers.info import MODES, Mode, Precision
 from teachers.interface import Teacher, no_setting
-from teachers.registry import VERIFIERS, entry_of, factory_of, names, own_name
+from teachers.registry import VERIFIERS, declared, entry_of, factory_of, names, own_name
 
 CALLED_WITH = ("name", "checkpoint", "device", "mode")
 """The arguments that every teacher is made with, besides its settings."""
@@ -82,6 +82,29 @@ def load(
             f"teacher {name!r}: {factory!r} did not make a Teacher: see docs/add-a-teacher.md."
         )
     return teacher
+
+
+def can_be_compiled(name: str, checkpoint: str | None = None) -> bool:
+    """Whether the teacher that `load` would make is a network with parts that `compiled` hands to
+    `torch.compile`. Raises the same as `load` for a name or a file that does not exist."""
+    network = getattr(declared(known_name(name, checkpoint)), "network", None)
+    return hasattr(network, "BF16_PARTS")
+
+
+def compiled_setting(asked: bool, name: str, checkpoint: str | None) -> dict[str, bool]:
+    """What `--compiled`, if it was asked for, adds to the settings of one teacher: nothing for
+    those that cannot be compiled."""
+    return {"compiled": True} if asked and can_be_compiled(name, checkpoint) else {}
+
+
+def refuse_compiled(given: Sequence[tuple[str, str | None]]) -> None:
+    """A ConfigError for `--compiled` with teachers (name, checkpoint) none of which can be
+    compiled."""
+    if not any(can_be_compiled(name, checkpoint) for name, checkpoint in given):
+        raise ConfigError(
+            f"--compiled: {', '.join(name for name, _ in given)}: none is a network with parts "
+            "that are compiled; leave the flag out."
+        )
 
 
 def settings_of(factory: Any) -> list[str]:

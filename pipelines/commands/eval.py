@@ -46,7 +46,7 @@ from student.evaluation.testsets import (
 )
 from teachers import ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks, TransientError
 from teachers.info import Precision
-from teachers.loading import known_name, settings_of
+from teachers.loading import compiled_setting, known_name, refuse_compiled, settings_of
 from teachers.registry import declared
 
 PROCEDURAL_CLIPS = 8
@@ -118,6 +118,9 @@ class EvalCommand:
     precision: Precision = "auto"
     """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
     parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
+    compiled: bool = False
+    """Hand the large parts of networks to torch.compile, which is meant for a GPU and many clips of
+    one size. The first clip then takes a minute or more; nothing was measured on a GPU."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write a parquet table, with one row per tracker and clip."""
 
@@ -216,6 +219,8 @@ def run(command: EvalCommand) -> int:
 def trackers_of(command: EvalCommand) -> dict[str, Teacher]:
     """Every tracker by its title (see `titles`)."""
     named = [name_and_checkpoint(text) for text in command.model]
+    if command.compiled:
+        refuse_compiled(named)
     loaded = [_tracker(name, checkpoint, command) for name, checkpoint in named]
     called = titles(
         [
@@ -248,6 +253,7 @@ def _tracker(name: str, checkpoint: str | None, command: EvalCommand) -> Teacher
         mode=command.called_in,
         precision=command.precision,
         **grouping,
+        **compiled_setting(command.compiled, name, checkpoint),
     )
     alone = single and teacher.info.tracks_jointly and "single" not in grouping
     return OneByOne(teacher) if alone else teacher

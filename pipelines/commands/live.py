@@ -41,6 +41,9 @@ class LiveCommand:
     """Where trackers run: auto, cpu, cuda."""
     precision: Precision = "auto"
     """How networks multiply: as for `track`."""
+    compiled: bool = False
+    """Hand the large parts of networks to torch.compile: as for `track`. Each tracker then stands
+    still for a minute or more at its first frames."""
     port: int = 8765
     """The port of the page; 0 takes a free one."""
     host: str = "127.0.0.1"
@@ -80,6 +83,7 @@ def run(command: LiveCommand) -> int:
         device=command.device,
         mode=command.mode,
         precision=command.precision,
+        compiled=command.compiled,
     )
     limits = LiveLimits(video=VideoLimits(max_gib=command.max_gib), short_side=command.short_side)
     server = LiveServer(trackers, limits)

@@ -35,12 +35,13 @@ from pipelines.tracking.trackers import load_tracker, name_and_checkpoint, title
 from pipelines.wording import duration
 from teachers import ConfigError, Mode, Teacher, TransientError
 from teachers.info import Precision
+from teachers.loading import refuse_compiled
 from teachers.stream import ENDLESS
 from teachers.tracks import checked_queries
 
 LONGER_SIDE = 24
 """Points of the default grid along the longer side of the frame."""
-NOT_SETTINGS = ("name", "checkpoint", "device", "mode", "memory")
+NOT_SETTINGS = ("name", "checkpoint", "device", "mode", "precision", "compiled", "memory")
 """Arguments of a teacher that have flags of their own, or are not text."""
 
 
@@ -72,6 +73,9 @@ class TrackCommand(FramePart):
     precision: Precision = "auto"
     """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
     parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
+    compiled: bool = False
+    """Hand the large parts of networks to torch.compile, which is meant for a GPU and many clips of
+    one size. The first clip then takes a minute or more; nothing was measured on a GPU."""
     seed: int = 0
     """For everything that a tracker draws at random."""
     grid: int | None = None
@@ -273,6 +277,8 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
     """Every tracker by its title (see `titles`)."""
     names = command.teacher_names
     texts = [f"{names[0]}={command.checkpoint}"] if command.checkpoint else names
+    if command.compiled:
+        refuse_compiled([name_and_checkpoint(text, "--teacher") for text in texts])
     loaded = [
         load_tracker(
             text,
@@ -280,6 +286,7 @@ def load_trackers(command: TrackCommand) -> dict[str, Teacher]:
             command.mode,
             command.settings,
             precision=command.precision,
+            compiled=command.compiled,
             flag="--teacher",
         )
         for text in texts

@@ -14,7 +14,7 @@ from labeler.labels.teacher_choice import refuse_untrained
 from teachers import InstallationError, TapdistillError, Teacher, Tracks, TransientError
 from teachers.errors import OWN_FAULTS
 from teachers.info import Precision
-from teachers.loading import settings_of
+from teachers.loading import compiled_setting, settings_of
 from teachers.registry import declared
 
 ATTEMPTS = 3
@@ -33,6 +33,8 @@ class TeacherSpec:
     checkpoint: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
+    compiled: bool = False
+    """Compile its network's parts, if it is a network that has such parts."""
 
     @property
     def on_gpu(self) -> bool:
@@ -52,6 +54,7 @@ class TeacherSpec:
             device=self.device,
             mode="label",
             precision=self.precision,
+            **compiled_setting(self.compiled, self.name, self.checkpoint),
         )
         refuse_untrained({self.name: teacher.info})
         return teacher

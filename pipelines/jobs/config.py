@@ -23,6 +23,7 @@ from labeler.video.decode import Decoder
 from pipelines.engines.common import DecodeLimits, TeacherSpec
 from teachers import ConfigError
 from teachers.info import Precision
+from teachers.loading import refuse_compiled
 from teachers.registry import own_name
 
 
@@ -73,6 +74,9 @@ class LabelConfig:
     precision: Precision = "auto"
     """How networks multiply. float32; tf32, on a GPU, many times faster; bf16, faster again, in the
     parts that can bear it. auto: tf32 on a GPU, float32 on a CPU."""
+    compiled: bool = False
+    """Hand the large parts of networks to torch.compile, which is meant for a GPU and many clips of
+    one size. The first clip then takes a minute or more; nothing was measured on a GPU."""
     shards: str = "0/1"
     """i/N: do only every N-th unit, starting with unit i (0 to N - 1); for arrays of jobs that have
     no Ray cluster in common."""
@@ -107,7 +111,9 @@ class LabelConfig:
             )
         for address in (*self.checkpoint, self.ray_address or ""):
             refuse_secrets(address)
-        self.specs()
+        specs = self.specs()
+        if self.compiled:
+            refuse_compiled([(spec.name, spec.checkpoint) for spec in specs])
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         self.share()
@@ -170,6 +176,7 @@ class LabelConfig:
                 checkpoint=files.get(name),
                 device=self.device,
                 precision=self.precision,
+                compiled=self.compiled,
             )
             for name in self.teachers
         ]

@@ -45,6 +45,7 @@ class LiveTrackers:
         device: str = "auto",
         mode: Mode = "predictor",
         precision: Precision = "auto",
+        compiled: bool = False,
     ) -> None:
         """Args:
             texts: names, NAME=CHECKPOINT, or checkpoint files; none: all that stream.
@@ -53,6 +54,7 @@ class LiveTrackers:
             ConfigError: one cannot stream, or does not exist.
         """
         self._device, self._mode, self._precision = device, mode, precision
+        self._compiled = compiled
         self._loaded: dict[str, Teacher] = {}
         self._lock = threading.Lock()
         self.offered = {each.title: each for each in (_named(texts) if texts else _streaming())}
@@ -79,6 +81,7 @@ class LiveTrackers:
                     self._mode,
                     settings,
                     precision=self._precision,
+                    compiled=self._compiled,
                     flag="--teacher",
                 )
             return self._loaded[title]

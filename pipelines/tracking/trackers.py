@@ -13,6 +13,7 @@ from teachers import CheckpointError, ConfigError, Mode, Teacher
 from teachers.checkpoints.cache import SUFFIXES
 from teachers.checkpoints.recognise import recognise
 from teachers.info import Precision
+from teachers.loading import compiled_setting
 
 
 def load_tracker(
@@ -22,9 +23,11 @@ def load_tracker(
     settings: Mapping[str, Any] | None = None,
     *,
     precision: Precision = "auto",
+    compiled: bool = False,
     flag: str = "--model",
 ) -> Teacher:
-    """The tracker that `flag` means: see `name_and_checkpoint`.
+    """The tracker that `flag` means: see `name_and_checkpoint`; with `compiled`, its parts are
+    compiled if it has such parts.
 
     Raises:
         ConfigError: no such name. CheckpointError: no such file, or not of that network.
@@ -37,6 +40,7 @@ def load_tracker(
         mode=mode,
         precision=precision,
         **(settings or {}),
+        **compiled_setting(compiled, name, checkpoint),
     )
 
 
