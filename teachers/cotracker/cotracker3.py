@@ -43,6 +43,7 @@ from teachers.layers.sampling import (
     WindowOffsets,
     blend_cells,
     gather_cells,
+    rounded_for_products,
     sample_at_once,
     sample_windows,
     window_offsets,
@@ -171,10 +172,11 @@ class CoTracker3Network(nn.Module):
         time = self._time_embedding(xy.shape[2])
         xy = xy / STRIDE
         offsets = window_offsets(pyramid, xy, self.config.radius)
+        rounded = rounded_for_products(pyramid)
         steps = []
         for _ in range(iterations):
             xy = xy.detach()
-            correlation = self.correlation(pyramid, query_windows, xy, memory, offsets)
+            correlation = self.correlation(pyramid, query_windows, xy, memory, offsets, rounded)
             tokens = torch.cat(
                 [visibility[..., None], confidence[..., None], correlation, self._motion(xy)], -1
             ).add_(time)
@@ -195,6 +197,7 @@ class CoTracker3Network(nn.Module):
         xy: Tensor,  # [B, N, T, 2] cells of level 0
         memory: Memory = DEFAULT_MEMORY,
         offsets: Sequence[WindowOffsets] | None = None,  # of `window_offsets`, if known
+        rounded: Sequence[Tensor] | None = None,  # of `rounded_for_products`
     ) -> Tensor:  # [B, N, T, levels * correlation_channels]
         """Products of every cell around a query with every cell around its present position,
         reduced by one MLP (section 3.2)."""
@@ -203,19 +206,26 @@ class CoTracker3Network(nn.Module):
         def block(xy: Tensor, *query_windows: Tensor) -> Tensor:
             if offsets:
                 return self._correlation_at_once(pyramid, offsets, query_windows, xy)
-            return self._correlation(pyramid, query_windows, xy)
+            return self._correlation(pyramid, query_windows, xy, rounded)
 
         return memory.in_blocks(block, xy, *query_windows, points_per_query=len(xy) * xy.shape[2])
 
     def _correlation(
-        self, pyramid: list[Tensor], query_windows: Sequence[Tensor], xy: Tensor
+        self,
+        pyramid: list[Tensor],
+        query_windows: Sequence[Tensor],
+        xy: Tensor,
+        rounded: Sequence[Tensor] | None = None,
     ) -> Tensor:
         frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
         reduced = []
-        for level, (grid, query) in enumerate(zip(pyramid, query_windows, strict=True)):
+        copies: Sequence[Tensor | None] = rounded or [None] * len(pyramid)
+        for level, (grid, query, copy) in enumerate(
+            zip(pyramid, query_windows, copies, strict=True)
+        ):
             at = xy / 2**level
             # [B, N, T, (2 radius + 2)**2, C]
-            cells = gather_cells(grid, frame, at, self.config.radius)
+            cells = gather_cells(grid, frame, at, self.config.radius, copy)
             # one matrix product a query, over all frames
             products = cells.flatten(2, 3) @ query.transpose(2, 3)
             # [B, N, T, W, W]

@@ -23,10 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from teachers.errors import ConfigError
+from teachers.layers.device import constant, sent
 from teachers.network_teacher import with_backward_pass
 
 
@@ -39,8 +41,8 @@ class WindowEntry:
     hidden: Tensor
     """[n] bool: something covers the point there, so its appearance is taken from `looks`."""
     looks: list[Tensor]
-    """[number of hidden points, ...] each: the appearance of the hidden points when they were last
-    seen."""
+    """[n, ...] each: what the points looked like where they were last seen; empty where none was in
+    a window before."""
 
 
 class WindowTracker(Protocol):
@@ -59,14 +61,19 @@ def walk_both_ways(
     frames: int,
     window: int,
     overlap: int,
+    query_frame: np.ndarray | None = None,
 ) -> Tensor:
     """Tracks [N, T, C] over all frames; arguments as for `walk`."""
-    tracks = walk(ahead, certainty, queries, frames, window, overlap)
+    if query_frame is None:
+        query_frame = queries[:, 0].long().cpu().numpy()
+    asked = query_frame
+    tracks = walk(ahead, certainty, queries, frames, window, overlap, asked)
 
     def backward(reversed_queries: Tensor) -> Tensor:
-        return walk(back, certainty, reversed_queries, frames, window, overlap)
+        before = frames - 1 - asked
+        return walk(back, certainty, reversed_queries, frames, window, overlap, before)
 
-    return with_backward_pass(tracks, queries, backward)
+    return with_backward_pass(tracks, queries, backward, bool((asked > 0).any()))
 
 
 def walk(
@@ -77,22 +84,29 @@ def walk(
     frames: int,  # more than `window`
     window: int,
     overlap: int,  # 1 .. window - 1
+    query_frame: np.ndarray,  # [N] integer, as in `queries`, known without asking a GPU
 ) -> Tensor:  # [N, T, C]
     """Tracks from each query's frame on; NaN before it."""
-    starts = window_starts(frames, window, overlap)
-    home = torch.searchsorted(starts.to(queries.device), queries[:, 0].long(), right=True) - 1
+    if not len(queries):
+        raise ConfigError("long clips need at least one query.")
+    starts = window_starts(frames, window, overlap).tolist()
+    entered_in = np.searchsorted(starts, query_frame, side="right") - 1
+    home = sent(torch.from_numpy(entered_in), queries.device)
     at = queries.clone()  # where each point entered the last window
     hidden = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
     looks: list[Tensor] = []
     tracks: Tensor | None = None
-    for index, first in enumerate(starts.tolist()):
-        rows = torch.nonzero(home <= index)[:, 0]
-        if not len(rows):
+    for index, first in enumerate(starts):
+        inside = np.flatnonzero(entered_in <= index)
+        if not len(inside):
             continue
-        entry = WindowEntry(at[rows] - at.new_tensor([first, 0, 0]), hidden[rows], looks)
-        found, looks = track(first, entry)
+        rows = sent(torch.from_numpy(inside), queries.device)
+        kept = [part[rows] for part in looks]
+        entry = WindowEntry(at[rows] - constant(at, first, 0, 0), hidden[rows], kept)
+        found, seen = track(first, entry)
         if tracks is None:
             tracks = found.new_full((len(queries), frames, found.shape[-1]), torch.nan)
+            looks = [part.new_zeros(len(queries), *part.shape[1:]) for part in seen]
         frame = torch.arange(first, first + window, device=queries.device)
         counts = (frame > at[rows, :1]) | (home[rows, None] == index) & (frame == at[rows, :1])
         tracks[rows, first : first + window] = torch.where(
@@ -100,11 +114,11 @@ def walk(
         )
         if index + 1 < len(starts):
             at[rows], hidden[rows] = _hand_over(
-                found, certainty(found), first, int(starts[index + 1]), at[rows, 0]
+                found, certainty(found), first, starts[index + 1], at[rows, 0]
             )
-            looks = [part[hidden[rows]] for part in looks]
-    if tracks is None:
-        raise ConfigError("long clips need at least one query.")
+            for all_looks, new in zip(looks, seen, strict=True):
+                all_looks[rows] = new
+    assert tracks is not None  # the last window holds every query
     return tracks
 
 
@@ -130,6 +144,6 @@ def _hand_over(
     from_middle = (shared - shared.double().mean()).abs().argsort(stable=True)
     best = from_middle[sure[:, from_middle].argmax(1)]  # of equal values, argmax takes the first
     hidden = sure.amax(1) <= 0
-    best[hidden] = len(shared) - 1
+    best = torch.where(hidden, len(shared) - 1, best)
     position = found[torch.arange(len(found), device=found.device), best + (next_first - first), :2]
     return torch.cat([shared[best, None].to(found.dtype), position], 1), hidden

@@ -94,8 +94,9 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         ahead, back = (
             partial(self._window, clip, seed) for clip in (features, features.reversed())
         )
+        frames, window = len(features), self.max_frames
         return walk_both_ways(
-            ahead, back, self._certainty, own, len(features), self.max_frames, self.overlap
+            ahead, back, self._certainty, own, frames, window, self.overlap, asked
         )
 
     def _window(
@@ -103,9 +104,12 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
     ) -> tuple[Tensor, list[Tensor]]:
         pyramid = features.window(first, self.max_frames)
         looks = self.model.query_windows(pyramid, entry.queries[None])
-        if entry.hidden.any():
-            for new, kept in zip(looks, entry.looks, strict=True):
-                new[0, entry.hidden] = kept
+        if entry.looks:
+            covered = entry.hidden[None, :, None, None]
+            looks = [
+                torch.where(covered, kept, new)
+                for new, kept in zip(looks, entry.looks, strict=True)
+            ]
         tracks, start = [], 0
         for group in self._groups(entry.queries, self.max_frames, features.size, seed):
             own = slice(start, start + len(group.own))

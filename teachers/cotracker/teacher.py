@@ -10,6 +10,7 @@ becomes of their answers, is the same for all.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from teachers.cotracker.support_points import frame_grid, grid_points, random_po
 from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
 from teachers.info import Mode
+from teachers.layers.branch import for_gpu
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.device import sent
 from teachers.layers.pyramid import least_side
@@ -194,9 +196,10 @@ class CoTrackerTeacher(NetworkTeacher):
         support = sent(torch.cat([grid, drawn]), self.device)
         if not self.mode_settings.single:
             return [Group(own, support)]
+        around = _grids_around(own, self.mode_settings.local_grid)
         return [
-            Group(point, torch.cat([_local_grid(point, self.mode_settings.local_grid), support]))
-            for point in own.split(1)
+            Group(point, torch.cat([grid, support]))
+            for point, grid in zip(own.split(1), around, strict=True)
         ]
 
     def _reversed(self, group: Group, frames: int) -> Group:
@@ -248,6 +251,12 @@ class CoTrackerTeacher(NetworkTeacher):
         return Tracks(xy / np.array(scale, np.float32), visibility[..., 0], confidence[..., 0])
 
 
-def _local_grid(query: Tensor, side: int) -> Tensor:  # [1, 3] -> [side**2, 3]
-    x, y = query[0, 1:].tolist()
-    return grid_points(side, (LOCAL_EXTENT_PX, LOCAL_EXTENT_PX), (x, y)).to(query.device)
+def _grids_around(points: Tensor, side: int) -> Iterable[Tensor]:  # [N, 3] -> N of [side**2, 3]
+    """Support points around each point, in frame 0."""
+    extent = (LOCAL_EXTENT_PX, LOCAL_EXTENT_PX)
+    if not for_gpu(points):
+        return [grid_points(side, extent, (x, y)) for _, x, y in points.tolist()]
+    # which must not be asked where the points are
+    grid = sent(grid_points(side, extent, (0.0, 0.0)), points.device)
+    where = torch.cat([torch.zeros_like(points[:, :1]), points[:, 1:]], 1)
+    return (grid + where[:, None]).unbind()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,11 @@ def gather_cells(
     frame: Tensor,  # [B or 1, N or 1, S] integer in [0, T)
     xy: Tensor,  # [B, N, S, 2] cells of the map
     radius: int,
+    rounded: Tensor | None = None,  # as `grid`
 ) -> Tensor:  # [B, N, S, (2 radius + 2)**2, C]
     """Whole cells from `floor(xy) - radius` to `floor(xy) + radius + 1`; the first of the two
-    window axes moves x, the second y."""
+    window axes moves x, the second y. With `rounded` (of `rounded_for_products`), they are read
+    from there, and the gradient flows to `grid`, unrounded."""
     batch, frames, height, width, channels = grid.shape
     steps = torch.arange(-radius, radius + 2, device=xy.device)
     corner = xy.floor().long()
@@ -42,11 +45,43 @@ def gather_cells(
     clip = torch.arange(batch, device=xy.device)[:, None, None]
     first = (clip * frames + frame) * (height * width)  # index of each map's first cell
     index = first[..., None, None] + row[..., None, :] * width + column[..., :, None]
-    return (
-        grid.flatten(0, 3)
-        .index_select(0, index.flatten())
-        .view(*xy.shape[:-1], len(steps) ** 2, channels)
+    rows, index = grid.flatten(0, 3), index.flatten()
+    found: Tensor = (
+        rows.index_select(0, index)
+        if rounded is None
+        else _RoundedRows.apply(rows, rounded.flatten(0, 3), index)
     )
+    return found.view(*xy.shape[:-1], len(steps) ** 2, channels)
+
+
+class _RoundedRows(torch.autograd.Function):
+    """Rows of a table, read from a copy of it in a shorter type; the gradient is summed in the type
+    of the table."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rounded: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.dtype = rows.shape, rows.dtype
+        return rounded.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        total = gradient.new_zeros(ctx.shape, dtype=ctx.dtype)
+        return total.index_add_(0, index, gradient.to(ctx.dtype)), None, None
+
+
+def rounded_for_products(pyramid: Sequence[Tensor]) -> list[Tensor] | None:
+    """The maps in the type in which autocast multiplies, where it is on and gradients flow; what is
+    gathered from them needs not be rounded again in each iteration. None where nothing is gathered,
+    or in the type of the maps."""
+    kind = pyramid[0].device.type
+    if not (torch.is_grad_enabled() and torch.is_autocast_enabled(kind)):
+        return None
+    shorter = torch.get_autocast_dtype(kind)
+    if pyramid[0].dtype == shorter:
+        return None
+    return [grid.detach().to(shorter) for grid in pyramid]
 
 
 def blend_cells(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from teachers.errors import TeacherError
 from teachers.info import Mode
-from teachers.layers.device import sent
+from teachers.layers.device import constant, sent
 from teachers.layers.overlapping import overlapping
 from teachers.layers.resolutions import Size
 from teachers.locotrack.config import PRESETS, LocoTrackConfig
@@ -125,7 +125,8 @@ class LocoTrackTeacher(NetworkTeacher):
         ratio = np.array([size[1] / own[1], size[0] / own[0]], np.float32)
         corners = np.concatenate([queries[:, :1], (queries[:, 1:] + np.float32(0.5)) * ratio], 1)
         with torch.inference_mode():
-            values = self._clip(frames, sent(torch.from_numpy(corners)[None], self.device), size)
+            points = sent(torch.from_numpy(corners)[None], self.device)
+            values = self._clip(frames, points, size, queries[:, 0].astype(int))
             values = values.cpu()  # in one piece: the only wait
             require_finite(values, self.info.name)
             xy, wrong = (
@@ -136,27 +137,32 @@ class LocoTrackTeacher(NetworkTeacher):
             xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return Tracks(xy, wrong[..., 0], wrong[..., 1])
 
-    def _clip(self, frames: np.ndarray, queries: Tensor, size: Size) -> Tensor:  # -> [1, N, T, 4]
+    def _clip(
+        self, frames: np.ndarray, queries: Tensor, size: Size, asked: np.ndarray
+    ) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
+        """`asked` [N]: the queries' frames, known without asking a GPU."""
         if len(frames) <= self.max_frames:
             features = self._features(frames, size)
             looks = self.model.describe(features, queries, size)
             return self.model.track(features, looks, size, queries, self.memory)[-1]
-        looks, parts = self._describe(frames, queries, size), []
+        looks, parts = self._describe(frames, queries, size, asked), []
         for window, kept in overlapping(len(frames), self.max_frames, self.max_frames):
-            moved = queries - queries.new_tensor([window.start, 0, 0])
+            moved = queries - constant(queries, window.start, 0, 0)
             features = self._features(frames[window], size)
             tracks = self.model.track(features, looks, size, moved, self.memory)[-1]
             parts.append(tracks[:, :, kept])
         return torch.cat(parts, 2)
 
-    def _describe(self, frames: np.ndarray, queries: Tensor, size: Size) -> QueryLooks:
+    def _describe(
+        self, frames: np.ndarray, queries: Tensor, size: Size, asked: np.ndarray
+    ) -> QueryLooks:
         """`LocoTrack.describe` for a clip whose features are too many to hold."""
         found: QueryLooks | None = None
         for first in range(0, len(frames), self.max_frames):
             block = frames[first : first + self.max_frames]
-            moved = queries - queries.new_tensor([first, 0, 0])
-            here = (moved[..., 0] >= 0) & (moved[..., 0] < len(block))  # [1, N]
-            if here.any():
+            if ((asked >= first) & (asked < first + len(block))).any():
+                moved = queries - constant(queries, first, 0, 0)
+                here = (moved[..., 0] >= 0) & (moved[..., 0] < len(block))  # [1, N]
                 inside = torch.where(here[..., None], moved, 0)
                 seen = self.model.describe(self._features(block, size), inside, size)
                 found = seen if found is None else found.where(~here, seen)

@@ -30,6 +30,7 @@ class PipsNetwork(nn.Module, Generic[Sizes]):
     input must be on that device."""
 
     BF16_PARTS = ("fnet", "delta_block")
+    BF16_WEIGHTS = True
 
     def __init__(self, config: Sizes) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from teachers.layers.correlation import correlate_templates
 from teachers.layers.memory import DEFAULT_MEMORY, Memory, cached_blocks
-from teachers.layers.over_time import TimeConvolution, norm_over_time
+from teachers.layers.over_time import TimeConvolution, TrackLengths, norm_over_time
 from teachers.layers.pyramid import MINI_PYRAMID
 from teachers.layers.sampling import sample_windows
 from teachers.pips.encoder import PipsNetwork, PipsSizes
@@ -78,10 +78,14 @@ class TimeBlock(nn.Module):
         self.conv2 = TimeConvolution(outputs, outputs)
 
     def forward(
-        self, x: Tensor, kernel1: Tensor, kernel2: Tensor
-    ) -> Tensor:  # [P, S, inputs] -> [P, S, outputs]
-        y = x if self.activated else norm_over_time(x).relu()
-        y = self.conv2(norm_over_time(self.conv1(y, kernel1)).relu(), kernel2)
+        self,
+        x: Tensor,  # [P, S, inputs]; with `lengths`, 0 beyond the ends if it is `activated`
+        kernel1: Tensor,
+        kernel2: Tensor,
+        lengths: TrackLengths | None = None,
+    ) -> Tensor:  # [P, S, outputs]
+        y = x if self.activated else norm_over_time(x, lengths).relu()
+        y = self.conv2(norm_over_time(self.conv1(y, kernel1), lengths).relu(), kernel2)
         if torch.is_grad_enabled():
             return y + F.pad(x, (self.gained // 2, self.gained - self.gained // 2))
         y.narrow(2, self.gained // 2, x.shape[2]).add_(x)
@@ -109,14 +113,19 @@ class ConvolutionDeltaBlock(nn.Module):
         return [module.kernel() for module in self.modules() if isinstance(module, TimeConvolution)]
 
     def forward(
-        self, tokens: Tensor, kernels: list[Tensor]
-    ) -> Tensor:  # [B, N, S, token_channels] -> [B, N, S, 2]
+        self,
+        tokens: Tensor,  # [B, N, S, token_channels]
+        kernels: list[Tensor],
+        lengths: TrackLengths | None = None,
+    ) -> Tensor:  # [B, N, S, 2]
         first, *rest = kernels
-        x = self.first_block_conv(tokens.flatten(0, 1), first).relu()
+        x = tokens.flatten(0, 1)
+        x = self.first_block_conv(x if lengths is None else lengths.only(x), first).relu()
+        x = x if lengths is None else lengths.only(x)
         for block, kernel1, kernel2 in zip(
             self.basicblock_list, rest[::2], rest[1::2], strict=True
         ):
-            x = block(x, kernel1, kernel2)
+            x = block(x, kernel1, kernel2, lengths)
         return self.dense(x.relu()).view(*tokens.shape[:3], 2)
 
 
@@ -154,30 +163,48 @@ class Pips2(PipsNetwork[Pips2Config]):
         )
 
     def first_templates(
-        self, pyramid: list[Tensor], start: Tensor
-    ) -> Tensor:  # [B, N, S, 2] -> [B, N, S, TEMPLATES, C]
+        self,
+        pyramid: list[Tensor],
+        start: Tensor,  # [B, N, S, 2] px
+        frame: Tensor | None = None,  # as for `refine`
+    ) -> Tensor:  # [B, N, S, TEMPLATES, C]
         """The features at the queries, used for all templates."""
-        first = self._features(
-            pyramid, start.new_zeros(1, dtype=torch.long), start[:, :, :1] / self.config.stride
-        )
+        if frame is None:
+            frame = _all_frames(start)
+        first = self._features(pyramid, frame[..., :1], start[:, :, :1] / self.config.stride)
         return first[:, :, :, None].expand(-1, -1, start.shape[2], TEMPLATES, -1)
 
     def refine(
         self,
-        pyramid: list[Tensor],  # per level [B, S, h, w, C]
+        pyramid: list[Tensor],  # per level [B, T, h, w, C]
         start: Tensor,  # [B, N, S, 2] px; the first position stays
         templates: Tensor,  # [B, N, S, TEMPLATES, C] to begin with
         iterations: int,
         beautify: bool,
+        frame: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Window:
         """Improve the tracks of one window. As in RAFT, no gradient flows through positions.
 
         Args:
             beautify: halve the moves of the last iterations, about a quarter of them.
+            frame: [B or 1, N or 1, S] which of the T frames each point's window has; None: all.
+            lengths: [B, N] how many frames of the window there are for each point, 2 at least; what
+                is said of the others means nothing. None: all, for every point.
         """
+        frame = _all_frames(start) if frame is None else frame
         kernels = self.delta_block.kernels()
         parts = [
-            self._refine(pyramid, start[:, some], templates[:, some], kernels, iterations, beautify)
+            self._refine(
+                pyramid,
+                start[:, some],
+                templates[:, some],
+                kernels,
+                iterations,
+                beautify,
+                frame[:, some] if frame.shape[1] > 1 else frame,
+                None if lengths is None else lengths[:, some],
+            )
             for some in cached_blocks(start.shape[1], TOGETHER, start)
         ]
         if len(parts) == 1:
@@ -196,49 +223,54 @@ class Pips2(PipsNetwork[Pips2Config]):
         kernels: list[Tensor],
         iterations: int,
         beautify: bool,
+        frame: Tensor,
+        lengths: Tensor | None,
     ) -> Window:
         """`refine` of some points; `kernels` are those of the network over time."""
         xy = start / self.config.stride
         first = xy[:, :, :1]
+        last = None if lengths is None else lengths - 1
+        tracks = (
+            None if lengths is None else TrackLengths.of(lengths.flatten(), start.shape[2], start)
+        )
         steps = []
         for iteration in range(iterations):
             xy = xy.detach()
             if iteration:
                 templates = torch.cat(
-                    [templates[..., :1, :], self._recent_templates(pyramid, xy)], -2
+                    [templates[..., :1, :], self._recent_templates(pyramid, frame, xy)], -2
                 )
             tokens = torch.cat(
                 [
-                    self._correlation(pyramid, xy, templates),
-                    motion(xy, self.config.motion_frequencies),
+                    self._correlation(pyramid, frame, xy, templates),
+                    motion(xy, self.config.motion_frequencies, last),
                 ],
                 -1,
             )
             share = 0.5 if beautify and iteration > 3 * iterations // 4 else 1.0
-            xy = xy + share * self.delta_block(tokens, kernels)
+            xy = xy + share * self.delta_block(tokens, kernels, tracks)
             steps.append(xy * self.config.stride)
             xy = torch.cat([first, xy[:, :, 1:]], 2)
         return Window(torch.stack(steps, 2), xy * self.config.stride, templates)
 
     def _recent_templates(
-        self, pyramid: list[Tensor], xy: Tensor
-    ) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 2, C]
+        self, pyramid: list[Tensor], frame: Tensor, xy: Tensor
+    ) -> Tensor:  # [B or 1, N or 1, S], [B, N, S, 2] cells -> [B, N, S, 2, C]
         """The features on the track a few frames back; in the first frames, those of the first
         frame."""
-        frame = torch.arange(xy.shape[2], device=xy.device)
         features = self._features(pyramid, frame, xy)
-        return torch.stack(
-            [features[:, :, (frame - back).clamp(min=0)] for back in FRAMES_BACK], -2
-        )
+        step = torch.arange(xy.shape[2], device=xy.device)
+        return torch.stack([features[:, :, (step - back).clamp(min=0)] for back in FRAMES_BACK], -2)
 
     def _features(
         self, pyramid: list[Tensor], frame: Tensor, xy: Tensor
-    ) -> Tensor:  # [S], [B, N, S, 2] cells -> [B, N, S, C]
-        return sample_windows(pyramid[0], frame[None, None], xy, 0)[..., 0, :]
+    ) -> Tensor:  # [B or 1, N or 1, S], [B, N, S, 2] cells -> [B, N, S, C]
+        return sample_windows(pyramid[0], frame, xy, 0)[..., 0, :]
 
-    def _correlation(self, pyramid: list[Tensor], xy: Tensor, templates: Tensor) -> Tensor:
+    def _correlation(
+        self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, templates: Tensor
+    ) -> Tensor:
         """[B, N, S, TEMPLATES * levels * (2 radius + 1)**2], template by template."""
-        frame = torch.arange(xy.shape[2], device=xy.device)[None, None]
         templates = templates / math.sqrt(self.config.channels)
         levels = [
             correlate_templates(grid, templates, frame, xy / 2**level, self.config.radius)
@@ -247,13 +279,22 @@ class Pips2(PipsNetwork[Pips2Config]):
         return torch.cat(levels, -1).flatten(3)
 
 
+def _all_frames(start: Tensor) -> Tensor:  # [B, N, S, 2] -> [1, 1, S]
+    return torch.arange(start.shape[2], device=start.device)[None, None]
+
+
 def motion(
-    xy: Tensor, frequencies: int
-) -> Tensor:  # [B, N, S, 2] cells -> [B, N, S, 4 * frequencies + 2]
+    xy: Tensor,  # [B, N, S, 2] cells
+    frequencies: int,
+    last: Tensor | None = None,  # [B, N] the last step of each track, 1 at least; None: S - 1
+) -> Tensor:  # [B, N, S, 4 * frequencies + 2]
     """Sines, then cosines, of the step to the next frame, in x, then y; then the step itself. The
     last step is repeated."""
     step = xy[:, :, 1:] - xy[:, :, :-1]
     step = torch.cat([step, step[:, :, -1:]], 2)
+    if last is not None:
+        index = torch.arange(xy.shape[2], device=xy.device).minimum(last[..., None] - 1)
+        step = step.gather(2, index[..., None].expand(-1, -1, -1, 2))
     omega = 10000.0 ** (
         -torch.arange(frequencies, dtype=xy.dtype, device=xy.device) / (frequencies - 1)
     )

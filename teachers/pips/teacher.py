@@ -30,6 +30,7 @@ from torch import Tensor
 
 from teachers.errors import ConfigError
 from teachers.info import Mode
+from teachers.layers.branch import for_gpu
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.device import sent
 from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
@@ -73,7 +74,12 @@ class ForwardTeacher(NetworkTeacher):
         return {"iterations": self.iterations, "backward": self.backward, "bf16": self.bf16}
 
     @abc.abstractmethod
-    def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:  # [N, 3] -> [N, T, 3]
+    def _pass(
+        self,
+        features: ClipFeatures,
+        queries: Tensor,  # [N, 3]
+        query_frame: np.ndarray,  # [N] integer, the same as in `queries`
+    ) -> Tensor:  # [N, T, 3]
         """(x, y, visibility) from each query's frame on; NaN before it."""
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
@@ -84,13 +90,16 @@ class ForwardTeacher(NetworkTeacher):
             )
             if len(frames) <= self.max_frames:
                 features.window(0, len(frames))
-            tracks = self._pass(features, points)
+            query_frame = queries[:, 0].astype(np.int64)
+            tracks = self._pass(features, points, query_frame)
             if self.backward:
                 tracks = with_backward_pass(
                     tracks,
                     points,
-                    lambda queries: self._pass(features.reversed(), queries),
-                    bool((queries[:, 0] > 0).any()),
+                    lambda queries: self._pass(
+                        features.reversed(), queries, len(frames) - 1 - query_frame
+                    ),
+                    bool((query_frame > 0).any()),
                 )
             tracks = tracks.cpu()  # in one piece
             known = tracks if self.rule.quantity == "v" else tracks[..., :2]
@@ -111,6 +120,12 @@ class ForwardTeacher(NetworkTeacher):
         return self.model.encode(video[None], self.memory)
 
 
+WITHOUT_ASKING = 10
+"""So many windows PIPs begins on a GPU without asking how far points have come."""
+FEW_FRAMES = 16
+"""Windows of so many frames PIPs++ refines together on a GPU, whatever their lengths."""
+
+
 def next_start(visibility: Tensor) -> Tensor:  # [P, S] in [0, 1] -> [P] in 2..S - 1
     """The frame of a window in which the next one begins: the last one in which visibility is above
     0.9, or else 0.88, or 0.86, and so on."""
@@ -118,8 +133,36 @@ def next_start(visibility: Tensor) -> Tensor:  # [P, S] in [0, 1] -> [P] in 2..S
     thresholds = 0.9 - 0.02 * torch.arange(47, dtype=torch.float64, device=visibility.device)
     seen = visibility[:, 2:, None].double() > thresholds  # [P, S - 2, thresholds]
     highest = seen.any(1).int().argmax(1)  # [P] the first threshold that a frame exceeds
-    seen = seen[torch.arange(len(seen)), :, highest]
+    seen = seen.gather(2, highest[:, None, None].expand(-1, seen.shape[1], 1))[..., 0]
     return visibility.shape[1] - 1 - seen.flip(1).int().argmax(1)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How far PIPs has followed N points through a clip."""
+
+    now: Tensor
+    """[N] integer: where the next window begins."""
+    xy: Tensor
+    """[N, 2] px: the position there."""
+    looks: Tensor
+    """[N, C]: what the point looks like."""
+    tracks: Tensor
+    """[N, behind + S, 3] (x, y, visibility); NaN where no window was."""
+    behind: int
+    """The first frame in which nothing counts; it lies behind all windows that count."""
+
+    @staticmethod
+    def begin(queries: Tensor, end: int, window: int, channels: int) -> Walk:
+        """From queries [N, 3] (t, x, y), in a clip of `end` frames."""
+        behind = end + window
+        return Walk(
+            queries[:, 0].long(),
+            queries[:, 1:].clone(),
+            queries.new_zeros(len(queries), channels),
+            queries.new_full((len(queries), behind + window, 3), torch.nan),
+            behind,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,35 +201,72 @@ class PipsTeacher(ForwardTeacher):
             )
         return super()._set_up(mode)
 
-    def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:
-        end, block = len(features), max(1, self.memory.points(self.device) // self.config.window)
-        query_frame = queries[:, 0].long()
-        # where each point's next window begins
-        now, xy = query_frame.clone(), queries[:, 1:].clone()
-        looks = torch.zeros(len(queries), self.config.channels, device=self.device)
-        tracks = torch.full((len(queries), end, 3), torch.nan, device=self.device)
-        while (first := int(now.min())) < end:
+    def _pass(self, features: ClipFeatures, queries: Tensor, query_frame: np.ndarray) -> Tensor:
+        end, window = len(features), self.config.window
+        walk = Walk.begin(queries, end, window, self.config.channels)
+        known = query_frame  # where each next window begins, when the device was last asked
+        while (first := int(known.min())) < end:
             pyramid = features.window(first, self.max_frames)
             held = first + pyramid[0].shape[1]
-            here = torch.nonzero((query_frame >= first) & (query_frame < held))[:, 0]
-            looks[here] = self.model.query_features(
-                pyramid, query_frame[None, here, None] - first, queries[None, here, 1:]
-            )[0]
+            queried = np.flatnonzero((query_frame >= first) & (query_frame < held))
+            if len(queried):
+                here = self._rows(queried)
+                walk.looks[here] = self.model.query_features(
+                    pyramid, queries[None, here, :1].long() - first, queries[None, here, 1:]
+                )[0]
             # windows that begin earlier are held
-            complete = end if held == end else held - self.config.window + 1
-            while len(ready := torch.nonzero(now < complete)[:, 0]):
-                for rows in ready.split(block):
-                    # [P, S]
-                    frame = now[rows, None] + torch.arange(self.config.window, device=self.device)
-                    answer = self._window(
-                        pyramid, frame.clamp(max=end - 1) - first, xy[rows], looks[rows]
-                    )
-                    inside = frame < end
-                    tracks[rows[:, None].expand_as(frame)[inside], frame[inside]] = answer[inside]
-                    step = next_start(answer[..., 2])
-                    now[rows] += step
-                    xy[rows] = answer[torch.arange(len(rows)), step, :2]
-        return tracks
+            complete = end if held == end else held - window + 1
+            while len(rows := np.flatnonzero(known < complete)):
+                counts, enough = self._windows_ahead(complete - known[rows], for_gpu(walk.now))
+                order = np.argsort(-counts, kind="stable")
+                there, counts = self._rows(rows[order]), counts[order]
+                for done in range(counts[0]):
+                    some = there[: int((counts > done).sum())]
+                    self._advance(walk, some, pyramid, first, complete)
+                known = (
+                    np.full_like(known, end) if enough and held == end else walk.now.cpu().numpy()
+                )
+        return walk.tracks[:, :end]
+
+    def _rows(self, rows: np.ndarray) -> Tensor:
+        return sent(torch.from_numpy(rows), self.device)
+
+    def _windows_ahead(self, frames: np.ndarray, on_gpu: bool) -> tuple[np.ndarray, bool]:
+        """How many windows to begin at once for points that have so many frames before them, and
+        whether these must be enough.
+
+        A window brings a point 2 to S - 1 frames further, which only the device knows. On a CPU,
+        it is asked after every window. To ask a GPU is to wait for it. So either every point gets
+        as many as it needs at least, or, close to the end, as many as it may need.
+        """
+        if not on_gpu:
+            return np.ones_like(frames), False
+        most = -(-frames // 2)
+        if most.max() <= WITHOUT_ASKING:
+            return most, True
+        return -(-frames // (self.config.window - 1)), False
+
+    def _advance(
+        self, walk: Walk, rows: Tensor, pyramid: list[Tensor], first: int, complete: int
+    ) -> None:
+        """One window for these points; `complete` is where no window can begin any more, and
+        points that are there already stay as they are. The pyramid begins with frame `first`."""
+        steps = torch.arange(self.config.window, device=self.device)
+        held = first + pyramid[0].shape[1]
+        block = max(1, self.memory.points(self.device) // self.config.window)
+        for some in rows.split(block):
+            now, xy = walk.now[some], walk.xy[some]
+            goes_on = now < complete
+            frame = now[:, None] + steps  # [P, S]
+            inside = frame.clamp(max=held - 1) - first
+            answer = self._window(pyramid, inside, xy, walk.looks[some])
+            # what is behind the end of the clip is cut off
+            at = torch.where(goes_on[:, None], frame, walk.behind + steps)
+            walk.tracks[some[:, None], at] = answer
+            step = next_start(answer[..., 2])
+            there = answer.gather(1, step[:, None, None].expand(-1, 1, 3))[:, 0, :2]
+            walk.now[some] = torch.where(goes_on, now + step, now)
+            walk.xy[some] = torch.where(goes_on[:, None], there, xy)
 
     def _window(self, pyramid: list[Tensor], frame: Tensor, xy: Tensor, looks: Tensor) -> Tensor:
         """Frames [P, S], queries [P, 2], and their features [P, C] to [P, S, 3], with
@@ -202,7 +282,8 @@ class PipsTeacher(ForwardTeacher):
 class ChainedWindow:
     """Points of one query frame on their way through a clip."""
 
-    rows: Tensor
+    rows: slice
+    """Which they are, of all points in the order of their queries' frames."""
     start: int
     """Where the next window begins."""
     templates: Tensor | None = None
@@ -248,35 +329,103 @@ class Pips2Teacher(ForwardTeacher):
         self.max_frames, self.beautify = self.settings.window, self.settings.beautify
         return super()._set_up(mode) | {"window": self.max_frames, "beautify": self.beautify}
 
-    def _pass(self, features: ClipFeatures, queries: Tensor) -> Tensor:
+    def _pass(self, features: ClipFeatures, queries: Tensor, query_frame: np.ndarray) -> Tensor:
         end = len(features)
+        order = np.argsort(query_frame, kind="stable")
+        rows = sent(torch.from_numpy(order), self.device)
         frame = torch.arange(end, device=self.device)
+        at_query = queries[rows]
         # [N, T, 2], at rest
-        xy = torch.where((frame >= queries[:, :1])[..., None], queries[:, None, 1:], torch.nan)
-        chains = self._chained_windows(queries[:, 0].long(), end)
+        xy = torch.where((frame >= at_query[:, :1])[..., None], at_query[:, None, 1:], torch.nan)
+        chains = self._chained_windows(query_frame[order], end)
         while chains:
-            chain = min(chains, key=lambda chain: chain.start)  # so that each frame is encoded once
-            last = min(chain.start + self.max_frames, end)
-            pyramid = features.window(chain.start, last - chain.start)
-            start = xy[None, chain.rows, chain.start : last]
-            if chain.templates is None:
-                chain.templates = self.model.first_templates(pyramid, start)
-            window = self.model.refine(
-                pyramid, start, chain.templates, self.iterations, self.beautify
-            )
-            xy[chain.rows, chain.start : last] = window.xy[0]
-            xy[chain.rows, last:] = window.xy[0, :, -1:]
-            chain.start, chain.templates = min(last - 1, end - self.max_frames), window.templates
-            if last == end:
-                chains.remove(chain)
-        return torch.cat([xy, torch.full_like(xy[..., :1], torch.nan)], -1)
+            # the first begins first, so that each frame is encoded once
+            chains.sort(key=lambda chain: (chain.start, chain.rows.start))
+            together = self._together(chains, end) if for_gpu(xy) else chains[:1]
+            self._advance(features, xy, together)
+            chains = [chain for chain in chains if chain.start < end - 1]
+        found = torch.full_like(queries[:, None, :].expand(-1, end, -1), torch.nan)
+        found[rows, :, :2] = xy
+        return found
 
-    def _chained_windows(self, query_frame: Tensor, end: int) -> list[ChainedWindow]:
+    def _advance(self, features: ClipFeatures, xy: Tensor, chains: list[ChainedWindow]) -> None:
+        """Track in the next window of these chains, and write into xy [N, T, 2]."""
+        end, first = len(features), chains[0].start
+        rows = slice(chains[0].rows.start, chains[-1].rows.stop)
+        last = min(chains[-1].start + self.max_frames, end)
+        pyramid = features.window(first, last - first)
+        frame = torch.arange(end, device=self.device)
+        lengths = None
+        if len(chains) == 1:
+            starts = torch.full_like(frame[:1], first)
+            until = starts + (last - first)
+        else:
+            counts = [chain.rows.stop - chain.rows.start for chain in chains]
+            each = np.repeat([chain.start for chain in chains], counts)
+            starts = sent(torch.from_numpy(each), self.device)
+            until = (starts + self.max_frames).clamp(max=end)
+            lengths = (until - starts)[None]
+        longest = min(self.max_frames, end - first)
+        there = (starts[:, None] + frame[:longest]).clamp(max=end - 1)  # [1 or P, S]
+        before = xy[rows]
+        start = _taken(before, there)[None]
+        inside = there[None] - first
+        templates = [chain.templates for chain in chains if chain.templates is not None]
+        window = self.model.refine(
+            pyramid,
+            start,
+            torch.cat(templates, 1)
+            if templates
+            else self.model.first_templates(pyramid, start, inside),
+            self.iterations,
+            self.beautify,
+            inside,
+            lengths,
+        )
+        # behind a window, a point rests where it ended
+        at = frame.minimum(until[:, None] - 1) - starts[:, None]  # [1 or P, T]
+        found = _taken(window.xy[0], at.clamp(min=0))
+        xy[rows] = torch.where((at >= 0)[..., None], found, before)
+        for chain in chains:
+            last = min(chain.start + self.max_frames, end)
+            own = slice(chain.rows.start - rows.start, chain.rows.stop - rows.start)
+            chain.templates = None if last == end else window.templates[:, own]
+            chain.start = end if last == end else min(last - 1, end - self.max_frames)
+
+    def _together(self, chains: list[ChainedWindow], end: int) -> list[ChainedWindow]:
+        """The first of these chains, and those after it that a GPU refines with it: as many as fit
+        the memory, in windows that are at least half as long, or of few frames."""
+
+        def length(chain: ChainedWindow) -> int:
+            return min(self.max_frames, end - chain.start)
+
+        found, first, most = chains[:1], chains[0], self.memory.points(self.device)
+        for chain in chains[1:]:
+            if (
+                chain.rows.start != found[-1].rows.stop
+                or (chain.templates is None) != (first.templates is None)
+                or length(first) > max(2 * length(chain), FEW_FRAMES)
+                or length(first) * (chain.rows.stop - first.rows.start) > most
+                or chain.start >= first.start + self.max_frames
+            ):
+                break
+            found.append(chain)
+        return found
+
+    def _chained_windows(self, query_frame: np.ndarray, end: int) -> list[ChainedWindow]:
         """Track in blocks that fit the memory; points whose query is in the last frame stay where
-        they are."""
+        they are. The frames of the queries are in order."""
         chains = []
         for start in range(end - 1):
             block = max(1, self.memory.points(self.device) // min(self.max_frames, end - start))
-            rows = torch.nonzero(query_frame == start)[:, 0]
-            chains += [ChainedWindow(part, start) for part in rows.split(block) if len(part)]
+            first, stop = np.searchsorted(query_frame, [start, start + 1])
+            chains += [
+                ChainedWindow(slice(some, min(some + block, stop)), start)
+                for some in range(first, stop, block)
+            ]
         return chains
+
+
+def _taken(xy: Tensor, frame: Tensor) -> Tensor:  # [N, T, 2], [1 or N, S] integer -> [N, S, 2]
+    """The positions in those frames."""
+    return xy.gather(1, frame[..., None].expand(len(xy), -1, 2))

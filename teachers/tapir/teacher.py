@@ -128,31 +128,33 @@ class TapirTeacher(NetworkTeacher):
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
-            before = bool((queries[:, 0] > 0).any())
-            result = self.to_tracks(self._clip(frames, self.to_corners(queries), before))
+            asked = queries[:, 0].astype(int)
+            result = self.to_tracks(self._clip(frames, self.to_corners(queries), asked))
         if self.mode_settings.through_query:
             result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return result
 
     def _clip(
-        self, frames: np.ndarray, queries: Tensor, before: bool | None = None
+        self, frames: np.ndarray, queries: Tensor, asked: np.ndarray | None = None
     ) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
-        """`before`: whether a frame lies before a query, where that is known."""
+        """`asked` [N]: the queries' frames, where they are known without asking a GPU."""
+        if asked is None:
+            asked = queries[0, :, 0].long().cpu().numpy()
         size = (frames.shape[1], frames.shape[2])
         resolutions = self.resolutions(size)
         if len(frames) <= self.max_frames:
             features = self.model.encode(self.to_video(frames), resolutions, self.memory)
-            return self._window(
-                features, self.model.describe(features, queries, size), size, queries, before
-            )
-        described = self._describe(frames, queries, resolutions)
+            described = self.model.describe(features, queries, size)
+            return self._window(features, described, size, queries, bool((asked > 0).any()))
+        described = self._describe(frames, queries, resolutions, asked)
         parts = []
         for window, kept in overlapping(
             len(frames), self.max_frames, self.model.config.reach * len(resolutions)
         ):
             features = self.model.encode(self.to_video(frames[window]), resolutions, self.memory)
             moved = queries - constant(queries, window.start, 0, 0)
-            parts.append(self._window(features, described, size, moved)[:, :, kept])
+            before = bool((asked > window.start).any())
+            parts.append(self._window(features, described, size, moved, before)[:, :, kept])
         return torch.cat(parts, 2)
 
     def _window(
@@ -180,16 +182,21 @@ class TapirTeacher(NetworkTeacher):
         return with_backward_pass(tracks, queries, backward, before)
 
     def _describe(
-        self, frames: np.ndarray, queries: Tensor, resolutions: Sequence[Size]
+        self,
+        frames: np.ndarray,
+        queries: Tensor,
+        resolutions: Sequence[Size],
+        asked: np.ndarray,
     ) -> list[Tensor]:
         """`Tapir.describe` for a clip whose features are too many to hold."""
         size = (frames.shape[1], frames.shape[2])
         described = [queries.new_zeros(1)] * (1 + len(resolutions))
         for first in range(0, len(frames), self.max_frames):
-            block = self.to_video(frames[first : first + self.max_frames])
-            moved = queries - constant(queries, first, 0, 0)
-            here = (moved[..., 0] >= 0) & (moved[..., 0] < block.shape[1])
-            if here.any():
+            last = min(first + self.max_frames, len(frames))
+            if ((asked >= first) & (asked < last)).any():
+                block = self.to_video(frames[first:last])
+                moved = queries - constant(queries, first, 0, 0)
+                here = (moved[..., 0] >= 0) & (moved[..., 0] < last - first)
                 inside = torch.where(here[..., None], moved, 0)
                 seen = self.model.describe(
                     self.model.encode(block, resolutions, self.memory), inside, size

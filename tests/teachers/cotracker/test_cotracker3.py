@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from teachers.cotracker import cotracker3
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config, Memory
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.support_points import frame_grid
@@ -177,6 +179,48 @@ def test_it_runs_in_bfloat16_near_the_float32_result(mini, frames, queries):
             rough = mini(*as_batch(frames, queries), iterations=1)
     assert rough.xy.dtype == torch.float32
     torch.testing.assert_close(rough.xy, exact.xy, atol=0.25, rtol=0)
+
+
+class Rounding(TorchDispatchMode):
+    """Counts the numbers that are rounded to bfloat16."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.bfloat16:
+            self.numbers += args[0].numel()
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_maps_are_rounded_once_for_all_iterations_and_nothing_else_changes(
+    mini, frames, queries, recompute, monkeypatch
+):
+    encode = mini.encode  # on a GPU, autocast leaves lengths, and so the maps, in float32
+
+    def as_there(*given):
+        return [level.float() for level in encode(*given)]
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16), Rounding() as rounding:
+            memory = Memory(points_per_block=20, recompute=recompute)
+            result = mini(*as_batch(frames, queries), iterations=3, memory=memory)
+            loss = result.xy.square().mean() + result.visibility.mean()
+        weights = [mini.fnet.conv1.weight, mini.corr_mlp.fc1.weight]
+        return rounding.numbers, (result.xy, *torch.autograd.grad(loss, weights))
+
+    monkeypatch.setattr(mini, "encode", as_there)
+    once, found = step()
+    monkeypatch.setattr(cotracker3, "rounded_for_products", lambda pyramid: None)
+    in_each, expected = step()
+    video, points = as_batch(frames, queries)
+    cells = video.shape[1] * points.shape[1] * (2 * mini.config.radius + 2) ** 2
+    maps = sum(level.numel() for level in encode(video))
+    gathered = 3 * mini.config.levels * cells * mini.config.channels
+    assert in_each - once == gathered - maps > 0
+    for new, old in zip(found, expected, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-5, atol=1e-5 * old.abs().max().item())
 
 
 @pytest.mark.parametrize(("height", "width"), [(62, 96), (64, 98), (12, 96)])

@@ -92,7 +92,7 @@ def recorded(
         since = frame - first - entry.queries[:, :1]
         xy = entry.queries[:, None, 1:] + (drift_px * since)[..., None] * torch.tensor([1.0, 0.0])
         looks = 100.0 * first + entry.queries[:, 0]
-        looks[entry.hidden] = entry.looks[0] if entry.hidden.any() else looks[entry.hidden]
+        looks = torch.where(entry.hidden, entry.looks[0], looks) if entry.looks else looks
         return torch.cat([xy, seen(frame)[..., None], torch.ones_like(xy[..., :1])], -1), [looks]
 
     return track, entries

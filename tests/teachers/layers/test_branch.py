@@ -170,6 +170,30 @@ def test_pips_track_alike_both_ways(make):
     torch.testing.assert_close(other, plain, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("pips", {}), ("pips", {"max_frames": 10}), ("pips2", {}), ("pips2", {"window": 9})],
+)
+def test_points_in_windows_of_their_own_go_through_a_clip_alike(name, settings):
+    """PIPs without being asked after each window, PIPs++ with points of many query frames."""
+    given = {"checkpoint": "random", "device": "cpu", "mode": "label", "preset": "mini"}
+    teacher = teachers.load(name, **given, **settings)
+    for parameter in teacher.model.parameters():
+        parameter.data += 0.003 * torch.randn(parameter.shape, generator=DRAW)
+    frames = torch.randint(256, (27, 64, 96, 3), generator=DRAW, dtype=torch.uint8).numpy()
+    queries = (rand(9, 3) * torch.tensor([26, 90, 60])).float().numpy()
+    queries[:, 0] = [26, 3, 11, 0, 19, 11, 22, 20, 18]
+
+    def tracks():
+        found = teacher.track(frames, queries)
+        seen = np.nan_to_num(found.visibility[..., None])
+        return torch.from_numpy(np.concatenate([found.xy, seen], -1))
+
+    plain, other = both_ways(tracks)
+    assert (plain[:, 1:, :2] - plain[:, :-1, :2]).abs().amax((1, 2)).min() > 0.5
+    torch.testing.assert_close(other, plain, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("name", [*slow("cotracker3-online"), "cotracker2"])
 def test_both_passes_at_once_are_those_one_after_the_other(name):
     """With queries all over the clip, in no order, and frames that end inside a window."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from teachers.layers.branch import going
 from teachers.layers.over_time import TimeConvolution, norm_over_time
 from teachers.pips.pips2 import Pips2, Pips2Config, motion
 from teachers.pips.teacher import Pips2Teacher
@@ -80,13 +81,43 @@ def test_the_fast_convolution_over_time_is_that_of_torch(frames):
     fast = TimeConvolution(5, 4).double()
     plain = F.conv1d(x.mT, fast.conv.weight, fast.conv.bias, padding=1).mT
     torch.testing.assert_close(fast(x, fast.kernel()), plain)
-    with torch.inference_mode():  # six sums for four frames
-        torch.testing.assert_close(fast(x, fast.kernel()), plain)
+    for gpu in (False, True):  # six sums for four frames; the convolution itself
+        with torch.inference_mode(), going(gpu):
+            torch.testing.assert_close(fast(x, fast.kernel()), plain)
 
 
 def test_the_norm_over_time_is_the_instance_norm_of_torch():
     x = 3 + torch.randn(3, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(norm_over_time(x), F.instance_norm(x.mT).mT)
+    plain = F.instance_norm(x.mT).mT
+    torch.testing.assert_close(norm_over_time(x), plain)
+    for gpu in (False, True):
+        with torch.inference_mode(), going(gpu):
+            torch.testing.assert_close(norm_over_time(x), plain)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_tracks_of_several_lengths_are_refined_as_each_alone(gpu):
+    """In windows that begin in frames of their own, too."""
+    torch.manual_seed(0)
+    model = Pips2(Pips2Config.mini()).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    frames = torch.randint(256, (1, 9, 3, 48, 64), dtype=torch.uint8)
+    start = (torch.rand(1, 4, 1, 2).double() * 50).expand(-1, -1, 7, -1)
+    begins, lengths = torch.tensor([[0, 2, 1, 7]]), torch.tensor([[7, 7, 3, 2]])
+    frame = (begins[..., None] + torch.arange(7)).clamp(max=8)
+    with torch.inference_mode(), going(gpu):
+        pyramid = model.encode(frames)
+        templates = model.first_templates(pyramid, start, frame)
+        found = model.refine(pyramid, start, templates, 5, True, frame, lengths)
+        for point, (first, length) in enumerate(zip(begins[0], lengths[0], strict=True)):
+            part = [grid[:, first : first + length] for grid in pyramid]
+            own = start[:, point : point + 1, :length]
+            looks = model.first_templates(part, own)
+            alone = model.refine(part, own, looks, 5, True)
+            assert (alone.steps - own[:, :, None]).abs().max() > 0.5
+            torch.testing.assert_close(found.steps[:, point, :, :length], alone.steps[:, 0])
+            torch.testing.assert_close(found.templates[:, point, :length], alone.templates[:, 0])
 
 
 # --- the mini network
