@@ -87,8 +87,6 @@ def walk(
     query_frame: np.ndarray,  # [N] integer, as in `queries`, known without asking a GPU
 ) -> Tensor:  # [N, T, C]
     """Tracks from each query's frame on; NaN before it."""
-    if not len(queries):
-        raise ConfigError("long clips need at least one query.")
     starts = window_starts(frames, window, overlap).tolist()
     entered_in = np.searchsorted(starts, query_frame, side="right") - 1
     home = sent(torch.from_numpy(entered_in), queries.device)
@@ -118,7 +116,8 @@ def walk(
             )
             for all_looks, new in zip(looks, seen, strict=True):
                 all_looks[rows] = new
-    assert tracks is not None  # the last window holds every query
+    if tracks is None:
+        raise ConfigError("long clips need at least one query.")
     return tracks
 
 
