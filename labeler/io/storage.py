@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
@@ -171,15 +171,18 @@ class Storage:
             else:
                 self.fs.pipe_file(self.path(name), data)
 
-    def publish(self, file: Path, name: str) -> None:
+    def publish(
+        self, file: Path, name: str, sent: Callable[[int], None] = lambda size: None
+    ) -> None:
         """Copy a finished local file here; it is visible only when complete. Equal names mean equal
-        bytes, so publishing twice is harmless."""
+        bytes, so publishing twice is harmless. `sent` is called with the bytes of each part, where
+        the storage tells them."""
         with transient_errors(f"write {self.url}/{name}"):
             if self.local:
                 with self._part(name, file) as part:
                     os.replace(part, self.path(name))
             else:
-                self.fs.put_file(str(file), self.path(name))
+                self.fs.put_file(str(file), self.path(name), callback=_Told(sent))
 
     def remove(self, name: str) -> None:
         """Remove a file; fine if it is gone already."""
@@ -232,6 +235,17 @@ class Storage:
             yield
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name} does not exist.") from error
+
+
+class _Told(fsspec.Callback):  # type: ignore[misc]
+    """Passes on how many bytes were sent."""
+
+    def __init__(self, sent: Callable[[int], None]) -> None:
+        super().__init__()
+        self._sent = sent
+
+    def relative_update(self, inc: int = 1) -> None:
+        self._sent(inc)
 
 
 def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[StoredFile]:

@@ -32,6 +32,7 @@ from labeler.shards.copies import (
     COPIES,
     FOLDER,
     INDEX,
+    REPEATED,
     Copies,
     write_copies,
     write_part,
@@ -207,6 +208,28 @@ class Records(LazySequence[Record]):
                 del self._held[next(iter(self._held))]
 
 
+class Digests:
+    """The table of `Records`, row by row; what many records have in common is held once."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in INDEX}
+        self._known: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._columns["name"])
+
+    def add(self, record: Record, tag: str = "", file: int = -1, row: int = -1) -> None:
+        """Add a record; `tag` is that of its file, `file` and `row` say where its copy is."""
+        values = {"name": record.name, "tag": tag, **digest_of(record), "file": file, "row": row}
+        for name, value in values.items():
+            if name in REPEATED and isinstance(value, str):
+                value = self._known.setdefault(value, value)
+            self._columns[name].append(value)
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self._columns)
+
+
 def latest_records(storage: Storage) -> Records:
     """The record that counts for each unit that has one, by unit; from the copies where those are
     up to date. Only a few are kept in memory: see `Records`."""
@@ -220,12 +243,12 @@ def latest_records(storage: Storage) -> Records:
     index = index.drop_duplicates("name")
     read = index["unit"].notna()
     held: dict[str, Record] = {}
-    rows = []
+    digests = Digests()
     for name, record, where in _without_digest(storage, copies, index[~read], index, tags):
-        rows.append({"name": name, "tag": tags[name], **digest_of(record), **where})
+        digests.add(record, tags[name], **where)
         if len(held) < HELD:
             held[name] = record
-    table = pd.concat([index[read], pd.DataFrame(rows, columns=INDEX)]) if rows else index
+    table = pd.concat([index[read], digests.table()]) if len(digests) else index
     table = table.sort_values(["unit", "revision"], ignore_index=True)
     return Records(storage, _checked(table, storage), copies, held)
 

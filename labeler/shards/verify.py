@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from labeler.io import Storage, file_sha256, transient_errors
@@ -16,7 +16,14 @@ from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans
 from labeler.shards.record import Record
-from labeler.shards.records import RECORD, latest_records, read_record, revisions
+from labeler.shards.records import (
+    RECORD,
+    Digests,
+    Records,
+    latest_records,
+    read_record,
+    revisions,
+)
 from labeler.shards.tables import accounts, compact
 from labeler.shards.tar import read_samples, refuse_odd_member
 from teachers import ShardError
@@ -32,14 +39,20 @@ class Finding:
     """Whether it is only left over: no reader ever sees it, and `gc` removes it."""
 
 
-def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
-    """Compare every shard with its record; yields what is wrong.
+def verify(
+    storage: Storage, *, quick: bool = False, seen: Callable[[Record], None] = lambda record: None
+) -> Iterator[Finding]:
+    """Compare every shard with its record; yields what is wrong. Holds one record at a time, and of
+    the others what `labeler.shards.records.digest_of` says.
 
-    `quick` compares only names and sizes; otherwise, every byte is hashed and every sample parsed.
+    Args:
+        quick: compare only names and sizes; otherwise, every byte is hashed and every sample
+            parsed.
+        seen: called with each record that counts, once its shard has been compared.
     """
     read_manifest(storage)
     names = storage.names("shards")
-    records: list[Record] = []
+    digests = Digests()
     named: set[str] = set()
     for unit, numbers in revisions(storage).items():
         for number in numbers:
@@ -52,11 +65,12 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
                 named.add(record.tar.removeprefix("shards/"))
             if number != numbers[-1]:
                 continue
-            records.append(record)
+            digests.add(record)
             if record.tar:
                 problem = _compare(storage, record, quick)
                 if problem:
                     yield Finding(record.tar, problem)
+            seen(record)
     for name in names:
         if name.endswith(PART):
             yield Finding(f"shards/{name}", "was never finished by its writer", harmless=True)
@@ -69,7 +83,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Iterator[Finding]:
         elif not name.endswith(".tar") and not RECORD.fullmatch(name):
             yield Finding(f"shards/{name}", "is neither a shard nor a record")
     try:
-        accounts(read_plans(storage), records)
+        accounts(read_plans(storage), Records(storage, digests.table()))
     except (ShardError, KeyError) as error:
         yield Finding("plan.*.parquet", f"the accounts are wrong: {error}")
 

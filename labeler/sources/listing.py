@@ -9,12 +9,13 @@
                                  travel into the shards
 
 Listing costs one look at the storage, or one at the headers of each tar, so 100,000 videos take
-seconds. Entries of a list or table are not checked: a missing file, or an empty entry, becomes a
-row of the job, like any broken video. Only the folders of local entries are listed, for the
-metadata files beside the videos; where the list itself says something else, the list counts.
-Whatever is named but not used is counted, with one sentence for each kind. A tar that was cut
-short, or that holds more than plain files with plain names, is refused: whatever is behind the
-damage would be missing from the counts.
+seconds; metadata files of a storage that is not local are read several at once. Entries of a list
+or table are not checked: a missing file, or an empty entry, becomes a row of the job, like any
+broken video. Only the folders of local entries are listed, for the metadata files beside the
+videos: at a URL, a folder with a million objects would be listed for one entry, and http has no
+listings. Where the list itself says something else, the list counts. Whatever is named but not used
+is counted, with one sentence for each kind. A tar that was cut short, or that holds more than plain
+files with plain names, is refused: whatever is behind the damage would be missing from the counts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +50,9 @@ from labeler.sources.table import Source as Source
 from labeler.sources.table import Sources
 from labeler.sources.tars import members
 from teachers import ConfigError
+
+TOGETHER, READERS = 256, 16
+"""Metadata files are read for so many videos at a time, and so many files at once."""
 
 
 def list_sources(
@@ -395,15 +400,27 @@ def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Ite
             sum(source.size for source in pictures),
             hashlib.sha256(tags.encode()).hexdigest() if tags else "",
         )
-    for video in rules.sorted_out(files, unused, lambda source: source.size, _shown(fs, root)):
-        if video.name.lower().endswith(TARS) and video.file.size:
-            yield from _in_tar(fs, root + video.name, video.file, unused)
-            continue
-        said = []
+    videos = rules.sorted_out(files, unused, lambda source: source.size, _shown(fs, root))
+
+    def said(video: rules.Found[Source]) -> str:
+        """What the metadata files of a video say."""
+        texts = []
         for name, _ in video.metadata:
             with fs.open(root + name, "rb") as opened:
-                said.append((name, opened.read(rules.MAX_METADATA_BYTES)))
-        yield replace(video.file, metadata=from_members(said)) if said else video.file
+                texts.append((name, opened.read(rules.MAX_METADATA_BYTES)))
+        return from_members(texts) if texts else ""
+
+    for some in iter(lambda: list(itertools.islice(videos, TOGETHER)), []):
+        if isinstance(fs, LocalFileSystem) or not any(video.metadata for video in some):
+            metadata = list(map(said, some))
+        else:
+            with ThreadPoolExecutor(READERS) as readers:
+                metadata = list(readers.map(said, some))
+        for video, text in zip(some, metadata, strict=True):
+            if video.name.lower().endswith(TARS) and video.file.size:
+                yield from _in_tar(fs, root + video.name, video.file, unused)
+            else:
+                yield replace(video.file, metadata=text) if text else video.file
 
 
 def _source(fs: Any, path: str, info: Any, pattern: str) -> Source:

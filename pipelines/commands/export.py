@@ -15,6 +15,8 @@ import tyro
 from rich.progress import track
 
 from labeler.dataset import Clip, Dataset, open_dataset
+from labeler.io import Storage
+from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find, names, without_truth
 from labeler.labels.policy import NOT_JUDGED
@@ -23,13 +25,14 @@ from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
+from pipelines.terminal.upload import parent_and_name, there, uploaded
 from pipelines.wording import data_size
 from student.clip import TestClip
 from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
 
 Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "hf", "rerun"]
-FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": ("*.npz",), "hf": FILES}
+FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": ("*.npz",), "hf": (*FILES, "data/*")}
 """Formats that are a folder, and what an export puts into it."""
 DEFAULT_POLICY = "medoid"
 MEMORY_SHARE = 0.5
@@ -50,8 +53,9 @@ class ExportConfig:
     """The data set: a folder or an fsspec URL."""
     to: Format
     """The format."""
-    out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """The file, or for tapvid-npz and hf the folder, to write."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """The file, or for tapvid-npz and hf the folder, to write: on this machine, or an fsspec
+    URL."""
     policy: str | None = None
     """tapvid only: whose tracks become the truth. medoid (the default), verified, random-verified,
     random-agreeing, random, mean, median, a policy of another package, or the name of a teacher:
@@ -65,6 +69,8 @@ class ExportConfig:
     """Replace an export that exists already."""
 
     def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError("--out: is empty. Name a file or a folder.")
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"--clips {self.clips}: must be at least 1.")
         if self.seed < 0:
@@ -99,8 +105,8 @@ def run(config: ExportConfig) -> int:
         _refuse_too_large(dataset, numbers)
     with _new(config) as part:
         said = WRITERS[config.to](clips, part, config, dataset)
-    files = config.out.rglob("*") if config.out.is_dir() else [config.out]
-    size = sum(file.stat().st_size for file in files if file.is_file())
+        files = part.rglob("*") if part.is_dir() else [part]
+        size = sum(file.stat().st_size for file in files if file.is_file())
     say(f"{said}; {data_size(size)}.")
     say(f"licences: {licence_note(dataset.teacher_infos)}.")
     return 0
@@ -137,7 +143,8 @@ def _rerun(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dat
         for clip in clips:
             writer.write(clip)
             written += 1
-    return f"{written:,} clips; `rerun {config.out}` shows them"
+    shown = "a copy of it" if is_url(config.out) else config.out
+    return f"{written:,} clips; `rerun` shows them: give it {shown}"
 
 
 def _hugging_face(clips: Iterable[Clip], part: Path, config: ExportConfig, dataset: Dataset) -> str:
@@ -199,12 +206,12 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
     folder = config.to in FOLDERS
-    if config.out.exists() and config.out.is_dir() != folder:
+    is_file, is_folder, taken = _there_now(config)
+    if (is_folder and not folder) or (is_file and folder):
         raise ConfigError(
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
             f"{'folder' if folder else 'file'}."
         )
-    taken = any(_there(config)) if folder else config.out.exists()
     if taken and not config.overwrite:
         raise ConfigError(
             f"--out {config.out}: exists already. Choose another name, or replace it with "
@@ -234,16 +241,39 @@ def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
         )
 
 
+def _there_now(config: ExportConfig) -> tuple[bool, bool, bool]:
+    """Whether --out is a file, whether it is a folder, and whether an export stands there."""
+    if not is_url(config.out):
+        out = Path(config.out)
+        taken = any(_there(config)) if config.to in FOLDERS else out.exists()
+        return out.is_file(), out.is_dir(), taken
+    parent_and_name(config.out)
+    place = Storage(config.out)
+    is_file = place.is_file()
+    is_folder = not is_file and next(place.files(), None) is not None
+    if config.to not in FOLDERS:
+        return is_file, is_folder, is_file
+    return is_file, is_folder, is_folder and any(there(place, FOLDERS[config.to]))
+
+
 def _there(config: ExportConfig) -> Iterator[Path]:
-    """The files that an earlier export put into the folder --out."""
+    """The files that an earlier export put into the local folder --out."""
     for pattern in FOLDERS[config.to]:
-        yield from config.out.glob(pattern)
+        yield from Path(config.out).glob(pattern)
 
 
 @contextmanager
 def _new(config: ExportConfig) -> Iterator[Path]:
-    """A path beside --out to write to; it takes the place of --out only when it is complete."""
-    out = config.out
+    """A path to write to; it takes the place of --out only when it is complete."""
+    if is_url(config.out):
+        patterns = FOLDERS.get(config.to, ())
+        with uploaded(config.out, folder=bool(patterns), replaced=patterns) as part:
+            try:
+                yield part
+            except OSError as error:
+                raise TransientError(f"could not write {part}: {error}.") from error
+        return
+    out = Path(config.out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +284,7 @@ def _new(config: ExportConfig) -> Iterator[Path]:
                 if old.is_dir():
                     shutil.rmtree(old)
                 else:
-                    old.unlink()
+                    old.unlink(missing_ok=True)
             for file in part.iterdir():
                 file.replace(out / file.name)
         else:

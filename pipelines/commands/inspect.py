@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +17,15 @@ from rich.table import Table
 
 from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.dataset.dataset import Which
+from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find
-from pipelines.reports.dataset import write_report
+from pipelines.reports.dataset import players_folder, write_report
 from pipelines.reports.measures import MEASURED, DatasetMeasures, measure, with_teachers
 from pipelines.terminal.console import console, say
 from pipelines.terminal.progress import LineThrottle
 from pipelines.terminal.tables import accounts_table
+from pipelines.terminal.upload import parent_and_name, uploaded
 from pipelines.wording import data_size, duration, harmless
 from teachers import ConfigError
 
@@ -37,9 +40,9 @@ class InspectConfig:
 
     url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or an fsspec URL; it may still be being written."""
-    out: Path | None = Path("report")
-    """The report: a folder for index.html, or a file NAME.html. An existing report is replaced.
-    None: only the summary."""
+    out: str | None = "report"
+    """The report: a folder for index.html, or a file NAME.html, on this machine or at an fsspec
+    URL. An existing report is replaced. None: only the summary."""
     clips: int = 60
     """The most clips in the report."""
     which: Which = "random"
@@ -66,10 +69,29 @@ class InspectConfig:
                 raise ConfigError(
                     f"--policy {policy}: needs exact tracks, which a labelled data set lacks."
                 )
-        if self.out is not None and self.out.is_file() and self.out.suffix != ".html":
+        if self.out is not None and not self.out:
+            raise ConfigError("--out: is empty. Give a folder, a name that ends in .html, or None.")
+        if self.out is not None and not self._is_page and Path(self.out).is_file():
             raise ConfigError(
                 f"--out {self.out}: is a file. Give a folder, or a name that ends in .html."
             )
+
+    @property
+    def _is_page(self) -> bool:
+        """Whether --out names the page itself, and not its folder."""
+        return str(self.out).endswith(".html")
+
+    @contextmanager
+    def index(self) -> Iterator[Path]:
+        """The page to write."""
+        out = str(self.out)
+        if not is_url(out):
+            yield Path(out) if self._is_page else Path(out) / "index.html"
+            return
+        parent, name = parent_and_name(out) if self._is_page else (out, "index.html")
+        players = f"{players_folder(Path(name)).name}/[0-9]*.js"
+        with uploaded(parent, folder=True, replaced=(players,)) as folder:
+            yield folder / name
 
 
 def run(config: InspectConfig) -> int:
@@ -94,16 +116,22 @@ def run(config: InspectConfig) -> int:
         return 0
     numbers = dataset.chosen(config.which, config.clips, config.seed)
     clips = _watched(dataset.read(numbers), len(numbers))
-    index = config.out if config.out.suffix == ".html" else config.out / "index.html"
     how = _how(config, len(numbers), len(dataset))
-    written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
+    with config.index() as index:
+        written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
     beside = (
-        f"; the players lie beside it in {written.players_folder}, so move them together"
+        f"; the players lie beside it in {written.players_folder.name}, so move them together"
         if written.players_folder
         else ""
     )
     say(f"{written.clips:,} of {len(dataset):,} clips, {data_size(written.size_bytes)}{beside}.")
-    say(f"look at {index.resolve()}")
+    if is_url(config.out):
+        page = (
+            config.out if config.out.endswith(".html") else f"{config.out.rstrip('/')}/index.html"
+        )
+        say(f"the report is {page}: a browser needs its web address, or a copy on this machine")
+    else:
+        say(f"look at {index.resolve()}")
     return 0
 
 

@@ -33,8 +33,8 @@ class RelabelConfig:
     data: Annotated[str, tyro.conf.Positional]
     """The data set: a folder or an fsspec URL."""
     prune: bool = False
-    """Leave queries whose labels are not kept out of the new shards. The others get new numbers, so
-    a review that was written before no longer fits."""
+    """Leave queries whose labels are not kept out of the new shards. The others get new numbers; a
+    review that names queries, as a player writes it, still fits."""
     judge: Annotated[
         bool,
         tyro.conf.arg(

@@ -9,9 +9,10 @@ from typing import Annotated
 import tyro
 
 from labeler.io import Storage
-from labeler.shards.records import digests_of, latest_records
+from labeler.shards.record import Record
 from labeler.shards.verify import collect_garbage, verify
 from pipelines.terminal.console import console, say
+from pipelines.terminal.progress import LineThrottle
 from pipelines.wording import counted
 from teachers import ShardError
 
@@ -41,21 +42,28 @@ class GcConfig:
 
 def run_verify(config: VerifyConfig) -> int:
     storage = Storage(config.data)
-    with console.status("verifying"):
-        findings = list(verify(storage, quick=config.quick))
-    for finding in findings:
-        say(f"{'note' if finding.harmless else 'PROBLEM'}: {finding.file} {finding.problem}")
-    problems = sum(not finding.harmless for finding in findings)
-    records = latest_records(storage) if not problems else []
+    shards = clips = problems = 0
+    lines = LineThrottle()
+    with console.status("verifying") as status:
+
+        def seen(record: Record) -> None:
+            nonlocal shards, clips
+            shards, clips = shards + 1, clips + len(record.clips)
+            status.update(f"verifying: {counted(shards, 'shard')}")
+            if lines.due():
+                say(f"verifying: {counted(shards, 'shard')} with {counted(clips, 'clip')} so far")
+
+        for finding in verify(storage, quick=config.quick, seen=seen):
+            say(f"{'note' if finding.harmless else 'PROBLEM'}: {finding.file} {finding.problem}")
+            problems += not finding.harmless
     if problems:
         raise ShardError(
             f"{storage.url}: {counted(problems, 'problem')} in its shards. Restore them; or delete "
             "the records of these units (shards/<unit>.r*.json), and run the same `label` command, "
             "which does them again."
         )
-    clips = int(digests_of(records)["clips"].sum()) if records else 0
     say(
-        f"{storage.url}: {counted(len(records), 'shard')} with {counted(clips, 'clip')} are what "
+        f"{storage.url}: {counted(shards, 'shard')} with {counted(clips, 'clip')} are what "
         f"their records say{' (sizes only)' if config.quick else ''}."
     )
     return 0

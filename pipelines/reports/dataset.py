@@ -111,7 +111,7 @@ def write_report(
     """
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
-        players = Players(index.with_name(f"{index.stem}-clips"))
+        players = Players(players_folder(index))
         rows = []
         for number, clip in enumerate(clips):
             more = extra(clip)
@@ -128,6 +128,11 @@ def write_report(
     return Written(
         clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None
     )
+
+
+def players_folder(index: Path) -> Path:
+    """Where the players of a report lie that are not in its page."""
+    return index.with_name(f"{index.stem}-clips")
 
 
 class Players:

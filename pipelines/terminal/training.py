@@ -56,6 +56,8 @@ class TrainProgress:
                         f"(runs of frames that differ in start or stride; the median, at least "
                         f"{least})"
                     )
+                if event.note:
+                    say(event.note)
                 for left_out in event.left_out:
                     say(
                         f"left out: {left_out.clips} clips of {left_out.file}, {left_out.reason}: "

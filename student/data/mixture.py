@@ -87,6 +87,7 @@ class Batches(Iterator[Batch]):
         left_out: Sequence[UnusableClips],
         digest: str,
         views: Mapping[int, int],
+        note: str = "",
     ) -> None:
         self.left_out = tuple(left_out)
         """Clips that were found unusable at the start."""
@@ -96,6 +97,8 @@ class Batches(Iterator[Batch]):
         self.views = views
         """Number of different runs of frames to learn from -> how many stored clips offer that
         many."""
+        self.note = note
+        """What a user should know about the clips; empty if there is nothing to say."""
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
@@ -135,8 +138,9 @@ def batches(
     refuse_unknown_teachers(there, config.use_teachers)
     clips: Sequence[StoredClip] = there
     review = read_review(config.review) if config.review else None
+    note = ""
     if review:
-        clips = reviewed(clips, review, only=config.reviewed_only)
+        clips, note = reviewed(clips, review, only=config.reviewed_only)
     if config.most_clips is not None:
         clips = first_by_hash(clips, config.most_clips)
     if config.labels == "stored" and (config.weigh or find(config.policy).needs_verdict):
@@ -160,7 +164,7 @@ def batches(
     )
     drawn_from = [_identity(clips), [sequence.name for sequence in kubric]]
     digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
-    return Batches(loader, left_out, digest, _views(config, clips))
+    return Batches(loader, left_out, digest, _views(config, clips), note)
 
 
 def _members(pool: Pool) -> Sequence[int]:

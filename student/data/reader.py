@@ -18,6 +18,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -25,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from labeler.dataset.dataset import open_dataset
-from labeler.dataset.review import Review
+from labeler.dataset.review import Fit, Review
 from labeler.io.storage import Storage
 from labeler.labels.policies import Candidates, Policy, chosen, uses_verdict, weights
 from labeler.labels.trust import TrustConfig
@@ -74,11 +75,16 @@ class LabelChoice:
     reviewed_only: bool = False
     """Only those count that it calls right."""
 
-    def of_points(self, key: str, sampler: np.ndarray) -> np.ndarray:  # unicode [N] -> bool [N]
+    def of_points(
+        self,
+        key: str,
+        sampler: np.ndarray,  # unicode [N]
+        queries: np.ndarray,  # [N, 3]
+    ) -> np.ndarray:  # bool [N]
         """The queries of a clip that count."""
         counts = self.of_samplers(sampler)
         if self.review is not None:
-            counts = counts & self.review.learnt(key, len(sampler), only=self.reviewed_only)
+            counts = counts & self.review.learnt(key, queries, only=self.reviewed_only)
         return counts
 
     def of_teachers(self, there: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,6 +95,8 @@ class LabelChoice:
 
 
 ALL = LabelChoice()
+READERS = 8
+"""How many clips are read at once: S3 answers many requests as fast as one."""
 NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 """Until they are decoded."""
 
@@ -164,30 +172,54 @@ def refuse_unknown_teachers(clips: StoredClips, wanted: Sequence[str]) -> None:
 
 def reviewed(
     clips: Sequence[StoredClip], review: Review, *, only: bool = False
-) -> list[StoredClip]:
-    """The clips of which a point is left to learn from; arguments as in `Review.learnt`.
+) -> tuple[list[StoredClip], str]:
+    """The clips of which a point is left to learn from, and a sentence about points of the review
+    that have another number by now, or are gone; "" if there are none.
+
+    Reads the queries of the clips that the review is about.
 
     Raises:
-        ConfigError: the review names a point that its clip does not have, or no clip that is here;
-            or nothing is left.
+        ConfigError: as `Review.learnt`; or none of its clips or points is here; or nothing is left.
     """
-    known = {clip.entry.key: clip.entry.queries for clip in clips}
-    if not review.verdicts.keys() & known.keys():
+    about, fit = review.keys, Fit()
+    there = [clip for clip in clips if clip.entry.key in about]
+    if not there:
         raise ConfigError(
             f"review {review.file}: names no clip of the data: is it of another data set?"
         )
-    for key, verdicts in review.verdicts.items():
-        if key in known and max(verdicts) >= known[key]:
-            raise ConfigError(
-                f"review {review.file}: point {max(verdicts)} of {key}, which has {known[key]} "
-                "points, counted from 0."
-            )
-    left = [
-        clip for clip in clips if review.learnt(clip.entry.key, clip.entry.queries, only=only).any()
-    ]
-    if not left:
+    with ThreadPoolExecutor(READERS) as readers:
+        left = {
+            _place(clip): review.learnt(clip.entry.key, queries, only=only, fit=fit).any()
+            for clip, queries in zip(there, readers.map(_queries, there), strict=True)
+            if queries is not None
+        }
+    if fit.gone and not fit.there and not review.whole.keys() & {one.entry.key for one in there}:
+        raise ConfigError(
+            f"review {review.file}: none of its points is among the queries of its clips, the "
+            f"first of which is {there[0].entry.key}: it was written of a data set with other "
+            "queries. Review this one with `tapdistill inspect`."
+        )
+    kept = [clip for clip in clips if left.get(_place(clip), not only)]
+    if not kept:
         raise ConfigError(f"review {review.file}: leaves no point to learn from.")
-    return left
+    said = [f"{fit.moved:,} have another number by now"] if fit.moved else []
+    said += [f"{fit.gone:,} are no longer queries of their clips"] if fit.gone else []
+    points = f"{fit.there + fit.gone:,} points"
+    return kept, f"review {review.file}: of {points}, {' and '.join(said)}" if said else ""
+
+
+def _place(clip: StoredClip) -> tuple[str, str, str]:
+    return clip.shard.url, clip.shard.tar, clip.entry.key
+
+
+def _queries(clip: StoredClip) -> np.ndarray | None:
+    """[N, 3]; None if the bytes are damaged, which is counted when the clip is drawn."""
+    name = "queries.npz"
+    data = _read_members(clip.shard, {name: clip.entry.offsets[name]})[name]
+    try:
+        return read_npz(data, f"{clip.entry.key}.{name}")["queries"]
+    except (ShardError, KeyError):
+        return None
 
 
 def first_by_hash(clips: Sequence[StoredClip], most: int) -> list[StoredClip]:
@@ -260,7 +292,8 @@ def read_clip(
     knows_place = (target.teacher >= 0) & knows[target.teacher]
     # for a blend of all teachers, every teacher must know where a hidden point is
     knows_place |= (target.teacher < 0) & knows.all() & target.used
-    used = target.used & choice.of_points(clip.entry.key, sampler)[:, None]
+    counts = choice.of_points(clip.entry.key, sampler, candidates.queries)
+    used = target.used & counts[:, None]
     whole = TrainClip(
         clip.entry.key,
         "shards",
@@ -378,7 +411,7 @@ def read_unlabelled(
     except (ShardError, KeyError) as error:
         raise UnusableSample("corrupt") from error
     own = queries[:, :1].astype(int) == np.arange(entry.frames)
-    own &= choice.of_points(entry.key, sampler)[:, None]
+    own &= choice.of_points(entry.key, sampler, queries)[:, None]
     xy = np.repeat(queries[:, None, 1:], entry.frames, 1)
     whole = TrainClip(
         entry.key, "shards", NO_FRAMES, queries, xy, own, own, own, False, inline=request

@@ -24,6 +24,8 @@ class Started:
     """Stored clips that cannot be read, or are too small for the crop."""
     views: Mapping[int, int] = field(default_factory=dict)
     """How many stored clips offer so many different runs of their frames to learn from."""
+    note: str = ""
+    """What a user should know about the clips; empty if there is nothing to say."""
 
 
 @dataclass(frozen=True, kw_only=True)

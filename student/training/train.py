@@ -187,7 +187,11 @@ class _Run:
         config, steps, every = self.config, self.config.schedule.steps, self.config.picture_every
         stream = self._stream()
         yield Started(
-            step=self.step, parts=self.parts, left_out=stream.left_out, views=stream.views
+            step=self.step,
+            parts=self.parts,
+            left_out=stream.left_out,
+            views=stream.views,
+            note=stream.note,
         )
         curves = Curves(self.out, self.step, config.log_every) if self.processes.first else None
         try:

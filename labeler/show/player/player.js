@@ -12,18 +12,19 @@ const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
 const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
 const RASTER = 256, FLICKER_MS = 450;   // distances are px of a raster of 256 x 256
-const STORED = `tapdistill review of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
+const STORED = `tapdistill verdicts of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
-// What a person says of points, over all clips of the page: key -> point -> "right" or "wrong". It is kept until the browser forgets it.
+// What a person says of points, over all clips of the page: key -> "t x y" of a query -> [its number, "right" or "wrong"]. A number is
+// ALL_POINTS for the whole clip. It is kept until the browser forgets it: a page that is made anew may number its points anew.
 const review = {
   marks: new Map(),
   load() {
     try { for (const [key, marks] of JSON.parse(localStorage.getItem(STORED))) this.marks.set(key, new Map(marks)); } catch {}
   },
-  of(key, point) { return this.marks.get(key)?.get(String(point)); },
-  set(key, point, verdict) {
+  of(key, query) { return this.marks.get(key)?.get(query)?.[1]; },
+  set(key, query, verdict, number = ALL_POINTS) {
     const marks = this.marks.get(key) ?? new Map();
-    if (verdict) marks.set(String(point), verdict); else marks.delete(String(point));
+    if (verdict) marks.set(query, [number, verdict]); else marks.delete(query);
     if (marks.size) this.marks.set(key, marks); else this.marks.delete(key);
     try { localStorage.setItem(STORED, JSON.stringify([...this.marks].map(([each, all]) => [each, [...all]]))); } catch {}
     dispatchEvent(new CustomEvent("review"));
@@ -31,8 +32,9 @@ const review = {
   count() { return [...this.marks.values()].reduce((sum, marks) => sum + marks.size, 0); },
   csv() {
     const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = [...this.marks].flatMap(([key, marks]) => [...marks].map(([point, verdict]) => `${quoted(key)},${point},${verdict}`));
-    return ["key,point,verdict", ...lines, ""].join("\n");
+    const place = (query) => (query === ALL_POINTS ? ",," : query.replaceAll(" ", ","));
+    const lines = [...this.marks].flatMap(([key, marks]) => [...marks].map(([query, said]) => `${quoted(key)},${said.join(",")},${place(query)}`));
+    return ["key,point,verdict,t,x,y", ...lines, ""].join("\n");
   },
   save() {
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([this.csv()], { type: "text/csv" })), download: "review.csv" });
@@ -73,7 +75,7 @@ class Player {
     this.playButton.addEventListener("click", () => this.toggle());
     canvas.addEventListener("click", () => {
       root.focus({ preventScroll: true });
-      if (this.mark.checked && this.pointed !== null) this.say(NEXT[review.of(this.key, this.number[this.pointed])]);
+      if (this.mark.checked && this.pointed !== null) this.say(NEXT[review.of(this.key, this.query(this.pointed))]);
       else this.toggle();
     });
     root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
@@ -88,7 +90,7 @@ class Player {
       const count = review.count();
       this.saveButton.disabled = !count;
       this.saveButton.textContent = count ? `Save review (${count})` : "Save review";
-      for (const tile of root.querySelectorAll(".tile")) tile.dataset.verdict = review.of(this.key, tile.dataset.point) ?? "";
+      for (const tile of root.querySelectorAll(".tile")) tile.dataset.verdict = review.of(this.key, tile.dataset.query) ?? "";
       this.whole.setAttribute("aria-pressed", review.of(this.key, ALL_POINTS) === "wrong");
       if (this.at) this.draw();
     };
@@ -238,7 +240,7 @@ class Player {
 
   // A green ring around what a person calls right, a red cross on what they call wrong.
   drawMark(pen, k, i) {
-    const verdict = review.of(this.key, this.number[i]) ?? review.of(this.key, ALL_POINTS);
+    const verdict = review.of(this.key, this.query(i)) ?? review.of(this.key, ALL_POINTS);
     if (!verdict) return;
     const [x, y] = this.place(k, i, this.frame), size = 6 * this.unit;
     pen.beginPath();
@@ -248,7 +250,10 @@ class Player {
   }
 
   // What a person says of the point under the mouse.
-  say(verdict) { if (this.pointed !== null) review.set(this.key, this.number[this.pointed], verdict); }
+  say(verdict) { if (this.pointed !== null) review.set(this.key, this.query(this.pointed), verdict, this.number[this.pointed]); }
+
+  // A query as the review names it.
+  query(i) { return this.queries[i].join(" "); }
 
   // The share of points in a frame on which teachers do not agree.
   partedIn(frame) {
@@ -323,7 +328,7 @@ class Player {
       const tile = Object.assign(document.createElement("button"), { type: "button", className: "tile" });
       const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * (from === undefined ? 2 : 4), height: TILE_PX * 2 });
       const label = this.label[i * this.times.length + frame] ? "a label" : "no label";
-      tile.dataset.point = this.number[i]; tile.dataset.verdict = review.of(this.key, this.number[i]) ?? "";
+      tile.dataset.query = this.query(i); tile.dataset.verdict = review.of(this.key, this.query(i)) ?? "";
       const start = from === undefined ? "" : `query in frame ${from}, `;
       tile.append(canvas, `point ${this.number[i]}, ${start}frame ${frame}: ${text}, ${label}`);
       tile.addEventListener("click", () => { this.seek(frame); this.pointed = i; this.draw(); this.root.focus({ preventScroll: true }); });

@@ -22,7 +22,7 @@ from labeler.video.decode import open_video
 from pipelines.cli import run
 from pipelines.jobs.labelling import label
 from teachers import ConfigError, ShardError, TransientError, VideoError
-from tests.support.jobs import contents
+from tests.support.jobs import ROOT, contents
 
 FLAKY = Faults(refuse=0.02, reset=0.02, lose=0.02, slow=0.02, seed=1)
 SECRET = "not-to-be-shown"
@@ -258,3 +258,16 @@ def test_endpoint_and_anonymous_access_reach_child_processes(monkeypatch):
     assert there["s3"] == {"endpoint_url": "http://127.0.0.1:9000", "anon": True}
     with pytest.raises(ConfigError, match="must not hold"):
         Storage("s3://user:password@bucket/labels")
+
+
+def test_an_export_and_a_report_are_written_to_a_bucket(through, capsys):
+    through()
+    folder = str(ROOT / "tests" / "data" / "dataset_schema1")
+    out = f"{through.bucket}/out"
+    assert run(["export", folder, "--to", "parquet", "--clips", "1", "--out", f"{out}/t.pq"]) == 0
+    assert run(["inspect", folder, "--clips", "1", "--out", f"{out}/report"]) == 0
+    assert Storage(out).size("t.pq")
+    assert Storage(out).read("report/index.html").startswith(b"<!")
+    assert f"the report is {out}/report/index.html" in capsys.readouterr().out
+    assert run(["export", folder, "--to", "hf", "--out", "s3://no-such-bucket/out"]) == 1
+    assert "create the bucket" in capsys.readouterr().err

@@ -17,9 +17,11 @@ from labeler.io.storage import Storage
 from labeler.reasons import LeftOut
 from labeler.shards import records as module
 from labeler.shards import tables
+from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.plan import create_plan, cut_into_units, unit_that_counts, units
 from labeler.shards.record import Record, VideoEntry, record_name
 from labeler.shards.records import COPIES, Copying, copy_records, latest_records
+from labeler.shards.verify import verify
 from labeler.sources import Source
 from labeler.sources.table import Sources
 
@@ -85,6 +87,28 @@ def test_few_records_are_in_memory_however_many_there_are(storage, most_alive):
         del found
     assert max(most_alive) - before <= 4 * 4 < UNITS
     assert len(pd.read_parquet(storage.path("clips.parquet"))) == 2 * (UNITS - 6)
+
+
+def test_verify_holds_one_record_at_a_time(storage):
+    freeze(storage, Frozen(sources=("/v",)), "0")
+    for unit in range(UNITS):
+        with open(storage.path(record(unit).tar_name), "wb") as file:
+            file.truncate(record(unit).size_bytes)
+    before, most, seen = alive(), [0], list[int]()
+
+    def look(one: Record) -> None:
+        seen.append(one.unit)
+        most.append(alive())
+
+    found = list(verify(storage, quick=True, seen=look))
+    assert [finding for finding in found if not finding.harmless] == []
+    assert seen == list(range(UNITS))
+    assert max(most) - before <= 2
+    for name in storage.names():
+        if name.startswith("plan."):
+            storage.remove(name)
+    (lost,) = verify(storage, quick=True)
+    assert "the accounts are wrong" in lost.problem
 
 
 def test_a_killed_job_leaves_copies_and_the_next_one_reads_only_the_rest(storage, monkeypatch):

@@ -382,8 +382,8 @@ def test_only_the_named_teachers_and_samplers_count(dataset):
         read_clip(clips[0], "random", rng(), choice=LabelChoice(teachers=("other",)))
 
 
-def reviewing(folder: Path, *rows: str) -> Review:
-    (folder / "review.csv").write_text("\n".join(["key,point,verdict", *rows]))
+def reviewing(folder: Path, *rows: str, columns: str = "key,point,verdict") -> Review:
+    (folder / "review.csv").write_text("\n".join([columns, *rows]))
     return read_review(folder / "review.csv")
 
 
@@ -411,8 +411,9 @@ def test_clips_of_which_no_point_is_left_are_not_read(dataset, tmp_path):
     clips, _ = open_clips((str(dataset.folder),), CROP)
     a, b, *rest = [clip.entry.key for clip in clips]
     review = reviewing(tmp_path, f"{a},*,wrong", f"{b},*,wrong", f"{b},5,right")
-    assert [clip.entry.key for clip in reviewed(clips, review)] == [b, *rest]
-    assert [clip.entry.key for clip in reviewed(clips, review, only=True)] == [b]
+    left, said = reviewed(clips, review)
+    assert ([clip.entry.key for clip in left], said) == ([b, *rest], "")
+    assert [clip.entry.key for clip in reviewed(clips, review, only=True)[0]] == [b]
     for rows, why in (
         ([f"{a},24,wrong"], f"point 24 of {a}, which has 24 points"),
         (["another,1,wrong"], "names no clip of the data"),
@@ -420,6 +421,28 @@ def test_clips_of_which_no_point_is_left_are_not_read(dataset, tmp_path):
     ):
         with pytest.raises(ConfigError, match=why):
             reviewed(clips, reviewing(tmp_path, *rows))
+
+
+def test_a_review_of_other_queries_is_told_from_one_of_fewer(dataset, tmp_path):
+    clips, _ = open_clips((str(dataset.folder),), CROP)
+    opened = open_dataset(str(dataset.folder))
+    key, other = clips[0].entry.key, clips[1].entry.key
+    t, x, y = opened[key].queries[5].round(2)
+    placed = {"columns": "key,point,verdict,t,x,y"}
+    here, gone = f"{key},9,wrong,{t},{x},{y}", f"{other},3,right,0,999,999"
+    review = reviewing(tmp_path, here, gone, **placed)
+    left, said = reviewed(clips, review)
+    assert len(left) == len(clips)
+    assert said == (
+        f"review {tmp_path}/review.csv: of 2 points, 1 have another number by now and 1 are no "
+        "longer queries of their clips"
+    )
+    choice = LabelChoice(review=review)
+    learnt = read_clip(clips[0], "random", rng(), LENIENT, choice=choice).visibility_valid.any(1)
+    assert not learnt[5]
+    assert learnt.sum() >= 20
+    with pytest.raises(ConfigError, match=f"none of its points .* the first of which is {other}"):
+        reviewed(clips, reviewing(tmp_path, gone, **placed))
 
 
 def test_training_reads_the_review(dataset, tmp_path):
