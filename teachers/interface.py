@@ -146,7 +146,7 @@ def checked_name(name: str) -> str:
     if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise ConfigError(
             f"{name!r} cannot be the name of a teacher: use lower-case letters, digits, and '-', "
-            f"and not {sorted(RESERVED_NAMES)}."
+            f"and not {', '.join(sorted(RESERVED_NAMES))}."
         )
     return name
 

@@ -365,6 +365,8 @@ def transient_errors(doing: str) -> Iterator[None]:
                 "command again."
             ) from error
         known = s3.advice(error)
+        if isinstance(error, NotADirectoryError):
+            known = "a part of that path is a file, not a folder"
         raise TransientError(
             f"could not {doing}: {without_secrets(str(error)).rstrip('.')}"
             f"{f' ({known})' if known else ''}. Nothing committed is lost; fix this and run the "

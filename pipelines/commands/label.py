@@ -101,7 +101,7 @@ def print_estimate(config: LabelConfig) -> None:
     if not wanted:
         return
     videos = plan.some()
-    say(f"labelling one clip of each of {len(videos)} videos here, to measure ...")
+    say(f"labelling one clip of each of {counted(len(videos), 'video')} here, to measure ...")
     found = warm_up(config, videos)
     for problem in found.problems:
         say(f"  {problem}")

@@ -105,6 +105,16 @@ class LabelConfig:
     decoding: DecodeLimits = field(default_factory=DecodeLimits)
 
     def __post_init__(self) -> None:
+        for name in self.teachers:
+            if "=" in name:
+                raise ConfigError(
+                    f"--teachers {name}: give the name here, and weights as --checkpoint {name}."
+                )
+            if "," in name:
+                raise ConfigError(
+                    f"--teachers {name}: put spaces between names: --teachers "
+                    f"{' '.join(name.split(','))}."
+                )
         if len(self.names()) != len(self.teachers) or not self.teachers:
             raise ConfigError(
                 f"--teachers {' '.join(self.teachers)}: name at least one teacher, each once."

@@ -24,6 +24,8 @@ from pipelines.terminal.flags import parse
 from teachers import ConfigError
 from tests.support.jobs import ROOT
 
+OLD = str(ROOT / "tests" / "data" / "dataset_schema1")
+
 
 def exit_code(*arguments: str) -> int:
     """As the console script would exit."""
@@ -115,6 +117,20 @@ def sentence(capsys) -> str:
         (("label", "v", "--out", "{tmp}/o", "--clips.frames", "0"), "min_frames = 8, frames = 0"),
         (("label", "v", "--out", "{tmp}/o", "--teachers", "lk", "lk"), "each once"),
         (("label", "v", "--out", "{tmp}/o", "--checkpoint", "lk"), "write NAME=FILE"),
+        (
+            ("label", "v", "--out", "{tmp}/o", "--teachers", "tapir=a.pt"),
+            "weights as --checkpoint tapir=a.pt",
+        ),
+        (("label", "v", "--out", "{tmp}/o", "--teachers", "lk,flow"), "--teachers lk flow"),
+        (("gc", "{tmp}/v.mp4/labels"), "a part of that path is a file, not a folder"),
+        (
+            ("label", "{tmp}/v.mp4", "--out", "{tmp}/v.mp4", "--teachers", "lk", "--engine=local"),
+            "a part of that path is a file, not a folder",
+        ),
+        (
+            ("export", OLD, "--to", "parquet", "--out", "{tmp}/v.mp4/x"),
+            "could not write --out",
+        ),
         (
             (
                 "label",
