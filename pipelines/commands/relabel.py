@@ -30,7 +30,7 @@ class RelabelConfig:
     Running the same command again continues where it stopped.
     """
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or an fsspec URL."""
     prune: bool = False
     """Leave queries whose labels are not kept out of the new shards. The others get new numbers; a

@@ -55,7 +55,7 @@ class TrackCommand(FramePart):
     --short-side, with integers at pixel centres.
     """
 
-    video: Annotated[str, tyro.conf.Positional]
+    video: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
     """A video file or URL, or a folder of png or jpg frames; with --stream also "-" (standard
     input), a camera's number, rtsp://..."""
     teacher: tuple[str, ...]

@@ -21,7 +21,7 @@ from teachers import ShardError
 class VerifyConfig:
     """Compare every shard with its commit record; the exit code is 1 if one differs."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or an fsspec URL."""
     quick: bool = False
     """Compare only names and sizes, without reading the shards."""
@@ -31,7 +31,7 @@ class VerifyConfig:
 class GcConfig:
     """Remove shards that a later revision replaces, and what interrupted writers left."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
     """The data set: a folder or an fsspec URL."""
     older_than_s: float = 3600.0
     """A shard without a record may belong to a writer that is still at work, so it is removed only
