@@ -33,6 +33,13 @@ TEACHERS: dict[str, dict[str, object]] = {
     "tapir, a long clip": {"max_frames": 6},
     "locotrack-base, a long clip": {"max_frames": 6},
     "pips2, a long clip": {"window": 6},
+} | {
+    f"{name}, {mode}": {"mode": mode}
+    for name in (
+        *("cotracker3-offline", "cotracker3-online", "cotracker2", "tapir", "locotrack-base"),
+        *("tapnext", "alltracker", "pips", "pips2"),
+    )
+    for mode in ("predictor", "benchmark")
 }
 """Settings beside those of `COUNT`, by the teacher's name."""
 FAST = ("cotracker3-offline", "tapir", "pips")
