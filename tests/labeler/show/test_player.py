@@ -418,7 +418,7 @@ def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart, cl
         const painted = new Set(pen.getImageData(0, 0, 224, 224).data).size;
         tiles()[1].click();
         press("w");
-        const marked = review.csv().trim().split(",").at(-4);
+        const marked = review.csv().trim().split(",").at(-5);
         const framed = tiles().map((tile) => tile.dataset.verdict);
         return [texts, last, painted > 50, root.dataset.frame, marked, framed];""",
     )
