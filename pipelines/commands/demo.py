@@ -307,14 +307,15 @@ STUDENT_STEPS = 16
 def student_training(labels: str, out: Path) -> TrainConfig:
     """The recipe of the mini TAPIR, for half a minute on the shards at `labels` alone. Visibility
     stays what the network says before training: a few clips can teach where a point is, not what
-    hides it."""
+    hides it. The rate is as small as the training is short: a larger one makes tracks worse first,
+    and these steps end before they get better (docs/log.md, 2026-11-29)."""
     return recipe(
         "tapir_mini",
         *("--data", labels),
         *("--visibility", "held"),
         *("--trust.min-right", f"{TrustConfig.min_right}"),
         *("--trust.min-hidden", f"{TrustConfig.min_hidden}"),
-        *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "1e-5"),
+        *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "2e-6"),
         *("--warm-up", "0", "--ema", f"{STUDENT_STEPS // 2}"),
         *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}"),
         out=out,
