@@ -97,7 +97,7 @@ class Storage:
         with transient_errors(f"look at {self.url}/{name}"):
             try:
                 return self.fs.info(self.path(name))["size"]
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return None
 
     def modified(self, name: str) -> float:

@@ -17,7 +17,7 @@ from labeler.io import Storage
 from labeler.io.s3 import lacks_bucket
 from labeler.shards.members import check_schema
 from labeler.sources import WordFilter
-from teachers import ConfigError, ShardError
+from teachers import ConfigError, ShardError, TransientError
 
 NAME = "dataset.json"
 MAX_BYTES = 64 << 20
@@ -81,7 +81,12 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
 def read_manifest(storage: Storage) -> dict[str, Any]:
     """dataset.json as it was written: schema, tool_version, frozen. A ShardError if it is missing,
     broken, or of another schema."""
-    size = storage.size(NAME)
+    try:
+        size = storage.size(NAME)
+    except TransientError:
+        if storage.is_file():
+            raise _not_there(storage) from None
+        raise
     if size is None:
         raise _not_there(storage)
     if size > MAX_BYTES:
