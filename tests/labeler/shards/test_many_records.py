@@ -98,7 +98,8 @@ def test_verify_holds_one_record_at_a_time(storage):
 
     def look(one: Record) -> None:
         seen.append(one.unit)
-        most.append(alive())
+        if one.unit % 10 == 9:  # it looks through all objects
+            most.append(alive())
 
     found = list(verify(storage, quick=True, seen=look))
     assert [finding for finding in found if not finding.harmless] == []

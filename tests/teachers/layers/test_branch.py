@@ -172,7 +172,12 @@ def test_pips_track_alike_both_ways(make):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("pips", {}), ("pips", {"max_frames": 10}), ("pips2", {}), ("pips2", {"window": 9})],
+    [
+        ("pips", {}),
+        pytest.param("pips", {"max_frames": 10}, marks=pytest.mark.slow),
+        pytest.param("pips2", {}, marks=pytest.mark.slow),
+        ("pips2", {"window": 9}),
+    ],
 )
 def test_points_in_windows_of_their_own_go_through_a_clip_alike(name, settings):
     """PIPs without being asked after each window, PIPs++ with points of many query frames."""
