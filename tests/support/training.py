@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from student.data.batch import Batch
 from student.data.config import DataConfig
+from student.training.events import Measuring
 from student.training.losses import TapirLossConfig
 
 CLIPS = (
@@ -92,3 +94,8 @@ def tapir_losses_by_hand(steps: Tensor, batch: Batch, loss: TapirLossConfig) -> 
                     sums["position"] += loss.position * huber
                     sums["distance"] += cross_entropy(distance, error > 6)
     return {name: value / (points * frames) for name, value in sums.items()}
+
+
+def kinds_of(events: Sequence[object]) -> list[type]:
+    """Of the events of a training, without those that say how far a measurement is."""
+    return [type(event) for event in events if not isinstance(event, Measuring)]

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,7 @@ from student.data.config import DataConfig
 from student.data.mixture import batches
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
-from student.training.events import (
-    Calibrated,
-    Evaluated,
-    Measuring,
-    Saved,
-    Started,
-    StepDone,
-    StepSkipped,
-)
+from student.training.events import Calibrated, Evaluated, Saved, Started, StepDone, StepSkipped
 from student.training.interface import Goal
 from student.training.losses import LossConfig
 from student.training.schedule import ScheduleConfig
@@ -52,16 +43,11 @@ from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError, ShardError, TransientError
 from teachers.layers.memory import Memory
 from tests.support.slow import slow
-from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environment
+from tests.support.training import CLIPS, SCRATCH, assert_same_weights, environment, kinds_of
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 OFFLINE = STUDENTS["offline"]
 SMALL: dict[str, Any] = {"iterations": 2, "device": "cpu", "calibration_clips": 1}
-
-
-def kinds_of(events: Sequence[object]) -> list[type]:
-    """Of the events of a training, without those that say how far a measurement is."""
-    return [type(event) for event in events if not isinstance(event, Measuring)]
 
 
 def config(steps: int = 4, **settings: Any) -> TrainConfig:
