@@ -179,6 +179,16 @@ def navigation(entries: list) -> Iterator[str]:
             yield from navigation(target) if isinstance(target, list) else [target]
 
 
+def test_prose_has_lines_of_100_columns():
+    """Tables and code are as wide as they must be."""
+    long = []
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        lines = [line for line in prose.splitlines() if not line.startswith(("|", "    "))]
+        long += [f"{page.name}: {line}" for line in lines if len(line) > 100]
+    assert long == []
+
+
 def test_every_page_is_in_the_navigation():
     listed = {*navigation(SITE["nav"])}
     pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
