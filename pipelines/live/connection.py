@@ -241,7 +241,7 @@ class Connection:
         if task is not None:
             async with self._busy:  # not in the middle of a frame
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await task
 
     async def _answer(self, answers: list[LiveAnswer], taken: int = 0) -> None:

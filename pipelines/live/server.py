@@ -155,10 +155,14 @@ class LiveServer:
                         await connection.frame(message.data)
                     elif message.type == WSMsgType.TEXT:
                         await connection.asked(_object(message.data))
+                except ConnectionResetError:
+                    raise
                 except (TapdistillError, OSError) as error:
                     if socket.closed:
                         break
                     await page.tell({"is": "error", "text": str(error)})
+        except ConnectionResetError:
+            pass  # the page was closed while it was told something
         finally:
             del self._connections[key]
             await connection.close()

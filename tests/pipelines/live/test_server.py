@@ -12,7 +12,7 @@ import zipfile
 import av
 import numpy as np
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import ClientConnectionResetError, WSMsgType, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
 
 from benchmarks.harness.jobs import write_moving
@@ -299,3 +299,21 @@ def test_frames_from_the_process_are_those_of_the_video(tmp_path):
             video.rewind()
     with pytest.raises(VideoError, match="clip: took longer"):
         IsolatedFrames(path, name="clip", deadline_s=0.0)
+
+
+@pytest.mark.parametrize("asks", ["camera", "what there is not"])
+def test_a_page_that_is_closed_in_the_middle_is_no_error(monkeypatch, caplog, asks):
+    """The answer finds that the browser has gone."""
+
+    async def gone(page, told):
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    async def close():
+        async with served() as (client, token), page_of(client, token) as page:
+            monkeypatch.setattr("pipelines.live.server._Page.tell", gone)
+            await page.ask(do=asks, width=64, height=48, trackers=["lk"])
+            message = await asyncio.wait_for(page.socket.receive(), 30)
+            assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED), message
+
+    asyncio.run(close())
+    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
