@@ -10,7 +10,7 @@ import numpy as np
 TRUST_POWER = 4
 """Half the trust counts a sixteenth."""
 STEPS = 5
-"""Of the iteration; after them, nothing moves by 0.05 px any more."""
+"""Of the iteration: the middle need not be known better than the positions are."""
 LEAST_PX = 0.1
 """Nearer than this, a position has no more pull than at this distance."""
 LEAST_POSITIONS = 3

@@ -199,14 +199,16 @@ class Verified(LabelPolicy):
 
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         right, hidden = _trusted(clip)
-        best = clip.right().argmax(0)
+        trust = clip.right()
+        best = trust.argmax(0)
         visible = np.take_along_axis(right, best[None], axis=0)[0]
         keep = _worth_learning(clip, best, visible, least=1)[:, None]
         visible, hidden = visible & keep, hidden & keep
         xy, teacher = _positions(clip, best, visible), np.where(visible, best, -1)
         if clip.trust.blend_px > 0:
-            around = clip.stack.xy[:, visible], clip.right()[:, visible]
-            middle, blended = blend(*around, clip.trust.blend_px)
+            middle, blended = blend(
+                clip.stack.xy[:, visible], trust[:, visible], clip.trust.blend_px
+            )
             xy[visible] = middle * clip.to_clip
             teacher[visible] = np.where(blended, -1, teacher[visible])
         return Target(xy, visible, visible | hidden, teacher)

@@ -20,7 +20,7 @@ class TrustConfig:
     """A point counts as hidden from this probability on."""
     blend_px: float = 2.0
     """`verified` goes to the middle of all positions within this distance of the most trusted one,
-    px of the 256 x 256 raster; 0 takes that one alone."""
+    if they are at least three; px of the 256 x 256 raster. 0 takes that one alone."""
 
     def __post_init__(self) -> None:
         for name in ("min_right", "min_hidden"):
