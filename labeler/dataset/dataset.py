@@ -41,7 +41,7 @@ from labeler.labels.policies import Policy, without_truth
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members, labels_from_npz
-from labeler.shards.plan import NO_UNIT, WHAT_BECAME, read_plans
+from labeler.shards.plan import WHAT_BECAME, number_of_units, read_plans
 from labeler.shards.record import ClipEntry, Record
 from labeler.shards.records import Records, latest_records
 from teachers import ConfigError, ShardError
@@ -122,9 +122,8 @@ class Dataset:
     @property
     def summary(self) -> dict[str, str]:
         """What is printed, by name."""
-        units = {unit for plan in self._plans for unit in plan["unit"].unique().tolist()}
         return summary_rows(
-            self.records.table, self.accounts, len(units - {NO_UNIT}), self.teacher_infos
+            self.records.table, self.accounts, number_of_units(self._plans), self.teacher_infos
         )
 
     def sample(self, which: Which, n: int = 4, seed: int = 0) -> list[Clip]:

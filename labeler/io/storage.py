@@ -255,15 +255,17 @@ def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Store
     A local disk is read without fsspec, which takes half a minute for a million files.
     """
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
+        matches = named.fullmatch
         with os.scandir(path) as found:
             for entry in found:
-                if not named.fullmatch(entry.name):
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                    if entry.is_file(follow_symlinks=False):
+                name = entry.name
+                try:
+                    if matches(name) and entry.is_file(follow_symlinks=False):
                         seen = entry.stat(follow_symlinks=False)
-                        tag = _local_tag(seen.st_size, seen.st_mtime)
-                        yield StoredFile(entry.name, tag, seen.st_size)
+                        size = seen.st_size
+                        yield StoredFile(name, _local_tag(size, seen.st_mtime), size)
+                except FileNotFoundError:  # removed since it was listed
+                    continue
         return
     listed = s3.entries(fs, path, delimiter="/") if s3.is_s3(fs) else fs.ls(path, detail=True)
     for info in listed:

@@ -34,7 +34,7 @@ from teachers import ShardError
 COPIES, FOLDER = "records.parquet", "copies"
 IN_MEMORY_BYTES = 8 << 20
 """A file of copies up to this size is read whole, with one request."""
-ROW_GROUP = 64
+ROW_GROUP = 256
 """How many records are read together."""
 
 COLUMNS = {
@@ -66,6 +66,13 @@ REPEATED = ("teachers", "agreement", "verifier", "shapes", "reasons")
 SCHEMA = pa.schema(
     [("name", pa.string()), ("tag", pa.string()), *COLUMNS.items(), ("record", pa.binary())]
 )
+AS_WRITTEN: dict[str, Any] = {
+    "compression": {name: "zstd" if name == "record" else "none" for name in SCHEMA.names},
+    "use_dictionary": list(REPEATED),
+    "write_statistics": False,
+}
+"""How parquet writes the copies: the index has so many small pages that unpacking them would take
+longer than reading them."""
 INDEX = ["name", "tag", *COLUMNS, "file", "row"]
 
 
@@ -168,7 +175,7 @@ class CopiesWriter:
     """Writes a file of copies, from rows with every column of `SCHEMA`, a few at a time."""
 
     def __init__(self, file: Path) -> None:
-        self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(file, SCHEMA, **AS_WRITTEN)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows; those that are written together are read together."""
@@ -196,6 +203,6 @@ def write_copies(storage: Storage, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_part(storage: Storage, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one file into `copies/`, under a name that depends on its content."""
     buffer = io.BytesIO()
-    pq.write_table(table_of(rows), buffer, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table_of(rows), buffer, row_group_size=ROW_GROUP, **AS_WRITTEN)
     data = buffer.getvalue()
     storage.create(f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:12]}.parquet", data)

@@ -5,21 +5,28 @@ one is opened.
                          leaves it out (it is then in no unit); create-only. Later plans add units:
                          a video's latest unit counts
 
+Its footer holds `unit_table`, a row per unit, so that a data set of millions of videos is opened
+without their URIs, and a seal: a hash of that table and of all bytes before the footer. In a plan
+that was changed since, or is from before there were seals, the table is computed from the rows.
+
 Probing, hashing, and finding cuts happen inside the unit, so planning 100,000 videos takes seconds.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import Self, overload
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labeler.io import Storage
@@ -49,7 +56,11 @@ COLUMNS = {
 WHAT_BECAME = ("uri", "unit", "left_out")
 """Columns that say what became of a video."""
 UNITS_AT_ONCE = 4096
-"""How many units have their URIs turned into Python objects at a time."""
+"""How many units have their URIs joined at a time."""
+UNIT_SCHEMA = pa.schema([("unit", pa.int64()), ("videos", pa.int64()), ("uris", pa.string())])
+"""Columns of `unit_table`."""
+UNIT_TABLE, SEAL = b"tapdistill.units", b"tapdistill.seal"
+"""Keys of a plan's footer."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +86,120 @@ def cut_into_units(
     every machine.
     """
     table = (sources if isinstance(sources, Sources) else Sources.of(sources)).table
-    reasons = [why_not(source) for source in sources] if why_not else [""] * len(sources)
-    wanted = np.array([not reason for reason in reasons], bool)
+    text = pa.large_string()
+    if why_not:
+        reasons = pa.array([why_not(source) for source in sources], text)
+    else:
+        reasons = pa.repeat(pa.scalar("", text), len(table))
+    wanted = np.asarray(pc.equal(reasons, pa.scalar("", text)))
     if videos_per_unit is None:
         videos_per_unit = min(VIDEOS_PER_UNIT, max(1, int(wanted.sum()) // UNITS))
     numbers = first_unit + (np.cumsum(wanted) - 1) // videos_per_unit
-    return (
-        as_frame(table)
-        .assign(
-            unit=np.where(wanted, numbers, NO_UNIT),
-            left_out=pd.Series(reasons, dtype=TEXT),
-        )
-        .astype(COLUMNS)
-    )
+    table = table.append_column("unit", pa.array(np.where(wanted, numbers, NO_UNIT), pa.int64()))
+    return as_frame(table.append_column("left_out", reasons)).astype(COLUMNS)
 
 
 def create_plan(storage: Storage, number: int, table: pd.DataFrame) -> bool:
     """Write plan file `number`; False if another job was faster and wrote a different one, which
     then counts."""
+    of_units = _packed(unit_table(table))
+    rows = pa.Table.from_pandas(table, preserve_index=False)
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    with pq.ParquetWriter(buffer, rows.schema) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata(
+            {UNIT_TABLE: of_units, SEAL: _seal(buffer.getbuffer(), of_units)}
+        )
     name = f"plan.{number:04d}.parquet"
     return storage.create(name, buffer.getvalue()) or storage.read(name) == buffer.getvalue()
 
 
-def read_plans(storage: Storage, columns: Collection[str] = COLUMNS) -> list[pd.DataFrame]:
+class Plans(Sequence[pd.DataFrame]):
+    """The plan files of a data set, in order. One with a valid seal is parsed when it is first
+    looked at; `unit_tables` does not need that."""
+
+    def __init__(self, files: Sequence[_PlanFile]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, which: int) -> pd.DataFrame: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[pd.DataFrame]: ...
+
+    def __getitem__(self, which: int | slice) -> pd.DataFrame | list[pd.DataFrame]:
+        if isinstance(which, slice):
+            return [file.table for file in self._files[which]]
+        return self._files[which].table
+
+    @property
+    def unit_tables(self) -> list[pd.DataFrame]:
+        """The `unit_table` of each."""
+        return [file.units for file in self._files]
+
+
+def read_plans(storage: Storage, columns: Collection[str] = COLUMNS) -> Plans:
     """Every plan file, in order, with some of its `COLUMNS`; empty if nothing has been planned yet.
     A ShardError if one is damaged."""
     names = [name for name in storage.names() if PLAN.fullmatch(name)]
-    return [_parsed(storage.read(name), f"{storage.url}/{name}", columns) for name in names]
+    return Plans(
+        [_PlanFile(storage.read(name), f"{storage.url}/{name}", columns) for name in names]
+    )
+
+
+class _PlanFile:
+    """One plan: its rows, and its table of units."""
+
+    def __init__(self, data: bytes, what: str, columns: Collection[str]) -> None:
+        self._data, self._what, self._columns = data, what, columns
+        sealed = _sealed_units(data)
+        if sealed is None:  # it may be damaged, which is found here
+            _ = self.table
+        else:
+            self.units = sealed
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        parsed = _parsed(self._data, self._what, self._columns)
+        self._data = b""
+        return parsed
+
+    @cached_property
+    def units(self) -> pd.DataFrame:
+        return unit_table(self.table)
+
+
+def _seal(body: bytes | memoryview, of_units: bytes) -> bytes:
+    """A hash of the bytes before the footer, and of the packed table of units."""
+    digest = hashlib.blake2b(body, digest_size=16)
+    digest.update(of_units)
+    return digest.hexdigest().encode()
+
+
+def _packed(of_units: pd.DataFrame) -> bytes:
+    """A table of units as text that a footer can hold: parquet in base 64."""
+    buffer = io.BytesIO()
+    table = pa.Table.from_pandas(of_units, UNIT_SCHEMA, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata(), buffer, compression="zstd")
+    return base64.b64encode(buffer.getbuffer())
+
+
+def _sealed_units(data: bytes) -> pd.DataFrame | None:
+    """The table of units in the footer of a plan; None if the plan has no valid seal."""
+    try:
+        said = pq.read_metadata(io.BytesIO(data)).metadata or {}
+        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        if said[SEAL] != _seal(memoryview(data)[:footer], said[UNIT_TABLE]):
+            return None
+        table = pq.read_table(io.BytesIO(base64.b64decode(said[UNIT_TABLE])))
+        if not table.schema.equals(UNIT_SCHEMA) or any(one.null_count for one in table.columns):
+            return None
+    except (pa.ArrowException, KeyError, ValueError, OSError):
+        return None
+    return as_frame(table)
 
 
 def _parsed(data: bytes, what: str, columns: Collection[str]) -> pd.DataFrame:
@@ -190,17 +286,16 @@ def units(plans: Sequence[pd.DataFrame]) -> Units:
         of_unit = table["unit"].to_numpy()
         in_order = np.argsort(of_unit, kind="stable")
         in_order = in_order[np.searchsorted(of_unit[in_order], NO_UNIT, side="right") :]
-        found, begins = np.unique(of_unit[in_order], return_index=True)
-        ends = [*begins[1:].tolist(), len(in_order)] if len(found) else []
+        found, bounds = _runs(of_unit[in_order])
         numbers.append(found)
-        spans.append(np.array([(plan, *both) for both in zip(begins, ends, strict=True)], int))
+        spans.append(np.column_stack([np.full(len(found), plan), bounds[:-1], bounds[1:]]))
         rows.append(in_order)
     if not plans:
         return Units((), np.zeros(0, int), np.zeros((0, 3), int), ())
     return Units(
         plans,
         np.concatenate(numbers),
-        np.concatenate([span.reshape(-1, 3) for span in spans]),
+        np.concatenate(spans),
         rows,
     )
 
@@ -245,25 +340,73 @@ def counting_rows(
     return found[::-1]
 
 
-def hashes_of_units(plan: pd.DataFrame) -> dict[int, str]:
-    """Unit -> `hash_of` the URIs of its videos."""
-    in_order = np.argsort(plan["unit"].to_numpy(), kind="stable")
-    of_unit = plan["unit"].to_numpy()[in_order]
-    numbers, begins = np.unique(of_unit, return_index=True)
-    ends = np.append(begins[1:], len(plan))
-    found: dict[int, str] = {}
-    for first in range(0, len(numbers), UNITS_AT_ONCE):
-        some = slice(first, first + UNITS_AT_ONCE)
-        start = int(begins[first])
-        uris = plan["uri"].iloc[in_order[start : int(ends[some][-1])]].tolist()
-        bounds = zip(numbers[some].tolist(), begins[some] - start, ends[some] - start, strict=True)
-        found |= {unit: hash_of(uris[begin:end]) for unit, begin, end in bounds if unit != NO_UNIT}
+def unit_tables(plans: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The `unit_table` of each plan."""
+    return plans.unit_tables if isinstance(plans, Plans) else [unit_table(plan) for plan in plans]
+
+
+def unit_table(plan: pd.DataFrame) -> pd.DataFrame:
+    """A row per unit of a plan, by number: unit, videos (how many), and uris, the `hash_of` theirs.
+    The first is `NO_UNIT`, without a hash, if filters leave out any."""
+    of_unit, uris = plan["unit"].to_numpy(), plan["uri"]
+    if (of_unit[1:] < of_unit[:-1]).any():
+        in_order = np.argsort(of_unit, kind="stable")
+        of_unit, uris = of_unit[in_order], uris.iloc[in_order]
+    numbers, bounds = _runs(of_unit)
+    hashes = [""] * int((numbers == NO_UNIT).sum())
+    for first in range(len(hashes), len(numbers), UNITS_AT_ONCE):
+        hashes += _hashes(uris, bounds[first : first + UNITS_AT_ONCE + 1])
+    return pd.DataFrame(
+        {"unit": numbers, "videos": np.diff(bounds), "uris": pd.Series(hashes, dtype=TEXT)}
+    )
+
+
+def _runs(
+    values: np.ndarray,  # int64 [N]
+) -> tuple[np.ndarray, np.ndarray]:  # int64 [R], int64 [R + 1]
+    """The value of each run of equal ones, and where the runs begin and the last one ends."""
+    begins = np.flatnonzero(np.diff(values, prepend=values[:1] - 1) != 0)
+    return values[begins], np.append(begins, len(values))
+
+
+def _hashes(uris: pd.Series, bounds: np.ndarray) -> list[str]:
+    """`hash_of` the URIs between each two bounds: int64, ascending."""
+    texts = pa.array(uris.iloc[bounds[0] : bounds[-1]], pa.large_string())
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if not pc.all(pc.less_equal(texts[:-1], texts[1:])).as_py():
+        span = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        both = pa.table({"span": span, "uri": texts})
+        texts = both.sort_by([("span", "ascending"), ("uri", "ascending")])["uri"].combine_chunks()
+    spans = pa.LargeListArray.from_arrays(bounds - bounds[0], texts)
+    joined = pc.binary_join(spans, pa.scalar("\n", pa.large_string()))
+    return [_hash(text) for text in joined.cast(pa.large_binary()).to_pylist()]
+
+
+def videos_that_count(plans: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """For each plan, a row per unit: unit, videos (how many of it count: see `counting_rows`)."""
+    if len(plans) < 2:
+        return unit_tables(plans)
+    found = []
+    for plan, counts in counting_rows(plans):
+        numbers, videos = np.unique(plan["unit"].to_numpy()[counts], return_counts=True)
+        found.append(pd.DataFrame({"unit": numbers, "videos": videos}))
     return found
+
+
+def number_of_units(plans: Sequence[pd.DataFrame]) -> int:
+    """How many units there are in all plans."""
+    numbers = [table["unit"].to_numpy() for table in unit_tables(plans)]
+    return int((np.unique(np.concatenate(numbers)) != NO_UNIT).sum()) if numbers else 0
 
 
 def hash_of(uris: Iterable[str]) -> str:
     """A hash of a set of URIs, in whatever order they come."""
-    return hashlib.blake2b("\n".join(sorted(uris)).encode(), digest_size=8).hexdigest()
+    return _hash("\n".join(sorted(uris)).encode())
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def left_out_by_filters(plans: Sequence[pd.DataFrame]) -> list[LeftOut]:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any, Self
 
 import numpy as np
@@ -237,31 +237,53 @@ def latest_records(storage: Storage) -> Records:
     if not tags:
         return Records(storage, pd.DataFrame(columns=INDEX))
     copies = Copies(storage)
-    index = copies.index
-    named = zip(index["name"].tolist(), index["tag"].tolist(), strict=True)
-    index = index[np.array([tags.get(name) == tag for name, tag in named], dtype=bool)]
-    index = index.drop_duplicates("name")
-    read = index["unit"].notna()
+    index = _up_to_date(copies.index, tags)
+    digested = index["unit"].notna()
+    old, table = index[~digested], index[digested]
     held: dict[str, Record] = {}
     digests = Digests()
-    for name, record, where in _without_digest(storage, copies, index[~read], index, tags):
+    for name, record, where in _without_digest(storage, copies, old, index, tags):
         digests.add(record, tags[name], **where)
         if len(held) < HELD:
             held[name] = record
-    table = pd.concat([index[read], digests.table()]) if len(digests) else index
-    table = table.sort_values(["unit", "revision"], ignore_index=True)
-    return Records(storage, _checked(table, storage), copies, held)
+    if len(digests):
+        table = pd.concat([table, digests.table()])
+    table = _checked(table, storage)
+    if not table["unit"].is_monotonic_increasing:
+        table = table.sort_values("unit")
+    return Records(storage, table, copies, held)
 
 
 def _tags_of_latest(storage: Storage) -> dict[str, str]:
-    """Name -> tag of the record that counts for each unit, by unit."""
-    latest: dict[int, tuple[int, str]] = {}
-    for name, tag, _ in storage.files("shards", RECORD):
-        unit, revision = (int(digits) for digits in name[: -len(".json")].split(".r"))
-        known = latest.get(unit)
-        if known is None or known[0] < revision:
-            latest[unit] = revision, tag
-    return {record_name(unit, of[0]): of[1] for unit, of in sorted(latest.items())}
+    """Name -> tag of the record that counts for each unit, in any order."""
+    tags = {f"shards/{name}": tag for name, tag, _ in storage.files("shards", RECORD)}
+    highest: dict[str, int] = {}
+    for name in tags:
+        if not name.endswith(".r0.json"):
+            unit, revision = _unit_and_revision(name)
+            highest[unit] = max(revision, highest.get(unit, 0))
+    if not highest:
+        return tags
+    return {
+        name: tag
+        for name, tag in tags.items()
+        for unit, revision in [_unit_and_revision(name)]
+        if revision == highest.get(unit, 0)
+    }
+
+
+def _unit_and_revision(name: str) -> tuple[str, int]:
+    """Both as the name of a record says them."""
+    unit, _, digits = name.removesuffix(".json").rpartition(".r")
+    return unit, int(digits)
+
+
+def _up_to_date(index: pd.DataFrame, tags: Mapping[str, str]) -> pd.DataFrame:
+    """The copies of files that have these tags, one of each."""
+    named = zip(index["name"].tolist(), index["tag"].tolist(), strict=True)
+    same = np.array([tags.get(name) == tag for name, tag in named], dtype=bool)
+    index = index if same.all() else index[same]
+    return index if index["name"].is_unique else index.drop_duplicates("name")
 
 
 def _without_digest(
@@ -279,8 +301,10 @@ def _without_digest(
     }
     for name, data in copies.records(old):
         yield name, _parsed(storage, name, data), where[name]
-    copied = set(index["name"])
-    missing = (name for name in tags if name not in copied)
+    missing: Iterator[str] = iter(())
+    if len(index) < len(tags):
+        copied = set(index["name"])
+        missing = iter(sorted(name for name in tags if name not in copied))
 
     def read(name: str) -> Record:
         return _parsed(storage, name, storage.read(name))
@@ -295,13 +319,11 @@ def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
     """The table, with its numbers as int64; a ShardError if a copy says what no genuine record
     says: a data set may come from somebody else."""
     try:
-        for name, kind in COLUMNS.items():
-            if kind == pa.int64():
-                table[name] = table[name].astype("int64")
-        named = (table[each].tolist() for each in ("name", "unit", "revision"))
-        for name, unit, revision in zip(*named, strict=True):
-            if name != record_name(unit, revision):
-                raise ValueError(f"{name} has unit {unit}, revision {revision}")
+        table = table.astype({name: "int64" for name in COLUMNS if COLUMNS[name] == pa.int64()})
+        numbers = zip(table["unit"].tolist(), table["revision"].tolist(), strict=True)
+        for name, said in zip(table["name"].tolist(), starmap(record_name, numbers), strict=True):
+            if name != said:
+                raise ValueError(f"{name} says that it is {said}")
         for column, kind in (("teachers", dict), ("agreement", dict), ("shapes", dict)):
             for text in table[column].unique():
                 if type(json.loads(text)) is not kind:

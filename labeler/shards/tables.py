@@ -27,12 +27,12 @@ from labeler.shards.members import to_json
 from labeler.shards.plan import (
     NO_UNIT,
     Units,
-    counting_rows,
-    hashes_of_units,
     left_out_by_filters,
     planned_again,
     read_plans,
+    unit_tables,
     units,
+    videos_that_count,
 )
 from labeler.shards.record import ClipEntry, Record, VideoEntry
 from labeler.shards.records import Records, digests_of, rows_to_copy
@@ -121,7 +121,7 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
     _refuse_unplanned(plans, records)
     table = digests_of(without_superseded(plans, records))
     by, reasons = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    unwanted = sum(int((plan["unit"] == NO_UNIT).sum()) for plan in plans)
+    unwanted = sum(int(of["videos"][of["unit"] == NO_UNIT].sum()) for of in unit_tables(plans))
     if unwanted:
         by["video", "left out"] = reasons["video", "unwanted"] = unwanted
     for text, times in table["reasons"].value_counts().items():
@@ -129,13 +129,15 @@ def accounts(plans: Sequence[pd.DataFrame], records: Sequence[Record]) -> Accoun
             by[what, "left out" if reason in LEFT_OUT else "failed"] += rows * int(times)
             reasons[what, reason] += rows * int(times)
     closed = np.array([NO_UNIT, *digests_of(records)["unit"]])
-    of_videos = [plan["unit"].to_numpy()[counts] for plan, counts in counting_rows(plans)]
+    planned = videos_that_count(plans)
     return Accounts(
-        videos=sum(map(len, of_videos)),
+        videos=sum(int(of["videos"].sum()) for of in planned),
         done=int(table["videos"].sum()),
         videos_left_out=by["video", "left out"],
         videos_failed=by["video", "failed"],
-        open=sum(int(np.isin(units, closed, invert=True).sum()) for units in of_videos),
+        open=sum(
+            int(of["videos"][np.isin(of["unit"], closed, invert=True)].sum()) for of in planned
+        ),
         clips=int(table["found"].sum()),
         labelled=int(table["clips"].sum()),
         clips_left_out=by["clip", "left out"],
@@ -148,8 +150,8 @@ def _refuse_unplanned(plans: Sequence[pd.DataFrame], records: Sequence[Record]) 
     """Raise a ShardError if a record mentions a source that is in no plan."""
     table = digests_of(records)
     planned: dict[int, str] = {}
-    for plan in plans:
-        planned |= hashes_of_units(plan)
+    for of in unit_tables(plans):
+        planned.update(zip(of["unit"].tolist(), of["uris"].tolist(), strict=True))
     hashes = zip(table["unit"].tolist(), table["uris"].tolist(), strict=True)
     odd = [i for i, (unit, said) in enumerate(hashes) if planned.get(unit) != said]
     if not odd:
@@ -270,7 +272,7 @@ def compact(storage: Storage, records: Sequence[Record]) -> None:
         if records.are_copied() and _is_of(storage, made_of):
             return
     current = _Current(planned_again(plans))
-    first = plans
+    first: Sequence[pd.DataFrame] = plans
     with (
         transient_errors(f"write the tables of {storage.url}"),
         scratch_folder() as folder,

@@ -83,7 +83,8 @@ def verify(
         elif not name.endswith(".tar") and not RECORD.fullmatch(name):
             yield Finding(f"shards/{name}", "is neither a shard nor a record")
     try:
-        accounts(read_plans(storage), Records(storage, digests.table()))
+        # as a list: what a plan's footer says of its units is not believed here
+        accounts([*read_plans(storage)], Records(storage, digests.table()))
     except (ShardError, KeyError) as error:
         yield Finding("plan.*.parquet", f"the accounts are wrong: {error}")
 

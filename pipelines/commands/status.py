@@ -15,7 +15,7 @@ import tyro
 from labeler.io import Storage
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
-from labeler.shards.plan import NO_UNIT, read_plans
+from labeler.shards.plan import number_of_units, read_plans
 from labeler.shards.records import latest_records
 from pipelines.jobs.heartbeat import is_silent, jobs
 from pipelines.jobs.progress import Snapshot
@@ -43,9 +43,8 @@ def run(config: StatusConfig) -> int:
     plans, records = read_plans(storage), latest_records(storage)
     accounts = tables.accounts(plans, records)
     say(accounts_table(accounts))
-    planned = len({unit for plan in plans for unit in plan["unit"].unique().tolist()} - {NO_UNIT})
     say(
-        f"{len(records)} of {planned} units are committed, "
+        f"{len(records)} of {number_of_units(plans)} units are committed, "
         f"{data_size(records.table['size_bytes'].sum())}."
     )
     found, now = jobs(storage), time.time()

@@ -28,6 +28,7 @@ from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.members import to_json
 from labeler.shards.plan import (
     NO_UNIT,
+    Plans,
     Unit,
     Units,
     counting_rows,
@@ -152,9 +153,7 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     )
 
 
-def _planned(
-    storage: Storage, config: LabelConfig, frozen: Frozen, unused: list[str]
-) -> list[pd.DataFrame]:
+def _planned(storage: Storage, config: LabelConfig, frozen: Frozen, unused: list[str]) -> Plans:
     """The plans of the data set, which are made if it has none; settings are compared with those it
     was made with. `unused` gets sentences about what was named but is not in the plan."""
     plans = read_plans(storage)
@@ -177,8 +176,8 @@ def _why_not(words: WordFilter) -> Callable[[Source], str] | None:
 
 
 def _planned_again(
-    storage: Storage, config: LabelConfig, plans: list[pd.DataFrame], records: Records
-) -> Generator[Note, None, list[pd.DataFrame]]:
+    storage: Storage, config: LabelConfig, plans: Plans, records: Records
+) -> Generator[Note, None, Plans]:
     """The plans, and another one with the videos that have a row with the reason `config.retry`, if
     there are any."""
     current = tables.without_superseded(plans, records)

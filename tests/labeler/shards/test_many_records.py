@@ -7,14 +7,19 @@ import dataclasses
 import gc
 import itertools
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.records import clip_entry, record_of
+from labeler.dataset import open_dataset
 from labeler.io.storage import Storage
+from labeler.labels import AgreementConfig
 from labeler.reasons import LeftOut
+from labeler.shards import plan as plan_module
 from labeler.shards import records as module
 from labeler.shards import tables
 from labeler.shards.manifest import Frozen, freeze
@@ -24,6 +29,7 @@ from labeler.shards.records import COPIES, Copying, copy_records, latest_records
 from labeler.shards.verify import verify
 from labeler.sources import Source
 from labeler.sources.table import Sources
+from teachers import ShardError
 
 UNITS = 40
 
@@ -180,6 +186,60 @@ def test_copies_of_before_which_hold_the_records_alone_are_read(storage):
     read = logged(storage)
     assert list(latest_records(storage)) == [record(unit) for unit in range(UNITS)]
     assert read == [COPIES]
+
+
+def as_before(storage: Storage) -> None:
+    """Write the plan and records.parquet again as they were until there were sealed plans."""
+    names = ("plan.0000.parquet", COPIES)
+    for name, groups in zip(names, (None, 64), strict=True):
+        table = pq.read_table(storage.path(name)).replace_schema_metadata()
+        pq.write_table(table, storage.path(name), compression="zstd", row_group_size=groups)
+
+
+def test_a_data_set_of_before_says_the_same_and_one_of_now_reads_no_row_of_its_plan(
+    storage, monkeypatch
+):
+    """And where another plan stands in its place, either says so."""
+    freeze(storage, Frozen(sources=("/v",)), "0")
+    for unit in range(UNITS):
+        one = dataclasses.replace(record(unit), agreement=asdict(AgreementConfig()))
+        storage.replace(record_name(unit, 0), one.to_bytes())
+    tables.compact(storage, latest_records(storage))
+    monkeypatch.setattr(plan_module, "_parsed", None)  # whoever calls it gets a TypeError
+    now = open_dataset(storage.url)
+    said = now.summary
+    assert said["videos"] == "40 planned: 34 done, 0 left out, 6 failed, 0 open"
+    monkeypatch.undo()
+    failures = now.failures
+    assert failures["reason"].tolist() == ["timeout"] * 6
+    as_before(storage)
+    before = open_dataset(storage.url)
+    assert before.summary == said
+    assert list(before.records) == list(now.records)
+    pd.testing.assert_frame_equal(before.failures, failures)
+    pd.testing.assert_frame_equal(before.records.table, now.records.table)
+    other = cut_into_units([Source(f"/w/{unit:03d}.mp4", 1, "") for unit in range(UNITS)], 1)
+    for write in (
+        lambda: other.to_parquet(storage.path("plan.0000.parquet"), index=False),
+        lambda: storage.remove("plan.0000.parquet") or create_plan(storage, 0, other),
+    ):
+        write()
+        with pytest.raises(ShardError, match=r"000\.mp4 is in a commit record, but in no plan"):
+            _ = open_dataset(storage.url).summary
+
+
+def test_of_units_with_several_revisions_the_highest_counts_with_and_without_copies(storage):
+    for unit, revision in ((3, 1), (3, 2), (17, 1), (5, 1)):
+        assert storage.create(
+            record_name(unit, revision),
+            dataclasses.replace(record(unit), revision=revision).to_bytes(),
+        )
+    expected = [{3: 2, 17: 1, 5: 1}.get(unit, 0) for unit in range(UNITS)]
+    for _ in range(2):  # from their own files, then from the copies
+        found = latest_records(storage)
+        assert found.table["revision"].tolist() == expected
+        assert found.table["unit"].tolist() == list(range(UNITS))
+        copy_records(storage, found)
 
 
 def test_units_are_made_when_asked_for_and_are_those_of_the_plan():

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 
 import fsspec
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from labeler.io.storage import Storage
-from labeler.shards.plan import create_plan, cut_into_units, read_plans, unit_that_counts, units
+from labeler.shards import plan as module
+from labeler.shards.plan import (
+    NO_UNIT,
+    create_plan,
+    cut_into_units,
+    hash_of,
+    number_of_units,
+    read_plans,
+    unit_table,
+    unit_tables,
+    unit_that_counts,
+    units,
+)
 from labeler.sources.listing import Source, list_sources
-from teachers import ConfigError, TransientError
+from teachers import ConfigError, ShardError, TransientError
 
 
 @pytest.fixture
@@ -120,6 +137,115 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path):
     storage, plan = Storage(str(tmp_path)), cut_into_units(sources(5), 2)
     assert create_plan(storage, 0, plan)
     pd.testing.assert_frame_equal(read_plans(storage)[0], plan, check_dtype=False)
+
+
+def by_hand(plan: pd.DataFrame) -> list[tuple[int, int, str]]:
+    """`unit_table`, one unit after the other."""
+    found = []
+    for number in sorted(set(plan["unit"])):
+        own = plan["uri"][plan["unit"] == number].tolist()
+        text = "\n".join(sorted(own)).encode()
+        said = hashlib.blake2b(text, digest_size=8).hexdigest()
+        assert said == hash_of(own)
+        found.append((number, len(own), "" if number == NO_UNIT else said))
+    return found
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[int, int, str]]:
+    return list(table.itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("units_at_once", [1, 3, 4096])
+def test_the_table_of_units_is_that_of_each_unit_by_itself(units_at_once, monkeypatch):
+    """Sorted or not, with units in any order, and with videos that a filter leaves out."""
+    monkeypatch.setattr("labeler.shards.plan.UNITS_AT_ONCE", units_at_once)
+    rng = np.random.default_rng(0)
+    for refused in (-1, 3):
+        plan = cut_into_units(
+            [Source(f"/v/ü {i:03d}.mp4", i, "") for i in range(40)],
+            3,
+            first_unit=5,
+            why_not=lambda source, refused=refused: "no" if source.size % 4 == refused else "",
+        )
+        mixed = plan.iloc[rng.permutation(len(plan))]
+        in_pieces = pd.concat([plan.iloc[:7], plan.iloc[7:8], plan.iloc[8:]])
+        for rows in (plan, mixed, in_pieces, plan.iloc[:0]):
+            assert rows_of(unit_table(rows)) == by_hand(rows)
+
+
+def parses(monkeypatch) -> list[str]:
+    """The plans whose rows are read from now on."""
+    read: list[str] = []
+    original = module._parsed
+    monkeypatch.setattr(
+        module,
+        "_parsed",
+        lambda data, what, *rest: read.append(what) or original(data, what, *rest),
+    )
+    return read
+
+
+def test_what_a_plan_says_of_its_units_is_read_without_its_rows(tmp_path, monkeypatch):
+    storage, read = Storage(str(tmp_path)), parses(monkeypatch)
+    plans = [cut_into_units(sources(5), 2), cut_into_units(sources(2), 1, first_unit=3)]
+    for number, plan in enumerate(plans):
+        assert create_plan(storage, number, plan)
+    found = read_plans(storage)
+    assert [rows_of(table) for table in unit_tables(found)] == [by_hand(plan) for plan in plans]
+    assert number_of_units(found) == 5
+    assert (len(found), read) == (2, [])
+    pd.testing.assert_frame_equal(found[1], plans[1], check_dtype=False)
+    assert len(read) == 1
+
+
+def rewritten_by_pandas(path: str) -> None:
+    moved(pd.read_parquet(path)).to_parquet(path, index=False)
+
+
+def rewritten_by_arrow(path: str) -> None:
+    """With all that the footer of the old file says."""
+    table = pq.read_table(path)
+    changed = pa.Table.from_pandas(moved(table.to_pandas()), preserve_index=False)
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
+
+
+def moved(plan: pd.DataFrame) -> pd.DataFrame:
+    return plan.assign(uri=["/elsewhere" + uri for uri in plan["uri"]])
+
+
+@pytest.mark.parametrize("rewritten", [rewritten_by_pandas, rewritten_by_arrow])
+def test_a_plan_that_was_changed_is_not_believed_what_it_says_of_its_units(
+    tmp_path, monkeypatch, rewritten
+):
+    storage, plan = Storage(str(tmp_path)), cut_into_units(sources(5), 2)
+    assert create_plan(storage, 0, plan)
+    rewritten(storage.path("plan.0000.parquet"))
+    read = parses(monkeypatch)
+    found = read_plans(storage)
+    assert len(read) == 1
+    assert [rows_of(table) for table in unit_tables(found)] == [by_hand(moved(plan))]
+
+
+def test_any_byte_that_differs_breaks_the_seal_of_a_plan(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path))
+    assert create_plan(storage, 0, cut_into_units(sources(5), 2))
+    whole = storage.read("plan.0000.parquet")
+    body = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(8, body, 41):
+        storage.replace("plan.0000.parquet", whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        read = parses(monkeypatch)
+        with contextlib.suppress(ShardError):  # the rows cannot be read either
+            read_plans(storage)
+        assert len(read) == 1
+
+
+def test_a_plan_of_before_there_were_seals_says_the_same(tmp_path):
+    storage = Storage(str(tmp_path))
+    plan = cut_into_units(sources(7), 2, why_not=lambda source: "no" if source.size == 3 else "")
+    plan.to_parquet(storage.path("plan.0000.parquet"), index=False, row_group_size=3)
+    (table,) = unit_tables(read_plans(storage))
+    assert rows_of(table) == by_hand(plan)
+    assert rows_of(table)[0][:2] == (NO_UNIT, 1)
 
 
 def test_the_first_plan_of_a_number_counts(tmp_path):
