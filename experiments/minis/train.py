@@ -180,14 +180,14 @@ class TapirRecipe(Recipe[Tapir]):
     )
 
     def network(self) -> Tapir:
-        return Tapir(TapirConfig.mini())
+        return Tapir(TapirConfig.mini(scales=(1.0, 1.5)))
 
     def encode(self, model: Tapir, batch: Batch) -> TapirView:
         frames = batch.frames.permute(0, 1, 4, 2, 3)
         size = (frames.shape[-2], frames.shape[-1])
         model.config = replace(model.config, raster=size[0])
         corner = batch.queries + torch.tensor([0, 0.5, 0.5])
-        features = model.encode(frames, [size], MEMORY)
+        features = model.encode(frames, model.config.squares, MEMORY)
         return TapirView(size, corner, features, model.describe(features, corner, size))
 
     def matching(self, model: Tapir, batch: Batch, grids: TapirView) -> list[Tensor]:

@@ -73,11 +73,8 @@ class Experiment:
         "oracle",
     )
     """Label policies; also medoid, mean, median."""
-    trust: TrustConfig = field(
-        default_factory=lambda: TrustConfig(min_right=0.5, min_hidden=0.7, blend_px=0)
-    )
-    """When the verifier is believed. Without blending, since what is published of this experiment
-    was made before there was any."""
+    trust: TrustConfig = field(default_factory=lambda: TrustConfig(min_right=0.5, min_hidden=0.7))
+    """When the verifier is believed."""
     seeds: int = 3
     """Trainings of each student by each policy."""
     steps: int = 1000

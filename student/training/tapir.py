@@ -122,8 +122,8 @@ class TapirStudent(Student):
         self, model: Any, frames: Tensor, corner: Tensor, memory: Memory
     ) -> tuple[Tensor, Tensor]:  # [B, T, 3, H, W], [B, N, 3] -> [I, B, N, T, 4], [B, N, T, 4]
         """Every step of the network, and its answer."""
-        raster, size = model.config.raster, (frames.shape[3], frames.shape[4])
-        features = model.encode(frames, [(raster, raster)], memory)
+        size = (frames.shape[3], frames.shape[4])
+        features = model.encode(frames, model.config.squares, memory)
         described = model.describe(features, corner, size)
         found: TapirSteps = model.track(features, described, size, corner, memory=memory)
         return found.steps, found.answer

@@ -28,6 +28,9 @@ class TapirConfig(MatchingSizes):
     extra_ratio: int = 4
     pyramid_levels: int = 0
     """How often BootsTAPIR pools the coarse grid by 2, for further correlations."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sides of the squares that positions are refined on, one after the other, in rasters. The mini
+    refines once more on enlarged frames, which it needs for precision below a pixel."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
     mixer_width: int = 512
     mixer_ratio: int = 4
@@ -61,6 +64,12 @@ class TapirConfig(MatchingSizes):
         return (*finest, self.groups[1], self.groups[3])
 
     @property
+    def squares(self) -> tuple[Size, ...]:
+        """The resolutions of `scales`, multiples of the stride."""
+        sides = (round(self.raster * scale / STRIDE) * STRIDE for scale in self.scales)
+        return tuple((side, side) for side in sides)
+
+    @property
     def reach(self) -> int:
         """How many frames away, at most, a frame can still change a track at one resolution."""
         one_way = 2 * self.mixer_blocks * self.iterations
@@ -76,6 +85,8 @@ CAUSAL_BOOTSTAPIR: dict[str, Any] = BOOTSTAPIR | {"causal": True}
 
 
 def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
-    """The resolutions at which the official forward pass refines."""
+    """The resolutions at which the official forward pass refines; for frames that are no larger
+    than the raster, those of `TapirConfig.scales`."""
     least = STRIDE * 2**config.pyramid_levels
-    return growing_resolutions(size, config.raster, STRIDE, least)
+    growing = growing_resolutions(size, config.raster, STRIDE, least)
+    return growing if len(growing) > 1 else list(config.squares)

@@ -7,6 +7,9 @@ their raster and ours.
 | `label` | 256 x 256 | through its query; a causal network goes back over the reversed clip |
 | `recipe` | 256 x 256 | without the half pixel, as CoTracker3's training does |
 | `benchmark` | 256 x 256 | as TAP-Vid measures it |
+
+`tapir-mini` has no published way: instead of 256 x 256, its frames are refined at its own
+`TapirConfig.scales`.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ RULE = VisibleRule("v*c", 0.5)
 
 def mode_settings_of(mode: Mode, config: TapirConfig) -> TapirModeSettings:
     """The published call of each mode; in `label`, a causal network also goes backwards."""
-    own = ((config.raster, config.raster),)
+    own = config.squares
     if mode == "predictor":
         return TapirModeSettings(resolutions=None)
     if mode == "label":

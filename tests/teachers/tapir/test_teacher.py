@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from teachers.checkpoints.files import CONFIG
 from teachers.errors import CheckpointError, ConfigError
 from teachers.tapir.config import BOOTSTAPIR, TapirConfig
 from teachers.tapir.network import Tapir
@@ -110,6 +113,24 @@ def test_label_mode_works_at_the_raster_and_goes_through_the_query(frames, queri
         tracks.xy[np.arange(6), queries[:, 0].astype(int)], queries[:, 1:]
     )
     assert teacher.info.settings["resolutions"] == ((256, 256),)
+
+
+@pytest.mark.parametrize("mode", ["predictor", "label", "benchmark"])
+def test_a_network_refines_at_the_scales_in_its_file(frames, queries, tmp_path, mode):
+    """As if it had been asked to; these frames are smaller than the raster."""
+    weights, paths = mini(TapirTeacher).model.state_dict(), {}
+    weights = {key: value.contiguous() for key, value in weights.items()}
+    for scales in ((1.0,), (0.25, 0.5)):
+        paths[scales] = tmp_path / f"{len(scales)}.safetensors"
+        config = TapirConfig.mini(scales=scales)
+        save_file(weights, paths[scales], {CONFIG: json.dumps(asdict(config))})
+    plain, own = (mini(TapirTeacher, checkpoint=str(path), mode=mode) for path in paths.values())
+    squares = ((64, 64), (128, 128))
+    asked = mini(TapirTeacher, checkpoint=str(paths[(1.0,)]), mode=mode, resolutions=squares).track(
+        frames, queries
+    )
+    np.testing.assert_array_equal(own.track(frames, queries).xy, asked.xy)
+    assert np.abs(plain.track(frames, queries).xy - asked.xy).max() > NOISE_PX
 
 
 def test_label_mode_of_the_causal_network_takes_earlier_frames_from_the_reversed_clip(frames):
