@@ -2,8 +2,8 @@
 their losses.
 
 Losses    those of the published training code (`losses_tapir`), over the matched points and every
-          refinement of one resolution; every valid frame enters them, those before the query
-          included.
+          refinement at `TapirConfig.scales` (one, as published; two in the mini); every valid frame
+          enters them, those before the query included.
 Raster    a square crop below 256 px goes in at its own size, so a part of a frame looks to the
           network as it does in the whole frame, and errors are px of the crop. Any other crop is
           resized to 256 x 256 px, as published, and errors are px of that.
