@@ -11,9 +11,6 @@ from pipelines.commands.train import recipe
 from student.training.losses import LossConfig
 from student.training.train import train
 
-CALIBRATION_CLIPS = 16
-"""Parts of the labelled clips on which a student's visible rule is chosen."""
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -65,7 +62,7 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
         seed=lesson.seed,
         device="cpu",
         checkpoint_every=25,
-        calibration_clips=CALIBRATION_CLIPS,
+        calibration_clips=experiment.calibration_clips,
         picture_every=10**9,
         keep=1,
     )

@@ -89,7 +89,7 @@ def answer_at_own_size(settings: TrainConfig, batch: Batch) -> Any:
     model.config = replace(model.config, raster=side)
     frames, queries = batch.frames.permute(0, 1, 4, 2, 3), batch.queries
     with torch.no_grad():
-        return model(frames, queries + torch.tensor([0, 0.5, 0.5]), [(side, side)])
+        return model(frames, queries + torch.tensor([0, 0.5, 0.5]))
 
 
 def official_student(kind: str, folder: Path) -> tuple[nn.Module, Path]:
