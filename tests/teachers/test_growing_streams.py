@@ -31,7 +31,7 @@ QUERIES = np.array([[0, 70, 40], [2, 90, 50], [5, 60, 60]], np.float32)
 @pytest.fixture(scope="module", params=GROWING)
 def teacher(request):
     # one resolution, so that the network is quick
-    settings = {"mode": "benchmark"} if request.param == "tapir-mini" else {}
+    settings = {"resolutions": ((256, 256),)} if request.param == "tapir-mini" else {}
     return teachers.load(request.param, device="cpu", **settings)
 
 
