@@ -301,7 +301,7 @@ def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTab
 
 
 STUDENT, STUDENT_START = "student", "tapir-mini"
-STUDENT_STEPS = 16
+STUDENT_STEPS = 8
 
 
 def student_training(labels: str, out: Path) -> TrainConfig:
@@ -317,7 +317,7 @@ def student_training(labels: str, out: Path) -> TrainConfig:
         *("--trust.min-hidden", f"{TrustConfig.min_hidden}"),
         *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "2e-6"),
         *("--warm-up", "0", "--ema", f"{STUDENT_STEPS // 2}"),
-        *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}"),
+        *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}", "--calibration-clips", "4"),
         out=out,
     ).training()
 
