@@ -63,7 +63,7 @@ used in place, never copied."""
 ALWAYS = ("lk", "tapir-mini", "cotracker3-offline-mini")
 FETCHED, IN_ITS_PLACE = "xfeat", "flow"
 CLIP_FRAMES, CLIPS_PER_VIDEO = 40, 2
-TEST_CLIPS, TEST_POINTS = 6, 128
+TEST_CLIPS, TEST_POINTS = 4, 128
 OVERLAY_POINTS = 150
 OVERLAY_WIDTH_PX = 1920
 
