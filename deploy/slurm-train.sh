@@ -20,7 +20,8 @@
 set -euo pipefail
 : "${DATA:?set DATA to the labels}" "${OUT:?set OUT to where the student goes}" "${INIT:?set INIT to the weights that it starts from}"
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 20000))
 
 # shellcheck disable=SC2086  # further flags are several words
