@@ -133,15 +133,16 @@ class Recipe(abc.ABC, Generic[Network]):
     ) -> dict[str, Tensor]:
         """The parts of a step's loss; `start` [B, N, T, 2] are the positions that a tracker which
         looks around its present one begins at. In pretraining there is matching alone."""
-        grids = self.encode(model, batch)
+        grids = self.encode(model, batch, pretraining)
         matching = torch.stack(self.matching(model, batch, grids)).mean()
         if pretraining:
             return {"matching": matching}
         return {"matching": 0.1 * matching} | self.tracking(model, batch, grids, start)
 
     @abc.abstractmethod
-    def encode(self, model: Network, batch: Batch) -> Any:
-        """What the network sees in the frames, for the two that follow."""
+    def encode(self, model: Network, batch: Batch, pretraining: bool) -> Any:
+        """What the network sees in the frames, for the two that follow; in pretraining, what
+        matching needs."""
 
     @abc.abstractmethod
     def matching(self, model: Network, batch: Batch, grids: Any) -> list[Tensor]:
@@ -182,12 +183,13 @@ class TapirRecipe(Recipe[Tapir]):
     def network(self) -> Tapir:
         return Tapir(TapirConfig.mini(scales=(1.0, 1.5)))
 
-    def encode(self, model: Tapir, batch: Batch) -> TapirView:
+    def encode(self, model: Tapir, batch: Batch, pretraining: bool) -> TapirView:
         frames = batch.frames.permute(0, 1, 4, 2, 3)
         size = (frames.shape[-2], frames.shape[-1])
         model.config = replace(model.config, raster=size[0])
         corner = batch.queries + torch.tensor([0, 0.5, 0.5])
-        features = model.encode(frames, model.config.squares, MEMORY)
+        squares = () if pretraining else model.config.squares
+        features = model.encode(frames, squares, MEMORY)
         return TapirView(size, corner, features, model.describe(features, corner, size))
 
     def matching(self, model: Tapir, batch: Batch, grids: TapirView) -> list[Tensor]:
@@ -231,7 +233,7 @@ class CoTracker3Recipe(Recipe[CoTracker3]):
     def network(self) -> CoTracker3:
         return CoTracker3(CoTracker3Config.mini())
 
-    def encode(self, model: CoTracker3, batch: Batch) -> list[Tensor]:
+    def encode(self, model: CoTracker3, batch: Batch, pretraining: bool) -> list[Tensor]:
         return model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)
 
     def matching(self, model: CoTracker3, batch: Batch, grids: list[Tensor]) -> list[Tensor]:

@@ -78,7 +78,7 @@ class Experiment:
     seeds: int = 3
     """Trainings of each student by each policy."""
     steps: int = 1000
-    """Of a training of tapir-mini, half an hour of a core: in a few hundred steps it loses at first
+    """Of a training of tapir-mini, an hour of a core: in a few hundred steps it loses at first
     what it regains later. cotracker3-offline-mini, which is slower, takes 0.3 of them."""
     batch: int = 2
     """Clips of a step."""
@@ -92,8 +92,6 @@ class Experiment:
     """Videos of each world to learn from."""
     test_clips: int = 24
     """Videos of each world to score on."""
-    calibration_clips: int = 16
-    """Parts of the labelled clips on which a student's visible rule is chosen."""
     workers: int = 2
     """Processes, one thread each."""
     quick: bool = False
@@ -105,15 +103,7 @@ class Experiment:
         for name in ("worlds", "students", "policies"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name}: name at least one.")
-        for name in (
-            "seeds",
-            "steps",
-            "batch",
-            "clips",
-            "test_clips",
-            "calibration_clips",
-            "workers",
-        ):
+        for name in ("seeds", "steps", "batch", "clips", "test_clips", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
@@ -124,7 +114,7 @@ class Experiment:
         if not self.quick:
             return self
         lessons = {"seeds": 1, "steps": 2, "batch": 1, "crop": 64, "frames": 8, "queries": 24}
-        videos = {"clips": 2, "test_clips": 2, "calibration_clips": 1, "workers": 1}
+        videos = {"clips": 2, "test_clips": 2, "workers": 1}
         return replace(self, worlds=self.worlds[:1], quick=False, **lessons, **videos)
 
     def folder(self, world: World) -> Path:

@@ -11,6 +11,9 @@ from pipelines.commands.train import recipe
 from student.training.losses import LossConfig
 from student.training.train import train
 
+CALIBRATION_CLIPS = 16
+"""Parts of the labelled clips, at most, on which a student's visible rule is chosen."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -62,7 +65,7 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
         seed=lesson.seed,
         device="cpu",
         checkpoint_every=25,
-        calibration_clips=experiment.calibration_clips,
+        calibration_clips=min(CALIBRATION_CLIPS, experiment.clips),
         picture_every=10**9,
         keep=1,
     )

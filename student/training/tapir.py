@@ -51,7 +51,7 @@ class TapirAnswer:
     steps: Tensor
     """[S, B, N, T, 4]: those of `TapirSteps`."""
     last: Tensor
-    """[B, N, T, 4]: the answer, after the last refinement."""
+    """[B, N, T, 4]: the answer: the mean of what the resolutions say in the end."""
     size: tuple[float, float]
     """(H, W): errors count as if the frames had this size; see `tapir_losses`."""
 

@@ -29,8 +29,8 @@ class TapirConfig(MatchingSizes):
     pyramid_levels: int = 0
     """How often BootsTAPIR pools the coarse grid by 2, for further correlations."""
     scales: tuple[float, ...] = (1.0,)
-    """Sides of the squares that positions are refined on, one after the other, in rasters. The mini
-    refines once more on enlarged frames, which it needs for precision below a pixel."""
+    """Sides of the squares that positions are refined on, one after the other, in rasters, growing.
+    The mini that is shipped refines once more on enlarged frames, for precision below a pixel."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
     mixer_width: int = 512
     mixer_ratio: int = 4
@@ -86,7 +86,8 @@ CAUSAL_BOOTSTAPIR: dict[str, Any] = BOOTSTAPIR | {"causal": True}
 
 def default_resolutions(size: Size, config: TapirConfig) -> list[Size]:
     """The resolutions at which the official forward pass refines; for frames that are no larger
-    than the raster, those of `TapirConfig.scales`."""
+    than the largest of `TapirConfig.squares`, these."""
+    if max(size) <= config.squares[-1][0]:
+        return list(config.squares)
     least = STRIDE * 2**config.pyramid_levels
-    growing = growing_resolutions(size, config.raster, STRIDE, least)
-    return growing if len(growing) > 1 else list(config.squares)
+    return growing_resolutions(size, config.raster, STRIDE, least)

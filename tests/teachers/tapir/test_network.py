@@ -165,6 +165,19 @@ def test_large_frames_are_refined_at_growing_resolutions(size, resolutions):
     assert default_resolutions(size, TapirConfig()) == resolutions
 
 
+@pytest.mark.parametrize(
+    ("size", "resolutions"),
+    [
+        ((100, 256), [(256, 256), (384, 384)]),
+        ((300, 384), [(256, 256), (384, 384)]),
+        ((480, 854), [(256, 256), (344, 464), (480, 848)]),
+    ],
+)
+def test_no_frame_is_refined_on_less_than_the_squares_of_the_network(size, resolutions):
+    """Those of the mini that is shipped."""
+    assert default_resolutions(size, TapirConfig(scales=(1.0, 1.5))) == resolutions
+
+
 # --- fast ways, and the plain ones
 
 
