@@ -181,7 +181,7 @@ class TapirRecipe(Recipe[Tapir]):
     )
 
     def network(self) -> Tapir:
-        return Tapir(TapirConfig.mini(scales=(1.0, 1.5)))
+        return Tapir(TapirConfig.mini(scales=(1.0, 1.5), path=True))
 
     def encode(self, model: Tapir, batch: Batch, pretraining: bool) -> TapirView:
         frames = batch.frames.permute(0, 1, 4, 2, 3)

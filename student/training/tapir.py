@@ -123,7 +123,7 @@ class TapirStudent(Student):
     ) -> tuple[Tensor, Tensor]:  # [B, T, 3, H, W], [B, N, 3] -> [I, B, N, T, 4], [B, N, T, 4]
         """Every step of the network, and its answer."""
         size = (frames.shape[3], frames.shape[4])
-        features = model.encode(frames, model.config.squares, memory)
+        features = model.encode(frames, model.config.squares[:1], memory)
         described = model.describe(features, corner, size)
         found: TapirSteps = model.track(features, described, size, corner, memory=memory)
         return found.steps, found.answer

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from teachers.errors import ConfigError
 from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.resolutions import Size, growing_resolutions
 from teachers.tapir.mixer import REACH
@@ -31,6 +32,9 @@ class TapirConfig(MatchingSizes):
     scales: tuple[float, ...] = (1.0,)
     """Sides of the squares that positions are refined on, one after the other, in rasters, growing.
     The mini that is shipped refines once more on enlarged frames, for precision below a pixel."""
+    path: bool = False
+    """Match along the likeliest path through all frames (`path.py`), not in each frame alone, as
+    published. The mini that is shipped does. Not for a causal network, which cannot look ahead."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
     mixer_width: int = 512
     mixer_ratio: int = 4
@@ -41,6 +45,10 @@ class TapirConfig(MatchingSizes):
     """Do as the torch release does where it is wrong: it scales x by the height of the grid in
     correlations (up to 5 px off on grids that are not square), and does not resize to a listed
     resolution if the one before is the size of the video."""
+
+    def __post_init__(self) -> None:
+        if self.path and self.causal:
+            raise ConfigError("path: a causal network sees no later frame, and a path needs them.")
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
@@ -71,7 +79,8 @@ class TapirConfig(MatchingSizes):
 
     @property
     def reach(self) -> int:
-        """How many frames away, at most, a frame can still change a track at one resolution."""
+        """How many frames away, at most, a frame can still change what is refined at one
+        resolution."""
         one_way = 2 * self.mixer_blocks * self.iterations
         return one_way * (REACH if self.causal else 1)
 

@@ -1,4 +1,4 @@
-"""Matching: where each frame alone looks most like a query (TAPIR, section 3.2).
+"""Matching: where a frame looks most like a query (TAPIR, section 3.2).
 
 A cost map, which holds the products of a query's feature with those of every cell of a frame,
 becomes a position, an occlusion logit, and a logit of "farther than 6 px off".
@@ -28,29 +28,31 @@ class MatchingHead(nn.Module):
         self.occ_out = nn.Linear(third, 2)
 
     def forward(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """From [P, 1, h, w] to positions [P, 2] in cells (corner raster), and logits [P, 2] of
-        occlusion and distance."""
+        """From [P, 1, h, w] to log likelihoods of the cells [P, h, w], up to a constant, and logits
+        [P, 2] of occlusion and distance."""
         hidden = self.hid1(cost.contiguous(memory_format=torch.channels_last)).relu_()
-        weights = (self.temperature * self.hid2(hidden)).flatten(1).softmax(1)
-        xy = soft_argmax(weights.unflatten(1, cost.shape[-2:]), self.radius)
+        likelihood = (self.temperature * self.hid2(hidden)).squeeze(1)
         pooled = self.hid3(same_padding(hidden, self.hid3)).relu_().mean((2, 3))
-        return xy, self.occ_out(self.hid4(pooled).relu_())
+        return likelihood, self.occ_out(self.hid4(pooled).relu_())
 
 
-def soft_argmax(weights: Tensor, radius: float) -> Tensor:  # [P, h, w] -> [P, 2]
-    """Mean (x, y) of cell centres, weighted, over the cells strictly nearer than `radius` to the
-    one with the largest weight."""
-    height, width = weights.shape[-2:]
+def soft_argmax(likelihood: Tensor, best: Tensor, radius: float) -> Tensor:
+    """Mean (x, y) of cell centres over the cells strictly nearer than `radius` to the best one.
+
+    Args:
+        likelihood: [P, h, w], log weights of the cells.
+        best: [P] int64, row after row.
+
+    Returns:
+        [P, 2] in cells, corner raster.
+    """
+    height, width = likelihood.shape[-2:]
     rows, columns = torch.meshgrid(
-        *(torch.arange(side, device=weights.device) + 0.5 for side in (height, width)),
-        indexing="ij",
+        *(torch.arange(side, device=best.device) + 0.5 for side in (height, width)), indexing="ij"
     )
-    centres = torch.stack([columns, rows], -1).flatten(0, 1).to(weights)  # [h * w, 2]
-    weights = weights.flatten(1)
-    best = centres[weights.argmax(1)]  # [P, 2]
-    near = (centres - best[:, None]).square().sum(-1) < radius**2
-    weights = weights * near
-    return weights @ centres / weights.sum(1, keepdim=True).clamp(min=1e-12)
+    centres = torch.stack([columns, rows], -1).flatten(0, 1).to(likelihood)  # [h * w, 2]
+    far = (centres - centres[best][:, None]).square().sum(-1) >= radius**2
+    return likelihood.flatten(1).masked_fill(far, -torch.inf).softmax(1) @ centres
 
 
 def sides_of(grid: Tensor, like: Tensor) -> Tensor:  # [B, T, h, w, C] -> [2]

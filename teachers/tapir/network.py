@@ -1,5 +1,5 @@
-"""TAPIR, BootsTAPIR, and causal BootsTAPIR: match each query in every frame alone (`matching.py`),
-then refine the whole track (`refinement.py`).
+"""TAPIR, BootsTAPIR, and causal BootsTAPIR: match each query in every frame (`matching.py`), then
+refine the whole track (`refinement.py`).
 
 Paper    Doersch et al. 2023, arXiv 2306.08637; BootsTAPIR (extra convolutions, one more level):
          Doersch et al. 2024, arXiv 2402.00847.
@@ -31,8 +31,9 @@ from teachers.layers.resolutions import Size, require_multiples
 from teachers.layers.sampling import sample_windows
 from teachers.tapir.config import STRIDE, TapirConfig, default_resolutions
 from teachers.tapir.extra_convolutions import ExtraConvolutions
-from teachers.tapir.matching import MatchingHead, sides_of
+from teachers.tapir.matching import MatchingHead, sides_of, soft_argmax
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
+from teachers.tapir.path import AT_ONCE, likeliest_path
 from teachers.tapir.refinement import refine
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
@@ -66,6 +67,16 @@ class TapirSteps:
     def answer(self) -> Tensor:
         """[B, N, T, 4]: the mean of the results at all resolutions."""
         return self.steps[self.iterations :: self.iterations].mean(0)
+
+
+@dataclass(frozen=True)
+class TapirLook:
+    """How much the cells of each frame look like a query."""
+
+    likelihood: Tensor
+    """[B, N, T, h, w]: log likelihood of each cell, up to a constant for each map."""
+    logits: Tensor
+    """[B, N, T, 2]: occlusion, and "farther than 6 px off"."""
 
 
 class Tapir(nn.Module):
@@ -226,21 +237,62 @@ class Tapir(nn.Module):
     def match(
         self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
     ) -> Tensor:
-        """From [B, N, channels of all grids] to [B, N, T, 4]: where each frame alone looks most
-        like the query."""
+        """From [B, N, channels of all grids] to [B, N, T, 4]: where each frame looks most like the
+        query, alone or, with `TapirConfig.path`, along the likeliest path through all frames."""
+        if self.config.path:
+            blocks = described.split(AT_ONCE, 1)
+            return torch.cat([self._match_path(features, block, memory) for block in blocks], 1)
+        coarse, points, maps = self._to_match(features, described)
+
+        def alone(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, 4]
+            look = self._look(coarse, points)
+            return self.locate(look, look.likelihood.flatten(3).argmax(3))
+
+        return memory.in_blocks(alone, points, points_per_query=maps)
+
+    def _match_path(self, features: TapirFeatures, described: Tensor, memory: Memory) -> Tensor:
+        look = self.look(features, described, memory)
+        paths = likeliest_path(look.likelihood.detach().flatten(0, 1))
+        return self.locate(look, paths.view(look.logits.shape[:-1]))
+
+    def look(
+        self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
+    ) -> TapirLook:
+        """The first half of `match`."""
+        coarse, points, maps = self._to_match(features, described)
+
+        def packed(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, h * w + 2]
+            look = self._look(coarse, points)
+            return torch.cat([look.likelihood.flatten(3), look.logits], -1)
+
+        found = memory.in_blocks(packed, points, points_per_query=maps)
+        return TapirLook(
+            found[..., :-2].unflatten(-1, (coarse.shape[2], coarse.shape[3])), found[..., -2:]
+        )
+
+    def locate(self, look: TapirLook, best: Tensor) -> Tensor:
+        """The second half of `match`: [B, N, T, 4], around the best cells [B, N, T] int64, counted
+        row after row."""
+        likelihood = look.likelihood.flatten(0, 2)
+        xy = soft_argmax(likelihood, best.flatten(), self.config.argmax_radius)
+        cell_px = self.config.raster / constant(xy, likelihood.shape[2], likelihood.shape[1])
+        return torch.cat([(xy * cell_px).view(*best.shape, 2), look.logits], -1)
+
+    def _to_match(
+        self, features: TapirFeatures, described: Tensor
+    ) -> tuple[Tensor, Tensor, int]:  # [B, T, h, w, C], [B, N, C]
+        """The grid in which points are matched, their features in it, and how many refined points
+        take the memory of one that is matched."""
         coarse = features.grids[len(self.config.channels) - 1]
-        batch, frames, height, width, _ = coarse.shape
-        cells = coarse.flatten(1, 3).mT  # [B, C, T * h * w]
-        cell_px = self.config.raster / sides_of(coarse, described)
-
-        def matched(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, 4]
-            xy, logits = self.torch_cost_volume_track_mods(
-                (points @ cells).view(-1, 1, height, width)
-            )
-            return torch.cat([xy * cell_px, logits], -1).view(batch, -1, frames, 4)
-
         points = described[..., -self.config.channels[-1] :]
-        return memory.in_blocks(matched, points, points_per_query=MAP_POINTS * batch * frames)
+        return coarse, points, MAP_POINTS * coarse.shape[0] * coarse.shape[1]
+
+    def _look(self, coarse: Tensor, points: Tensor) -> TapirLook:
+        batch, frames, height, width, _ = coarse.shape
+        cost = (points @ coarse.flatten(1, 3).mT).view(-1, 1, height, width)
+        likelihood, logits = self.torch_cost_volume_track_mods(cost)
+        lead = (batch, points.shape[1], frames)
+        return TapirLook(likelihood.view(*lead, height, width), logits.view(*lead, 2))
 
     def refine(
         self,

@@ -1,10 +1,11 @@
 """Recent frames: TAPIR through frames as they come, each of which is refined together with the few
 before it.
 
-Matching looks at each frame alone, so it is done once for each. The mixer looks at all frames of a
-clip; in a stream, it is given the last `RECENT_FRAMES`, and its answer for the newest is final. So
-every frame is answered at once, and only from the past; up to `RECENT_FRAMES` frames, that is the
-answer of `track` for the last frame.
+Each frame is matched once: alone or, with `TapirConfig.path`, along the likeliest path up to it.
+The mixer looks at all frames of a clip; in a stream, it is given the last `RECENT_FRAMES`, and its
+answer for the newest is final. So every frame is answered at once, and only from the past; up to
+`RECENT_FRAMES` frames, that is the answer of `track` for the last frame, but where later frames
+change the path to earlier ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from teachers.stream import RECENT_FRAMES, Stream, stayed
 from teachers.tapir.network import TapirFeatures
+from teachers.tapir.path import message, message_of
 from teachers.tapir.teacher import TapirTeacher
 from teachers.tracks import Tracks
 
@@ -37,6 +39,8 @@ class RecentFramesStream(Stream):
         """[1, n, channels] each, see `Tapir.describe`."""
         self._matched: Tensor | None = None
         """[1, n, S, 4]: see `Tapir.match`, in the frames of `_recent`."""
+        self._message: Tensor | None = None
+        """[n, h, w]: what the frames so far say of the next one, see `teachers.tapir.path`."""
         self._recent: list[TapirFeatures] = []
         """Features of the last S frames, at most `RECENT_FRAMES`."""
 
@@ -62,7 +66,7 @@ class RecentFramesStream(Stream):
         )
         self._recent = _joined(self._recent, new)
         if self._matched is not None:
-            matched = network.match(new[0], self._described[0], teacher.memory)
+            matched = self._match(new[0])
             self._matched = torch.cat([self._matched, matched], 2)[:, :, -RECENT_FRAMES:]
         self._take(np.flatnonzero(self._queries[:, 0] == number), number)
         result = Tracks.nan(len(self._queries), 1)
@@ -77,6 +81,15 @@ class RecentFramesStream(Stream):
             here = self._queries[:, 0] == number
             result.xy[here, 0] = self._queries[here, 1:]
         return result
+
+    def _match(self, newest: TapirFeatures) -> Tensor:  # [1, n, 1, 4]
+        teacher, network = self._teacher, self._teacher.model
+        if self._message is None:
+            return network.match(newest, self._described[0], teacher.memory)
+        look = network.look(newest, self._described[0], teacher.memory)
+        belief = look.likelihood[0, :, 0] + self._message
+        self._message = message(belief)
+        return network.locate(look, belief.flatten(1).argmax(1)[None, :, None])
 
     def _answer(
         self, matched: Tensor
@@ -115,7 +128,10 @@ class RecentFramesStream(Stream):
                 self._described or [level[:, :0] for level in described], described, strict=True
             )
         ]
-        self._matched = matched if self._matched is None else torch.cat([self._matched, matched], 1)
+        self._matched = _with(self._matched, matched, 1)
+        if network.config.path:
+            look = network.look(self._recent[0], described[0], teacher.memory)
+            self._message = _with(self._message, message_of(look.likelihood[0]), 0)
 
     @torch.inference_mode()
     def _take_held(self, rows: np.ndarray) -> None:
@@ -126,8 +142,14 @@ class RecentFramesStream(Stream):
         self._described = [level[:, stay] for level in self._described]
         if self._matched is not None:
             self._matched = self._matched[:, stay] if len(stay) else None
+        if self._message is not None:
+            self._message = self._message[stay] if len(stay) else None
         if not len(stay):
             self._described = []
+
+
+def _with(before: Tensor | None, new: Tensor, axis: int) -> Tensor:
+    return new if before is None else torch.cat([before, new], axis)
 
 
 def _joined(before: Sequence[TapirFeatures], new: Sequence[TapirFeatures]) -> list[TapirFeatures]:
