@@ -2,8 +2,8 @@
 their losses.
 
 Losses    those of the published training code (`losses_tapir`), over the matched points and every
-          refinement at `TapirConfig.scales` (one, as published; two in the mini); every valid frame
-          enters them, those before the query included.
+          refinement at the first of `TapirConfig.scales`, as published; every valid frame enters
+          them, those before the query included.
 Raster    a square crop below 256 px goes in at its own size, so a part of a frame looks to the
           network as it does in the whole frame, and errors are px of the crop. Any other crop is
           resized to 256 x 256 px, as published, and errors are px of that.
@@ -51,7 +51,7 @@ class TapirAnswer:
     steps: Tensor
     """[S, B, N, T, 4]: those of `TapirSteps`."""
     last: Tensor
-    """[B, N, T, 4]: the answer: the mean of what the resolutions say in the end."""
+    """[B, N, T, 4]: the last step."""
     size: tuple[float, float]
     """(H, W): errors count as if the frames had this size; see `tapir_losses`."""
 

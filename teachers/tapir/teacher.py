@@ -8,8 +8,8 @@ their raster and ours.
 | `recipe` | 256 x 256 | without the half pixel, as CoTracker3's training does |
 | `benchmark` | 256 x 256 | as TAP-Vid measures it |
 
-`tapir-mini` has no published way: instead of 256 x 256, its frames are refined at its own
-`TapirConfig.scales`.
+`tapir-mini` has no published way: it is matched along a path (`TapirConfig.path`), and instead of
+256 x 256, its frames are refined at its own `TapirConfig.scales`.
 """
 
 from __future__ import annotations
