@@ -33,7 +33,7 @@ from teachers.tapir.config import STRIDE, TapirConfig, default_resolutions
 from teachers.tapir.extra_convolutions import ExtraConvolutions
 from teachers.tapir.matching import MatchingHead, sides_of, soft_argmax
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
-from teachers.tapir.path import AT_ONCE, likeliest_path
+from teachers.tapir.path import at_once, likeliest_path
 from teachers.tapir.refinement import refine
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
@@ -240,7 +240,7 @@ class Tapir(nn.Module):
         """From [B, N, channels of all grids] to [B, N, T, 4]: where each frame looks most like the
         query, alone or, with `TapirConfig.path`, along the likeliest path through all frames."""
         if self.config.path:
-            blocks = described.split(AT_ONCE, 1)
+            blocks = described.split(at_once(described), 1)
             return torch.cat([self._match_path(features, block, memory) for block in blocks], 1)
         coarse, points, maps = self._to_match(features, described)
 

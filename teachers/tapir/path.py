@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from teachers.layers.branch import for_gpu
+
 STEP = 0.1
 """Cost of a step of one cell between two frames, in nats; it grows with the square of the step, so
 steps are normal with a deviation of 2.2 cells, 18 px of the 256 raster."""
@@ -22,8 +24,13 @@ JUMP = 12.0
 """Cost of a jump to anywhere, in nats."""
 FARTHEST = math.floor(math.sqrt(JUMP / STEP))
 """Steps of more cells than this, along an axis, cost more than a jump."""
-AT_ONCE = 64
-"""Points whose paths are found together, so that a message stays in the cache of a CPU core."""
+
+
+def at_once(like: Tensor) -> int:
+    """How many points' paths are found together: on a CPU, so many that a message stays in the
+    cache of a core; on a GPU, as many as keep it busy through some eighty small operations a
+    frame."""
+    return 1024 if for_gpu(like) else 64
 
 
 def likeliest_path(likelihood: Tensor) -> Tensor:

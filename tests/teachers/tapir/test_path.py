@@ -13,7 +13,9 @@ import teachers
 from teachers.errors import ConfigError
 from teachers.tapir.config import TapirConfig
 from teachers.tapir.network import Tapir
-from teachers.tapir.path import AT_ONCE, JUMP, STEP, likeliest_path, message_of
+from teachers.tapir.path import JUMP, STEP, at_once, likeliest_path, message_of
+
+AT_ONCE = at_once(torch.zeros(1))
 
 
 def best_of_all(maps: Tensor) -> tuple[list[int], float]:  # [T, h, w]
