@@ -25,16 +25,18 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
 port=$((20000 + SLURM_JOB_ID % 20000))
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
+# since Slurm 22.05, a step gets one CPU unless it asks for those of its job
+step=(srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap)
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+"${step[@]}" --nodelist="$head" \
     ray start --head --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" --include-dashboard=false --block &
 for node in "${nodes[@]:1}"; do
-    srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap \
+    "${step[@]}" --nodelist="$node" \
         ray start --address="$head:$port" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 done
 sleep 30 # until the head answers; nodes that come later are used all the same
 
 # shellcheck disable=SC2086  # several teachers or flags are several words
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+"${step[@]}" --nodelist="$head" \
     tapdistill label "$VIDEOS" --out "$OUT" --teachers ${TEACHERS:-lk flow match} --ray-address "$head:$port" \
     ${FLAGS:-}

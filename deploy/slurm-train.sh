@@ -24,8 +24,11 @@ nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 20000))
 
+# since Slurm 22.05, a step gets one CPU unless it asks for those of its job; and where one node fails,
+# the others would wait for it for an hour
 # shellcheck disable=SC2086  # further flags are several words
-srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \
+    torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="${GPUS:-$SLURM_GPUS_ON_NODE}" \
     --rdzv-backend=c10d --rdzv-endpoint="$head:$port" --rdzv-id="$SLURM_JOB_ID" \
     -m pipelines.cli train --recipe "${RECIPE:-cotracker3_15k_online}" \
     --data "$DATA" --init "$INIT" --out "$OUT" ${FLAGS:-}

@@ -60,14 +60,39 @@ def test_the_training_script_starts_a_process_for_each_gpu(tmp_path):
         **{"DATA": "labels", "OUT": "s3://bucket/round1", "INIT": "given.pth"},
         **{"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "123", "SLURM_NNODES": "2"},
         **{"SLURM_GPUS_ON_NODE": "8", "FLAGS": "--precision bf16 --keep 2"},
+        "SLURM_CPUS_PER_TASK": "72",
     }
     subprocess.run(["bash", str(DEPLOY / "slurm-train.sh")], env=environment, check=True)
     called = (tmp_path / "called").read_text().split("\n")[:-1]
+    asked, called = called[: called.index("torchrun")], called[called.index("torchrun") :]
+    # all CPUs of the node for its readers, and no node waits for one that failed
+    assert asked == ["--cpus-per-task=72", "--kill-on-bad-exit=1"]
     assert called[:3] == ["torchrun", "--nnodes=2", "--nproc-per-node=8"]
     assert "--rdzv-endpoint=node1:20123" in called
     command = parse(TrainCommand, "tapdistill train", called[called.index("train") + 1 :])
     assert (command.out, command.init, command.keep) == ("s3://bucket/round1", "given.pth", 2)
     assert (command.student, command.data.data) == ("online", ("labels",))
+
+
+def test_every_step_of_the_ray_script_has_the_cpus_of_its_node(tmp_path):
+    """Since Slurm 22.05, a step of a job gets one CPU unless it asks for more."""
+    for name, says in (
+        ("scontrol", "printf 'node1\\nnode2\\n'"),
+        ("srun", f'echo "$@" >> {tmp_path}/called'),
+        ("sleep", "true"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        **{"VIDEOS": "videos", "OUT": "labels", "SLURM_CPUS_PER_TASK": "8"},
+        **{"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "123"},
+    }
+    script = f"source {DEPLOY / 'slurm-ray.sh'}; wait"
+    subprocess.run(["bash", "-c", script], env=environment, check=True)
+    steps = (tmp_path / "called").read_text().splitlines()
+    assert len(steps) == 3
+    assert all("--cpus-per-task=8 --overlap --nodelist=node" in step for step in steps)
 
 
 def test_no_script_ends_other_peoples_ray():
