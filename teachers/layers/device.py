@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -69,25 +70,58 @@ def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    switches = _switches()
-    before = [getattr(place, name) for place, name, *_ in switches]
+    before = [(place, name, _value(place, name)) for place, name, *_ in _switches()]
     try:
-        for place, name, float32, tf32 in switches:
-            setattr(place, name, float32 if precision == "float32" else tf32)
+        _set([(*switch[:2], switch[2 + (precision != "float32")]) for switch in _switches()])
         yield
     finally:
-        for (place, name, *_), value in zip(switches, before, strict=True):
-            setattr(place, name, value)
+        _set(before)
+
+
+class _Products:
+    """torch's setting of all float32 products, of which reading and writing are functions."""
+
+    precision = property(
+        lambda self: torch.get_float32_matmul_precision(),
+        lambda self, value: torch.set_float32_matmul_precision(value),
+    )
 
 
 def _switches() -> list[tuple[Any, str, Any, Any]]:
     """Where torch stores how products and convolutions round: object, attribute, its value for
-    float32, and its value for TF32. torch 2.9 renamed them."""
+    float32, and its value for TF32. torch 2.9 renamed them, but still reads the old names, some of
+    them in `torch.compile`, and refuses to where they say otherwise than the new ones. Setting an
+    old one sets new ones too, those of the CPU among them, so the old ones come first."""
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    if hasattr(matmul, "fp32_precision"):
-        return [(place, "fp32_precision", "ieee", "tf32") for place in (matmul, cudnn.conv)]
-    return [(place, "allow_tf32", False, True) for place in (matmul, cudnn)]
+    convolutions = (cudnn, "allow_tf32", False, True)
+    if not hasattr(matmul, "fp32_precision"):
+        return [(matmul, "allow_tf32", False, True), convolutions]
+    on_cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    return [
+        (_Products(), "precision", "highest", "high"),
+        convolutions,
+        *((place, "fp32_precision", "ieee", "tf32") for place in (matmul, cudnn.conv, cudnn.rnn)),
+        (on_cpu, "fp32_precision", "ieee", "ieee"),
+    ]
+
+
+def _value(place: Any, name: str) -> Any:
+    """None for an old name where torch refuses to read it: the program has set a new one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch 2.9 advises against the old names
+            return getattr(place, name)
+    except RuntimeError:
+        return None
+
+
+def _set(values: list[tuple[Any, str, Any]]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for place, name, value in values:
+            if value is not None:
+                setattr(place, name, value)
 
 
 @functools.lru_cache

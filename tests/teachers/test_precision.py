@@ -69,6 +69,36 @@ def test_torch_is_told_while_a_network_computes_and_no_longer():
         assert rounding() == before
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("asked_before", ["highest", "high", "medium"])
+def test_old_and_new_names_of_torchs_settings_say_the_same(precision, asked_before):
+    """Else torch refuses to read the old ones, which it does itself while it compiles for a GPU."""
+    torch.set_float32_matmul_precision(asked_before)
+    try:
+        with multiplying(precision, GPU):
+            rounds = precision == "tf32"
+            assert torch.backends.cuda.matmul.allow_tf32 is rounds
+            assert torch.backends.cudnn.allow_tf32 is rounds
+            assert torch.get_float32_matmul_precision() == ("high" if rounds else "highest")
+        assert torch.get_float32_matmul_precision() == asked_before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_program_that_uses_only_the_new_names_keeps_what_it_has_set():
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has no new names")
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        with multiplying("float32", GPU):
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        matmul.fp32_precision = before
+
+
 def test_a_teacher_says_what_it_computes_in():
     plain = teachers.load("tapir-mini", device="cpu")
     assert (plain.info.precision, plain.info.device) == ("", "")
