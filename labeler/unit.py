@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -175,16 +175,20 @@ def check_same_teachers(record: Record, infos: Mapping[str, TeacherInfo]) -> Non
     for name in sorted(set(record.teachers) & set(infos)):
         # tuples are lists, as in the record
         there, here = record.teachers[name], json.loads(to_json(infos[name].to_json()))
-        differences = [
-            f"{key}: {there.get(key)!r} there, {here[key]!r} here"
-            for key in DECISIVE
-            if there.get(key) != here[key]
-        ]
-        if differences:
+        if differences := differences_of(there, here):
             raise ConfigError(
-                f"teacher {name!r} labelled unit {record.unit} as another "
-                f"({'; '.join(differences)}): use what was used before, or give it another name."
+                f"teacher {name!r} labelled unit {record.unit} as another ({differences}): use "
+                "what was used before, or give it another name."
             )
+
+
+def differences_of(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """How two teachers differ, of which `TeacherInfo.to_json` is given; "" if they do not."""
+    return "; ".join(
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in DECISIVE
+        if there.get(key) != here.get(key)
+    )
 
 
 def _label(

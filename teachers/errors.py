@@ -8,7 +8,8 @@
     ├── TeacherError     a teacher that cannot track this clip
     ├── InstallationError    this installation's own fault, or a bug in the code: never the data's
     └── TransientError   the machine or the network, not the data: try again later
-        └── FullStorageError    a disk, or a share of one, has no room left: the job stops
+        ├── FullStorageError    a disk, or a share of one, has no room left: the job stops
+        └── DeviceError     a GPU failed: to this process it may answer no more
 
 The command line prints them as one sentence and exits with 1; everything else shows its traceback.
 They live here because `teachers` is the bottom of the import order.
@@ -59,6 +60,11 @@ class TransientError(TapdistillError):
 class FullStorageError(TransientError):
     """A disk, or this user's quota on it, is full, or the disk is read-only: no other unit would
     fare better, so the job stops at once."""
+
+
+class DeviceError(TransientError):
+    """A GPU, or what this process has of it, has failed. Often all later calls of the process fail
+    too, whatever the clip; another process may do better."""
 
 
 class InstallationError(TapdistillError):

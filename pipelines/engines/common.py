@@ -3,6 +3,7 @@ happens to a unit that stays open."""
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import teachers
 from labeler.labels.teacher_choice import refuse_untrained
 from teachers import InstallationError, TapdistillError, Teacher, Tracks, TransientError
-from teachers.errors import OWN_FAULTS
+from teachers.errors import OWN_FAULTS, DeviceError
 from teachers.info import Precision
 from teachers.loading import compiled_setting, settings_of
 from teachers.registry import declared
@@ -20,9 +21,14 @@ from teachers.registry import declared
 ATTEMPTS = 3
 """How many times a unit is tried after transient errors before it is left open."""
 
-DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")
+OUT_OF_MEMORY, DEVICE_FAILED = "OutOfMemoryError", "AcceleratorError"
 """Errors of torch that are not about the clip; by name, because teachers without weights do not
 load torch."""
+OF_DEVICE = re.compile(
+    r"\b(CUDA|HIP)( driver)? error|cuDNN error|\b(CUDNN|CUBLAS|CUSOLVER)_STATUS_"
+)
+"""What other errors say that are a GPU's: its libraries raise a plain RuntimeError, as does torch
+before 2.8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +106,13 @@ def track_or_say_why(
             "which stays open. Fix it, or leave the teacher out."
         ) from error
     except Exception as error:
-        if type(error).__name__ in DEVICE_ERRORS:
-            raise TransientError(
-                f"teacher {teacher.info.name!r}: {type(error).__name__}: {error}"
-            ) from error
         why = f"{type(error).__name__}: {error}"
+        if type(error).__name__ == OUT_OF_MEMORY:
+            raise TransientError(f"teacher {teacher.info.name!r}: {why}") from error
+        if type(error).__name__ == DEVICE_FAILED or (
+            isinstance(error, RuntimeError) and OF_DEVICE.search(str(error))
+        ):
+            raise DeviceError(f"teacher {teacher.info.name!r}: {why}") from error
         return why if isinstance(error, TapdistillError) else f"{why} ({_raised_at(error)})"
 
 

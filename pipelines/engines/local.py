@@ -15,6 +15,7 @@ from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from teachers import FullStorageError, InstallationError, TeacherInfo, Tracks, TransientError
+from teachers.errors import DeviceError
 
 PAUSE_S = 1.0
 """The pause before the second try of a unit; before the third, it is twice as long."""
@@ -45,7 +46,11 @@ class LocalTrackers:
 def run(
     job: Job, specs: Sequence[TeacherSpec], limits: DecodeLimits, units: Sequence[Unit]
 ) -> Iterator[Event | UnitOpen]:
-    """Do the units one after another; yields what happens."""
+    """Do the units one after another; yields what happens.
+
+    Raises:
+        FullStorageError, DeviceError: no other unit would fare better in this process.
+    """
     trackers = LocalTrackers(specs)  # before `one_thread`, which pins the libraries that are loaded
     with (
         one_thread(),
@@ -67,6 +72,8 @@ def run(
                     break
                 except TransientError as error:
                     if attempt == ATTEMPTS:
+                        if isinstance(error, DeviceError):
+                            raise
                         yield UnitOpen(unit.number, str(error))
                     else:
                         time.sleep(attempt * PAUSE_S)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,10 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from labeler.clips import DecodingProcess
 from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
-from labeler.unit import Event, Job, do_unit
+from labeler.unit import Event, Job, differences_of, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, track_or_say_why
-from teachers import Teacher, TeacherInfo, Tracks, TransientError
+from teachers import ConfigError, Teacher, TeacherInfo, Tracks, TransientError
+from teachers.errors import DeviceError
 
 RESTART_S, RETRY_EVERY_S = 120.0, 0.5
 """How long to wait for a teacher that Ray starts again, and how often to ask."""
@@ -24,23 +28,43 @@ RESTART_S, RETRY_EVERY_S = 120.0, 0.5
 
 class TeacherActor:
     """One teacher. It is made at the first call, so that an error in making it is raised by that
-    call."""
+    call.
+
+    Where Ray gave it a GPU, it computes there or not at all: "auto" would be a CPU on a node whose
+    driver is broken. After an error of the GPU, its process ends at the next call, and Ray starts
+    another.
+    """
 
     def __init__(self, spec: TeacherSpec) -> None:
         self._spec = spec
+        self._gpu_failed = False
 
     @functools.cached_property
     def _teacher(self) -> Teacher:
-        teacher = self._spec.load()  # before `one_thread`, which pins the libraries that are loaded
+        teacher = self._load()  # before `one_thread`, which pins the libraries that are loaded
         self._one_thread = one_thread()
         self._one_thread.__enter__()  # for as long as the actor lives
         return teacher
+
+    def _load(self) -> Teacher:
+        if self._spec.device != "auto" or not self._spec.on_gpu or not ray.get_gpu_ids():
+            return self._spec.load()
+        try:
+            return replace(self._spec, device="cuda").load()
+        except ConfigError as error:
+            raise ConfigError(f"node {socket.gethostname()}: {error}") from error
 
     def info(self) -> TeacherInfo:
         return self._teacher.info
 
     def track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks | str:
-        return track_or_say_why(self._teacher, frames, queries, seed)
+        if self._gpu_failed:
+            os._exit(1)
+        try:
+            return track_or_say_why(self._teacher, frames, queries, seed)
+        except DeviceError:
+            self._gpu_failed = True
+            raise
 
 
 class RayTrackers:
@@ -53,6 +77,24 @@ class RayTrackers:
     @property
     def infos(self) -> Mapping[str, TeacherInfo]:
         return self._infos
+
+    def ask(self) -> None:
+        """Take over what these actors say of themselves: in a cluster of several kinds of GPUs, the
+        job knows only what the first ones said.
+
+        Raises:
+            ConfigError: one of them is another teacher than the job knows, as where its file is
+                another one on this node.
+        """
+        own: dict[str, TeacherInfo] = {}
+        for name, info in self._infos.items():
+            own[name] = ray.get(self._actors[name].info.remote())
+            if differences := differences_of(info.to_json(), own[name].to_json()):
+                raise ConfigError(
+                    f"node {socket.gethostname()}: teacher {name!r} is another than on the node "
+                    f"where the job began ({differences})."
+                )
+        self._infos = own
 
     def track(
         self, names: list[str], frames: np.ndarray, queries: np.ndarray, seed: int
@@ -117,9 +159,10 @@ class UnitWorker:
         self._trackers = RayTrackers(actors, infos)
 
     def ready(self) -> None:
-        """Returns as soon as the worker runs, and its decoder has read the clip that comes with
-        the installation."""
+        """Returns as soon as the worker and its teachers run, and its decoder has read the clip
+        that comes with the installation."""
         self._decoding.check()
+        self._trackers.ask()
 
     def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
         yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)

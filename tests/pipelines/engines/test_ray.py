@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ from pipelines.engines.ray import note_on_store
 from pipelines.engines.ray_actors import RayTrackers
 from pipelines.engines.ray_environment import own_packages_first
 from pipelines.jobs.labelling import label
-from teachers import ConfigError, Tracks
+from teachers import ConfigError, TeacherInfo, Tracks
 from tests.support.jobs import ROOT, SLOW, wait_for
 from tests.support.stub_teachers import FEW_FRAMES
 
@@ -189,6 +190,33 @@ def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
     monkeypatch.setattr("pipelines.engines.ray_actors.RETRY_EVERY_S", 0.0)
     frames, queries = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3))
     assert RayTrackers({"near": actor}, {}).track(["near"], frames, queries, 0) == {"near": tracks}
+
+
+def asked(monkeypatch, there: TeacherInfo) -> RayTrackers:
+    """Trackers of a job that knows what its first teacher said, beside an actor that is `there`."""
+    monkeypatch.setattr("ray.get", lambda answer: answer)
+    actor = SimpleNamespace(info=SimpleNamespace(remote=lambda: there))
+    trackers = RayTrackers({"near": actor}, {"near": replace(FIRST, device="H100, ...")})
+    trackers.ask()
+    return trackers
+
+
+FIRST = TeacherInfo(
+    name="near", architecture="A", mode="label", visible_rule="none", checkpoint_sha256="ab"
+)
+
+
+def test_a_worker_stores_the_gpu_of_its_own_teachers(monkeypatch):
+    """And not that of the first node of the job, in a cluster of several kinds."""
+    here = replace(FIRST, device="A100, ...")
+    assert asked(monkeypatch, here).infos == {"near": here}
+
+
+def test_a_node_with_another_file_of_the_same_name_is_refused(monkeypatch):
+    with pytest.raises(
+        ConfigError, match=r"'near' is another .*checkpoint_sha256: 'ab' there, 'cd'"
+    ):
+        asked(monkeypatch, replace(FIRST, checkpoint_sha256="cd"))
 
 
 @pytest.mark.slow
