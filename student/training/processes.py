@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -84,6 +84,15 @@ class Processes:
         if error is not None:
             raise error
         return value
+
+    def together(self, make: Callable[[], T]) -> T:
+        """The result of `make`, which every rank calls for itself; an error of one of them is
+        raised on all ranks, so that none waits forever."""
+        made, error = _value_or_error(make)
+        for one in self.gather(error):
+            if one is not None:
+                raise one
+        return cast(T, made)
 
     def work_of_first(self, work: Generator[E, None, T]) -> Generator[E, None, T]:
         """`from_first` of a generator: yields on rank 0 what it yields, and has its result."""

@@ -68,7 +68,13 @@ from student.training.step import StepPart, add_gradient, recomputes
 from student.training.students import STUDENTS, licence_of, weights_file
 from student.training.tensorboard import Curves, strip
 from teachers.checkpoints.files import LICENCE, VISIBLE
-from teachers.errors import CheckpointError, ConfigError, TapdistillError, TeacherError
+from teachers.errors import (
+    CheckpointError,
+    ConfigError,
+    ShardError,
+    TapdistillError,
+    TeacherError,
+)
 from teachers.info import Mode
 from teachers.interface import Teacher
 from teachers.layers.device import constant, multiplying, pick_device, resolved
@@ -152,7 +158,9 @@ class _Run:
         self.precision = resolved(config.precision, self.device, has_bf16_parts=True)
         self.parts = parts_of_step(config.data, processes.world)
         self.inline = (
-            InlineLabels.of(config.data, self.device) if config.data.labels == "inline" else None
+            processes.together(partial(InlineLabels.of, config.data, self.device))
+            if config.data.labels == "inline"
+            else None
         )
         found = processes.from_first(lambda: self._found(resume))
         model = (
@@ -227,13 +235,21 @@ class _Run:
         )
 
     def _stream(self) -> Batches:
-        stream = batches(
-            self.config.data,
-            self.config.seed,
-            self.position,
-            self.processes.rank,
-            self.processes.world,
+        ranks = self.processes
+        stream = ranks.together(
+            lambda: batches(
+                self.config.data, self.config.seed, self.position, ranks.rank, ranks.world
+            )
         )
+        other = [
+            rank for rank, one in enumerate(ranks.gather(stream.digest)) if one != stream.digest
+        ]
+        if other:
+            raise ShardError(
+                f"{', '.join(self.config.data.data)}: process {other[0]} finds other clips there "
+                f"than process {ranks.rank}, so they would not share them out. Wait until nobody "
+                "labels into it, and give a path that is the same folder on every node."
+            )
         if self.data not in ("", stream.digest):
             raise CheckpointError(
                 f"{self.out}: the data sets hold other clips or revisions than when its checkpoint "

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from student.data.config import DataConfig
 from student.training.config import TrainConfig
 from student.training.processes import ALONE, Processes, joined_by_torchrun
 from student.training.train import train
-from teachers.errors import ConfigError
+from teachers.errors import ConfigError, ShardError
 from tests.support.training import (
     CLIPS,
     SCRATCH,
@@ -84,6 +85,33 @@ def test_a_checkpoint_may_be_gone_on_with_in_other_parts(tmp_path):
 def test_workers_that_cannot_be_right_are_refused(tmp_path, capsys, flags, message):
     assert tapdistill(["train", *FLAGS, "--out", str(tmp_path), *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+class Beside(Processes):
+    """One of two processes, of which the other one answers with `heard`."""
+
+    heard: ClassVar[list[object]]
+
+    def gather(self, value):
+        return [value, self.heard.pop(0)]
+
+    def from_first(self, make):
+        return make()
+
+
+def test_processes_that_find_other_clips_do_not_train_together(tmp_path, monkeypatch):
+    """As while somebody labels into the data: they would take some clips twice, others never."""
+    monkeypatch.setattr(Beside, "heard", raising=False, value=[None, "another digest"])
+    with pytest.raises(ShardError, match="process 1 finds other clips there than process 0"):
+        train(config(1), tmp_path, processes=Beside(0, 2))
+
+
+def test_data_that_another_process_cannot_read_are_an_error_of_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Beside, "heard", raising=False, value=[ShardError("labels: does not exist.")]
+    )
+    with pytest.raises(ShardError, match=r"labels: does not exist"):
+        train(config(1), tmp_path, processes=Beside(0, 2))
 
 
 # --- two processes on Ray, and under torchrun
