@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from benchmarks.gpu import FOUR, Asked, Bench, clip, moving_batch
+from benchmarks.gpu import FOUR, Asked, Bench, clip, counted_flops, moving_batch
 
 
 def test_what_does_not_fit_the_time_is_said():
@@ -36,3 +37,12 @@ def test_the_clip_moves_as_its_tracks_say():
         for frame in range(6):
             assert batch.xy[0, row, frame].tolist() == pytest.approx([x - (frame - t), y], abs=1e-4)
     assert (frames[1, :, :-1] == frames[0, :, 1:]).all()
+
+
+def test_products_that_end_in_a_gelu_are_counted():
+    """A GPU computes wide layers of the transformers so, and torch's counter leaves them out."""
+    x, weight, bias = torch.ones(8, 16), torch.ones(32, 16), torch.ones(32)
+    with counted_flops() as flops:
+        torch._addmm_activation(bias, x, weight.mT, use_gelu=True)
+        torch.addmm(bias, x, weight.mT)
+    assert flops.get_total_flops() == 2 * (2 * 8 * 16 * 32)
