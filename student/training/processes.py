@@ -140,9 +140,7 @@ def joined(
     Raises:
         ConfigError: this machine has no such device.
     """
-    chosen = pick_device(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen if chosen.index is not None else local_rank)
+    chosen = _own_device(device, local_rank)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's
     # threads alive when it is destroyed, and one of them can abort the process while it ends.
@@ -154,6 +152,25 @@ def joined(
         yield Processes(rank, world)
     finally:
         dist.destroy_process_group()
+
+
+def _own_device(device: str, local_rank: int) -> torch.device:
+    """The device of this process, which is torch's current one from then on. It is chosen before
+    anything is asked of a GPU, else each process would hold memory on the first."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device not in ("auto", "cuda") or not count:
+        chosen = pick_device(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        return chosen
+    if local_rank >= count:
+        raise ConfigError(
+            f"process {local_rank} of this machine, counted from 0: it has only {count} "
+            f"GPU{'s' if count > 1 else ''}. Start as many processes as it has: torchrun "
+            f"--nproc-per-node {count}."
+        )
+    torch.cuda.set_device(local_rank)
+    return pick_device(device)
 
 
 @contextmanager

@@ -17,8 +17,9 @@ import torch
 
 from pipelines.cli import run as tapdistill
 from student.data.config import DataConfig
+from student.training import processes
 from student.training.config import TrainConfig
-from student.training.processes import ALONE, Processes, joined_by_torchrun
+from student.training.processes import ALONE, Processes, joined, joined_by_torchrun
 from student.training.train import train
 from teachers.errors import ConfigError, ShardError
 from tests.support.training import (
@@ -85,6 +86,33 @@ def test_a_checkpoint_may_be_gone_on_with_in_other_parts(tmp_path):
 def test_workers_that_cannot_be_right_are_refused(tmp_path, capsys, flags, message):
     assert tapdistill(["train", *FLAGS, "--out", str(tmp_path), *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_process_takes_the_gpu_of_its_number_before_it_asks_any(monkeypatch):
+    """Whatever is asked of a GPU makes a context there, which takes half a GiB; and there must be
+    one of that number."""
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+
+    def picked(name):
+        done.append(name)
+        return torch.device("cuda")
+
+    monkeypatch.setattr(processes, "pick_device", picked)
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
+    for device in ("cuda", "auto"):
+        with joined(device, 3, 4, 1, "env://"):
+            assert done == [1, device]
+        done.clear()
+        with (
+            pytest.raises(ConfigError, match=r"only 2 GPUs.*--nproc-per-node 2"),
+            joined(device, 3, 4, 2, "env://"),
+        ):
+            pass
+    assert done == []
 
 
 class Beside(Processes):
