@@ -83,13 +83,13 @@ def loss_before_and_after(
 
 def answer_at_own_size(settings: TrainConfig, batch: Batch) -> Any:
     """What the untrained network of the TAPIR family says of square clips, which go in at their own
-    size."""
+    size, and are refined at that alone."""
     side = settings.data.height
     model: Any = first_network(settings)
     model.config = replace(model.config, raster=side)
     frames, queries = batch.frames.permute(0, 1, 4, 2, 3), batch.queries
     with torch.no_grad():
-        return model(frames, queries + torch.tensor([0, 0.5, 0.5]))
+        return model(frames, queries + torch.tensor([0, 0.5, 0.5]), [(side, side)])
 
 
 def official_student(kind: str, folder: Path) -> tuple[nn.Module, Path]:
