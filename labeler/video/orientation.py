@@ -6,6 +6,19 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
+
+
+def _new_kind(kinds: type[Type], number: int) -> Any:
+    """A member for side data that libav has and PyAV has no name for."""
+    kind: Any = object.__new__(kinds)
+    kind._name_, kind._value_ = f"NUMBER_{number}", number
+    return kinds._value2member_map_.setdefault(number, kind)
+
+
+# Frames with Exif, or with the view of a stereo film, have side data that PyAV does not know: up to
+# version 18 it then raises a ValueError instead of giving any side data of the frame.
+Type._missing_ = classmethod(_new_kind)  # type: ignore[assignment]
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool, bool]:

@@ -264,3 +264,23 @@ def test_what_is_read_from_memory_is_what_the_file_gives(tmp_path):
     assert io.BytesIO(data).getvalue() == data
     with open_video(data) as video:
         assert number_in(video.read([7])[0]) == 7
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_frames_with_exif_are_shown_as_it_says(tmp_path, orientation):
+    """Side data that PyAV has no name for is no obstacle; 6: a quarter turn clockwise."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = H, W, "yuvj420p"
+        for i in range(4):
+            jpeg = io.BytesIO()
+            Image.fromarray(painted(i)).save(jpeg, "jpeg", quality=95, exif=exif)
+            packet = av.Packet(jpeg.getvalue())
+            packet.pts = packet.dts = i
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            container.mux(packet)
+    with open_video(tmp_path / "a.avi") as video:
+        frames = video.read(range(4))
+    assert numbers_in(np.rot90(frames, orientation == 6, (1, 2))) == [0, 1, 2, 3]
