@@ -4,7 +4,6 @@ frames."""
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import av
 
@@ -30,10 +29,3 @@ def own_fps(pts: list[int], time_base: Fraction, header: float) -> float:
 def _average_fps(pts: list[int], time_base: Fraction) -> float:
     seconds = float((pts[-1] - pts[0]) * time_base)
     return (len(pts) - 1) / seconds if seconds > 0 else 0.0
-
-
-def jumps(before: int | None, packet: Any) -> bool:
-    """Whether a packet's time goes back, or ahead by more than a second."""
-    if before is None or packet.pts is None or not packet.time_base:
-        return False
-    return not 0 <= (packet.pts - before) * packet.time_base <= 1

@@ -13,8 +13,9 @@ files that store none (all frames, once).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,17 +32,14 @@ from labeler.video.container import (
     open_container,
     video_stream,
 )
+from labeler.video.joins import Incomplete, Join
 from labeler.video.orientation import orientation
-from labeler.video.rate import header_fps, jumps, own_fps
+from labeler.video.rate import header_fps, own_fps
 from teachers.errors import VideoError
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
 """Containers whose header states the duration to the frame, so that it can be seen that a file was
 cut."""
-
-TORN_AHEAD = 2
-"""How many packets before the end of a recording libav may call a packet incomplete if another
-recording is joined to it."""
 
 PROBED_FRAMES = 250
 """Of a file whose packets lie in the order of their pts, although its codec shows frames in
@@ -118,7 +116,9 @@ class _Packets:
     end_s: float
     """The latest end of a packet of any stream."""
     damage: str
-    """What stopped the demuxer, or "" if it reached the end."""
+    """What stopped the demuxer, or which packet is incomplete; "" if it reached the end."""
+    joins: list[Join]
+    """Where another recording may have been joined to the one before; in `_rejoined`, was."""
 
     @property
     def without_pts(self) -> int:
@@ -141,7 +141,7 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
         size = context.height, context.width
         sar = Fraction(stream.sample_aspect_ratio or 1)
         check_sizes(path, size, sar, stream.frames, limits)
-        packets = _packets(path, container, stream, limits)
+        packets = _rejoined(path, limits, _packets(path, container, stream, limits))
         fps = header_fps(stream)
         interlaced = context.field_order > 1
         truncation = packets.damage or _truncation(container, stream, name, packets, fps)
@@ -221,9 +221,7 @@ def _packets(
     pts: list[int | None] = []
     key_pts: list[int] = []
     hidden = leading = packets = restarts = dropped = 0
-    torn: list[int | None] = []
-    before: int | None = None
-    since_torn = 0
+    incomplete = Incomplete()
     in_frames = stream.time_base and stream.average_rate == 1 / stream.time_base
     end_s, damage, only_keys = 0.0, "", True
     is_vp8 = stream.codec_context.name == "vp8"
@@ -239,15 +237,7 @@ def _packets(
             if in_frames and packet.dts is not None:
                 dropped = max(dropped, packet.dts + 1 - packets)
             check_frames(path, packets, limits)
-            if packet.is_keyframe and torn and jumps(before, packet):
-                pts += torn  # it was complete: another recording was joined to it
-                damage, torn = "", []
-            elif since_torn >= TORN_AHEAD:
-                torn = []
-            before, since_torn = packet.pts, since_torn + 1
-            if packet.is_corrupt:  # its picture, if there is one, varies from run to run
-                torn, since_torn = [] if damage else [packet.pts], 0
-                damage = damage or f"packet {packets - 1} is incomplete"
+            if incomplete.has(packet, packets - 1):
                 continue
             if packet.is_keyframe and key_pts and packet.pts is not None:
                 restarts += packet.pts < key_pts[-1]
@@ -267,7 +257,29 @@ def _packets(
         damage = f"reading stops after {packets} packets ({error.strerror})"
     if not packets:
         raise VideoError("decode-error", f"{path}: its video stream has no packets.")
-    return _Packets(pts, key_pts, hidden, leading, only_keys, restarts, dropped, end_s, damage)
+    damage = damage or incomplete.damage()
+    joins = incomplete.joins
+    return _Packets(
+        pts, key_pts, hidden, leading, only_keys, restarts, dropped, end_s, damage, joins
+    )
+
+
+def _rejoined(path: Path, limits: VideoLimits, packets: _Packets) -> _Packets:
+    """The packets, with those that libav calls incomplete only because another recording was joined
+    to theirs: all that is shown up to there decodes without an error."""
+    left, last = list(packets.joins), -math.inf
+    frames = _decoded(path, limits, start=None) if left else iter(())
+    for frame in frames:
+        if frame.pts is not None:
+            if frame.pts == left[0].key_pts and (frame.key_frame or frame.pts > last):
+                left.pop(0)
+            last = max(last, frame.pts)
+        if not left:
+            break
+    found = packets.joins[: len(packets.joins) - len(left)]
+    whole = [pts for join in found for pts in join.pts]
+    damage = left[0].damage if left and not packets.damage else packets.damage
+    return replace(packets, pts=packets.pts + whole, joins=found, damage=damage)
 
 
 def _truncation(
@@ -323,8 +335,9 @@ def _shown_pts(
             return in_order[:count], True, False
         return list(range(count)), True, True
     if cut or name in STREAMS:
-        decodable = _really_decodable(path, limits, rising, sorted(packets.key_pts))
-        return decodable, False, False
+        # where recordings were joined, a decoder may lose a frame
+        keys = [] if packets.joins else sorted(packets.key_pts)
+        return _really_decodable(path, limits, rising, keys), False, False
     return rising, False, False
 
 
@@ -336,7 +349,12 @@ def _come_in_order(path: Path, limits: VideoLimits) -> bool:
 
 
 def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator[int | None]:
-    """pts of the frames that decode, from the key frame at or before `start`, up to the first that
+    """pts of the frames of `_decoded`."""
+    return (frame.pts for frame in _decoded(path, limits, start))
+
+
+def _decoded(path: Path, limits: VideoLimits, start: int | None) -> Iterator[av.VideoFrame]:
+    """The frames that decode, from the key frame at or before `start`, up to the first that
     doesn't."""
     with open_container(path, limits) as container:
         stream = video_stream(path, container)
@@ -347,7 +365,7 @@ def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     return
-                yield frame.pts
+                yield frame
         except MemoryError:
             raise
         except av.FFmpegError:
@@ -357,15 +375,13 @@ def _decoded_pts(path: Path, limits: VideoLimits, start: int | None) -> Iterator
 def _really_decodable(
     path: Path, limits: VideoLimits, pts: list[int], key_pts: list[int]
 ) -> list[int]:
-    """`pts` (rising), without those at the end that a cut file promises and cannot show."""
+    """`pts` (rising), without those that the file promises and cannot show: at its end if it is
+    cut, before its first key frame if it was recorded from the air."""
     start = key_pts[-2] if len(key_pts) > 2 else None
     decoded = set(_decoded_pts(path, limits, start))
     if start not in decoded:  # the seek went too far, as it may in MPEG-TS
         start, decoded = None, set(_decoded_pts(path, limits, None))
-    for i, value in enumerate(pts):
-        if (start is None or value >= start) and value not in decoded:
-            return pts[:i]
-    return pts
+    return [value for value in pts if value in decoded or (start is not None and value < start)]
 
 
 def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:

@@ -284,3 +284,60 @@ def test_frames_with_exif_are_shown_as_it_says(tmp_path, orientation):
     with open_video(tmp_path / "a.avi") as video:
         frames = video.read(range(4))
     assert numbers_in(np.rot90(frames, orientation == 6, (1, 2))) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("gap", [0, 10])
+def test_the_parts_of_a_stream_are_one_recording(tmp_path, codec, gap):
+    """`cat 0.ts 1.ts 2.ts`, as they come from an HLS server: time goes on, without a frame lost."""
+    joined = tmp_path / "joined.ts"
+    with joined.open("wb") as file:
+        for part in range(3):
+            times = range(part * (N + gap), part * (N + gap) + N)
+            path = tmp_path / f"{part}.ts"
+            settings = {"times": times, "first": part * N, "options": {"bf": "2", "qmax": "3"}}
+            file.write(write(path, codec, form="mpegts", **settings).read_bytes())
+    with open_video(joined) as video:
+        assert (len(video), video.truncated) == (3 * N, False)
+        assert numbers_in(video.read(range(3 * N))) == list(range(3 * N))
+        assert numbers_in(video.read([70, 29, 2])) == [70, 29, 2]
+
+
+def test_a_join_is_no_excuse_for_bytes_that_are_lost(tmp_path):
+    options = {"bf": "2", "g": "8", "crf": "5"}
+    data = write(tmp_path / "a.ts", form="mpegts", options=options).read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    lost = len(packets) // 2
+    with open_video(b"".join(packets[:lost] + packets[lost + 4 :])) as video:
+        assert video.truncated
+        assert len(video) < N
+
+
+def test_frames_after_a_change_of_size_are_not_lost_with_the_one_before(tmp_path):
+    """MPEG-2 loses the last frame before it, in ffmpeg too."""
+    options = {"bf": "2", "qmax": "3"}
+    settings = {"codec": "mpeg2video", "form": "mpegts", "options": options}
+    small = write(tmp_path / "1.ts", **settings)
+    large = write(
+        tmp_path / "2.ts", first=N, size=(2 * H, 2 * W), times=range(N + 9, 2 * N + 9), **settings
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    with av.open(str(joined)) as container:
+        shown = [number_in(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert len(shown) == 2 * N - 1
+    with open_video(joined) as video:
+        assert numbers_in(video.read(range(len(video)))) == shown
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("form", ["mpegts", "mpeg"])
+def test_a_recording_that_starts_between_key_frames_starts_at_the_next(tmp_path, codec, form):
+    options = {"bf": "2", "g": "20", "qmax": "5"}
+    data = write(tmp_path / "a", codec, form=form, options=options).read_bytes()
+    (tmp_path / "b").write_bytes(data[len(data) // 3 // 188 * 188 :])
+    with av.open(str(tmp_path / "b")) as container:
+        shown = [number_in(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert 3 < len(shown) < N
+    with open_video(tmp_path / "b") as video:
+        assert numbers_in(video.read(range(len(video)))) == shown
