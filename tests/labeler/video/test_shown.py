@@ -315,7 +315,7 @@ def test_a_join_is_no_excuse_for_bytes_that_are_lost(tmp_path):
 
 def test_frames_after_a_change_of_size_are_not_lost_with_the_one_before(tmp_path):
     """MPEG-2 loses the last frame before it, in ffmpeg too."""
-    options = {"bf": "2", "qmax": "3"}
+    options = {"bf": "2", "qmax": "3", "g": "100"}
     settings = {"codec": "mpeg2video", "form": "mpegts", "options": options}
     small = write(tmp_path / "1.ts", **settings)
     large = write(
