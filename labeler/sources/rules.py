@@ -25,9 +25,9 @@ T = TypeVar("T")
 TARS = (".tar",)
 LISTS, TABLES = (".txt", ".list"), (".csv", ".parquet")
 _VIDEO = (
-    "mp4 mov m4v mkv webm avi mpg mpeg mpe m2v ts mts m2ts tp vob mod tod ogv ogg ogm flv f4v 3gp "
-    "3g2 wmv asf mxf dv dif gif avif y4m ivf obu h264 264 h265 265 hevc nut divx qt mjpeg mjpg rm "
-    "rmvb"
+    "mp4 mov m4v mkv webm avi mpg mpeg mpe m2v m1v ts mts m2ts tp vob mod tod ogv ogg ogm flv f4v "
+    "3gp 3g2 wmv asf wtv gxf mxf dv dif gif apng avif y4m ivf obu h261 h264 264 h265 265 hevc vc1 "
+    "nut divx qt mjpeg mjpg rm rmvb"
 )
 VIDEO_SUFFIXES = frozenset(_VIDEO.split())
 PICTURES = (".png", ".jpg", ".jpeg")

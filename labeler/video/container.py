@@ -20,7 +20,7 @@ from teachers.errors import ConfigError, VideoError
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,mpegts,mpeg,avi,flv,asf,ogg,gif,mxf,ivf,h264,hevc,mpegvideo,obu,dv,nut,"
-    "yuv4mpegpipe,"
+    "yuv4mpegpipe,mjpeg,mpjpeg,m4v,h261,vc1,apng,rm,wtv,gxf,"
     "wav,mp3,flac,aac"  # sound, so that its error is clear
 )
 """Demuxers that may open a file. Without such a list, libav would take a text for the output of a

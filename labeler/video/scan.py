@@ -50,6 +50,10 @@ STREAMS = frozenset({"mpegts", "mpeg"})
 duration."""
 
 
+UNTIMED = frozenset({"mpegvideo", "m4v", "h261", "vc1", "mjpeg"})
+"""Streams without a container, whose times libav makes up: others after a seek than before."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
     """What the packets tell about a video. Sizes are (H, W) in px."""
@@ -315,7 +319,10 @@ def _shown_pts(
     because the packets have no usable pts; and whether these pts are mere numbers, too."""
     # AVI has none, and libav's guesses are out of order
     no_pts = (
-        packets.without_pts > 0 or packets.restarts > 0 or (name == "avi" and not packets.only_keys)
+        packets.without_pts > 0
+        or packets.restarts > 0
+        or (name == "avi" and not packets.only_keys)
+        or name in UNTIMED
     )
     rising = sorted(pts for pts in packets.pts if pts is not None)
     of_decoding = (
