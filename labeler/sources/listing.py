@@ -43,6 +43,8 @@ from labeler.io import s3, transient_errors
 from labeler.io.secrets import refuse_secrets
 from labeler.io.storage import UnknownProtocol, check_protocol, file_system, is_url, tag_of
 from labeler.sources import rules
+from labeler.sources.beside import Beside, read_small
+from labeler.sources.folders import Folders, entries_of
 from labeler.sources.lists import read_entries
 from labeler.sources.metadata import from_members, to_metadata
 from labeler.sources.rules import LISTS, TABLES, TARS, Unused
@@ -51,6 +53,8 @@ from labeler.sources.table import Sources
 from labeler.sources.tars import members
 from teachers import ConfigError
 
+_HERE = re.compile(r"/(?:\.?/)+")
+"""What a path may have in place of a slash: "//", "/./"."""
 TOGETHER, READERS = 256, 16
 """Metadata files are read for so many videos at a time, and so many files at once."""
 
@@ -191,13 +195,13 @@ def _of_file(
     lower = path.lower()
     if lower.endswith(LISTS + TABLES) and fs.isfile(path):
         with fs.open(path, "rb") as opened:
-            yield from _listed(_uri(fs, path, pattern), opened, column)
+            yield from _listed(_uri(fs, path, pattern), opened, column, unused)
         return
     source = _source(fs, path, info, pattern)
     if lower.endswith(TARS) and source.size:
         yield from _in_tar(fs, path, source, unused)
     else:
-        yield source
+        yield Beside(unused).of(source) if isinstance(fs, LocalFileSystem) else source
 
 
 def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Source]:
@@ -205,8 +209,8 @@ def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Sou
     with fs.open(path, "rb") as opened:
         there = members(opened, archive.uri)
         size = max((member.size for member in there.values()), default=0)
-        empty = True
-        for video in rules.sorted_out(there, unused, lambda one: one.size, f"{archive.uri}#"):
+        empty, where = True, f"{archive.uri}#"
+        for video in rules.sorted_out(there, unused, lambda one: one.size, where):
             empty = False
             said = []
             for name, member in video.metadata:
@@ -217,7 +221,7 @@ def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Sou
                 video.file.size,
                 archive.etag,
                 video.file.offset_data,
-                from_members(said),
+                from_members(said, lambda name: unused.add(*rules.NO_JSON, f"{where}{name}")),
             )
     if empty:
         unused.add(*rules.EMPTY_TAR, archive.uri)
@@ -227,7 +231,7 @@ def _below(fs: Any, path: str, pattern: str, unused: Unused) -> Iterator[Source]
     """The videos in a folder and below it; one folder at a time is held in memory."""
     root = path.rstrip("/") + "/"
     local = isinstance(fs, LocalFileSystem)
-    walked = _walk(fs, path, root, unused) if local else _found(fs, path, root, unused)
+    walked = _walk(path, root, unused) if local else _found(fs, path, root, unused)
     empty = True
     for _, files in itertools.groupby(walked, lambda file: file[0].rpartition("/")[0]):
         empty = False
@@ -243,13 +247,14 @@ def _refuse_data_set(folder: str) -> None:
     )
 
 
-def _walk(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
+def _walk(path: str, root: str, unused: Unused) -> Iterator[tuple[str, Any]]:
     """(name below the root, info) of every file of a local folder; folders of labelled data sets
     and links to folders are not entered."""
     folders, own = [path], set[str]()
+    fs = Folders(unused)
     while folders:
         folder = folders.pop()
-        entries = _entries(fs, folder, unused)
+        entries = entries_of(fs, folder)
         if _is_data_set([str(entry["name"]) for entry in entries]):
             if folder == path:
                 _refuse_data_set(path)
@@ -319,13 +324,10 @@ def _data_sets(
     ]
 
 
-def _entries(fs: Any, folder: str, unused: Unused) -> list[Any]:
-    """The entries of a local folder, by name."""
-    try:
-        return sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
-    except PermissionError:
-        unused.add(*rules.CLOSED, folder)
-        return []
+def _above(name: str) -> Iterator[str]:
+    """The folders in which a path lies."""
+    while name := name.rpartition("/")[0]:
+        yield name
 
 
 def _is_data_set(names: Sequence[str]) -> bool:
@@ -342,20 +344,27 @@ def _matched(
 ) -> Iterator[Source]:
     """What a glob finds. A part of it that is the literal name of a folder means that folder; if
     nothing is found, "[" is taken as a letter."""
+    if isinstance(fs, LocalFileSystem):
+        fs = Folders(unused)
     entries = fs.glob(_literal_folders(fs, path), detail=True)
     if not entries and "[" in path:
         entries = fs.glob(path.replace("[", "[[]"), detail=True)
-    infos = {}
+    infos, folders = {}, list[str]()
     for name, info in sorted(entries.items()):
         if info["type"] == "file" or (info.get("islink") and not fs.isdir(name)):
             infos[name] = info
         elif info.get("islink"):
             unused.add(*rules.LINK, name)
         elif info["type"] == "directory":  # it is a video if it holds pictures
-            below = fs.ls(name, detail=True)
+            below = entries_of(fs, name)
             infos |= {one["name"]: one for one in below if rules.is_picture(one["name"])}
+            folders.append(name)
         else:
             unused.add(*rules.SPECIAL, name)
+    used = {above for name in infos for above in _above(name)}
+    for folder in folders:
+        if folder not in used:
+            unused.add(*rules.NOT_ENTERED, _shown(fs, folder))
     if path.lower().endswith(LISTS + TABLES):
         for name, info in infos.items():
             yield from _of_file(fs, name, info, pattern, column, unused)
@@ -367,7 +376,10 @@ def _matched(
     }
     if not files:
         _refuse_empty(pattern, unused)
-    yield from _chosen(fs, files, unused, root)
+    found = _chosen(fs, files, unused, root)
+    if isinstance(fs, LocalFileSystem) and not any(map(rules.is_metadata, files)):
+        found = map(Beside(unused).of, found)
+    yield from found
 
 
 def _literal_folders(fs: Any, path: str) -> str:
@@ -402,21 +414,28 @@ def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Ite
         )
     videos = rules.sorted_out(files, unused, lambda source: source.size, _shown(fs, root))
 
-    def said(video: rules.Found[Source]) -> str:
-        """What the metadata files of a video say."""
-        texts = []
+    local = isinstance(fs, LocalFileSystem)
+
+    def said(video: rules.Found[Source]) -> tuple[str, list[str], list[str]]:
+        """What the metadata files of a video say; which cannot be read, and which are not JSON."""
+        texts, closed, broken = [], list[str](), list[str]()
         for name, _ in video.metadata:
-            with fs.open(root + name, "rb") as opened:
-                texts.append((name, opened.read(rules.MAX_METADATA_BYTES)))
-        return from_members(texts) if texts else ""
+            try:
+                texts.append((name, read_small(fs, root + name)))
+            except (FileNotFoundError, PermissionError):  # a link to nowhere, for one
+                closed.append(name)
+        return from_members(texts, broken.append) if texts else "", closed, broken
 
     for some in iter(lambda: list(itertools.islice(videos, TOGETHER)), []):
-        if isinstance(fs, LocalFileSystem) or not any(video.metadata for video in some):
+        if local or not any(video.metadata for video in some):
             metadata = list(map(said, some))
         else:
             with ThreadPoolExecutor(READERS) as readers:
                 metadata = list(readers.map(said, some))
-        for video, text in zip(some, metadata, strict=True):
+        for video, (text, closed, broken) in zip(some, metadata, strict=True):
+            for kind, names in ((rules.CLOSED_FILE, closed), (rules.NO_JSON, broken)):
+                for name in names:
+                    unused.add(*kind, _shown(fs, root + name))
             if video.name.lower().endswith(TARS) and video.file.size:
                 yield from _in_tar(fs, root + video.name, video.file, unused)
             else:
@@ -436,10 +455,10 @@ def _uri(fs: Any, path: str, pattern: str) -> str:
     return str(fs.unstrip_protocol(path)) if is_url(pattern) else path
 
 
-def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
+def _listed(name: str, opened: Any, column: str | None, unused: Unused) -> Iterator[Source]:
     """The videos that a list or table names; relative paths are relative to its own folder."""
     folder = name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
-    beside = _Beside()
+    beside, i = Beside(unused), -1
     for i, entry in enumerate(read_entries(name, opened, column)):
         # a name that becomes a row, as every entry without a video does
         uri = entry.uri or f"{name}#entry {i} is empty"
@@ -447,40 +466,9 @@ def _listed(name: str, opened: Any, column: str | None) -> Iterator[Source]:
         with contextlib.suppress(UnknownProtocol):  # that entry's row says so
             check_protocol(uri)
         whole = uri if is_url(uri) or os.path.isabs(uri) else f"{folder}/{uri}"
+        if not is_url(whole):
+            whole = _HERE.sub("/", whole)
         metadata = entry.metadata if is_url(whole) else beside.also(whole, entry.metadata)
         yield Source(whole, 0, "", metadata=metadata)
-
-
-class _Beside:
-    """The metadata files beside local videos that a list names; each folder is listed once."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, dict[str, list[str]]] = {}
-        """Folder -> name of a video in it -> names of its metadata files, the most exact last."""
-
-    def also(self, path: str, metadata: str) -> str:
-        """What the files beside the video say, and over it what the list says: `metadata`."""
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = self._of(folder)
-        said = []
-        for beside in self._folders[folder].get(name, ()):
-            with contextlib.suppress(OSError, ValueError), open(f"{folder}/{beside}", "rb") as file:
-                said.append((beside, file.read(rules.MAX_METADATA_BYTES)))
-        if not said:
-            return metadata
-        listed = json.loads(metadata) if metadata else {}
-        return to_metadata({**json.loads(from_members(said) or "{}"), **listed})
-
-    @staticmethod
-    def _of(folder: str) -> dict[str, list[str]]:
-        try:
-            with os.scandir(folder) as entries:
-                sizes = {one.name: one.stat().st_size for one in entries if one.is_file()}
-        except (OSError, ValueError):  # the row of the video says so
-            return {}
-        return {
-            video.name: [name for name, _ in video.metadata]
-            for video in rules.sorted_out(sizes, Unused(), lambda size: size)
-            if video.metadata
-        }
+    if i < 0:
+        unused.add(*rules.EMPTY_LIST, name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -25,6 +25,21 @@ from teachers import ConfigError
 
 URI_COLUMNS = ("uri", "url", "path", "video", "file")
 """Names by which the column of paths in a table is found, in this order."""
+LONGEST_FIELD = 1 << 30
+"""The most characters of a field of a CSV file: a column may hold the text of a whole film."""
+BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
+TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_null,
+)
+"""Types of a column of paths; the last is that of a column without a value."""
 _OF_PANDAS = "__index_level_"
 """Columns that pandas adds for its own use."""
 
@@ -90,8 +105,9 @@ def _of_parquet(name: str, opened: BinaryIO, column: str | None) -> dict[str, li
         schema = file.schema_arrow
         named = [one for one in schema.names if not one.startswith(_OF_PANDAS)]
         taken = column or next((one for one in URI_COLUMNS if one in named), None)
+        _refuse_twins(name, named)
         if taken in named:
-            _refuse_bytes(name, schema.field(taken))
+            _refuse_no_paths(name, schema.field(taken))
         table = file.read(named)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"{name} is not a table ({error}).") from error
@@ -103,21 +119,34 @@ def _of_parquet(name: str, opened: BinaryIO, column: str | None) -> dict[str, li
     return columns
 
 
-def _refuse_bytes(name: str, field: pa.Field) -> None:
-    """Raise a ConfigError for a column that holds the videos themselves."""
-    kind = field.type
-    parts = [inner.type for inner in kind] if pa.types.is_struct(kind) else [kind]
-    if any(pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in parts):
+def _refuse_no_paths(name: str, field: pa.Field) -> None:
+    """Raise a ConfigError for a column of anything but text, such as the videos themselves."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    inside = {inner.name: inner.type for inner in kind} if pa.types.is_struct(kind) else {"": kind}
+    if any(is_bytes(one) for one in inside.values() for is_bytes in BYTES):
         raise ConfigError(
             f"{name}: the column {field.name!r} holds the bytes of videos, not paths or URLs: "
             "write them to files or to a WebDataset tar, or name another column with --column."
         )
-    if pa.types.is_nested(kind) and "path" not in [inner.name for inner in kind]:
-        raise ConfigError(f"{name}: the column {field.name!r} holds {kind}, not paths or URLs.")
+    path = inside.get("path", inside.get(""))
+    if path is None or not any(is_text(path) for is_text in TEXTS):
+        raise ConfigError(
+            f"{name}: the column {field.name!r} holds {kind}, not paths or URLs: name another "
+            "column with --column."
+        )
+
+
+def _refuse_twins(name: str, columns: Sequence[str]) -> None:
+    """Raise a ConfigError if two columns have one name."""
+    if len(set(columns)) < len(columns):
+        raise ConfigError(
+            f"{name} is not a table (two of its columns have one name: {', '.join(columns)})."
+        )
 
 
 def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
     """Its columns, by name; None for an empty field."""
+    csv.field_size_limit(LONGEST_FIELD)
     lines = csv.reader(io.StringIO(_text(name, data), newline=""), strict=True)
     try:
         header, *rows = [line for line in lines if line] or [[]]
@@ -129,10 +158,7 @@ def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
             f"{name} is not a table (its row {odd} has {len(rows[odd - 1])} fields, its header "
             f"{len(header)})."
         )
-    if len(set(header)) < len(header):
-        raise ConfigError(
-            f"{name} is not a table (two of its columns have one name: {', '.join(header)})."
-        )
+    _refuse_twins(name, header)
     return {one: [row[i] or None for row in rows] for i, one in enumerate(header)}
 
 

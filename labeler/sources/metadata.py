@@ -8,9 +8,10 @@ their passwords and signatures.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labeler.io.secrets import without_secrets
@@ -29,21 +30,31 @@ def to_metadata(columns: Mapping[str, Any]) -> str:
     return without_secrets(text).encode(errors="replace").decode()
 
 
-def from_members(files: Sequence[tuple[str, bytes]]) -> str:
+def from_members(
+    files: Sequence[tuple[str, bytes]], broken: Callable[[str], None] = lambda name: None
+) -> str:
     """What the metadata files of a video say, with later files overriding earlier ones: the columns
-    of a json object, the text of a txt; in the form of `to_metadata`."""
+    of a json object, the text of a txt; in the form of `to_metadata`. `broken` is called with the
+    name of each json file that is none."""
     columns: dict[str, Any] = {}
     for name, data in files:
-        text = data.decode(errors="replace")
+        text = _text(data)
         if name.lower().endswith(".txt"):
             columns["txt"] = text.strip()
             continue
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
+            broken(name)
             continue
         columns.update(value if isinstance(value, dict) else {"json": value})
     return to_metadata(columns)
+
+
+def _text(data: bytes) -> str:
+    """The text of a file: UTF-8, or what the mark at its beginning says, as Windows writes it."""
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if marked else "utf-8-sig", errors="replace")
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -44,7 +44,8 @@ SIDE_SUFFIXES = frozenset(_NO_VIDEO.split())
 """Endings of files that are known not to be videos."""
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 PACKED = (*ARCHIVES, ".zip", ".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4")
-OTHER_TABLES = (".tsv", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx", ".xls")
+_TABLES = "tsv tab jsonl ndjson json arrow feather orc avro xlsx xls ods pkl h5 hdf5"
+OTHER_TABLES = tuple(f".{ending}" for ending in _TABLES.split())
 MANIFEST = "dataset.json"
 """What the root folder of a labelled data set contains."""
 
@@ -81,15 +82,28 @@ LONG = (
     "metadata file is above 1 MiB and not used",
     "metadata files are above 1 MiB and not used",
 )
+CLOSED_FILE = (
+    "metadata file cannot be read and is not used",
+    "metadata files cannot be read and are not used",
+)
+NO_JSON = (
+    "metadata file is not JSON and not used",
+    "metadata files are not JSON and not used",
+)
 NOT_READ = ("archive is not read", "archives are not read: unpack them, or write .tar")
 OWN = ("file of a data set of labels is not used", "files of data sets of labels are not used")
 LINK = ("link to a folder is not followed", "links to folders are not followed")
+NOT_ENTERED = (
+    "folder that a glob finds is not entered, because it is not one of pictures",
+    "folders that a glob finds are not entered, because they are not ones of pictures",
+)
 SPECIAL = ("device or pipe is not used", "devices or pipes are not used")
 CLOSED = ("folder cannot be read", "folders cannot be read")
 TWICE = (
     "row names a video that another row named: what they say is kept as lists",
     "rows name videos that other rows named: what they say is kept as lists",
 )
+EMPTY_LIST = ("list or table names no video", "lists or tables name no video")
 EMPTY_TAR = ("tar holds no video", "tars hold no video")
 
 
@@ -111,12 +125,21 @@ def suffix(name: str) -> str:
     return last.rpartition(".")[2].lower() if "." in last else ""
 
 
+OF_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
+"""What macOS, Windows, and network disks put beside files, in lower case."""
+
+
 def is_hidden(name: str) -> bool:
-    """True for a path with a part that begins with a dot, or is what macOS packs beside files."""
+    """True for a path with a part that begins with a dot, or that a system put beside files."""
     return any(
-        (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+        (part.startswith(".") and part not in (".", "..")) or part.lower() in OF_SYSTEMS
         for part in name.split("/")
     )
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file may say something about a video."""
+    return suffix(name) in METADATA_SUFFIXES
 
 
 def is_picture(name: str) -> bool:

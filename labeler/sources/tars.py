@@ -58,6 +58,8 @@ def _refuse_odd_member(member: tarfile.TarInfo, archive: str) -> None:
             else "a link"
             if member.islnk() or member.issym()
             else "a device"
+            if member.isdev()
+            else "a member of an unknown kind"
         )
         raise ConfigError(
             f"{archive} holds {member.name!r}, {kind}: refused. Write a tar of plain files."

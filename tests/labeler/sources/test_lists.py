@@ -216,3 +216,65 @@ def test_a_list_finds_the_metadata_beside_the_videos_as_a_folder_does(tmp_path):
     assert listed["a.mp4"] == {**walked["a.mp4"], "year": 2}  # what the table says counts more
     assert all(listed[name] == walked[name] for name in names[1:])
     assert listed["b.mp4"] == {"txt": "a red fox"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.list_(pa.string()), [["a.mp4", "b.mp4"]]),
+        (pa.list_(pa.binary()), [[b"film"]]),
+        (pa.binary(4), [b"film"]),
+        (pa.binary_view(), [b"film"]),
+        (pa.dictionary(pa.int32(), pa.binary()), [b"film"]),
+        (pa.int64(), [7]),
+    ],
+)
+def test_a_column_of_anything_but_paths_is_refused_in_a_sentence(tmp_path, kind, values):
+    table = pa.table({"path": pa.array(values, kind)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(
+        ConfigError, match=r"'path' holds .*not paths or URLs: .*--column"
+    ) as caught:
+        list_sources([str(tmp_path / "t.parquet")])
+    assert "film" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_every_kind_of_text_may_be_a_path(tmp_path, kind):
+    pq.write_table(pa.table({"path": pa.array(["a.mp4"], kind)}), tmp_path / "t.parquet")
+    assert [source.uri for source in list_sources([str(tmp_path / "t.parquet")])] == [
+        str(tmp_path / "a.mp4")
+    ]
+
+
+@pytest.mark.parametrize("names", [["path", "c", "c"], ["path", "path", "c"]])
+def test_columns_of_one_name_are_refused(tmp_path, names):
+    columns = [pa.array(["a.mp4"])] * 3
+    pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match="two of its columns have one name"):
+        list_sources([str(tmp_path / "t.parquet")])
+
+
+def test_a_field_of_a_csv_may_be_long(tmp_path):
+    (tmp_path / "t.csv").write_text(f"path,said\na.mp4,{'so ' * 100_000}\n")
+    (found,) = list_sources([str(tmp_path / "t.csv")])
+    assert len(json.loads(found.metadata)["said"]) > 290_000
+
+
+def test_one_video_written_in_several_ways_is_one(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.mp4").write_bytes(b"1")
+    ways = ["d/a.mp4", "./d/a.mp4", "d//a.mp4", "d/././a.mp4", f"{tmp_path}/./d/a.mp4", "d/p/./"]
+    (tmp_path / "l.txt").write_text("\n".join(ways))
+    found = list_sources([str(tmp_path / "l.txt"), str(tmp_path / "d")])
+    assert [source.uri for source in found] == [f"{tmp_path}/d/a.mp4", f"{tmp_path}/d/p/"]
+
+
+def test_a_list_that_names_nothing_is_said(tmp_path):
+    (tmp_path / "some.txt").write_text("a.mp4")
+    (tmp_path / "none.csv").write_text("path\n")
+    notes: list[str] = []
+    list_sources([str(tmp_path / "some.txt"), str(tmp_path / "none.csv")], notes=notes)
+    assert notes == [f"1 list or table names no video, such as '{tmp_path}/none.csv'."]
+    with pytest.raises(ConfigError, match=r"none\.csv"):
+        list_sources([str(tmp_path / "none.csv")])
