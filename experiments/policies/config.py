@@ -78,8 +78,8 @@ class Experiment:
     seeds: int = 3
     """Trainings of each student by each policy."""
     steps: int = 1000
-    """Of a training of tapir-mini, an hour of a core: in a few hundred steps it loses at first
-    what it regains later. cotracker3-offline-mini, which is slower, takes 0.3 of them."""
+    """Of a training of tapir-mini, a quarter of an hour of a core: in a few hundred steps it loses
+    at first what it regains later. cotracker3-offline-mini, which is slower, takes 0.3 of them."""
     batch: int = 2
     """Clips of a step."""
     crop: int = 128

@@ -42,10 +42,13 @@ def likeliest_path(likelihood: Tensor) -> Tensor:
     Returns:
         [P, T] int64: the cell of each frame, counted row after row.
     """
-    frames = likelihood.unbind(1)
-    past, future = _messages(frames), _messages(frames[::-1])[::-1]
-    beliefs = (sum(parts[1:], parts[0]) for parts in zip(frames, past, future, strict=True))
-    return torch.stack([belief.flatten(1).argmax(1) for belief in beliefs], 1)
+    frames, cells = likelihood.unbind(1), []
+    future = torch.zeros_like(frames[0])
+    for frame, past in zip(reversed(frames), reversed(_messages(frames)), strict=True):
+        belief = frame + future
+        cells.append((belief + past).flatten(1).argmax(1))
+        future = message(belief)
+    return torch.stack(cells[::-1], 1)
 
 
 def message_of(likelihood: Tensor) -> Tensor:
