@@ -188,7 +188,7 @@ class TapirRecipe(Recipe[Tapir]):
         size = (frames.shape[-2], frames.shape[-1])
         model.config = replace(model.config, raster=size[0])
         corner = batch.queries + torch.tensor([0, 0.5, 0.5])
-        squares = () if pretraining else model.config.squares
+        squares = () if pretraining else model.config.squares[:1]
         features = model.encode(frames, squares, MEMORY)
         return TapirView(size, corner, features, model.describe(features, corner, size))
 

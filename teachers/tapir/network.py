@@ -253,7 +253,13 @@ class Tapir(nn.Module):
     def _match_path(self, features: TapirFeatures, described: Tensor, memory: Memory) -> Tensor:
         look = self.look(features, described, memory)
         paths = likeliest_path(look.likelihood.detach().flatten(0, 1))
-        return self.locate(look, paths.view(look.logits.shape[:-1]))
+        best = paths.view(look.logits.shape[:-1])
+
+        def located(likelihood: Tensor, logits: Tensor, best: Tensor) -> Tensor:
+            return self.locate(TapirLook(likelihood, logits), best)
+
+        *_, maps = self._to_match(features, described)
+        return memory.in_blocks(located, look.likelihood, look.logits, best, points_per_query=maps)
 
     def look(
         self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
