@@ -194,6 +194,7 @@ def crop_of(
     crop_hw: tuple[int, int],
     rng: np.random.Generator,
     scale: tuple[float, float] = (1.0, 1.0),
+    squeeze: float = 1.0,
 ) -> Crop:
     """A random crop of that size.
 
@@ -201,15 +202,26 @@ def crop_of(
         scale: the least and the most by which frames are resized before they are cropped; drawn
             between them, with equal chances for equal ratios, and never less than what holds the
             crop.
+        squeeze: the longer side is resized to as little as its `squeeze`-th part beside that, but
+            not below the shorter one; drawn likewise.
     """
-    low, high = scale
     # no draw where there is no choice: the stream of random numbers stays what it was
-    drawn = low if low == high else float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    drawn = _drawn(rng, *scale)
     resized = resized_to_hold(frame_hw, crop_hw, drawn)
+    if (most := min(squeeze, max(resized) / min(resized))) > 1:
+        longer = int(resized[1] > resized[0])
+        shorter = round(resized[longer] / _drawn(rng, 1.0, most))
+        sides = list(resized)
+        sides[longer] = max(crop_hw[longer], shorter)
+        resized = (sides[0], sides[1])
     top, left = (
         int(rng.integers(side - crop + 1)) for side, crop in zip(resized, crop_hw, strict=True)
     )
     return Crop(frame_hw, resized, Region(top, left, *crop_hw))
+
+
+def _drawn(rng: np.random.Generator, low: float, high: float) -> float:
+    return low if low == high else float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def resized_to_hold(

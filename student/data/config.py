@@ -103,6 +103,9 @@ class DataConfig:
     scale: tuple[float, float] = (1.0, 1.0)
     """By how much a clip is resized before it is cropped, at least and at most. It is drawn each
     time, and is never less than what holds the crop."""
+    squeeze: float = 1.0
+    """By how much the longer side of a clip is shrunk more than the shorter one, at most, and never
+    below it: a network that takes square frames sees videos so. It is drawn each time."""
     query_part: float | None = None
     """Part of what the student sees, from its start, in which queries should lie: those stored
     there come first, then others, moved to it along their tracks, the nearest first. None: queries
@@ -168,6 +171,8 @@ class DataConfig:
                 f"strides = {self.strides}: give one or more whole numbers from 1 on; CoTracker3 "
                 "draws from 1, 2, 3."
             )
+        if not 1 <= self.squeeze <= 4:
+            raise ConfigError(f"squeeze = {self.squeeze}: from 1, which keeps the aspect, to 4.")
         if not 0 < self.scale[0] <= self.scale[1] <= 2:
             raise ConfigError(
                 f"scale = {self.scale}: the least and the most, in (0, 2]; 1 1 keeps the size."

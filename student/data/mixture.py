@@ -261,7 +261,9 @@ class _Load:
             steps = config.steps_of(clip.entry.stride)
             index = part_of(entry.frames, frames, steps, rng)
             size = config.height, config.width
-            return View(index, crop_of((entry.height, entry.width), size, rng, config.scale))
+            frame_hw = (entry.height, entry.width)
+            crop = crop_of(frame_hw, size, rng, config.scale, config.squeeze)
+            return View(index, crop)
 
         if config.labels == "inline":
             teacher = config.teachers[rng.integers(len(config.teachers))]

@@ -91,6 +91,9 @@ STEPS = {
     "at any stride, extended": lambda it, rng: subsequence(it, 12, rng, (2, 3)),
     "enlarged": lambda it, rng: enlarged(it, (64, 70)),
     "shrunk": lambda it, rng: enlarged(it, (24, 32), 0.7),
+    "squeezed": lambda it, rng: at_crop(
+        it, crop_of(it.frames.shape[1:3], (24, 32), rng, squeeze=4.0)
+    ),
     "cropped": lambda it, rng: cropped(it, (24, 32), rng),
     "flipped": lambda it, rng: flipped(it),
     "all": lambda it, rng: flipped(
@@ -228,6 +231,31 @@ def test_a_corner_stays_a_corner_when_enlarged():
 )
 def test_the_tighter_side_decides_how_much_a_clip_is_enlarged(crop, scale):
     assert scale_to_fill((40, 60), crop) == scale
+
+
+@pytest.mark.parametrize(("squeeze", "least"), [(1.0, 200), (1.5, 133), (9.0, 100)])
+def test_the_longer_side_is_squeezed_at_most_as_asked_and_never_below_the_shorter_one(
+    squeeze, least
+):
+    for size in ((100, 200), (200, 100)):
+        longer = size.index(200)
+        sides = [
+            crop_of(size, (40, 40), np.random.default_rng(seed), squeeze=squeeze).resized_hw
+            for seed in range(60)
+        ]
+        assert {side[1 - longer] for side in sides} == {100}
+        drawn = [side[longer] for side in sides]
+        assert least <= min(drawn) <= least + 10
+        assert max(drawn) >= 190
+
+
+def test_a_square_clip_is_not_squeezed_and_draws_nothing():
+    for seed in SEEDS:
+        plain, asked = (
+            crop_of((90, 90), (40, 40), np.random.default_rng(seed), squeeze=squeeze)
+            for squeeze in (1.0, 2.0)
+        )
+        assert plain == asked
 
 
 def test_a_point_outside_the_crop_is_occluded_and_still_used():
