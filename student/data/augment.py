@@ -209,10 +209,8 @@ def crop_of(
     drawn = _drawn(rng, *scale)
     resized = resized_to_hold(frame_hw, crop_hw, drawn)
     if (most := min(squeeze, max(resized) / min(resized))) > 1:
-        longer = int(resized[1] > resized[0])
-        shorter = round(resized[longer] / _drawn(rng, 1.0, most))
-        sides = list(resized)
-        sides[longer] = max(crop_hw[longer], shorter)
+        sides, longer = list(resized), int(resized[1] > resized[0])
+        sides[longer] = max(crop_hw[longer], round(sides[longer] / _drawn(rng, 1.0, most)))
         resized = (sides[0], sides[1])
     top, left = (
         int(rng.integers(side - crop + 1)) for side, crop in zip(resized, crop_hw, strict=True)
