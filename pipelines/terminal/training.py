@@ -79,7 +79,7 @@ class TrainProgress:
                     f"{' (best so far)' if event.best else ''}"
                 )
             case events.Calibrated():
-                say(str(event.calibration))
+                say(str(event.fitted))
             case events.Measuring():
                 of = f"/{event.total:,}" if event.total else ""
                 said = f"{event.what}: {event.done:,}{of} clips"

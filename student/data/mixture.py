@@ -109,13 +109,20 @@ class Batches(Iterator[Batch]):
 
 
 def batches(
-    config: DataConfig, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    config: DataConfig,
+    seed: int,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    whole: bool = False,
 ) -> Batches:
     """Endless batches for one of `world` ranks.
 
     Args:
         start: 0, or the `position` of the last step that was taken, with the same config and seed;
             `world` may be another.
+        whole: show whole frames of stored clips, as they are stored; for one clip `at_once`.
 
     Raises:
         ConfigError: `start` or `rank` cannot be right, `world` does not divide the batch, or the
@@ -152,7 +159,7 @@ def batches(
     pipeline = webdataset.DataPipeline(
         partial(own_parts, config, stream, seed, start, rank, world),
         webdataset.split_by_worker,
-        webdataset.map(_Load(config, clips, members, kubric, seed, review)),
+        webdataset.map(_Load(config, clips, members, kubric, seed, review, whole)),
     )
     loader: DataLoader[Batch] = DataLoader(
         pipeline,
@@ -214,6 +221,7 @@ class _Load:
     kubric: Sequence[KubricSequence]
     seed: int
     review: Review | None = None
+    whole: bool = False
 
     def __call__(self, part: BatchSlots) -> Batch | TapdistillError:
         skipped = Counter[str]()
@@ -260,6 +268,8 @@ class _Load:
         def shown(entry: ClipEntry) -> View:
             steps = config.steps_of(clip.entry.stride)
             index = part_of(entry.frames, frames, steps, rng)
+            if self.whole:
+                return View(index)
             size = config.height, config.width
             frame_hw = (entry.height, entry.width)
             crop = crop_of(frame_hw, size, rng, config.scale, config.squeeze)

@@ -13,8 +13,9 @@ call it visible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,26 @@ class Calibration:
         if not self.changed:
             return f"{said}; no other rule is better by {100 * LEAST_GAIN:g}"
         return f"{said}, {100 * self.published_jaccard:.1f} by the published {self.published}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What was chosen of a trained student; see `student.training.fitting`."""
+
+    calibration: Calibration
+    refinement: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the network's config that are other than in training."""
+    tried: tuple[tuple[Mapping[str, Any], Calibration], ...] = ()
+    """Every way to refine positions, the student's own first; empty if there was no choice."""
+
+    def __str__(self) -> str:
+        if not self.tried:
+            return str(self.calibration)
+        own = self.tried[0][1]
+        if not self.refinement:
+            return f"refined as in training, no other way is better; {self.calibration}"
+        said = ", ".join(f"{name} {_said(value)}" for name, value in self.refinement.items())
+        return f"refined with {said}, AJ {100 * own.jaccard:.1f} as in training; {self.calibration}"
 
 
 def calibrated(
@@ -103,3 +124,7 @@ def _counted(
     return tuple(
         each[others] for each in (clip.visible, error, tracks.visibility, tracks.confidence)
     )
+
+
+def _said(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -31,6 +31,7 @@ FREE = (
         "eval_data",
         "eval_most",
         "calibration_clips",
+        "choose_refinement",
         "recompute",
         "most_skipped",
     ),
@@ -101,6 +102,10 @@ class TrainConfig:
     calibration_clips: int = 8
     """Clips on which the student's visible rule is chosen before it is exported: parts of the
     stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
+    choose_refinement: bool = False
+    """Also choose on them how positions are refined: by TAPIR and its kin as in training, or on
+    frames of twice the raster too, with the mean or the finest for an answer. Larger frames are
+    more precise in clean video, worse in noise, and take twice the time."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -118,6 +123,8 @@ class TrainConfig:
                 f"calibration_clips = {self.calibration_clips}: must not be negative; 0 keeps the "
                 "published visible rule."
             )
+        if self.choose_refinement and not self.calibration_clips:
+            raise ConfigError("choose_refinement chooses on calibration_clips, and they are 0.")
         if sets_of(self.eval_data) and not self.eval_every:
             raise ConfigError("eval_data needs eval_every, the steps between evaluations.")
         if self.eval_most is not None and self.eval_most < 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from student.data.reader import UnusableClips
-from student.evaluation.calibration import Calibration
+from student.evaluation.calibration import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,9 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """The visible rule of the finished student was chosen."""
+    """What fits the finished student was chosen."""
 
-    calibration: Calibration
+    fitted: Fitted
 
 
 @dataclass(frozen=True, kw_only=True)

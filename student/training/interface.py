@@ -17,7 +17,7 @@ expected distance), is a choice of its own:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -108,6 +108,11 @@ class Student(ABC):
     def prepare(self, model: nn.Module, size_hw: tuple[int, int], iterations: int | None) -> None:
         """Make a network ready for clips of (H, W) px. Its weights, and what it is exported as,
         stay as they are."""
+
+    def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
+        """The ways to refine positions that the trained weights allow, as changes of the fields of
+        the network's config; the first is how they are: no change."""
+        return [{}]
 
     @abstractmethod
     def track(

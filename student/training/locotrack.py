@@ -8,7 +8,7 @@ pseudo-labels too (arXiv 2410.11831, figure 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,9 @@ class LocoTrackStudent(TapirStudent):
     network: Callable[[Any], nn.Module] = LocoTrack
     config: Callable[..., LocoTrackConfig] = LocoTrackConfig
     presets: Mapping[str, Callable[..., LocoTrackConfig]] = field(default_factory=lambda: PRESETS)
+
+    def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
+        return [{}]
 
     def _steps(
         self, model: Any, frames: Tensor, corner: Tensor, memory: Memory

@@ -22,11 +22,12 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ from student.data.batch import Batch
 from student.data.inline import InlineLabels
 from student.data.mixture import Batches, batches
 from student.data.order import parts_of_step
-from student.evaluation.calibration import Calibration, calibrated
+from student.evaluation.calibration import Fitted
 from student.evaluation.evaluate import FIGURES, score_tracks
 from student.evaluation.testsets import procedural_clips
 from student.training.calibration_clips import calibration_clips
@@ -60,6 +61,7 @@ from student.training.events import (
     TrainEvent,
     TrainResult,
 )
+from student.training.fitting import fit
 from student.training.mirror import mirror
 from student.training.processes import ALONE, Processes
 from student.training.running_mean import RunningMean
@@ -166,7 +168,7 @@ class _Run:
         model = (
             self.student.network(self.student.config(**found.network))
             if found
-            else processes.from_first(self._first_network)
+            else processes.from_first(partial(first_network, config))
         )
         self.sizes = asdict(model.config)  # type: ignore[call-overload]
         self.model = self._prepared(model)
@@ -186,8 +188,8 @@ class _Run:
         self.test_clips: list[TestClip] = []
         self.test_sets = sets_of(config.eval_data)
         processes.from_first(partial(check_there, self.test_sets))
-        self.calibration: Calibration | None = None
-        self.calibrated_at = -1
+        self.fitted: Fitted | None = None
+        self.fitted_at = -1
         self.calibration_clips = cache(partial(calibration_clips, config))  # read once
 
     def events(self) -> Iterator[TrainEvent | TrainResult]:
@@ -220,9 +222,9 @@ class _Run:
         finally:
             if curves:
                 curves.close()
-        weights = yield from self.processes.work_of_first(self._calibrated())
-        if self.calibration:
-            yield Calibrated(calibration=self.calibration)
+        weights = yield from self.processes.work_of_first(self._fitted())
+        if self.fitted:
+            yield Calibrated(fitted=self.fitted)
         yield TrainResult(
             steps=self.step,
             weights=weights,
@@ -361,12 +363,12 @@ class _Run:
     def _scored(self) -> Work[Evaluated]:
         """Score the weights as users will get them: exported, and loaded as a teacher."""
         if self.test_sets:
-            teacher = self._exported((yield from self._calibrated()), "benchmark")
+            teacher = self._exported((yield from self._fitted()), "benchmark")
             self.figures = yield from score_sets(
                 teacher, self.test_sets, self.config.eval_most, self.step
             )
         else:
-            teacher = self._exported((yield from self._calibrated()))
+            teacher = self._exported((yield from self._fitted()))
             what = "scoring on procedural test clips"
             yield Measuring(step=self.step, what=what, done=0, total=self.config.eval_clips)
             self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
@@ -378,20 +380,19 @@ class _Run:
             self._export(BEST)
         return Evaluated(step=self.step, figures=self.figures, best=better)
 
-    def _calibrated(self) -> Work[Path]:
-        """Export the weights, with the visible rule that fits them best."""
-        if self.config.calibration_clips and self.calibrated_at != self.step:
-            self.calibration = None  # the file must not name the rule of earlier weights
-            teacher = self._exported(self._export(STUDENT), "label")
-            what = "choosing from which value on a point is visible"
-            yield Measuring(step=self.step, what=what, done=0, total=self.config.calibration_clips)
-            clips, known = self.calibration_clips()
-            self.calibrated_at = self.step
-            try:
-                tracks = yield from tracked(teacher, clips, self.step, what)
-            except TeacherError:  # it computes NaN or infinity, so no rule fits
-                return self.out / f"{STUDENT}.safetensors"
-            self.calibration = calibrated(tracks, clips, teacher.info.rule, known)
+    def _fitted(self) -> Work[Path]:
+        """Export the weights, with what fits them best."""
+        if self.config.calibration_clips and self.fitted_at != self.step:
+            # the file must not name what fitted earlier weights
+            self.fitted, self.fitted_at = None, self.step
+            ways = self.student.refinements(self.model) if self.config.choose_refinement else [{}]
+            with suppress(TeacherError):  # NaN or infinity, which nothing fits
+                self.fitted = yield from fit(
+                    lambda way: self._exported(self._export(STUDENT, way), "label"),
+                    ways,
+                    *self.calibration_clips(),
+                    self.step,
+                )
         return self._export(STUDENT)
 
     def _exported(self, weights: Path, mode: Mode = "predictor") -> Teacher:
@@ -428,9 +429,6 @@ class _Run:
         """How the run ended, on rank 0."""
         return Checkpoints(self.out, self.config.keep)
 
-    def _first_network(self) -> nn.Module:
-        return first_network(self.config)
-
     def _prepared(self, model: nn.Module) -> nn.Module:
         data = self.config.data
         self.student.prepare(model, (data.height, data.width), self.config.iterations)
@@ -456,7 +454,9 @@ class _Run:
             check_same_settings(self.config, found, self.out)
         return found
 
-    def _export(self, name: str) -> Path:
+    def _export(self, name: str, refinement: Mapping[str, Any] | None = None) -> Path:
+        if refinement is None:
+            refinement = self.fitted.refinement if self.fitted else {}
         figures = json.dumps(self.figures)
         notes = {
             "step": str(self.step),
@@ -464,15 +464,15 @@ class _Run:
             "training": json.dumps(plain(self.config)),
             LICENCE: self._licence(),
         }
-        if self.calibration and self.calibration.changed:
-            notes[VISIBLE] = str(self.calibration.rule)
+        if self.fitted and self.fitted.calibration.changed:
+            notes[VISIBLE] = str(self.fitted.calibration.rule)
         return self._checkpoints.export(
             name,
             self.model,
             self.student.teacher,
             notes,
             weights=self.mean.weights() if self.mean else None,
-            sizes=self.sizes,
+            sizes=self.sizes | refinement,
         )
 
     def _licence(self) -> str:
