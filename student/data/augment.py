@@ -161,6 +161,11 @@ class Crop:
     resized_hw: tuple[int, int]
     window: Region
 
+    @classmethod
+    def whole(cls, frame_hw: tuple[int, int]) -> Crop:
+        """All of the frames, as they are."""
+        return cls(frame_hw, frame_hw, Region(0, 0, *frame_hw))
+
     @property
     def resizes(self) -> bool:
         return self.frame_hw != self.resized_hw

@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader
 from labeler.dataset.review import Review, read_review
 from labeler.labels.policies import find
 from labeler.shards.record import ClipEntry
-from student.data.augment import UnusableSample, View, asked, crop_of, part_of, views
+from student.data.augment import Crop, UnusableSample, View, asked, crop_of, part_of, views
 from student.data.batch import Batch, InlineRequest, TrainClip, collate
 from student.data.config import DataConfig
 from student.data.exact import procedural_clip, training_clip
@@ -268,10 +268,10 @@ class _Load:
         def shown(entry: ClipEntry) -> View:
             steps = config.steps_of(clip.entry.stride)
             index = part_of(entry.frames, frames, steps, rng)
-            if self.whole:
-                return View(index)
-            size = config.height, config.width
             frame_hw = (entry.height, entry.width)
+            if self.whole:
+                return View(index, Crop.whole(frame_hw))
+            size = config.height, config.width
             crop = crop_of(frame_hw, size, rng, config.scale, config.squeeze)
             return View(index, crop)
 

@@ -18,6 +18,7 @@ from student.training.config import TrainConfig
 from student.training.events import Calibrated, Measuring
 from student.training.train import train
 from teachers.checkpoints.files import stored_rule
+from teachers.tracks import inside
 from tests.support.training import assert_same_weights, small_data
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
@@ -62,6 +63,7 @@ def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns
         assert clip.frames.shape == (8, *whole.shape[1:])
         assert len(clip.queries) > 4
         assert clip.visible.any()
+        assert inside(clip.xy, whole.shape[1:3])[clip.visible].all()
         assert not (clip.visible & ~frames).any()
         still = np.broadcast_to(clip.queries[:, None, 1:], clip.xy.shape)
         np.testing.assert_allclose(clip.xy[clip.visible], still[clip.visible], atol=0.26)

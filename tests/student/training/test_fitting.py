@@ -23,7 +23,7 @@ from teachers.errors import ConfigError
 from teachers.tapir.config import TapirConfig
 from teachers.tapir.network import Tapir
 
-FRAMES = 41
+FRAMES = 81
 WAYS = [{}, {"scales": (1.0, 2.0)}, {"scales": (1.0, 2.0), "answer": "finest"}]
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 
@@ -68,19 +68,20 @@ def off(*parts: tuple[float, int]) -> np.ndarray:
 
 
 def test_the_way_with_the_highest_jaccard_is_chosen():
-    found = chosen(off((1.5, 40)), off((0.5, 30), (1.5, 10)), off((0.5, 20), (1.5, 20)))
+    found = chosen(off((1.5, 80)), off((0.5, 60), (1.5, 20)), off((0.5, 40), (1.5, 40)))
     assert found.refinement == WAYS[1]
-    within_1_px = [0, 30 / 50, 20 / 60]
+    within_1_px = [0, 60 / 100, 40 / 120]
     expected = [(share + 4) / 5 for share in within_1_px]
     assert [one.jaccard for _, one in found.tried] == pytest.approx(expected)
     assert found.calibration == found.tried[1][1]
     assert "refined with scales 1.0 2.0, AJ 80.0 as in training" in str(found)
 
 
-def test_the_way_of_the_training_stays_if_none_is_better_by_half_a_point():
-    """One frame of 40 within 1 px more is 0.3 points of AJ; two are over half a point."""
-    assert chosen(off((1.5, 40)), off((0.5, 1), (1.5, 39))).refinement == {}
-    assert chosen(off((1.5, 40)), off((0.5, 2), (1.5, 38))).refinement == WAYS[1]
+def test_the_way_of_the_training_stays_if_none_is_better_by_a_fifth_of_a_point():
+    """One frame of 80 within 1 px more is 0.13 points of AJ; two are 0.25."""
+    far = off((1.5, FRAMES - 1))
+    assert chosen(far, off((0.5, 1), (1.5, FRAMES - 2))).refinement == {}
+    assert chosen(far, off((0.5, 2), (1.5, FRAMES - 3))).refinement == WAYS[1]
 
 
 def test_tapir_may_refine_on_twice_the_raster_and_answer_with_the_finest():
