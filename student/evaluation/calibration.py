@@ -59,17 +59,18 @@ class Fitted:
     calibration: Calibration
     refinement: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the network's config that are other than in training."""
-    tried: tuple[tuple[Mapping[str, Any], Calibration], ...] = ()
-    """Every way to refine positions, the student's own first; empty if there was no choice."""
+    tried: tuple[tuple[Mapping[str, Any], float], ...] = ()
+    """Every way to refine positions, the student's own first, with its average Jaccard; empty if
+    there was no choice."""
 
     def __str__(self) -> str:
         if not self.tried:
             return str(self.calibration)
-        own = self.tried[0][1]
+        own, best = self.tried[0][1], max(jaccard for _, jaccard in self.tried)
         if not self.refinement:
-            return f"refined as in training, no other way is better; {self.calibration}"
+            return f"refined as in training, AJ {100 * own:.1f}; {self.calibration}"
         said = ", ".join(f"{name} {_said(value)}" for name, value in self.refinement.items())
-        return f"refined with {said}, AJ {100 * own.jaccard:.1f} as in training; {self.calibration}"
+        return f"refined with {said}: AJ {100 * best:.1f}, was {100 * own:.1f}; {self.calibration}"
 
 
 def calibrated(

@@ -17,13 +17,15 @@ from student.training.config import TrainConfig
 SEED, POINTS = 900_000_000, 128
 
 
-def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndarray]]:
-    """Clips on which the student's visible rule is chosen, each with the points and frames for
-    which the truth is known, bool [N, T].
+def calibration_clips(
+    config: TrainConfig, whole: bool = False
+) -> tuple[list[TestClip], list[np.ndarray]]:
+    """Clips on which is chosen what fits the student, each with the points and frames for which the
+    truth is known, bool [N, T].
 
-    They are clips that the student learns from: parts of the stored clips with their labels, as
-    long as what it learns from, but whole frames, as users will track them. Without stored labels,
-    they are procedural clips, which no training draws.
+    They are clips that the student learns from: parts of the stored clips with their labels, as the
+    student sees them, except for what `photometric` changes, or their whole frames. Without stored
+    labels, they are procedural clips, which no training draws.
     """
     data = config.data
     if data.data and data.synthetic < 1 and data.labels == "stored":
@@ -39,7 +41,7 @@ def calibration_clips(config: TrainConfig) -> tuple[list[TestClip], list[np.ndar
             at_once=1,
             readers=0,
         )
-        drawn = islice(batches(clean, SEED, whole=True), config.calibration_clips)
+        drawn = islice(batches(clean, SEED, whole=whole), config.calibration_clips)
         parts = [_labelled_clip(batch) for batch in drawn]
         return [clip for clip, _ in parts], [known for _, known in parts]
     scene = SynthConfig(  # smaller ones would be nearly all edge

@@ -1,25 +1,29 @@
 """Fitting: what is chosen of a student whose weights are trained, on its calibration clips.
 
 In   how to make the student as a teacher, clips with tracks. Out: `Fitted`.
-The visible rule that fits the weights is chosen always. `TrainConfig.choose_refinement` also
-chooses how positions are refined: the way with the highest average Jaccard, each with its own rule.
-The way that the student was trained with stays, unless another one is better by `LEAST_GAIN`: a
-little, since what can be labelled is easy.
+The visible rule that fits the weights is chosen always, on clips as training shows them: there,
+points leave the crop, and without them the labels of noisy video hide too little. How positions are
+refined is chosen only if `TrainConfig.choose_refinement` says so, first, and on whole frames, since
+a crop is enlarged to the raster of the network. The way with the highest average Jaccard is
+taken, each with the rule that fits it; that of the training stays, unless another one is better by
+`LEAST_GAIN`: a little, as what can be labelled is easy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from student.clip import TestClip
-from student.evaluation.calibration import Fitted, calibrated
+from student.evaluation.calibration import Calibration, Fitted, calibrated
 from student.training.evaluation import tracked
 from student.training.events import Measuring
 from teachers.interface import Teacher
 
+Known: TypeAlias = tuple[Sequence[TestClip], Sequence[np.ndarray]]
+"""Clips, and bool [N, T] each: which of their points and frames are known."""
 LEAST_GAIN = 0.002
 """Of average Jaccard, in [0, 1]."""
 
@@ -27,29 +31,35 @@ LEAST_GAIN = 0.002
 def fit(
     teacher: Callable[[Mapping[str, Any]], Teacher],
     ways: Sequence[Mapping[str, Any]],
-    clips: Sequence[TestClip],
-    known: Sequence[np.ndarray],
+    clips: Callable[[bool], Known],
     step: int,
 ) -> Generator[Measuring, None, Fitted]:
-    """Choose on the clips, of whose points and frames `known` (bool [N, T] each) are known.
+    """Choose a way to refine positions, then the visible rule.
 
     Args:
         teacher: the student as users will get it, refining in one of the `ways`.
         ways: see `Student.refinements`.
+        clips: what is chosen on, in whole frames (True) or as training shows them.
 
     Raises:
         TeacherError: the student computes NaN or infinity.
     """
-    tried = []
-    for number, way in enumerate(ways):
-        what = "choosing from which value on a point is visible"
-        if len(ways) > 1:
-            what = f"choosing how positions are refined, {number + 1} of {len(ways)}"
-        yield Measuring(step=step, what=what, done=0, total=len(clips))
-        student = teacher(way)
-        tracks = yield from tracked(student, clips, step, what)
-        tried.append((way, calibrated(tracks, clips, student.info.rule, known)))
-    way, found = max(tried, key=lambda one: one[1].jaccard)
-    if found.jaccard < tried[0][1].jaccard + LEAST_GAIN:
-        way, found = tried[0]
-    return Fitted(calibration=found, refinement=way, tried=tuple(tried) if len(ways) > 1 else ())
+    way, tried = ways[0], list[tuple[Mapping[str, Any], float]]()
+    for number, each in enumerate(ways if len(ways) > 1 else ()):
+        what = f"choosing how positions are refined, {number + 1} of {len(ways)}"
+        found = yield from _calibrated(teacher(each), clips(True), step, what)
+        tried.append((each, found.jaccard))
+    if tried:
+        best, highest = max(tried, key=lambda one: one[1])
+        way = best if highest >= tried[0][1] + LEAST_GAIN else way
+    what = "choosing from which value on a point is visible"
+    calibration = yield from _calibrated(teacher(way), clips(False), step, what)
+    return Fitted(calibration=calibration, refinement=way, tried=tuple(tried))
+
+
+def _calibrated(
+    student: Teacher, clips: Known, step: int, what: str
+) -> Generator[Measuring, None, Calibration]:
+    yield Measuring(step=step, what=what, done=0, total=len(clips[0]))
+    tracks = yield from tracked(student, clips[0], step, what)
+    return calibrated(tracks, clips[0], student.info.rule, clips[1])

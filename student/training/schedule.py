@@ -7,7 +7,6 @@ changes that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +34,8 @@ class ScheduleConfig:
     """The cosine is made for this many more steps than are taken, so that it never reaches its end;
     with 0 it does."""
     frozen: str | None = None
-    """Parameters whose names contain this stay as they are; a frozen visibility head does
-    anyway."""
+    """Parameters whose names contain this stay as they are, or of several parts, separated by
+    commas, any; a frozen visibility head does anyway."""
     ema: int | None = None
     """Steps over which a running mean of the weights goes, which is then what is exported and
     scored; None: the weights of the last step."""
@@ -117,15 +116,15 @@ class Optimiser:
         self.cycle.load_state_dict(state["cycle"])
 
 
-def freeze(model: nn.Module, part: str | None) -> None:
-    """Parameters whose names contain `part` get no gradient, and thus no weight decay; a
-    ConfigError if there are none."""
-    names: Iterable[str] = (
-        [] if part is None else [name for name, _ in model.named_parameters() if part in name]
-    )
-    if part is not None and not names:
-        raise ConfigError(
-            f"frozen = {part!r}: no parameter of {type(model).__name__} has that in its name."
-        )
-    for name in names:
-        model.get_parameter(name).requires_grad_(False)
+def freeze(model: nn.Module, parts: str | None) -> None:
+    """Parameters whose names contain one of the `parts`, separated by commas, get no gradient, and
+    thus no weight decay; a ConfigError if there are none of a part."""
+    for part in parts.split(",") if parts else ():
+        names = [name for name, _ in model.named_parameters() if part in name]
+        if not names or not part:
+            raise ConfigError(
+                f"frozen = {parts!r}: no parameter of {type(model).__name__} has {part!r} in its "
+                "name."
+            )
+        for name in names:
+            model.get_parameter(name).requires_grad_(False)

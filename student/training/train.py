@@ -390,7 +390,7 @@ class _Run:
                 self.fitted = yield from fit(
                     lambda way: self._exported(self._export(STUDENT, way), "label"),
                     ways,
-                    *self.calibration_clips(),
+                    self.calibration_clips,
                     self.step,
                 )
         return self._export(STUDENT)
