@@ -4,6 +4,7 @@ training."""
 from __future__ import annotations
 
 from dataclasses import replace
+from heapq import nlargest
 from itertools import islice
 
 import numpy as np
@@ -15,6 +16,7 @@ from student.synth.scene import SynthConfig, generate
 from student.training.config import TrainConfig
 
 SEED, POINTS = 900_000_000, 128
+DRAWN = 4
 
 
 def calibration_clips(
@@ -24,8 +26,9 @@ def calibration_clips(
     truth is known, bool [N, T].
 
     They are clips that the student learns from: parts of the stored clips with their labels, as the
-    student sees them, except for what `photometric` changes, or their whole frames. Without stored
-    labels, they are procedural clips, which no training draws.
+    student sees them, except for what `photometric` changes; or their whole frames, and then the
+    largest of `DRAWN` times as many, since details tell more. Without stored labels, they are
+    procedural clips, which no training draws.
     """
     data = config.data
     if data.data and data.synthetic < 1 and data.labels == "stored":
@@ -41,8 +44,9 @@ def calibration_clips(
             at_once=1,
             readers=0,
         )
-        drawn = islice(batches(clean, SEED, whole=whole), config.calibration_clips)
-        parts = [_labelled_clip(batch) for batch in drawn]
+        wanted = config.calibration_clips
+        drawn = islice(batches(clean, SEED, whole=whole), DRAWN * wanted if whole else wanted)
+        parts = nlargest(wanted, map(_labelled_clip, drawn), key=_short_side)
         return [clip for clip, _ in parts], [known for _, known in parts]
     scene = SynthConfig(  # smaller ones would be nearly all edge
         frames=data.frames,
@@ -53,6 +57,10 @@ def calibration_clips(
     seeds = range(SEED, SEED + config.calibration_clips)
     clips: list[TestClip] = [generate(seed, scene) for seed in seeds]
     return clips, [np.ones_like(clip.visible) for clip in clips]
+
+
+def _short_side(part: tuple[TestClip, np.ndarray]) -> int:
+    return min(part[0].frames.shape[1:3])
 
 
 def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:

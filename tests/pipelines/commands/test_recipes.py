@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from student.data.order import parts_of_step
 from student.training.cotracker import ITERATIONS
 from student.training.losses import LossConfig
 from student.training.losses_cotracker import GAMMA, HUBER_PX
+from student.training.schedule import Optimiser
 from student.training.students import STUDENTS, weights_file
+from student.training.train import first_network
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.errors import ConfigError
 
@@ -40,6 +43,7 @@ def test_these_recipes_are_there():
         "mini_online",
         "tapir",
         "tapir_mini",
+        "tapir_mini_real",
     ]
 
 
@@ -114,6 +118,17 @@ def test_the_mini_tapir_needs_no_weights_from_elsewhere():
     assert (recipe.data.policy, recipe.data.trust.min_right) == ("verified", 0.5)
 
 
+def test_for_real_video_what_finds_a_point_stays():
+    recipe = command("tapir_mini_real")
+    network = first_network(replace(recipe.training(), init="tapir-mini"))
+    Optimiser(network, recipe.schedule)
+    learning = {
+        name.split(".")[0] for name, each in network.named_parameters() if each.requires_grad
+    }
+    assert learning == {"torch_pips_mixer"}
+    assert recipe.choose_refinement
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_the_config_file_of_that_name(name):
     file = TrainCommand.RECIPES / f"{name}.toml"
@@ -154,7 +169,7 @@ def test_a_recipe_that_is_not_there_is_an_error(capsys):
     assert tapdistill(["train", "--recipe", "maxi", "--out", "out"]) == 1
     assert (
         "--recipe maxi: there are bootstapir, cotracker3_15k_offline, cotracker3_15k_online, mini, "
-        "mini_online, tapir, tapir_mini" in capsys.readouterr().err
+        "mini_online, tapir, tapir_mini, tapir_mini_real" in capsys.readouterr().err
     )
 
 

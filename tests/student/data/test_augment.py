@@ -258,6 +258,17 @@ def test_a_square_clip_is_not_squeezed_and_draws_nothing():
         assert plain == asked
 
 
+def test_whole_frames_stay_and_points_outside_them_are_occluded():
+    it = clip(seed=3)
+    it.xy[::2, 1] += 1000
+    it.visible[:] = True
+    found = at_crop(it, Crop.whole(it.frames.shape[1:3]))
+    np.testing.assert_array_equal(found.frames, it.frames)
+    np.testing.assert_array_equal(found.xy, it.xy)
+    assert not found.visible[::2, 1].any()
+    assert found.visible[1::2, 1].any()
+
+
 def test_a_point_outside_the_crop_is_occluded_and_still_used():
     whole = clip()
     part = cropped(whole, (16, 16), np.random.default_rng(0))

@@ -71,12 +71,25 @@ def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns
         assert any((parts == each).all(1).any() for each in as_seen)
 
 
+def test_whole_frames_are_those_that_are_stored(dataset):
+    """The largest clips come first: several parts of the same, where there are few."""
+    data = small_data(dataset.folder, policy="random", height=48, flip=False)
+    settings = TrainConfig(init="scratch", data=data, calibration_clips=3)
+    stored = {clip.key: clip.frames for clip in open_dataset(str(dataset.folder))}
+    for clip in calibration_clips(settings, whole=True)[0]:
+        video = stored[clip.name]
+        assert any(
+            np.array_equal(clip.frames, video[first : first + 8]) for first in range(len(video) - 7)
+        )
+        assert clip.visible.any()
+
+
 @pytest.mark.slow
 def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
         "student.training.train.calibration_clips",
-        lambda settings: read.append(1) or calibration_clips(settings),
+        lambda settings, whole: read.append(1) or calibration_clips(settings, whole),
     )
     small = SynthConfig(frames=4, height=64, width=64, points=6)
     monkeypatch.setattr(

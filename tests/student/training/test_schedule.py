@@ -101,6 +101,17 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped():
     np.testing.assert_array_equal(second.flat(), whole.flat())
 
 
+def test_several_parts_may_be_frozen():
+    model = Toy()
+    names = [name for name, _ in model.named_parameters()]
+    Optimiser(model, replace(ScheduleConfig.pseudo_label(), frozen=",".join(names[:2])))
+    learning = [name for name, each in model.named_parameters() if each.requires_grad]
+    assert learning == names[2:]
+    for wrong in (f"{names[0]},", f"{names[0]},nowhere"):
+        with pytest.raises(ConfigError, match="no parameter of Toy has"):
+            Optimiser(Toy(), replace(ScheduleConfig.pseudo_label(), frozen=wrong))
+
+
 def test_a_frozen_part_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="frozen = 'visibility': no parameter of Toy"):
         Optimiser(Toy(), replace(ScheduleConfig.pseudo_label(), frozen="visibility"))
