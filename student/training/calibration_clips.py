@@ -17,6 +17,7 @@ from student.training.config import TrainConfig
 
 SEED, POINTS = 900_000_000, 128
 DRAWN = 4
+"""Times as many whole clips are drawn as are taken."""
 
 
 def calibration_clips(

@@ -118,6 +118,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1.")
+        if self.student not in KINDS:
+            raise ConfigError(f"student = {self.student!r}: there are {', '.join(KINDS)}.")
         if self.calibration_clips < 0:
             raise ConfigError(
                 f"calibration_clips = {self.calibration_clips}: must not be negative; 0 keeps the "
@@ -125,14 +127,17 @@ class TrainConfig:
             )
         if self.choose_refinement and not self.calibration_clips:
             raise ConfigError("choose_refinement chooses on calibration_clips, and they are 0.")
+        if self.choose_refinement and not STUDENTS[self.student].several_refinements:
+            raise ConfigError(
+                f"choose_refinement: a {self.student} student has one way to refine positions; "
+                "those of TAPIR have several. Leave it out."
+            )
         if sets_of(self.eval_data) and not self.eval_every:
             raise ConfigError("eval_data needs eval_every, the steps between evaluations.")
         if self.eval_most is not None and self.eval_most < 1:
             raise ConfigError(f"eval_most = {self.eval_most}: must be at least 1.")
         if self.iterations is not None and self.iterations < 1:
             raise ConfigError(f"iterations = {self.iterations}: must be at least 1.")
-        if self.student not in KINDS:
-            raise ConfigError(f"student = {self.student!r}: there are {', '.join(KINDS)}.")
         if self.preset not in get_args(Preset):
             raise ConfigError(f"preset = {self.preset!r}: there are {', '.join(get_args(Preset))}.")
         if self.precision != "auto":

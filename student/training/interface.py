@@ -85,6 +85,8 @@ class Student(ABC):
     """What happens to visibility by default."""
     bf16: ClassVar[bool]
     """Whether it learns well in bfloat16; if so, it does on a GPU."""
+    several_refinements: ClassVar[bool] = False
+    """Whether `refinements` gives more than one way."""
 
     @abstractmethod
     def from_scratch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +30,8 @@ class LocoTrackStudent(TapirStudent):
     network: Callable[[Any], nn.Module] = LocoTrack
     config: Callable[..., LocoTrackConfig] = LocoTrackConfig
     presets: Mapping[str, Callable[..., LocoTrackConfig]] = field(default_factory=lambda: PRESETS)
+
+    several_refinements: ClassVar[bool] = False
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
         return [{}]

@@ -75,6 +75,7 @@ class TapirStudent(Student):
     visibility: ClassVar[Visibility] = "consensus"
     # bfloat16 would round the mean of cells, a position, to half a pixel
     bf16: ClassVar[bool] = False
+    several_refinements: ClassVar[bool] = True
 
     def from_scratch(
         self, preset: Preset, frames: int, size_hw: tuple[int, int], seed: int

@@ -105,8 +105,17 @@ def test_tapir_may_refine_on_twice_the_raster_and_answer_with_the_finest():
         {"scales": (1.0, 2.0)},
         {"scales": (1.0, 2.0), "answer": "finest"},
     ]
-    for kind in ("offline", "locotrack-small"):
-        assert STUDENTS[kind].refinements(None) == [{}]
+    for kind, other in STUDENTS.items():
+        if not other.several_refinements:
+            assert other.refinements(None) == [{}]
+            with pytest.raises(ConfigError, match=f"a {kind} student has one way"):
+                TrainConfig(
+                    init="scratch",
+                    student=kind,
+                    data=DATA,
+                    visibility="consensus",
+                    choose_refinement=True,
+                )
 
 
 def test_the_student_is_exported_with_the_way_that_was_chosen(tmp_path, monkeypatch):
