@@ -66,7 +66,7 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
         device="cpu",
         checkpoint_every=25,
         calibration_clips=min(CALIBRATION_CLIPS, experiment.clips),
-        choose_refinement=False,  # policies are compared, and all refine alike
+        refinement="own",  # policies are compared, and all refine alike
         picture_every=10**9,
         keep=1,
     )

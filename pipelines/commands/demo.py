@@ -318,7 +318,7 @@ def student_training(labels: str, out: Path) -> TrainConfig:
         *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "1e-6"),
         *("--warm-up", "0", "--ema", f"{STUDENT_STEPS // 2}"),
         *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}", "--calibration-clips", "4"),
-        *("--choose-refinement", "False"),
+        *("--refinement", "own"),
         out=out,
     ).training()
 

@@ -37,6 +37,8 @@ class Calibration:
     rule: VisibleRule
     jaccard: float
     """Average Jaccard by it, in [0, 1], over all frames but the queries' own."""
+    highest: float
+    """By whichever rule is best, however little it gains."""
     published: VisibleRule
     published_jaccard: float
 
@@ -58,19 +60,23 @@ class Fitted:
 
     calibration: Calibration
     refinement: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the network's config that are other than in training."""
+    """Fields of the network's config that are other than before."""
     tried: tuple[tuple[Mapping[str, Any], float], ...] = ()
-    """Every way to refine positions, the student's own first, with its average Jaccard; empty if
-    there was no choice."""
+    """Every way to refine positions, that of before first, with its average Jaccard in whole
+    frames; empty if there was no choice."""
 
     def __str__(self) -> str:
         if not self.tried:
             return str(self.calibration)
-        own, best = self.tried[0][1], max(jaccard for _, jaccard in self.tried)
-        if not self.refinement:
-            return f"refined as in training, AJ {100 * own:.1f}; {self.calibration}"
-        said = ", ".join(f"{name} {_said(value)}" for name, value in self.refinement.items())
-        return f"refined with {said}: AJ {100 * best:.1f}, was {100 * own:.1f}; {self.calibration}"
+        before, best = self.tried[0][1], max(jaccard for _, jaccard in self.tried)
+        ways = [f"{name} {_said(value)}" for name, value in self.refinement.items()]
+        said = (
+            f"refined with {', '.join(ways)}: AJ {100 * best:.1f} in whole frames, was "
+            f"{100 * before:.1f}"
+            if ways
+            else f"refined as before: AJ {100 * before:.1f} in whole frames"
+        )
+        return f"{said}; {self.calibration}"
 
 
 def calibrated(
@@ -101,16 +107,22 @@ def calibrated(
         return float(np.mean([hit / max(visible.sum() + seen.sum() - hit, 1) for hit in hits]))
 
     best, before = published, jaccard(published)
-    highest = before
+    kept = highest = before
     if published.quantity != "none":
         rules = [VisibleRule("v", value) for value in VALUES.tolist()]
         if np.isfinite(confidence).any():
             rules += [VisibleRule("v*c", value) for value in VALUES.tolist()]
         found = [jaccard(rule) for rule in rules]
-        if max(found, default=0.0) >= before + LEAST_GAIN:
-            highest = max(found)
-            best = rules[found.index(highest)]
-    return Calibration(rule=best, jaccard=highest, published=published, published_jaccard=before)
+        highest = max(before, *found)
+        if highest >= before + LEAST_GAIN:
+            kept, best = highest, rules[found.index(highest)]
+    return Calibration(
+        rule=best,
+        jaccard=kept,
+        highest=highest,
+        published=published,
+        published_jaccard=before,
+    )
 
 
 def _counted(

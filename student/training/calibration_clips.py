@@ -1,11 +1,12 @@
-"""Calibration clips: those on which a student's visible rule is chosen at the end of its
-training."""
+"""Calibration clips: those on which what fits a student is chosen at the end of its training."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from heapq import nlargest
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from student.training.config import TrainConfig
 SEED, POINTS = 900_000_000, 128
 DRAWN = 4
 """Times as many whole clips are drawn as are taken."""
+Part: TypeAlias = tuple[TestClip, np.ndarray]
+"""A clip, and where its tracks are known, bool [N, T]."""
 
 
 def calibration_clips(
@@ -27,9 +30,9 @@ def calibration_clips(
     truth is known, bool [N, T].
 
     They are clips that the student learns from: parts of the stored clips with their labels, as the
-    student sees them, except for what `photometric` changes; or their whole frames, and then the
-    largest of `DRAWN` times as many, since details tell more. Without stored labels, they are
-    procedural clips, which no training draws.
+    student sees them, except for what `photometric` changes; or `whole` frames of stored clips,
+    each clip once, the largest of `DRAWN` times as many, since details tell more. Without stored
+    labels, they are procedural clips, which no training draws.
     """
     data = config.data
     if data.data and data.synthetic < 1 and data.labels == "stored":
@@ -45,9 +48,11 @@ def calibration_clips(
             at_once=1,
             readers=0,
         )
-        wanted = config.calibration_clips
-        drawn = islice(batches(clean, SEED, whole=whole), DRAWN * wanted if whole else wanted)
-        parts = nlargest(wanted, map(_labelled_clip, drawn), key=_short_side)
+        stream, wanted = batches(clean, SEED, whole=whole), config.calibration_clips
+        if whole:
+            parts = largest(map(_labelled_clip, islice(stream, DRAWN * wanted)), wanted)
+        else:
+            parts = [_labelled_clip(batch) for batch in islice(stream, wanted)]
         return [clip for clip, _ in parts], [known for _, known in parts]
     scene = SynthConfig(  # smaller ones would be nearly all edge
         frames=data.frames,
@@ -60,11 +65,20 @@ def calibration_clips(
     return clips, [np.ones_like(clip.visible) for clip in clips]
 
 
-def _short_side(part: tuple[TestClip, np.ndarray]) -> int:
-    return min(part[0].frames.shape[1:3])
+def largest(parts: Iterable[Part], most: int) -> list[Part]:
+    """At most so many parts, of the clips whose shorter sides are longest; one of each clip, the
+    first."""
+    seen = set[str]()
+
+    def new(part: Part) -> bool:
+        first = part[0].name not in seen
+        seen.add(part[0].name)
+        return first
+
+    return nlargest(most, filter(new, parts), key=lambda part: min(part[0].frames.shape[1:3]))
 
 
-def _labelled_clip(batch: Batch) -> tuple[TestClip, np.ndarray]:
+def _labelled_clip(batch: Batch) -> Part:
     """A batch of one clip as a clip with tracks, and where these are known."""
     frames, queries, xy, visible, known = (
         each[0].numpy()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from student.data.config import DataConfig
 from student.training.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ FREE = (
         "eval_data",
         "eval_most",
         "calibration_clips",
-        "choose_refinement",
+        "refinement",
         "recompute",
         "most_skipped",
     ),
@@ -102,10 +102,10 @@ class TrainConfig:
     calibration_clips: int = 8
     """Clips on which the student's visible rule is chosen before it is exported: parts of the
     stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
-    choose_refinement: bool = False
-    """Also choose on them how positions are refined: by TAPIR and its kin as in training, or on
-    frames of twice the raster too, with the mean or the finest for an answer. Larger frames are
-    more precise in clean video, worse in noise, and take twice the time."""
+    refinement: Literal["own", "chosen"] = "own"
+    """How the finished student refines positions. own: as the network did before. chosen: so, or on
+    frames of twice the raster too (TAPIR), whichever fits the labels of whole clips better; larger
+    frames are more precise in clean video, worse in noise, and take more than twice the time."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -124,13 +124,6 @@ class TrainConfig:
             raise ConfigError(
                 f"calibration_clips = {self.calibration_clips}: must not be negative; 0 keeps the "
                 "published visible rule."
-            )
-        if self.choose_refinement and not self.calibration_clips:
-            raise ConfigError("choose_refinement chooses on calibration_clips, and they are 0.")
-        if self.choose_refinement and not STUDENTS[self.student].several_refinements:
-            raise ConfigError(
-                f"choose_refinement: a {self.student} student has one way to refine positions; "
-                "those of TAPIR have several. Leave it out."
             )
         if sets_of(self.eval_data) and not self.eval_every:
             raise ConfigError("eval_data needs eval_every, the steps between evaluations.")
@@ -154,6 +147,19 @@ class TrainConfig:
             )
         self._check_visibility()
         self._check_losses()
+        if self.refinement == "chosen":
+            self._check_refinement()
+
+    def _check_refinement(self) -> None:
+        data, why = self.data, None
+        if not STUDENTS[self.student].several_refinements:
+            why = f"a {self.student} student has one way to refine positions"
+        elif not self.calibration_clips:
+            why = "it is chosen on calibration_clips, and they are 0"
+        elif data.labels == "inline" or data.synthetic == 1:
+            why = "it is chosen on stored labels, and there are none"
+        if why:
+            raise ConfigError(f"refinement = 'chosen': {why}. Take refinement = 'own'.")
 
     def _check_visibility(self) -> None:
         choice, student = self.visibility_choice, STUDENTS[self.student]

@@ -3,10 +3,10 @@
 In   how to make the student as a teacher, clips with tracks. Out: `Fitted`.
 The visible rule that fits the weights is chosen always, on clips as training shows them: there,
 points leave the crop, and without them the labels of noisy video hide too little. How positions are
-refined is chosen only if `TrainConfig.choose_refinement` says so, first, and on whole frames, since
-a crop is enlarged to the raster of the network. The way with the highest average Jaccard is
-taken, each with the rule that fits it; that of the training stays, unless another one is better by
-`LEAST_GAIN`: a little, as what can be labelled is easy.
+refined is chosen only if `TrainConfig.refinement` says so, first, and on whole frames, since a crop
+is enlarged to the raster of the network. The way with the highest average Jaccard is taken, each
+with the rule that is best for it; that of before stays, unless another one is better by
+`LEAST_GAIN_OF_WAY`: a little, as what can be labelled is easy.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from student.clip import TestClip
 from student.evaluation.calibration import Calibration, Fitted, calibrated
 from student.training.evaluation import tracked
 from student.training.events import Measuring
+from teachers.errors import TeacherError
 from teachers.interface import Teacher
 
 Known: TypeAlias = tuple[Sequence[TestClip], Sequence[np.ndarray]]
 """Clips, and bool [N, T] each: which of their points and frames are known."""
-LEAST_GAIN = 0.002
+LEAST_GAIN_OF_WAY = 0.002
 """Of average Jaccard, in [0, 1]."""
 
 
@@ -38,23 +39,43 @@ def fit(
 
     Args:
         teacher: the student as users will get it, refining in one of the `ways`.
-        ways: see `Student.refinements`.
+        ways: see `Student.refinements`; with one, there is nothing to choose.
         clips: what is chosen on, in whole frames (True) or as training shows them.
 
     Raises:
-        TeacherError: the student computes NaN or infinity.
+        TeacherError: the student computes NaN or infinity as it was before; another way that does
+            is not taken.
     """
-    way, tried = ways[0], list[tuple[Mapping[str, Any], float]]()
-    for number, each in enumerate(ways if len(ways) > 1 else ()):
-        what = f"choosing how positions are refined, {number + 1} of {len(ways)}"
-        found = yield from _calibrated(teacher(each), clips(True), step, what)
-        tried.append((each, found.jaccard))
+    tried = yield from _tried(teacher, ways, clips, step)
+    way = ways[0]
     if tried:
         best, highest = max(tried, key=lambda one: one[1])
-        way = best if highest >= tried[0][1] + LEAST_GAIN else way
+        way = best if highest >= tried[0][1] + LEAST_GAIN_OF_WAY else way
     what = "choosing from which value on a point is visible"
     calibration = yield from _calibrated(teacher(way), clips(False), step, what)
-    return Fitted(calibration=calibration, refinement=way, tried=tuple(tried))
+    return Fitted(calibration=calibration, refinement=way, tried=tried)
+
+
+def _tried(
+    teacher: Callable[[Mapping[str, Any]], Teacher],
+    ways: Sequence[Mapping[str, Any]],
+    clips: Callable[[bool], Known],
+    step: int,
+) -> Generator[Measuring, None, tuple[tuple[Mapping[str, Any], float], ...]]:
+    """The ways with their Jaccards; without those that compute NaN or infinity."""
+    if len(ways) == 1:
+        return ()
+    tried = list[tuple[Mapping[str, Any], float]]()
+    for number, way in enumerate(ways):
+        what = f"choosing how positions are refined, {number + 1} of {len(ways)}"
+        try:
+            found = yield from _calibrated(teacher(way), clips(True), step, what)
+        except TeacherError:
+            if not tried:
+                raise
+            continue
+        tried.append((way, found.highest))
+    return tuple(tried)
 
 
 def _calibrated(

@@ -112,8 +112,8 @@ class Student(ABC):
         stay as they are."""
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
-        """The ways to refine positions that the trained weights allow, as changes of the fields of
-        the network's config; the first is how they are: no change."""
+        """The ways to refine positions that trained weights allow, as changes of the fields of the
+        network's config; the first is no change."""
         return [{}]
 
     @abstractmethod

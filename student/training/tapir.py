@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, sto
 from teachers.errors import CheckpointError
 from teachers.layers.device import constant
 from teachers.layers.memory import Memory
-from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, Answer, TapirConfig
+from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, TapirConfig
 from teachers.tapir.network import Tapir, TapirSteps
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
@@ -40,8 +39,8 @@ CORNER_PX = 0.5
 """From pixel centres to the network's raster, in which (0, 0) is the corner of a pixel."""
 FRAMES_PER_BLOCK = {"cpu": 8, "cuda": 32}
 POINTS_PER_BLOCK = {"cpu": 4096, "cuda": 65_536}
-LARGEST_SCALE = 2.0
-"""Of the frames that a finished student may refine positions on, in rasters."""
+LARGEST_REFINED = 2.0
+"""Side of the frames that a finished student may refine positions on, in rasters."""
 LIKELY = 0.5
 """In pictures, a point counts as visible if the probability that it is visible and near is above
 this."""
@@ -108,21 +107,11 @@ class TapirStudent(Student):
         tapir.to(memory_format=torch.channels_last)
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
-        """On frames of its own scales, or of twice the raster too; the answer is the mean, or the
-        finest."""
-        own = model.config
-        larger = [(*own.scales, LARGEST_SCALE)] if own.scales[-1] < LARGEST_SCALE else []
-        tried = product([own.scales, *larger], get_args(Answer))
-        changes = [
-            {
-                name: value
-                for name, value in (("scales", scales), ("answer", answer))
-                if value != getattr(own, name)
-            }
-            for scales, answer in tried
-            if len(scales) > 1
-        ]
-        return [{}, *filter(None, changes)]
+        """As before, and on frames of twice the raster too; if that is how it was, without them."""
+        own = model.config.scales
+        if own[-1] < LARGEST_REFINED:
+            return [{}, {"scales": (*own, LARGEST_REFINED)}]
+        return [{}, {"scales": own[:-1]}] if len(own) > 1 else [{}]
 
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory

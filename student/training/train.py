@@ -85,7 +85,7 @@ T = TypeVar("T")
 Work: TypeAlias = Generator[TrainEvent, None, T]
 """What tells events while it is done, and has a result."""
 
-STUDENT, BEST = "student", "best"
+STUDENT, BEST, TRIED = "student", "best", "tried"
 
 
 def train(
@@ -189,7 +189,7 @@ class _Run:
         self.test_sets = sets_of(config.eval_data)
         processes.from_first(partial(check_there, self.test_sets))
         self.fitted: Fitted | None = None
-        self.fitted_at = -1
+        self.fitted_at = -1, False
         self.calibration_clips = cache(partial(calibration_clips, config))  # read once
 
     def events(self) -> Iterator[TrainEvent | TrainResult]:
@@ -222,7 +222,7 @@ class _Run:
         finally:
             if curves:
                 curves.close()
-        weights = yield from self.processes.work_of_first(self._fitted())
+        weights = yield from self.processes.work_of_first(self._fitted(finished=True))
         if self.fitted:
             yield Calibrated(fitted=self.fitted)
         yield TrainResult(
@@ -380,19 +380,19 @@ class _Run:
             self._export(BEST)
         return Evaluated(step=self.step, figures=self.figures, best=better)
 
-    def _fitted(self) -> Work[Path]:
-        """Export the weights, with what fits them best."""
-        if self.config.calibration_clips and self.fitted_at != self.step:
-            # the file must not name what fitted earlier weights
-            self.fitted, self.fitted_at = None, self.step
-            ways = self.student.refinements(self.model) if self.config.choose_refinement else [{}]
+    def _fitted(self, finished: bool = False) -> Work[Path]:
+        """Export the weights, with what fits them best; how a finished student refines is part."""
+        chosen = finished and self.config.refinement == "chosen"
+        if self.config.calibration_clips and self.fitted_at != (self.step, chosen):
+            self.fitted, self.fitted_at = None, (self.step, chosen)  # not of earlier weights
             with suppress(TeacherError):  # NaN or infinity, which nothing fits
                 self.fitted = yield from fit(
-                    lambda way: self._exported(self._export(STUDENT, way), "label"),
-                    ways,
+                    lambda way: self._exported(self._export(TRIED, way), "label"),
+                    self.student.refinements(self.model) if chosen else [{}],
                     self.calibration_clips,
                     self.step,
                 )
+            (self.out / f"{TRIED}.safetensors").unlink(missing_ok=True)
         return self._export(STUDENT)
 
     def _exported(self, weights: Path, mode: Mode = "predictor") -> Teacher:

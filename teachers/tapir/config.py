@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from teachers.errors import ConfigError
 from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.resolutions import Size, growing_resolutions
 from teachers.tapir.mixer import REACH
 
-Answer = Literal["mean", "finest"]
 STRIDE = 8
 """Stride of the coarse grid; the fine one has half of it."""
 
@@ -33,10 +32,6 @@ class TapirConfig(MatchingSizes):
     scales: tuple[float, ...] = (1.0,)
     """Sides of the squares that positions are refined on, one after the other, in rasters, growing.
     The mini that is shipped refines once more on enlarged frames, for precision below a pixel."""
-    answer: Answer = "mean"
-    """Which position is the answer: the mean of those found at all scales, as published, or that of
-    the largest, which is the most precise in clean video and the least in noise. Visibility is the
-    mean in both."""
     path: bool = False
     """Match along the likeliest path through all frames (`path.py`), not in each frame alone, as
     published. The mini that is shipped does. Not for a causal network, which cannot look ahead."""
@@ -54,8 +49,6 @@ class TapirConfig(MatchingSizes):
     def __post_init__(self) -> None:
         if self.path and self.causal:
             raise ConfigError("path: a causal network sees no later frame, and a path needs them.")
-        if self.answer not in get_args(Answer):
-            raise ConfigError(f"answer = {self.answer!r}: there are {', '.join(get_args(Answer))}.")
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:

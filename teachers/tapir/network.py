@@ -29,7 +29,7 @@ from teachers.layers.memory import Memory
 from teachers.layers.resnet import PreActivationResNet
 from teachers.layers.resolutions import Size, require_multiples
 from teachers.layers.sampling import sample_windows
-from teachers.tapir.config import STRIDE, Answer, TapirConfig, default_resolutions
+from teachers.tapir.config import STRIDE, TapirConfig, default_resolutions
 from teachers.tapir.extra_convolutions import ExtraConvolutions
 from teachers.tapir.matching import MatchingHead, sides_of, soft_argmax
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
@@ -62,13 +62,11 @@ class TapirSteps:
     """[1 + resolutions * iterations, B, N, T, 4]: x, y in px of the video, corner raster; logits of
     occlusion and of "farther than 6 px from the truth"."""
     iterations: int
-    """At each resolution."""
-    kind: Answer = "mean"
 
     @property
     def answer(self) -> Tensor:
-        """[B, N, T, 4]: what the results at all resolutions come to; see `TapirConfig.answer`."""
-        return answer_of(self.steps[self.iterations :: self.iterations], self.kind)
+        """[B, N, T, 4]: the mean of the results at all resolutions."""
+        return self.steps[self.iterations :: self.iterations].mean(0)
 
 
 @dataclass(frozen=True)
@@ -234,8 +232,7 @@ class Tapir(nn.Module):
             steps.append(
                 self.refine(level, points, start, None if pasts is None else pasts[index], memory)
             )
-        config = self.config
-        return TapirSteps(torch.cat(steps) * to_video, config.iterations, config.answer)
+        return TapirSteps(torch.cat(steps) * to_video, self.config.iterations)
 
     def match(
         self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
@@ -331,12 +328,6 @@ class Tapir(nn.Module):
             like.new_zeros(*lead, 1, config.mixer_width),
             like.new_zeros(*lead, config.mixer_ratio, config.mixer_width),
         )
-
-
-def answer_of(results: Tensor, kind: Answer) -> Tensor:  # [R, ..., 4] -> [..., 4]
-    """The answer of the results at R resolutions, from coarse to fine."""
-    mean = results.mean(0)
-    return mean if kind == "mean" else torch.cat([results[-1, ..., :2], mean[..., 2:]], -1)
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]

@@ -105,10 +105,10 @@ class TapirStream(Stream):
             self._join(new, network.describe(features, own, self.size))
         result = Tracks.nan(len(self._queries), len(frames))
         if len(self._points):
-            steps = network.track(
+            answer = network.track(
                 features, self._described, self.size, pasts=self._pasts, memory=teacher.memory
-            ).steps
-            tracks, rows = teacher.to_tracks(steps[-1]), self._points.numpy()
+            ).answer
+            tracks, rows = teacher.to_tracks(answer), self._points.numpy()
             result.xy[rows], result.visibility[rows], result.confidence[rows] = (
                 tracks.xy,
                 tracks.visibility,

@@ -126,7 +126,7 @@ def test_for_real_video_what_finds_a_point_stays():
         name.split(".")[0] for name, each in network.named_parameters() if each.requires_grad
     }
     assert learning == {"torch_pips_mixer"}
-    assert recipe.choose_refinement
+    assert recipe.refinement == "chosen"
 
 
 @pytest.mark.parametrize("name", NAMES)

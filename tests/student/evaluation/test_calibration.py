@@ -69,6 +69,17 @@ def test_the_published_rule_stays_where_none_is_better():
     assert "no other rule" in str(found)
 
 
+def test_a_rule_that_is_better_by_less_than_half_a_point_is_not_taken_but_told():
+    """One hidden frame of 301 is called visible by the published rule, and by no rule above 0.6."""
+    visible = np.arange(302) > 0
+    visible[1] = False
+    tracks, clips = case(visible, 0, np.where(visible, 1.0, 0.6))
+    found = calibrated(tracks, clips, VisibleRule("v", 0.5))
+    assert not found.changed
+    assert found.jaccard == pytest.approx(300 / 301)
+    assert found.highest == 1
+
+
 def test_a_tracker_that_knows_no_visibility_keeps_its_rule():
     tracks, clips = case(np.ones(FRAMES, bool), 0, np.nan)
     assert calibrated(tracks, clips, VisibleRule("none")).rule == VisibleRule("none")

@@ -12,6 +12,8 @@ import pytest
 import teachers
 from student.clip import TestClip
 from student.data.config import DataConfig
+from student.evaluation.calibration import calibrated
+from student.training.calibration_clips import largest
 from student.training.config import TrainConfig
 from student.training.events import Calibrated
 from student.training.fitting import fit
@@ -19,12 +21,13 @@ from student.training.schedule import ScheduleConfig
 from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers import Tracks, VisibleRule
-from teachers.errors import ConfigError
+from teachers.errors import ConfigError, TeacherError
 from teachers.tapir.config import TapirConfig
 from teachers.tapir.network import Tapir
+from tests.support.training import small_data
 
 FRAMES = 81
-WAYS = [{}, {"scales": (1.0, 2.0)}, {"scales": (1.0, 2.0), "answer": "finest"}]
+WAYS = [{}, {"scales": (1.0, 2.0)}, {"scales": (1.0, 2.0, 3.0)}]
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
 
 
@@ -41,6 +44,8 @@ class Off:
         self.info = Info(VisibleRule("v", 0.5))
 
     def track(self, frames: np.ndarray, queries: np.ndarray, seed: int = 0) -> Tracks:
+        if np.isnan(self.off_px).any():
+            raise TeacherError("NaN")
         xy = np.broadcast_to(queries[:, None, 1:], (len(queries), len(frames), 2)).copy()
         xy[..., 0] += self.off_px
         return Tracks(xy, np.ones(xy.shape[:2], np.float32), np.full(xy.shape[:2], np.nan))
@@ -76,7 +81,10 @@ def test_the_way_with_the_highest_jaccard_is_chosen():
     expected = [(share + 4) / 5 for share in within_1_px]
     assert [jaccard for _, jaccard in found.tried] == pytest.approx(expected)
     assert found.calibration.jaccard == pytest.approx(expected[1])
-    assert "refined with scales 1.0 2.0: AJ 92.0, was 80.0; visible where v > 0.5" in str(found)
+    assert (
+        "refined with scales 1.0 2.0: AJ 92.0 in whole frames, was 80.0; visible where v > 0.5"
+        in str(found)
+    )
 
 
 def test_the_way_of_the_training_stays_if_none_is_better_by_a_fifth_of_a_point():
@@ -86,62 +94,81 @@ def test_the_way_of_the_training_stays_if_none_is_better_by_a_fifth_of_a_point()
     assert chosen(far, off((0.5, 2), (1.5, FRAMES - 3))).refinement == WAYS[1]
 
 
-def test_tapir_may_refine_on_twice_the_raster_and_answer_with_the_finest():
+def test_a_way_that_computes_nan_is_not_taken():
+    """And the way of before is not lost with it."""
+    far, nan = off((1.5, 80)), np.full(FRAMES, np.nan)
+    found = chosen(far, nan)
+    assert (found.refinement, len(found.tried)) == ({}, 1)
+    assert found.calibration.jaccard == pytest.approx(0.8)
+    with pytest.raises(TeacherError):
+        chosen(nan, far)
+
+
+def test_a_tapir_may_refine_on_twice_the_raster_and_go_back():
     student = STUDENTS["tapir"]
     mini = first_network(TrainConfig(init="tapir-mini", student="tapir", data=DATA))
     own = (1.0, 1.5)
     assert mini.config.scales == own
-    assert student.refinements(mini) == [
-        {},
-        {"answer": "finest"},
-        {"scales": (*own, 2.0)},
-        {"scales": (*own, 2.0), "answer": "finest"},
-    ]
-    mini.config = replace(mini.config, scales=(*own, 2.0), answer="finest")
-    assert student.refinements(mini) == [{}, {"answer": "mean"}]
-    published = Tapir(TapirConfig.mini())
-    assert student.refinements(published) == [
-        {},
-        {"scales": (1.0, 2.0)},
-        {"scales": (1.0, 2.0), "answer": "finest"},
-    ]
-    for kind, other in STUDENTS.items():
-        if not other.several_refinements:
-            assert other.refinements(None) == [{}]
-            with pytest.raises(ConfigError, match=f"a {kind} student has one way"):
-                TrainConfig(
-                    init="scratch",
-                    student=kind,
-                    data=DATA,
-                    visibility="consensus",
-                    choose_refinement=True,
-                )
+    assert student.refinements(mini) == [{}, {"scales": (*own, 2.0)}]
+    mini.config = replace(mini.config, scales=(*own, 2.0))
+    assert student.refinements(mini) == [{}, {"scales": own}]
+    assert student.refinements(Tapir(TapirConfig.mini())) == [{}, {"scales": (1.0, 2.0)}]
+    assert student.refinements(Tapir(TapirConfig.mini(scales=(2.0,)))) == [{}]
 
 
-def test_the_student_is_exported_with_the_way_that_was_chosen(tmp_path, monkeypatch):
-    """No weight depends on it, and its file is a teacher that refines so."""
-    monkeypatch.setattr("student.training.fitting.LEAST_GAIN", -1.0)
+def test_the_student_is_exported_with_the_way_that_was_chosen(dataset, tmp_path, monkeypatch):
+    """As a teacher it refines so; nothing that was tried is left."""
+    monkeypatch.setattr("student.training.fitting.LEAST_GAIN_OF_WAY", -1.0)
+    best = iter([0.2, 0.9])
+
+    def found(*given: Any) -> Any:
+        return replace(calibrated(*given), highest=next(best, 0.0))
+
+    monkeypatch.setattr("student.training.fitting.calibrated", found)
     settings = TrainConfig(
         student="tapir",
-        data=DATA,
+        data=small_data(dataset.folder, policy="random", height=48, width=48),
         init="tapir-mini",
         schedule=ScheduleConfig(steps=1, learning_rate=1e-6),
         device="cpu",
         calibration_clips=1,
-        choose_refinement=True,
+        refinement="chosen",
     )
     events: list[object] = []
     result = train(settings, tmp_path, watch=events.append)
     (fitted,) = (event.fitted for event in events if isinstance(event, Calibrated))
-    assert len(fitted.tried) == 4
-    best = max(jaccard for _, jaccard in fitted.tried)
-    assert dict(fitted.refinement) in [way for way, jaccard in fitted.tried if jaccard == best]
+    assert [jaccard for _, jaccard in fitted.tried] == [0.2, 0.9]
     teacher = teachers.load("tapir", checkpoint=str(result.weights), device="cpu")
-    assert teacher.model.config == replace(
-        TapirConfig.mini(scales=(1.0, 1.5), path=True), **fitted.refinement
-    )
+    assert teacher.model.config == TapirConfig.mini(scales=(1.0, 1.5, 2.0), path=True)
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["student.safetensors"]
 
 
-def test_without_calibration_clips_there_is_nothing_to_choose_on():
-    with pytest.raises(ConfigError, match="calibration_clips"):
-        TrainConfig(init="scratch", data=DATA, calibration_clips=0, choose_refinement=True)
+def test_the_largest_clips_are_taken_each_once():
+    def part(name: str, height: int, width: int) -> Any:
+        nothing = np.zeros((0, 1, 2), np.float32)
+        frames = np.zeros((1, height, width, 3), np.uint8)
+        return TestClip(name, frames, nothing[:, 0], nothing, nothing[..., 0]), None
+
+    drawn = [part("a", 20, 90), part("b", 60, 40), part("b", 60, 40), part("c", 30, 30)]
+    assert [clip.name for clip, _ in largest(drawn, 2)] == ["b", "c"]
+    assert [clip.name for clip, _ in largest(drawn, 9)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, one in STUDENTS.items() if not one.several_refinements]
+)
+def test_a_student_with_one_way_has_nothing_to_choose(kind):
+    assert STUDENTS[kind].refinements(None) == [{}]
+    with pytest.raises(ConfigError, match=f"a {kind} student has one way"):
+        TrainConfig(
+            init="scratch", student=kind, data=DATA, visibility="consensus", refinement="chosen"
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [({"calibration_clips": 0}, "they are 0"), ({}, "on stored labels, and there are none")],
+)
+def test_what_cannot_be_chosen_is_refused_with_the_way_out(settings, why):
+    with pytest.raises(ConfigError, match=f"{why}. Take refinement = 'own'"):
+        TrainConfig(init="tapir-mini", student="tapir", data=DATA, refinement="chosen", **settings)

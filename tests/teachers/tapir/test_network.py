@@ -7,7 +7,6 @@ accuracy.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.errors import ConfigError
 from teachers.layers.fast import tanh_gelu
 from teachers.layers.resnet import InstanceNorm
 from teachers.tapir.config import (
@@ -178,25 +176,6 @@ def test_large_frames_are_refined_at_growing_resolutions(size, resolutions):
 def test_no_frame_is_refined_on_less_than_the_squares_of_the_network(size, resolutions):
     """Those of the mini that is shipped."""
     assert default_resolutions(size, TapirConfig(scales=(1.0, 1.5))) == resolutions
-
-
-def test_the_answer_is_the_mean_of_all_resolutions_or_the_finest_position():
-    """Of random weights, so that the two differ; visibility is the mean in both."""
-    torch.manual_seed(0)
-    model = Tapir(TapirConfig.mini(raster=64)).eval()
-    frames, queries = torch.rand(1, 3, 3, 64, 64) * 255, torch.tensor([[[0.0, 20, 30]]])
-    squares = [(32, 32), (64, 64)]
-    with torch.inference_mode():
-        steps = model(frames, queries, squares)
-        model.config = replace(model.config, answer="finest")
-        finest = model(frames, queries, squares).answer
-    coarse, fine = steps.steps[steps.iterations], steps.steps[-1]
-    torch.testing.assert_close(steps.answer, (coarse + fine) / 2)
-    torch.testing.assert_close(finest[..., :2], fine[..., :2])
-    torch.testing.assert_close(finest[..., 2:], steps.answer[..., 2:])
-    assert (finest[..., :2] - steps.answer[..., :2]).abs().max() > 0
-    with pytest.raises(ConfigError, match="answer = 'last'"):
-        TapirConfig(answer="last")
 
 
 # --- fast ways, and the plain ones
