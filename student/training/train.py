@@ -385,6 +385,7 @@ class _Run:
         chosen = finished and self.config.refinement == "chosen"
         if self.config.calibration_clips and self.fitted_at != (self.step, chosen):
             self.fitted, self.fitted_at = None, (self.step, chosen)  # not of earlier weights
+            self._export(STUDENT)  # is there, whatever happens to what follows
             with suppress(TeacherError):  # NaN or infinity, which nothing fits
                 self.fitted = yield from fit(
                     lambda way: self._exported(self._export(TRIED, way), "label"),
@@ -455,8 +456,7 @@ class _Run:
         return found
 
     def _export(self, name: str, refinement: Mapping[str, Any] | None = None) -> Path:
-        if refinement is None:
-            refinement = self.fitted.refinement if self.fitted else {}
+        fitted = self.fitted.refinement if self.fitted else {}
         figures = json.dumps(self.figures)
         notes = {
             "step": str(self.step),
@@ -472,7 +472,7 @@ class _Run:
             self.student.teacher,
             notes,
             weights=self.mean.weights() if self.mean else None,
-            sizes=self.sizes | refinement,
+            sizes=self.sizes | fitted | (refinement or {}),
         )
 
     def _licence(self) -> str:
