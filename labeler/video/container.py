@@ -122,8 +122,9 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
         )
     if streams[0].codec_context is None:
         raise VideoError("decode-error", f"{path}: libav has no decoder for its video.")
-    streams[0].thread_type = "NONE"
-    streams[0].codec_context.thread_count = 1
+    if not streams[0].codec_context.is_open:
+        streams[0].thread_type = "NONE"
+        streams[0].codec_context.thread_count = 1
     return streams[0]
 
 

@@ -31,13 +31,16 @@ from labeler.video.colours import ShownRGB
 from labeler.video.container import VideoLimits, decoding_options, open_container, video_stream
 from labeler.video.fetch import local_file, shown
 from labeler.video.pictures import PictureReader, scan_folder
-from labeler.video.scan import Scan, scan
+from labeler.video.scan import Scan, scan_container
 from teachers.errors import ConfigError, VideoError
 
 Decoder = Literal["auto", "decord", "pyav"]
 
 BATCH_BYTES = 64 * 2**20
 """The most bytes of full-size frames that are held at a time."""
+
+INDEXED = frozenset({"mov", "matroska"})
+"""Containers with an index, in which a seek is right after the file was read to its end."""
 
 SEEK_BACK_S = 5.0
 """How much earlier the second try of a seek goes."""
@@ -82,10 +85,12 @@ def open_video(
                 path, found, name, "pictures", "a folder", PictureReader(path), stack.pop_all()
             )
         with _named(path, name):
-            found = scan(path, limits)
+            container = stack.enter_context(open_container(path, limits))
+            found = scan_container(path, container, limits)
         taken, why = _choose(found, name, decoder, unsafe)
         backend: _Backend
         if taken == "decord":
+            container.close()
             try:
                 backend = _Decord(path, found)
             except _Refused as refused:
@@ -93,7 +98,7 @@ def open_video(
                     "unsafe-decoder", f"{name}: {refused}: use --decoder auto or pyav."
                 ) from refused
         else:
-            backend = _PyAV(path, found, limits)
+            backend = _PyAV(path, found, limits, container)
         stack.callback(backend.close)
         return VideoReader(path, found, name, taken, why, backend, stack.pop_all())
 
@@ -351,10 +356,22 @@ class _PyAV:
     target; otherwise, it is repeated from earlier, and finally from the start.
     """
 
-    def __init__(self, path: Path, found: Scan, limits: VideoLimits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        found: Scan,
+        limits: VideoLimits,
+        container: av.container.InputContainer,  # that was scanned
+    ) -> None:
         self._path, self._scan, self._limits = path, found, limits
         self._shown = ShownRGB(found.rotation, found.mirrored)
-        self._open()
+        self._count = 0
+        """How many frames have come out since the start, if the file is `counted`."""
+        if found.container in INDEXED and not found.counted:
+            self._use(container)
+        else:
+            container.close()
+            self._open()
 
     def frames(self, indices: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
         for index in indices:
@@ -370,22 +387,30 @@ class _PyAV:
         self._container.close()
 
     def _open(self) -> None:
-        self._container = open_container(self._path, self._limits)
-        self._stream = video_stream(self._path, self._container)
+        """Decode from the start of the file."""
+        container = open_container(self._path, self._limits)
+        self._use(container)
         self._stream.codec_context.options = decoding_options(self._limits)
-        self._decoded: Iterator[av.VideoFrame] = self._container.decode(self._stream)
+        self._count, self._at_start = 0, True
+
+    def _use(self, container: av.container.InputContainer) -> None:
+        """Decode from where an open container is."""
+        self._container = container
+        self._stream = video_stream(self._path, container)
+        self._decoded: Iterator[av.VideoFrame] = container.decode(self._stream)
         self._last: av.VideoFrame | None = None
         """The frame that came out last: the next one asked for may be the same."""
-        self._count = 0
-        """How many frames have come out since the start, if the file is `counted`."""
+        self._at_start = False
 
     def _restart(self) -> None:
-        """Decode from the start of the file."""
-        self.close()
-        self._open()
+        """Go to the start of the file."""
+        if not self._at_start:
+            self.close()
+            self._open()
 
     def _next(self) -> av.VideoFrame | None:
         """The next frame that comes out, or None at the end."""
+        self._at_start = False
         try:
             self._last = next(self._decoded, None)
         except MemoryError:
@@ -439,6 +464,7 @@ class _PyAV:
     def _seek(self, start: int, pts: int) -> None:
         """Go to a key frame at or before `start`; after it, the last frame is one from which
         decoding to `pts` is right."""
+        self._at_start = False
         try:
             self._container.seek(start, stream=self._stream)
         except av.FFmpegError as error:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -139,21 +140,27 @@ def scan(source: str | Path, limits: VideoLimits | None = None) -> Scan:
     """
     path, limits = Path(source), limits or VideoLimits()
     with open_container(path, limits) as container:
-        stream = video_stream(path, container)
-        context = stream.codec_context
-        name = container.format.name.split(",")[0]
-        size = context.height, context.width
-        sar = Fraction(stream.sample_aspect_ratio or 1)
-        check_sizes(path, size, sar, stream.frames, limits)
-        packets = _rejoined(path, limits, _packets(path, container, stream, limits))
-        fps = header_fps(stream)
-        interlaced = context.field_order > 1
-        truncation = packets.damage or _truncation(container, stream, name, packets, fps)
-        time_base = stream.time_base or Fraction(1, 1_000_000)
-        several = sum(not is_picture(other) for other in container.streams.video) > 1
-        codec, reorders = context.codec.canonical_name, bool(context.has_b_frames)
+        return scan_container(path, container, limits)
 
-    first = _first_frame(path, limits)
+
+def scan_container(path: Path, container: av.container.InputContainer, limits: VideoLimits) -> Scan:
+    """`scan` of the file `path`, just opened as `container`, which is read to its end; raises the
+    same errors."""
+    stream = video_stream(path, container)
+    context = stream.codec_context
+    context.options = decoding_options(limits)
+    name = container.format.name.split(",")[0]
+    size = context.height, context.width
+    sar = Fraction(stream.sample_aspect_ratio or 1)
+    check_sizes(path, size, sar, stream.frames, limits)
+    # what decoding may change
+    interlaced, reorders = context.field_order > 1, bool(context.has_b_frames)
+    codec, fps = context.codec.canonical_name, header_fps(stream)
+    packets, first = _packets(path, container, stream, limits)
+    packets = _rejoined(path, limits, packets)
+    truncation = packets.damage or _truncation(container, stream, name, packets, fps)
+    time_base = stream.time_base or Fraction(1, 1_000_000)
+    several = sum(not is_picture(other) for other in container.streams.video) > 1
     pts, counted, numbers = _shown_pts(
         path, limits, packets, name, interlaced, reorders, cut=bool(truncation)
     )
@@ -221,9 +228,11 @@ def _against_decord(
 
 def _packets(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, limits: VideoLimits
-) -> _Packets:
+) -> tuple[_Packets, av.VideoFrame]:
+    """The packets, and the first frame that they decode to."""
     pts: list[int | None] = []
     key_pts: list[int] = []
+    first = _FirstFrame()
     hidden = leading = packets = restarts = dropped = 0
     incomplete = Incomplete()
     in_frames = stream.time_base and stream.average_rate == 1 / stream.time_base
@@ -231,6 +240,8 @@ def _packets(
     is_vp8 = stream.codec_context.name == "vp8"
     try:
         for packet in container.demux():
+            if packet.stream.index == stream.index:
+                first.see(packet)
             if packet.size == 0:  # libav's end marker
                 continue
             if packet.pts is not None and packet.time_base:
@@ -263,9 +274,35 @@ def _packets(
         raise VideoError("decode-error", f"{path}: its video stream has no packets.")
     damage = damage or incomplete.damage()
     joins = incomplete.joins
-    return _Packets(
+    found = _Packets(
         pts, key_pts, hidden, leading, only_keys, restarts, dropped, end_s, damage, joins
     )
+    return found, first.frame(path)
+
+
+class _FirstFrame:
+    """Decodes the packets of a stream until a frame comes out."""
+
+    def __init__(self) -> None:
+        self._frame: av.VideoFrame | None = None
+        self._error: av.FFmpegError | None = None
+
+    def see(self, packet: av.Packet[Any]) -> None:
+        """The next packet, or libav's end marker."""
+        if self._frame is None and self._error is None:
+            try:
+                self._frame = next(iter(packet.decode()), None)
+            except MemoryError:
+                raise
+            except av.FFmpegError as error:
+                self._error = error
+
+    def frame(self, path: Path) -> av.VideoFrame:
+        if self._frame is None:
+            raise VideoError(
+                "decode-error", f"{path}: its first frame cannot be decoded."
+            ) from self._error
+        return self._frame
 
 
 def _rejoined(path: Path, limits: VideoLimits, packets: _Packets) -> _Packets:
@@ -389,17 +426,3 @@ def _really_decodable(
     if start not in decoded:  # the seek went too far, as it may in MPEG-TS
         start, decoded = None, set(_decoded_pts(path, limits, None))
     return [value for value in pts if value in decoded or (start is not None and value < start)]
-
-
-def _first_frame(path: Path, limits: VideoLimits) -> av.VideoFrame:
-    with open_container(path, limits) as container:
-        stream = video_stream(path, container)
-        stream.codec_context.options = decoding_options(limits)
-        try:
-            return next(container.decode(stream))
-        except MemoryError:
-            raise
-        except (av.FFmpegError, StopIteration) as error:
-            raise VideoError(
-                "decode-error", f"{path}: its first frame cannot be decoded."
-            ) from error
