@@ -47,8 +47,11 @@ PROBED_FRAMES = 250
 another: so many are decoded to see whose pts these are."""
 
 STREAMS = frozenset({"mpegts", "mpeg"})
-"""Containers made for broadcasting: their files may start and end anywhere, and state no
-duration."""
+"""Containers made for broadcasting: their files may start and end anywhere."""
+
+STATED_END = frozenset({"mov", "avi", *CLAIM_DURATION})
+"""Containers whose header states how much follows. Of others, the end is decoded to see whether
+they were cut."""
 
 
 UNTIMED = frozenset({"mpegvideo", "m4v", "h261", "vc1", "mjpeg"})
@@ -168,9 +171,13 @@ def scan_container(path: Path, container: av.container.InputContainer, limits: V
         time_base = 1 / Fraction(fps or 25).limit_denominator(100_000)
         if len(pts) < len(packets.pts) and not truncation:
             truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
-    elif first.pts is not None:
+    else:
+        lost = sum(value is not None and value > max(pts, default=0) for value in packets.pts)
+        if lost and name not in STREAMS and not truncation:
+            last = "packet gives no frame" if lost == 1 else f"{lost} packets give no frames"
+            truncation = f"its last {last}"
         # a recording may start between key frames
-        pts = [value for value in pts if value >= first.pts]
+        pts = [value for value in pts if first.pts is None or value >= first.pts]
     if not pts:
         why = f" ({truncation})" if truncation else ""
         raise VideoError("decode-error", f"{path}: no frame can be decoded{why}.")
@@ -378,7 +385,7 @@ def _shown_pts(
         if name == "avi" and decoded == in_order and packets.dropped:
             return in_order[:count], True, False
         return list(range(count)), True, True
-    if cut or name in STREAMS:
+    if cut or name not in STATED_END:
         # where recordings were joined, a decoder may lose a frame
         keys = [] if packets.joins else sorted(packets.key_pts)
         return _really_decodable(path, limits, rising, keys), False, False
