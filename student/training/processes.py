@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from teachers.errors import ConfigError, TapdistillError
 from teachers.layers.device import pick_device
@@ -138,20 +140,33 @@ def joined(
         device: of the training; "auto" or "cuda" is the GPU number `local_rank`.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: this machine has no such device, or only some of the processes have a GPU.
     """
     chosen = _own_device(device, local_rank)
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
     # Every optimizer imports this. If it does so inside a group, torch (2.13) keeps the group's
     # threads alive when it is destroyed, and one of them can abort the process while it ends.
     importlib.import_module("torch._dynamo")
-    dist.init_process_group(
-        backend, init_method=address, rank=rank, world_size=world, timeout=PATIENCE
-    )
+    store, *_ = next(rendezvous(address, rank, world, timeout=PATIENCE))
+    _require_one_kind(store, chosen.type, rank, world)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield Processes(rank, world)
     finally:
         dist.destroy_process_group()
+
+
+def _require_one_kind(store: dist.Store, kind: str, rank: int, world: int) -> None:
+    """Raise a ConfigError in every process if some of them train on a GPU and others do not: they
+    would wait for each other for ever."""
+    store.set(f"device/{rank}", f"{kind} of {socket.gethostname()}")
+    devices = [store.get(f"device/{other}").decode() for other in range(world)]
+    without = [other for other, found in enumerate(devices) if not found.startswith("cuda")]
+    if 0 < len(without) < world:
+        raise ConfigError(
+            f"process {without[0]} found no GPU ({devices[without[0]]}), and others did: repair "
+            "that machine or leave it out, or train with --device cpu."
+        )
 
 
 def _own_device(device: str, local_rank: int) -> torch.device:

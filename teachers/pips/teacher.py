@@ -120,7 +120,7 @@ class ForwardTeacher(NetworkTeacher):
         return self.model.encode(video[None], self.memory)
 
 
-WITHOUT_ASKING = 10
+WITHOUT_ASKING = 12
 """So many windows PIPs begins on a GPU without asking how far points have come."""
 FEW_FRAMES = 16
 """Windows of so many frames PIPs++ refines together on a GPU, whatever their lengths."""

@@ -100,7 +100,11 @@ def test_a_process_takes_the_gpu_of_its_number_before_it_asks_any(monkeypatch):
         done.append(name)
         return torch.device("cuda")
 
+    store = torch.distributed.HashStore()
+    for other in range(3):
+        store.set(f"device/{other}", "cuda of another process")
     monkeypatch.setattr(processes, "pick_device", picked)
+    monkeypatch.setattr(processes, "rendezvous", lambda *_, **__: iter([(store, 3, 4)]))
     monkeypatch.setattr(processes.dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
     for device in ("cuda", "auto"):
@@ -304,6 +308,16 @@ def test_an_error_of_one_process_is_raised_by_all(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_of_which_some_have_no_gpu_say_which(monkeypatch):
+    store, world = torch.distributed.HashStore(), 3
+    for rank, kind in enumerate(("cuda", "cpu")):
+        store.set(f"device/{rank}", f"{kind} of node{rank}")
+    with pytest.raises(ConfigError, match=r"process 1 found no GPU \(cpu of node1\)"):
+        processes._require_one_kind(store, "cuda", 2, world)
+    store.set("device/1", "cuda of node1")
+    processes._require_one_kind(store, "cuda", 2, world)
+
+
 def test_under_torchrun_workers_are_not_asked_for(tmp_path):
     process = train_as_two(tmp_path, *FLAGS, "--steps", "1", "--workers", "2")
     said, _ = process.communicate(timeout=100)
