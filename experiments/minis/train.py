@@ -61,10 +61,15 @@ PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7,
 """Two frames, near or far: enough for an encoder."""
 
 
-Start = Literal["query", "near", "between"]
+Start = Literal["query", "near", "between", "any"]
 """Where a tracker that looks around its present position begins: at the query, as it will be used;
-near the truth, so that it learns first to find what is in sight; or somewhere on the way from the
-query to the truth, as after some iterations."""
+near the truth, so that it learns first to find what is in sight; somewhere on the way from the
+query to the truth, as after some iterations; or at one of these three by chance."""
+
+
+STARTS: tuple[Start, ...] = ("query", "between", "near")
+SHARES = (0.4, 0.2, 0.4)
+"""How often "any" is each of these."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ def start_xy(
     batch: Batch, start: Start, rng: np.random.Generator
 ) -> np.ndarray:  # float32 [B, N, T, 2]
     """The positions that a tracker which looks around its present one refines first."""
+    if start == "any":
+        start = STARTS[rng.choice(len(STARTS), p=SHARES)]
     truth = batch.xy.numpy()
     query = np.broadcast_to(batch.queries.numpy()[:, :, None, 1:], truth.shape)
     clips, points, frames, _ = truth.shape
@@ -228,6 +235,10 @@ class CoTracker3Recipe(Recipe[CoTracker3]):
         Stage(350, ViewConfig(batch=2, frames=8, size=128, points=48), start="near"),
         Stage(950, ViewConfig(batch=1, frames=16, size=128, points=48), start="between"),
         Stage(80, ViewConfig(batch=1, frames=24, size=160, points=48)),
+        # as in each of the passes from coarse to fine
+        Stage(
+            4000, ViewConfig(batch=2, frames=16, size=128, points=48, zoom=(0.5, 3.0)), start="any"
+        ),
     )
 
     def network(self) -> CoTracker3:

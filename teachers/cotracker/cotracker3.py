@@ -26,8 +26,9 @@ confidence with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,26 +75,33 @@ class CoTracker3Config(CoTrackerSizes):
     """Channels that the (2 radius + 1)**4 products of one level are reduced to, and channels of the
     hidden layer between."""
     layers: int = 3
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes of the frames, in those that go in, on which the offline teacher refines tracks one
+    after the other. Where they are small, a point is found from far away; where they are large, its
+    position becomes exact. (1.0,) is published."""
 
     @classmethod
-    def mini(cls) -> CoTracker3Config:
+    def mini(cls, **changes: Any) -> CoTracker3Config:
         """1.3 M parameters; trains on a CPU core."""
-        return cls(
+        sizes: dict[str, Any] = dict(
             window=24,
             resolution=(256, 256),
             radius=2,
             correlation_hidden=96,
             correlation_channels=48,
             width=128,
-            **MINI_SIZES,
         )
+        return cls(**{**MINI_SIZES, **sizes, **changes})
 
     @property
     def token_channels(self) -> int:
         return 2 + self.levels * self.correlation_channels + MOTION_CHANNELS
 
 
-PRESETS = {"official": CoTracker3Config, "mini": CoTracker3Config.mini}
+PRESETS: Mapping[str, Callable[..., CoTracker3Config]] = {
+    "official": CoTracker3Config,
+    "mini": CoTracker3Config.mini,
+}
 
 
 class VisibilityUpdateTransformer(TrackTransformer):

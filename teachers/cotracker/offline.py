@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
@@ -18,9 +20,11 @@ from teachers.cotracker.teacher import (
     CoTrackerTeacher,
     Group,
 )
+from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.pyramid import least_side
 from teachers.published import PUBLISHED
 from teachers.settings import require_whole
 from teachers.tracks import VisibleRule
@@ -103,7 +107,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         self, features: ClipFeatures, seed: int, first: int, entry: WindowEntry
     ) -> tuple[Tensor, list[Tensor]]:
         pyramid = features.window(first, self.max_frames)
-        looks = self.model.query_windows(pyramid, entry.queries[None])
+        looks = self._looks(pyramid, entry.queries[None])
         if entry.looks:
             covered = entry.hidden[None, :, None, None]
             looks = [
@@ -121,23 +125,77 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         pyramid = features.window(0, len(features))
         return torch.cat(
             [
-                self._together(pyramid, group, self.model.query_windows(pyramid, group.own[None]))
+                self._together(pyramid, group, self._looks(pyramid, group.own[None]))
                 for group in groups
             ]
         )
+
+    def _pyramid(self, video: Tensor) -> list[Tensor]:
+        """Per level of each of the network's scales."""
+        return [
+            level for part in self._scaled(video) for level in self.model.encode(part, self.memory)
+        ]
+
+    def _scaled(self, video: Tensor) -> Iterator[Tensor]:  # [1, t, 3, H, W]
+        """The frames at each scale; below and at the right, the last row and column are repeated
+        until the network takes them."""
+        least = least_side(STRIDE, self.config.levels)
+        for scale in self.config.scales:
+            if scale == 1:
+                yield video
+                continue
+            frames = F.interpolate(
+                video[0].float(), scale_factor=scale, mode="bilinear", antialias=scale < 1
+            )
+            below, right = (max(least, side + -side % STRIDE) - side for side in frames.shape[-2:])
+            yield F.pad(frames, (0, right, 0, below), mode="replicate")[None]
+
+    def _by_scale(self, levels: list[Tensor]) -> Iterator[tuple[float, list[Tensor]]]:
+        count = self.config.levels
+        for i, scale in enumerate(self.config.scales):
+            yield scale, levels[i * count : (i + 1) * count]
+
+    def _looks(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
+        """`query_windows` at each scale."""
+        return [
+            window
+            for scale, grids in self._by_scale(pyramid)
+            for window in self.model.query_windows(
+                grids, torch.cat([queries[..., :1], _scaled_xy(queries[..., 1:], scale)], -1)
+            )
+        ]
 
     def _together(
         self, pyramid: list[Tensor], group: Group, looks: list[Tensor]
     ) -> Tensor:  # -> [n, T, 4]
         """Tracks of a group's own points, whose appearance is `looks`, per level [1, n, W, C]."""
-        support = self.model.query_windows(pyramid, group.support[None])
+        support = self._looks(pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
-        return self.model.track(
-            pyramid, group.points, self.mode_settings.iterations, self.memory, every
-        ).answer(len(group.own))
+        xy = group.points[:, :, None, 1:].expand(-1, -1, pyramid[0].shape[1], -1)
+        unknown = torch.zeros_like(xy[..., 0])
+        for (scale, grids), (_, windows) in zip(
+            self._by_scale(pyramid), self._by_scale(every), strict=True
+        ):
+            found = self.model.refine(
+                grids,
+                windows,
+                _scaled_xy(xy, scale),
+                unknown,
+                unknown,
+                self.mode_settings.iterations,
+                self.memory,
+            )
+            xy = _scaled_xy(found.xy[-1], 1 / scale)
+        answer = found.answer(len(group.own))
+        return torch.cat([xy[0, : len(group.own)], answer[..., 2:]], -1)
 
     def _certainty(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
         rule, sure = self.info.rule, tracks[..., 2] * tracks[..., 3]
         return torch.where(
             (sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0
         )
+
+
+def _scaled_xy(xy: Tensor, scale: float) -> Tensor:
+    """Positions in px of frames that are `scale` times as large."""
+    return xy if scale == 1 else (xy + 0.5) * scale - 0.5

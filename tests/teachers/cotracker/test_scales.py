@@ -1,0 +1,79 @@
+"""Scales: a mini CoTracker3 that refines tracks on small frames first and on large ones at the
+end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import teachers
+from teachers.cotracker.cotracker3 import CoTracker3Config
+from teachers.cotracker.refinements import Refinements
+from teachers.layers.sampling import sample_windows
+
+SCALES = (0.5, 1.0, 2.0)
+SIZE = (45, 70)
+"""Neither side is a multiple of the stride."""
+
+
+def resting(**settings):
+    """A network that leaves points where they are."""
+    given = {"checkpoint": "random", "preset": "mini", "mode": "label", "device": "cpu"}
+    teacher = teachers.load("cotracker3-offline", **given, **settings)
+    teacher.config = CoTracker3Config.mini(scales=SCALES)
+    torch.nn.init.zeros_(teacher.model.updateformer.flow_head.weight)
+    torch.nn.init.zeros_(teacher.model.updateformer.flow_head.bias)
+    return teacher
+
+
+@pytest.fixture
+def teacher():
+    return resting()
+
+
+@pytest.fixture
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), dtype=np.uint8)
+
+
+QUERIES = np.float32([[0, 20, 30], [3, 60.5, 12.25], [5, 0, 44]])
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_frames": 4}])
+def test_a_point_that_rests_keeps_its_position_at_every_scale(frames, settings):
+    tracks = resting(**settings).track(frames, QUERIES)
+    expected = np.broadcast_to(QUERIES[:, None, 1:], tracks.xy.shape)
+    np.testing.assert_allclose(tracks.xy, expected, atol=1e-4)
+
+
+def test_each_pass_begins_where_the_one_before_ended(teacher, frames, monkeypatch):
+    """Every pass moves points by one px of its own frames: 2, 1, and half a px of the clip's."""
+    seen = []
+
+    def moved(grids, windows, xy, visibility, confidence, iterations, memory):
+        seen.append((tuple(grids[0].shape[2:4]), xy[0, 0, 1].tolist()))
+        steps = torch.stack([xy, xy + 1])
+        logits = torch.zeros(steps.shape[:-1])
+        return Refinements(steps, logits, logits)
+
+    monkeypatch.setattr(teacher.model, "refine", moved)
+    tracks = teacher.track(frames, QUERIES[:1])
+    np.testing.assert_allclose(tracks.xy[0, 1], QUERIES[0, 1:] + 3.5, atol=1e-5)
+    # cells: of 24 x 36 px, padded to the 32 rows that the network needs, 48 x 72, and 96 x 144
+    assert [shape for shape, _ in seen] == [(8, 9), (12, 18), (24, 36)]
+    np.testing.assert_allclose(
+        [xy for _, xy in seen], [[9.75, 14.75], [22, 32], [46.5, 66.5]], atol=1e-5
+    )
+
+
+def test_frames_of_every_scale_show_a_point_at_its_scaled_position(teacher):
+    """On a ramp the colour tells the position."""
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(72.0), indexing="ij")
+    video = torch.stack([x, y, x + y])[None, None]
+    xy = torch.tensor([[20.0, 30.0], [50.25, 12.5]])
+    for scale, frames in zip(SCALES, teacher._scaled(video), strict=True):
+        grid = frames.permute(0, 1, 3, 4, 2)
+        at = (xy + 0.5) * scale - 0.5
+        found = sample_windows(grid, torch.zeros(1, 1, 1, dtype=torch.long), at[None, :, None], 0)
+        torch.testing.assert_close(found[0, :, 0, 0, :2], xy, atol=1e-3, rtol=0)
