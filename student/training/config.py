@@ -4,6 +4,7 @@ checkpoint."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -232,7 +233,17 @@ def plain(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
 
 
-def check_same_settings(config: TrainConfig, found: Checkpoint, out: Path) -> None:
+def check_same_settings(
+    config: TrainConfig, found: Checkpoint, out: Path, sizes: Mapping[str, Any]
+) -> None:
+    """Raise a CheckpointError if a checkpoint does not belong to this training, or has sizes of the
+    network that this version does not know; `sizes` are those that it knows."""
+    if new := sorted(found.network.keys() - sizes.keys()):
+        raise CheckpointError(
+            f"{out}: its checkpoint of step {found.step} is of a later version of tapdistill: "
+            f"{', '.join(new)} of its network is not known here. Update tapdistill, or give "
+            "another --out to start anew."
+        )
     # a setting that a checkpoint of an earlier version does not name had its default value
     default = _flat(plain(TrainConfig(data=DataConfig(), init=SCRATCH, visibility="consensus")))
     now, then = _flat(plain(config)), _flat(found.config)

@@ -452,7 +452,7 @@ class _Run:
                 "give another folder."
             )
         if found:
-            check_same_settings(self.config, found, self.out)
+            check_same_settings(self.config, found, self.out, vars(self.student.config()))
         return found
 
     def _export(self, name: str, refinement: Mapping[str, Any] | None = None) -> Path:

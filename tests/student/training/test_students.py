@@ -180,6 +180,16 @@ def test_a_checkpoint_of_the_other_kind_of_student_is_not_gone_on_with(tmp_path)
         train(config("online", steps=1), tmp_path)
 
 
+def test_a_checkpoint_of_a_later_version_says_so(tmp_path):
+    train(config("offline", steps=1), tmp_path)
+    (path,) = (tmp_path / "checkpoints").glob("*.pt")
+    later = torch.load(path, weights_only=True)
+    later["network"]["colours"] = 3
+    torch.save(later, path)
+    with pytest.raises(CheckpointError, match="a later version of tapdistill: colours of its"):
+        train(config("offline", steps=1), tmp_path)
+
+
 def test_a_student_that_is_not_there_is_refused():
     with pytest.raises(
         ConfigError, match="student = 'causal': there are offline, online, tapir, bootstapir, "
