@@ -172,8 +172,10 @@ def scan_container(path: Path, container: av.container.InputContainer, limits: V
         if len(pts) < len(packets.pts) and not truncation:
             truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
     else:
-        lost = sum(value is not None and value > max(pts, default=0) for value in packets.pts)
-        if lost and name not in STREAMS and not truncation:
+        end = max(pts, default=0)
+        lost = sum(value is not None and value > end for value in packets.pts)
+        # of interlaced video, the last packet may be half a frame
+        if lost and name not in STREAMS and not (interlaced or truncation):
             last = "packet gives no frame" if lost == 1 else f"{lost} packets give no frames"
             truncation = f"its last {last}"
         # a recording may start between key frames
