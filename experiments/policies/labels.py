@@ -65,15 +65,20 @@ def _has_weights(name: str) -> bool:
 
 def make_labels(experiment: Experiment, world: World, names: tuple[str, ...]) -> str:
     """The data set that `tapdistill label` makes of the world's videos."""
-    videos = experiment.folder(world) / "videos"
+    folder = experiment.folder(world)
+    draw_videos(folder / "videos", world, range(experiment.clips))
+    return label_videos(experiment, world, folder / "videos", folder / "labels", names)
+
+
+def draw_videos(videos: Path, world: World, seeds: range) -> None:
+    """Write the clips of these seeds as mp4, unless they are there."""
     videos.mkdir(parents=True, exist_ok=True)
-    for seed in range(experiment.clips):
+    for seed in seeds:
         file = videos / f"{seed:05d}.mp4"
         if not file.exists():
             partial = file.with_suffix(".part")
             partial.write_bytes(encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
             partial.rename(file)
-    return _labelled(experiment, world, "labels", names)
 
 
 def make_oracle(experiment: Experiment, world: World) -> str:
@@ -99,22 +104,24 @@ def make_oracle(experiment: Experiment, world: World) -> str:
             np.savez(file, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
     oracle = f"{Oracle.__module__}:{Oracle.__name__}"
     files = (f"{oracle}={folder}",)
+    videos, out = folder.with_name("videos"), folder.with_name("labels-oracle")
     # its policy asks no verifier
-    return _labelled(experiment, world, "labels-oracle", (oracle,), files, judge=False)
+    return label_videos(experiment, world, videos, out, (oracle,), files, judge=False)
 
 
-def _labelled(
+def label_videos(
     experiment: Experiment,
     world: World,
-    name: str,
+    videos: Path,
+    out: Path,
     names: tuple[str, ...],
     checkpoint: tuple[str, ...] = (),
     judge: bool = True,
 ) -> str:
-    folder = experiment.folder(world)
+    """What `tapdistill label` does with a folder of the world's videos; returns `out`."""
     job = LabelConfig(
-        videos=(str(folder / "videos"),),
-        out=str(folder / name),
+        videos=(str(videos),),
+        out=str(out),
         teachers=names,
         checkpoint=checkpoint,
         judge=judge,

@@ -46,8 +46,8 @@ def run(experiment: Experiment) -> None:
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(experiment.workers, context) as pool:
-        _all_done(pool, "labelled", prepare, ((experiment, world, names) for world in worlds))
-        _all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
+        all_done(pool, "labelled", prepare, ((experiment, world, names) for world in worlds))
+        all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
     for world in worlds:
         say(policy_table(score_labels(experiment, world), world))
         of_teachers = {name: scored(experiment, world, name) for name in names}
@@ -58,7 +58,7 @@ def run(experiment: Experiment) -> None:
     say(f"{time.monotonic() - began:.0f} s")
 
 
-def _all_done(
+def all_done(
     pool: ProcessPoolExecutor,
     what: str,
     work: Callable[..., str],

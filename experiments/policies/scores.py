@@ -59,7 +59,7 @@ def mean_over_seeds(
 
 def policy_table(labels: pd.DataFrame, world: World) -> Table:
     figures = [name if name.endswith("_px") else f"{name}, %" for name in LABEL_FIGURES]
-    table = _table(f"what each policy teaches, world {world!r}", ("policy",), figures)
+    table = new_table(f"what each policy teaches, world {world!r}", ("policy",), figures)
     for row in labels.to_dict("records"):
         cells = [
             f"{row[name]:.2f}" if name.endswith("_px") else f"{100 * row[name]:.1f}"
@@ -74,7 +74,7 @@ def tracker_table(
 ) -> Table:
     """Teachers: mean over clips and its 95 % interval. Students: mean over seeds, and their least
     and most."""
-    table = _table(f"who tracks how well, %, world {world!r}", ("tracker", "taught by"), FIGURES)
+    table = new_table(f"who tracks how well, %, world {world!r}", ("tracker", "taught by"), FIGURES)
     for name, scores in of_teachers.items():
         intervals = (with_interval(100 * scores[figure]) for figure in FIGURES)
         table.add_row(
@@ -111,7 +111,7 @@ def difference_table(
 ) -> Table:
     """Student minus the teacher that is best in each figure, and how many teachers it is above in
     all three, each interval above 0."""
-    table = _table(
+    table = new_table(
         f"student minus the best teacher in each figure, points, world {world!r}",
         ("student", "taught by"),
         (*FIGURES, "above all three of"),
@@ -132,15 +132,15 @@ def difference_table(
             table.add_row(
                 student,
                 policy,
-                *_with_intervals(differences(scores, best)),
+                *with_intervals(differences(scores, best)),
                 f"{above} of {len(of_teachers)} teachers",
             )
-    return _explained(table)
+    return explained(table)
 
 
 def comparison_table(experiment: Experiment, world: World) -> Table:
     """What one policy taught minus what another did, for every two of them."""
-    table = _table(
+    table = new_table(
         f"one policy minus another, points, world {world!r}",
         ("student", "taught by", "minus"),
         FIGURES,
@@ -152,21 +152,21 @@ def comparison_table(experiment: Experiment, world: World) -> Table:
         }
         for one, other in combinations(experiment.policies, 2):
             found = differences(scores[one], scores[other])
-            table.add_row(student, one, other, *_with_intervals(found))
-    return _explained(table)
+            table.add_row(student, one, other, *with_intervals(found))
+    return explained(table)
 
 
-def _explained(table: Table) -> Table:
+def explained(table: Table) -> Table:
     table.caption = "[95 % bootstrap interval of the mean difference, paired over clips]"
     table.caption_justify = "left"
     return table
 
 
-def _with_intervals(found: Sequence[tuple[float, float, float]]) -> list[str]:
+def with_intervals(found: Sequence[tuple[float, float, float]]) -> list[str]:
     return [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in found]
 
 
-def _table(title: str, of: Sequence[str], figures: Sequence[str]) -> Table:
+def new_table(title: str, of: Sequence[str], figures: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in of:
         table.add_column(name, no_wrap=True)

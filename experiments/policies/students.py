@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.policies.config import LEARNERS, Experiment, StudentName, World
 from labeler.labels.policies import Policy
 from pipelines.commands.train import recipe
+from student.training.config import TrainConfig
 from student.training.losses import LossConfig
 from student.training.train import train
 
@@ -29,14 +30,19 @@ class Lesson:
 
 
 def taught(experiment: Experiment, lesson: Lesson) -> Path:
-    """The weights after a training by the recipe of the mini TAPIR, but for what the experiment
-    sets; one that was interrupted goes on."""
-    learner, folder = LEARNERS[lesson.student], experiment.folder(lesson.world)
-    out = folder / "students" / str(lesson)
-    base = recipe("tapir_mini", out=out).training()
+    """The weights after a training; one that was interrupted goes on."""
+    folder = experiment.folder(lesson.world)
     oracle = lesson.policy == "oracle"
+    data = (str(folder / ("labels-oracle" if oracle else "labels")),)
+    return train(training(experiment, lesson, data), folder / "students" / str(lesson)).weights
+
+
+def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> TrainConfig:
+    """The recipe of the mini TAPIR, but for what the experiment sets."""
+    learner = LEARNERS[lesson.student]
+    base = recipe("tapir_mini", out=experiment.folder(lesson.world)).training()
     steps = max(1, round(learner.share * experiment.steps))
-    config = replace(
+    return replace(
         base,
         student=learner.kind,
         init=lesson.student,
@@ -45,9 +51,9 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
         loss=base.loss if learner.kind == base.student else LossConfig(),
         data=replace(
             base.data,
-            data=(str(folder / ("labels-oracle" if oracle else "labels")),),
+            data=data,
             # the oracle is the only teacher of its data set
-            policy="random" if oracle else lesson.policy,
+            policy="random" if lesson.policy == "oracle" else lesson.policy,
             trust=experiment.trust,
             frames=experiment.frames,
             height=experiment.crop,
@@ -70,4 +76,3 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
         picture_every=10**9,
         keep=1,
     )
-    return train(config, out).weights
