@@ -237,7 +237,7 @@ class CoTracker3Recipe(Recipe[CoTracker3]):
         Stage(80, ViewConfig(batch=1, frames=24, size=160, points=48)),
         # as in each of the passes from coarse to fine
         Stage(
-            4000, ViewConfig(batch=2, frames=16, size=128, points=48, zoom=(0.5, 3.0)), start="any"
+            3000, ViewConfig(batch=2, frames=16, size=128, points=48, zoom=(0.5, 3.0)), start="any"
         ),
     )
 

@@ -51,10 +51,10 @@ def short(name, monkeypatch, steps=(2, 2)):
 def test_more_steps_are_of_the_stage_that_is_named_or_of_the_longest():
     recipe = RECIPES["cotracker3"]()
     assert steps_of(recipe, 3, 4) == [replace(recipe.stages[4], steps=3)] * 3
-    assert steps_of(recipe, 2) == [replace(recipe.stages[3], steps=2)] * 2  # the one of 950 steps
-    assert len(steps_of(recipe, None)) == 450 + 250 + 350 + 950 + 80
-    with pytest.raises(ConfigError, match="--stage 5: this recipe has the stages 0 to 4"):
-        steps_of(recipe, 1, 5)
+    assert steps_of(recipe, 2) == [replace(recipe.stages[5], steps=2)] * 2  # that of 3,000 steps
+    assert len(steps_of(recipe, None)) == 450 + 250 + 350 + 950 + 80 + 3000
+    with pytest.raises(ConfigError, match="--stage 6: this recipe has the stages 0 to 5"):
+        steps_of(recipe, 1, 6)
 
 
 @pytest.mark.slow
@@ -138,6 +138,8 @@ def test_starts_lie_at_the_query_near_the_truth_or_between_them(folder):
     assert (between <= np.maximum(query, truth) + 1e-3).all()
     away = np.linalg.norm(start_xy(view, "near", rng) - truth, axis=-1)
     assert 1 < np.median(away) < 32
+    draws = [start_xy(view, "any", np.random.default_rng(seed)) for seed in range(30)]
+    assert 5 < sum(np.array_equal(xy, query) for xy in draws) < 20
 
 
 def test_a_calibrated_file_keeps_its_weights_and_says_its_rule_for_good(tmp_path, monkeypatch):
