@@ -170,6 +170,12 @@ TABLE: tuple[TeacherEntry, ...] = (
         "CoTracker3, one window, small",
         shipped=True,
     ),
+    _own(
+        "cotracker3-online-mini",
+        "teachers.cotracker.online:CoTracker3OnlineTeacher",
+        "CoTracker3, windows of 16, small",
+        shipped=True,
+    ),
 )
 
 VERIFIERS: tuple[TeacherEntry, ...] = (

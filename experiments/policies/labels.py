@@ -29,7 +29,8 @@ from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, Te
 
 MODE: Mode = "label"
 CLASSICAL = ("lk", "flow", "match")
-LEARNT = "xfeat"
+LEARNT = ("xfeat", "tapir-mini", "cotracker3-offline-mini")
+"""Of both CoTrackers only one, since they have nearly the same weights."""
 
 
 class Oracle(Teacher):
@@ -50,9 +51,8 @@ class Oracle(Teacher):
 
 
 def teachers_here() -> tuple[str, ...]:
-    """The classical teachers, XFeat if its weights are here, and every mini that is shipped."""
-    learnt = [name for name in teachers.names() if name == LEARNT or name.endswith("-mini")]
-    return (*CLASSICAL, *(name for name in learnt if _has_weights(name)))
+    """The classical teachers, and the learnt ones whose weights are here."""
+    return (*CLASSICAL, *(name for name in LEARNT if _has_weights(name)))
 
 
 def _has_weights(name: str) -> bool:
