@@ -242,7 +242,7 @@ class CoTracker3Recipe(Recipe[CoTracker3]):
     )
 
     def network(self) -> CoTracker3:
-        return CoTracker3(CoTracker3Config.mini())
+        return CoTracker3(CoTracker3Config.mini(sides=(128, 256, 512)))
 
     def encode(self, model: CoTracker3, batch: Batch, pretraining: bool) -> list[Tensor]:
         return model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)

@@ -75,10 +75,10 @@ class CoTracker3Config(CoTrackerSizes):
     """Channels that the (2 radius + 1)**4 products of one level are reduced to, and channels of the
     hidden layer between."""
     layers: int = 3
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes of the frames, in those that go in, on which the offline teacher refines tracks one
-    after the other. Where they are small, a point is found from far away; where they are large, its
-    position becomes exact. (1.0,) is published."""
+    sides: tuple[int, ...] = ()
+    """Short sides in px of the frames on which the offline teacher refines tracks, one after the
+    other: where frames are small, a point is found from far away; where they are large, its
+    position becomes exact. () is published: once, on the frames that go in."""
 
     @classmethod
     def mini(cls, **changes: Any) -> CoTracker3Config:

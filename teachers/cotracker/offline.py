@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,9 +24,13 @@ from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.pyramid import least_side
+from teachers.layers.resolutions import Size
 from teachers.published import PUBLISHED
 from teachers.settings import require_whole
 from teachers.tracks import VisibleRule
+
+MOST = 2.0
+"""By how much frames are enlarged at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         self, features: ClipFeatures, seed: int, first: int, entry: WindowEntry
     ) -> tuple[Tensor, list[Tensor]]:
         pyramid = features.window(first, self.max_frames)
-        looks = self._looks(pyramid, entry.queries[None])
+        looks = self._looks(features, pyramid, entry.queries[None])
         if entry.looks:
             covered = entry.hidden[None, :, None, None]
             looks = [
@@ -117,7 +120,9 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         tracks, start = [], 0
         for group in self._groups(entry.queries, self.max_frames, features.size, seed):
             own = slice(start, start + len(group.own))
-            tracks.append(self._together(pyramid, group, [level[:, own] for level in looks]))
+            tracks.append(
+                self._together(features, pyramid, group, [level[:, own] for level in looks])
+            )
             start = own.stop
         return torch.cat(tracks), [level[0] for level in looks]
 
@@ -125,67 +130,72 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         pyramid = features.window(0, len(features))
         return torch.cat(
             [
-                self._together(pyramid, group, self._looks(pyramid, group.own[None]))
+                self._together(
+                    features, pyramid, group, self._looks(features, pyramid, group.own[None])
+                )
                 for group in groups
             ]
         )
 
+    def _factors(self, size: Size) -> list[float]:
+        """The sizes of the frames on which tracks are refined, in frames of `size`; none is
+        enlarged by more than `MOST`."""
+        short = min(size)
+        return sorted({min(MOST, side / short) for side in self.config.sides}) or [1.0]
+
     def _pyramid(self, video: Tensor) -> list[Tensor]:
-        """Per level of each of the network's scales."""
-        return [
-            level for part in self._scaled(video) for level in self.model.encode(part, self.memory)
-        ]
+        """Per level of each of `_factors`."""
+        size = video.shape[-2], video.shape[-1]
+        return [level for factor in self._factors(size) for level in self._encoded(video, factor)]
 
-    def _scaled(self, video: Tensor) -> Iterator[Tensor]:  # [1, t, 3, H, W]
-        """The frames at each scale; below and at the right, the last row and column are repeated
-        until the network takes them."""
+    def _encoded(self, video: Tensor, factor: float) -> list[Tensor]:
+        """`encode` of frames that are resized, in blocks."""
+        if factor == 1:
+            return self.model.encode(video, self.memory)
+        blocks = video.split(self.memory.frames(video.device), 1)
+        parts = [self.model.encode(self._resized(block, factor), self.memory) for block in blocks]
+        return [torch.cat(levels, 1) for levels in zip(*parts, strict=True)]
+
+    def _resized(self, video: Tensor, factor: float) -> Tensor:  # [1, t, 3, H, W]
+        """The frames resized; below and at the right, the last row and column are repeated until
+        the network takes them."""
+        frames = F.interpolate(
+            video[0].float(), scale_factor=factor, mode="bilinear", antialias=factor < 1
+        )
         least = least_side(STRIDE, self.config.levels)
-        for scale in self.config.scales:
-            if scale == 1:
-                yield video
-                continue
-            frames = F.interpolate(
-                video[0].float(), scale_factor=scale, mode="bilinear", antialias=scale < 1
-            )
-            below, right = (max(least, side + -side % STRIDE) - side for side in frames.shape[-2:])
-            yield F.pad(frames, (0, right, 0, below), mode="replicate")[None]
+        below, right = (max(least, side + -side % STRIDE) - side for side in frames.shape[-2:])
+        return F.pad(frames, (0, right, 0, below), mode="replicate")[None]
 
-    def _by_scale(self, levels: list[Tensor]) -> Iterator[tuple[float, list[Tensor]]]:
-        count = self.config.levels
-        for i, scale in enumerate(self.config.scales):
-            yield scale, levels[i * count : (i + 1) * count]
-
-    def _looks(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
-        """`query_windows` at each scale."""
-        return [
-            window
-            for scale, grids in self._by_scale(pyramid)
-            for window in self.model.query_windows(
-                grids, torch.cat([queries[..., :1], _scaled_xy(queries[..., 1:], scale)], -1)
-            )
-        ]
+    def _looks(
+        self, features: ClipFeatures, pyramid: list[Tensor], queries: Tensor
+    ) -> list[Tensor]:
+        """`query_windows` in the frames of each size."""
+        looks, levels = [], self.config.levels
+        for i, factor in enumerate(self._factors(self._raster(features.size))):
+            there = torch.cat([queries[..., :1], _scaled(queries[..., 1:], factor)], -1)
+            looks += self.model.query_windows(pyramid[i * levels : (i + 1) * levels], there)
+        return looks
 
     def _together(
-        self, pyramid: list[Tensor], group: Group, looks: list[Tensor]
+        self, features: ClipFeatures, pyramid: list[Tensor], group: Group, looks: list[Tensor]
     ) -> Tensor:  # -> [n, T, 4]
         """Tracks of a group's own points, whose appearance is `looks`, per level [1, n, W, C]."""
-        support = self._looks(pyramid, group.support[None])
+        support = self._looks(features, pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
         xy = group.points[:, :, None, 1:].expand(-1, -1, pyramid[0].shape[1], -1)
-        unknown = torch.zeros_like(xy[..., 0])
-        for (scale, grids), (_, windows) in zip(
-            self._by_scale(pyramid), self._by_scale(every), strict=True
-        ):
+        unknown, levels = torch.zeros_like(xy[..., 0]), self.config.levels
+        for i, factor in enumerate(self._factors(self._raster(features.size))):
+            part = slice(i * levels, (i + 1) * levels)
             found = self.model.refine(
-                grids,
-                windows,
-                _scaled_xy(xy, scale),
+                pyramid[part],
+                every[part],
+                _scaled(xy, factor),
                 unknown,
                 unknown,
                 self.mode_settings.iterations,
                 self.memory,
             )
-            xy = _scaled_xy(found.xy[-1], 1 / scale)
+            xy = _scaled(found.xy[-1], 1 / factor)
         answer = found.answer(len(group.own))
         return torch.cat([xy[0, : len(group.own)], answer[..., 2:]], -1)
 
@@ -196,6 +206,6 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         )
 
 
-def _scaled_xy(xy: Tensor, scale: float) -> Tensor:
-    """Positions in px of frames that are `scale` times as large."""
-    return xy if scale == 1 else (xy + 0.5) * scale - 0.5
+def _scaled(xy: Tensor, factor: float) -> Tensor:
+    """Positions in px of frames that are `factor` times as large."""
+    return xy if factor == 1 else (xy + 0.5) * factor - 0.5

@@ -1,4 +1,4 @@
-"""Scales: a mini CoTracker3 that refines tracks on small frames first and on large ones at the
+"""Sides: a mini CoTracker3 that refines tracks on small frames first and on large ones at the
 end."""
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from teachers.cotracker.cotracker3 import CoTracker3Config
 from teachers.cotracker.refinements import Refinements
 from teachers.layers.sampling import sample_windows
 
-SCALES = (0.5, 1.0, 2.0)
+SIDES = (24, 48, 200)
 SIZE = (45, 70)
-"""Neither side is a multiple of the stride."""
+"""Neither side is a multiple of the stride, so the raster is 48 x 72."""
+FACTORS = [0.5, 1.0, 2.0]
+"""None is enlarged more than twice."""
 
 
 def resting(**settings):
     """A network that leaves points where they are."""
     given = {"checkpoint": "random", "preset": "mini", "mode": "label", "device": "cpu"}
     teacher = teachers.load("cotracker3-offline", **given, **settings)
-    teacher.config = CoTracker3Config.mini(scales=SCALES)
+    teacher.config = CoTracker3Config.mini(sides=SIDES)
     torch.nn.init.zeros_(teacher.model.updateformer.flow_head.weight)
     torch.nn.init.zeros_(teacher.model.updateformer.flow_head.bias)
     return teacher
@@ -41,7 +43,7 @@ QUERIES = np.float32([[0, 20, 30], [3, 60.5, 12.25], [5, 0, 44]])
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_frames": 4}])
-def test_a_point_that_rests_keeps_its_position_at_every_scale(frames, settings):
+def test_a_point_that_rests_keeps_its_position_in_frames_of_every_size(frames, settings):
     tracks = resting(**settings).track(frames, QUERIES)
     expected = np.broadcast_to(QUERIES[:, None, 1:], tracks.xy.shape)
     np.testing.assert_allclose(tracks.xy, expected, atol=1e-4)
@@ -67,13 +69,23 @@ def test_each_pass_begins_where_the_one_before_ended(teacher, frames, monkeypatc
     )
 
 
-def test_frames_of_every_scale_show_a_point_at_its_scaled_position(teacher):
+def test_frames_of_every_size_show_a_point_at_its_scaled_position(teacher):
     """On a ramp the colour tells the position."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(72.0), indexing="ij")
     video = torch.stack([x, y, x + y])[None, None]
     xy = torch.tensor([[20.0, 30.0], [50.25, 12.5]])
-    for scale, frames in zip(SCALES, teacher._scaled(video), strict=True):
-        grid = frames.permute(0, 1, 3, 4, 2)
-        at = (xy + 0.5) * scale - 0.5
+    assert teacher._factors((48, 72)) == FACTORS
+    for factor in FACTORS:
+        grid = teacher._resized(video, factor).permute(0, 1, 3, 4, 2)
+        at = (xy + 0.5) * factor - 0.5
         found = sample_windows(grid, torch.zeros(1, 1, 1, dtype=torch.long), at[None, :, None], 0)
         torch.testing.assert_close(found[0, :, 0, 0, :2], xy, atol=1e-3, rtol=0)
+
+
+def test_sizes_that_would_be_enlarged_too_much_are_one(teacher):
+    teacher.config = CoTracker3Config.mini(sides=(128, 256, 512))
+    assert teacher._factors((256, 300)) == [0.5, 1.0, 2.0]
+    assert teacher._factors((512, 900)) == [0.25, 0.5, 1.0]
+    assert teacher._factors((100, 64)) == [2.0]
+    teacher.config = CoTracker3Config.mini()
+    assert teacher._factors((100, 64)) == [1.0]
