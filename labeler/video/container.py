@@ -122,7 +122,7 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
         )
     if streams[0].codec_context is None:
         raise VideoError("decode-error", f"{path}: libav has no decoder for its video.")
-    if not streams[0].codec_context.is_open:
+    if not streams[0].codec_context.is_open:  # an open decoder keeps its threads
         streams[0].thread_type = "NONE"
         streams[0].codec_context.thread_count = 1
     return streams[0]

@@ -290,23 +290,11 @@ class CoTracker3(CoTracker3Network):
             frames: [B, T, 3, H, W] in 0..255, of any dtype.
             queries: [B, N, 3] (t, x, y), px of the frames; t is cut to an integer.
         """
-        return self.track(self.encode(frames, memory), queries, iterations, memory)
-
-    def track(
-        self,
-        pyramid: list[Tensor],  # per level [B, T, h, w, C]
-        queries: Tensor,  # [B, N, 3]
-        iterations: int,
-        memory: Memory = DEFAULT_MEMORY,
-        looks: list[Tensor] | None = None,  # per level [B, N, W, C]
-    ) -> Refinements:
-        """`forward` for frames that are encoded already, and possibly for queries whose windows of
-        features are known from elsewhere."""
-        frames = pyramid[0].shape[1]
-        xy = queries[:, :, None, 1:].expand(-1, -1, frames, -1)
+        pyramid = self.encode(frames, memory)
+        xy = queries[:, :, None, 1:].expand(-1, -1, frames.shape[1], -1)
         unknown = torch.zeros_like(xy[..., 0])
-        looks = self.query_windows(pyramid, queries) if looks is None else looks
-        return self.refine(pyramid, looks, xy, unknown, unknown, iterations, memory)
+        windows = self.query_windows(pyramid, queries)
+        return self.refine(pyramid, windows, xy, unknown, unknown, iterations, memory)
 
 
 WINDOW = 16

@@ -307,8 +307,7 @@ def test_an_error_of_one_process_is_raised_by_all(tmp_path):
     assert said == [f"rank {rank}: labels/7.tar does not exist." for rank in range(2)]
 
 
-@pytest.mark.slow
-def test_processes_of_which_some_have_no_gpu_say_which(monkeypatch):
+def test_processes_of_which_some_have_no_gpu_say_which():
     store, world = torch.distributed.HashStore(), 3
     for rank, kind in enumerate(("cuda", "cpu")):
         store.set(f"device/{rank}", f"{kind} of node{rank}")
@@ -318,6 +317,7 @@ def test_processes_of_which_some_have_no_gpu_say_which(monkeypatch):
     processes._require_one_kind(store, "cuda", 2, world)
 
 
+@pytest.mark.slow
 def test_under_torchrun_workers_are_not_asked_for(tmp_path):
     process = train_as_two(tmp_path, *FLAGS, "--steps", "1", "--workers", "2")
     said, _ = process.communicate(timeout=100)
