@@ -98,7 +98,7 @@ def _pairs(axes: Axes, sample: Sample) -> None:
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", **ticks)
     axes.set_yticks(range(len(names)), names, **ticks)
     axes.spines[:].set_visible(False)
-    axes.set_title("median distance where both see, px of 256")
+    axes.set_title("median px apart where both see")
 
 
 def _short(name: str) -> str:
