@@ -47,6 +47,7 @@ from teachers.cotracker.cotracker3 import (
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.cotracker.refinements import Refinements
+from teachers.cotracker.sizes import factors_of
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 
@@ -70,7 +71,7 @@ class CoTrackerStudent(Student):
     loss of positions."""
 
     parts: ClassVar[tuple[str, ...]] = ("visible", "occluded", "visibility", "confidence")
-    factors: ClassVar[tuple[str, ...]] = parts
+    factors: ClassVar[tuple[str, ...]] = (*parts, "huber_px")
     head: ClassVar[str | None] = "vis_conf_head"
     visibility: ClassVar[Visibility] = "frozen"
     bf16: ClassVar[bool] = True
@@ -105,14 +106,14 @@ class CoTrackerStudent(Student):
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
     ) -> list[Refinements]:
-        """Tracks in every window; an offline student has one window."""
-        found = model(
-            frames.permute(0, 1, 4, 2, 3),
-            queries,
-            iterations or ITERATIONS,
-            memory,
-        )
-        return found if isinstance(found, list) else [found]
+        """Tracks in every window; an offline student has one window, or one for each of the sizes
+        of frames on which it refines tracks."""
+        frames, iterations = frames.permute(0, 1, 4, 2, 3), iterations or ITERATIONS
+        if self.windowed:
+            return model(frames, queries, iterations, memory)
+        # a crop stands for a part of frames of the size that the network is meant for
+        factors = factors_of(model.config.sides, min(model.config.resolution))
+        return model.passes(frames, queries, factors, iterations, memory)
 
     def finite_clips(self, answer: Sequence[Refinements]) -> Tensor:
         said = [

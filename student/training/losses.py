@@ -41,6 +41,8 @@ class LossConfig:
     """CoTracker3: Huber loss of positions where the point is visible."""
     occluded: float = 0.01
     """CoTracker3: L1 loss of positions where it is not."""
+    huber_px: float = 6.0
+    """CoTracker3: errors of visible points count squared below this, linearly above."""
     visibility: float = 1.0
     """CoTracker3: cross entropy of visibility, where it is learnt."""
     confidence: float = 1.0
@@ -61,6 +63,9 @@ class LossConfig:
                     f"{name} = {getattr(self, name)}: weights in the first and the last step, none "
                     "below 0."
                 )
+        for name, px in (("huber_px", self.huber_px), ("tapir.huber_px", self.tapir.huber_px)):
+            if not px > 0:
+                raise ConfigError(f"loss.{name} = {px}: must be above 0.")
 
 
 def huber(error: Tensor, knee: float) -> Tensor:

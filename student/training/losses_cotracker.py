@@ -28,7 +28,6 @@ from teachers.layers.branch import for_gpu
 
 GAMMA = 0.8
 """The weight of an iteration is that of the next one times this factor; the last has weight 1."""
-HUBER_PX = 6.0
 CONFIDENT_PX = 12.0
 """A position within this distance of the target should have confidence 1."""
 
@@ -60,7 +59,7 @@ def position_losses(
     if targets.supervise_occluded is not None:
         unseen = unseen & targets.supervise_occluded[:, None, None]
     parts: tuple[tuple[str, float, Tensor, Callable[[Tensor], Tensor]], ...] = (
-        ("visible", config.visible, targets.visible, partial(huber, knee=HUBER_PX)),
+        ("visible", config.visible, targets.visible, partial(huber, knee=config.huber_px)),
         ("occluded", config.occluded, unseen, torch.abs),
     )
     return {

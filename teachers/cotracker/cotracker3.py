@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
+from teachers.cotracker.sizes import resized, scaled
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.device import constant
@@ -290,11 +291,29 @@ class CoTracker3(CoTracker3Network):
             frames: [B, T, 3, H, W] in 0..255, of any dtype.
             queries: [B, N, 3] (t, x, y), px of the frames; t is cut to an integer.
         """
-        pyramid = self.encode(frames, memory)
+        return self.passes(frames, queries, [1.0], iterations, memory)[0]
+
+    def passes(
+        self,
+        frames: Tensor,
+        queries: Tensor,
+        factors: Sequence[float],
+        iterations: int = 4,
+        memory: Memory = DEFAULT_MEMORY,
+    ) -> list[Refinements]:
+        """`forward` on frames that are resized by each of the factors: a pass begins at the
+        positions where the one before ended. All in px of `frames`."""
         xy = queries[:, :, None, 1:].expand(-1, -1, frames.shape[1], -1)
         unknown = torch.zeros_like(xy[..., 0])
-        windows = self.query_windows(pyramid, queries)
-        return self.refine(pyramid, windows, xy, unknown, unknown, iterations, memory)
+        found = []
+        for factor in factors:
+            pyramid = self.encode(resized(frames, factor, self.config.levels), memory)
+            there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
+            looks, start = self.query_windows(pyramid, there), scaled(xy, factor)
+            answer = self.refine(pyramid, looks, start, unknown, unknown, iterations, memory)
+            found.append(replace(answer, xy=scaled(answer.xy, 1 / factor)))
+            xy = found[-1].xy[-1]
+        return found
 
 
 WINDOW = 16

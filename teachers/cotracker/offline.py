@@ -8,29 +8,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
 from teachers.cotracker.long_clips import WindowEntry, walk_both_ways
+from teachers.cotracker.sizes import factors_of, resized, scaled
 from teachers.cotracker.teacher import (
     CoTrackerModeSettings,
     CoTrackerSettings,
     CoTrackerTeacher,
     Group,
 )
-from teachers.cotracker.transformer import STRIDE
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.pyramid import least_side
 from teachers.layers.resolutions import Size
 from teachers.published import PUBLISHED
 from teachers.settings import require_whole
 from teachers.tracks import VisibleRule
-
-MOST = 2.0
-"""By how much frames are enlarged at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +133,8 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         )
 
     def _factors(self, size: Size) -> list[float]:
-        """The sizes of the frames on which tracks are refined, in frames of `size`; none is
-        enlarged by more than `MOST`."""
-        short = min(size)
-        return sorted({min(MOST, side / short) for side in self.config.sides}) or [1.0]
+        """The sizes of the frames on which tracks are refined, in frames of `size`."""
+        return factors_of(self.config.sides, min(size))
 
     def _pyramid(self, video: Tensor) -> list[Tensor]:
         """Per level of each of `_factors`."""
@@ -153,18 +146,11 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         if factor == 1:
             return self.model.encode(video, self.memory)
         blocks = video.split(self.memory.frames(video.device), 1)
-        parts = [self.model.encode(self._resized(block, factor), self.memory) for block in blocks]
+        parts = [
+            self.model.encode(resized(block, factor, self.config.levels), self.memory)
+            for block in blocks
+        ]
         return [torch.cat(levels, 1) for levels in zip(*parts, strict=True)]
-
-    def _resized(self, video: Tensor, factor: float) -> Tensor:  # [1, t, 3, H, W]
-        """The frames resized; below and at the right, the last row and column are repeated until
-        the network takes them."""
-        frames = F.interpolate(
-            video[0].float(), scale_factor=factor, mode="bilinear", antialias=factor < 1
-        )
-        least = least_side(STRIDE, self.config.levels)
-        below, right = (max(least, side + -side % STRIDE) - side for side in frames.shape[-2:])
-        return F.pad(frames, (0, right, 0, below), mode="replicate")[None]
 
     def _looks(
         self, features: ClipFeatures, pyramid: list[Tensor], queries: Tensor
@@ -172,7 +158,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         """`query_windows` in the frames of each size."""
         looks, levels = [], self.config.levels
         for i, factor in enumerate(self._factors(self._raster(features.size))):
-            there = torch.cat([queries[..., :1], _scaled(queries[..., 1:], factor)], -1)
+            there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
             looks += self.model.query_windows(pyramid[i * levels : (i + 1) * levels], there)
         return looks
 
@@ -189,13 +175,13 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
             found = self.model.refine(
                 pyramid[part],
                 every[part],
-                _scaled(xy, factor),
+                scaled(xy, factor),
                 unknown,
                 unknown,
                 self.mode_settings.iterations,
                 self.memory,
             )
-            xy = _scaled(found.xy[-1], 1 / factor)
+            xy = scaled(found.xy[-1], 1 / factor)
         answer = found.answer(len(group.own))
         return torch.cat([xy[0, : len(group.own)], answer[..., 2:]], -1)
 
@@ -204,8 +190,3 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         return torch.where(
             (sure if rule.quantity == "v*c" else tracks[..., 2]) > rule.threshold, sure, 0.0
         )
-
-
-def _scaled(xy: Tensor, factor: float) -> Tensor:
-    """Positions in px of frames that are `factor` times as large."""
-    return xy if factor == 1 else (xy + 0.5) * factor - 0.5

@@ -16,7 +16,7 @@ from student.data.augment import views
 from student.data.order import parts_of_step
 from student.training.cotracker import ITERATIONS
 from student.training.losses import LossConfig
-from student.training.losses_cotracker import GAMMA, HUBER_PX
+from student.training.losses_cotracker import GAMMA
 from student.training.schedule import Optimiser
 from student.training.students import STUDENTS, weights_file
 from student.training.train import first_network
@@ -78,7 +78,7 @@ def test_the_recipe_of_the_paper_has_its_numbers(kind):
     assert (recipe.visibility_choice, STUDENTS[kind].head) == ("frozen", "vis_conf_head")
     assert (loss.visible, loss.occluded) == (0.05, 0.01)
     assert (loss.real, loss.synthetic, data.synthetic) == ((1, 1), (1, 1), 0)
-    assert (GAMMA, HUBER_PX) == (0.8, 6.0)
+    assert (GAMMA, loss.huber_px) == (0.8, 6.0)
 
 
 def test_the_recipe_of_the_paper_is_what_the_defaults_are():
@@ -241,7 +241,7 @@ def test_the_table_of_the_recipe_says_what_the_files_say():
         "teachers' iterations": f"{online_teacher.iterations}; those that follow forward alone",
         "policy": f"{data.policy}: one teacher a clip",
         "visible": 'rule of mode "label"',
-        "loss, visible": f"{loss.visible} x Huber {HUBER_PX:g} px",
+        "loss, visible": f"{loss.visible} x Huber {loss.huber_px:g} px",
         "loss, hidden": f"{loss.occluded} x L1, none from TAPIR",
         "refinements": f"{online.iterations}, weight {GAMMA}^(M - m)",
         "visibility head": f"{online.visibility_choice}",

@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from student.training.losses import LossConfig, from_query_on, huber
+from student.training.losses import LossConfig, TapirLossConfig, from_query_on, huber
 from student.training.losses_cotracker import (
-    HUBER_PX,
     CoTrackerTargets,
     confidence_loss,
     held_losses,
@@ -22,6 +21,7 @@ from student.training.losses_cotracker import (
     visibility_loss,
 )
 from teachers.cotracker.cotracker3 import Refinements
+from teachers.errors import ConfigError
 from tests.support import parity
 
 NOISE_SCALES = [24, 16, 10, 6, 5, 4]
@@ -114,7 +114,7 @@ def test_position_loss_equals_the_published_one(variant, dtype):
         "all": torch.ones_like(inputs.visible),
     }[which]
     weight = inputs.valid & inputs.query_mask & where
-    error = partial(huber, knee=HUBER_PX) if kind == "huber" else torch.abs
+    error = partial(huber, knee=LossConfig().huber_px) if kind == "huber" else torch.abs
     loss = position_loss(inputs.windows, inputs.xy, weight, error)
     check_value(case, variant, loss)
     if dtype == torch.float64:
@@ -206,6 +206,25 @@ def all_losses(windows: list[Refinements], targets: CoTrackerTargets) -> Tensor:
             confidence_loss(windows, targets.xy, targets.visible, None, targets.clip_weight),
         ]
     ).sum()
+
+
+def test_errors_count_squared_up_to_the_knee_and_linearly_beyond():
+    """By hand: a point that is off by 3 px in x and half a pixel in y."""
+    logit = torch.zeros(1, 1, 1, 1)
+    window = Refinements(torch.tensor([3.0, 0.5]).view(1, 1, 1, 1, 2), logit, logit)
+    seen = torch.ones(1, 1, 1, dtype=torch.bool)
+    targets = CoTrackerTargets(torch.zeros(1, 1, 1, 2), seen, seen.float())
+    for knee, x in ((6.0, 3**2 / 2), (1.0, 3 - 1 / 2)):
+        loss = position_losses([window], targets, LossConfig(huber_px=knee))["visible"]
+        assert loss.item() == pytest.approx(0.05 * (x + 0.5**2 / 2) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["huber_px", "tapir.huber_px"])
+def test_a_knee_that_is_not_above_0_is_refused(name):
+    with pytest.raises(ConfigError, match=f"loss.{name} = 0"):
+        LossConfig(huber_px=0) if name == "huber_px" else LossConfig(
+            tapir=TapirLossConfig(huber_px=0)
+        )
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 0.5, 2.0)])

@@ -79,6 +79,44 @@ def test_an_online_student_goes_window_by_window_and_an_offline_one_does_not(bat
     assert spans == {"offline": [(0, 12)], "online": [(0, 8), (4, 8)]}
 
 
+@pytest.fixture
+def coarse_to_fine():
+    """A mini teacher whose network refines tracks on frames of half, once, and twice the size."""
+    given = {"checkpoint": "random", "preset": "mini", "mode": "label", "device": "cpu"}
+    teacher = teachers.load("cotracker3-offline", support_points=0, iterations=2, **given)
+    sizes = replace(teacher.config, sides=(32, 64, 128), resolution=(64, 64))
+    teacher.config = teacher.model.config = sizes
+    # an untrained network leaves points where they are
+    torch.nn.init.normal_(teacher.model.updateformer.flow_head.weight, std=0.03)
+    return teacher
+
+
+def test_an_offline_student_learns_on_frames_of_every_size_that_its_teacher_refines_on(
+    batch, coarse_to_fine
+):
+    student, model = STUDENTS["offline"], coarse_to_fine.model
+    with torch.no_grad():
+        passes = student.track(model, batch.frames[:1], batch.queries[:1], 2, Memory())
+    assert [(found.first_frame, found.xy.shape[3]) for found in passes] == [(0, 12)] * 3
+    tracks = coarse_to_fine.track(batch.frames[0].numpy(), batch.queries[0].numpy())
+    found, queries = passes[-1].xy[-1, 0], batch.queries[0]
+    assert (found - queries[:, None, 1:]).norm(dim=-1).median() > 1
+    # where it was asked, a teacher says what it was told
+    found[torch.arange(len(queries)), queries[:, 0].long()] = queries[:, 1:]
+    torch.testing.assert_close(found, torch.from_numpy(tracks.xy), atol=1e-3, rtol=0)
+
+
+def test_a_pass_is_learnt_without_those_before_it(batch, coarse_to_fine):
+    """A pass gets positions from the one before, not its gradient."""
+    student, model = STUDENTS["offline"], coarse_to_fine.model.requires_grad_()
+    passes = student.track(model, batch.frames[:1], batch.queries[:1], 2, Memory())
+    for found in passes:
+        found.xy.retain_grad()
+    passes[-1].xy.sum().backward()
+    assert passes[-1].xy.grad is not None
+    assert all(found.xy.grad is None for found in passes[:-1])
+
+
 def test_positions_before_its_query_teach_an_offline_student_alone(batch):
     """The masks of `ct3_loss_real_offline` and `ct3_loss_real_online`: valid, and valid from the
     query on."""

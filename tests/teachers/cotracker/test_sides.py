@@ -10,6 +10,7 @@ import torch
 import teachers
 from teachers.cotracker.cotracker3 import CoTracker3Config
 from teachers.cotracker.refinements import Refinements
+from teachers.cotracker.sizes import resized, scaled
 from teachers.layers.sampling import sample_windows
 
 SIDES = (24, 48, 200)
@@ -76,8 +77,8 @@ def test_frames_of_every_size_show_a_point_at_its_scaled_position(teacher):
     xy = torch.tensor([[20.0, 30.0], [50.25, 12.5]])
     assert teacher._factors((48, 72)) == FACTORS
     for factor in FACTORS:
-        grid = teacher._resized(video, factor).permute(0, 1, 3, 4, 2)
-        at = (xy + 0.5) * factor - 0.5
+        grid = resized(video, factor, teacher.config.levels).permute(0, 1, 3, 4, 2).float()
+        at = scaled(xy, factor)
         found = sample_windows(grid, torch.zeros(1, 1, 1, dtype=torch.long), at[None, :, None], 0)
         torch.testing.assert_close(found[0, :, 0, 0, :2], xy, atol=1e-3, rtol=0)
 
