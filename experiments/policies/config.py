@@ -10,8 +10,6 @@ from typing import Literal, get_args
 from labeler.labels.policies import Policy, find
 from labeler.labels.trust import TrustConfig
 from student.synth.scene import SynthConfig
-from student.training.interface import Visibility
-from student.training.students import Kind
 from teachers import ConfigError
 
 World = Literal["drawn", "restless"]
@@ -35,24 +33,18 @@ camera that never rests, less blur, other light, and more noise."""
 StudentName = Literal["tapir-mini", "cotracker3-offline-mini"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Learner:
-    """A student, and how it learns."""
+    """How a student learns."""
 
-    kind: Kind
-    learning_rate: float
-    """Its highest value."""
-    visibility: Visibility
-    share: float = 1.0
+    recipe: str
+    share: float
     """Of the experiment's steps."""
-    iterations: int | None = None
 
 
 LEARNERS: Mapping[StudentName, Learner] = {
-    "tapir-mini": Learner(kind="tapir", learning_rate=3e-4, visibility="held"),
-    "cotracker3-offline-mini": Learner(
-        kind="offline", learning_rate=2e-4, visibility="frozen", share=0.3, iterations=3
-    ),
+    "tapir-mini": Learner("tapir_mini", 1.0),
+    "cotracker3-offline-mini": Learner("cotracker3_mini", 0.3),
 }
 
 

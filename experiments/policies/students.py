@@ -9,7 +9,6 @@ from experiments.policies.config import LEARNERS, Experiment, StudentName, World
 from labeler.labels.policies import Policy
 from pipelines.commands.train import recipe
 from student.training.config import TrainConfig
-from student.training.losses import LossConfig
 from student.training.train import train
 
 CALIBRATION_CLIPS = 16
@@ -38,17 +37,12 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
 
 
 def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> TrainConfig:
-    """The recipe of the mini TAPIR, but for what the experiment sets."""
+    """The student's recipe, but for what the experiment sets."""
     learner = LEARNERS[lesson.student]
-    base = recipe("tapir_mini", out=experiment.folder(lesson.world)).training()
+    base = recipe(learner.recipe, out=experiment.folder(lesson.world)).training()
     steps = max(1, round(learner.share * experiment.steps))
     return replace(
         base,
-        student=learner.kind,
-        init=lesson.student,
-        visibility=learner.visibility,
-        iterations=learner.iterations,
-        loss=base.loss if learner.kind == base.student else LossConfig(),
         data=replace(
             base.data,
             data=data,
@@ -65,7 +59,6 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
         schedule=replace(
             base.schedule,
             steps=steps,
-            learning_rate=learner.learning_rate,
             ema=max(2, min(100, steps // 6)),
         ),
         seed=lesson.seed,

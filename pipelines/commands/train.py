@@ -39,7 +39,8 @@ class TrainCommand(TrainConfig):
 
     Running the same command again continues from the last checkpoint. The defaults are CoTracker3's
     pseudo-label training; --recipe NAME takes those of a recipe: cotracker3_15k_online,
-    cotracker3_15k_offline, mini, mini_online, tapir, bootstapir, tapir_mini, tapir_mini_real.
+    cotracker3_15k_offline, tapir, bootstapir, tapir_mini, tapir_mini_real, cotracker3_mini, mini,
+    mini_online.
     """
 
     RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"

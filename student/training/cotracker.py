@@ -7,6 +7,11 @@
 
 Both have the same parameters under the same names. They differ only in the time embedding, which is
 computed, not learnt, so a student of one kind can start from weights of the other.
+
+An offline network that refines tracks on frames of several sizes (`CoTracker3Config.sides`) learns
+on all of them. A crop whose short side is below that of the frames which the network is meant for
+(`CoTracker3Config.resolution`) is resized as they are, so a part of a frame looks as it does in the
+whole; any other is resized as a whole frame.
 """
 
 from __future__ import annotations
@@ -111,8 +116,9 @@ class CoTrackerStudent(Student):
         frames, iterations = frames.permute(0, 1, 4, 2, 3), iterations or ITERATIONS
         if self.windowed:
             return model(frames, queries, iterations, memory)
-        # a crop stands for a part of frames of the size that the network is meant for
-        factors = factors_of(model.config.sides, min(model.config.resolution))
+        # a small crop is a part of a frame of the size that the network is meant for
+        short = max(min(frames.shape[-2:]), min(model.config.resolution))
+        factors = factors_of(model.config.sides, short)
         return model.passes(frames, queries, factors, iterations, memory)
 
     def finite_clips(self, answer: Sequence[Refinements]) -> Tensor:

@@ -39,6 +39,7 @@ def test_these_recipes_are_there():
         "bootstapir",
         "cotracker3_15k_offline",
         "cotracker3_15k_online",
+        "cotracker3_mini",
         "mini",
         "mini_online",
         "tapir",
@@ -168,8 +169,9 @@ def test_the_shares_of_a_batch_on_fewer_devices():
 def test_a_recipe_that_is_not_there_is_an_error(capsys):
     assert tapdistill(["train", "--recipe", "maxi", "--out", "out"]) == 1
     assert (
-        "--recipe maxi: there are bootstapir, cotracker3_15k_offline, cotracker3_15k_online, mini, "
-        "mini_online, tapir, tapir_mini, tapir_mini_real" in capsys.readouterr().err
+        "--recipe maxi: there are bootstapir, cotracker3_15k_offline, cotracker3_15k_online, "
+        "cotracker3_mini, mini, mini_online, tapir, tapir_mini, tapir_mini_real"
+        in capsys.readouterr().err
     )
 
 
