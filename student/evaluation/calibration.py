@@ -6,10 +6,9 @@ A published rule belongs to the published weights. Another network of that archi
 trained for less, is less sure of itself, and by that rule hides points that it follows well.
 
 The rule chosen is that with the highest average Jaccard (TAP-Vid), which counts both errors: a
-point that is called hidden is lost, and one that is called visible must be near the truth. Where a
-label is right with some probability, being near it counts so much: the Jaccard is an expected one.
-The share of frames with the right flag would not do: by that, a tracker that has lost a point
-should call it visible.
+point that is called hidden is lost, and one that is called visible must be near the truth. The
+share of frames with the right flag would not do: by that, a tracker that has lost a point should
+call it visible.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from teachers.tracks import Tracks, VisibleRule
 
 VALUES = np.arange(1, 100) / 100
 """Thresholds that are tried."""
-LEAST_GAIN = 0.01
-"""The published rule stays, unless another one has a Jaccard that is higher by this share."""
+LEAST_GAIN = 0.005
+"""The published rule stays, unless another one has a Jaccard that is higher by this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Calibration:
     def __str__(self) -> str:
         said = f"visible where {self.rule}: AJ {100 * self.jaccard:.1f} on the calibration clips"
         if not self.changed:
-            return f"{said}; no other rule is better by {LEAST_GAIN:.0%}"
+            return f"{said}; no other rule is better by {100 * LEAST_GAIN:g}"
         return f"{said}, {100 * self.published_jaccard:.1f} by the published {self.published}"
 
 
@@ -84,28 +83,27 @@ def calibrated(
     tracks: Sequence[Tracks],
     clips: Sequence[TestClip],
     published: VisibleRule,
-    certainty: Sequence[np.ndarray] | None = None,
+    known: Sequence[np.ndarray] | None = None,
 ) -> Calibration:
     """The rule that fits a tracker best.
 
     Args:
         tracks: of each clip's queries.
         published: the rule that the tracker has otherwise; one that compares nothing stays.
-        certainty: [N, T] in [0, 1] for each clip: how probably its position is right, where it says
-            that the point is visible. NaN: nothing is known of that frame. None: 1 everywhere.
+        known: bool [N, T] for each clip: frames of which it is known what is right. None: all.
     """
-    if certainty is None:
-        certainty = [np.ones(clip.visible.shape) for clip in clips]
+    if known is None:
+        known = [np.ones_like(clip.visible) for clip in clips]
     parts = [
-        _counted(one, clip, each) for one, clip, each in zip(tracks, clips, certainty, strict=True)
+        _counted(one, clip, frames) for one, clip, frames in zip(tracks, clips, known, strict=True)
     ]
-    visible, right, error, visibility, confidence = (
+    visible, error, visibility, confidence = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
 
     def jaccard(rule: VisibleRule) -> float:
         seen = rule.seen(visibility, confidence) & np.isfinite(error)
-        hits = [right[seen & visible & (error < px)].sum() for px in THRESHOLDS_PX]
+        hits = [(seen & visible & (error < px)).sum() for px in THRESHOLDS_PX]
         return float(np.mean([hit / max(visible.sum() + seen.sum() - hit, 1) for hit in hits]))
 
     best, before = published, jaccard(published)
@@ -116,7 +114,7 @@ def calibrated(
             rules += [VisibleRule("v*c", value) for value in VALUES.tolist()]
         found = [jaccard(rule) for rule in rules]
         highest = max(before, *found)
-        if highest > before * (1 + LEAST_GAIN):
+        if highest >= before + LEAST_GAIN:
             kept, best = highest, rules[found.index(highest)]
     return Calibration(
         rule=best,
@@ -127,16 +125,18 @@ def calibrated(
     )
 
 
-def _counted(tracks: Tracks, clip: TestClip, certainty: np.ndarray) -> tuple[np.ndarray, ...]:
-    """visible, certainty, error px of the raster (NaN where there is no position), visibility,
-    confidence of the known frames but the queries' own, in a row each."""
-    others = np.arange(len(clip.frames)) != np.round(clip.queries[:, :1])
-    others &= ~np.isnan(certainty)
+def _counted(
+    tracks: Tracks, clip: TestClip, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """visible, error px of the raster (NaN where there is no position), visibility, confidence of
+    the known frames but the queries' own, in a row each."""
+    others = known & (np.arange(len(clip.frames)) != np.round(clip.queries[:, :1]))
     height, width = clip.frames.shape[1:3]
     off = (tracks.xy - clip.xy) * np.array([RASTER / width, RASTER / height])
     error = np.hypot(off[..., 0], off[..., 1])
-    said = clip.visible, certainty, error, tracks.visibility, tracks.confidence
-    return tuple(each[others] for each in said)
+    return tuple(
+        each[others] for each in (clip.visible, error, tracks.visibility, tracks.confidence)
+    )
 
 
 def _said(value: Any) -> str:

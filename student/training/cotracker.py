@@ -9,9 +9,7 @@ Both have the same parameters under the same names. They differ only in the time
 computed, not learnt, so a student of one kind can start from weights of the other.
 
 An offline network that refines tracks on frames of several sizes (`CoTracker3Config.sides`) learns
-on all of them. A crop whose short side is below that of the frames which the network is meant for
-(`CoTracker3Config.resolution`) is resized as they are, so a part of a frame looks as it does in the
-whole; any other is resized as a whole frame.
+on all of them.
 """
 
 from __future__ import annotations
@@ -116,9 +114,8 @@ class CoTrackerStudent(Student):
         frames, iterations = frames.permute(0, 1, 4, 2, 3), iterations or ITERATIONS
         if self.windowed:
             return model(frames, queries, iterations, memory)
-        # a small crop is a part of a frame of the size that the network is meant for
-        short = max(min(frames.shape[-2:]), min(model.config.resolution))
-        factors = factors_of(model.config.sides, short)
+        size = (frames.shape[3], frames.shape[4])
+        factors = factors_of(model.config.sides, size, model.config.resolution)
         return model.passes(frames, queries, factors, iterations, memory)
 
     def finite_clips(self, answer: Sequence[Refinements]) -> Tensor:

@@ -1,12 +1,12 @@
 """Fitting: what is chosen of a student whose weights are trained, on its calibration clips.
 
 In   how to make the student as a teacher, clips with tracks. Out: `Fitted`.
-The visible rule that fits the weights is chosen always, on clips as training shows them, and on
-every frame of them (see `calibration_clips`). How positions are refined is chosen only if
-`TrainConfig.refinement` says so, first, and on whole frames, since a crop is enlarged to the raster
-of the network. The way with the highest average Jaccard is taken, each with the rule that is best
-for it; that of before stays, unless another one is better by `LEAST_GAIN_OF_WAY`: a little, as what
-can be labelled is easy.
+The visible rule that fits the weights is chosen always, on clips as training shows them: there,
+points leave the crop, and without them the labels of noisy video hide too little. How positions are
+refined is chosen only if `TrainConfig.refinement` says so, first, and on whole frames, since a crop
+is enlarged to the raster of the network. The way with the highest average Jaccard is taken, each
+with the rule that is best for it; that of before stays, unless another one is better by
+`LEAST_GAIN_OF_WAY`: a little, as what can be labelled is easy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from teachers.errors import TeacherError
 from teachers.interface import Teacher
 
 Known: TypeAlias = tuple[Sequence[TestClip], Sequence[np.ndarray]]
-"""Clips, and float [N, T] each: how certain their tracks are; see `calibrated`."""
+"""Clips, and bool [N, T] each: which of their points and frames are known."""
 LEAST_GAIN_OF_WAY = 0.002
 """Of average Jaccard, in [0, 1]."""
 

@@ -134,7 +134,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
 
     def _factors(self, size: Size) -> list[float]:
         """The sizes of the frames on which tracks are refined, in frames of `size`."""
-        return factors_of(self.config.sides, min(size))
+        return factors_of(self.config.sides, size, self.config.resolution)
 
     def _pyramid(self, video: Tensor) -> list[Tensor]:
         """Per level of each of `_factors`."""

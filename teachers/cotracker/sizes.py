@@ -11,13 +11,17 @@ from torch import Tensor
 
 from teachers.cotracker.transformer import STRIDE
 from teachers.layers.pyramid import least_side
+from teachers.layers.resolutions import Size
 
 LARGEST = 2.0
 """By how much frames are enlarged at most."""
 
 
-def factors_of(sides: Sequence[int], short: int) -> list[float]:
-    """The sizes relative to frames whose short side is `short` px; none is above `LARGEST`."""
+def factors_of(sides: Sequence[int], size: Size, meant: Size) -> list[float]:
+    """The sizes relative to frames of `size` (H, W); none is above `LARGEST`. Frames with a shorter
+    side than those which the network is `meant` for are resized as these are: a part of a frame
+    looks as it does in the whole."""
+    short = max(min(size), min(meant))
     return sorted({min(LARGEST, side / short) for side in sides}) or [1.0]
 
 

@@ -18,7 +18,6 @@ from student.training.config import TrainConfig
 from student.training.events import Calibrated, Measuring
 from student.training.train import train
 from teachers.checkpoints.files import stored_rule
-from teachers.errors import ConfigError
 from tests.support.training import assert_same_weights, small_data
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
@@ -37,8 +36,8 @@ def test_the_student_is_exported_with_the_visible_rule_that_fits_it(tmp_path):
     found = events[-1].fitted.calibration
     measured = [event for event in events if isinstance(event, Measuring)]
     assert [(event.done, event.total) for event in measured] == [(0, 2), (1, 2), (2, 2)]
-    made, certainty = calibration_clips(config(2))
-    assert all((each == 1).all() for each in certainty)
+    made, known = calibration_clips(config(2))
+    assert all(each.all() for each in known)
     assert [clip.frames.shape for clip in made] == [(4, 64, 64, 3)] * 2
     teacher = teachers.load(
         "cotracker3-offline", checkpoint=str(result.weights), device="cpu", mode="label"
@@ -56,13 +55,13 @@ def test_with_stored_labels_the_rule_is_chosen_on_the_clips_and_labels_it_learns
     """`Still` says that every point stays where it was asked for, and `Near` nearly so; the student
     sees a part of a clip, as in training, with clean frames."""
     data = small_data(dataset.folder, policy="random", height=48, photometric=1.0)
-    made, certainty = calibration_clips(TrainConfig(init="scratch", data=data, calibration_clips=3))
+    made, known = calibration_clips(TrainConfig(init="scratch", data=data, calibration_clips=3))
     stored = {clip.key: clip for clip in open_dataset(str(dataset.folder))}
-    for clip, certain in zip(made, certainty, strict=True):
+    for clip, frames in zip(made, known, strict=True):
         assert clip.frames.shape == (8, 48, 48, 3)
         assert len(clip.queries) > 4
         assert clip.visible.any()
-        assert not (clip.visible & np.isnan(certain)).any()
+        assert not (clip.visible & ~frames).any()
         still = np.broadcast_to(clip.queries[:, None, 1:], clip.xy.shape)
         np.testing.assert_allclose(clip.xy[clip.visible], still[clip.visible], atol=0.26)
         parts = np.lib.stride_tricks.sliding_window_view(
@@ -99,23 +98,3 @@ def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, m
     )
     train(replace(config(1), eval_every=1, eval_clips=1), tmp_path)
     assert read == [1]
-
-
-def test_the_verifier_says_something_of_every_frame_whatever_the_policy(dataset, monkeypatch):
-    def certainty(policy: str) -> np.ndarray:
-        data = small_data(dataset.folder, policy=policy, height=48)
-        settings = TrainConfig(init="scratch", data=data, calibration_clips=3)
-        return np.concatenate(calibration_clips(settings)[1])
-
-    judged = certainty("random")
-    assert ((judged >= 0) & (judged <= 1)).all()
-    assert ((judged > 0) & (judged < 1)).any()
-    np.testing.assert_array_equal(certainty("random-agreeing"), judged)
-
-    def refuse(*_: object) -> None:
-        raise ConfigError("nobody judged these clips")
-
-    monkeypatch.setattr("student.data.mixture.refuse_unjudged", refuse)
-    labelled = certainty("random-agreeing")
-    assert np.isnan(labelled).any()
-    assert (labelled[~np.isnan(labelled)] == 1).all()
