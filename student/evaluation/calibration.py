@@ -2,8 +2,9 @@
 
 In   a tracker's tracks of clips with exact tracks, or with labels. Out: the `VisibleRule` that fits
      them best.
-A published rule belongs to the published weights. Another network of that architecture, smaller or
-trained for less, is less sure of itself, and by that rule hides points that it follows well.
+A published rule belongs to the published weights, and a calibrated one to those that it was chosen
+for. Another network of that architecture, smaller or trained for less, is less sure of itself, and
+by that rule hides points that it follows well.
 
 The rule chosen is that with the highest average Jaccard (TAP-Vid), which counts both errors: a
 point that is called hidden is lost, and one that is called visible must be near the truth. The
@@ -27,7 +28,7 @@ from teachers.tracks import Tracks, VisibleRule
 VALUES = np.arange(1, 100) / 100
 """Thresholds that are tried."""
 LEAST_GAIN = 0.005
-"""The published rule stays, unless another one has a Jaccard that is higher by this."""
+"""The rule of before stays, unless another one has a Jaccard that is higher by this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +40,19 @@ class Calibration:
     """Average Jaccard by it, in [0, 1], over all frames but the queries' own."""
     highest: float
     """By whichever rule is best, however little it gains."""
-    published: VisibleRule
-    published_jaccard: float
+    before: VisibleRule
+    jaccard_before: float
 
     @property
     def changed(self) -> bool:
-        """Another rule than the published one fits."""
-        return self.rule != self.published
+        """Another rule than that of before fits."""
+        return self.rule != self.before
 
     def __str__(self) -> str:
         said = f"visible where {self.rule}: AJ {100 * self.jaccard:.1f} on the calibration clips"
         if not self.changed:
             return f"{said}; no other rule is better by {100 * LEAST_GAIN:g}"
-        return f"{said}, {100 * self.published_jaccard:.1f} by the published {self.published}"
+        return f"{said}, {100 * self.jaccard_before:.1f} by {self.before}, as before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +83,14 @@ class Fitted:
 def calibrated(
     tracks: Sequence[Tracks],
     clips: Sequence[TestClip],
-    published: VisibleRule,
+    before: VisibleRule,
     known: Sequence[np.ndarray] | None = None,
 ) -> Calibration:
     """The rule that fits a tracker best.
 
     Args:
         tracks: of each clip's queries.
-        published: the rule that the tracker has otherwise; one that compares nothing stays.
+        before: the rule that the tracker has otherwise; one that compares nothing stays.
         known: bool [N, T] for each clip: frames of which it is known what is right. None: all.
     """
     if known is None:
@@ -106,22 +107,18 @@ def calibrated(
         hits = [(seen & visible & (error < px)).sum() for px in THRESHOLDS_PX]
         return float(np.mean([hit / max(visible.sum() + seen.sum() - hit, 1) for hit in hits]))
 
-    best, before = published, jaccard(published)
-    kept = highest = before
-    if published.quantity != "none":
+    jaccard_before = jaccard(before)
+    best, kept, highest = before, jaccard_before, jaccard_before
+    if before.quantity != "none":
         rules = [VisibleRule("v", value) for value in VALUES.tolist()]
         if np.isfinite(confidence).any():
             rules += [VisibleRule("v*c", value) for value in VALUES.tolist()]
         found = [jaccard(rule) for rule in rules]
-        highest = max(before, *found)
-        if highest >= before + LEAST_GAIN:
+        highest = max(jaccard_before, *found)
+        if highest >= jaccard_before + LEAST_GAIN:
             kept, best = highest, rules[found.index(highest)]
     return Calibration(
-        rule=best,
-        jaccard=kept,
-        highest=highest,
-        published=published,
-        published_jaccard=before,
+        rule=best, jaccard=kept, highest=highest, before=before, jaccard_before=jaccard_before
     )
 
 

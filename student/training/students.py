@@ -12,9 +12,10 @@ from student.training.interface import Student
 from student.training.locotrack import LOCOTRACKS
 from student.training.tapir import TAPIRS
 from teachers.checkpoints.cache import cached_checkpoint
-from teachers.checkpoints.files import LICENCE, read_metadata
+from teachers.checkpoints.files import LICENCE, read_metadata, stored_rule
 from teachers.errors import CheckpointError
 from teachers.registry import entry_of, names
+from teachers.tracks import VisibleRule
 
 Kind = Literal[
     "offline",
@@ -46,6 +47,11 @@ def weights_file(init: str) -> str:
             f"teachers pull {init}`, or give a file."
         )
     return str(found)
+
+
+def rule_of(init: str) -> VisibleRule | None:
+    """The visible rule that was calibrated for the weights that `init` names, if there is one."""
+    return stored_rule(weights_file(init))
 
 
 def licence_of(init: str) -> str:

@@ -67,7 +67,7 @@ from student.training.processes import ALONE, Processes
 from student.training.running_mean import RunningMean
 from student.training.schedule import Optimiser
 from student.training.step import StepPart, add_gradient, recomputes
-from student.training.students import STUDENTS, licence_of, weights_file
+from student.training.students import STUDENTS, licence_of, rule_of, weights_file
 from student.training.tensorboard import Curves, strip
 from teachers.checkpoints.files import LICENCE, VISIBLE
 from teachers.errors import (
@@ -457,15 +457,16 @@ class _Run:
 
     def _export(self, name: str, refinement: Mapping[str, Any] | None = None) -> Path:
         fitted = self.fitted.refinement if self.fitted else {}
-        figures = json.dumps(self.figures)
         notes = {
             "step": str(self.step),
-            "figures": figures,
+            "figures": json.dumps(self.figures),
             "training": json.dumps(plain(self.config)),
             LICENCE: self._licence(),
         }
         if self.fitted and self.fitted.calibration.changed:
             notes[VISIBLE] = str(self.fitted.calibration.rule)
+        elif self.config.init != SCRATCH and (rule := rule_of(self.config.init)):
+            notes[VISIBLE] = str(rule)
         return self._checkpoints.export(
             name,
             self.model,
@@ -476,9 +477,7 @@ class _Run:
         )
 
     def _licence(self) -> str:
-        if self.config.init == SCRATCH:
-            return "Apache-2.0"
-        return licence_of(self.config.init)
+        return "Apache-2.0" if self.config.init == SCRATCH else licence_of(self.config.init)
 
     def _restore(self, found: Checkpoint) -> None:
         self.model.load_state_dict(found.model)

@@ -151,8 +151,8 @@ def test_a_calibrated_file_keeps_its_weights_and_says_its_rule_for_good(tmp_path
     metadata.pop(VISIBLE, None)
     file.write_bytes(safetensors.torch.save(weights, metadata))
     found = calibrate(file, clips=2)
-    assert found.published == VisibleRule("v", 0.9)
-    assert found.jaccard > found.published_jaccard + 0.005
+    assert found.before == VisibleRule("v", 0.9)
+    assert found.jaccard > found.jaccard_before + 0.005
     assert read_metadata(file) == {**metadata, VISIBLE: str(found.rule)}
     kept = load_file(file)
     assert all(torch.equal(kept[key], value) for key, value in weights.items())

@@ -37,7 +37,7 @@ def test_the_rule_parts_what_is_seen_from_what_is_hidden():
     found = calibrated(tracks, clips, VisibleRule("v", 0.9))
     assert found.changed
     assert 0.3 <= found.rule.threshold < 0.325  # the next higher value
-    assert (found.jaccard, found.published_jaccard) == (1, pytest.approx(4 / 28))
+    assert (found.jaccard, found.jaccard_before) == (1, pytest.approx(4 / 28))
     assert str(found).startswith(f"visible where {found.rule}: AJ 100.0 ")
 
 

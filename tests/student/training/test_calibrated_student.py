@@ -16,7 +16,10 @@ from student.synth.scene import SynthConfig, generate
 from student.training.calibration_clips import calibration_clips
 from student.training.config import TrainConfig
 from student.training.events import Calibrated, Measuring
+from student.training.schedule import ScheduleConfig
+from student.training.students import weights_file
 from student.training.train import train
+from teachers import VisibleRule
 from teachers.checkpoints.files import stored_rule
 from tests.support.training import assert_same_weights, small_data
 
@@ -98,3 +101,19 @@ def test_the_clips_are_read_once_however_often_the_student_is_scored(tmp_path, m
     )
     train(replace(config(1), eval_every=1, eval_clips=1), tmp_path)
     assert read == [1]
+
+
+@pytest.mark.parametrize("clips", [0, 1])
+def test_a_student_begins_with_the_visible_rule_of_its_weights(clips, tmp_path, monkeypatch):
+    """That of the mini is not the published one, and stays if the labels do not know better."""
+    monkeypatch.setattr("student.evaluation.calibration.LEAST_GAIN", 1.0)
+    settings = replace(
+        config(clips), init="cotracker3-offline-mini", schedule=ScheduleConfig(steps=1)
+    )
+    events: list[object] = []
+    weights = train(settings, tmp_path, watch=events.append).weights
+    rule = stored_rule(weights_file("cotracker3-offline-mini"))
+    assert rule not in (None, VisibleRule("v", 0.9))
+    assert stored_rule(weights) == rule
+    fitted = [event.fitted for event in events if isinstance(event, Calibrated)]
+    assert [found.calibration.before for found in fitted] == [rule] * clips
