@@ -11,9 +11,6 @@ from pipelines.commands.train import recipe
 from student.training.config import TrainConfig
 from student.training.train import train
 
-CALIBRATION_CLIPS = 16
-"""Parts of the labelled clips, at most, on which a student's visible rule is chosen."""
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -64,7 +61,7 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
         seed=lesson.seed,
         device="cpu",
         checkpoint_every=25,
-        calibration_clips=min(CALIBRATION_CLIPS, experiment.clips),
+        calibration_clips=min(base.calibration_clips, experiment.clips),
         refinement="own",  # policies are compared, and all refine alike
         picture_every=10**9,
         keep=1,
