@@ -121,7 +121,8 @@ class ForwardTeacher(NetworkTeacher):
 
 
 WITHOUT_ASKING = 12
-"""So many windows PIPs begins on a GPU without asking how far points have come."""
+"""So many windows PIPs begins on a GPU without asking how far points have come, even if it may ask
+(`PipsSettings.ask`)."""
 FEW_FRAMES = 16
 """Windows of so many frames PIPs++ refines together on a GPU, whatever their lengths."""
 
@@ -173,10 +174,15 @@ class PipsSettings(ForwardSettings):
     max_frames: int = 96
     """How many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px. No
     track depends on it."""
+    ask: bool = False
+    """Whether a GPU is asked now and then how far points have come. To ask is to wait for it; not
+    to ask is to begin as many windows as a point may need, up to three times those that it needs.
+    Which is faster was not measured. No track depends on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(1, max_frames=self.max_frames)
+        require_switch(ask=self.ask)
 
 
 class PipsTeacher(ForwardTeacher):
@@ -223,9 +229,8 @@ class PipsTeacher(ForwardTeacher):
                 for done in range(counts[0]):
                     some = there[: int((counts > done).sum())]
                     self._advance(walk, some, pyramid, first, complete)
-                known = (
-                    np.full_like(known, end) if enough and held == end else walk.now.cpu().numpy()
-                )
+                # at least so far
+                known = np.maximum(known, complete) if enough else walk.now.cpu().numpy()
         return walk.tracks[:, :end]
 
     def _rows(self, rows: np.ndarray) -> Tensor:
@@ -236,13 +241,13 @@ class PipsTeacher(ForwardTeacher):
         whether these must be enough.
 
         A window brings a point 2 to S - 1 frames further, which only the device knows. On a CPU,
-        it is asked after every window. To ask a GPU is to wait for it. So either every point gets
-        as many as it needs at least, or, close to the end, as many as it may need.
+        it is asked after every window. To ask a GPU is to wait for it. So every point gets as many
+        as it may need, or, if the GPU may be asked, as many as it needs at least.
         """
         if not on_gpu:
             return np.ones_like(frames), False
         most = -(-frames // 2)
-        if most.max() <= WITHOUT_ASKING:
+        if not self.settings.ask or most.max() <= WITHOUT_ASKING:
             return most, True
         return -(-frames // (self.config.window - 1)), False
 

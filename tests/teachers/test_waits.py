@@ -32,6 +32,7 @@ TEACHERS: dict[str, dict[str, object]] = {
     "cotracker3-offline, each point alone": {"mode": "benchmark", "single": True},
     "tapir, a long clip": {"max_frames": 6},
     "locotrack-base, a long clip": {"max_frames": 6},
+    "pips, a long clip": {"max_frames": 8},
     "pips2, a long clip": {"window": 6},
 } | {
     f"{name}, {mode}": {"mode": mode}

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from teachers.errors import CheckpointError
+from teachers.layers.branch import going
 from teachers.pips.pips import Pips, PipsConfig
 from teachers.pips.pips2 import Pips2, Pips2Config
 from teachers.pips.teacher import ForwardTeacher, Pips2Teacher, PipsTeacher
@@ -67,6 +68,19 @@ def test_neither_blocks_nor_how_many_frames_are_held_change_the_result(
     np.testing.assert_allclose(parts.xy, whole.xy, atol=NOISE_PX)
     np.testing.assert_allclose(parts.visibility, whole.visibility, atol=1e-3)
     assert np.abs(whole.xy - queries[:, None, 1:]).max() > 100 * NOISE_PX
+
+
+@pytest.mark.parametrize("max_frames", [96, 11])
+@pytest.mark.parametrize("ask", [False, True])
+def test_whether_a_gpu_is_asked_how_far_points_are_changes_nothing(ask, max_frames, queries):
+    """Forty frames are too many to begin all windows at once if it may be asked."""
+    clip = parity.video(**CLIP | {"T": 40})
+    expected = mini(PipsTeacher, mode="label").track(clip, queries)
+    with going(gpu=True):
+        teacher = mini(PipsTeacher, mode="label", ask=ask, max_frames=max_frames)
+        found = teacher.track(clip, queries)
+    np.testing.assert_allclose(found.xy, expected.xy, atol=NOISE_PX)
+    np.testing.assert_allclose(found.visibility, expected.visibility, atol=1e-3)
 
 
 def test_label_mode_tracks_backward_as_it_would_in_the_reversed_clip(made, frames, queries):
