@@ -120,9 +120,6 @@ class ForwardTeacher(NetworkTeacher):
         return self.model.encode(video[None], self.memory)
 
 
-WITHOUT_ASKING = 12
-"""So many windows PIPs begins on a GPU without asking how far points have come, even if it may ask
-(`PipsSettings.ask`)."""
 FEW_FRAMES = 16
 """Windows of so many frames PIPs++ refines together on a GPU, whatever their lengths."""
 
@@ -174,15 +171,10 @@ class PipsSettings(ForwardSettings):
     max_frames: int = 96
     """How many frames are held as features at once, 8.4 MB each for frames of 384 x 512 px. No
     track depends on it."""
-    ask: bool = False
-    """Whether a GPU is asked now and then how far points have come. To ask is to wait for it; not
-    to ask is to begin as many windows as a point may need, up to three times those that it needs.
-    Which is faster was not measured. No track depends on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(1, max_frames=self.max_frames)
-        require_switch(ask=self.ask)
 
 
 class PipsTeacher(ForwardTeacher):
@@ -210,7 +202,8 @@ class PipsTeacher(ForwardTeacher):
     def _pass(self, features: ClipFeatures, queries: Tensor, query_frame: np.ndarray) -> Tensor:
         end, window = len(features), self.config.window
         walk = Walk.begin(queries, end, window, self.config.channels)
-        known = query_frame  # where each next window begins, when the device was last asked
+        on_gpu = for_gpu(walk.now)
+        known = query_frame  # where each next window begins, as far as is known
         while (first := int(known.min())) < end:
             pyramid = features.window(first, self.max_frames)
             held = first + pyramid[0].shape[1]
@@ -223,33 +216,22 @@ class PipsTeacher(ForwardTeacher):
             # windows that begin earlier are held
             complete = end if held == end else held - window + 1
             while len(rows := np.flatnonzero(known < complete)):
-                counts, enough = self._windows_ahead(complete - known[rows], for_gpu(walk.now))
+                # A window brings a point 2 to S - 1 frames further, which only the device knows. On
+                # a CPU, it is asked after every window. To ask a GPU is to wait for it, so every
+                # point gets as many as it may need.
+                frames = complete - known[rows]
+                counts = -(-frames // 2) if on_gpu else np.ones_like(frames)
                 order = np.argsort(-counts, kind="stable")
                 there, counts = self._rows(rows[order]), counts[order]
                 for done in range(counts[0]):
                     some = there[: int((counts > done).sum())]
                     self._advance(walk, some, pyramid, first, complete)
-                # at least so far
-                known = np.maximum(known, complete) if enough else walk.now.cpu().numpy()
+                # on a GPU, at least so far
+                known = np.maximum(known, complete) if on_gpu else walk.now.cpu().numpy()
         return walk.tracks[:, :end]
 
     def _rows(self, rows: np.ndarray) -> Tensor:
         return sent(torch.from_numpy(rows), self.device)
-
-    def _windows_ahead(self, frames: np.ndarray, on_gpu: bool) -> tuple[np.ndarray, bool]:
-        """How many windows to begin at once for points that have so many frames before them, and
-        whether these must be enough.
-
-        A window brings a point 2 to S - 1 frames further, which only the device knows. On a CPU,
-        it is asked after every window. To ask a GPU is to wait for it. So every point gets as many
-        as it may need, or, if the GPU may be asked, as many as it needs at least.
-        """
-        if not on_gpu:
-            return np.ones_like(frames), False
-        most = -(-frames // 2)
-        if not self.settings.ask or most.max() <= WITHOUT_ASKING:
-            return most, True
-        return -(-frames // (self.config.window - 1)), False
 
     def _advance(
         self, walk: Walk, rows: Tensor, pyramid: list[Tensor], first: int, complete: int

@@ -71,13 +71,11 @@ def test_neither_blocks_nor_how_many_frames_are_held_change_the_result(
 
 
 @pytest.mark.parametrize("max_frames", [96, 11])
-@pytest.mark.parametrize("ask", [False, True])
-def test_whether_a_gpu_is_asked_how_far_points_are_changes_nothing(ask, max_frames, queries):
-    """Forty frames are too many to begin all windows at once if it may be asked."""
+def test_a_gpu_that_is_not_asked_how_far_points_are_gives_the_same(max_frames, queries):
     clip = parity.video(**CLIP | {"T": 40})
     expected = mini(PipsTeacher, mode="label").track(clip, queries)
     with going(gpu=True):
-        teacher = mini(PipsTeacher, mode="label", ask=ask, max_frames=max_frames)
+        teacher = mini(PipsTeacher, mode="label", max_frames=max_frames)
         found = teacher.track(clip, queries)
     np.testing.assert_allclose(found.xy, expected.xy, atol=NOISE_PX)
     np.testing.assert_allclose(found.visibility, expected.visibility, atol=1e-3)
