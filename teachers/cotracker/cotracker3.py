@@ -301,16 +301,47 @@ class CoTracker3(CoTracker3Network):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> list[Refinements]:
-        """`forward` on frames that are resized by each of the factors: a pass begins at the
-        positions where the one before ended. All in px of `frames`."""
+        """`forward` on frames that are resized by each of the factors; see `refine_in_turn`."""
+        levels = self.config.levels
+        pyramid = [
+            level
+            for factor in factors
+            for level in self.encode(resized(frames, factor, levels), memory)
+        ]
+        looks = self.looks(pyramid, queries, factors)
         xy = queries[:, :, None, 1:].expand(-1, -1, frames.shape[1], -1)
-        unknown = torch.zeros_like(xy[..., 0])
-        found = []
-        for factor in factors:
-            pyramid = self.encode(resized(frames, factor, self.config.levels), memory)
+        return self.refine_in_turn(pyramid, looks, xy, factors, iterations, memory)
+
+    def looks(
+        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
+    ) -> list[Tensor]:  # -> per level of each factor [B, N, W, C]
+        """`query_windows` in frames that are resized by each of the factors; the pyramid has their
+        levels in a row."""
+        found, levels = [], self.config.levels
+        for i, factor in enumerate(factors):
             there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
-            looks, start = self.query_windows(pyramid, there), scaled(xy, factor)
-            answer = self.refine(pyramid, looks, start, unknown, unknown, iterations, memory)
+            found += self.query_windows(pyramid[i * levels : (i + 1) * levels], there)
+        return found
+
+    def refine_in_turn(
+        self,
+        pyramid: list[Tensor],  # per level of each factor [B, T, h, w, C]
+        looks: list[Tensor],  # per level of each factor [B, N, W, C]
+        xy: Tensor,  # [B, N, T, 2] px, where to start
+        factors: Sequence[float],
+        iterations: int,
+        memory: Memory,
+    ) -> list[Refinements]:
+        """`refine` on frames that are resized by each of the factors: a pass begins at the
+        positions where the one before ended. All in px of frames that are not resized."""
+        unknown, levels = torch.zeros_like(xy[..., 0]), self.config.levels
+        found = []
+        for i, factor in enumerate(factors):
+            part = slice(i * levels, (i + 1) * levels)
+            start = scaled(xy, factor)
+            answer = self.refine(
+                pyramid[part], looks[part], start, unknown, unknown, iterations, memory
+            )
             found.append(replace(answer, xy=scaled(answer.xy, 1 / factor)))
             xy = found[-1].xy[-1]
         return found

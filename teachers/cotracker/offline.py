@@ -12,7 +12,7 @@ from torch import Tensor
 
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
 from teachers.cotracker.long_clips import WindowEntry, walk_both_ways
-from teachers.cotracker.sizes import factors_of, resized, scaled
+from teachers.cotracker.sizes import factors_of, resized
 from teachers.cotracker.teacher import (
     CoTrackerModeSettings,
     CoTrackerSettings,
@@ -156,11 +156,7 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         self, features: ClipFeatures, pyramid: list[Tensor], queries: Tensor
     ) -> list[Tensor]:
         """`query_windows` in the frames of each size."""
-        looks, levels = [], self.config.levels
-        for i, factor in enumerate(self._factors(self._raster(features.size))):
-            there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
-            looks += self.model.query_windows(pyramid[i * levels : (i + 1) * levels], there)
-        return looks
+        return self.model.looks(pyramid, queries, self._factors(self._raster(features.size)))
 
     def _together(
         self, features: ClipFeatures, pyramid: list[Tensor], group: Group, looks: list[Tensor]
@@ -169,21 +165,15 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
         support = self._looks(features, pyramid, group.support[None])
         every = [torch.cat(levels, 1) for levels in zip(looks, support, strict=True)]
         xy = group.points[:, :, None, 1:].expand(-1, -1, pyramid[0].shape[1], -1)
-        unknown, levels = torch.zeros_like(xy[..., 0]), self.config.levels
-        for i, factor in enumerate(self._factors(self._raster(features.size))):
-            part = slice(i * levels, (i + 1) * levels)
-            found = self.model.refine(
-                pyramid[part],
-                every[part],
-                scaled(xy, factor),
-                unknown,
-                unknown,
-                self.mode_settings.iterations,
-                self.memory,
-            )
-            xy = scaled(found.xy[-1], 1 / factor)
-        answer = found.answer(len(group.own))
-        return torch.cat([xy[0, : len(group.own)], answer[..., 2:]], -1)
+        found = self.model.refine_in_turn(
+            pyramid,
+            every,
+            xy,
+            self._factors(self._raster(features.size)),
+            self.mode_settings.iterations,
+            self.memory,
+        )
+        return found[-1].answer(len(group.own))
 
     def _certainty(self, tracks: Tensor) -> Tensor:  # [n, t, 4] -> [n, t]
         rule, sure = self.info.rule, tracks[..., 2] * tracks[..., 3]
