@@ -245,7 +245,7 @@ class CoTracker3Recipe(Recipe[CoTracker3]):
         return CoTracker3(CoTracker3Config.mini(sides=(128, 256, 512)))
 
     def encode(self, model: CoTracker3, batch: Batch, pretraining: bool) -> list[Tensor]:
-        return model.encode(batch.frames.permute(0, 1, 4, 2, 3), MEMORY)
+        return model.encode_at(batch.frames.permute(0, 1, 4, 2, 3), 1.0, MEMORY)
 
     def matching(self, model: CoTracker3, batch: Batch, grids: list[Tensor]) -> list[Tensor]:
         frame, weight = batch.queries[..., :1].long(), between_frames(batch)

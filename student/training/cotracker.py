@@ -8,8 +8,8 @@
 Both have the same parameters under the same names. They differ only in the time embedding, which is
 computed, not learnt, so a student of one kind can start from weights of the other.
 
-An offline network that refines tracks on frames of several sizes (`CoTracker3Config.sides`) learns
-on all of them.
+A network that refines tracks on frames of several sizes (`CoTracker3Config.sides`) learns on all of
+them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ from teachers.cotracker.cotracker3 import (
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.sizes import factors_of
 from teachers.errors import CheckpointError
 from teachers.layers.memory import Memory
 
@@ -109,14 +108,11 @@ class CoTrackerStudent(Student):
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory
     ) -> list[Refinements]:
-        """Tracks in every window; an offline student has one window, or one for each of the sizes
-        of frames on which it refines tracks."""
+        """Tracks in every window, by each of its passes; an offline student has one window."""
         frames, iterations = frames.permute(0, 1, 4, 2, 3), iterations or ITERATIONS
-        if self.windowed:
-            return model(frames, queries, iterations, memory)
-        size = (frames.shape[3], frames.shape[4])
-        factors = factors_of(model.config.sides, size, model.config.resolution)
-        return model.passes(frames, queries, factors, iterations, memory)
+        track = model if self.windowed else model.passes
+        found: list[Refinements] = track(frames, queries, iterations, memory)
+        return found
 
     def finite_clips(self, answer: Sequence[Refinements]) -> Tensor:
         said = [

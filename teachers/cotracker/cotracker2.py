@@ -28,6 +28,7 @@ from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, T
 from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
+from teachers.layers.resolutions import Size
 from teachers.layers.sampling import (
     WindowOffsets,
     blend_cells,
@@ -130,8 +131,11 @@ class CoTracker2(WindowNetwork):
         `encode_pyramid`."""
         return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=False)
 
+    def factors(self, size: Size) -> list[float]:
+        return [1.0]
+
     def appearance(
-        self, pyramid: list[Tensor], queries: Tensor
+        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
     ) -> list[Tensor]:  # [B, N, 3] -> one [B, N, C]
         """The feature at each query, in its frame."""
         return [
@@ -142,7 +146,7 @@ class CoTracker2(WindowNetwork):
 
     def refine_window(
         self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
-    ) -> Refinements:
+    ) -> list[Refinements]:
         """Improve the tracks of one window. No gradient flows through positions from one iteration
         to the one before."""
         frames = self.config.window
@@ -168,7 +172,7 @@ class CoTracker2(WindowNetwork):
             feature = feature + self.track_feat_updater(self._normed(change))
             steps.append(xy * STRIDE)
         visibility = self.vis_predictor(feature)[None, ..., 0]
-        return Refinements(torch.stack(steps), visibility, torch.full_like(visibility, math.nan))
+        return [Refinements(torch.stack(steps), visibility, torch.full_like(visibility, math.nan))]
 
     def correlation(
         self,

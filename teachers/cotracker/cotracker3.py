@@ -35,12 +35,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
-from teachers.cotracker.sizes import resized, scaled
+from teachers.cotracker.sizes import factors_of, resized, scaled
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
 from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
+from teachers.layers.resolutions import Size
 from teachers.layers.sampling import (
     WindowOffsets,
     blend_cells,
@@ -77,9 +78,9 @@ class CoTracker3Config(CoTrackerSizes):
     hidden layer between."""
     layers: int = 3
     sides: tuple[int, ...] = ()
-    """Short sides in px of the frames on which the offline teacher refines tracks, one after the
-    other: where frames are small, a point is found from far away; where they are large, its
-    position becomes exact. () is published: once, on the frames that go in."""
+    """Short sides in px of the frames on which tracks are refined, one after the other: where
+    frames are small, a point is found from far away; where they are large, its position becomes
+    exact. () is published: once, on the frames that go in."""
 
     @classmethod
     def mini(cls, **changes: Any) -> CoTracker3Config:
@@ -147,10 +148,41 @@ class CoTracker3Network(nn.Module):
             # so that an untrained network leaves the points where they are
             nn.init.normal_(head.weight, std=1e-3)
 
+    def factors(self, size: Size) -> list[float]:
+        """The sizes of the frames on which tracks are refined, relative to frames of `size`
+        (H, W)."""
+        return factors_of(self.config.sides, size, self.config.resolution)
+
     def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
         """[B, T, 3, H, W] in 0..255 to a pyramid of unit-length features, per level
-        [B, T, h, w, C]; see `encode_pyramid`."""
-        return encode_pyramid(self.fnet, frames, self.config.levels, memory, unit_length=True)
+        [B, T, h, w, C]; see `encode_pyramid`. With several `factors`, one pyramid for each, in a
+        row."""
+        factors = self.factors((frames.shape[-2], frames.shape[-1]))
+        return [level for factor in factors for level in self.encode_at(frames, factor, memory)]
+
+    def encode_at(
+        self, frames: Tensor, factor: float, memory: Memory = DEFAULT_MEMORY
+    ) -> list[Tensor]:
+        """`encode` of frames that are resized by one factor, in blocks."""
+        levels = self.config.levels
+        if factor == 1:
+            return encode_pyramid(self.fnet, frames, levels, memory, unit_length=True)
+        parts = [
+            self.encode_at(resized(block, factor, levels), 1.0, memory)
+            for block in frames.split(memory.frames(frames.device), 1)
+        ]
+        return [torch.cat(grids, 1) for grids in zip(*parts, strict=True)]
+
+    def looks(
+        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
+    ) -> list[Tensor]:  # -> per level of each factor [B, N, W, C]
+        """`query_windows` in frames that are resized by each of the factors; the pyramid has their
+        levels in a row."""
+        found, levels = [], self.config.levels
+        for i, factor in enumerate(factors):
+            there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
+            found += self.query_windows(pyramid[i * levels : (i + 1) * levels], there)
+        return found
 
     def query_windows(
         self, pyramid: list[Tensor], queries: Tensor
@@ -198,6 +230,31 @@ class CoTracker3Network(nn.Module):
             torch.stack(values) for values in zip(*steps, strict=True)
         )
         return Refinements(every_xy, every_visibility, every_confidence)
+
+    def refine_in_turn(
+        self,
+        pyramid: list[Tensor],  # per level of each factor [B, T, h, w, C]
+        looks: list[Tensor],  # per level of each factor [B, N, W, C]
+        xy: Tensor,  # [B, N, T, 2] px, where to start
+        logits: Tensor,  # [B, N, T, 2] visibility and confidence that each pass starts from
+        factors: Sequence[float],
+        iterations: int,
+        memory: Memory,
+    ) -> list[Refinements]:
+        """`refine` on frames that are resized by each of the factors: a pass begins at the
+        positions where the one before ended, and judges visibility anew. All in px of frames that
+        are not resized."""
+        visibility, confidence = logits.unbind(-1)
+        found, levels = [], self.config.levels
+        for i, factor in enumerate(factors):
+            part = slice(i * levels, (i + 1) * levels)
+            start = scaled(xy, factor)
+            answer = self.refine(
+                pyramid[part], looks[part], start, visibility, confidence, iterations, memory
+            )
+            found.append(replace(answer, xy=scaled(answer.xy, 1 / factor)))
+            xy = found[-1].xy[-1]
+        return found
 
     def correlation(
         self,
@@ -279,72 +336,30 @@ class CoTracker3Network(nn.Module):
 
 
 class CoTracker3(CoTracker3Network):
-    """The offline model: one pass over all frames."""
+    """The offline model: every pass is over all frames."""
 
     def forward(
         self, frames: Tensor, queries: Tensor, iterations: int = 4, memory: Memory = DEFAULT_MEMORY
     ) -> Refinements:
-        """Tracks over all T frames, those before the query included. Sizes that `encode` refuses
-        are a ConfigError.
+        """Tracks over all T frames, those before the query included, by the last pass. Sizes that
+        `encode` refuses are a ConfigError.
 
         Args:
             frames: [B, T, 3, H, W] in 0..255, of any dtype.
             queries: [B, N, 3] (t, x, y), px of the frames; t is cut to an integer.
         """
-        return self.passes(frames, queries, [1.0], iterations, memory)[0]
+        return self.passes(frames, queries, iterations, memory)[-1]
 
     def passes(
-        self,
-        frames: Tensor,
-        queries: Tensor,
-        factors: Sequence[float],
-        iterations: int = 4,
-        memory: Memory = DEFAULT_MEMORY,
+        self, frames: Tensor, queries: Tensor, iterations: int = 4, memory: Memory = DEFAULT_MEMORY
     ) -> list[Refinements]:
-        """`forward` on frames that are resized by each of the factors; see `refine_in_turn`."""
-        levels = self.config.levels
-        pyramid = [
-            level
-            for factor in factors
-            for level in self.encode(resized(frames, factor, levels), memory)
-        ]
+        """`forward`, with the tracks of each pass: one for each of the `factors`."""
+        factors = self.factors((frames.shape[-2], frames.shape[-1]))
+        pyramid = self.encode(frames, memory)
         looks = self.looks(pyramid, queries, factors)
         xy = queries[:, :, None, 1:].expand(-1, -1, frames.shape[1], -1)
-        return self.refine_in_turn(pyramid, looks, xy, factors, iterations, memory)
-
-    def looks(
-        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
-    ) -> list[Tensor]:  # -> per level of each factor [B, N, W, C]
-        """`query_windows` in frames that are resized by each of the factors; the pyramid has their
-        levels in a row."""
-        found, levels = [], self.config.levels
-        for i, factor in enumerate(factors):
-            there = torch.cat([queries[..., :1], scaled(queries[..., 1:], factor)], -1)
-            found += self.query_windows(pyramid[i * levels : (i + 1) * levels], there)
-        return found
-
-    def refine_in_turn(
-        self,
-        pyramid: list[Tensor],  # per level of each factor [B, T, h, w, C]
-        looks: list[Tensor],  # per level of each factor [B, N, W, C]
-        xy: Tensor,  # [B, N, T, 2] px, where to start
-        factors: Sequence[float],
-        iterations: int,
-        memory: Memory,
-    ) -> list[Refinements]:
-        """`refine` on frames that are resized by each of the factors: a pass begins at the
-        positions where the one before ended. All in px of frames that are not resized."""
-        unknown, levels = torch.zeros_like(xy[..., 0]), self.config.levels
-        found = []
-        for i, factor in enumerate(factors):
-            part = slice(i * levels, (i + 1) * levels)
-            start = scaled(xy, factor)
-            answer = self.refine(
-                pyramid[part], looks[part], start, unknown, unknown, iterations, memory
-            )
-            found.append(replace(answer, xy=scaled(answer.xy, 1 / factor)))
-            xy = found[-1].xy[-1]
-        return found
+        unknown = torch.zeros_like(xy)
+        return self.refine_in_turn(pyramid, looks, xy, unknown, factors, iterations, memory)
 
 
 WINDOW = 16
@@ -360,13 +375,16 @@ class CoTracker3Online(CoTracker3Network, WindowNetwork):
 
     first_visibility = 0.0
 
-    def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
-        return self.query_windows(pyramid, queries)
+    def appearance(
+        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
+    ) -> list[Tensor]:
+        return self.looks(pyramid, queries, factors)
 
     def refine_window(
         self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
-    ) -> Refinements:
-        visibility, confidence = start.logits.unbind(-1)
-        return self.refine(
-            pyramid, start.appearance, start.xy, visibility, confidence, iterations, memory
+    ) -> list[Refinements]:
+        # a pass on other frames than those of the window before judges visibility anew
+        logits = start.logits if len(start.factors) == 1 else torch.zeros_like(start.logits)
+        return self.refine_in_turn(
+            pyramid, start.appearance, start.xy, logits, start.factors, iterations, memory
         )

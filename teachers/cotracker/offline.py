@@ -12,7 +12,6 @@ from torch import Tensor
 
 from teachers.cotracker.cotracker3 import PRESETS, CoTracker3
 from teachers.cotracker.long_clips import WindowEntry, walk_both_ways
-from teachers.cotracker.sizes import factors_of, resized
 from teachers.cotracker.teacher import (
     CoTrackerModeSettings,
     CoTrackerSettings,
@@ -22,7 +21,6 @@ from teachers.cotracker.teacher import (
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.clip_features import ClipFeatures
-from teachers.layers.resolutions import Size
 from teachers.published import PUBLISHED
 from teachers.settings import require_whole
 from teachers.tracks import VisibleRule
@@ -132,31 +130,14 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
             ]
         )
 
-    def _factors(self, size: Size) -> list[float]:
-        """The sizes of the frames on which tracks are refined, in frames of `size`."""
-        return factors_of(self.config.sides, size, self.config.resolution)
-
-    def _pyramid(self, video: Tensor) -> list[Tensor]:
-        """Per level of each of `_factors`."""
-        size = video.shape[-2], video.shape[-1]
-        return [level for factor in self._factors(size) for level in self._encoded(video, factor)]
-
-    def _encoded(self, video: Tensor, factor: float) -> list[Tensor]:
-        """`encode` of frames that are resized, in blocks."""
-        if factor == 1:
-            return self.model.encode(video, self.memory)
-        blocks = video.split(self.memory.frames(video.device), 1)
-        parts = [
-            self.model.encode(resized(block, factor, self.config.levels), self.memory)
-            for block in blocks
-        ]
-        return [torch.cat(levels, 1) for levels in zip(*parts, strict=True)]
+    def _factors(self, features: ClipFeatures) -> list[float]:
+        return self.model.factors(self._raster(features.size))
 
     def _looks(
         self, features: ClipFeatures, pyramid: list[Tensor], queries: Tensor
     ) -> list[Tensor]:
         """`query_windows` in the frames of each size."""
-        return self.model.looks(pyramid, queries, self._factors(self._raster(features.size)))
+        return self.model.looks(pyramid, queries, self._factors(features))
 
     def _together(
         self, features: ClipFeatures, pyramid: list[Tensor], group: Group, looks: list[Tensor]
@@ -169,7 +150,8 @@ class CoTracker3OfflineTeacher(CoTrackerTeacher):
             pyramid,
             every,
             xy,
-            self._factors(self._raster(features.size)),
+            torch.zeros_like(xy),
+            self._factors(features),
             self.mode_settings.iterations,
             self.memory,
         )

@@ -29,6 +29,7 @@ from teachers.info import Mode
 from teachers.layers.branch import for_gpu
 from teachers.layers.clip_features import ClipFeatures
 from teachers.layers.device import sent
+from teachers.layers.resolutions import Size
 from teachers.network_teacher import with_backward_pass
 from teachers.published import PUBLISHED
 from teachers.stream import Stream
@@ -97,7 +98,7 @@ class WindowTeacher(CoTrackerTeacher):
         sorted_points = [
             torch.cat(pair) for pair in ((group.support, ahead), (there.support, behind))
         ]
-        chain = self._chain(torch.stack(sorted_points), counts)
+        chain = self._chain(torch.stack(sorted_points), features.size, counts)
         answers: tuple[list[Tensor], list[Tensor]] = ([], [])
         for first in starts:
             pair = zip(features.window(first, window), back.window(first, window), strict=True)
@@ -111,7 +112,7 @@ class WindowTeacher(CoTrackerTeacher):
         return with_backward_pass(tracks, group.own, lambda _: tracks_back, True)
 
     def _pass(self, features: ClipFeatures, groups: list[Group]) -> Tensor:
-        chains = [self.chain(group) for group in groups]
+        chains = [self.chain(group, features.size) for group in groups]
         window: int = self.model.config.window
         answers = []
         for first in first_frames(len(features), window):
@@ -126,14 +127,15 @@ class WindowTeacher(CoTrackerTeacher):
             )
         return joined(answers, window)
 
-    def chain(self, group: Group) -> WindowChain:
-        """The windows of a group, before the first."""
-        return self._chain(group.points)
+    def chain(self, group: Group, size: Size) -> WindowChain:
+        """The windows of a group, before the first, in frames of that size."""
+        return self._chain(group.points, size)
 
     def _chain(
-        self, points: Tensor, counts: list[int] | None = None
+        self, points: Tensor, size: Size, counts: list[int] | None = None
     ) -> WindowChain:  # [B, N, 3], as for `WindowChain`
-        return WindowChain(self.model, points, self.mode_settings.iterations, self.memory, counts)
+        iterations = self.mode_settings.iterations
+        return WindowChain(self.model, points, self._raster(size), iterations, self.memory, counts)
 
 
 def _begun(asked: np.ndarray, frames: int, starts: range, window: int) -> list[int]:
@@ -203,7 +205,7 @@ class WindowStream(Stream):
         if self._chain is None:
             own = self._teacher._to_own_raster(self._queries, self._teacher._scale(self.size))
             (group,) = self._teacher._groups(own, 1, self.size, seed=0)
-            self._chain = self._teacher.chain(group)
+            self._chain = self._teacher.chain(group, self.size)
         return self._chain.advance(self._pyramid).answer(len(self._queries))
 
     def _tracks(self, parts: list[Tensor]) -> Tracks:

@@ -222,12 +222,7 @@ class CoTrackerTeacher(NetworkTeacher):
             video = F.pad(
                 video.float(), (0, raster[1] - size[1], 0, raster[0] - size[0]), mode="replicate"
             )
-        return self._pyramid(video[None])
-
-    def _pyramid(
-        self, video: Tensor
-    ) -> list[Tensor]:  # [1, t, 3, H, W] -> per level [1, t, h, w, C]
-        return self.model.encode(video, self.memory)
+        return self.model.encode(video[None], self.memory)
 
     def _raster(self, size: Size) -> Size:
         """(H, W) px of the frames as the network takes them, for frames of that size."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from teachers.cotracker.refinements import Refinements
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
+from teachers.layers.resolutions import Size
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class WindowStart:
     """[B, N, S, 2] px"""
     logits: Tensor
     """[B, N, S, 2] visibility, confidence"""
+    factors: Sequence[float]
+    """See `WindowNetwork.factors`."""
 
 
 class WindowNetwork(nn.Module, abc.ABC):
@@ -46,20 +49,28 @@ class WindowNetwork(nn.Module, abc.ABC):
     """Whether points whose query's frame no window has reached change nothing for the others."""
 
     @abc.abstractmethod
-    def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
-        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
-        `encode_pyramid`."""
+    def factors(self, size: Size) -> list[float]:
+        """The sizes of the frames on which tracks are refined, one after the other, relative to
+        frames of `size` (H, W) that go in."""
 
     @abc.abstractmethod
-    def appearance(self, pyramid: list[Tensor], queries: Tensor) -> list[Tensor]:
+    def encode(self, frames: Tensor, memory: Memory = DEFAULT_MEMORY) -> list[Tensor]:
+        """[B, T, 3, H, W] in 0..255 to a pyramid of features, per level [B, T, h, w, C]; see
+        `encode_pyramid`. With several `factors`, one pyramid for each, in a row."""
+
+    @abc.abstractmethod
+    def appearance(
+        self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
+    ) -> list[Tensor]:
         """The appearance of each query in its frame, [B, N, ...]: one for each level, or one in
         all."""
 
     @abc.abstractmethod
     def refine_window(
         self, pyramid: list[Tensor], start: WindowStart, iterations: int, memory: Memory
-    ) -> Refinements:
-        """Improve the tracks in the S frames of the pyramid."""
+    ) -> list[Refinements]:
+        """Improve the tracks in the S frames of the pyramid: once for each of the factors; the last
+        is the answer."""
 
     def forward(
         self,
@@ -68,12 +79,12 @@ class WindowNetwork(nn.Module, abc.ABC):
         iterations: int = 4,
         memory: Memory = DEFAULT_MEMORY,
     ) -> list[Refinements]:
-        """Tracks in every window; windows overlap by half, and in the overlap the later one counts.
-        Sizes are as for `encode`."""
-        chain = WindowChain(self, queries, iterations, memory)
-        return [
-            chain.advance(part) for part in windows(self.encode(frames, memory), self.config.window)
-        ]
+        """Tracks in every window, by each of its passes; windows overlap by half, and in the
+        overlap the later one counts, of a window its last pass. Sizes are as for `encode`."""
+        size = frames.shape[-2], frames.shape[-1]
+        chain = WindowChain(self, queries, size, iterations, memory)
+        parts = windows(self.encode(frames, memory), self.config.window)
+        return [found for part in parts for found in chain.passes(part)]
 
 
 class WindowChain:
@@ -84,16 +95,19 @@ class WindowChain:
         self,
         network: WindowNetwork,
         queries: Tensor,  # [B, N, 3]
+        size: Size,
         iterations: int,
         memory: Memory,
         counts: Sequence[int] | None = None,
     ) -> None:
         """
         Args:
+            size: (H, W) of the frames.
             counts: for each window of how many of the first points there are tracks, more and more;
                 those of the others are 0. They must be such as the network hides from the rest.
         """
         self.counts = None if counts is None else iter(counts)
+        self.factors = network.factors(size)
         self.network, self.iterations, self.memory = network, iterations, memory
         self.window: int = network.config.window
         self.query_frame, self.query_xy = queries[..., 0].long(), queries[..., 1:]
@@ -104,6 +118,10 @@ class WindowChain:
     def advance(self, pyramid: list[Tensor]) -> Refinements:  # per level [B, 1..S, h, w, C]
         """Tracks in these frames, which begin in the middle of those before; fewer than S only at
         the clip's end."""
+        return self.passes(pyramid)[-1]
+
+    def passes(self, pyramid: list[Tensor]) -> list[Refinements]:
+        """`advance`, with the tracks of each pass."""
         frames = pyramid[0].shape[1]
         pyramid = [_continued(grid, self.window) for grid in pyramid]
         self._look_at_queries(pyramid)
@@ -113,12 +131,14 @@ class WindowChain:
             count = next(self.counts)
             parts = [part[:, :count] for part in parts]
         query_frame, *appearance, xy, logits = parts
-        start = WindowStart(self.first_frame, query_frame, appearance, xy, logits)
-        found = self.network.refine_window(pyramid, start, self.iterations, self.memory)
-        self.last = found.of_points(self.query_frame.shape[1])
-        answer = self.last.placed(self.first_frame, frames)
-        self.first_frame += self.window // 2
-        return answer
+        start = WindowStart(self.first_frame, query_frame, appearance, xy, logits, self.factors)
+        found = [
+            each.of_points(self.query_frame.shape[1])
+            for each in self.network.refine_window(pyramid, start, self.iterations, self.memory)
+        ]
+        self.last = found[-1]
+        first, self.first_frame = self.first_frame, self.first_frame + self.window // 2
+        return [each.placed(first, frames) for each in found]
 
     def _look_at_queries(self, pyramid: list[Tensor]) -> None:
         """Store the appearance of the queries in these frames. (In the overlap, it is what it was
@@ -127,7 +147,7 @@ class WindowChain:
         here = (frame >= 0) & (frame < self.window)
         inside = frame.clamp(0, self.window - 1)[..., None]
         seen = self.network.appearance(
-            pyramid, torch.cat([inside.to(self.query_xy.dtype), self.query_xy], -1)
+            pyramid, torch.cat([inside.to(self.query_xy.dtype), self.query_xy], -1), self.factors
         )
         before = self.appearance or [torch.zeros_like(part) for part in seen]
         self.appearance = [_where(here, new, old) for new, old in zip(seen, before, strict=True)]

@@ -175,7 +175,7 @@ def test_the_loss_of_a_window_reaches_the_one_before_through_logits_but_not_thro
     mini, frames, queries
 ):
     video, points = as_batch(frames[:24], queries * np.float32([0, 1, 1]))
-    chain = WindowChain(mini, points, iterations=1, memory=DEFAULT_MEMORY)
+    chain = WindowChain(mini, points, (64, 64), iterations=1, memory=DEFAULT_MEMORY)
     one, two = windows(mini.encode(video), mini.config.window)
     chain.advance(one)
     first = chain.last
