@@ -132,7 +132,10 @@ class _Around:
         if size != (frame.height, frame.width) and frame.format.name == "yuv420p":
             # Only by resizing does PyAV make a frame with the tags of another one, such as where
             # its chroma samples lie; the pixels are overwritten.
-            self._part = frame.reformat(size[1], size[0], interpolation=Interpolation.POINT)
+            # (One thread: by default, PyAV starts some for it, which takes longer than the rest.)
+            self._part = frame.reformat(
+                size[1], size[0], interpolation=Interpolation.POINT, threads=1
+            )
         else:
             self.top = self.left = 0
 
