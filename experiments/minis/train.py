@@ -7,291 +7,143 @@
 
 First the encoder learns to match points between frames of a clip (cheap, see
 `student.training.losses_matching`), then the whole network learns to track: small frames at first,
-frames of the size it is meant for at the end. The learning rate falls to 0 by the last step, and
-what is shipped is a running mean of the weights, with the visible rule that fits it
+frames of the size it is meant for at the end. The learning rate falls along a cosine, nearly to 0.
+What is shipped is a running mean of the weights, with the visible rule that fits it
 (`experiments.minis.calibrate`). Killed and started again, it goes on from its last checkpoint; once
 finished, it only says again which rule was found.
 """
 
 from __future__ import annotations
 
-import abc
 import argparse
 import io
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.minis.calibrate import calibrate
-from experiments.minis.pool import ViewConfig, draw_view, render_pool
-from student.data.batch import Batch
-from student.training.losses import TapirLossConfig, huber
-from student.training.losses_cotracker import confidence_loss, position_loss, visibility_loss
-from student.training.losses_matching import matching_loss
-from student.training.losses_tapir import RASTER, TapirTargets, tapir_losses
-from student.training.schedule import Optimiser, ScheduleConfig
+from experiments.minis.pool import draw_view, render_pool
+from experiments.minis.recipes import RECIPES, Recipe, Stage, start_xy, steps_of
+from student.training.schedule import Optimiser
 from teachers.checkpoints.files import CONFIG, LICENCE, TEACHER
-from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
-from teachers.cotracker.transformer import STRIDE
-from teachers.errors import ConfigError
-from teachers.layers.memory import Memory
-from teachers.layers.sampling import sample_windows
-from teachers.tapir.config import TapirConfig
-from teachers.tapir.network import Tapir
+from teachers.errors import ConfigError, TapdistillError
+from teachers.hashing import file_sha256
 
-MEMORY = Memory(frames_per_block=8, points_per_block=4096, recompute=False)
 EMA_DECAY = 0.995
 SAVE_EVERY, SAY_EVERY = 50, 50
+MOST_SKIPPED = 20
 CALIBRATION_CLIPS = 12
-FINE_HUBER = partial(huber, knee=1.0)
-"""What is near already goes on to improve."""
-PAIRS = ViewConfig(batch=8, frames=2, size=128, points=48, stride=23, zoom=(0.7, 1.8))
-"""Two frames, near or far: enough for an encoder."""
 
 
-Start = Literal["query", "near", "between", "any"]
-"""Where a tracker that looks around its present position begins: at the query, as it will be used;
-near the truth, so that it learns first to find what is in sight; somewhere on the way from the
-query to the truth, as after some iterations; or at one of these three by chance."""
+@dataclass
+class State:
+    """A training between two steps."""
 
+    model: nn.Module
+    mean: AveragedModel
+    """The running mean of its weights."""
+    optimisers: tuple[Optimiser, Optimiser]
+    """For pretraining, and for the rest."""
+    settings: dict[str, Any]
+    """Those on which the weights depend."""
+    step: int = 0
+    skipped: int = 0
+    """Steps in a row that moved nothing."""
 
-STARTS: tuple[Start, ...] = ("query", "between", "near")
-SHARES = (0.4, 0.2, 0.4)
-"""How often "any" is each of these."""
+    def load(self, checkpoint: Path) -> None:
+        stored = torch.load(checkpoint, weights_only=True)
+        if stored["settings"] != self.settings:
+            raise ConfigError(
+                f"{checkpoint} is of a training with {stored['settings']}, not {self.settings}: "
+                "give another --out."
+            )
+        self.step = stored["step"]
+        self.model.load_state_dict(stored["model"])
+        self.mean.load_state_dict(stored["mean"])
+        for optimiser, saved in zip(self.optimisers, stored["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
 
-
-@dataclass(frozen=True)
-class Stage:
-    """So many steps on such views."""
-
-    steps: int
-    view: ViewConfig
-    pretraining: bool = False
-    start: Start = "query"
-
-
-def start_xy(
-    batch: Batch, start: Start, rng: np.random.Generator
-) -> np.ndarray:  # float32 [B, N, T, 2]
-    """The positions that a tracker which looks around its present one refines first."""
-    if start == "any":
-        start = STARTS[rng.choice(len(STARTS), p=SHARES)]
-    truth = batch.xy.numpy()
-    query = np.broadcast_to(batch.queries.numpy()[:, :, None, 1:], truth.shape)
-    clips, points, frames, _ = truth.shape
-    if start == "query":
-        return query.copy()
-    if start == "between":
-        share = np.maximum(0, rng.uniform(-0.5, 1, (clips, points, 1, 1)))
-        return (query + share * (truth - query)).astype(np.float32)
-    scale_px = 2 ** rng.uniform(0, 5, (clips, points, 1, 1))
-    shift = rng.normal(size=(clips, points, 1, 2)) + 0.5 * rng.normal(
-        size=(clips, points, frames, 2)
-    )
-    return (truth + scale_px * shift).astype(np.float32)
-
-
-def between_frames(batch: Batch) -> Tensor:  # [B, N, T]
-    """1 where the point is seen in another frame than its query's."""
-    return (
-        batch.visible & (torch.arange(batch.visible.shape[2]) != batch.queries[..., :1])
-    ).float()
-
-
-Network = TypeVar("Network", Tapir, CoTracker3)
-
-
-class Recipe(abc.ABC, Generic[Network]):
-    """How one mini is trained."""
-
-    teacher: ClassVar[str]
-    learning_rate: ClassVar[float]
-    """Its highest value."""
-    weight_decay: ClassVar[float]
-    stages: ClassVar[tuple[Stage, ...]]
-
-    def schedule(self, learning_rate: float | None = None) -> ScheduleConfig:
-        """How weights move; another highest learning rate may be given."""
-        return ScheduleConfig(
-            learning_rate=learning_rate or self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            warm_up=0.03,
-        )
-
-    @abc.abstractmethod
-    def network(self) -> Network:
-        """Untrained."""
-
-    def losses(
-        self, model: Network, batch: Batch, start: Tensor, pretraining: bool
-    ) -> dict[str, Tensor]:
-        """The parts of a step's loss; `start` [B, N, T, 2] are the positions that a tracker which
-        looks around its present one begins at. In pretraining there is matching alone."""
-        grids = self.encode(model, batch, pretraining)
-        matching = torch.stack(self.matching(model, batch, grids)).mean()
-        if pretraining:
-            return {"matching": matching}
-        return {"matching": 0.1 * matching} | self.tracking(model, batch, grids, start)
-
-    @abc.abstractmethod
-    def encode(self, model: Network, batch: Batch, pretraining: bool) -> Any:
-        """What the network sees in the frames, for the two that follow; in pretraining, what
-        matching needs."""
-
-    @abc.abstractmethod
-    def matching(self, model: Network, batch: Batch, grids: Any) -> list[Tensor]:
-        """How badly each grid tells a query from the rest of every frame."""
-
-    @abc.abstractmethod
-    def tracking(
-        self, model: Network, batch: Batch, grids: Any, start: Tensor
-    ) -> dict[str, Tensor]:
-        """The losses of the tracks."""
-
-
-@dataclass(frozen=True)
-class TapirView:
-    """What TAPIR sees in the frames of a batch, and of its queries."""
-
-    size: tuple[int, int]
-    corner: Tensor
-    """[B, N, 3]: queries, px from the corner."""
-    features: Any
-    described: Any
-
-
-class TapirRecipe(Recipe[Tapir]):
-    """TAPIR: matching over the whole frame from the first step on."""
-
-    teacher = "tapir"
-    # as steep as published beyond 4 px, and down to a quarter of a pixel
-    loss_config = TapirLossConfig(position=0.8, huber_px=0.25)
-    learning_rate = 1.2e-3
-    weight_decay = 1e-2
-    stages = (
-        Stage(1000, PAIRS, pretraining=True),
-        Stage(4000, ViewConfig(batch=2, frames=16, size=128, points=64)),
-        Stage(1200, ViewConfig(batch=1, frames=16, size=256, points=64)),
-    )
-
-    def network(self) -> Tapir:
-        return Tapir(TapirConfig.mini(scales=(1.0, 1.5), path=True))
-
-    def encode(self, model: Tapir, batch: Batch, pretraining: bool) -> TapirView:
-        frames = batch.frames.permute(0, 1, 4, 2, 3)
-        size = (frames.shape[-2], frames.shape[-1])
-        model.config = replace(model.config, raster=size[0])
-        corner = batch.queries + torch.tensor([0, 0.5, 0.5])
-        squares = () if pretraining else model.config.squares[:1]
-        features = model.encode(frames, squares, MEMORY)
-        return TapirView(size, corner, features, model.describe(features, corner, size))
-
-    def matching(self, model: Tapir, batch: Batch, grids: TapirView) -> list[Tensor]:
-        # the grid of stride 2 is too fine to tell a point from all others
-        parts = zip(
-            grids.features[0].grids[-2:],
-            grids.described[0].split(model.config.channels, -1)[-2:],
-            strict=True,
-        )
-        side, weight = grids.size[0], between_frames(batch)
-        return [
-            matching_loss(grid, points, (batch.xy + 0.5) * grid.shape[2] / side - 0.5, weight)
-            for grid, points in parts
-        ]
-
-    def tracking(
-        self, model: Tapir, batch: Batch, grids: TapirView, start: Tensor
-    ) -> dict[str, Tensor]:
-        steps = model.track(
-            grids.features, grids.described, grids.size, grids.corner, memory=MEMORY
-        ).steps
-        targets = TapirTargets(batch.xy + 0.5, ~batch.visible)
-        return vars(tapir_losses(steps, targets, (RASTER, RASTER), self.loss_config))
-
-
-class CoTracker3Recipe(Recipe[CoTracker3]):
-    """CoTracker3 offline: local correlation on a pyramid, from the query's place in every frame."""
-
-    teacher = "cotracker3-offline"
-    iterations = 3
-    learning_rate = 1e-3
-    weight_decay = 1e-3
-    stages = (
-        Stage(450, PAIRS, pretraining=True),
-        Stage(250, ViewConfig(batch=2, frames=8, size=128, points=32, stride=1)),
-        Stage(350, ViewConfig(batch=2, frames=8, size=128, points=48), start="near"),
-        Stage(950, ViewConfig(batch=1, frames=16, size=128, points=48), start="between"),
-        Stage(80, ViewConfig(batch=1, frames=24, size=160, points=48)),
-        # as in each of the passes from coarse to fine
-        Stage(
-            3000, ViewConfig(batch=2, frames=16, size=128, points=48, zoom=(0.5, 3.0)), start="any"
-        ),
-    )
-
-    def network(self) -> CoTracker3:
-        return CoTracker3(CoTracker3Config.mini(sides=(128, 256, 512)))
-
-    def encode(self, model: CoTracker3, batch: Batch, pretraining: bool) -> list[Tensor]:
-        return model.encode_at(batch.frames.permute(0, 1, 4, 2, 3), 1.0, MEMORY)
-
-    def matching(self, model: CoTracker3, batch: Batch, grids: list[Tensor]) -> list[Tensor]:
-        frame, weight = batch.queries[..., :1].long(), between_frames(batch)
-        losses = []
-        for level, grid in enumerate(grids):
-            cells = STRIDE * 2**level
-            points = sample_windows(grid, frame, batch.queries[..., None, 1:] / cells, 0)
-            described = F.normalize(points[:, :, 0, 0], dim=-1)
-            losses.append(matching_loss(grid, described, batch.xy / cells, weight))
-        return losses
-
-    def tracking(
-        self, model: CoTracker3, batch: Batch, grids: list[Tensor], start: Tensor
-    ) -> dict[str, Tensor]:
-        unknown = torch.zeros_like(start[..., 0])
-        windows = model.query_windows(grids, batch.queries)
-        found = model.refine(grids, windows, start, unknown, unknown, self.iterations, MEMORY)
-        visible, hidden = batch.visible.float(), (~batch.visible).float()
-        return {
-            "position": 0.3 * position_loss([found], batch.xy, visible, FINE_HUBER),
-            "occluded": 0.01 * position_loss([found], batch.xy, hidden, torch.abs),
-            "visibility": visibility_loss([found], batch.visible),
-            "confidence": confidence_loss([found], batch.xy, batch.visible),
+    def save(self, checkpoint: Path) -> None:
+        content = io.BytesIO()
+        state = {
+            "step": self.step,
+            "settings": self.settings,
+            "model": self.model.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimisers": [each.state_dict() for each in self.optimisers],
         }
+        torch.save(state, content)
+        _write(checkpoint, content.getvalue())
+
+    def learn(self, losses: Sequence[Tensor], optimiser: Optimiser) -> None:
+        """Take a step, unless the loss or its gradient is not finite.
+
+        Raises:
+            ConfigError: that was so `MOST_SKIPPED` times in a row.
+        """
+        total = torch.stack(list(losses)).sum()
+        total.backward()
+        norm = get_total_norm([each.grad for each in optimiser.parameters if each.grad is not None])
+        self.step += 1
+        if total.isfinite() and norm.isfinite():
+            optimiser.step()
+            self.mean.update_parameters(self.model)
+            self.skipped = 0
+            return
+        self.model.zero_grad()
+        self.skipped += 1
+        if self.skipped == MOST_SKIPPED:
+            raise ConfigError(
+                f"the loss or its gradient was not finite {self.skipped} times in a row, to step "
+                f"{self.step}: training stops. Try a lower --learning-rate, or --init with weights "
+                "that are finite."
+            )
 
 
-RECIPES: dict[str, type[Recipe[Any]]] = {
-    "tapir": TapirRecipe,
-    "cotracker3": CoTracker3Recipe,
-}
-
-
-def steps_of(recipe: Recipe[Any], more: int | None, number: int | None = None) -> list[Stage]:
-    """The stage of every step: all stages; or for `more` steps the one of that number, from 0, or
-    else the longest one.
-
-    Raises:
-        ConfigError: there is no stage of that number.
-    """
-    stages: tuple[Stage, ...] = recipe.stages
-    if number is not None and number not in range(len(stages)):
-        raise ConfigError(f"--stage {number}: this recipe has the stages 0 to {len(stages) - 1}.")
-    if more is not None:
-        longest = max(stages, key=lambda stage: stage.steps)
-        stages = (replace(longest if number is None else stages[number], steps=more),)
-    return [stage for stage in stages for _ in range(stage.steps)]
+def begun(
+    recipe: Recipe[Any],
+    plan: Sequence[Stage],
+    seed: int,
+    init: Path | None,
+    learning_rate: float | None,
+) -> State:
+    """A training before its first step, for which `plan` has the stage of every step."""
+    torch.manual_seed(seed)
+    model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None:
+        model.load_state_dict(safetensors.torch.load_file(init))
+    schedule = recipe.schedule(learning_rate)
+    first, rest = (
+        Optimiser(
+            model,
+            replace(schedule, steps=max(1, sum(stage.pretraining is wanted for stage in plan))),
+        )
+        for wanted in (True, False)
+    )
+    return State(
+        model=model,
+        mean=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY)),
+        optimisers=(first, rest),
+        settings={
+            "seed": seed,
+            "init": None if init is None else file_sha256(init),
+            "plan": [str(stage) for stage in dict.fromkeys(plan)],
+            "steps": len(plan),
+            "learning_rate": schedule.learning_rate,
+        },
+    )
 
 
 def train(
@@ -305,63 +157,39 @@ def train(
     stage: int | None = None,
 ) -> None:
     """Go through the recipe's stages, from the checkpoint in `out` if there is one; or take the
-    weights in `init` and train them for `more` steps of one stage, see `steps_of`."""
+    weights in `init` and train them for `more` steps of one stage, see `steps_of`.
+
+    Raises:
+        ConfigError: `out` holds another training, or the loss stays NaN.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    model = recipe.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if init is not None:
-        model.load_state_dict(safetensors.torch.load_file(init))
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    plan = steps_of(recipe, more, stage)
-    lengths = [
-        max(1, sum(stage.pretraining is wanted for stage in plan)) for wanted in (True, False)
-    ]
-    schedule = recipe.schedule(learning_rate)
-    optimisers = [Optimiser(model, replace(schedule, steps=length)) for length in lengths]
-    step, checkpoint = 0, out / "checkpoint.pt"
+    plan, checkpoint = steps_of(recipe, more, stage), out / "checkpoint.pt"
+    state = begun(recipe, plan, seed, init, learning_rate)
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        step = state["step"]
-        model.load_state_dict(state["model"])
-        mean.load_state_dict(state["mean"])
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-    rule = out / "visible_rule.txt"
-    if step < len(plan):
+        state.load(checkpoint)
+    weights, rule = out / f"{recipe.teacher}-mini.safetensors", out / "visible_rule.txt"
+    if state.step < len(plan):
         rule.unlink(missing_ok=True)
     said, sums = time.perf_counter(), dict[str, float]()
-    while step < len(plan):
-        current = plan[step]
-        rng = np.random.default_rng((seed, step))
+    while state.step < len(plan):
+        current = plan[state.step]
+        rng = np.random.default_rng((seed, state.step))
         batch = draw_view(pool, rng, current.view)
         start = torch.from_numpy(start_xy(batch, current.start, rng))
-        losses = recipe.losses(model, batch, start, current.pretraining)
-        total = torch.stack(list(losses.values())).sum()
-        optimiser = optimisers[0 if current.pretraining else 1]
-        if total.isfinite():
-            total.backward()
-            optimiser.step()
-            mean.update_parameters(model)
-        step += 1
+        losses = recipe.losses(state.model, batch, start, current.pretraining)
+        optimiser = state.optimisers[0 if current.pretraining else 1]
+        state.learn(list(losses.values()), optimiser)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.item() / SAY_EVERY
-        if step % SAY_EVERY == 0:
+        if state.step % SAY_EVERY == 0:
             s_per_step = (time.perf_counter() - said) / SAY_EVERY
-            pace = {"step": step, "s_per_step": s_per_step}
+            pace = {"step": state.step, "s_per_step": s_per_step}
             _say(pace | {"learning_rate": optimiser.learning_rate} | sums, out)
             said, sums = time.perf_counter(), {}
-        if step % SAVE_EVERY == 0 or step == len(plan):
-            state = {
-                "step": step,
-                "model": model.state_dict(),
-                "mean": mean.state_dict(),
-                "optimisers": [each.state_dict() for each in optimisers],
-            }
-            stored = io.BytesIO()
-            torch.save(state, stored)
-            _write(checkpoint, stored.getvalue())
-            export(recipe, mean.module, out / f"{recipe.teacher}-mini.safetensors", step)
-    print(_visible_rule(rule, out / f"{recipe.teacher}-mini.safetensors"))
+        if state.step % SAVE_EVERY == 0 or state.step == len(plan):
+            state.save(checkpoint)
+            export(recipe, state.mean.module, weights, state.step)
+    print(_visible_rule(rule, weights))
 
 
 def _visible_rule(file: Path, weights: Path) -> str:
@@ -416,16 +244,19 @@ def main() -> None:
     if arguments.what == "render":
         render_pool(arguments.pool, arguments.clips)
     else:
-        train(
-            RECIPES[arguments.what](),
-            arguments.pool,
-            arguments.out,
-            arguments.seed,
-            arguments.init,
-            arguments.more,
-            arguments.learning_rate,
-            arguments.stage,
-        )
+        try:
+            train(
+                RECIPES[arguments.what](),
+                arguments.pool,
+                arguments.out,
+                arguments.seed,
+                arguments.init,
+                arguments.more,
+                arguments.learning_rate,
+                arguments.stage,
+            )
+        except TapdistillError as error:
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -101,7 +101,9 @@ def make_oracle(experiment: Experiment, world: World) -> str:
                 truth.visible,
             )
             seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
-            np.savez(file, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
+            partial = file.with_suffix(".part.npz")
+            np.savez(partial, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
+            partial.rename(file)
     oracle = f"{Oracle.__module__}:{Oracle.__name__}"
     files = (f"{oracle}={folder}",)
     videos, out = folder.with_name("videos"), folder.with_name("labels-oracle")

@@ -8,7 +8,7 @@ nearly all fakes. They are kept in files: evidence costs more than a training st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +36,21 @@ class Example:
     hidden: np.ndarray  # bool [N, T]
 
 
-def make_examples(kind: Kind, clip: Path, folder: Path) -> Path:
+def examples_of(kind: Kind, seed: int, folder: Path, without: str | None) -> Path:
+    """The file of a clip's examples. A teacher can only be left out of those to learn from."""
+    left_out = f"-without-{without}" if without and kind == "train" else ""
+    return folder / f"{kind}-examples{left_out}" / f"{seed:05d}.npz"
+
+
+def make_examples(kind: Kind, clip: Path, folder: Path, without: str | None = None) -> Path:
     """The file of a clip's examples; made if it is not there."""
-    path = folder / f"{kind}-examples" / clip.name
+    path = examples_of(kind, int(clip.stem), folder, without)
     if path.exists():
         return path
     tracked = read_clip(clip)
+    if kind == "train":
+        known = {name: found for name, found in tracked.tracks.items() if name != without}
+        tracked = replace(tracked, tracks=known)
     whole = [(tracked.tracks, tracked.rules)]
     out: dict[str, np.ndarray] = {"hidden": ~tracked.truth.visible}
     for i, (tracks, rules) in enumerate(

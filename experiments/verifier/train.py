@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from safetensors.numpy import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from experiments.verifier.clips import Kind, make_clip
-from experiments.verifier.examples import Example, make_examples, read_examples
+from experiments.verifier.examples import Example, examples_of, make_examples, read_examples
 from experiments.verifier.measure import logits_of, measure, reliability, trees
 from experiments.verifier.network import Network
 from labeler.fingerprint import one_thread
@@ -43,6 +43,8 @@ from pipelines.terminal.console import say
 
 WIDTH = 32
 SAVE_EVERY, SAY_EVERY = 100, 100
+SETTINGS = ("clips", "steps", "batch", "queries", "learning_rate", "seed", "without")
+"""Those of which the weights depend."""
 HELD = 8
 """The clips of every eighth seed are not learnt from."""
 
@@ -71,7 +73,7 @@ class Training:
     seed: int = 0
     """Of the training."""
     without: str | None = None
-    """A teacher that is left out of the training."""
+    """A teacher that the training never meets, nor a fake that copies it."""
     trees: bool = False
     """Measure boosted trees on the same evidence too (needs scikit-learn)."""
     workers: int = 2
@@ -88,7 +90,6 @@ def main(training: Training) -> None:
     learnt = [
         example for path in files["train"] if not aside(path) for example in read_examples(path)
     ]
-    learnt = [example for example in learnt if training.without not in example.teachers]
     with one_thread():
         weights = taught(training, learnt)
     kept = [example for path in held for example in read_examples(path)]
@@ -119,11 +120,11 @@ def aside(path: Path) -> bool:
 
 def made(training: Training, kind: Kind, count: int) -> list[Path]:
     """The files of examples of `count` clips; what is missing is made, by several processes."""
-    jobs = [(kind, seed, training.out, training.pool) for seed in range(count)]
+    files = [examples_of(kind, seed, training.out, training.without) for seed in range(count)]
     missing = [
-        job
-        for job in jobs
-        if not (training.out / f"{kind}-examples" / f"{job[1]:05d}.npz").exists()
+        (kind, seed, training.out, training.pool, training.without)
+        for seed, file in enumerate(files)
+        if not file.exists()
     ]
     if missing:
         say(f"making {len(missing)} clips to {'learn from' if kind == 'train' else 'measure in'}")
@@ -132,13 +133,13 @@ def made(training: Training, kind: Kind, count: int) -> list[Path]:
         max(1, min(training.workers, len(missing))), mp_context=context
     ) as pool:
         list(pool.map(_make, missing))
-    return [training.out / f"{kind}-examples" / f"{seed:05d}.npz" for seed in range(count)]
+    return files
 
 
-def _make(job: tuple[Kind, int, Path, Path | None]) -> None:
-    kind, seed, out, pool = job
+def _make(job: tuple[Kind, int, Path, Path | None, str | None]) -> None:
+    kind, seed, out, pool, without = job
     with one_thread():
-        make_examples(kind, make_clip(kind, seed, out, pool), out)
+        make_examples(kind, make_clip(kind, seed, out, pool), out, without)
 
 
 def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -158,10 +159,12 @@ def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndar
         optimiser, training.learning_rate, total_steps=training.steps, pct_start=0.1
     )
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    of_all = asdict(training)
+    settings = {name: of_all[name] for name in SETTINGS}
     first = 0
     if state.exists():
         stored = torch.load(state, weights_only=True)
-        if stored["steps"] == training.steps:
+        if stored.get("settings") == settings:  # others begin anew
             first = stored["step"]
             for name, part in parts.items():
                 part.load_state_dict(stored[name])
@@ -191,7 +194,7 @@ def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndar
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
             stored = {name: part.state_dict() for name, part in parts.items()}
             torch.save(
-                stored | {"step": step + 1, "steps": training.steps}, state.with_suffix(".part")
+                stored | {"step": step + 1, "settings": settings}, state.with_suffix(".part")
             )
             os.replace(state.with_suffix(".part"), state)
     return network.to_numpy()

@@ -37,7 +37,8 @@ class AgreementConfig:
     tau_px: float = 2.0
     """Teachers within this distance of their medoid agree; px of the 256 x 256 raster."""
     min_support: float = 0.6
-    """Least share of the teachers that must agree on a visible point."""
+    """Least share of the opinions that must agree on a visible point; teachers whose evidence is of
+    one kind have one opinion together."""
     min_visible_frames: int = 8
     """A query is kept with at least this many valid, visible frames."""
     min_motion_px: float = 0.0

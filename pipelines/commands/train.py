@@ -20,7 +20,7 @@ import tyro
 import student
 from pipelines.terminal.console import say
 from pipelines.terminal.flags import UNPREFIXED, parse
-from pipelines.terminal.training import TrainProgress
+from pipelines.terminal.training import TrainProgress, clips_of
 from pipelines.wording import duration
 from student.data.config import DataConfig
 from student.data.order import parts_of_step
@@ -37,10 +37,10 @@ class TrainCommand(TrainConfig):
     """Train a student on the data sets that `tapdistill label` wrote, on synthetic video, or on a
     mixture.
 
-    Running the same command again continues from the last checkpoint. The defaults are CoTracker3's
-    pseudo-label training; --recipe NAME takes those of a recipe: cotracker3_15k_online,
-    cotracker3_15k_offline, tapir, bootstapir, tapir_mini, tapir_mini_real, cotracker3_mini, mini,
-    mini_online.
+    Running the same command again continues from the last checkpoint. Losses, steps, and optimiser
+    are by default those of CoTracker3's pseudo-label training; all of its settings, and those of
+    others, are in recipes, for --recipe: cotracker3_15k_online, cotracker3_15k_offline, tapir,
+    bootstapir, tapir_mini, tapir_mini_real, cotracker3_mini, mini, mini_online.
     """
 
     RECIPES: ClassVar[Path] = Path(student.__file__).parent / "recipes"
@@ -192,7 +192,7 @@ def _print_summary(result: TrainResult) -> None:
     )
     if result.figures:
         say(
-            "procedural test clips: "
+            f"{clips_of(result.figures)}: "
             + ", ".join(f"{name} {100 * value:.1f}" for name, value in result.figures.items())
         )
     say(f"student: {result.weights}")

@@ -72,10 +72,8 @@ class TrainProgress:
                 figures = ", ".join(
                     f"{name} {100 * value:.1f}" for name, value in event.figures.items()
                 )
-                published = any("/" in name for name in event.figures)
-                clips = "published test sets" if published else "procedural test clips"
                 say(
-                    f"step {event.step}: {figures} on {clips}"
+                    f"step {event.step}: {figures} on {clips_of(event.figures)}"
                     f"{' (best so far)' if event.best else ''}"
                 )
             case events.Calibrated():
@@ -116,3 +114,9 @@ def _median(counts: Mapping[int, int]) -> int:
         if so_far >= half:
             return number
     raise ValueError("no numbers")
+
+
+def clips_of(figures: Mapping[str, float]) -> str:
+    """What a student was scored on, by the names of its figures."""
+    published = any("/" in name for name in figures)
+    return "published test sets" if published else "procedural test clips"

@@ -20,7 +20,8 @@ class AgreementOverride:
     tau_px: float | None = None
     """Teachers within this distance of their medoid agree; px of the 256 x 256 raster."""
     min_support: float | None = None
-    """Least share of the teachers that must agree on a visible point."""
+    """Least share of the opinions that must agree on a visible point; teachers whose evidence is of
+    one kind have one opinion together."""
     min_visible_frames: int | None = None
     """A query is kept with at least this many valid, visible frames."""
     min_motion_px: float | None = None

@@ -83,12 +83,6 @@ class StoredClips(Sequence[StoredClip]):
         """Numbers of the clips of each shard."""
         return [range(begin, end) for begin, end in pairwise([0, *self.ends.tolist()])]
 
-    def ranges_of_sets(self) -> list[range]:
-        """Numbers of the clips of each data set."""
-        edges = np.searchsorted(self.shards[:, 0], np.arange(len(self.sets) + 1))
-        ends = [0, *self.ends.tolist()]
-        return [range(ends[a], ends[b]) for a, b in pairwise(edges.tolist())]
-
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """(URL, rows of the records whose clips can be used) of each data set."""
         for number, (url, records) in enumerate(self.sets):

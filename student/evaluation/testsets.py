@@ -8,6 +8,7 @@ are here; published ones are in `tapvid` and `kubric`.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,8 @@ def read_npz(url: str | Path) -> TestClip:
         with opened(name) as file, np.load(file, allow_pickle=False) as npz:
             frames, xy, occluded = npz["video"], npz["points"], npz["occluded"]
             queries = npz.get("queries")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    # TypeError: a single array
+    except (ValueError, KeyError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise ShardError(
             f"{name}: not a test clip: {error}. It needs video, points, and occluded."
         ) from error

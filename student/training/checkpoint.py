@@ -51,6 +51,8 @@ class Checkpoint:
         best: the figure of the best evaluation so far.
         mean: the running mean of the weights, if there is one.
         before: the weights before training, if visibility is held to what they say.
+        origin: fields of `student.training.beginning.Origin`, so that the file in `init` is needed
+            only once.
     """
 
     step: int
@@ -65,13 +67,19 @@ class Checkpoint:
     best: float | None
     mean: dict[str, Tensor] | None = None
     before: dict[str, Tensor] | None = None
+    origin: dict[str, str] | None = None
 
 
 class Checkpoints:
     """The checkpoints in a folder."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, shown: str | None = None) -> None:
+        """
+        Args:
+            shown: what messages call the folder, which may stand in for a URL.
+        """
         self.folder, self.keep = folder, keep
+        self._shown = str(folder) if shown is None else shown
         self._storage = Storage(str(folder))
         self._storage.remove_abandoned_parts(FOLDER)
 
@@ -109,9 +117,9 @@ class Checkpoints:
             TypeError,
         ) as error:
             raise CheckpointError(
-                f"{path}: not a checkpoint of this version of tapdistill, or damaged "
-                f"({type(error).__name__}). Remove it, and training continues from the one before; "
-                "or give another --out."
+                f"{self._shown}/{FOLDER}/{names[-1]}: not a checkpoint of this version of "
+                f"tapdistill, or damaged ({type(error).__name__}). Remove it, and training "
+                "continues from the one before; or give another --out."
             ) from error
 
     def export(

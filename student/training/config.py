@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from student.data.config import DataConfig
@@ -44,7 +43,8 @@ like the number of processes, changes the rounding."""
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a student is trained. The defaults are CoTracker3's pseudo-label training."""
+    """How a student is trained. Losses, steps, and optimiser are by default those of CoTracker3's
+    pseudo-label training."""
 
     data: DataConfig
     init: str
@@ -102,7 +102,7 @@ class TrainConfig:
     """Of each set of `eval_data`, only so many of its first clips."""
     calibration_clips: int = 8
     """Clips on which the student's visible rule is chosen before it is exported: parts of the
-    stored clips with their labels or, without any, procedural ones; 0 keeps the published rule."""
+    stored clips with their labels or, without any, procedural ones; 0 keeps the rule of before."""
     refinement: Literal["own", "chosen"] = "own"
     """How the finished student refines positions. own: as the network did before. chosen: so, or on
     frames of twice the raster too (TAPIR), whichever fits the labels of whole clips better; larger
@@ -234,7 +234,7 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_same_settings(
-    config: TrainConfig, found: Checkpoint, out: Path, sizes: Mapping[str, Any]
+    config: TrainConfig, found: Checkpoint, out: str, sizes: Mapping[str, Any]
 ) -> None:
     """Raise a CheckpointError if a checkpoint does not belong to this training, or has sizes of the
     network that this version does not know; `sizes` are those that it knows."""

@@ -97,10 +97,19 @@ class CoTrackerStudent(Student):
         load_weights(model, path, given.teacher)
         if given is self:
             return model
-        window = self.presets[preset]().window
+        window = self._window(model.config, preset)
         other = self.network(replace(model.config, window=window))
         other.load_state_dict({**model.state_dict(), TIME: other.time_emb})
         return other
+
+    def _window(self, other: CoTracker3Config, preset: Preset) -> int:
+        """That of the network of this kind which has the sizes of `other`, one of the other
+        kind."""
+        for sizes in (make() for make in self.presets.values()):
+            window, resolution, sides = other.window, other.resolution, other.sides
+            if replace(sizes, window=window, resolution=resolution, sides=sides) == other:
+                return sizes.window
+        return self.presets[preset]().window
 
     def prepare(self, model: nn.Module, size_hw: tuple[int, int], iterations: int | None) -> None:
         """Nothing to do: the network takes clips of any size."""

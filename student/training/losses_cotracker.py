@@ -3,7 +3,7 @@
 Paper     CoTracker3, arXiv 2410.11831, section 3.3. The sums are those of the published training
           scripts.
 Windows   a model that goes window by window has its loss in every window, on the window's frames;
-          windows then count the same.
+          windows then count the same, and so do passes over frames of several sizes.
 Clips     count the same whatever their number of valid points: the published batch is one clip a
           device, averaged over devices.
 Pixels    those of the training crop. An error's x and y parts are averaged, not combined into a
@@ -54,7 +54,8 @@ def position_losses(
     windows: Sequence[Refinements], targets: CoTrackerTargets, config: LossConfig
 ) -> dict[str, Tensor]:
     """The published losses of positions, `visible` and `occluded`, with factors applied. `windows`
-    may be in any order; an offline model has one."""
+    may be in any order; an offline model has one, or one for each size of the frames on which it
+    refines tracks."""
     unseen = ~targets.visible
     if targets.supervise_occluded is not None:
         unseen = unseen & targets.supervise_occluded[:, None, None]

@@ -41,6 +41,7 @@ from student.data.order import parts_of_step
 from student.evaluation.calibration import Fitted
 from student.evaluation.evaluate import FIGURES, score_tracks
 from student.evaluation.testsets import procedural_clips
+from student.training.beginning import first_network, origin
 from student.training.calibration_clips import calibration_clips
 from student.training.checkpoint import (
     Checkpoint,
@@ -48,7 +49,7 @@ from student.training.checkpoint import (
     random_states,
     restore_random_states,
 )
-from student.training.config import SCRATCH, TrainConfig, check_same_settings, plain
+from student.training.config import TrainConfig, check_same_settings, plain
 from student.training.evaluation import check_there, score_sets, sets_of, tracked
 from student.training.events import (
     Calibrated,
@@ -67,7 +68,7 @@ from student.training.processes import ALONE, Processes
 from student.training.running_mean import RunningMean
 from student.training.schedule import Optimiser
 from student.training.step import StepPart, add_gradient, recomputes
-from student.training.students import STUDENTS, licence_of, rule_of, weights_file
+from student.training.students import STUDENTS
 from student.training.tensorboard import Curves, strip
 from teachers.checkpoints.files import LICENCE, VISIBLE
 from teachers.errors import (
@@ -86,6 +87,8 @@ Work: TypeAlias = Generator[TrainEvent, None, T]
 """What tells events while it is done, and has a result."""
 
 STUDENT, BEST, TRIED = "student", "best", "tried"
+JUDGED_BY = ("eval_data", "eval_clips", "eval_most")
+"""Settings that say what figures are of: those of other clips say nothing of the best weights."""
 
 
 def train(
@@ -124,11 +127,11 @@ def training(
 ) -> Generator[TrainEvent | TrainResult, None, None]:
     """`train`, as the events themselves; the result comes last."""
     if "://" not in str(out):
-        yield from _Run(config, Path(out), resume, processes).events()
+        yield from _Run(config, Path(out), str(out), resume, processes).events()
         return
     with mirror(str(out), processes.first) as copy:
         processes.from_first(copy.fetch)
-        for event in _Run(config, copy.folder, resume, processes).events():
+        for event in _Run(config, copy.folder, copy.url, resume, processes).events():
             if isinstance(event, Saved | Evaluated | TrainResult):
                 processes.from_first(copy.send)
             yield (
@@ -138,21 +141,13 @@ def training(
             )
 
 
-def first_network(config: TrainConfig) -> nn.Module:
-    """The network before its first step, on the CPU."""
-    student, data = STUDENTS[config.student], config.data
-    if config.init == SCRATCH:
-        return student.from_scratch(
-            config.preset, data.frames, (data.height, data.width), config.seed
-        )
-    return student.from_file(weights_file(config.init), config.preset)
-
-
 class _Run:
     """The state of one call of `training`."""
 
-    def __init__(self, config: TrainConfig, out: Path, resume: bool, processes: Processes) -> None:
-        self.out, self.processes = out, processes
+    def __init__(
+        self, config: TrainConfig, out: Path, shown: str, resume: bool, processes: Processes
+    ) -> None:
+        self.out, self.shown, self.processes = out, shown, processes
         self.student = STUDENTS[config.student]
         self.device = pick_device(config.device)
         self.config = config = replace(config, recompute=recomputes(config, self.device))
@@ -170,6 +165,7 @@ class _Run:
             if found
             else processes.from_first(partial(first_network, config))
         )
+        self.origin = processes.from_first(partial(origin, config, found))
         self.sizes = asdict(model.config)  # type: ignore[call-overload]
         self.model = self._prepared(model)
         self.before = self._before(found)
@@ -215,9 +211,12 @@ class _Run:
                     if self.step % every == 0 or self.step == steps:
                         tracks = self.student.last_tracks(part.answer, batch.frames.shape[1])
                         curves.add_picture(self.step, strip(batch, *tracks))
+                due = self.step % config.checkpoint_every == 0 or self.step == steps
                 if config.eval_every and (self.step % config.eval_every == 0 or self.step == steps):
+                    if due:
+                        yield self._save()  # what is evaluated may be damaged, or far away
                     yield from self._evaluate(curves)
-                if self.step % config.checkpoint_every == 0 or self.step == steps:
+                if due:
                     yield self._save()
         finally:
             if curves:
@@ -254,9 +253,9 @@ class _Run:
             )
         if self.data not in ("", stream.digest):
             raise CheckpointError(
-                f"{self.out}: the data sets hold other clips or revisions than when its checkpoint "
-                f"of step {self.step} was written, so the run cannot go on as it was. Give another "
-                "--out, with `--init` the weights of this one."
+                f"{self.shown}: the data sets hold other clips or revisions than when its "
+                f"checkpoint of step {self.step} was written, so the run cannot go on as it was. "
+                "Give another --out, with `--init` the weights of this one."
             )
         self.data = stream.digest
         return stream
@@ -422,13 +421,13 @@ class _Run:
                 best=self.best,
                 mean=self.mean.state_dict() if self.mean else None,
                 before=self.before.state_dict() if self.before else None,
+                origin=asdict(self.origin),
             )
         )
 
     @property
     def _checkpoints(self) -> Checkpoints:
-        """How the run ended, on rank 0."""
-        return Checkpoints(self.out, self.config.keep)
+        return Checkpoints(self.out, self.config.keep, self.shown)
 
     def _prepared(self, model: nn.Module) -> nn.Module:
         data = self.config.data
@@ -448,11 +447,11 @@ class _Run:
         found = self._checkpoints.latest()
         if found and not resume:
             raise ConfigError(
-                f"{self.out} has a checkpoint of step {found.step} already: resume from it, or "
+                f"{self.shown} has a checkpoint of step {found.step} already: resume from it, or "
                 "give another folder."
             )
         if found:
-            check_same_settings(self.config, found, self.out, vars(self.student.config()))
+            check_same_settings(self.config, found, self.shown, vars(self.student.config()))
         return found
 
     def _export(self, name: str, refinement: Mapping[str, Any] | None = None) -> Path:
@@ -461,12 +460,12 @@ class _Run:
             "step": str(self.step),
             "figures": json.dumps(self.figures),
             "training": json.dumps(plain(self.config)),
-            LICENCE: self._licence(),
+            LICENCE: self.origin.licence,
         }
         if self.fitted and self.fitted.calibration.changed:
             notes[VISIBLE] = str(self.fitted.calibration.rule)
-        elif self.config.init != SCRATCH and (rule := rule_of(self.config.init)):
-            notes[VISIBLE] = str(rule)
+        elif self.origin.rule:
+            notes[VISIBLE] = self.origin.rule
         return self._checkpoints.export(
             name,
             self.model,
@@ -476,20 +475,15 @@ class _Run:
             sizes=self.sizes | fitted | (refinement or {}),
         )
 
-    def _licence(self) -> str:
-        return "Apache-2.0" if self.config.init == SCRATCH else licence_of(self.config.init)
-
     def _restore(self, found: Checkpoint) -> None:
         self.model.load_state_dict(found.model)
         self.optimiser.load_state_dict(found.optimiser)
         if self.mean and found.mean:
             self.mean.load_state_dict(found.mean)
-        self.step, self.position, self.figures, self.best = (
-            found.step,
-            found.position,
-            found.figures,
-            found.best,
-        )
+        self.step, self.position, self.figures = found.step, found.position, found.figures
+        now = plain(self.config)
+        if all(found.config.get(name) == now[name] for name in JUDGED_BY):
+            self.best = found.best
         if self.processes.rank < len(found.random):
             restore_random_states(found.random[self.processes.rank], self.device)
 

@@ -11,7 +11,7 @@ Raster   px of the frames that go in; an integer is a pixel centre. Inside, coor
          cells: px / 4, without a half-pixel shift, and half of that at each coarser level of the
          pyramid.
 
-One pass encodes every frame, builds a pyramid, and cuts out a window of features around each query
+A pass encodes every frame, builds a pyramid, and cuts out a window of features around each query
 in its frame. It then refines `iterations` times: those windows are correlated with windows around
 the current positions, and a transformer that attends over time and between tracks corrects
 positions, visibility, and confidence. `refine` works on any run of frames and from any start, so
@@ -21,6 +21,10 @@ Online, each window starts from the answer of the one before. A query whose fram
 reached yet has zero features: its tracks there are the position of the query plus noise, and later
 windows replace them. Positions are handed over without gradient, the logits of visibility and
 confidence with it.
+
+The published models make one pass, on the frames that go in. A network with `sides` makes several,
+on small frames first; a pass begins at the positions where the one before ended, and judges
+visibility and confidence anew, also at the begin of a window.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from teachers.cotracker.refinements import Refinements
 from teachers.cotracker.sizes import factors_of, resized, scaled
 from teachers.cotracker.transformer import MINI_SIZES, STRIDE, CoTrackerSizes, Mlp, TrackTransformer
 from teachers.cotracker.windows import WindowNetwork, WindowStart
+from teachers.layers.clip_features import together
 from teachers.layers.device import constant
 from teachers.layers.memory import DEFAULT_MEMORY, Memory
 from teachers.layers.pyramid import ResidualEncoder, encode_pyramid
@@ -171,7 +176,7 @@ class CoTracker3Network(nn.Module):
             self.encode_at(resized(block, factor, levels), 1.0, memory)
             for block in frames.split(memory.frames(frames.device), 1)
         ]
-        return [torch.cat(grids, 1) for grids in zip(*parts, strict=True)]
+        return [together(grids) for grids in zip(*parts, strict=True)]
 
     def looks(
         self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]

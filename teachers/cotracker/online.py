@@ -27,7 +27,7 @@ from teachers.cotracker.windows import WindowChain, first_frames, joined
 from teachers.errors import ConfigError
 from teachers.info import Mode
 from teachers.layers.branch import for_gpu
-from teachers.layers.clip_features import ClipFeatures
+from teachers.layers.clip_features import ClipFeatures, together
 from teachers.layers.device import sent
 from teachers.layers.resolutions import Size
 from teachers.network_teacher import with_backward_pass
@@ -102,7 +102,7 @@ class WindowTeacher(CoTrackerTeacher):
         answers: tuple[list[Tensor], list[Tensor]] = ([], [])
         for first in starts:
             pair = zip(features.window(first, window), back.window(first, window), strict=True)
-            found = chain.advance([_two_clips(*grids) for grids in pair])
+            found = chain.advance([together(grids, 0) for grids in pair])
             for clip, parts in enumerate(answers):
                 parts.append(found.answer(len(group.support) + points, clip)[-points:])
         tracks, tracks_back = (joined(parts, window) for parts in answers)
@@ -145,12 +145,6 @@ def _begun(asked: np.ndarray, frames: int, starts: range, window: int) -> list[i
     return [int(max(np.searchsorted(each, first + window) for each in both)) for first in starts]
 
 
-def _two_clips(one: Tensor, other: Tensor) -> Tensor:  # [1, S, h, w, C] each -> [2, S, h, w, C]
-    """As they lie in memory on a GPU: features first, see `encode_pyramid`."""
-    pair = torch.cat([grid.permute(0, 1, 4, 2, 3) for grid in (one, other)])
-    return pair.permute(0, 1, 3, 4, 2)
-
-
 class WindowStream(Stream):
     """A stream whose frames are final once they are half a window to a whole one behind the
     newest."""
@@ -190,7 +184,7 @@ class WindowStream(Stream):
     def _encode(self, frames: np.ndarray) -> None:
         new = self._teacher._encode(frames)
         old = self._pyramid or [grid[:, :0] for grid in new]
-        self._pyramid = [torch.cat(grids, 1) for grids in zip(old, new, strict=True)]
+        self._pyramid = [together(grids) for grids in zip(old, new, strict=True)]
 
     def _next_window(self) -> Tensor:  # [N, S / 2, 4]
         """Tracks of the frames that the next window does not change."""

@@ -62,8 +62,8 @@ class WindowNetwork(nn.Module, abc.ABC):
     def appearance(
         self, pyramid: list[Tensor], queries: Tensor, factors: Sequence[float]
     ) -> list[Tensor]:
-        """The appearance of each query in its frame, [B, N, ...]: one for each level, or one in
-        all."""
+        """The appearance of each query in its frame, [B, N, ...]: one for each level of each of the
+        factors, or one in all."""
 
     @abc.abstractmethod
     def refine_window(

@@ -8,7 +8,7 @@ all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class ClipFeatures:
             new = self._encode(self._frames[held:last])
             self._first, self._maps = (
                 first,
-                [torch.cat(grids, 1) for grids in zip(kept, new, strict=True)],
+                [together(grids) for grids in zip(kept, new, strict=True)],
             )
         return [grid[:, first - self._first : last - self._first] for grid in self._maps]
 
@@ -62,3 +62,13 @@ class ClipFeatures:
     @property
     def _held(self) -> int:
         return self._maps[0].shape[1] if self._maps else 0
+
+
+def together(maps: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """Maps in one, along clips (0) or frames (1), in the order of dimensions in which the first of
+    them lies in memory: on a GPU that is not the order in which they are named, and `torch.cat`
+    would change it."""
+    first = maps[0]
+    order = sorted(range(first.ndim), key=first.stride, reverse=True)
+    joined = torch.cat([each.permute(order) for each in maps], order.index(axis))
+    return joined.permute([order.index(place) for place in range(first.ndim)])

@@ -15,8 +15,10 @@ import teachers
 from experiments.minis import pool
 from experiments.minis import train as train_minis
 from experiments.minis.calibrate import calibrate
+from experiments.minis.online import convert
 from experiments.minis.pool import ViewConfig, draw_view, render_pool
-from experiments.minis.train import RECIPES, Stage, start_xy, steps_of, train
+from experiments.minis.recipes import RECIPES, Stage, start_xy, steps_of
+from experiments.minis.train import train
 from student.synth.scene import SynthConfig
 from teachers import ConfigError, VisibleRule
 from teachers.checkpoints.files import VISIBLE, read_metadata
@@ -161,3 +163,43 @@ def test_a_calibrated_file_keeps_its_weights_and_says_its_rule_for_good(tmp_path
     once = file.read_bytes()
     assert calibrate(file, clips=2) == found
     assert file.read_bytes() == once
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_soon_ends_the_training(
+    folder, tmp_path, monkeypatch
+):
+    """The loss itself is finite: the square root of 0 has no slope."""
+    recipe = short("cotracker3", monkeypatch, steps=(0, 9))
+    monkeypatch.setattr(train_minis, "MOST_SKIPPED", 4)
+
+    def broken(model, *_):
+        weight = next(model.parameters())
+        return {"matching": (0 * weight).abs().sum().sqrt()}
+
+    monkeypatch.setattr(recipe, "losses", broken)
+    with pytest.raises(ConfigError, match="not finite 4 times in a row, to step 4"):
+        train(recipe, folder, tmp_path, seed=0)
+    begun = recipe.network()
+    kept = load_file(tmp_path / f"{recipe.teacher}-mini.safetensors")
+    assert kept.keys() == begun.state_dict().keys()
+    assert all(value.isfinite().all() for value in kept.values())
+
+
+def test_a_folder_of_another_training_is_refused(folder, tmp_path, monkeypatch):
+    recipe = short("cotracker3", monkeypatch, steps=(0, 3))
+    monkeypatch.setattr(train_minis, "calibrate", lambda *_: "a rule")
+    train(recipe, folder, tmp_path, seed=0)
+    with pytest.raises(ConfigError, match=r"is of a training with .*give another --out"):
+        train(recipe, folder, tmp_path, seed=1)
+
+
+def test_an_online_mini_has_the_weights_of_the_offline_one(tmp_path):
+    shipped = entry_of("cotracker3-offline-mini").shipped_checkpoint
+    convert(shipped, tmp_path / "online.safetensors")
+    online, offline = load_file(tmp_path / "online.safetensors"), load_file(shipped)
+    assert [key for key in offline if not torch.equal(online[key], offline[key])] == ["time_emb"]
+    teacher = teachers.load(
+        "cotracker3-online", checkpoint=str(tmp_path / "online.safetensors"), device="cpu"
+    )
+    assert teacher.model.config.window == 16
+    assert teacher.info.visible_rule == str(teacher.published_rule)

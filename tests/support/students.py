@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from student.data.batch import Batch
+from student.training.beginning import first_network
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.events import StepDone
@@ -20,7 +21,7 @@ from student.training.losses import TapirLossConfig
 from student.training.schedule import Optimiser
 from student.training.step import add_gradient
 from student.training.students import STUDENTS
-from student.training.train import first_network, train
+from student.training.train import train
 from teachers.layers.memory import Memory
 from tests.support import parity
 from tests.support.training import tapir_losses_by_hand

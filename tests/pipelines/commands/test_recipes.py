@@ -14,12 +14,12 @@ from pipelines.commands.train import TrainCommand
 from pipelines.terminal.flags import parse
 from student.data.augment import views
 from student.data.order import parts_of_step
+from student.training.beginning import first_network, weights_file
 from student.training.cotracker import ITERATIONS
 from student.training.losses import LossConfig
 from student.training.losses_cotracker import GAMMA
 from student.training.schedule import Optimiser
-from student.training.students import STUDENTS, weights_file
-from student.training.train import first_network
+from student.training.students import STUDENTS
 from teachers.cotracker.online import CoTracker3OnlineTeacher
 from teachers.errors import ConfigError
 
@@ -247,6 +247,7 @@ def test_the_table_of_the_recipe_says_what_the_files_say():
         "loss, hidden": f"{loss.occluded} x L1, none from TAPIR",
         "refinements": f"{online.iterations}, weight {GAMMA}^(M - m)",
         "visibility head": f"{online.visibility_choice}",
+        "visible rule": {0: "the published one"}[online.calibration_clips],
         "flip": {False: "none"}[data.flip],
         "colours": {0: "unchanged"}[data.photometric],
         "batch": f"{data.batch} over all devices",

@@ -393,7 +393,12 @@ def test_a_saved_clip_comes_back(tmp_path):
 def test_a_file_that_is_no_clip_is_named(tmp_path):
     (tmp_path / "text.npz").write_text("not a zip")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    for name in ("text.npz", "other.npz"):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez_compressed(tmp_path / "damaged.npz", video=np.arange(3000) % 7)
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[60:70] = b"\xff" * 10
+    (tmp_path / "damaged.npz").write_bytes(content)
+    for name in ("text.npz", "other.npz", "one.npy", "damaged.npz"):
         with pytest.raises(ShardError, match=f"{name}: not a test clip"):
             read_npz(tmp_path / name)
     with pytest.raises(ShardError, match=r"missing\.npz does not exist"):

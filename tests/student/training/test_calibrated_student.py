@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
+from safetensors.torch import load_file
 
 import teachers
 from labeler import open_dataset
@@ -13,14 +15,14 @@ from student.data.config import DataConfig
 from student.evaluation.calibration import calibrated
 from student.evaluation.evaluate import track_clips
 from student.synth.scene import SynthConfig, generate
+from student.training.beginning import weights_file
 from student.training.calibration_clips import calibration_clips
 from student.training.config import TrainConfig
-from student.training.events import Calibrated, Measuring
+from student.training.events import Calibrated, Measuring, Saved
 from student.training.schedule import ScheduleConfig
-from student.training.students import weights_file
 from student.training.train import train
 from teachers import VisibleRule
-from teachers.checkpoints.files import stored_rule
+from teachers.checkpoints.files import LICENCE, read_metadata, stored_rule
 from tests.support.training import assert_same_weights, small_data
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
@@ -117,3 +119,24 @@ def test_a_student_begins_with_the_visible_rule_of_its_weights(clips, tmp_path, 
     assert stored_rule(weights) == rule
     fitted = [event.fitted for event in events if isinstance(event, Calibrated)]
     assert [found.calibration.before for found in fitted] == [rule] * clips
+
+
+def test_a_run_goes_on_without_the_file_that_it_began_with(tmp_path):
+    """Its rule and licence are still those of the student."""
+
+    def stop(event: object) -> None:
+        if isinstance(event, Saved):
+            raise KeyboardInterrupt
+
+    mini = weights_file("cotracker3-offline-mini")
+    begun = tmp_path / "begun.safetensors"
+    metadata = read_metadata(mini) | {LICENCE: "of its own"}
+    begun.write_bytes(safetensors.torch.save(load_file(mini), metadata))
+    settings = replace(config(0), init=str(begun), schedule=ScheduleConfig(steps=2))
+    settings = replace(settings, checkpoint_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "out", watch=stop)
+    begun.unlink()
+    weights = train(settings, tmp_path / "out").weights
+    assert stored_rule(weights) == stored_rule(mini)
+    assert read_metadata(weights)[LICENCE] == "of its own"

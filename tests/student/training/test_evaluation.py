@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -14,11 +15,12 @@ from student.data.config import DataConfig
 from student.evaluation.evaluate import FIGURES, compare
 from student.evaluation.tapvid import tapvid_clips
 from student.evaluation.testsets import on_tapvid_raster
+from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.evaluation import sets_of
-from student.training.events import Evaluated, Measuring
+from student.training.events import Evaluated, Measuring, Saved
 from student.training.train import train
-from teachers.errors import ConfigError, ShardError
+from teachers.errors import ConfigError, ShardError, TransientError
 from tests.support.training import assert_same_weights
 
 DATA = DataConfig(procedural=1.0, frames=4, height=64, width=64, queries=6, batch=1)
@@ -98,3 +100,36 @@ def test_a_file_may_have_an_equals_sign_and_needs_an_interval():
         config(eval_data=("robotap=x",))
     with pytest.raises(ConfigError, match="eval_most"):
         config(eval_every=1, eval_data=("robotap=x",), eval_most=0)
+
+
+def test_an_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch):
+    def gone(*_):
+        raise TransientError("the test clips are gone")
+
+    monkeypatch.setattr("student.training.train.procedural_clips", gone)
+    with pytest.raises(TransientError, match="are gone"):
+        train(config(eval_every=2), tmp_path)
+    assert Checkpoints(tmp_path, keep=1).latest().step == 2
+
+
+@pytest.mark.parametrize(("clips", "best"), [(1, [True, False]), (2, [True, True])])
+def test_figures_of_other_clips_are_not_compared(clips, best, tmp_path, monkeypatch):
+    """The second evaluation is worse, and of as many clips, or of others."""
+    figures = iter([0.9, 0.1])
+
+    def scored(tracks, rule, clips):
+        return pd.DataFrame([dict.fromkeys(("AJ", "delta_avg", "OA"), next(figures))])
+
+    def stop(event: object) -> None:
+        events.append(event)
+        if isinstance(event, Saved) and len([e for e in events if isinstance(e, Saved)]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("student.training.train.score_tracks", scored)
+    monkeypatch.setattr("student.training.train.procedural_clips", lambda count: [])
+    events: list[object] = []
+    given = {"checkpoint_every": 1, "eval_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train(config(**given, eval_clips=1), tmp_path, watch=stop)
+    train(config(**given, eval_clips=clips), tmp_path, watch=events.append)
+    assert [event.best for event in events if isinstance(event, Evaluated)] == best

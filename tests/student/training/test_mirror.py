@@ -9,6 +9,7 @@ from safetensors.torch import load
 from student.training.events import Saved
 from student.training.mirror import mirror
 from student.training.train import train
+from teachers.errors import CheckpointError
 from tests.student.training.test_train import config
 from tests.support.training import assert_same_weights
 
@@ -68,3 +69,9 @@ def test_what_is_removed_here_is_removed_there(fs):
         (copy.folder / "checkpoints" / "step-000004.pt").write_bytes(b"4")
         copy.send()
     assert names(fs) == {"checkpoints/step-000004.pt"}
+
+
+def test_what_is_wrong_at_an_address_is_said_of_the_address(fs):
+    fs.pipe_file("/students/one/checkpoints/step-00000002.pt", b"damaged")
+    with pytest.raises(CheckpointError, match=r"^memory://students/one/checkpoints/step-00000002"):
+        train(config(), URL)

@@ -16,6 +16,7 @@ import teachers
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
+from student.training.beginning import first_network
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.cotracker import kind_of_file
@@ -24,10 +25,11 @@ from student.training.losses import LossConfig, from_query_on
 from student.training.losses_cotracker import CoTrackerTargets, position_losses
 from student.training.step import clip_weights
 from student.training.students import STUDENTS
-from student.training.train import first_network, train
+from student.training.train import train
 from teachers.cotracker.cotracker3 import CoTracker3, CoTracker3Config
 from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
+from teachers.registry import entry_of
 from tests.support import parity
 from tests.support.training import assert_same_weights
 
@@ -201,6 +203,16 @@ def test_weights_of_either_kind_begin_either_student(kind, of, tmp_path):
         if theirs[key].shape != ours[key].shape or not torch.equal(theirs[key], ours[key])
     ]
     assert different == ([] if kind == of else ["time_emb"])
+
+
+@pytest.mark.parametrize(("kind", "window"), [("offline", 24), ("online", 16)])
+def test_a_mini_of_the_other_kind_gets_the_window_of_that_mini(kind, window):
+    """Sizes are those of the file, although the official network is asked for where it states
+    none."""
+    (other,) = set(KINDS) - {kind}
+    file = entry_of(f"cotracker3-{other}-mini").shipped_checkpoint
+    begun = STUDENTS[kind].from_file(file, "official")
+    assert begun.config.window == begun.time_emb.shape[1] == window
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

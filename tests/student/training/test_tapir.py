@@ -17,12 +17,13 @@ import teachers
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
+from student.training.beginning import weights_file
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
 from student.training.interface import Goal
 from student.training.losses import LossConfig, TapirLossConfig
 from student.training.schedule import ScheduleConfig
-from student.training.students import STUDENTS, weights_file
+from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
 from teachers.errors import CheckpointError

@@ -1,0 +1,50 @@
+"""Make an online mini CoTracker3 of the weights of an offline one.
+
+    python -m experiments.minis.online OFFLINE.safetensors ONLINE.safetensors
+
+Both have the same parameters; what differs is the time embedding, which is computed. The visible
+rule is chosen anew (`experiments.minis.calibrate`). Weights that rely less on passes over frames of
+several sizes do better in windows: those that are shipped are of an earlier step than the offline
+mini's (docs/log.md, 2026-11-30).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from experiments.minis.calibrate import CLIPS, calibrate
+from student.training.cotracker import COTRACKERS
+from teachers.checkpoints.files import CONFIG, TEACHER, VISIBLE, read_metadata
+
+
+def convert(offline: Path, online: Path) -> None:
+    """Write the weights of an offline CoTracker3 as those of an online one."""
+    student = COTRACKERS["online"]
+    model = student.from_file(offline, "mini")
+    kept = {name: text for name, text in read_metadata(offline).items() if name != VISIBLE}
+    metadata = kept | {TEACHER: student.teacher, CONFIG: json.dumps(asdict(model.config))}
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    online.write_bytes(safetensors.torch.save(weights, metadata))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("offline", type=Path, help="weights of an offline mini")
+    parser.add_argument("online", type=Path, help="file to write")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="to choose the visible rule on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    convert(arguments.offline, arguments.online)
+    print(f"{arguments.online.name}: {calibrate(arguments.online, arguments.clips)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
