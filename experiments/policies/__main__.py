@@ -15,9 +15,10 @@ about an hour.
 3. Teachers and students are scored on other clips of the same world, all in mode "label", TAP-Vid
    figures, query mode first.
 
-Four tables for each world: how right the labels of each policy are; who tracks how well; each
-student minus the best teacher, and one policy minus another, paired over clips. What is done is
-kept in OUT: the shards, the students, and a JSON file with the figures of each tracker.
+Five tables for each world: how right the labels of each policy are; who tracks how well; each
+student minus the best teacher, and minus the weights that it began with, and one policy minus
+another, paired over clips. What is done is kept in OUT: the shards, the students, and a JSON file
+with the figures of each tracker.
 """
 
 from __future__ import annotations

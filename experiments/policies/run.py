@@ -16,6 +16,7 @@ from experiments.policies.scores import (
     comparison_table,
     difference_table,
     figures_of,
+    gain_table,
     policy_table,
     score,
     scored,
@@ -53,6 +54,7 @@ def run(experiment: Experiment) -> None:
         of_teachers = {name: scored(experiment, world, name) for name in names}
         say(tracker_table(experiment, world, of_teachers))
         say(difference_table(experiment, world, of_teachers))
+        say(gain_table(experiment, world, of_teachers))
         if len(experiment.policies) > 1:
             say(comparison_table(experiment, world))
     say(f"{time.monotonic() - began:.0f} s")

@@ -138,6 +138,23 @@ def difference_table(
     return explained(table)
 
 
+def gain_table(
+    experiment: Experiment, world: World, of_teachers: Mapping[str, pd.DataFrame]
+) -> Table:
+    """Student minus the teacher whose weights it began with."""
+    table = new_table(
+        f"student minus what it began with, points, world {world!r}",
+        ("student", "taught by"),
+        FIGURES,
+    )
+    for student in experiment.students:
+        for policy in experiment.policies:
+            scores = mean_over_seeds(experiment, world, student, policy)
+            gains = with_intervals(differences(scores, of_teachers[student]))
+            table.add_row(student, policy, *gains)
+    return explained(table)
+
+
 def comparison_table(experiment: Experiment, world: World) -> Table:
     """What one policy taught minus what another did, for every two of them."""
     table = new_table(

@@ -77,8 +77,8 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     for name in ("lk", "flow", "match", "tapir-mini", "cotracker3-offline-mini"):
         assert name in said
     for policy in done.policies:
-        # in the table of labels; for each student in two tables, and beside each other policy
-        rows = 1 + (2 + len(done.policies) - 1) * len(done.students)
+        # in the table of labels; for each student in three tables, and beside each other policy
+        rows = 1 + (3 + len(done.policies) - 1) * len(done.students)
         assert sum(policy in line.split() for line in said.splitlines()) == rows
     assert {path: path.stat().st_mtime_ns for path in scores.iterdir()} == before
 
