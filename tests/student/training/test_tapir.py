@@ -209,6 +209,6 @@ def test_weights_of_another_architecture_are_refused_by_their_name():
 
 
 def test_a_teacher_whose_weights_are_not_here_is_named(monkeypatch):
-    monkeypatch.setattr("student.training.students.cached_checkpoint", lambda name: None)
+    monkeypatch.setattr("student.training.beginning.cached_checkpoint", lambda name: None)
     with pytest.raises(CheckpointError, match="tapdistill teachers pull bootstapir"):
         weights_file("bootstapir")
