@@ -127,11 +127,11 @@ def training(
 ) -> Generator[TrainEvent | TrainResult, None, None]:
     """`train`, as the events themselves; the result comes last."""
     if "://" not in str(out):
-        yield from _Run(config, Path(out), str(out), resume, processes).events()
+        yield from _Run(config, Path(out), resume, processes).events()
         return
     with mirror(str(out), processes.first) as copy:
         processes.from_first(copy.fetch)
-        for event in _Run(config, copy.folder, copy.url, resume, processes).events():
+        for event in _Run(config, copy.folder, resume, processes, copy.url).events():
             if isinstance(event, Saved | Evaluated | TrainResult):
                 processes.from_first(copy.send)
             yield (
@@ -145,9 +145,15 @@ class _Run:
     """The state of one call of `training`."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, shown: str, resume: bool, processes: Processes
+        self,
+        config: TrainConfig,
+        out: Path,
+        resume: bool,
+        processes: Processes,
+        shown: str | None = None,  # what messages call `out`
     ) -> None:
-        self.out, self.shown, self.processes = out, shown, processes
+        self.out, self.processes = out, processes
+        self.shown = str(out) if shown is None else shown
         self.student = STUDENTS[config.student]
         self.device = pick_device(config.device)
         self.config = config = replace(config, recompute=recomputes(config, self.device))
