@@ -11,26 +11,22 @@ mini's (docs/log.md, 2026-11-30).
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from experiments.minis.calibrate import CLIPS, calibrate
+from student.training.checkpoint import Checkpoints
 from student.training.cotracker import COTRACKERS
-from teachers.checkpoints.files import CONFIG, TEACHER, VISIBLE, read_metadata
+from teachers.checkpoints.files import LICENCE, read_metadata
 
 
 def convert(offline: Path, online: Path) -> None:
     """Write the weights of an offline CoTracker3 as those of an online one."""
-    student = COTRACKERS["online"]
+    student, about = COTRACKERS["online"], read_metadata(offline)
+    kept = {name: about[name] for name in (LICENCE, "step")}
     model = student.from_file(offline, "mini")
-    kept = {name: text for name, text in read_metadata(offline).items() if name != VISIBLE}
-    metadata = kept | {TEACHER: student.teacher, CONFIG: json.dumps(asdict(model.config))}
-    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    online.write_bytes(safetensors.torch.save(weights, metadata))
+    Checkpoints(online.parent, keep=1).export(online.stem, model, student.teacher, kept)
 
 
 def main() -> None:
@@ -38,7 +34,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("offline", type=Path, help="weights of an offline mini")
-    parser.add_argument("online", type=Path, help="file to write")
+    parser.add_argument("online", type=Path, help="file to write, .safetensors")
     parser.add_argument("--clips", type=int, default=CLIPS, help="to choose the visible rule on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,13 @@ class State:
         torch.save(state, content)
         _write(checkpoint, content.getvalue())
 
-    def learn(self, losses: Sequence[Tensor], optimiser: Optimiser) -> None:
+    def learn(self, losses: Mapping[str, Tensor], optimiser: Optimiser) -> None:
         """Take a step, unless the loss or its gradient is not finite.
 
         Raises:
             ConfigError: that was so `MOST_SKIPPED` times in a row.
         """
-        total = torch.stack(list(losses)).sum()
+        total = torch.stack(list(losses.values())).sum()
         total.backward()
         norm = get_total_norm([each.grad for each in optimiser.parameters if each.grad is not None])
         self.step += 1
@@ -178,7 +178,7 @@ def train(
         start = torch.from_numpy(start_xy(batch, current.start, rng))
         losses = recipe.losses(state.model, batch, start, current.pretraining)
         optimiser = state.optimisers[0 if current.pretraining else 1]
-        state.learn(list(losses.values()), optimiser)
+        state.learn(losses, optimiser)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value.item() / SAY_EVERY
         if state.step % SAY_EVERY == 0:

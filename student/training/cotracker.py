@@ -105,9 +105,10 @@ class CoTrackerStudent(Student):
     def _window(self, other: CoTracker3Config, preset: Preset) -> int:
         """That of the network of this kind which has the sizes of `other`, one of the other
         kind."""
-        for sizes in (make() for make in self.presets.values()):
-            window, resolution, sides = other.window, other.resolution, other.sides
-            if replace(sizes, window=window, resolution=resolution, sides=sides) == other:
+        for make in self.presets.values():
+            sizes = make()
+            told = replace(other, window=sizes.window)
+            if replace(sizes, resolution=other.resolution, sides=other.sides) == told:
                 return sizes.window
         return self.presets[preset]().window
 

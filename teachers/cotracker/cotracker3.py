@@ -24,7 +24,7 @@ confidence with it.
 
 The published models make one pass, on the frames that go in. A network with `sides` makes several,
 on small frames first; a pass begins at the positions where the one before ended, and judges
-visibility and confidence anew, also at the begin of a window.
+visibility and confidence anew, also where a window begins.
 """
 
 from __future__ import annotations
