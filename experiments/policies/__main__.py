@@ -16,9 +16,10 @@ about an hour.
    figures, query mode first.
 
 Five tables for each world: how right the labels of each policy are; who tracks how well; each
-student minus the best teacher, and minus the weights that it began with, and one policy minus
-another, paired over clips. What is done is kept in OUT: the shards, the students, and a JSON file
-with the figures of each tracker.
+student minus the best teacher; minus the weights that it began with, as they are and with the
+visible rule that the student chose on its labels, which tells what the weights have learnt; and one
+policy minus another. What is done is kept in OUT: the shards, the students, and a JSON file with
+the figures of each tracker.
 """
 
 from __future__ import annotations

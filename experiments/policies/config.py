@@ -30,6 +30,9 @@ WORLDS: Mapping[World, SynthConfig] = {
 """Drawn patterns in polygons, of which no mini saw any. "restless" has more and faster layers, a
 camera that never rests, less blur, other light, and more noise."""
 
+TEST_SEED = 10_000
+"""Of the first clip to score on; those to learn from begin at 0."""
+
 StudentName = Literal["tapir-mini", "cotracker3-offline-mini"]
 
 
@@ -93,13 +96,19 @@ class Experiment:
         for policy in self.policies:
             find(policy)
         for name in ("worlds", "students", "policies"):
-            if not getattr(self, name):
-                raise ConfigError(f"--{name}: name at least one.")
+            named = getattr(self, name)
+            if not named or len(set(named)) < len(named):
+                raise ConfigError(f"--{name}: name at least one, and each once.")
         for name in ("seeds", "steps", "batch", "clips", "test_clips", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
                 )
+
+        if self.clips > TEST_SEED:
+            raise ConfigError(
+                f"--clips {self.clips}: at most {TEST_SEED}; those after them are scored on."
+            )
 
     def sized(self) -> Experiment:
         """The experiment that is really done."""

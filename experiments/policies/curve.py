@@ -6,8 +6,8 @@
 CoTracker3's figure 1 is its model: more unlabelled videos, a better student. Videos of one world
 are labelled in parts of the same size, and `tapir-mini` learns by one policy from the first part,
 the first three, all ten, each for so many steps, with a schedule of its own that ends there. Every
-student is scored on the test clips of the experiment. Killed, the same command goes on; the table
-is of what is done, so a larger `--steps` or `--clips` adds to it later.
+student is scored on the test clips of the experiment. Killed, the same command goes on; one that
+names more `--steps` or `--clips` does only what is new.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 import tyro
 from rich.table import Table
 
-from experiments.policies.config import Experiment, StudentName, World
+from experiments.policies.config import TEST_SEED, Experiment, StudentName, World
 from experiments.policies.labels import draw_videos, label_videos, teachers_here
 from experiments.policies.run import all_done, freeze
 from experiments.policies.scores import (
@@ -70,8 +70,11 @@ class Curve:
                 raise ConfigError(f"--{name}: name at least one, of at least 1.")
         if self.part < 1 or self.workers < 1:
             raise ConfigError("--part and --workers: at least 1.")
-        if any(count % self.part for count in self.clips):
-            raise ConfigError(f"--clips {self.clips}: must be multiples of --part {self.part}.")
+        if any(count % self.part or count > TEST_SEED for count in self.clips):
+            raise ConfigError(
+                f"--clips {self.clips}: must be multiples of --part {self.part}, at most "
+                f"{TEST_SEED}; those after them are scored on."
+            )
 
     def sized(self) -> tuple[Curve, Experiment]:
         """What is really done."""
@@ -143,7 +146,7 @@ def table(curve: Curve, experiment: Experiment) -> Table:
     rows.add_row("", "0", *_means(began))
     for clips, steps in curve.lessons():
         scores = scored(experiment, world, _name(curve, clips, steps))
-        gained = with_intervals(differences(scores, began))
+        gained = with_intervals(differences([scores], [began]))
         rows.add_row(f"{clips:,}", f"{steps:,}", *_means(scores), *gained)
     return explained(rows)
 

@@ -23,8 +23,7 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.clip import TestClip
 from student.evaluation.labels import LabelScore, labels_of
-from student.synth.layers import track
-from student.synth.scene import draw_scene, generate, points_at
+from student.synth.scene import generate, true_tracks
 from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks
 
 MODE: Mode = "label"
@@ -152,11 +151,9 @@ def with_truth(experiment: Experiment, world: World) -> Iterator[tuple[Sample, T
                 f"world's videos are {config.width} x {config.height}: label them again."
             )
         source = np.asarray(sample.meta["source_frames"])
-        layers = draw_scene(int(Path(sample.meta["uri"]).stem), config).layers
-        points = points_at(
-            layers, source[sample.queries[:, 0].astype(int)], sample.queries[:, 1:].astype(float)
-        )
-        xy, visible = track(layers, points, config.height, config.width)
+        asked = sample.queries.copy()
+        asked[:, 0] = source[asked[:, 0].astype(int)]
+        xy, visible = true_tracks(int(Path(sample.meta["uri"]).stem), config, asked)
         xy, visible = xy[:, source].astype(np.float32), visible[:, source]
         yield sample, TestClip(sample.key, frames, sample.queries, xy, visible)
 

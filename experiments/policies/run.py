@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
-from experiments.policies.config import Experiment, World
+from experiments.policies.config import Experiment, StudentName, World
 from experiments.policies.labels import make_labels, make_oracle, score_labels, teachers_here
 from experiments.policies.scores import (
     comparison_table,
@@ -19,6 +19,7 @@ from experiments.policies.scores import (
     gain_table,
     policy_table,
     score,
+    score_rules,
     scored,
     tracker_table,
 )
@@ -49,6 +50,8 @@ def run(experiment: Experiment) -> None:
     with ProcessPoolExecutor(experiment.workers, context) as pool:
         all_done(pool, "labelled", prepare, ((experiment, world, names) for world in worlds))
         all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
+        students = [(experiment, world, name) for world in worlds for name in experiment.students]
+        all_done(pool, "scored the rules of", score_rule, students)
     for world in worlds:
         say(policy_table(score_labels(experiment, world), world))
         of_teachers = {name: scored(experiment, world, name) for name in names}
@@ -96,6 +99,13 @@ def learn(experiment: Experiment, lesson: Lesson) -> str:
         if not figures_of(experiment, lesson.world, str(lesson)).exists():
             score(experiment, lesson.world, str(lesson), taught(experiment, lesson))
     return f"{lesson} in world {lesson.world!r}"
+
+
+def score_rule(experiment: Experiment, world: World, student: StudentName) -> str:
+    """What a student began with, under the visible rules that its students have."""
+    with one_thread():
+        score_rules(experiment, world, student)
+    return f"{student} in world {world!r}"
 
 
 def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:

@@ -11,28 +11,50 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments.policies.config import WORLDS, Experiment, StudentName, World
+from experiments.policies.config import TEST_SEED, WORLDS, Experiment, StudentName, World
 from experiments.policies.labels import MODE
-from experiments.policies.students import Lesson
+from experiments.policies.students import Lesson, weights_of
 from labeler.labels.policies import Policy
 from pipelines.tracking.trackers import load_tracker
 from student.evaluation.evaluate import FIGURES, score_tracks, track_clips, with_interval
 from student.evaluation.labels import LABEL_FIGURES
 from student.synth.scene import generate
-
-TEST_SEED = 10_000
-"""Of the first clip to score on; those to learn from begin at 0."""
+from teachers import Teacher, VisibleRule
 
 
 def score(experiment: Experiment, world: World, name: str, tracker: str | Path) -> None:
     """Write a row per test clip to a file, unless it is there."""
-    file = figures_of(experiment, world, name)
-    if not file.exists():
-        seeds = range(TEST_SEED, TEST_SEED + experiment.test_clips)
-        clips = [generate(seed, WORLDS[world]) for seed in seeds]
+    if not figures_of(experiment, world, name).exists():
         teacher = load_tracker(str(tracker), mode=MODE)
-        tracks, _ = track_clips(teacher, clips)
-        rows = score_tracks(tracks, teacher.info.rule, clips)[list(FIGURES)].to_dict("records")
+        _score(experiment, world, teacher, {name: teacher.info.rule})
+
+
+def score_rules(experiment: Experiment, world: World, student: StudentName) -> None:
+    """Score what the students began with, each time under the visible rule of one of them: what the
+    rule alone does, which is chosen on labels."""
+    rules = {}
+    for lesson in lessons(experiment, world, student):
+        if not figures_of(experiment, world, ruled(lesson)).exists():
+            weights = weights_of(experiment, lesson)
+            rules[ruled(lesson)] = load_tracker(str(weights), mode=MODE).info.rule
+    if rules:
+        _score(experiment, world, load_tracker(student, mode=MODE), rules)
+
+
+def ruled(lesson: Lesson) -> str:
+    """The name of the scores of what a student began with, under that student's rule."""
+    return f"{lesson}-rule-alone"
+
+
+def _score(
+    experiment: Experiment, world: World, teacher: Teacher, rules: Mapping[str, VisibleRule]
+) -> None:
+    seeds = range(TEST_SEED, TEST_SEED + experiment.test_clips)
+    clips = [generate(seed, WORLDS[world]) for seed in seeds]
+    tracks, _ = track_clips(teacher, clips)
+    for name, rule in rules.items():
+        file = figures_of(experiment, world, name)
+        rows = score_tracks(tracks, rule, clips)[list(FIGURES)].to_dict("records")
         file.parent.mkdir(exist_ok=True)
         partial = file.with_suffix(".part")
         partial.write_text(json.dumps(rows, indent=1))
@@ -48,13 +70,26 @@ def figures_of(experiment: Experiment, world: World, name: str) -> Path:
     return experiment.folder(world) / "scores" / f"{name}.json"
 
 
-def mean_over_seeds(
+def lessons(
+    experiment: Experiment, world: World, student: StudentName, policy: Policy | None = None
+) -> list[Lesson]:
+    """All trainings of a student, or those by one policy."""
+    policies = experiment.policies if policy is None else (policy,)
+    return [
+        Lesson(world, student, policy, seed)
+        for seed in range(experiment.seeds)
+        for policy in policies
+    ]
+
+
+def scored_students(
     experiment: Experiment, world: World, student: StudentName, policy: Policy
-) -> pd.DataFrame:
-    """A row per test clip: the mean of the students that were trained with different seeds."""
-    lessons = [Lesson(world, student, policy, seed) for seed in range(experiment.seeds)]
-    tables = [scored(experiment, world, str(lesson)) for lesson in lessons]
-    return sum(tables[1:], tables[0]) / len(tables)
+) -> list[pd.DataFrame]:
+    """`scored` of each training."""
+    return [
+        scored(experiment, world, str(lesson))
+        for lesson in lessons(experiment, world, student, policy)
+    ]
 
 
 def policy_table(labels: pd.DataFrame, world: World) -> Table:
@@ -83,8 +118,8 @@ def tracker_table(
     for student in experiment.students:
         for policy in experiment.policies:
             means = [
-                100 * scored(experiment, world, str(Lesson(world, student, policy, seed))).mean()
-                for seed in range(experiment.seeds)
+                100 * scores.mean()
+                for scores in scored_students(experiment, world, student, policy)
             ]
             cells = [np.array([mean[figure] for mean in means]) for figure in FIGURES]
             table.add_row(
@@ -100,10 +135,32 @@ def tracker_table(
     return table
 
 
-def differences(scores: pd.DataFrame, others: pd.DataFrame) -> list[tuple[float, float, float]]:
-    """(mean, low, high) in points for each figure: one tracker minus another, paired over clips,
-    and its 95 % bootstrap interval."""
-    return [with_interval(100 * (scores[figure] - others[figure])) for figure in FIGURES]
+def differences(
+    ones: Sequence[pd.DataFrame], others: Sequence[pd.DataFrame], draws: int = 4000
+) -> list[tuple[float, float, float]]:
+    """(mean, low, high) in points for each figure: one tracker minus another, paired over clips.
+
+    The 95 % bootstrap interval draws the clips anew, and the trainings of each too, since other
+    seeds would teach something else as well. Of a few trainings it is somewhat too narrow.
+
+    Args:
+        ones, others: `scored` of each training; of a teacher, of the one that there is.
+    """
+    rng = np.random.default_rng(0)
+    count = len(ones[0])
+    clips = rng.integers(count, size=(draws, count))
+    which = [rng.integers(len(each), size=(draws, len(each))) for each in (ones, others)]
+    found = []
+    for figure in FIGURES:
+        means, drawn = [], []
+        for each, some in zip((ones, others), which, strict=True):
+            values = 100 * np.stack([scores[figure] for scores in each])
+            means.append(values.mean())
+            of_clips = values[some].mean(1)  # [draws, clips]
+            drawn.append(np.take_along_axis(of_clips, clips, 1).mean(1))
+        low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
+        found.append((float(means[0] - means[1]), float(low), float(high)))
+    return found
 
 
 def difference_table(
@@ -124,15 +181,15 @@ def difference_table(
     )
     for student in experiment.students:
         for policy in experiment.policies:
-            scores = mean_over_seeds(experiment, world, student, policy)
+            scores = scored_students(experiment, world, student, policy)
             above = sum(
-                all(low > 0 for _, low, _ in differences(scores, teacher))
+                all(low > 0 for _, low, _ in differences(scores, [teacher]))
                 for teacher in of_teachers.values()
             )
             table.add_row(
                 student,
                 policy,
-                *with_intervals(differences(scores, best)),
+                *with_intervals(differences(scores, [best])),
                 f"{above} of {len(of_teachers)} teachers",
             )
     return explained(table)
@@ -141,17 +198,24 @@ def difference_table(
 def gain_table(
     experiment: Experiment, world: World, of_teachers: Mapping[str, pd.DataFrame]
 ) -> Table:
-    """Student minus the teacher whose weights it began with."""
+    """Student minus the teacher whose weights it began with, and minus the same under the student's
+    visible rule."""
     table = new_table(
         f"student minus what it began with, points, world {world!r}",
-        ("student", "taught by"),
+        ("student", "taught by", "minus"),
         FIGURES,
     )
     for student in experiment.students:
         for policy in experiment.policies:
-            scores = mean_over_seeds(experiment, world, student, policy)
-            gains = with_intervals(differences(scores, of_teachers[student]))
-            table.add_row(student, policy, *gains)
+            taught = scored_students(experiment, world, student, policy)
+            alone = [
+                scored(experiment, world, ruled(lesson))
+                for lesson in lessons(experiment, world, student, policy)
+            ]
+            began = {"what it began with": [of_teachers[student]], "that with its rule": alone}
+            for name, others in began.items():
+                gains = with_intervals(differences(taught, others))
+                table.add_row(student, policy, name, *gains)
     return explained(table)
 
 
@@ -164,7 +228,7 @@ def comparison_table(experiment: Experiment, world: World) -> Table:
     )
     for student in experiment.students:
         scores = {
-            policy: mean_over_seeds(experiment, world, student, policy)
+            policy: scored_students(experiment, world, student, policy)
             for policy in experiment.policies
         }
         for one, other in combinations(experiment.policies, 2):
@@ -174,7 +238,7 @@ def comparison_table(experiment: Experiment, world: World) -> Table:
 
 
 def explained(table: Table) -> Table:
-    table.caption = "[95 % bootstrap interval of the mean difference, paired over clips]"
+    table.caption = "[95 % bootstrap interval over clips, paired, and trainings]"
     table.caption_justify = "left"
     return table
 

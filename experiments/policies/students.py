@@ -30,7 +30,12 @@ def taught(experiment: Experiment, lesson: Lesson) -> Path:
     folder = experiment.folder(lesson.world)
     oracle = lesson.policy == "oracle"
     data = (str(folder / ("labels-oracle" if oracle else "labels")),)
-    return train(training(experiment, lesson, data), folder / "students" / str(lesson)).weights
+    return train(training(experiment, lesson, data), weights_of(experiment, lesson).parent).weights
+
+
+def weights_of(experiment: Experiment, lesson: Lesson) -> Path:
+    """Where a training leaves its weights."""
+    return experiment.folder(lesson.world) / "students" / str(lesson) / "student.safetensors"
 
 
 def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> TrainConfig:

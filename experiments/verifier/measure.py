@@ -12,14 +12,13 @@ from rich.table import Table
 from experiments.verifier.clips import TrackedClip, read_clip
 from experiments.verifier.examples import Example
 from labeler.labels.agreement import AgreementConfig
-from labeler.labels.blend import blend
 from labeler.labels.evidence import SHARED
-from labeler.labels.hidden import MIN_HIDDEN, is_hidden
+from labeler.labels.hidden import is_hidden
 from labeler.labels.policies import Policy
-from labeler.labels.policy import Target
 from labeler.labels.trust import TrustConfig
+from labeler.labels.verdict import ClipVerdict
 from labeler.labels.verifier import Verifier
-from student.evaluation.labels import LabelScore, score_policy
+from student.evaluation.labels import LabelScore, labels_of, score_policy
 
 Judge = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """own, shared, placed -> logits of right [K, N, T] and of hidden [N, T]."""
@@ -63,20 +62,19 @@ def measure(judges: Mapping[str, Judge], tests: Sequence[tuple[Path, Example]]) 
     called.add_row("rules, without a verifier", *_hidden_cells(clips, ruled))
     for name, judge in judges.items():
         verdicts = [verdict_of(judge, example) for _, example in tests]
-        rights = [right for right, _ in verdicts]
         for threshold in THRESHOLDS:
-            table.add_row(f"{name}, p > {threshold}", *_cells(verified(rights, clips, threshold)))
+            table.add_row(f"{name}, p > {threshold}", *_cells(verified(verdicts, clips, threshold)))
         for what, threshold in (
-            ("at the coverage of random", _covering(rights, clips, by_policy["random"])),
+            ("at the coverage of random", _covering(verdicts, clips, by_policy["random"])),
             (
                 "as precise as random-agreeing",
-                _precise(rights, clips, by_policy["random-agreeing"]),
+                _precise(verdicts, clips, by_policy["random-agreeing"]),
             ),
         ):
-            figures = verified(rights, clips, threshold)
+            figures = verified(verdicts, clips, threshold)
             table.add_row(f"{name}, p > {threshold:.3f}: {what}", *_cells(figures))
-        for threshold in (0.5, 0.7, MIN_HIDDEN):
-            cells = _hidden_cells(clips, [h > threshold for _, h in verdicts])
+        for threshold in (0.5, 0.7, TrustConfig.min_hidden):
+            cells = _hidden_cells(clips, [verdict.hidden > threshold for verdict in verdicts])
             called.add_row(f"{name}, p > {threshold}", *cells)
     return [table, called]
 
@@ -104,18 +102,14 @@ def scores_by_policy(clips: Sequence[TrackedClip]) -> dict[Policy, Figures]:
 
 
 def verified(
-    rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], threshold: float
+    verdicts: Sequence[ClipVerdict], clips: Sequence[TrackedClip], threshold: float
 ) -> Figures:
-    """The labels of policy `verified` (clips are 256 x 256 here, as the raster is), used where the
-    probability of the most trusted position exceeds `threshold`."""
-    score, within = LabelScore(), TrustConfig().blend_px
-    for right, clip in zip(rights, clips, strict=True):
-        xy = np.stack([each.xy for each in clip.tracks.values()])
-        used = right.max(0) > threshold
-        place = np.full(xy.shape[1:], np.nan, np.float32)
-        place[used], _ = blend(xy[:, used], right[:, used], within)
-        target = Target(xy=place, visible=used, used=used, teacher=right.argmax(0))
-        score.add(target, clip.known)
+    """The labels of policy `verified`, used where the probability of the most trusted position is
+    at least `threshold`."""
+    score, trust = LabelScore(), TrustConfig(min_right=threshold)
+    for verdict, clip in zip(verdicts, clips, strict=True):
+        given = clip.tracks, clip.rules, clip.known, np.random.default_rng(0), AgreementConfig()
+        score.add(labels_of("verified", *given, verdict, trust), clip.known)
     return score.figures()
 
 
@@ -214,12 +208,14 @@ def _pooled(own: np.ndarray, shared: np.ndarray, placed: np.ndarray) -> np.ndarr
     return np.concatenate([mean, own.max(0), shared], -1).astype(np.float32)
 
 
-def verdict_of(judge: Judge, example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of right [K, N, T] and of hidden [N, T]."""
+def verdict_of(judge: Judge, example: Example) -> ClipVerdict:
+    """What a judge says of all teachers of an example."""
     right, hidden = judge(
         example.own.astype(np.float32), example.shared.astype(np.float32), example.placed
     )
-    return np.where(example.placed, 1 / (1 + np.exp(-right)), 0), 1 / (1 + np.exp(-hidden))
+    right = np.where(example.placed, 1 / (1 + np.exp(-right)), 0).astype(np.float32)
+    hidden = (1 / (1 + np.exp(-hidden))).astype(np.float32)
+    return ClipVerdict(example.teachers, right, hidden, "on trial")
 
 
 def _majority(clip: TrackedClip) -> np.ndarray:
@@ -237,15 +233,19 @@ def _hidden_cells(clips: Sequence[TrackedClip], called: Sequence[np.ndarray]) ->
     return [f"{100 * both / max(hidden, 1):.1f}", f"{100 * both / max(said, 1):.1f}"]
 
 
-def _covering(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Figures) -> float:
+def _covering(
+    verdicts: Sequence[ClipVerdict], clips: Sequence[TrackedClip], wanted: Figures
+) -> float:
     """The threshold at which the verifier's labels cover as much."""
-    return _threshold(lambda p: verified(rights, clips, p)["used"] < wanted["used"])
+    return _threshold(lambda p: verified(verdicts, clips, p)["used"] < wanted["used"])
 
 
-def _precise(rights: Sequence[np.ndarray], clips: Sequence[TrackedClip], wanted: Figures) -> float:
+def _precise(
+    verdicts: Sequence[ClipVerdict], clips: Sequence[TrackedClip], wanted: Figures
+) -> float:
     """The threshold at which the verifier's labels have the same delta-avg."""
     least = wanted["delta_avg"]
-    return _threshold(lambda p: verified(rights, clips, p)["delta_avg"] >= least)
+    return _threshold(lambda p: verified(verdicts, clips, p)["delta_avg"] >= least)
 
 
 def _threshold(enough: Callable[[float], bool]) -> float:

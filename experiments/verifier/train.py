@@ -40,6 +40,7 @@ from labeler.fingerprint import one_thread
 from labeler.labels.evidence import SHARED
 from labeler.labels.verifier import Verifier
 from pipelines.terminal.console import say
+from teachers import ConfigError, TapdistillError
 
 WIDTH = 32
 SAVE_EVERY, SAY_EVERY = 100, 100
@@ -55,9 +56,6 @@ class Training:
 
     out: Path
     """Folder for everything."""
-    pool: Path | None = None
-    """Folder of clips that `python -m experiments.minis.train render` made, to save rendering them
-    again."""
     clips: int = 41
     """Clips to learn from."""
     test_clips: int = 21
@@ -78,6 +76,12 @@ class Training:
     """Measure boosted trees on the same evidence too (needs scikit-learn)."""
     workers: int = 2
     """Processes that make clips and evidence."""
+
+    def __post_init__(self) -> None:
+        if self.clips < HELD:
+            raise ConfigError(
+                f"--clips {self.clips}: at least {HELD}, since every {HELD}th is kept aside."
+            )
 
 
 def main(training: Training) -> None:
@@ -122,7 +126,7 @@ def made(training: Training, kind: Kind, count: int) -> list[Path]:
     """The files of examples of `count` clips; what is missing is made, by several processes."""
     files = [examples_of(kind, seed, training.out, training.without) for seed in range(count)]
     missing = [
-        (kind, seed, training.out, training.pool, training.without)
+        (kind, seed, training.out, training.without)
         for seed, file in enumerate(files)
         if not file.exists()
     ]
@@ -136,10 +140,10 @@ def made(training: Training, kind: Kind, count: int) -> list[Path]:
     return files
 
 
-def _make(job: tuple[Kind, int, Path, Path | None, str | None]) -> None:
-    kind, seed, out, pool, without = job
+def _make(job: tuple[Kind, int, Path, str | None]) -> None:
+    kind, seed, out, without = job
     with one_thread():
-        make_examples(kind, make_clip(kind, seed, out, pool), out, without)
+        make_examples(kind, make_clip(kind, seed, out), out, without)
 
 
 def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -234,4 +238,7 @@ def calibrate(weights: dict[str, np.ndarray], examples: Sequence[Example]) -> No
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Training, description=__doc__))
+    try:
+        main(tyro.cli(Training, description=__doc__))
+    except TapdistillError as error:
+        raise SystemExit(str(error)) from error

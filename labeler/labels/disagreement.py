@@ -73,8 +73,8 @@ def repeated_errors(samples: Iterable[Sample]) -> pd.DataFrame:
 
     Nobody knows the truth here. A teacher counts as far off where at least two others of different
     evidence see the point within `REPEAT_PX` of each other, and it sees it more than `OFF_PX` from
-    both; the column's teacher is neither of those two. So four teachers are needed, with at least
-    three kinds of evidence.
+    both; the column's teacher is neither of those two. So four teachers are needed, of at least two
+    kinds of evidence.
 
     Returns:
         A square table; NaN on the diagonal and where fewer than `LEAST_POSITIONS` can be counted.

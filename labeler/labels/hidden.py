@@ -6,9 +6,9 @@ In   the tracks of K teachers on one clip and, where a verifier judged it, the p
 That most teachers don't see a point is no evidence: when they lose one they don't see it either,
 and of such frames of real clips only about half are truly hidden. So
 
-- with a verdict, the point is hidden where the verifier says so with at least `MIN_HIDDEN`. It has
-  weighed all there is: where the neighbours carry the point, what it looks like there, who else is
-  there, whether it is found again;
+- with a verdict, the point is hidden where the verifier says so with at least
+  `TrustConfig.min_hidden`. It has weighed all there is: where the neighbours carry the point, what
+  it looks like there, who else is there, whether it is found again;
 - without one (older shards), it is hidden where most teachers don't see it and, besides, its
   neighbours carry it out of the frame, or to where many points are that don't move with it: a track
   in front covers it.
@@ -31,8 +31,6 @@ from labeler.labels.trust import TrustConfig
 from teachers import Tracks, VisibleRule
 from teachers.tracks import has_position
 
-MIN_HIDDEN = 0.9
-"""The verifier's probability from which on a point counts as hidden."""
 OUT_PX = 1.0
 """A point is out of the frame if its neighbours carry it that far beyond the border."""
 MIN_STRANGERS, MIN_POINTS = 0.7, 1.0
@@ -46,7 +44,7 @@ def is_hidden(
     queries: np.ndarray,  # [N, 3] (t, x, y) px of the clip
     size_hw: tuple[int, int],
     said: np.ndarray | None = None,  # [N, T] in [0, 1]: `Verdict.hidden`
-    min_hidden: float = MIN_HIDDEN,
+    min_hidden: float = TrustConfig.min_hidden,
 ) -> np.ndarray:  # bool [N, T]
     """Where a label may say occluded; never in a query's own frame.
 
@@ -69,8 +67,7 @@ def proven(sample: Sample) -> Sample:
     that is lost by all and found again where they agree goes on."""
     verdict, labels = sample.verdict, sample.labels
     said = None if verdict is None else verdict.hidden
-    least = TrustConfig.min_hidden
-    hidden = is_hidden(sample.tracks, sample.rules, sample.queries, sample.size_hw, said, least)
+    hidden = is_hidden(sample.tracks, sample.rules, sample.queries, sample.size_hw, said)
     lost = (labels.state == OCCLUDED) & ~hidden
     state = np.where(lost, DISPUTED, labels.state).astype(np.uint8)
     return replace(sample, labels=replace(labels, state=state, valid=labels.valid & ~lost))

@@ -14,7 +14,9 @@
     mean, median      of the seeing teachers, per coordinate, where they agree (ablations)
     mean-all, median-all  of all teachers, per coordinate, in every frame, as CoTracker3's table 8
                       compares them with random (worse); visible where most teachers see the point
-    oracle            the teacher nearest to the truth, query by query (upper bound)
+    oracle            the teacher nearest to the truth, query by query, with its own visible flags:
+                      the best that one teacher a query can teach, not a bound for policies that
+                      choose in each frame
 
 A policy is a function of what is stored (raw tracks, and the verifier's verdict), so it costs no
 teacher and is chosen when the student is trained. One of another package is named by an entry point

@@ -121,4 +121,5 @@ def candidates_of(sample: Sample, agreement: AgreementConfig, trust: TrustConfig
         agreement=agreement,
         trust=trust,
         verdict=sample.verdict,
+        evidence=sample.evidence,
     )

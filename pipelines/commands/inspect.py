@@ -194,7 +194,7 @@ def _say_measures(measures: DatasetMeasures, clips: int) -> None:
         ("taken by `verified`, with another --trust.min-right", _by_right(measures)),
     ):
         if frame is repeats and not measures.repeats.notna().any(axis=None):
-            continue  # there are fewer than four teachers, or fewer than three kinds of evidence
+            continue  # there are fewer than four teachers, or only one kind of evidence
         if frame is None:
             continue
         if frame is not measures.distances or len(frame) > 1:

@@ -113,6 +113,7 @@ def score_policy(
     config: AgreementConfig,
     seed: int = 0,
     evidence: Mapping[str, str] | None = None,
+    trust: TrustConfig | None = None,
 ) -> dict[str, float]:
     """How right the labels of a policy are.
 
@@ -121,6 +122,7 @@ def score_policy(
         rules: each teacher's visible rule.
         seed: of what the policy draws.
         evidence: each teacher's `TeacherInfo.evidence`; None: each is like no other.
+        trust: when the verifier is believed, by policies that ask it.
 
     Returns:
         The figures of `LABEL_FIGURES`, over all clips.
@@ -128,7 +130,8 @@ def score_policy(
     rng, score = np.random.default_rng(seed), LabelScore()
     for number, clip in enumerate(clips):
         found = {name: each[number] for name, each in tracks.items()}
-        score.add(labels_of(policy, found, rules, clip, rng, config, evidence=evidence), clip)
+        target = labels_of(policy, found, rules, clip, rng, config, None, trust, evidence)
+        score.add(target, clip)
     return score.figures()
 
 

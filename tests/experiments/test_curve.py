@@ -17,6 +17,7 @@ def test_cheap_trainings_come_first(tmp_path):
     ("settings", "message"),
     [
         ({"clips": (100, 250)}, r"--clips \(100, 250\): must be multiples of --part 100"),
+        ({"clips": (10_100,)}, "at most 10000; those after them are scored on"),
         ({"clips": ()}, "--clips: name at least one"),
         ({"steps": (0,)}, "--steps: name at least one, of at least 1"),
         ({"workers": 0}, "at least 1"),

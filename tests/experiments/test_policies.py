@@ -20,10 +20,21 @@ def test_a_small_but_steady_gain_is_seen_among_clips_that_differ_much():
     teacher = pd.DataFrame(rng.uniform(0, 1, (12, 3)), columns=["AJ", "delta_avg", "OA"])
     gain = np.array([0.01, 0.0, -0.01]) + rng.normal(0, 0.002, (12, 3))
     student = teacher + gain
-    (aj, low, high), delta_avg, occlusion = differences(student, teacher)
+    (aj, low, high), delta_avg, occlusion = differences([student], [teacher])
     assert 0.8 < low < aj < high < 1.2
     assert delta_avg[1] < 0.0 < delta_avg[2]
     assert occlusion[2] < 0.0
+
+
+def test_trainings_that_differ_widen_the_interval():
+    def scores(value: float) -> pd.DataFrame:
+        return pd.DataFrame(value, range(12), ["AJ", "delta_avg", "OA"])
+
+    alike = differences([scores(0.5)] * 3, [scores(0.4)])
+    np.testing.assert_allclose(alike, 10)
+    differ = differences([scores(0.4), scores(0.5), scores(0.6)], [scores(0.4)])
+    # the mean of three of three values: nothing or all of them 0.2 apart in 1 of 27 draws each
+    np.testing.assert_allclose(differ, [(10, 0, 20)] * 3, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +88,9 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     for name in ("lk", "flow", "match", "tapir-mini", "cotracker3-offline-mini"):
         assert name in said
     for policy in done.policies:
-        # in the table of labels; for each student in three tables, and beside each other policy
-        rows = 1 + (3 + len(done.policies) - 1) * len(done.students)
+        # in the table of labels; for each student in three tables, twice in one of them, and
+        # beside each other policy
+        rows = 1 + (4 + len(done.policies) - 1) * len(done.students)
         assert sum(policy in line.split() for line in said.splitlines()) == rows
     assert {path: path.stat().st_mtime_ns for path in scores.iterdir()} == before
 
@@ -98,3 +110,7 @@ def test_an_experiment_that_cannot_be_is_refused(tmp_path):
         Experiment(out=tmp_path, policies=("best",))
     with pytest.raises(ConfigError, match="--seeds 0: must be at least 1"):
         Experiment(out=tmp_path, seeds=0)
+    with pytest.raises(ConfigError, match="--policies: name at least one, and each once"):
+        Experiment(out=tmp_path, policies=("verified", "verified"))
+    with pytest.raises(ConfigError, match="--clips 10001: at most 10000"):
+        Experiment(out=tmp_path, clips=10_001)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,9 @@ from experiments.verifier.measure import scores_by_policy, verified, wrong
 from experiments.verifier.network import Network
 from experiments.verifier.train import Training, calibrate, taught
 from labeler.labels.evidence import OWN, SHARED
+from labeler.labels.verdict import ClipVerdict
 from labeler.labels.verifier import Verifier
-from teachers import Tracks, VisibleRule
+from teachers import ConfigError, Tracks, VisibleRule
 
 N, T = 6, 10
 
@@ -98,15 +101,18 @@ def test_labels_are_counted_as_by_hand():
     clip = TrackedClip(frames, queries, truth, tracks, rules, dict.fromkeys(tracks, "alike"))
     of_near = np.array([[0.9, 0.8, 0.3], [0.9, 0.7, 0.6]])
     of_far = np.array([[0.1, 0.1, 0.6], [0.1, 0.1, 0.2]])
-    figures = verified([np.stack([of_near, of_far])], [clip], 0.5)
+    said = ClipVerdict(("near", "far"), np.float32([of_near, of_far]), np.zeros((2, 3)), "by hand")
+    figures = verified([said], [clip], 0.5)
     assert figures["used"] == 1
     # 1, 1, and 5 px: none, 2, 2, 3, 3 of them are nearer than 1, 2, 4, 8, 16 px
     assert figures["delta_avg"] == pytest.approx((0 + 2 / 3 + 2 / 3 + 1 + 1) / 5)
     assert figures["off_4px"] == pytest.approx(1 / 3)
     assert figures["wrongly_visible"] == pytest.approx(1 / 4)
     assert wrong(figures) == pytest.approx(2 / 4)
-    surer = verified([np.stack([of_near, of_far])], [clip], 0.75)
+    surer = verified([said], [clip], 0.75)
     assert surer["used"] == pytest.approx(1 / 3)
+    gone = replace(said, hidden=np.float32([[0, 0.85, 0], [0, 0, 0]]))  # likelier than 0.8
+    assert verified([gone], [clip], 0.75)["used"] == 0
 
 
 def test_in_the_table_of_policies_a_family_is_one_opinion():
@@ -138,3 +144,8 @@ def test_examples_are_read_as_they_were_written(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
     assert train.aside(path)
     assert not train.aside(tmp_path / "00008.npz")
+
+
+def test_so_few_clips_that_none_is_kept_aside_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--clips 7: at least 8, since every 8th is kept aside"):
+        Training(out=tmp_path, clips=7)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labeler.labels.agreement import DISPUTED, OCCLUDED, VISIBLE, AgreementConfig, label
-from labeler.labels.hidden import MIN_HIDDEN, is_hidden, proven
+from labeler.labels.hidden import is_hidden, proven
 from labeler.labels.sample import Sample
 from labeler.labels.trust import TrustConfig
 from labeler.labels.verdict import ClipVerdict
@@ -77,7 +77,7 @@ def test_a_verdict_is_taken_at_its_word_but_in_the_query_frame(scene):
     said = np.random.default_rng(0).random(visible.shape).astype(np.float32)
     found = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE), said)
     others = np.arange(T) != 3
-    np.testing.assert_array_equal(found[:, others], said[:, others] >= MIN_HIDDEN)
+    np.testing.assert_array_equal(found[:, others], said[:, others] >= TrustConfig.min_hidden)
     assert not found[:, 3].any()
     least = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE), said, min_hidden=0.5)
     assert least.sum() > found.sum()

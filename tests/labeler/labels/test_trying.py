@@ -72,3 +72,17 @@ def test_a_data_set_is_asked_for_its_policies_and_thresholds(dataset):
     assert "random-agreeing" in old.by_policy().index
     with pytest.raises(ConfigError, match="`tapdistill relabel URL`"):
         old.what_if(min_right=0.5)
+
+
+def test_teachers_of_one_evidence_are_one_opinion_here_too():
+    """b and c, at the same place, outvote a that is elsewhere, unless they are of one evidence."""
+    clip = grey_clip()
+    clip.tracks["c"] = clip.tracks["b"]
+    clip.tracks["a"].visibility[:] = 0.95
+    clip.tracks["a"].xy[..., 0] += 40
+    agreed = by_policy([clip], ["medoid"], ANY, TrustConfig())
+    assert agreed["used_share"].iloc[0] > 0.9
+    for name in "bc":
+        clip.meta["teachers"][name]["evidence"] = "patch"
+    split = by_policy([clip], ["medoid"], ANY, TrustConfig())
+    assert split["used_share"].iloc[0] == 1 / 24  # the frame of the query
