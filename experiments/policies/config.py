@@ -41,13 +41,15 @@ class Learner:
     """How a student learns."""
 
     recipe: str
-    share: float
-    """Of the experiment's steps."""
+    steps: float = 1.0
+    """Share of the experiment's."""
+    batch: float = 1.0
+    """Share of the experiment's."""
 
 
 LEARNERS: Mapping[StudentName, Learner] = {
-    "tapir-mini": Learner("tapir_mini", 1.0),
-    "cotracker3-offline-mini": Learner("cotracker3_mini", 0.3),
+    "tapir-mini": Learner("tapir_mini"),
+    "cotracker3-offline-mini": Learner("cotracker3_mini", steps=0.3, batch=0.5),
 }
 
 
@@ -76,7 +78,7 @@ class Experiment:
     """Of a training of tapir-mini, a quarter of an hour of a core: in a few hundred steps it loses
     at first what it regains later. cotracker3-offline-mini, which is slower, takes 0.3 of them."""
     batch: int = 2
-    """Clips of a step."""
+    """Clips of a step; of cotracker3-offline-mini half of that."""
     crop: int = 128
     """Side of what a student sees in training, px."""
     frames: int = 16

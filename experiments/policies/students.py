@@ -42,7 +42,8 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
     """The student's recipe, but for what the experiment sets."""
     learner = LEARNERS[lesson.student]
     base = recipe(learner.recipe, out=experiment.folder(lesson.world)).training()
-    steps = max(1, round(learner.share * experiment.steps))
+    steps = max(1, round(learner.steps * experiment.steps))
+    batch = max(1, round(learner.batch * experiment.batch))
     return replace(
         base,
         data=replace(
@@ -55,8 +56,8 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
             height=experiment.crop,
             width=experiment.crop,
             queries=max(1, experiment.queries // 3),
-            batch=experiment.batch,
-            at_once=experiment.batch,
+            batch=batch,
+            at_once=batch,
         ),
         schedule=replace(
             base.schedule,
