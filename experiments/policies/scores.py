@@ -136,7 +136,11 @@ def tracker_table(
 
 
 def differences(
-    ones: Sequence[pd.DataFrame], others: Sequence[pd.DataFrame], draws: int = 4000
+    ones: Sequence[pd.DataFrame],
+    others: Sequence[pd.DataFrame],
+    *,
+    pairs: bool = False,
+    draws: int = 4000,
 ) -> list[tuple[float, float, float]]:
     """(mean, low, high) in points for each figure: one tracker minus another, paired over clips.
 
@@ -145,11 +149,14 @@ def differences(
 
     Args:
         ones, others: `scored` of each training; of a teacher, of the one that there is.
+        pairs: the trainings are paired too.
     """
     rng = np.random.default_rng(0)
     count = len(ones[0])
     clips = rng.integers(count, size=(draws, count))
     which = [rng.integers(len(each), size=(draws, len(each))) for each in (ones, others)]
+    if pairs:
+        which[1] = which[0]
     found = []
     for figure in FIGURES:
         means, drawn = [], []
@@ -212,10 +219,12 @@ def gain_table(
                 scored(experiment, world, ruled(lesson))
                 for lesson in lessons(experiment, world, student, policy)
             ]
-            began = {"what it began with": [of_teachers[student]], "that with its rule": alone}
-            for name, others in began.items():
-                gains = with_intervals(differences(taught, others))
-                table.add_row(student, policy, name, *gains)
+            gains = {
+                "what it began with": differences(taught, [of_teachers[student]]),
+                "that with its rule": differences(taught, alone, pairs=True),
+            }
+            for name, found in gains.items():
+                table.add_row(student, policy, name, *with_intervals(found))
     return explained(table)
 
 

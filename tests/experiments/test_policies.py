@@ -35,6 +35,9 @@ def test_trainings_that_differ_widen_the_interval():
     differ = differences([scores(0.4), scores(0.5), scores(0.6)], [scores(0.4)])
     # the mean of three of three values: nothing or all of them 0.2 apart in 1 of 27 draws each
     np.testing.assert_allclose(differ, [(10, 0, 20)] * 3, atol=1e-9)
+    apart = [scores(0.3), scores(0.4), scores(0.5)], [scores(0.2), scores(0.3), scores(0.4)]
+    np.testing.assert_allclose(differences(*apart, pairs=True), 10)
+    assert differences(*apart)[0][1] < 0 < 20 < differences(*apart)[0][2]
 
 
 @pytest.fixture(scope="module")
