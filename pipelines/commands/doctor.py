@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 import tyro
 from packaging.requirements import Requirement
 
-from pipelines.engines.layout import usable_cpus
+from pipelines.engines.cpus import usable_cpus
 from pipelines.terminal.console import console, say
 from teachers import TapdistillError, entries
 from teachers.checkpoints.cache import cached_checkpoint, weights_folder

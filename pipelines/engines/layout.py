@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,13 +74,6 @@ class Layout:
             f"{counted(self.workers, 'unit worker')} of {share} and "
             f"{counted(self.teachers, 'teacher')} of {share}{gpus}{idle}"
         )
-
-
-def usable_cpus() -> int:
-    """CPUs of this machine that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def lay_out(
