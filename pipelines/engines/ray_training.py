@@ -37,7 +37,12 @@ PLACEMENT_TIMEOUT_S = 300.0
 
 
 class TrainWorker:
-    """One process of a training."""
+    """One process of a training, in the driver's folder, if its node has it: relative paths, which
+    checkpoints keep as they were given, then name the driver's files."""
+
+    def __init__(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
 
     def address(self) -> str:
         """The address at which the other processes can reach this one."""
@@ -86,7 +91,7 @@ def trained_on_ray(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=group, placement_group_bundle_index=rank
                 )
-            ).remote()
+            ).remote(os.getcwd())
             for rank in range(workers)
         ]
         try:

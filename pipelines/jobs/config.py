@@ -183,10 +183,15 @@ class LabelConfig:
         return [
             TeacherSpec(
                 name=name,
-                checkpoint=files.get(name),
+                checkpoint=_everywhere(files.get(name)),
                 device=self.device,
                 precision=self.precision,
                 compiled=self.compiled,
             )
             for name in self.teachers
         ]
+
+
+def _everywhere(file: str | None) -> str | None:
+    """A file by a name that is valid in processes with another current folder; other words stay."""
+    return os.path.abspath(file) if file and os.path.exists(file) else file

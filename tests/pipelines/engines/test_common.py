@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from labeler.fingerprint import one_thread
 from pipelines.engines import local
 from pipelines.engines.common import DecodeLimits, TeacherSpec, track_or_say_why
 from pipelines.engines.ray_actors import TeacherActor
+from pipelines.jobs.config import LabelConfig
 from teachers import ConfigError, InstallationError, TeacherError, TransientError
 from teachers.errors import DeviceError
 
@@ -28,6 +30,16 @@ def failing(error: Exception) -> Still:
             raise error
 
     return Failing(name="failing", checkpoint=None, device="cpu", mode="label")
+
+
+def test_a_file_of_weights_is_named_so_that_every_process_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.pth").touch()
+    given = ("tapir=x.pth", "own:Class=large", f"locotrack-base={tmp_path / 'y.pth'}")
+    names = ("tapir", "own:Class", "locotrack-base", "lk")
+    config = LabelConfig(videos=("v",), out="out", teachers=names, checkpoint=given)
+    files = [spec.checkpoint for spec in config.specs()]
+    assert files == [str(tmp_path / "x.pth"), "large", str(tmp_path / "y.pth"), None]
 
 
 def test_an_error_that_nobody_expected_names_the_line_that_raised_it():

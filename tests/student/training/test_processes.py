@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from pipelines.cli import run as tapdistill
+from pipelines.engines.ray_training import TrainWorker
 from student.data.config import DataConfig
 from student.training import processes
 from student.training.config import TrainConfig
@@ -149,6 +150,16 @@ def test_data_that_another_process_cannot_read_are_an_error_of_all(tmp_path, mon
 # --- two processes on Ray, and under torchrun
 
 
+def test_a_worker_takes_relative_paths_as_the_driver_does(tmp_path, monkeypatch):
+    for name in ("driver", "ray"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "ray")
+    TrainWorker(str(tmp_path / "gone"))  # a node without that folder
+    assert Path.cwd() == tmp_path / "ray"
+    TrainWorker(str(tmp_path / "driver"))
+    assert Path.cwd() == tmp_path / "driver"
+
+
 @pytest.mark.slow
 def test_two_workers_on_ray_take_the_steps_that_one_process_takes(tmp_path, ray_cluster, capsys):
     alone = train(config(3), tmp_path / "alone").weights
@@ -162,6 +173,17 @@ def test_two_workers_on_ray_take_the_steps_that_one_process_takes(tmp_path, ray_
     assert "with 6 points in 2 processes, clips 100% procedural" in said
     assert "3 steps done" in said
     assert_close_weights(alone, tmp_path / "ray" / "student.safetensors")
+
+
+@pytest.mark.slow
+def test_workers_on_ray_begin_with_the_file_that_the_driver_names(
+    tmp_path, ray_cluster, monkeypatch
+):
+    train(config(1), tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    begin = ("--init", "first/student.safetensors", "--visibility", "exact")
+    flags = ("--batch", "2", "--steps", "1", "--workers", "2", "--out", "second")
+    assert tapdistill(["train", *CLIPS, *begin, *flags]) == 0
 
 
 @pytest.mark.slow
