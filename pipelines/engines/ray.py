@@ -206,7 +206,7 @@ def run(
     """Do the units on the cluster; yields what happens, as it happens.
 
     Raises:
-        TransientError: the cluster has no room for one group.
+        TransientError: the cluster has no room for one group, or a worker does not start.
         ConfigError: a teacher that cannot be made.
     """
     first = WorkerGroup(specs, layout)
@@ -234,6 +234,8 @@ class _Worker:
     group: WorkerGroup
     prefetches: int | None = None
     """The index of that unit."""
+    starts: int = 1
+    """How often it was started, counting those in its place that did not come up."""
 
 
 class _UnitQueue:
@@ -296,14 +298,14 @@ class _UnitQueue:
         for _ in range(min(self._layout.workers, self._most - self._workers())):
             self._start_worker(group)
 
-    def _start_worker(self, group: WorkerGroup) -> None:
+    def _start_worker(self, group: WorkerGroup, starts: int = 1) -> None:
         actor = self._new_worker(group)
-        self._starting[actor.ready.remote()] = _Worker(actor, group)
+        self._starting[actor.ready.remote()] = _Worker(actor, group, starts=starts)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker, starts: int = 1) -> None:
         """Start another worker for a lost one, unless its group was closed."""
         if worker.group in self._groups:
-            self._start_worker(worker.group)
+            self._start_worker(worker.group, starts)
 
     def _close_lost_groups(self) -> None:
         """Close the groups whose node has left; what is busy or starting in them ends with an
@@ -341,8 +343,13 @@ class _UnitQueue:
             ray.get(call)
             self._idle.append(worker)
         except RayError as error:
-            _as_raised(error)  # raises what is not the cluster's fault
-            self._replace(worker)
+            why = _as_raised(error)  # raises what is not the cluster's fault
+            if worker.starts == ATTEMPTS and worker.group in self._groups:
+                raise TransientError(
+                    f"a worker was started {ATTEMPTS} times and never came up: {why} Nothing "
+                    "committed is lost; fix this and run the same command again."
+                ) from error
+            self._replace(worker, worker.starts + 1)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
         index, worker = self._busy[stream]

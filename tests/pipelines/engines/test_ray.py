@@ -11,25 +11,27 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from ray import cloudpickle
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from benchmarks.harness.jobs import FRAMES, NEAR, STILL, config, tars, write_moving
 from benchmarks.harness.processes import children_of, start_driver, still_running
 from labeler.clips.choice import ClipConfig
 from labeler.io.storage import Storage
+from labeler.shards.plan import Unit
 from labeler.shards.records import latest_records
 from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
-from pipelines.engines.ray import note_on_store
+from pipelines.engines.ray import _UnitQueue, note_on_store
 from pipelines.engines.ray_actors import RayTrackers
 from pipelines.engines.ray_environment import own_packages_first
 from pipelines.jobs.labelling import label
-from teachers import ConfigError, TeacherInfo, Tracks
+from teachers import ConfigError, TeacherInfo, Tracks, TransientError
 from tests.support.jobs import ROOT, SLOW, wait_for
 from tests.support.stub_teachers import FEW_FRAMES
 
@@ -190,6 +192,27 @@ def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
     monkeypatch.setattr("pipelines.engines.ray_actors.RETRY_EVERY_S", 0.0)
     frames, queries = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3))
     assert RayTrackers({"near": actor}, {}).track(["near"], frames, queries, 0) == {"near": tracks}
+
+
+def test_a_worker_that_never_comes_up_ends_the_job_with_the_reason(monkeypatch):
+    started: list[object] = []
+
+    def new_worker(group):
+        assert len(started) < 9, "it is replaced for ever"
+        started.append(object())
+        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: started[-1]))
+
+    def get(call):
+        raise RayTaskError("ready", "", TransientError("its decoder does not start."))
+
+    monkeypatch.setattr("ray.get", get)
+    monkeypatch.setattr("ray.wait", lambda calls, **_: (calls, []))
+    group: Any = SimpleNamespace()
+    layout = lay_out([(1, 0)], teachers=1, workers=None)
+    queue = _UnitQueue([Unit(0, 0, ())], layout, [group], lambda: group, new_worker)
+    with pytest.raises(TransientError, match=r"3 times .*: its decoder does not start\. Nothing"):
+        list(queue.run())
+    assert len(started) == 3
 
 
 def asked(monkeypatch, there: TeacherInfo) -> RayTrackers:
