@@ -153,10 +153,14 @@ class Session:
             np.pad(positions, ((0, 0), (1, 0))), (1, *self.size, 3)
         )  # refuses what lies outside
         ids = range(self._next_id, self._next_id + len(positions))
+        self._next_id = ids.stop  # also of points that a tracker refuses
         since = list(self._frames)[number - oldest :]
-        for tracker in self._trackers.values():
-            tracker.add(ids, positions, number, since)
-        self._next_id += len(positions)
+        try:
+            for tracker in self._trackers.values():
+                tracker.add(ids, positions, number, since)
+        except Exception:
+            self.remove([])  # the others forget them too
+            raise
         for i, (x, y) in zip(ids, positions.tolist(), strict=True):
             self.points[i] = Point(i, number, x, y)
         return self._answers()

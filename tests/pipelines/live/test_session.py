@@ -11,7 +11,7 @@ import pytest
 import teachers
 from pipelines.live.recent import Recent, save_overlay, save_tracks_of
 from pipelines.live.session import MOST_POINTS, MOST_WAITING, Session
-from teachers import ConfigError, Stream, Teacher, TeacherInfo, Tracks
+from teachers import ConfigError, Stream, Teacher, TeacherInfo, Tracks, TransientError
 
 MOVE = np.array([2, 1])
 LATE = 5
@@ -194,6 +194,32 @@ def test_what_cannot_be_put_is_refused_and_changes_nothing(moving):
     assert session.points == {}
     with pytest.raises(ConfigError, match=r"64 x 96 px in a session of 128 x 96 px"):
         session.push(moving[0, :, :64], b"")
+
+
+class Moody(Late):
+    """Refuses its first stream."""
+
+    refused = False
+
+    def stream(self, queries):
+        if not self.refused:
+            self.refused = True
+            raise TransientError("the GPU is out of memory.")
+        return super().stream(queries)
+
+
+def test_a_point_that_one_tracker_refuses_is_followed_by_none(moving):
+    session = session_of(lk=teachers.load("lk"), moody=Moody())
+    pushed(session, moving[:2])
+    with pytest.raises(TransientError, match="out of memory"):
+        session.add(1, [[90, 60]])
+    session.add(1, [[70, 50]])
+    (new,) = session.points
+    answer = pushed(session, moving[2:20])[-1]
+    truth = np.array([70, 50]) - (answer.frame - 1) * MOVE
+    for title in ("lk", "moody"):
+        assert answer.positions[title].ids.tolist() == [new]
+        np.testing.assert_allclose(place(answer, title, new), truth, atol=0.5)
 
 
 def test_the_last_frames_are_saved_with_what_was_followed_in_them(moving, tmp_path):
