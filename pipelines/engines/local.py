@@ -14,7 +14,14 @@ from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
-from teachers import FullStorageError, InstallationError, TeacherInfo, Tracks, TransientError
+from teachers import (
+    FullStorageError,
+    InstallationError,
+    ShardError,
+    TeacherInfo,
+    Tracks,
+    TransientError,
+)
 from teachers.errors import DeviceError
 
 PAUSE_S = 1.0
@@ -67,8 +74,9 @@ def run(
                     break
                 except FullStorageError:
                     raise
-                except InstallationError as error:
-                    yield UnitOpen(unit.number, str(error), own_fault=True)
+                except (InstallationError, ShardError) as error:
+                    own = isinstance(error, InstallationError)
+                    yield UnitOpen(unit.number, str(error), own_fault=own)
                     break
                 except TransientError as error:
                     if attempt == ATTEMPTS:

@@ -47,6 +47,7 @@ from pipelines.wording import counted
 from teachers import (
     FullStorageError,
     InstallationError,
+    ShardError,
     TeacherInfo,
     TransientError,
 )
@@ -363,8 +364,9 @@ class _UnitQueue:
             lost = not isinstance(error, RayTaskError)
             try:
                 why = _as_raised(error)
-            except InstallationError as fault:
-                yield UnitOpen(self._units[index].number, str(fault), own_fault=True)
+            except (InstallationError, ShardError) as fault:
+                own = isinstance(fault, InstallationError)
+                yield UnitOpen(self._units[index].number, str(fault), own_fault=own)
             else:
                 if self._attempts[index] < ATTEMPTS:
                     self._queue.append(index)

@@ -255,6 +255,19 @@ def test_settings_that_cannot_be_right_are_refused(changes, says):
 # --- adding a teacher
 
 
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_shard_that_is_gone_keeps_no_teacher_from_the_others(videos, dataset, tmp_path, engine):
+    shutil.copytree(dataset.folder, tmp_path, dirs_exist_ok=True)
+    (gone,) = tmp_path.glob("shards/*000001*.tar")
+    gone.unlink()
+    result = label(config(videos, tmp_path, (STILL, NEAR, FAR), engine=engine))
+    (trouble,) = result.troubles
+    assert (trouble.unit, trouble.own_fault) == (1, False)
+    assert f"{gone.name} is missing" in trouble.why
+    assert [unit.number for unit in result.open_units] == [1]
+    assert ["far" in record.teachers for record in result.records] == [True, False, True]
+
+
 def test_adding_a_teacher_keeps_every_other_members_bytes(videos, dataset, tmp_path):
     shutil.copytree(dataset.folder, tmp_path, dirs_exist_ok=True)
     result = label(config(videos, tmp_path, (STILL, NEAR, FAR)))
