@@ -66,7 +66,7 @@ def _locked(path: Path) -> int | None:
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
-        if is_full(error):
+        if is_full(error) and error.errno != errno.EROFS:
             raise
         raise ConfigError(
             f"no temporary file can be written in {path.parent} ({error.strerror}): set TMPDIR to "
@@ -129,9 +129,9 @@ def remove_abandoned() -> None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the error says that a disk is full, or this user's quota on it: another try would
-    fare no better."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether the error says that a disk is full, or this user's quota on it, or that the disk is
+    read-only: another try would fare no better."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def is_alive(pid: int) -> bool:

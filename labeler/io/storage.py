@@ -33,6 +33,8 @@ ANY = re.compile(r".*", re.DOTALL)
 CONFLICTS = 5
 """Times that S3 may answer a create-only write with "conflict", which is neither won nor lost,
 before it is an error."""
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What a disk answers that cannot give a file a second name."""
 NETWORK_PACKAGES = frozenset({"botocore", "aiobotocore", "aiohttp", "asyncio"})
 """Packages whose errors are the network's, though not all of them are OSErrors."""
 
@@ -204,6 +206,15 @@ class Storage:
                 os.link(part, self.path(name))
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                raise ConfigError(
+                    f"{self.url}: its disk has no hard links ({error.strerror}), without which two "
+                    "writers could take one name. exFAT, some network shares, and mounted buckets "
+                    "have none: take a folder on another disk, or the URL of the bucket, such as "
+                    "s3://bucket/labels."
+                ) from error
             return True
 
     @contextlib.contextmanager
@@ -362,9 +373,9 @@ def transient_errors(doing: str) -> Iterator[None]:
         if isinstance(error, OSError) and is_full(error):
             raise FullStorageError(
                 f"could not {doing}: {without_secrets(str(error))}. The job stops, because no "
-                "other unit would fare better. Nothing committed is lost: make room (temporary "
-                f"files are in {tempfile.gettempdir()}, which TMPDIR sets), and run the same "
-                "command again."
+                "other unit would fare better. Nothing committed is lost: make room, or make the "
+                f"disk writable (temporary files are in {tempfile.gettempdir()}, which TMPDIR "
+                "sets), and run the same command again."
             ) from error
         known = s3.advice(error)
         if isinstance(error, NotADirectoryError):

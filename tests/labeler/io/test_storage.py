@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from labeler.io.scratch import remove_abandoned, scratch_folder
-from labeler.io.storage import Storage, files_of, tag_of
-from teachers import ConfigError, ShardError, TransientError
+from labeler.io.storage import Storage, files_of, tag_of, transient_errors
+from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -310,6 +311,23 @@ def test_a_full_disk_is_transient_and_leaves_nothing_half_written(full_disk, big
             write()
     assert storage.names("shards") == []
     assert storage.create("shards/small.json", b"fits")
+
+
+@pytest.mark.parametrize("answer", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_hard_links_says_so(tmp_path, monkeypatch, answer):
+    def link(source, target):
+        raise OSError(answer, os.strerror(answer), source, None, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(ConfigError, match=r"its disk has no hard links .*: take a folder on anot"):
+        Storage(str(tmp_path)).create("dataset.json", b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_became_read_only_stops_the_job_as_a_full_one_does():
+    why = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    with pytest.raises(FullStorageError, match="Read-only"), transient_errors("write a.tar"):
+        raise why
 
 
 def test_a_folder_that_is_a_file_is_transient(tmp_path):
