@@ -60,7 +60,13 @@ def freeze(storage: Storage, frozen: Frozen, tool_version: str) -> None:
         )
         + "\n"
     )
-    if storage.create(NAME, text.encode()):
+    if not storage.create(NAME, text.encode()):
+        check_frozen(storage, frozen)
+
+
+def check_frozen(storage: Storage, frozen: Frozen) -> None:
+    """Check that dataset.json, if there is one, says the same. Raises as `freeze`."""
+    if storage.size(NAME) is None:
         return
     manifest = read_manifest(storage)
     there = manifest["frozen"]

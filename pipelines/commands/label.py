@@ -84,7 +84,7 @@ def print_estimate(config: LabelConfig) -> None:
     """Print the plan and the estimate; nothing is written.
 
     Raises:
-        ConfigError: as the job itself would.
+        ConfigError: as `dry_plan`.
     """
     plan = dry_plan(config)
     if plan.planned_before:

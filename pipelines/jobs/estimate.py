@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,10 @@ from labeler.clips.making import OpenedVideo, UnlabelledClip, seed_of
 from labeler.fingerprint import one_thread
 from labeler.io import Storage
 from labeler.labels import Sample, agreement
+from labeler.labels.hidden import proven
+from labeler.labels.verdict import judged
 from labeler.reasons import LeftOut
+from labeler.shards.manifest import check_frozen
 from labeler.shards.members import info_to_meta, members, stored
 from labeler.shards.plan import NO_UNIT, cut_into_units, read_plans, sources_of
 from labeler.sources import Source, list_sources
@@ -46,6 +49,8 @@ class WarmUp:
     opening_s: float = 0.0
     decoding_s: float = 0.0
     teachers_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    verifier_s: float | None = None
+    """None if it does not judge."""
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -72,10 +77,15 @@ class DryPlan:
 
 
 def dry_plan(config: LabelConfig) -> DryPlan:
-    """The plan of a job; nothing is written. Raises the ConfigErrors that the job itself would
-    raise."""
-    frozen = config.frozen()
-    plans = read_plans(Storage(config.out))
+    """The plan of a job; nothing is written.
+
+    Raises:
+        ConfigError: sources or settings that the job itself would refuse, also because the data set
+            was made with others.
+    """
+    frozen, storage = config.frozen(), Storage(config.out)
+    check_frozen(storage, frozen)
+    plans = read_plans(storage)
     notes: list[str] = []
     plan = (
         plans[0]
@@ -134,7 +144,12 @@ def warm_up(config: LabelConfig, videos: Sequence[Source]) -> WarmUp:
             )
             meta = {**clip.meta, "teachers": info_to_meta(trackers.infos)}
             sample = Sample(clip.key, clip.mp4, clip.queries, clip.sampler, tracks, labels, meta)
-            found.bytes += sum(map(len, members(sample).values()))
+            if config.judge:
+                started = time.perf_counter()
+                verdict = judged(clip.frames, clip.queries, tracks, rules)
+                found.verifier_s = (found.verifier_s or 0.0) + time.perf_counter() - started
+                sample = replace(sample, verdict=verdict)
+            found.bytes += sum(map(len, members(proven(sample)).values()))
             found.clips += 1
     return found
 

@@ -185,6 +185,7 @@ def estimate_table(found: WarmUp, videos: int) -> Table:
             f"teacher {name}": seconds / found.clips
             for name, seconds in sorted(found.teachers_s.items())
         },
+        **({} if found.verifier_s is None else {"verifier": found.verifier_s / found.clips}),
     }
     opening = videos * found.opening_s / found.videos
     table = Table(box=None, pad_edge=False, header_style="bold")

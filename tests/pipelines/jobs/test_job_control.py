@@ -159,8 +159,27 @@ def test_a_dry_run_writes_nothing_and_estimates(videos, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "4 videos" in said
     assert "about 4 clips" in said
+    assert "verifier" in said
     assert "one worker on this machine" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_without_the_verifier_estimates_without_it(videos, tmp_path, capsys):
+    print_estimate(config(videos, tmp_path / "out", judge=False))
+    said = capsys.readouterr().out
+    assert "one worker on this machine" in said
+    assert "verifier" not in said
+
+
+def test_a_dry_run_refuses_what_the_job_refuses(videos, tmp_path, capsys):
+    label(config(videos, tmp_path / "out"))
+    before = contents(tmp_path / "out")
+    print_estimate(config(videos, tmp_path / "out"))
+    assert "is planned already" in capsys.readouterr().out
+    for run_it in (print_estimate, label):
+        with pytest.raises(ConfigError, match=r"made with other settings: videos_per_unit: 2 ther"):
+            run_it(config(videos, tmp_path / "out", videos_per_unit=3))
+    assert contents(tmp_path / "out") == before
 
 
 def test_status_tells_what_is_open_and_that_nobody_works_on_it(videos, tmp_path, capsys):
