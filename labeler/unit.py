@@ -276,13 +276,16 @@ def _add_teachers(
     missing = {name: info for name, info in trackers.infos.items() if name not in record.teachers}
     config = AgreementConfig(**record.agreement)
     rows = list(record.rows)
+    clock = _Stopwatch()
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
         known = tracked.setdefault(sample.key, {})
         todo = [name for name in missing if name not in known]
         frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
+        clock.lap("waiting for frames")
         if todo:
             results = trackers.track(todo, frames, sample.queries, seed_of(sample.key))
+            clock.lap("teachers")
             known.update({name: _npz_or_why(result) for name, result in results.items()})
         found = {
             name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing
@@ -306,9 +309,11 @@ def _add_teachers(
             config,
             changed.evidence,
         )
+        clock.lap("agreement and writing")
         verdict = None
         if judge:
             verdict = judged(frames, changed.queries, changed.tracks, changed.rules)
+            clock.lap("verifier")
         changed = proven(replace(changed, labels=labels, verdict=verdict))
         return changed, updated(parts, members(replace(changed, tracks=new)))
 
@@ -323,13 +328,29 @@ def _add_teachers(
         },
     }
     clips = revise(storage, record, change, **fields)
+    return (yield from _events_of_revision(clips, record, unit, len(missing), clock))
+
+
+def _events_of_revision(
+    clips: Generator[ClipEntry, None, bool],
+    record: Record,
+    unit: Unit,
+    teachers: int,
+    clock: _Stopwatch,
+) -> Generator[Event, None, bool]:
+    """What happens while `clips` are tracked by that many teachers more than `record` has; returns
+    what they do."""
+    there = iter(record.clips)
     while True:
+        if begun := next(there, None):
+            yield ClipStarted(unit.number, begun.uri, begun.key)
         try:
             clip = next(clips)
         except StopIteration as end:
-            yield from (VideoDone(unit.number, video.uri, ()) for video in unit.videos)
+            yield from (VideoDone(unit.number, v.uri, (), clock.seconds) for v in unit.videos)
             return end.value
-        yield ClipDone(record.unit, clip.key, clip.queries * len(missing))
+        clock.lap("agreement and writing")
+        yield ClipDone(unit.number, clip.key, clip.queries * teachers)
 
 
 def _labelled(

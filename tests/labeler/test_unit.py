@@ -15,7 +15,7 @@ from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, read_plans, units
 from labeler.shards.record import record_name
 from labeler.shards.records import latest_records
-from labeler.unit import ClipDone, Job, UnitDone, do_unit
+from labeler.unit import ClipDone, ClipStarted, Job, UnitDone, VideoDone, do_unit
 from pipelines.engines.common import TeacherSpec
 from pipelines.engines.local import LocalTrackers
 from teachers import InstallationError
@@ -117,6 +117,18 @@ def test_the_events_of_a_unit_tell_every_clip_and_video(videos, tmp_path, decodi
     assert events[-1] == UnitDone(0, 0)
     assert sum(event.tracks for event in events if isinstance(event, ClipDone)) == 7 * 24 * 2
     assert list(do_unit(job, unit, decoding, trackers(NEAR))) == [UnitDone(0, 0)]
+
+
+def test_the_events_of_a_teacher_that_is_added_tell_what_it_works_on(videos, tmp_path, decoding):
+    job, (unit,) = only_unit(videos, tmp_path)
+    events = [list(do_unit(job, unit, decoding, trackers(*names))) for names in ((STILL,), (FAR,))]
+    began, again = ([each for each in one if isinstance(each, ClipStarted)] for one in events)
+    assert again == began
+    kinds = [type(event) for event in events[1]]
+    assert kinds == [ClipStarted, ClipDone] * 7 + [VideoDone] * 5 + [UnitDone]
+    first, added = (next(e for e in reversed(one) if isinstance(e, VideoDone)) for one in events)
+    assert added.seconds.keys() == first.seconds.keys()
+    assert added.seconds["waiting for frames"] > 0
 
 
 class Overtaken(Storage):
