@@ -39,6 +39,7 @@ LEAST_POSITIONS = 50
 """The fewest positions of which a share is given."""
 NEARLY_ONE = 0.2
 """Teachers that share this much of their errors are not two opinions."""
+SUPPORT_BINS = 10
 MOTION_PX = (2.0, 8.0, 32.0)
 """Bounds of the classes of motion."""
 
@@ -46,10 +47,14 @@ MOTION_PX = (2.0, 8.0, 32.0)
 def teacher_distances(samples: Iterable[Sample]) -> pd.DataFrame:
     """Median distance by pair of teachers, where both see the point; NaN where they never do. A
     square table, 0 on the diagonal."""
+    return distances(stack(one.tracks, one.rules, one.size_hw) for one in samples)
+
+
+def distances(stacks: Iterable[Stack]) -> pd.DataFrame:
+    """`teacher_distances` of clips whose tracks are stacked."""
     found: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     names: set[str] = set()
-    for sample in samples:
-        stacked = stack(sample.tracks, sample.rules, sample.size_hw)
+    for stacked in stacks:
         names.update(stacked.names)
         for i, j in combinations(range(len(stacked.names)), 2):
             both = stacked.sees[i] & stacked.sees[j]
@@ -61,9 +66,8 @@ def teacher_distances(samples: Iterable[Sample]) -> pd.DataFrame:
     for name in names:
         table.loc[name, name] = 0.0
     for (a, b), parts in found.items():
-        distances = np.concatenate(parts)
-        if len(distances):
-            table.loc[a, b] = table.loc[b, a] = float(np.median(distances))
+        if len(together := np.concatenate(parts)):
+            table.loc[a, b] = table.loc[b, a] = float(np.median(together))
     return table
 
 
@@ -265,6 +269,11 @@ def what_if(
             "label_share": labels / max(positions, 1),
         }
     )
+
+
+def support_histogram(labels: Labels) -> np.ndarray:  # int [SUPPORT_BINS]
+    """The points and frames that are not agreed to be occluded, counted by their support."""
+    return np.histogram(labels.support[labels.state != OCCLUDED], SUPPORT_BINS, (0, 1))[0]
 
 
 def disagreement(labels: Labels) -> float:

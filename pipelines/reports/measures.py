@@ -15,7 +15,6 @@ import pandas as pd
 
 from labeler.dataset import Clip, Dataset
 from labeler.labels import AgreementConfig, TrustConfig, disagreement, trying
-from labeler.labels.agreement import OCCLUDED
 from labeler.labels.policies import Policy, without_truth
 
 MEASURED = 64
@@ -23,7 +22,6 @@ MEASURED = 64
 TAUS_PX = (0.5, 1.0, 2.0, 4.0, 8.0)
 SUPPORTS = (0.5, 0.6, 0.8)
 RIGHTS = (0.3, 0.5, 0.7, 0.9)
-HISTOGRAM_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class DatasetMeasures:
     agreement: AgreementConfig
     """The settings of the stored labels; if they differ, those of the latest unit."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: the points and frames that are not agreed to be occluded, as shares
+    """float [SUPPORT_BINS]: the points and frames that are not agreed to be occluded, as shares
     by their stored support."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
@@ -88,11 +86,9 @@ def measure(
     """
     trust = trust or TrustConfig()
     base = AgreementConfig(**dataset.records[-1].agreement)
-    counts = np.zeros(HISTOGRAM_BINS)
+    counts = np.zeros(disagreement.SUPPORT_BINS)
     for clip in clips:
-        counts += np.histogram(
-            clip.labels.support[clip.labels.state != OCCLUDED], HISTOGRAM_BINS, (0, 1)
-        )[0]
+        counts += disagreement.support_histogram(clip.labels)
     repeats = disagreement.repeated_errors(clips)
     evidence = {name: kind for clip in clips for name, kind in clip.evidence.items()}
     return DatasetMeasures(

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +19,13 @@ import pandas as pd
 
 from labeler.labels import Sample
 from labeler.labels.agreement import OCCLUDED, Stack
+from labeler.labels.disagreement import distances, support_histogram
 from labeler.shards.tables import Accounts
 from labeler.show import player
 from pipelines.wording import harmless
 from teachers.licences import in_words
 
 ROWS_SHOWN = 200
-HISTOGRAM_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ class Statistics:
     valid: np.ndarray
     """float [T]: share of the points whose label is valid."""
     histogram: np.ndarray
-    """float [HISTOGRAM_BINS]: the points and frames that are not agreed to be occluded, as shares
+    """float [SUPPORT_BINS]: the points and frames that are not agreed to be occluded, as shares
     by their support."""
     names: tuple[str, ...]
     distance_px: np.ndarray
@@ -106,7 +105,7 @@ def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
     """How the stacked trackers agree on the sample, over all of its points."""
     labels = sample.labels
     counted = labels.state != OCCLUDED
-    counts, _ = np.histogram(labels.support[counted], HISTOGRAM_BINS, (0, 1))
+    counts = support_histogram(labels)
     drawn = Counter(sample.sampler.tolist())
     kept = Counter(sample.sampler[labels.keep].tolist())
     points = max(len(sample.queries), 1)
@@ -116,21 +115,9 @@ def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
         valid=labels.valid.sum(0) / points,
         histogram=counts / max(counts.sum(), 1),
         names=stacked.names,
-        distance_px=_median_distances(stacked),
+        distance_px=distances([stacked]).to_numpy(),
         kept={name: (kept[name], drawn[name]) for name in sorted(drawn)},
     )
-
-
-def _median_distances(stacked: Stack) -> np.ndarray:
-    """float [K, K]: median over points and frames that both see; NaN if there is none."""
-    sees = stacked.sees
-    out = np.diag(np.where(sees.any((1, 2)), 0.0, np.nan))
-    for i, j in combinations(range(len(sees)), 2):
-        both = sees[i] & sees[j]
-        out[i, j] = out[j, i] = (
-            np.median(np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)) if both.any() else np.nan
-        )
-    return out
 
 
 def most_central(statistics: Statistics, candidates: Collection[str]) -> str:
