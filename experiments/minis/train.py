@@ -239,6 +239,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.what != "render" and arguments.out is None:
+        parser.error("a training needs --out, the folder for its checkpoint and weights")
+    if arguments.stage is not None and arguments.more is None:
+        parser.error("--stage is the stage of --more steps: give --more too")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if arguments.what == "render":

@@ -59,6 +59,18 @@ def test_more_steps_are_of_the_stage_that_is_named_or_of_the_longest():
         steps_of(recipe, 1, 6)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [((), "a training needs --out"), (("--out", "out", "--stage", "0"), "give --more too")],
+)
+def test_a_command_line_that_says_too_little_is_refused(given, says, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "tapir", "--pool", "pool", *given])
+    monkeypatch.setattr(train_minis, "train", lambda *_: None)
+    with pytest.raises(SystemExit):
+        train_minis.main()
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_stage_on_the_command_line_trains_on_the_views_of_that_stage(folder, tmp_path, monkeypatch):
     recipe = short("tapir", monkeypatch)
