@@ -12,7 +12,8 @@ def overlapping(frames: int, window: int, reach: int) -> Iterator[tuple[slice, s
 
     Where the clip goes on beyond a window, the window does not answer for the frames within `reach`
     of that end, nor, if that is more, for the quarter of it at that end. So the answer is that of
-    the whole clip if `window` is at least four times `reach`.
+    the whole clip if `window` is at least four times `reach`, and a network sees no farther than
+    that.
     """
     margin = min(reach, window // 4)
     first = 0

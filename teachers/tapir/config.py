@@ -80,7 +80,7 @@ class TapirConfig(MatchingSizes):
     @property
     def reach(self) -> int:
         """How many frames away, at most, a frame can still change what is refined at one
-        resolution."""
+        resolution. A `path`, along which points are matched before that, may change with any."""
         one_way = 2 * self.mixer_blocks * self.iterations
         return one_way * (REACH if self.causal else 1)
 

@@ -16,7 +16,7 @@ so queries are computed in blocks that fit the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +33,7 @@ from teachers.tapir.config import STRIDE, TapirConfig, default_resolutions
 from teachers.tapir.extra_convolutions import ExtraConvolutions
 from teachers.tapir.matching import MatchingHead, sides_of, soft_argmax
 from teachers.tapir.mixer import REACH, Past, TemporalMixer
-from teachers.tapir.path import at_once, likeliest_path
+from teachers.tapir.path import at_once, likeliest_path, message_of
 from teachers.tapir.refinement import refine
 
 CPU_MEMORY = Memory(frames_per_block=1, points_per_block=768)
@@ -203,6 +203,7 @@ class Tapir(nn.Module):
         queries: Tensor | None = None,
         pasts: Sequence[Past] | None = None,
         memory: Memory = CPU_MEMORY,
+        before: Tensor | None = None,
     ) -> TapirSteps:
         """Match, then refine, over the frames of `features`.
 
@@ -214,11 +215,12 @@ class Tapir(nn.Module):
                 by them. None replaces nothing.
             pasts: what a causal network remembers of the frames before, for each resolution;
                 updated.
+            before: of a network with a `path`, what `path_so_far` says of the frames before.
         """
         to_video = torch.cat(
             [constant(described[0], *size[::-1]) / self.config.raster, described[0].new_ones(2)]
         )
-        matched = self.match(features[0], described[0], memory)
+        matched = self.match(features[0], described[0], memory, before)
         xy, logits = matched.split(2, -1)
         if queries is not None:
             # [B, N, T]
@@ -235,13 +237,18 @@ class Tapir(nn.Module):
         return TapirSteps(torch.cat(steps) * to_video, self.config.iterations)
 
     def match(
-        self, features: TapirFeatures, described: Tensor, memory: Memory = CPU_MEMORY
+        self,
+        features: TapirFeatures,
+        described: Tensor,
+        memory: Memory = CPU_MEMORY,
+        before: Tensor | None = None,
     ) -> Tensor:
         """From [B, N, channels of all grids] to [B, N, T, 4]: where each frame looks most like the
-        query, alone or, with `TapirConfig.path`, along the likeliest path through all frames."""
+        query, alone or, with `TapirConfig.path`, along the likeliest path through all frames;
+        `before` as in `track`."""
         if self.config.path:
-            blocks = described.split(at_once(described), 1)
-            return torch.cat([self._match_path(features, block, memory) for block in blocks], 1)
+            blocks = _in_paths(described, before)
+            return torch.cat([self._match_path(features, *block, memory) for block in blocks], 1)
         coarse, points, maps = self._to_match(features, described)
 
         def alone(points: Tensor) -> Tensor:  # [B, n, C] -> [B, n, T, 4]
@@ -250,9 +257,27 @@ class Tapir(nn.Module):
 
         return memory.in_blocks(alone, points, points_per_query=maps)
 
-    def _match_path(self, features: TapirFeatures, described: Tensor, memory: Memory) -> Tensor:
+    def path_so_far(
+        self,
+        features: TapirFeatures,
+        described: Tensor,
+        memory: Memory = CPU_MEMORY,
+        before: Tensor | None = None,
+    ) -> Tensor:
+        """[B, N, h, w]: what the frames of `features`, and those `before` them, say of where the
+        points are in the next one, see `teachers.tapir.path.message_of`."""
+        said = []
+        for block, past in _in_paths(described, before):
+            likelihood = self.look(features, block, memory).likelihood
+            told = message_of(likelihood.flatten(0, 1), past)
+            said.append(told.unflatten(0, likelihood.shape[:2]))
+        return torch.cat(said, 1)
+
+    def _match_path(
+        self, features: TapirFeatures, described: Tensor, before: Tensor | None, memory: Memory
+    ) -> Tensor:
         look = self.look(features, described, memory)
-        paths = likeliest_path(look.likelihood.detach().flatten(0, 1))
+        paths = likeliest_path(look.likelihood.detach().flatten(0, 1), before)
         best = paths.view(look.logits.shape[:-1])
 
         def located(likelihood: Tensor, logits: Tensor, best: Tensor) -> Tensor:
@@ -328,6 +353,18 @@ class Tapir(nn.Module):
             like.new_zeros(*lead, 1, config.mixer_width),
             like.new_zeros(*lead, config.mixer_ratio, config.mixer_width),
         )
+
+
+def _in_paths(
+    described: Tensor,  # [B, N, C]
+    before: Tensor | None,  # [B, N, h, w]
+) -> Iterator[tuple[Tensor, Tensor | None]]:  # [B, n, C], [B * n, h, w]
+    """The points in blocks whose paths are found together."""
+    blocks = described.split(at_once(described), 1)
+    if before is None:
+        return zip(blocks, [None] * len(blocks), strict=True)
+    pasts = before.split(at_once(described), 1)
+    return zip(blocks, [past.flatten(0, 1) for past in pasts], strict=True)
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]

@@ -33,28 +33,30 @@ def at_once(like: Tensor) -> int:
     return 1024 if for_gpu(like) else 64
 
 
-def likeliest_path(likelihood: Tensor) -> Tensor:
+def likeliest_path(likelihood: Tensor, before: Tensor | None = None) -> Tensor:
     """The path of the largest probability.
 
     Args:
         likelihood: [P, T, h, w], log likelihood of each cell, up to a constant for each map.
+        before: [P, h, w], the `message_of` the frames before these; None if there are none.
 
     Returns:
         [P, T] int64: the cell of each frame, counted row after row.
     """
     frames, cells = likelihood.unbind(1), []
     future = torch.zeros_like(frames[0])
-    for frame, past in zip(reversed(frames), reversed(_messages(frames)), strict=True):
+    for frame, past in zip(reversed(frames), reversed(_messages(frames, before)), strict=True):
         belief = frame + future
         cells.append((belief + past).flatten(1).argmax(1))
         future = message(belief)
     return torch.stack(cells[::-1], 1)
 
 
-def message_of(likelihood: Tensor) -> Tensor:
-    """What all frames [P, T, h, w] say of the cells of the one after them: see `message`."""
+def message_of(likelihood: Tensor, before: Tensor | None = None) -> Tensor:
+    """What all frames [P, T, h, w], and those `before` them, say of the cells of the one after
+    them: see `message`."""
     frames = likelihood.unbind(1)
-    return message(frames[-1] + _messages(frames)[-1])
+    return message(frames[-1] + _messages(frames, before)[-1])
 
 
 def message(belief: Tensor) -> Tensor:
@@ -71,9 +73,9 @@ def message(belief: Tensor) -> Tensor:
     return _walked(_walked(belief, 1), 2).clamp_(min=-JUMP)
 
 
-def _messages(frames: Sequence[Tensor]) -> list[Tensor]:  # [P, h, w] each
+def _messages(frames: Sequence[Tensor], before: Tensor | None) -> list[Tensor]:  # [P, h, w] each
     """What the frames before each one say of its cells."""
-    messages = [torch.zeros_like(frames[0])]
+    messages = [torch.zeros_like(frames[0]) if before is None else before]
     for frame in frames[:-1]:
         messages.append(message(frame + messages[-1]))
     return messages

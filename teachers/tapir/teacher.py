@@ -90,7 +90,9 @@ class TapirSettings:
     """See `TapirConfig`."""
     max_frames: int = 480
     """How many frames are held as features at once, 3.5 MB each for frames of 256 x 256 px. A
-    longer clip goes in overlapping windows, see `overlapping`."""
+    longer clip goes in overlapping windows, see `overlapping`. With `TapirConfig.path`, each is
+    told what all frames before it say of where the points are; of those after it, it knows
+    nothing."""
 
     def __post_init__(self) -> None:
         require_whole(1, max_frames=self.max_frames)
@@ -150,14 +152,17 @@ class TapirTeacher(NetworkTeacher):
             described = self.model.describe(features, queries, size)
             return self._window(features, described, size, queries, bool((asked > 0).any()))
         described = self._describe(frames, queries, resolutions, asked)
-        parts = []
+        parts, past, first, features = list[Tensor](), None, 0, list[TapirFeatures]()
         for window, kept in overlapping(
             len(frames), self.max_frames, self.model.config.reach * len(resolutions)
         ):
+            if features and self.model.config.path:
+                past = self._past(features[0], described[0], window.start - first, past)
+            first = window.start
             features = self.model.encode(self.to_video(frames[window]), resolutions, self.memory)
             moved = queries - constant(queries, window.start, 0, 0)
             before = bool((asked > window.start).any())
-            parts.append(self._window(features, described, size, moved, before)[:, :, kept])
+            parts.append(self._window(features, described, size, moved, before, past)[:, :, kept])
         return torch.cat(parts, 2)
 
     def _window(
@@ -167,10 +172,14 @@ class TapirTeacher(NetworkTeacher):
         size: Size,
         queries: Tensor,
         before: bool | None = None,
+        past: Tensor | None = None,
     ) -> Tensor:
         """[1, N, T, 4] in the frames of the features; if the mode says so, frames before a query
-        from the reversed clip."""
-        tracks = self.model.track(features, described, size, queries, memory=self.memory).answer
+        from the reversed clip. `past` is what the frames before these say, see
+        `Tapir.path_so_far`."""
+        tracks = self.model.track(
+            features, described, size, queries, memory=self.memory, before=past
+        ).answer
         if not self.mode_settings.backward:
             return tracks
 
@@ -183,6 +192,13 @@ class TapirTeacher(NetworkTeacher):
             ).answer
 
         return with_backward_pass(tracks, queries, backward, before)
+
+    def _past(
+        self, features: TapirFeatures, described: Tensor, frames: int, past: Tensor | None
+    ) -> Tensor:
+        """What the first `frames` of the features, and the `past` before them, say of the next."""
+        firsts = replace(features, grids=[grid[:, :frames] for grid in features.grids])
+        return self.model.path_so_far(firsts, described, self.memory, past)
 
     def _describe(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import teachers
 from teachers.errors import ConfigError
+from teachers.layers.overlapping import overlapping
 from teachers.tapir.config import TapirConfig
 from teachers.tapir.network import Tapir
 from teachers.tapir.path import JUMP, STEP, at_once, likeliest_path, message_of
@@ -73,6 +74,24 @@ def test_without_a_later_frame_the_past_decides():
     torch.testing.assert_close(last, likeliest_path(maps)[:, -1])
 
 
+def test_windows_that_are_told_what_was_before_them_have_the_path_of_the_whole_clip():
+    """Two places look the same, but in the first frames, of which later windows have none."""
+    maps = torch.zeros(1, 40, 16, 16)
+    maps[0, :, 12, 12] = 10
+    maps[0, 6:, 3, 3] = 10
+    whole = likeliest_path(maps)
+    assert whole.tolist() == [[12 * 16 + 12] * 40]
+    found, before, first = [], None, 0
+    for window, kept in overlapping(40, 16, 4):
+        if window.start:
+            before = message_of(maps[:, first : window.start], before)
+        first = window.start
+        found.append(likeliest_path(maps[:, window], before)[:, kept])
+    assert torch.equal(torch.cat(found, 1), whole)
+    alone = likeliest_path(maps[:, first:])
+    assert alone.tolist() == [[3 * 16 + 3] * (40 - first)]
+
+
 def network(**changes: object) -> Tapir:
     torch.manual_seed(0)
     return Tapir(TapirConfig.mini(raster=64, **changes)).eval().requires_grad_(False)
@@ -117,3 +136,14 @@ def test_the_mini_stays_on_its_point_where_another_looks_the_same_for_a_frame():
     frames[4, 130:170, 130:170] = patch
     tracks = teachers.load("tapir-mini", device="cpu").track(frames, np.float32([[0, 39, 39]]))
     assert np.abs(tracks.xy[0] - 39).max() < 16
+
+
+def test_the_mini_stays_on_its_point_through_the_windows_of_a_long_clip():
+    """The same patch is at two places, but in the first frames; later windows have both."""
+    patch = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    frames = np.full((30, 192, 192, 3), 110, np.uint8)
+    frames[:, 122:162, 122:162] = patch.repeat(2, 0).repeat(2, 1)
+    frames[4:, 26:66, 26:66] = frames[0, 122:162, 122:162]
+    mini = teachers.load("tapir-mini", device="cpu", max_frames=12)
+    tracks = mini.track(frames, np.float32([[0, 141, 141]]))
+    assert np.abs(tracks.xy[0] - 141).max() < 16
