@@ -8,6 +8,7 @@ Whatever happens to a process, the same call continues from the records.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -119,8 +120,8 @@ class UnitDone:
 
 Event = TeachersReady | ClipStarted | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
-"""By key and teacher, the npz of its tracks, or why there are none, as far as this process knows,
-so that a lost race does not cost the teachers' work."""
+"""By `_what_is_tracked` and teacher, the npz of its tracks, or why there are none, as far as this
+process knows, so that a lost race does not cost the teachers' work."""
 
 
 def do_unit(
@@ -237,7 +238,7 @@ def _label(
                 parts = members(sample)
                 writer.write(sample.key, parts)
                 clips.append(entry(sample))
-                tracked[sample.key] = {
+                tracked[_what_is_tracked(sample)] = {
                     name: _npz_or_why(result) for name, result in results.items()
                 }
                 clock.lap("agreement and writing")
@@ -279,7 +280,7 @@ def _add_teachers(
     clock = _Stopwatch()
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
-        known = tracked.setdefault(sample.key, {})
+        known = tracked.setdefault(_what_is_tracked(sample), {})
         todo = [name for name in missing if name not in known]
         frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
         clock.lap("waiting for frames")
@@ -377,6 +378,13 @@ def _labelled(
         labels,
         {**clip.meta, "teachers": info_to_meta(infos)},
     )
+
+
+def _what_is_tracked(sample: Sample) -> str:
+    """The key with a hash of the pixels and queries: another machine's pixels of the same clip may
+    differ, and pruning leaves queries out."""
+    digest = hashlib.sha256(sample.mp4 + sample.queries.tobytes()).hexdigest()
+    return f"{sample.key} {digest}"
 
 
 def _tracks_or_nan(result: Tracks | str, queries: int, frames: int) -> Tracks:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
+from labeler.clips import QueryConfig
 from labeler.clips.process import DecodingProcess
+from labeler.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, read_plans, units
 from labeler.shards.record import record_name
@@ -170,6 +173,33 @@ def test_who_loses_the_race_adds_its_teachers_without_running_them_again_and_kee
     assert [row.stage for row in record.rows] == ["teacher:needslongclips"]
     assert runs == [["near", "needslongclips", "still"]]
     assert findings(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        pytest.param(QueryConfig(count=24, sift=0.0, motion=0.0), id="other points"),
+        pytest.param(QueryConfig(count=12), id="fewer points"),
+    ],
+)
+def test_tracks_of_other_queries_than_the_winner_stored_are_not_put_into_its_clips(
+    tmp_path, decoding, monkeypatch, theirs
+):
+    """The winner's machine may draw other points in the same clip, or have pruned it."""
+    write_moving(tmp_path / "v.mp4", seed=1)
+    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
+    recipe = config(tmp_path, "unused", queries=theirs).frozen()
+    Overtaken.rival = lambda: list(do_unit(job, unit, other, trackers(FAR)))
+    with (
+        DecodingProcess(recipe, deadline_s=60, memory_gib=8) as other,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr("labeler.unit.Storage", Overtaken)
+        list(do_unit(job, unit, decoding, trackers(STILL, NEAR)))
+    clip = open_dataset(str(tmp_path / "out"))[0]
+    assert len(clip.queries) == theirs.count
+    still = clip.tracks["still"].xy
+    np.testing.assert_allclose(still[:, 0], clip.queries[:, 1:], atol=1 / 64)
 
 
 def test_settings_that_json_changes_are_the_same_settings(videos, tmp_path, decoding):
