@@ -21,7 +21,6 @@ from labeler.clips.isolate import Isolated
 from labeler.io.closing import ClosedAtExit
 from labeler.video.container import VideoLimits
 from labeler.video.decode import VideoReader, open_video, target_size
-from labeler.video.pictures import FOLDER_FPS
 
 HOSTED = "labeler.clips.frames_process:FramesOfAVideo"
 READ_AT_ONCE = 4
@@ -43,7 +42,7 @@ class FramesOfAVideo:
         video = self._video
         size = target_size(video.size, self._short_side, 1, name="the video")
         self._frames = video.stream(short_side=self._short_side)
-        return size, video.fps or FOLDER_FPS, len(video)
+        return size, video.fps, len(video)
 
     def read(self) -> list[np.ndarray]:
         """The next frames, uint8 [H, W, 3] RGB; none after the last."""

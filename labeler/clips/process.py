@@ -21,7 +21,7 @@ from labeler.clips.recipe import ClipRecipe
 from labeler.io.closing import ClosedAtExit
 from labeler.reasons import LeftOut
 from labeler.sources import Source
-from teachers import InstallationError, TapdistillError, TransientError, VideoError
+from teachers import ConfigError, InstallationError, TapdistillError, TransientError, VideoError
 from teachers.errors import OWN_FAULTS
 
 HOSTED = "labeler.clips.making:VideoSource"
@@ -131,6 +131,10 @@ class DecodingProcess(ClosedAtExit):
                     detail=str(error),
                     attempts=attempt,
                 )
+            except ConfigError as error:  # of the job, but met in this video
+                if uri in str(error):
+                    raise
+                raise ConfigError(f"{uri}: {error}") from error
             except (TapdistillError, OSError):  # of the job, or transient
                 raise
             except MemoryError as error:  # of this process: that of the child is a VideoError

@@ -129,7 +129,7 @@ def _from_file(source: str, part: FramePart, stack: contextlib.ExitStack) -> Fra
     return FrameSource(
         source,
         size,
-        video.fps / part.stride or FOLDER_FPS,
+        video.fps / part.stride,
         len(indices),
         (frame for _, frame in frames),
         damage,

@@ -10,12 +10,16 @@ import av
 MOST_FPS, NEAR_FPS = 1000.0, 0.02
 """A header that states more than this is not believed, nor one that differs more than this from the
 frames' own times."""
+ASSUMED_FPS = 25.0
+"""Of a file that tells no rate."""
 
 
 def header_fps(stream: av.VideoStream) -> float:
-    """The average rate in the header, if it is plausible; otherwise libav's guess; 0 if there is
-    none."""
+    """The average rate in the header, if it is plausible; otherwise libav's guess, unless that is
+    the clock of the container; 0 if there is none."""
     average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
+    if not average:
+        return guessed if guessed < MOST_FPS else 0.0
     return guessed if average > MOST_FPS and 0 < guessed < average else average
 
 

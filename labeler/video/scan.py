@@ -35,7 +35,7 @@ from labeler.video.container import (
 )
 from labeler.video.joins import Incomplete, Join
 from labeler.video.orientation import orientation
-from labeler.video.rate import header_fps, own_fps
+from labeler.video.rate import ASSUMED_FPS, header_fps, own_fps
 from teachers.errors import VideoError
 
 CLAIM_DURATION = frozenset({"matroska", "flv"})
@@ -79,7 +79,7 @@ class Scan:
     """int64 [T], ascending: the presentation time of each shown frame, in `time_base`."""
     time_base: Fraction
     fps: float
-    """The average frame rate; 0 if the file states none and has only one frame."""
+    """The average frame rate; `ASSUMED_FPS` if the file tells none."""
     key_pts: np.ndarray
     """int64, ascending: pts of the frames at which decoding may start."""
     counted: bool
@@ -168,7 +168,7 @@ def scan_container(path: Path, container: av.container.InputContainer, limits: V
         path, limits, packets, name, interlaced, reorders, cut=bool(truncation)
     )
     if numbers:
-        time_base = 1 / Fraction(fps or 25).limit_denominator(100_000)
+        time_base = 1 / Fraction(fps or ASSUMED_FPS).limit_denominator(100_000)
         if len(pts) < len(packets.pts) and not truncation:
             truncation = f"{len(packets.pts)} packets give {len(pts)} frames"
     else:
@@ -206,7 +206,7 @@ def scan_container(path: Path, container: av.container.InputContainer, limits: V
         display_size=display_size(size, sar, rotation),
         pts=np.array(pts, np.int64),
         time_base=time_base,
-        fps=fps if numbers else own_fps(pts, time_base, fps),
+        fps=(fps if numbers else own_fps(pts, time_base, fps)) or ASSUMED_FPS,
         key_pts=np.array(sorted(packets.key_pts), np.int64),
         counted=counted,
         interlaced=interlaced or bool(first.interlaced_frame),

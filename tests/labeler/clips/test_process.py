@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from benchmarks.harness.jobs import FRAMES, config, write_moving
@@ -17,7 +19,8 @@ from labeler.clips.isolate import Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.process import DecodingProcess, Item, VideoEnd
 from labeler.sources.listing import Source
-from teachers import TransientError
+from teachers import ConfigError, TransientError
+from tests.support.video_files import write_video
 
 PATIENCE_S = 30
 
@@ -144,4 +147,35 @@ def test_an_installation_that_breaks_meanwhile_costs_no_video(sources, decoding,
         TransientError,
         match=r"0\.mp4: the decoding process cannot be started: No module named 'labeler\.sauce'",
     ):
+        list(decoding.clips(sources))
+
+
+@pytest.mark.parametrize(
+    ("codec", "fps"),
+    [
+        pytest.param("mpeg4", 24, id="the stream tells the rate"),
+        pytest.param("wmv2", 25, id="nothing tells the rate"),
+    ],
+)
+def test_a_video_without_times_is_labelled(tmp_path, decoding, codec, fps):
+    whole = write_video(tmp_path / "whole.wmv", codec=codec)
+    video = tmp_path / "without_times.wmv"
+    with av.open(str(whole)) as source, av.open(str(video), "w") as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = 0, 0, stream
+                sink.mux(packet)
+    _, clip, *_ = decoding.clips([Source(str(video), 0, "")])
+    assert isinstance(clip, UnlabelledClip)
+    assert (clip.meta["source_fps"], clip.meta["fps"]) == (fps, fps)
+    assert np.diff(clip.meta["source_timestamps_s"]) == pytest.approx(1 / fps, abs=1e-6)
+
+
+def test_a_setting_that_does_not_suit_a_video_is_told_with_its_name(sources, decoding, monkeypatch):
+    def refuses(self, method, video, *args, **keywords):
+        raise ConfigError("fps = 0: a clip needs a positive number of frames a second.")
+
+    monkeypatch.setattr(Isolated, "call", refuses)
+    with pytest.raises(ConfigError, match=r"/0\.mp4: fps = 0"):
         list(decoding.clips(sources))
