@@ -36,6 +36,9 @@ from teachers import VideoError
 
 ANALYSIS_SIDE = 64
 """Short side in px of the frames that are searched for cuts."""
+MOST_RESTARTS = 8
+"""How often shots of a video are looked for behind a frame that cannot be decoded: each such frame
+may cost as much as decoding from the start up to it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class VideoSource:
             limits=self._recipe.limits,
         )
         self._reader, self._damage = reader, reader.scan.truncation
-        if len(reader) < config.min_frames:
+        if len(reader) < config.min_frames and not self._damage:
             raise VideoError(
                 "too-short", f"{uri} has {len(reader)} frames; a clip needs {config.min_frames}."
             )
@@ -110,11 +113,12 @@ class VideoSource:
                 "a side.",
             )
         digest = content_sha256(reader.path)
-        plans = plan_clips(self._shots(uri, reader), digest, config)
+        plans = plan_clips(self._shots(reader), digest, config)
         if not plans and self._damage:
             raise VideoError(
                 "decode-error",
-                f"{uri}: no {config.min_frames} frames in a row decode: {self._damage}",
+                f"{uri}: no {config.min_frames} frames in a row were found that decode: "
+                f"{self._damage}",
             )
         if not plans:
             raise VideoError(
@@ -173,31 +177,39 @@ class VideoSource:
         }
         return UnlabelledClip(key, mp4, frames, drawn.points, drawn.sampler, meta)
 
-    def _shots(self, uri: str, reader: VideoReader) -> list[range]:
+    def _shots(self, reader: VideoReader) -> list[range]:
         """Runs of frames without a cut, within the frames that are analysed. A frame that cannot be
-        decoded ends a shot."""
-        found = []
+        decoded ends a shot, and the next one begins with the key frame after it: what is shown in
+        between may be made from it."""
+        found: list[range] = []
+        restarts = 0
         for window in analysed_ranges(len(reader), self._recipe.clips):
-            decoded: list[int] = []
-
-            def frames(
-                window: range = window, decoded: list[int] = decoded
-            ) -> Iterator[np.ndarray]:
-                try:
-                    for index, frame in reader.stream(
-                        window.start, window.stop, 1, short_side=ANALYSIS_SIDE
-                    ):
-                        decoded.append(index)
-                        yield frame
-                except VideoError as error:
-                    self._damage = str(error)
-
-            cuts = find_cuts(frames())
-            found += [
-                range(window.start + shot.start, window.start + shot.stop)
-                for shot in shots(cuts, len(decoded))
-            ]
+            start = window.start
+            while start < window.stop:
+                decoded: list[int] = []
+                cuts = find_cuts(self._decodable(reader, range(start, window.stop), decoded))
+                found += [
+                    range(start + shot.start, start + shot.stop)
+                    for shot in shots(cuts, len(decoded))
+                ]
+                start += len(decoded)
+                if start < window.stop:
+                    restarts += 1
+                    after = reader.scan.key_frame_after(start)
+                    start = after if restarts <= MOST_RESTARTS else window.stop
         return found
+
+    def _decodable(
+        self, reader: VideoReader, wanted: range, decoded: list[int]
+    ) -> Iterator[np.ndarray]:
+        """The frames of `wanted` up to the first that cannot be decoded; `decoded` gets their
+        numbers."""
+        try:
+            for index, frame in reader.stream(wanted.start, wanted.stop, short_side=ANALYSIS_SIDE):
+                decoded.append(index)
+                yield frame
+        except VideoError as error:
+            self._damage = str(error)
 
 
 def _return_freed_memory() -> None:

@@ -103,6 +103,12 @@ class Scan:
         height, width = self.coded_size
         return (width, height) if self.rotation % 180 else (height, width)
 
+    def key_frame_after(self, index: int) -> int:
+        """Number of the first frame after frame `index` at which decoding may start; that of all
+        frames if there is none, or none is known."""
+        later = np.isin(self.pts[index + 1 :], self.key_pts)
+        return len(self.pts) if self.counted or not later.any() else index + 1 + int(later.argmax())
+
 
 @dataclass(frozen=True)
 class _Packets:
