@@ -32,6 +32,7 @@ FAILED: dict[str, str] = {
     "crash": "decoding ended its process, twice",
     "not-found": "the source has no such file",
     "forbidden": "the source does not let us read it",
+    "unreachable": "the source did not answer, or broke off, at every attempt",
     "teachers": "too few teachers could track the clip",
     "teacher-error": "one teacher could not track the clip; its tracks are NaN",
 }

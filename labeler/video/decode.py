@@ -71,8 +71,9 @@ def open_video(
 
     Raises:
         VideoError: the file cannot be opened or decoded, see `labeler.video.scan.scan`;
-            "unsafe-decoder" if decord is forced on a file that the scan flags.
-        TransientError: the network or the disk failed.
+            "unsafe-decoder" if decord is forced on a file that the scan flags; "unreachable" if
+            its storage does not answer, which may pass.
+        TransientError: the disk failed.
         ConfigError: a protocol that is not installed.
     """
     limits = limits or VideoLimits()

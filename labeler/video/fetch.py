@@ -2,13 +2,14 @@
 
 A local file is used where it is; bytes, URLs, and members of a tar are copied to a temporary file,
 and a folder at a URL, which ends with a slash, to a temporary folder. The answer of the storage
-decides whose fault an error is: a missing or forbidden file is the video's fault, everything else
-is transient.
+decides the reason of an error: a missing or forbidden file will stay so, everything else is
+"unreachable", and may be gone at the next try.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,11 +20,10 @@ from labeler.io.storage import (
     check_protocol,
     is_url,
     parsed,
-    transient_errors,
 )
 from labeler.sources.rules import TARS
 from labeler.video.container import VideoLimits
-from teachers.errors import TransientError, VideoError
+from teachers.errors import TapdistillError, TransientError, VideoError
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes that a download reads at a time."""
@@ -76,8 +76,8 @@ def local_file(
 def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
     """Copy the files directly in the folder at `url`, not those in folders below it, into
     `folder`."""
-    fs, path = _storage_of(url.rstrip("/"))
-    with transient_errors(f"list {shown(url)}"):
+    with _reasons(url):
+        fs, path = _storage_of(url.rstrip("/"))
         if not fs.isdir(path):
             raise VideoError("not-found", f"{shown(url)}: there is no such folder.")
         files = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
@@ -145,9 +145,13 @@ def _download(
     url: str, file: BinaryIO, limits: VideoLimits, span: tuple[int, int] | None = None
 ) -> None:
     """Copy what is at `url`, or `span` (offset, size) of it, to `file`."""
-    name = shown(url)
-    fs, path = _storage_of(url)
-    try:
+    for block in _blocks(url, limits, span):
+        file.write(block)
+
+
+def _blocks(url: str, limits: VideoLimits, span: tuple[int, int] | None) -> Iterator[bytes]:
+    with _reasons(url):
+        fs, path = _storage_of(url)
         with fs.open(path, "rb") as remote:
             remote.seek(span[0] if span else 0)
             left = span[1] if span else None
@@ -160,15 +164,28 @@ def _download(
                 if max(claimed, i * BLOCK_BYTES) > limits.max_gib * 2**30:
                     raise VideoError(
                         "too-large",
-                        f"{name}: the file is above the limit of {limits.max_gib:g} GiB (max_gib).",
+                        f"{shown(url)}: the file is above the limit of {limits.max_gib:g} GiB "
+                        "(max_gib).",
                     )
-                file.write(block)
-    except (VideoError, MemoryError):
+                yield block
+
+
+@contextlib.contextmanager
+def _reasons(url: str) -> Iterator[None]:
+    """Turn what reading `url` raises into a VideoError with the reason.
+
+    Every protocol has error classes of its own, and their texts may hold the URL with its
+    credentials: only the class is named.
+    """
+    name = shown(url)
+    try:
+        yield
+    except (TapdistillError, MemoryError):
         raise
-    # Every protocol has error classes of its own, and their texts may hold the URL with its
-    # credentials: only the class is named.
     except Exception as failure:
         error: BaseException = failure
+        if isinstance(error, OSError) and is_full(error):  # of a protocol that keeps a copy here
+            raise
         while url.startswith("http") and isinstance(error, FileNotFoundError) and error.__cause__:
             # for fsspec, whatever stops a web request, even a refused connection, is a missing file
             error = error.__cause__
@@ -184,4 +201,6 @@ def _download(
             ) from None
         if status is not None and 400 <= status < 500 and status not in TRY_AGAIN:
             raise VideoError("not-found", f"{name}: the server answers HTTP {status}.") from None
-        raise TransientError(f"{name}: reading failed ({what}): try again later.") from None
+        raise VideoError(
+            "unreachable", f"{name}: reading failed ({what}): try again later."
+        ) from None

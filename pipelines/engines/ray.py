@@ -37,8 +37,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from labeler.clips import ClipConfig
 from labeler.io import s3
 from labeler.shards.plan import Unit
-from labeler.unit import Event, Job, TeachersReady
-from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen
+from labeler.unit import ATTEMPTS, Event, Job, TeachersReady
+from pipelines.engines.common import DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.engines.cpus import usable_cpus
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.engines.ray_actors import TeacherActor, UnitWorker
@@ -330,7 +330,9 @@ class _UnitQueue:
         self._attempts[index] = self._attempts.get(index, 0) + 1
         worker.prefetches = self._not_prefetched()
         then = None if worker.prefetches is None else self._units[worker.prefetches]
-        call = worker.actor.do.options(num_returns="streaming").remote(self._units[index], then)
+        call = worker.actor.do.options(num_returns="streaming").remote(
+            self._units[index], then, self._attempts[index]
+        )
         self._busy[call] = (index, worker)
 
     def _not_prefetched(self) -> int | None:

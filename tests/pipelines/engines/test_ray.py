@@ -328,6 +328,16 @@ def test_transient_errors_in_a_worker_leave_the_unit_open_with_the_reason(
 
 
 @pytest.mark.slow
+def test_a_video_that_cannot_be_reached_is_a_row_at_the_last_attempt(tmp_path, ray_cluster):
+    video = write_moving(tmp_path / "a.mp4", seed=1)
+    (tmp_path / "list.txt").write_text(f"{video}\nhttp://127.0.0.1:9/b.mp4\n")
+    settings = config(tmp_path / "list.txt", tmp_path / "out", TEACHERS, engine="ray", workers=1)
+    (record,) = label(settings).records
+    assert [(row.reason, row.attempts) for row in record.rows] == [("unreachable", 3)]
+    assert len(record.clips) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_a_ray_driver_killed_leaves_no_process_and_loses_nothing(videos, tmp_path):
     teachers = (STILL, SLOW)

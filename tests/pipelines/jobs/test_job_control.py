@@ -24,6 +24,7 @@ from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDo
 from pipelines.cli import run
 from pipelines.commands.label import print_estimate
 from pipelines.commands.scan import scan
+from pipelines.engines import local as engine_local
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
 from pipelines.jobs.labelling import LabelResult, TooManyFailures, label, labelling
@@ -33,6 +34,7 @@ from pipelines.terminal.labelling import LabelProgress, counts
 from pipelines.wording import duration
 from teachers import ConfigError
 from tests.support.jobs import contents
+from tests.support.web_server import Fault, Site, serving
 
 
 @pytest.fixture
@@ -66,6 +68,30 @@ def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
     again = label(config(videos, tmp_path / "out", retry="duplicate"))
     assert (again.accounts.videos, again.accounts.done, again.accounts.videos_left_out) == (4, 4, 0)
     assert open_dataset(str(tmp_path / "out")).clips["key"].duplicated().sum() == 1
+
+
+def test_a_video_whose_server_is_gone_is_a_row_and_can_be_retried(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_local, "PAUSE_S", 0.0)
+    listed = tmp_path / "list.txt"
+    body = (videos / "1.mp4").read_bytes()
+    with serving(Site(body, ranges=False, faults=[Fault(status=503)] * 99)) as site:
+        listed.write_text(f"{videos}/0.mp4\n{site.url}\n")
+        first = label(config(listed, tmp_path / "out"))
+        assert (first.accounts.done, first.accounts.videos_failed, first.accounts.open) == (1, 1, 0)
+        (row,) = first.records[0].rows
+        assert (row.uri, row.reason, row.attempts) == (site.url, "unreachable", 3)
+        assert "HTTP 503" in row.detail
+        site.faults.clear()
+        again = label(config(listed, tmp_path / "out", retry="unreachable"))
+    assert (again.accounts.done, again.accounts.videos_failed) == (2, 0)
+
+
+def test_a_unit_of_which_nothing_can_be_reached_stays_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_local, "PAUSE_S", 0.0)
+    (tmp_path / "list.txt").write_text("http://127.0.0.1:9/a.mp4\nhttp://127.0.0.1:9/b.mp4\n")
+    result = label(config(tmp_path / "list.txt", tmp_path / "out"))
+    assert (result.accounts.open, result.accounts.videos_failed) == (2, 0)
+    assert "none of the 2 videos of unit 0 can be reached" in result.troubles[0].why
 
 
 def test_nothing_is_planned_again_where_no_row_has_the_reason(videos, tmp_path):
