@@ -20,10 +20,10 @@ from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find, names, without_truth
 from labeler.labels.policy import NOT_JUDGED
-from pipelines.exports.hugging_face import FILES, HubWriter
+from pipelines.exports.hugging_face import FILES, SHARDS, HubWriter, is_export
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
-from pipelines.exports.tapvid import labels_as_truth, write_npz, write_pickle
+from pipelines.exports.tapvid import NPZ, labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
 from pipelines.terminal.upload import parent_and_name, there, uploaded
 from pipelines.wording import data_size
@@ -32,8 +32,8 @@ from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
 
 Format = Literal["tapvid-pkl", "tapvid-npz", "parquet", "hf", "rerun"]
-FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": ("*.npz",), "hf": (*FILES, "data/*")}
-"""Formats that are a folder, and what an export puts into it."""
+FOLDERS: dict[Format, tuple[str, ...]] = {"tapvid-npz": (NPZ,), "hf": FILES}
+"""Formats that are a folder, and patterns of the files that an export puts into it."""
 DEFAULT_POLICY = "medoid"
 MEMORY_SHARE = 0.5
 """The frames of a pickle may fill this share of the machine's memory."""
@@ -206,16 +206,17 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
     folder = config.to in FOLDERS
-    is_file, is_folder, taken = _there_now(config)
+    is_file, is_folder = _there_now(config)
     if (is_folder and not folder) or (is_file and folder):
         raise ConfigError(
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
             f"{'folder' if folder else 'file'}."
         )
-    if taken and not config.overwrite:
+    taken = next(there(Storage(config.out), FOLDERS[config.to]), "") if folder else ""
+    if (taken or is_file) and not config.overwrite:
         raise ConfigError(
-            f"--out {config.out}: exists already. Choose another name, or replace it with "
-            "--overwrite."
+            f"--out {config.out}: {taken and f'{taken} in it '}exists already. Choose another "
+            "name, or replace it with --overwrite."
         )
 
 
@@ -241,52 +242,46 @@ def _refuse_too_large(dataset: Dataset, numbers: Iterable[int]) -> None:
         )
 
 
-def _there_now(config: ExportConfig) -> tuple[bool, bool, bool]:
-    """Whether --out is a file, whether it is a folder, and whether an export stands there."""
+def _there_now(config: ExportConfig) -> tuple[bool, bool]:
+    """Whether --out is a file, and whether it is a folder."""
     if not is_url(config.out):
-        out = Path(config.out)
-        taken = any(_there(config)) if config.to in FOLDERS else out.exists()
-        return out.is_file(), out.is_dir(), taken
+        is_folder = os.path.isdir(config.out)
+        return os.path.lexists(config.out) and not is_folder, is_folder
     parent_and_name(config.out)
     place = Storage(config.out)
     is_file = place.is_file()
-    is_folder = not is_file and next(place.files(), None) is not None
-    if config.to not in FOLDERS:
-        return is_file, is_folder, is_file
-    return is_file, is_folder, is_folder and any(there(place, FOLDERS[config.to]))
+    return is_file, not is_file and next(place.files(), None) is not None
 
 
-def _there(config: ExportConfig) -> Iterator[Path]:
-    """The files that an earlier export put into the local folder --out."""
-    for pattern in FOLDERS[config.to]:
-        yield from Path(config.out).glob(pattern)
+def _outdated(config: ExportConfig) -> tuple[str, ...]:
+    """Patterns of the files in --out that go unless the new export has them too: shards only of an
+    earlier export, because data sets of others name theirs so, too."""
+    patterns = FOLDERS.get(config.to, ())
+    if SHARDS not in patterns:
+        return patterns
+    place = Storage(config.out)
+    ours = place.size("croissant.json") is not None and is_export(place.read("croissant.json"))
+    return patterns if ours else tuple(one for one in patterns if one != SHARDS)
 
 
 @contextmanager
 def _new(config: ExportConfig) -> Iterator[Path]:
     """A path to write to; it takes the place of --out only when it is complete."""
+    outdated = _outdated(config)
     if is_url(config.out):
-        patterns = FOLDERS.get(config.to, ())
-        with uploaded(config.out, folder=bool(patterns), replaced=patterns) as part:
+        with uploaded(config.out, folder=config.to in FOLDERS, replaced=outdated) as part:
             try:
                 yield part
             except OSError as error:
                 raise TransientError(f"could not write {part}: {error}.") from error
         return
-    out = Path(config.out)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    out = Path(os.path.abspath(config.out))
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         yield part
         if part.is_dir():
-            out.mkdir(exist_ok=True)
-            for old in list(_there(config)):
-                if old.is_dir():
-                    shutil.rmtree(old)
-                else:
-                    old.unlink(missing_ok=True)
-            for file in part.iterdir():
-                file.replace(out / file.name)
+            _move(part, out, outdated)
         else:
             part.replace(out)
     except OSError as error:
@@ -296,3 +291,14 @@ def _new(config: ExportConfig) -> Iterator[Path]:
             shutil.rmtree(part)
         with suppress(OSError):  # the error says why
             part.unlink(missing_ok=True)
+
+
+def _move(part: Path, out: Path, outdated: tuple[str, ...]) -> None:
+    """Move the files of a new folder into `out`, and remove those that match `outdated` and are not
+    among them."""
+    made = {file.relative_to(part).as_posix() for file in part.rglob("*") if file.is_file()}
+    for name in sorted(made):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (part / name).replace(out / name)
+    for name in set(there(Storage(str(out)), outdated)) - made:
+        (out / name).unlink(missing_ok=True)

@@ -35,8 +35,9 @@ from teachers.licences import in_words, licence_note
 SHARD_BYTES = 500 * 10**6
 """A shard is closed once it is larger: small enough to be fetched again, large enough to stream."""
 CARD = Path(__file__).parent / "templates" / "dataset_card.md.j2"
-FILES = ("data", "clips.parquet", "README.md", "croissant.json")
-"""What an export consists of."""
+SHARDS = f"data/train-{'[0-9]' * 5}.tar"
+FILES = ("clips.parquet", "README.md", "croissant.json", SHARDS)
+"""What an export consists of, as patterns."""
 TABLE_COLUMNS = {
     "key": "of the clip; also that of its sample in the tar",
     "tar": "the shard that holds it",
@@ -136,6 +137,14 @@ class HubWriter:
         if self._shard is not None:
             self._shard.finish()
             self._shard = None
+
+
+def is_export(croissant: bytes) -> bool:
+    """Whether that is the `croissant.json` of an export, and not of somebody's own data set."""
+    try:
+        return "tapdistill" in json.loads(croissant)["description"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _name(dataset: Dataset) -> str:

@@ -23,6 +23,8 @@ from labeler.dataset import Clip
 from labeler.labels import AgreementConfig, TrustConfig, choose
 from student.clip import TestClip
 
+NPZ = f"{'[0-9a-f]' * 16}-f{'[0-9]' * 6}*-s[0-9]*.npz"
+"""Pattern of the files of `write_npz`: keys of clips (`labeler.clips.choice.clip_key`)."""
 AGREEMENT_FIELDS = {field.name for field in fields(AgreementConfig)}
 
 

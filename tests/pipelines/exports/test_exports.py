@@ -247,11 +247,11 @@ def test_an_export_that_is_there_is_replaced_only_when_asked(dataset, tmp_path, 
     assert len(pd.read_parquet(file)) == 2 * 24 * T
 
     assert run(dataset, "--to", "tapvid-npz", "--out", folder) == 0
-    (folder / "notes.txt").write_text("mine")
+    (folder / "notes.npz").write_text("mine")
     assert run(dataset, "--to", "tapvid-npz", "--out", folder, "--clips", 1) == 1
     assert run(dataset, "--to", "tapvid-npz", "--out", folder, "--clips", 1, "--overwrite") == 0
-    assert len(list(folder.glob("*.npz"))) == 1
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(list(folder.glob("*-s*.npz"))) == 1
+    assert (folder / "notes.npz").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

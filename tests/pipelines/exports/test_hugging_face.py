@@ -142,11 +142,40 @@ def test_large_exports_are_several_shards(labels, tmp_path):
 
 
 def test_an_export_replaces_only_its_own_files_and_only_when_asked(labels, exported, capsys):
-    (exported / "mine.txt").write_text("keep")
+    mine = [exported / "mine.txt", exported / "data/mine.bin"]
+    for file in mine:
+        file.write_text("keep")
+    (exported / "data/train-00007.tar").write_text("of an earlier, larger export")
     command = ["export", str(labels), "--to", "hf", "--out", str(exported)]
     before = (exported / "data/train-00000.tar").read_bytes()
     assert cli.run(command) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert cli.run([*command, "--overwrite"]) == 0
-    assert (exported / "mine.txt").read_text() == "keep"
+    assert [file.read_text() for file in mine] == ["keep", "keep"]
+    assert sorted(file.name for file in (exported / "data").iterdir()) == [
+        "mine.bin",
+        "train-00000.tar",
+    ]
     assert (exported / "data/train-00000.tar").read_bytes() == before
+
+
+@pytest.mark.parametrize("croissant", [None, b"{}", b'{"description": "photographs"}', b"\xff"])
+def test_shards_that_no_export_wrote_stay(labels, tmp_path, capsys, croissant):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train-00007.tar").write_text("keep")
+    if croissant is not None:
+        (tmp_path / "croissant.json").write_bytes(croissant)
+    command = ["export", str(labels), "--to", "hf", "--out", str(tmp_path), "--clips", "1"]
+    assert cli.run(command) == 1
+    assert "in it exists already" in capsys.readouterr().err
+    assert cli.run([*command, "--overwrite"]) == 0
+    assert (tmp_path / "data/train-00007.tar").read_text() == "keep"
+
+
+def test_other_data_in_the_folder_are_no_export(labels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.bin").write_text("keep")
+    assert cli.run(["export", str(labels), "--to", "hf", "--out", ".", "--clips", "1"]) == 0
+    assert (tmp_path / "data/mine.bin").read_text() == "keep"
+    assert (tmp_path / "data/train-00000.tar").exists()
