@@ -69,6 +69,8 @@ class TrainCommand(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.out:
+            raise ConfigError("--out: is empty. Name a folder.")
         if self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         if self.ray_address and self.workers == 1:

@@ -164,7 +164,8 @@ class LabelConfig:
         """The settings that decide which clips, pixels, and queries the data set has."""
         return Frozen(
             sources=tuple(
-                video if is_url(video) else os.path.abspath(video) for video in self.videos
+                os.path.abspath(video) if video and not is_url(video) else video
+                for video in self.videos
             ),
             column=self.column,
             words=self.words,

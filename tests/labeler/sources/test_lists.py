@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -164,9 +165,12 @@ def test_a_name_that_cannot_be_stored_is_a_row_and_named(tmp_path):
     assert (row.reason, "caf\\udce9.mp4#its name is not UTF-8" in row.uri) == ("not-found", True)
 
 
-def test_a_variable_that_is_not_set_names_no_folder():
+def test_a_variable_that_is_not_set_names_no_folder(tmp_path):
     with pytest.raises(ConfigError, match="empty text"):
         list_sources([""])
+    with pytest.raises(ConfigError, match="empty text"):
+        label(replace(config(tmp_path, tmp_path / "out"), videos=("",)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_to_nowhere_is_planned_so_that_it_becomes_a_row(tmp_path):

@@ -166,6 +166,11 @@ def test_the_shares_of_a_batch_on_fewer_devices():
         parts_of_step(data, 24)
 
 
+def test_a_variable_that_is_not_set_names_no_folder():
+    with pytest.raises(ConfigError, match="--out: is empty"):
+        command("mini", "--out", "")
+
+
 def test_a_recipe_that_is_not_there_is_an_error(capsys):
     assert tapdistill(["train", "--recipe", "maxi", "--out", "out"]) == 1
     assert (
