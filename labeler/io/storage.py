@@ -263,7 +263,9 @@ def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Store
     """The files in a folder, or the file at `path` itself, whose last part matches `named`; one by
     one on a local disk and on S3, where that is possible. A FileNotFoundError if nothing is there.
 
-    A local disk is read without fsspec, which takes half a minute for a million files.
+    A local disk is read without fsspec, which takes half a minute for a million files, and leaves
+    links out. Here, a link to a file is that file (DVC and the cache of the Hugging Face Hub hold
+    links), and one to nowhere is listed too, so that whoever reads it says what is missing.
     """
     if isinstance(fs, LocalFileSystem) and not os.path.isfile(path):
         matches = named.fullmatch
@@ -271,8 +273,11 @@ def files_of(fs: Any, path: str, named: re.Pattern[str] = ANY) -> Iterator[Store
             for entry in found:
                 name = entry.name
                 try:
-                    if matches(name) and entry.is_file(follow_symlinks=False):
-                        seen = entry.stat(follow_symlinks=False)
+                    if not matches(name):
+                        continue
+                    lost = entry.is_symlink() and not os.path.exists(entry.path)
+                    if lost or entry.is_file():
+                        seen = entry.stat(follow_symlinks=not lost)
                         size = seen.st_size
                         yield StoredFile(name, _local_tag(size, seen.st_mtime), size)
                 except FileNotFoundError:  # removed since it was listed

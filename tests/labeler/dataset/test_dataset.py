@@ -22,7 +22,7 @@ from labeler.video.encode import decode_clip
 from pipelines.jobs.labelling import label
 from teachers import ConfigError, ShardError, Tracks
 from teachers.licences import licence_note
-from tests.support.jobs import FAR
+from tests.support.jobs import FAR, findings
 
 NEAR_PX = 0.25 * 256 / 64
 """`Near` lies a quarter of a pixel beside `Still`, in clips 64 px wide."""
@@ -83,6 +83,24 @@ def test_a_data_set_that_is_still_being_written_is_what_its_records_say(dataset,
     assert re.search(r"3 done, 0 left out, 0 failed, 2 open", repr(part))
     assert len(part) == len(part.clips) == 4
     assert len(part.what_if(2.0, 0.6)) == 1
+
+
+def test_a_data_set_of_links_is_the_one_to_which_they_lead(dataset, tmp_path):
+    """As DVC, git-annex, and the cache of the Hugging Face Hub store it."""
+    for file in dataset.folder.rglob("*"):
+        link = tmp_path / file.relative_to(dataset.folder)
+        if file.is_file():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(file)
+    keys = [clip.key for clip in open_dataset(str(dataset.folder))]
+    assert [clip.key for clip in open_dataset(str(tmp_path))] == keys
+    assert findings(tmp_path) == []
+    record = tmp_path / "shards/000000.r0.json"
+    record.unlink()
+    record.symlink_to("not-fetched")
+    assert any(f"{record} does not exist" in finding for finding in findings(tmp_path))
+    with pytest.raises(ShardError, match=r"000000\.r0\.json does not exist"):
+        open_dataset(str(tmp_path))
 
 
 def test_a_data_set_without_a_clip_yet_can_be_looked_at(dataset, tmp_path):

@@ -35,13 +35,14 @@ def test_a_file_is_created_once(storage):
 
 @pytest.mark.parametrize("path", ["shards", "shards/a.json", "nothing"])
 def test_a_listing_one_by_one_is_that_of_fsspec(storage, path):
-    """Of a folder, of a file (itself), and of what is not there."""
+    """Of a folder, of a file (itself), and of what is not there; but links to files are listed."""
     for name in ("shards/a.json", "shards/b.tar", "shards/below/c"):
         storage.create(name, name.encode())
 
     if storage.local:
         os.symlink("a.json", storage.path("shards/link.json"))
         os.symlink("nowhere", storage.path("shards/dangling"))
+        os.symlink("below", storage.path("shards/folder"))
     where = storage.path(path)
     if path == "nothing":
         with pytest.raises(FileNotFoundError):
@@ -52,7 +53,12 @@ def test_a_listing_one_by_one_is_that_of_fsspec(storage, path):
         for info in storage.fs.ls(where, detail=True)
         if info["type"] == "file"
     ]
-    assert sorted(files_of(storage.fs, where)) == sorted(expected)
+    found = {file.name: file for file in files_of(storage.fs, where)}
+    if storage.local and path == "shards":
+        found.pop("dangling")
+        assert found.pop("link.json")[1:] == found["a.json"][1:]
+        assert storage.tag("shards/link.json") == found["a.json"].tag
+    assert sorted(found.values()) == sorted(expected)
 
 
 def test_a_replaced_file_has_the_new_bytes(storage):
