@@ -28,6 +28,7 @@ from jinja2 import Environment
 from labeler.dataset import Clip, Dataset
 from labeler.io import file_sha256
 from labeler.shards.members import VERDICT, members, tracks_to_npz
+from labeler.shards.revisions import entry
 from labeler.shards.tar import ShardWriter
 from teachers import Tracks
 from teachers.licences import in_words, licence_note
@@ -104,7 +105,6 @@ class HubWriter:
 
     def __post_init__(self) -> None:
         (self.folder / "data").mkdir(parents=True)
-        self._columns = self.dataset.clips.drop_duplicates("key", keep="last").set_index("key")
 
     def write(self, clip: Clip) -> None:
         """Add one clip; of equal clips, which several units of a job may have, the first."""
@@ -115,11 +115,7 @@ class HubWriter:
             self._shard, self._bytes = ShardWriter(self.folder / self._tars[-1]), 0
         parts = sample_of(clip, self.dataset.teachers, not self.dataset.unjudged)
         self._shard.write(clip.key, parts)
-        known = self._columns.loc[clip.key]
-        self.rows[clip.key] = {name: known[name] for name in TABLE_COLUMNS if name != "key"} | {
-            "key": clip.key,
-            "tar": self._tars[-1],
-        }
+        self.rows[clip.key] = vars(entry(clip)) | {"tar": self._tars[-1]}
         self._bytes += sum(map(len, parts.values()))
         if self._bytes >= self.shard_bytes:
             self._close()
@@ -128,6 +124,7 @@ class HubWriter:
         """Write the table, the card, and the Croissant description."""
         self._close()
         table = pd.DataFrame(list(self.rows.values()))[list(TABLE_COLUMNS)]
+        table = table.astype({"mean_support": float, "mean_trust": float})  # None is NaN
         table.to_parquet(self.folder / "clips.parquet", index=False)
         (self.folder / "README.md").write_text(card(self.dataset, table))
         described = croissant(self.folder, self.dataset, self._tars)

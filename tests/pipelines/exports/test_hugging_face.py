@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,20 @@ print(json.dumps([[row["clips/key"].decode(), int(row["clips/kept"])] for row in
     rows = read_by(script, exported, tmp_path)
     table = open_dataset(str(labels)).clips.drop_duplicates("key")
     assert sorted(map(tuple, rows)) == sorted(zip(table["key"], table["kept"], strict=True))
+
+
+def test_the_table_describes_the_clips_in_the_shards(labels, exported):
+    """Of the clip that two units have, too: its videos have different names."""
+    table = pd.read_parquet(exported / "clips.parquet").set_index("key")
+    with tarfile.open(exported / "data/train-00000.tar") as tar:
+        for key, row in table.iterrows():
+            inside = json.loads(tar.extractfile(f"{key}.json").read())
+            assert (row["uri"], row["frames"]) == (inside["uri"], inside["frames"])
+    known = open_dataset(str(labels)).clips.set_index("key")
+    once = known[~known.index.duplicated(keep=False)]
+    columns = [name for name in table if name != "tar"]
+    assert 0 < len(once) < len(table)
+    pd.testing.assert_frame_equal(table.loc[once.index, columns], once[columns], check_dtype=False)
 
 
 def test_duckdb_counts_the_clips_as_the_card_shows(exported, tmp_path):
