@@ -347,9 +347,10 @@ class _UnitQueue:
             self._idle.append(worker)
         except RayError as error:
             why = _as_raised(error)  # raises what is not the cluster's fault
-            if worker.starts == ATTEMPTS and worker.group in self._groups:
+            failing = all(one.starts >= ATTEMPTS for one in (worker, *self._starting.values()))
+            if failing and worker.group in self._groups and not (self._idle or self._busy):
                 raise TransientError(
-                    f"a worker was started {ATTEMPTS} times and never came up: {why} Nothing "
+                    f"a worker was started {worker.starts} times and never came up: {why} Nothing "
                     "committed is lost; fix this and run the same command again."
                 ) from error
             self._replace(worker, worker.starts + 1)
