@@ -45,7 +45,7 @@ from labeler.shards.records import latest
 from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
 from labeler.shards.tar import ShardWriter
 from labeler.video import decode_clip
-from teachers import ConfigError, ShardError, TeacherInfo, Tracks, TransientError
+from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,6 @@ Tracked = dict[str, dict[str, bytes | str]]
 """By `_what_is_tracked` and teacher, the npz of its tracks, or why there are none, as far as this
 process knows, so that a lost race does not cost the teachers' work."""
 
-ATTEMPTS = 3
-"""How many times a unit is tried after transient errors before it is left open."""
-
 
 def do_unit(
     job: Job,
@@ -134,13 +131,11 @@ def do_unit(
     trackers: Trackers,
     *,
     then: Unit | None = None,
-    attempt: int = ATTEMPTS,
 ) -> Iterator[Event]:
     """Work on `unit` until its latest record has every wanted teacher; yields what happens.
 
     `then` is probably the next unit: its first clip is decoded while the teachers work on the last
-    one of this unit. A video that cannot be reached becomes a row at the last `attempt`, counted
-    from 1; before, it is a TransientError.
+    one of this unit.
 
     Raises:
         TransientError: the machine or the storage fails; the unit stays open.
@@ -171,7 +166,7 @@ def do_unit(
                     done = False
             else:
                 items = decoding.clips(unit.videos, then.videos if then else ())
-                done = yield from _label(storage, job, unit, items, trackers, tracked, attempt)
+                done = yield from _label(storage, job, unit, items, trackers, tracked)
             if done:
                 yield UnitDone(unit.number, record.revision + 1 if record else 0)
                 return
@@ -209,7 +204,6 @@ def _label(
     items: Iterator[Item],
     trackers: Trackers,
     tracked: Tracked,
-    attempt: int,
 ) -> Generator[Event, None, bool]:
     """Track, label, and commit an open unit, whose decoded `items` are given; False if another
     writer was faster, with other bytes."""
@@ -225,7 +219,7 @@ def _label(
             if isinstance(item, OpenedVideo):
                 videos.append(VideoEntry(uri=item.uri, sha256=item.sha256, clips=len(item.clips)))
             elif isinstance(item, LeftOut):
-                rows.append(_given_up(item, attempt))
+                rows.append(item)
             elif isinstance(item, VideoEnd):
                 yield VideoDone(unit.number, item.uri, tuple(rows[reported:]), dict(clock.seconds))
                 reported = len(rows)
@@ -253,7 +247,6 @@ def _label(
                 }
                 clock.lap("agreement and writing")
                 yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
-        _refuse_if_none_was_reached(unit, rows)
         shard = writer.finish()
         record = Record(
             unit=unit.number,
@@ -271,26 +264,6 @@ def _label(
             fingerprint=fingerprint(trackers.infos),
         )
         return commit(storage, record, shard)
-
-
-def _given_up(row: LeftOut, attempt: int) -> LeftOut:
-    """The row; a TransientError if a source cannot be reached and there are attempts left."""
-    if row.reason != "unreachable":
-        return row
-    if attempt < ATTEMPTS:
-        raise TransientError(row.detail)
-    return replace(row, attempts=attempt)
-
-
-def _refuse_if_none_was_reached(unit: Unit, rows: list[LeftOut]) -> None:
-    """A TransientError if no video of several can be reached: then it is not the videos' fault, but
-    that of the network, or of the storage on which all of them are."""
-    missed = [row for row in rows if row.reason == "unreachable" and row.what == "video"]
-    if len(missed) == len(unit.videos) > 1:
-        raise TransientError(
-            f"none of the {len(missed)} videos of unit {unit.number} can be reached: "
-            f"{missed[0].detail}"
-        )
 
 
 def _add_teachers(

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
-from experiments.policies.config import Experiment, StudentName, World
+from experiments.policies.config import LEARNERS, Experiment, StudentName, World
 from experiments.policies.labels import make_labels, make_oracle, score_labels, teachers_here
 from experiments.policies.scores import (
     comparison_table,
@@ -113,7 +113,8 @@ def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:
     experiment.out.mkdir(parents=True, exist_ok=True)
     file = experiment.out / "experiment.json"
     settings = {name: value for name, value in asdict(experiment).items() if name not in FREE} | {
-        "teachers": names
+        "teachers": names,
+        "learners": {name: asdict(learner) for name, learner in LEARNERS.items()},
     }
     now = json.loads(json.dumps(settings))
     then = json.loads(file.read_text()) if file.exists() else now

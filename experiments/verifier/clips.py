@@ -31,7 +31,7 @@ TEACHERS: dict[Kind, tuple[str, ...]] = {
     "test": ("flow", "match", "tapir-mini", "xfeat"),
 }
 FIRST_SEED: dict[Kind, int] = {"train": 2_000_000, "test": 0}
-"""Clips that no mini learnt from, nor chose its visible rule on: on its own clips a teacher is
+"""Of clips that no mini learnt from, nor chose its visible rule on: on its own clips a teacher is
 better than elsewhere."""
 QUERIES: dict[Kind, int] = {"train": 128, "test": 192}
 
@@ -61,12 +61,11 @@ class TrackedClip:
             return (np.hypot(off[..., 0], off[..., 1]) <= 2) & self.truth.visible
 
 
-def make_clip(kind: Kind, number: int, folder: Path) -> Path:
-    """The file of a clip; made if it is not there."""
-    path = folder / kind / f"{number:05d}.npz"
+def make_clip(kind: Kind, seed: int, folder: Path) -> Path:
+    """The file of clip `seed`; made if it is not there."""
+    path = folder / kind / f"{seed:05d}.npz"
     if path.exists():
         return path
-    seed = number + FIRST_SEED[kind]
     rng = np.random.default_rng((seed, 77))
     world = draw_world(seed) if kind == "train" else SynthConfig.unseen(points=192, split="test")
     frames = generate(seed, world).frames

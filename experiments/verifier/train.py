@@ -32,7 +32,7 @@ import tyro
 from safetensors.numpy import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from experiments.verifier.clips import Kind, make_clip
+from experiments.verifier.clips import FIRST_SEED, Kind, make_clip
 from experiments.verifier.examples import Example, examples_of, make_examples, read_examples
 from experiments.verifier.measure import logits_of, measure, reliability, trees
 from experiments.verifier.network import Network
@@ -124,10 +124,11 @@ def aside(path: Path) -> bool:
 
 def made(training: Training, kind: Kind, count: int) -> list[Path]:
     """The files of examples of `count` clips; what is missing is made, by several processes."""
-    files = [examples_of(kind, seed, training.out, training.without) for seed in range(count)]
+    seeds = range(FIRST_SEED[kind], FIRST_SEED[kind] + count)
+    files = [examples_of(kind, seed, training.out, training.without) for seed in seeds]
     missing = [
         (kind, seed, training.out, training.without)
-        for seed, file in enumerate(files)
+        for seed, file in zip(seeds, files, strict=True)
         if not file.exists()
     ]
     if missing:
@@ -164,7 +165,7 @@ def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndar
     )
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
     of_all = asdict(training)
-    settings = {name: of_all[name] for name in SETTINGS}
+    settings = {name: of_all[name] for name in SETTINGS} | {"first_seed": FIRST_SEED["train"]}
     first = 0
     if state.exists():
         stored = torch.load(state, weights_only=True)

@@ -36,9 +36,9 @@ from teachers import VideoError
 
 ANALYSIS_SIDE = 64
 """Short side in px of the frames that are searched for cuts."""
-MOST_RESTARTS = 8
-"""How often shots of a video are looked for behind a frame that cannot be decoded: each such frame
-may cost as much as decoding from the start up to it."""
+DECODED_AGAIN = 10
+"""How many times the frames that are analysed may be decoded to look for shots behind frames that
+cannot be decoded: each of these may cost as much as decoding from the start up to it."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class VideoSource:
         decoded ends a shot, and the next one begins with the key frame after it: what is shown in
         between may be made from it."""
         found: list[range] = []
-        restarts = 0
+        again, most = 0, DECODED_AGAIN * self._recipe.clips.analysed_frames
         for window in analysed_ranges(len(reader), self._recipe.clips):
             start = window.start
             while start < window.stop:
@@ -194,9 +194,10 @@ class VideoSource:
                 ]
                 start += len(decoded)
                 if start < window.stop:
-                    restarts += 1
-                    after = reader.scan.key_frame_after(start)
-                    start = after if restarts <= MOST_RESTARTS else window.stop
+                    start = reader.scan.key_frame_after(start)
+                    again += start
+                    if again > most:
+                        return found
         return found
 
     def _decodable(

@@ -3,12 +3,14 @@ next clip while teachers work on this one.
 
 After the last clip of a unit, the next clip is the first one of the next unit, so teachers do not
 wait between units either. A video or clip that crashes or hangs the process is tried a second time
-in a new one, and then becomes a row: it costs its video, not the job.
+in a new one, and then becomes a row: it costs its video, not the job. One whose storage does not
+answer is tried three times, beside the teachers' work.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ from teachers.errors import OWN_FAULTS
 
 HOSTED = "labeler.clips.making:VideoSource"
 """The class of the object in the process."""
+TRIES = {"crash": 2, "timeout": 2, "unreachable": 3}
+"""How often a video or clip is tried that ends so."""
+PAUSE_S = 1.0
+"""Before a storage that did not answer is asked again; twice that before the third time."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,15 @@ class DecodingProcess(ClosedAtExit):
 
     def _clips(self, videos: Sequence[Source]) -> Iterator[Item]:
         first_with: dict[str, str] = {}
+        missed: list[Item] | None = []  # until a video is reached
         for video in videos:
             opened = self._call("video", video, "open")
+            if missed is not None:
+                if isinstance(opened, LeftOut) and opened.reason == "unreachable":
+                    missed += opened, VideoEnd(video.uri)
+                    continue
+                yield from missed
+                missed = None
             if isinstance(opened, OpenedVideo):
                 first = first_with.setdefault(opened.sha256, video.uri)
                 if first != video.uri:
@@ -107,6 +120,12 @@ class DecodingProcess(ClosedAtExit):
                 for number in range(len(opened.clips)):
                     yield self._call("clip", video, "clip", number)
             yield VideoEnd(video.uri)
+        if missed:
+            if len(videos) > 1:  # then the network is away, or the storage of all of them
+                raise TransientError(
+                    f"none of {len(videos)} videos can be reached: {missed[0].detail}"
+                )
+            yield from missed
 
     def _call(
         self, what: Literal["video", "clip"], video: Source, method: str, *args: int
@@ -120,8 +139,10 @@ class DecodingProcess(ClosedAtExit):
                     method, video, *args, timeout_s=self._deadline_s, about=uri
                 )
             except VideoError as error:
-                if error.reason in ("crash", "timeout") and attempt == 1:
-                    attempt = 2
+                if attempt < TRIES.get(error.reason, 1):
+                    if error.reason == "unreachable":
+                        time.sleep(attempt * PAUSE_S)
+                    attempt += 1
                     continue
                 return LeftOut(
                     uri=uri,

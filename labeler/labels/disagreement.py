@@ -46,16 +46,17 @@ MOTION_PX = (2.0, 8.0, 32.0)
 
 def teacher_distances(samples: Iterable[Sample]) -> pd.DataFrame:
     """Median distance by pair of teachers, where both see the point; NaN where they never do. A
-    square table, 0 on the diagonal."""
+    square table; on the diagonal 0, NaN for a teacher that sees nothing."""
     return distances(stack(one.tracks, one.rules, one.size_hw) for one in samples)
 
 
 def distances(stacks: Iterable[Stack]) -> pd.DataFrame:
     """`teacher_distances` of clips whose tracks are stacked."""
     found: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
-    names: set[str] = set()
+    names, seeing = set[str](), set[str]()
     for stacked in stacks:
         names.update(stacked.names)
+        seeing.update(np.array(stacked.names)[stacked.sees.any((1, 2))].tolist())
         for i, j in combinations(range(len(stacked.names)), 2):
             both = stacked.sees[i] & stacked.sees[j]
             distance = np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)
@@ -63,7 +64,7 @@ def distances(stacks: Iterable[Stack]) -> pd.DataFrame:
                 distance[:: max(1, len(distance) // DISTANCES_A_CLIP)]
             )
     table = pd.DataFrame(np.nan, index=sorted(names), columns=sorted(names))
-    for name in names:
+    for name in seeing:
         table.loc[name, name] = 0.0
     for (a, b), parts in found.items():
         if len(together := np.concatenate(parts)):

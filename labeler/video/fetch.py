@@ -23,7 +23,7 @@ from labeler.io.storage import (
 )
 from labeler.sources.rules import TARS
 from labeler.video.container import VideoLimits
-from teachers.errors import TapdistillError, TransientError, VideoError
+from teachers.errors import OWN_FAULTS, TapdistillError, TransientError, VideoError
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes that a download reads at a time."""
@@ -180,7 +180,7 @@ def _reasons(url: str) -> Iterator[None]:
     name = shown(url)
     try:
         yield
-    except (TapdistillError, MemoryError):
+    except (TapdistillError, MemoryError, *OWN_FAULTS):
         raise
     except Exception as failure:
         error: BaseException = failure

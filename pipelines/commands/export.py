@@ -212,11 +212,12 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
             f"{'folder' if folder else 'file'}."
         )
-    taken = next(there(Storage(config.out), FOLDERS[config.to]), "") if folder else ""
-    if (taken or is_file) and not config.overwrite:
+    files = there(Storage(config.out), FOLDERS[config.to]) if folder else iter(())
+    taken = "" if is_file else next((f"{name} in it " for name in files), None)
+    if taken is not None and not config.overwrite:
         raise ConfigError(
-            f"--out {config.out}: {taken and f'{taken} in it '}exists already. Choose another "
-            "name, or replace it with --overwrite."
+            f"--out {config.out}: {taken}exists already. Choose another name, or replace it with "
+            "--overwrite."
         )
 
 

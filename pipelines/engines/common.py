@@ -18,6 +18,9 @@ from teachers.info import Precision
 from teachers.loading import compiled_setting, settings_of
 from teachers.registry import declared
 
+ATTEMPTS = 3
+"""How many times a unit is tried after transient errors before it is left open."""
+
 OUT_OF_MEMORY, DEVICE_FAILED = "OutOfMemoryError", "AcceleratorError"
 """Errors of torch that are not about the clip; by name, because teachers without weights do not
 load torch."""

@@ -12,8 +12,8 @@ import numpy as np
 from labeler.clips import DecodingProcess
 from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
-from labeler.unit import ATTEMPTS, Event, Job, TeachersReady, do_unit
-from pipelines.engines.common import DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
+from labeler.unit import Event, Job, TeachersReady, do_unit
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen, track_or_say_why
 from teachers import (
     FullStorageError,
     InstallationError,
@@ -70,7 +70,7 @@ def run(
         for unit, then in itertools.zip_longest(units, units[1:]):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    yield from do_unit(job, unit, decoding, trackers, then=then, attempt=attempt)
+                    yield from do_unit(job, unit, decoding, trackers, then=then)
                     break
                 except FullStorageError:
                     raise

@@ -37,8 +37,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from labeler.clips import ClipConfig
 from labeler.io import s3
 from labeler.shards.plan import Unit
-from labeler.unit import ATTEMPTS, Event, Job, TeachersReady
-from pipelines.engines.common import DecodeLimits, TeacherSpec, UnitOpen
+from labeler.unit import Event, Job, TeachersReady
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen
 from pipelines.engines.cpus import usable_cpus
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.engines.ray_actors import TeacherActor, UnitWorker
@@ -190,6 +190,10 @@ class WorkerGroup:
     def has_lost_its_node(self) -> bool:
         return placement_group_table(self._placement)["state"] == "RESCHEDULING"
 
+    def has_room(self) -> bool:
+        """Whether a node has room for it, and so its actors start."""
+        return placement_group_table(self._placement)["state"] == "CREATED"
+
     def close(self) -> None:
         remove_placement_group(self._placement)  # its actors end with it
 
@@ -330,9 +334,7 @@ class _UnitQueue:
         self._attempts[index] = self._attempts.get(index, 0) + 1
         worker.prefetches = self._not_prefetched()
         then = None if worker.prefetches is None else self._units[worker.prefetches]
-        call = worker.actor.do.options(num_returns="streaming").remote(
-            self._units[index], then, self._attempts[index]
-        )
+        call = worker.actor.do.options(num_returns="streaming").remote(self._units[index], then)
         self._busy[call] = (index, worker)
 
     def _not_prefetched(self) -> int | None:
@@ -347,7 +349,8 @@ class _UnitQueue:
             self._idle.append(worker)
         except RayError as error:
             why = _as_raised(error)  # raises what is not the cluster's fault
-            failing = all(one.starts >= ATTEMPTS for one in (worker, *self._starting.values()))
+            others = (one for one in self._starting.values() if one.group.has_room())
+            failing = all(one.starts >= ATTEMPTS for one in (worker, *others))
             if failing and worker.group in self._groups and not (self._idle or self._busy):
                 raise TransientError(
                     f"a worker was started {worker.starts} times and never came up: {why} Nothing "

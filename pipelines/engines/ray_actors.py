@@ -17,8 +17,8 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from labeler.clips import DecodingProcess
 from labeler.fingerprint import one_thread
 from labeler.shards.plan import Unit
-from labeler.unit import ATTEMPTS, Event, Job, differences_of, do_unit
-from pipelines.engines.common import DecodeLimits, TeacherSpec, track_or_say_why
+from labeler.unit import Event, Job, differences_of, do_unit
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, track_or_say_why
 from teachers import ConfigError, Teacher, TeacherInfo, Tracks, TransientError
 from teachers.errors import DeviceError
 
@@ -164,7 +164,5 @@ class UnitWorker:
         self._decoding.check()
         self._trackers.ask()
 
-    def do(self, unit: Unit, then: Unit | None, attempt: int) -> Iterator[Event]:
-        yield from do_unit(
-            self._job, unit, self._decoding, self._trackers, then=then, attempt=attempt
-        )
+    def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:
+        yield from do_unit(self._job, unit, self._decoding, self._trackers, then=then)

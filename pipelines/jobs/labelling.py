@@ -253,7 +253,8 @@ class _Failures:
                 f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because "
                 "something may be wrong with all of them. What is committed stays, and "
                 "failures.parquet, as of the last job that ended, says more. Fix this and run the "
-                "same command again, or let it continue with --max-failed-fraction 1."
+                "same command again (with --retry REASON for videos that are rows already), or let "
+                "it continue with --max-failed-fraction 1."
             )
 
 

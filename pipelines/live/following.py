@@ -89,8 +89,8 @@ class LiveTracker:
         """
         growing = next((each for each in self._following if each.stream.grows), None)
         if growing is not None:
+            growing.ids.extend(ids)  # first, so that `keep` takes back what was added in part
             growing.stream.add(_queries(xy, number - growing.first))
-            growing.ids.extend(ids)
             return
         if len(self._following) >= MOST_STREAMS:
             raise ConfigError(

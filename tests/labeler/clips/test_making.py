@@ -60,7 +60,7 @@ def test_clips_are_cut_on_both_sides_of_a_damaged_frame(tmp_path, name, codec, p
 
 def test_a_video_of_damage_is_given_up(tmp_path, monkeypatch):
     source = damaged(tmp_path / "a.avi", list(range(0, 90, 6))[1:], "mjpeg")
-    monkeypatch.setattr(making, "MOST_RESTARTS", 2)
+    monkeypatch.setattr(making, "DECODED_AGAIN", 30 / 3000)  # frames: from 0 to 7, to 13
     with pytest.raises(VideoError, match=r"no 8 frames in a row were found .* frame 18") as refused:
         video_source().open(source)
     assert refused.value.reason == "decode-error"

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.jobs import FRAMES, config, write_moving
+from labeler.clips import process
 from labeler.clips.isolate import Isolated
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.process import DecodingProcess, Item, VideoEnd
+from labeler.reasons import LeftOut
 from labeler.sources.listing import Source
-from teachers import ConfigError, TransientError
+from teachers import ConfigError, TransientError, VideoError
 from tests.support.video_files import write_video
 
 PATIENCE_S = 30
@@ -93,6 +95,49 @@ def test_the_next_unit_is_decoded_while_teachers_work_on_the_last_clip(
     assert list(items) == [VideoEnd(sources[0].uri)]
 
 
+@pytest.fixture
+def away(monkeypatch) -> dict[str, int]:
+    """How often the storage of a URI will not answer; counts down."""
+    left: dict[str, int] = {}
+    call = Isolated.call
+
+    def answer(self, method, video, *args, **keywords):
+        if left.get(video.uri, 0) > 0:
+            left[video.uri] -= 1
+            raise VideoError("unreachable", f"{video.uri}: reading failed.")
+        return call(self, method, video, *args, **keywords)
+
+    monkeypatch.setattr(Isolated, "call", answer)
+    monkeypatch.setattr(process, "PAUSE_S", 0.0)
+    return left
+
+
+def test_a_storage_that_does_not_answer_at_once_changes_no_item(sources, decoding, away):
+    calm = named(decoding.clips(sources))
+    away |= {sources[0].uri: 2, sources[2].uri: 1}
+    assert named(decoding.clips(sources)) == calm
+    assert set(away.values()) == {0}
+
+
+@pytest.mark.parametrize("lost", [[0], [0, 1], [2, 3], [0, 3]])
+def test_a_video_that_cannot_be_reached_costs_itself_alone(sources, decoding, away, lost):
+    away |= {sources[i].uri: 9 for i in lost}
+    items = list(decoding.clips(sources))
+    rows = [item for item in items if isinstance(item, LeftOut)]
+    assert [row.uri for row in rows] == [sources[i].uri for i in lost]
+    assert {(row.reason, row.attempts) for row in rows} == {("unreachable", 3)}
+    assert [item.uri for item in items if isinstance(item, VideoEnd)] == [s.uri for s in sources]
+
+
+def test_where_no_video_of_several_can_be_reached_it_is_not_their_fault(sources, decoding, away):
+    away |= {source.uri: 9 for source in sources}
+    items = decoding.clips(sources)
+    with pytest.raises(TransientError, match=r"none of 4 videos can be reached: .* reading failed"):
+        next(items)
+    (row, _) = decoding.clips(sources[:1])
+    assert row.reason == "unreachable"
+
+
 def test_closing_ends_a_fetch_that_waits(sources):
     decoding = DecodingProcess(
         config(Path("unused"), "unused").frozen(), deadline_s=60, memory_gib=8
@@ -108,6 +153,7 @@ LEFT_OPEN = """
 import sys, threading, time
 from pathlib import Path
 from benchmarks.harness.jobs import config
+from labeler.clips import process
 from labeler.clips.isolate import Isolated
 from labeler.clips.process import DecodingProcess
 from labeler.sources.listing import Source

@@ -117,7 +117,7 @@ def test_a_teacher_to_which_ray_gave_a_gpu_computes_there_or_not_at_all(monkeypa
 def test_a_process_whose_gpu_failed_does_not_try_all_other_units(monkeypatch):
     tried = []
 
-    def fails(job, unit, decoding, trackers, then, attempt):
+    def fails(job, unit, decoding, trackers, then):
         tried.append(unit.number)
         raise DeviceError("CUDA error")
         yield

@@ -195,21 +195,30 @@ def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
 
 
 def test_a_worker_that_never_comes_up_ends_the_job_with_the_reason(monkeypatch):
+    """Beside a group for which the cluster has no room, and whose worker waits."""
     started: list[object] = []
 
     def new_worker(group):
         assert len(started) < 9, "it is replaced for ever"
-        started.append(object())
-        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: started[-1]))
+        if group.has_room():
+            started.append(object())
+        call = started[-1] if group.has_room() else "waits"
+        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: call))
 
     def get(call):
         raise RayTaskError("ready", "", TransientError("its decoder does not start."))
 
     monkeypatch.setattr("ray.get", get)
-    monkeypatch.setattr("ray.wait", lambda calls, **_: (calls, []))
-    group: Any = SimpleNamespace()
+    monkeypatch.setattr(
+        "ray.wait", lambda calls, **_: ([call for call in calls if call != "waits"], [])
+    )
+    group, full = (
+        SimpleNamespace(has_room=lambda room=room: room, has_lost_its_node=lambda: False)
+        for room in (True, False)
+    )
     layout = lay_out([(1, 0)], teachers=1, workers=None)
-    queue = _UnitQueue([Unit(0, 0, ())], layout, [group], lambda: group, new_worker)
+    groups: list[Any] = [group, full]
+    queue = _UnitQueue([Unit(i, 0, ()) for i in range(2)], layout, groups, lambda: full, new_worker)
     with pytest.raises(TransientError, match=r"3 times .*: its decoder does not start\. Nothing"):
         list(queue.run())
     assert len(started) == 3

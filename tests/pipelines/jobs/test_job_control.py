@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.harness.jobs import NEAR, STILL, config, moving_videos, write_moving
 from benchmarks.harness.processes import FLAGS
+from labeler.clips import process
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.plan import read_plans
@@ -71,7 +72,7 @@ def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
 
 
 def test_a_video_whose_server_is_gone_is_a_row_and_can_be_retried(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_local, "PAUSE_S", 0.0)
+    monkeypatch.setattr(process, "PAUSE_S", 0.0)
     listed = tmp_path / "list.txt"
     body = (videos / "1.mp4").read_bytes()
     with serving(Site(body, ranges=False, faults=[Fault(status=503)] * 99)) as site:
@@ -86,12 +87,15 @@ def test_a_video_whose_server_is_gone_is_a_row_and_can_be_retried(videos, tmp_pa
     assert (again.accounts.done, again.accounts.videos_failed) == (2, 0)
 
 
-def test_a_unit_of_which_nothing_can_be_reached_stays_open(tmp_path, monkeypatch):
+def test_units_of_which_nothing_can_be_reached_stay_open(tmp_path, monkeypatch):
+    """More of them than may fail."""
     monkeypatch.setattr(engine_local, "PAUSE_S", 0.0)
-    (tmp_path / "list.txt").write_text("http://127.0.0.1:9/a.mp4\nhttp://127.0.0.1:9/b.mp4\n")
-    result = label(config(tmp_path / "list.txt", tmp_path / "out"))
-    assert (result.accounts.open, result.accounts.videos_failed) == (2, 0)
-    assert "none of the 2 videos of unit 0 can be reached" in result.troubles[0].why
+    monkeypatch.setattr(process, "PAUSE_S", 0.0)
+    listed = "".join(f"http://127.0.0.1:9/{i}.mp4\n" for i in range(24))
+    (tmp_path / "list.txt").write_text(listed)
+    result = label(config(tmp_path / "list.txt", tmp_path / "out", videos_per_unit=12))
+    assert (result.accounts.open, result.accounts.videos_failed) == (24, 0)
+    assert "none of 12 videos can be reached: http" in result.troubles[0].why
 
 
 def test_nothing_is_planned_again_where_no_row_has_the_reason(videos, tmp_path):

@@ -222,6 +222,30 @@ def test_a_point_that_one_tracker_refuses_is_followed_by_none(moving):
         np.testing.assert_allclose(place(answer, title, new), truth, atol=0.5)
 
 
+def test_a_point_that_a_tracker_refuses_beside_others_is_followed_by_none(moving, monkeypatch):
+    """In a stream that grows, after it has taken note of the point."""
+    session = session_of(lk=teachers.load("lk"))
+    pushed(session, moving[:2])
+    session.add(1, [[90, 60]])
+    (first,) = session.points
+    stream = session._trackers["lk"]._following[0].stream
+
+    def full(rows):
+        raise TransientError("the GPU is out of memory.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "_take_held", full)
+        with pytest.raises(TransientError, match="out of memory"):
+            session.add(1, [[80, 60]])
+    session.add(1, [[70, 50]])
+    new = max(session.points)
+    answer = pushed(session, moving[2:20])[-1]
+    assert answer.positions["lk"].ids.tolist() == [first, new]
+    for point, xy in ((first, [90, 60]), (new, [70, 50])):
+        truth = np.array(xy) - (answer.frame - 1) * MOVE
+        np.testing.assert_allclose(place(answer, "lk", point), truth, atol=0.5)
+
+
 def test_the_last_frames_are_saved_with_what_was_followed_in_them(moving, tmp_path):
     import cv2
 

@@ -45,6 +45,15 @@ def test_the_most_central_teacher_is_the_one_nearest_to_all(sample):
     assert most_central(statistics, ["c", "a"]) == "a"
 
 
+def test_a_teacher_that_sees_nothing_comes_last():
+    sample = grey_clip()
+    sample.tracks["a"].visibility[:] = 0
+    two = {name: sample.tracks[name] for name in "ab"}
+    statistics = statistics_of(sample, stack(two, sample.rules, sample.size_hw))
+    assert most_central(statistics, two) == "b"
+    assert np.isnan(statistics.distance_px[0]).all()
+
+
 @pytest.fixture(scope="module")
 def with_more(dataset, tmp_path_factory):
     """The page of a data set with a table of scores, and a student of a hostile name beside the
