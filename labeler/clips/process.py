@@ -99,14 +99,14 @@ class DecodingProcess(ClosedAtExit):
 
     def _clips(self, videos: Sequence[Source]) -> Iterator[Item]:
         first_with: dict[str, str] = {}
-        missed: list[Item] | None = []  # until a video is reached
+        missed: list[LeftOut] | None = []  # until a video is reached
         for video in videos:
             opened = self._call("video", video, "open")
             if missed is not None:
                 if isinstance(opened, LeftOut) and opened.reason == "unreachable":
-                    missed += opened, VideoEnd(video.uri)
+                    missed.append(opened)
                     continue
-                yield from missed
+                yield from _with_ends(missed)
                 missed = None
             if isinstance(opened, OpenedVideo):
                 first = first_with.setdefault(opened.sha256, video.uri)
@@ -125,7 +125,7 @@ class DecodingProcess(ClosedAtExit):
                 raise TransientError(
                     f"none of {len(videos)} videos can be reached: {missed[0].detail}"
                 )
-            yield from missed
+            yield from _with_ends(missed)
 
     def _call(
         self, what: Literal["video", "clip"], video: Source, method: str, *args: int
@@ -189,6 +189,12 @@ class DecodingProcess(ClosedAtExit):
         self._process.close()  # ends the request in flight, if there is one
         self._thread.close()
         self._process.close()
+
+
+def _with_ends(rows: Sequence[LeftOut]) -> Iterator[Item]:
+    """Each row of a video, and the video's end."""
+    for row in rows:
+        yield from (row, VideoEnd(row.uri))
 
 
 class _Thread:
