@@ -1,6 +1,6 @@
 """Does a student pass its teachers, and which label policy teaches it best?
 
-    python -m experiments.policies --out OUT            # half a day on two cores
+    python -m experiments.policies --out OUT            # seven hours on two cores
     python -m experiments.policies --out OUT --quick    # a minute: every part works, none measures
 
 Killed, the same command goes on. `--students tapir-mini --policies verified random --seeds 1` takes
