@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -125,4 +126,7 @@ def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:
             f"{experiment.out} holds an experiment with {name} = {then.get(name)}, not "
             f"{now[name]}: give another --out."
         )
-    file.write_text(json.dumps(now, indent=1))
+    if not file.exists():
+        partial = file.with_suffix(f".{os.getpid()}.part")
+        partial.write_text(json.dumps(now, indent=1))
+        partial.rename(file)
