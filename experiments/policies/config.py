@@ -106,7 +106,6 @@ class Experiment:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
                 )
-
         if self.clips > TEST_SEED:
             raise ConfigError(
                 f"--clips {self.clips}: at most {TEST_SEED}; those after them are scored on."

@@ -18,6 +18,7 @@ from experiments.policies.scores import (
     difference_table,
     figures_of,
     gain_table,
+    lessons,
     policy_table,
     score,
     score_rules,
@@ -40,18 +41,12 @@ def run(experiment: Experiment) -> None:
     names = teachers_here()
     freeze(experiment, names)
     worlds = experiment.worlds
-    lessons = [
-        Lesson(world, student, policy, seed)
-        for seed in range(experiment.seeds)
-        for policy in experiment.policies
-        for student in experiment.students
-        for world in worlds
-    ]
+    students = [(experiment, world, name) for world in worlds for name in experiment.students]
+    todo = sorted((each for of in students for each in lessons(*of)), key=lambda each: each.seed)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(experiment.workers, context) as pool:
         all_done(pool, "labelled", prepare, ((experiment, world, names) for world in worlds))
-        all_done(pool, "trained", learn, ((experiment, lesson) for lesson in lessons))
-        students = [(experiment, world, name) for world in worlds for name in experiment.students]
+        all_done(pool, "trained", learn, ((experiment, lesson) for lesson in todo))
         all_done(pool, "scored the rules of", score_rule, students)
     for world in worlds:
         say(policy_table(score_labels(experiment, world), world))

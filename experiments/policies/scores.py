@@ -21,6 +21,9 @@ from student.evaluation.labels import LABEL_FIGURES
 from student.synth.scene import generate
 from teachers import Teacher, VisibleRule
 
+DRAWS = 4000
+"""Of a bootstrap."""
+
 
 def score(experiment: Experiment, world: World, name: str, tracker: str | Path) -> None:
     """Write a row per test clip to a file, unless it is there."""
@@ -140,7 +143,6 @@ def differences(
     others: Sequence[pd.DataFrame],
     *,
     pairs: bool = False,
-    draws: int = 4000,
 ) -> list[tuple[float, float, float]]:
     """(mean, low, high) in points for each figure: one tracker minus another, paired over clips.
 
@@ -153,8 +155,8 @@ def differences(
     """
     rng = np.random.default_rng(0)
     count = len(ones[0])
-    clips = rng.integers(count, size=(draws, count))
-    which = [rng.integers(len(each), size=(draws, len(each))) for each in (ones, others)]
+    clips = rng.integers(count, size=(DRAWS, count))
+    which = [rng.integers(len(each), size=(DRAWS, len(each))) for each in (ones, others)]
     if pairs:
         which[1] = which[0]
     found = []
@@ -163,7 +165,7 @@ def differences(
         for each, some in zip((ones, others), which, strict=True):
             values = 100 * np.stack([scores[figure] for scores in each])
             means.append(values.mean())
-            of_clips = values[some].mean(1)  # [draws, clips]
+            of_clips = values[some].mean(1)  # [DRAWS, clips]
             drawn.append(np.take_along_axis(of_clips, clips, 1).mean(1))
         low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
         found.append((float(means[0] - means[1]), float(low), float(high)))

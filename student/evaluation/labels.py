@@ -113,7 +113,6 @@ def score_policy(
     config: AgreementConfig,
     seed: int = 0,
     evidence: Mapping[str, str] | None = None,
-    trust: TrustConfig | None = None,
 ) -> dict[str, float]:
     """How right the labels of a policy are.
 
@@ -122,7 +121,6 @@ def score_policy(
         rules: each teacher's visible rule.
         seed: of what the policy draws.
         evidence: each teacher's `TeacherInfo.evidence`; None: each is like no other.
-        trust: when the verifier is believed, by policies that ask it.
 
     Returns:
         The figures of `LABEL_FIGURES`, over all clips.
@@ -130,8 +128,7 @@ def score_policy(
     rng, score = np.random.default_rng(seed), LabelScore()
     for number, clip in enumerate(clips):
         found = {name: each[number] for name, each in tracks.items()}
-        target = labels_of(policy, found, rules, clip, rng, config, None, trust, evidence)
-        score.add(target, clip)
+        score.add(labels_of(policy, found, rules, clip, rng, config, evidence=evidence), clip)
     return score.figures()
 
 

@@ -360,11 +360,10 @@ def _in_paths(
     before: Tensor | None,  # [B, N, h, w]
 ) -> Iterator[tuple[Tensor, Tensor | None]]:  # [B, n, C], [B * n, h, w]
     """The points in blocks whose paths are found together."""
-    blocks = described.split(at_once(described), 1)
-    if before is None:
-        return zip(blocks, [None] * len(blocks), strict=True)
-    pasts = before.split(at_once(described), 1)
-    return zip(blocks, [past.flatten(0, 1) for past in pasts], strict=True)
+    most = at_once(described)
+    for first in range(0, max(1, described.shape[1]), most):
+        block = slice(first, first + most)
+        yield described[:, block], None if before is None else before[:, block].flatten(0, 1)
 
 
 def _unit_length(grid: Tensor) -> Tensor:  # [F, C, h, w]

@@ -153,7 +153,6 @@ LEFT_OPEN = """
 import sys, threading, time
 from pathlib import Path
 from benchmarks.harness.jobs import config
-from labeler.clips import process
 from labeler.clips.isolate import Isolated
 from labeler.clips.process import DecodingProcess
 from labeler.sources.listing import Source
