@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 import teachers
-from experiments.policies.config import WORLDS, Experiment, World
+from experiments.policies.config import SELF, WORLDS, Experiment, World
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.dataset.dataset import open_dataset
 from labeler.labels.agreement import AgreementConfig
-from labeler.labels.policies import choose
+from labeler.labels.policies import Policy, choose
 from labeler.labels.sample import Sample
 from labeler.video.encode import decode_clip, encode_clip
 from pipelines.jobs.config import LabelConfig
@@ -163,21 +163,28 @@ def _digest(frames: np.ndarray, queries: np.ndarray) -> str:
 
 
 def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
-    """A row per policy: how right its labels are."""
-    rngs = {policy: np.random.default_rng(0) for policy in experiment.policies}
-    scores = {policy: LabelScore() for policy in experiment.policies}
+    """A row per policy: how right its labels are. Of self-training, a row per student."""
+    lessons: dict[str, tuple[Policy, str | None]] = {}
+    for policy in experiment.policies:
+        if policy == SELF:
+            lessons |= {f"{SELF}, {name}": ("random", name) for name in experiment.students}
+        else:
+            lessons[policy] = (policy, None)
+    rngs = {lesson: np.random.default_rng(0) for lesson in lessons}
+    scores = {lesson: LabelScore() for lesson in lessons}
     for sample, clip in with_truth(experiment, world):
-        for policy, score in scores.items():
+        for lesson, (policy, alone) in lessons.items():
+            tracks = sample.tracks if alone is None else {alone: sample.tracks[alone]}
             target = labels_of(
                 policy,
-                sample.tracks,
+                tracks,
                 sample.rules,
                 clip,
-                rngs[policy],
+                rngs[lesson],
                 AgreementConfig(),
                 verdict=sample.verdict,
                 trust=experiment.trust,
                 evidence=sample.evidence,
             )
-            score.add(target, clip)
+            scores[lesson].add(target, clip)
     return pd.DataFrame([{"policy": name, **score.figures()} for name, score in scores.items()])

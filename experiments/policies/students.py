@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.policies.config import LEARNERS, Experiment, StudentName, World
+from experiments.policies.config import LEARNERS, SELF, Experiment, StudentName, World
 from labeler.labels.policies import Policy
 from pipelines.commands.train import recipe
 from student.training.config import TrainConfig
@@ -50,7 +50,8 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
             base.data,
             data=data,
             # the oracle is the only teacher of its data set
-            policy="random" if lesson.policy == "oracle" else lesson.policy,
+            policy="random" if lesson.policy in (SELF, "oracle") else lesson.policy,
+            use_teachers=(lesson.student,) if lesson.policy == SELF else (),
             trust=experiment.trust,
             frames=experiment.frames,
             height=experiment.crop,
