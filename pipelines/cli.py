@@ -206,8 +206,8 @@ def overview() -> str:
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            "tapdistill: labels real video with several point trackers, keeps what they agree on, "
-            "and trains a better one.",
+            "tapdistill: labels real video with several point trackers, estimates where each is "
+            "right, and trains a better one.",
             "",
             *lines,
             "",

@@ -93,7 +93,7 @@ class Experiment:
     clips: int = 48
     """Videos of each world to learn from."""
     test_clips: int = 24
-    """Videos of each world to score on."""
+    """Videos of each world to score on; an interval needs two."""
     workers: int = 2
     """Processes, one thread each."""
     quick: bool = False
@@ -107,10 +107,11 @@ class Experiment:
             named = getattr(self, name)
             if not named or len(set(named)) < len(named):
                 raise ConfigError(f"--{name}: name at least one, and each once.")
-        for name in ("seeds", "steps", "batch", "clips", "test_clips", "workers"):
-            if getattr(self, name) < 1:
+        least = {"seeds": 1, "steps": 1, "batch": 1, "clips": 1, "test_clips": 2, "workers": 1}
+        for name, count in least.items():
+            if getattr(self, name) < count:
                 raise ConfigError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1."
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {count}."
                 )
         if self.clips > TEST_SEED:
             raise ConfigError(

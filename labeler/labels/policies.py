@@ -1,7 +1,7 @@
 """Label policies: which teacher's track a student learns from, query by query.
 
     random            one teacher per query, drawn uniformly; ignores valid and keep (CoTracker3,
-                      section 3.2). The reader of shards offers it one teacher a clip, as the
+                      section 3.1). The reader of shards offers it one teacher a clip, as the
                       published script does, and so reads no other member
     random-agreeing   one teacher per query, drawn from those that agree in at least 8 valid visible
                       frames; used where it agrees itself, and as occluded only on the evidence of

@@ -19,7 +19,7 @@ from teachers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How weights move. The defaults are those of pseudo-label training (CoTracker3, section 4)."""
+    """How weights move. The defaults are those of pseudo-label training (CoTracker3, appendix A)."""
 
     steps: int = 15_000
     learning_rate: float = 5e-5

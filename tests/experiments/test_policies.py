@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from experiments.policies.config import Experiment
 from experiments.policies.labels import with_truth
@@ -26,18 +27,51 @@ def test_a_small_but_steady_gain_is_seen_among_clips_that_differ_much():
     assert occlusion[2] < 0.0
 
 
-def test_trainings_that_differ_widen_the_interval():
-    def scores(value: float) -> pd.DataFrame:
-        return pd.DataFrame(value, range(12), ["AJ", "delta_avg", "OA"])
+def rows(values: np.ndarray) -> pd.DataFrame:
+    """Scores of which each figure is the same."""
+    return pd.DataFrame({figure: values for figure in ("AJ", "delta_avg", "OA")})
 
-    alike = differences([scores(0.5)] * 3, [scores(0.4)])
-    np.testing.assert_allclose(alike, 10)
-    differ = differences([scores(0.4), scores(0.5), scores(0.6)], [scores(0.4)])
-    # the mean of three of three values: nothing or all of them 0.2 apart in 1 of 27 draws each
-    np.testing.assert_allclose(differ, [(10, 0, 20)] * 3, atol=1e-9)
-    apart = [scores(0.3), scores(0.4), scores(0.5)], [scores(0.2), scores(0.3), scores(0.4)]
-    np.testing.assert_allclose(differences(*apart, pairs=True), 10)
-    assert differences(*apart)[0][1] < 0 < 20 < differences(*apart)[0][2]
+
+def test_of_one_training_each_it_is_the_paired_t_test():
+    rng = np.random.default_rng(1)
+    one, other = rng.uniform(0, 1, (2, 24))
+    (mean, low, high), *_ = differences([rows(one)], [rows(other)])
+    expected = stats.ttest_rel(100 * one, 100 * other)
+    interval = expected.confidence_interval(0.95)
+    np.testing.assert_allclose((low, high), (interval.low, interval.high))
+    assert mean == pytest.approx(100 * (one - other).mean())
+
+
+def test_of_trainings_on_clips_that_are_all_alike_it_is_the_t_test_of_welch():
+    ones, others = (0.41, 0.50, 0.62), (0.30, 0.33)
+    (mean, low, high), *_ = differences(
+        [rows(np.full(12, value)) for value in ones],
+        [rows(np.full(12, value)) for value in others],
+    )
+    expected = stats.ttest_ind(100 * np.array(ones), 100 * np.array(others), equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    np.testing.assert_allclose((low, high), (interval.low, interval.high))
+    assert mean == pytest.approx(19.5)
+
+
+def test_trainings_in_pairs_differ_less():
+    apart = [rows(np.full(12, v)) for v in (0.3, 0.4, 0.5)]
+    below = [rows(np.full(12, v)) for v in (0.2, 0.3, 0.4)]
+    np.testing.assert_allclose(differences(apart, below, pairs=True), 10)
+    assert differences(apart, below)[0][1] < 0 < 20 < differences(apart, below)[0][2]
+
+
+def test_the_interval_of_three_trainings_holds_the_truth_nineteen_times_of_twenty():
+    rng = np.random.default_rng(2)
+    for of_trainings in (0.0, 0.005, 0.02):  # spread beside 0.02 of clips, 0.004 after the mean
+        held = []
+        for _ in range(400):
+            teacher = rng.uniform(0, 1, 24)
+            gain = 0.01 + rng.normal(0, 0.02, 24)
+            trained = [gain + bias for bias in rng.normal(0, of_trainings, 3)]
+            (_, low, high), *_ = differences([rows(teacher + g) for g in trained], [rows(teacher)])
+            held.append(low < 1.0 < high)
+        assert 0.92 < np.mean(held) < 0.99, of_trainings
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +125,12 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     for name in ("lk", "flow", "match", "tapir-mini", "cotracker3-offline-mini"):
         assert name in said
     for policy in done.policies:
-        # in the table of labels; for each student in three tables, twice in one of them, and
-        # beside each other policy
-        rows = 1 + (4 + len(done.policies) - 1) * len(done.students)
+        # in the table of labels, where self-training has rows of other names; for each student in
+        # three tables, twice in one of them, and beside each other policy
+        rows = (policy != "self") + (4 + len(done.policies) - 1) * len(done.students)
         assert sum(policy in line.split() for line in said.splitlines()) == rows
+    for name in done.students:
+        assert f"self, {name}" in said
     assert {path: path.stat().st_mtime_ns for path in scores.iterdir()} == before
 
 
