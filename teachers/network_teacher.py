@@ -139,7 +139,8 @@ class NetworkTeacher(Teacher):
             raise ConfigError(f"bf16 = True with precision = {precision!r}: leave one of them out.")
         self.precision = resolved("bf16" if bf16 else precision, self.device, can)
         self.bf16 = bf16 = self.precision == "bf16"
-        self.memory = memory or (self.cpu_memory if self.device.type == "cpu" else self.gpu_memory)
+        own = self.cpu_memory if self.device.type == "cpu" else self.gpu_memory
+        self.memory = own if memory is None else memory.filled(own)
         self.config = replace(
             config, **{name: getattr(self.settings, name) for name in self.config_settings}
         )

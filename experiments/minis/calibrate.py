@@ -11,7 +11,6 @@ rule changes; the same weights and clips give the same rule. Training ends with 
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,10 +19,12 @@ import safetensors.torch
 import torch
 
 import teachers
+from experiments.files import write_whole
 from experiments.minis.pool import draw_world
 from student.evaluation.calibration import Calibration, calibrated
 from student.evaluation.evaluate import track_clips
 from student.synth.scene import generate
+from teachers import CheckpointError, TapdistillError
 from teachers.checkpoints.files import TEACHER, VISIBLE, read_metadata
 from teachers.network_teacher import NetworkTeacher
 
@@ -34,8 +35,14 @@ CLIPS, POINTS = 12, 128
 
 def calibrate(weights: Path, clips: int = CLIPS) -> Calibration:
     """Choose the rule of the weights in a file, and store it there, or take away one that is no
-    better than the published one."""
+    better than the published one.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not of a mini.
+    """
     metadata = read_metadata(weights)
+    if TEACHER not in metadata:
+        raise CheckpointError(f"{weights}: no weights of a mini; give the file of one.")
     teacher = cast(
         NetworkTeacher,
         teachers.load(metadata[TEACHER], checkpoint=str(weights), device="cpu", mode="label"),
@@ -50,9 +57,8 @@ def calibrate(weights: Path, clips: int = CLIPS) -> Calibration:
     if found.changed:
         stored[VISIBLE] = str(found.rule)
     if stored != metadata:
-        partial = weights.with_suffix(".part")
-        partial.write_bytes(safetensors.torch.save(safetensors.torch.load_file(weights), stored))
-        os.replace(partial, weights)
+        content = safetensors.torch.save(safetensors.torch.load_file(weights), stored)
+        write_whole(weights, content)
     return found
 
 
@@ -64,8 +70,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=CLIPS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for weights in arguments.weights:
-        print(f"{weights.name}: {calibrate(weights, arguments.clips)}", flush=True)
+    try:
+        for weights in arguments.weights:
+            print(f"{weights.name}: {calibrate(weights, arguments.clips)}", flush=True)
+    except TapdistillError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

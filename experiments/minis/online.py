@@ -18,14 +18,16 @@ import torch
 from experiments.minis.calibrate import CLIPS, calibrate
 from student.training.checkpoint import Checkpoints
 from student.training.cotracker import COTRACKERS
+from teachers import TapdistillError
 from teachers.checkpoints.files import LICENCE, read_metadata
 
 
 def convert(offline: Path, online: Path) -> None:
     """Write the weights of an offline CoTracker3 as those of an online one."""
-    student, about = COTRACKERS["online"], read_metadata(offline)
-    kept = {name: about[name] for name in (LICENCE, "step")}
+    student = COTRACKERS["online"]
     model = student.from_file(offline, "mini")
+    about = read_metadata(offline)
+    kept = {name: about[name] for name in (LICENCE, "step") if name in about}
     Checkpoints(online.parent, keep=1).export(online.stem, model, student.teacher, kept)
 
 
@@ -38,8 +40,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=CLIPS, help="to choose the visible rule on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    convert(arguments.offline, arguments.online)
-    print(f"{arguments.online.name}: {calibrate(arguments.online, arguments.clips)}", flush=True)
+    try:
+        convert(arguments.offline, arguments.online)
+        chosen = calibrate(arguments.online, arguments.clips)
+    except TapdistillError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{arguments.online.name}: {chosen}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from experiments.files import write_npz
 from student.data.batch import Batch, TrainClip, collate
 from student.data.exact import exact_clip
 from student.synth.motion import smooth_curve
@@ -45,18 +46,13 @@ class ViewConfig:
     """How much the camera moves on its own, at most: 1 is about a tenth of the view."""
 
 
-def render_pool(folder: Path, clips: int, first: int = 0) -> None:
-    """Write the clips of seeds `first`, ..., `first + clips - 1`; those that are there already
-    stay."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(first, first + clips):
+def render_pool(folder: Path, clips: int) -> None:
+    """Write the clips of so many seeds, from 0; those that are there already stay."""
+    for seed in range(clips):
         path = folder / f"clip-{seed:06d}.npz"
         if not path.exists():
             clip = generate(seed, draw_world(seed))
-            partial = path.with_suffix(".part")
-            with open(partial, "wb") as file:
-                np.savez(file, video=clip.frames, points=clip.xy, visible=clip.visible)
-            partial.rename(path)
+            write_npz(path, video=clip.frames, points=clip.xy, visible=clip.visible)
 
 
 def draw_world(seed: int) -> SynthConfig:

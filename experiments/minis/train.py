@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.files import write_whole
 from experiments.minis.calibrate import calibrate
 from experiments.minis.pool import draw_view, render_pool
 from experiments.minis.recipes import RECIPES, Recipe, Stage, start_xy, steps_of
@@ -85,7 +85,7 @@ class State:
             "optimisers": [each.state_dict() for each in self.optimisers],
         }
         torch.save(state, content)
-        _write(checkpoint, content.getvalue())
+        write_whole(checkpoint, content.getvalue())
 
     def learn(self, losses: Mapping[str, Tensor], optimiser: Optimiser) -> None:
         """Take a step, unless the loss or its gradient is not finite.
@@ -187,15 +187,15 @@ def train(
             _say(pace | {"learning_rate": optimiser.learning_rate} | sums, out)
             said, sums = time.perf_counter(), {}
         if state.step % SAVE_EVERY == 0 or state.step == len(plan):
-            state.save(checkpoint)
             export(recipe, state.mean.module, weights, state.step)
+            state.save(checkpoint)  # last: a finished training exports no more
     print(_visible_rule(rule, weights))
 
 
 def _visible_rule(file: Path, weights: Path) -> str:
     """What the calibration of a finished training found; written down, so that it is done once."""
     if not file.exists():
-        _write(file, str(calibrate(weights, CALIBRATION_CLIPS)).encode())
+        write_whole(file, str(calibrate(weights, CALIBRATION_CLIPS)).encode())
     return file.read_text()
 
 
@@ -215,14 +215,7 @@ def export(recipe: Recipe[Any], model: nn.Module, path: Path, step: int) -> None
         LICENCE: "Apache-2.0",
         "step": str(step),
     }
-    _write(path, safetensors.torch.save(weights, metadata))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing, whenever the process is killed."""
-    partial = path.with_suffix(".part")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(path, safetensors.torch.save(weights, metadata))
 
 
 def main() -> None:

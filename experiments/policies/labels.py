@@ -4,13 +4,14 @@ oracle."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import teachers
+from experiments.files import write_npz, write_whole
 from experiments.policies.config import SELF, WORLDS, Experiment, World
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
@@ -62,6 +63,11 @@ def _has_weights(name: str) -> bool:
     return True
 
 
+def weights_of_teachers(names: Iterable[str]) -> dict[str, str | None]:
+    """The digest of each teacher's weights; None for one that has none."""
+    return {name: teachers.load(name, mode=MODE).info.checkpoint_sha256 for name in names}
+
+
 def make_labels(experiment: Experiment, world: World, names: tuple[str, ...]) -> str:
     """The data set that `tapdistill label` makes of the world's videos."""
     folder = experiment.folder(world)
@@ -75,9 +81,7 @@ def draw_videos(videos: Path, world: World, seeds: range) -> None:
     for seed in seeds:
         file = videos / f"{seed:05d}.mp4"
         if not file.exists():
-            partial = file.with_suffix(".part")
-            partial.write_bytes(encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
-            partial.rename(file)
+            write_whole(file, encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
 
 
 def make_oracle(experiment: Experiment, world: World) -> str:
@@ -100,9 +104,8 @@ def make_oracle(experiment: Experiment, world: World) -> str:
                 truth.visible,
             )
             seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
-            partial = file.with_suffix(".part.npz")
-            np.savez(partial, xy=target.xy, visibility=seen, confidence=np.full_like(seen, np.nan))
-            partial.rename(file)
+            unknown = np.full_like(seen, np.nan)
+            write_npz(file, xy=target.xy, visibility=seen, confidence=unknown)
     oracle = f"{Oracle.__module__}:{Oracle.__name__}"
     files = (f"{oracle}={folder}",)
     videos, out = folder.with_name("videos"), folder.with_name("labels-oracle")

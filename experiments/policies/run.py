@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
+from experiments import files
 from experiments.policies.config import LEARNERS, Experiment, StudentName, World
-from experiments.policies.labels import make_labels, make_oracle, score_labels, teachers_here
+from experiments.policies.labels import (
+    make_labels,
+    make_oracle,
+    score_labels,
+    teachers_here,
+    weights_of_teachers,
+)
 from experiments.policies.scores import (
     comparison_table,
     difference_table,
@@ -28,7 +33,6 @@ from experiments.policies.scores import (
 from experiments.policies.students import Lesson, taught
 from labeler.fingerprint import one_thread
 from pipelines.terminal.console import say
-from teachers import ConfigError
 
 FREE = ("out", "worlds", "students", "policies", "seeds", "workers")
 """Settings that may be others when the same command goes on: each training has a folder of its
@@ -105,23 +109,11 @@ def score_rule(experiment: Experiment, world: World, student: StudentName) -> st
 
 
 def freeze(experiment: Experiment, names: tuple[str, ...]) -> None:
-    """Write down the settings and teachers, so that a folder holds one experiment."""
-    experiment.out.mkdir(parents=True, exist_ok=True)
-    file = experiment.out / "experiment.json"
+    """Write down the settings and teachers, so that a folder holds one experiment; a ConfigError if
+    it holds another."""
     settings = {name: value for name, value in asdict(experiment).items() if name not in FREE} | {
         "teachers": names,
+        "weights": weights_of_teachers(names),
         "learners": {name: asdict(learner) for name, learner in LEARNERS.items()},
     }
-    now = json.loads(json.dumps(settings))
-    then = json.loads(file.read_text()) if file.exists() else now
-    changed = [name for name in now if now[name] != then.get(name)]
-    if changed:
-        name = changed[0]
-        raise ConfigError(
-            f"{experiment.out} holds an experiment with {name} = {then.get(name)}, not "
-            f"{now[name]}: give another --out."
-        )
-    if not file.exists():
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(now, indent=1))
-        partial.rename(file)
+    files.freeze(experiment.out / "experiment.json", settings)

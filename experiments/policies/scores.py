@@ -12,6 +12,7 @@ import pandas as pd
 from rich.table import Table
 from scipy import stats
 
+from experiments.files import write_whole
 from experiments.policies.config import TEST_SEED, WORLDS, Experiment, StudentName, World
 from experiments.policies.labels import MODE
 from experiments.policies.students import Lesson, weights_of
@@ -56,10 +57,7 @@ def _score(
     for name, rule in rules.items():
         file = figures_of(experiment, world, name)
         rows = score_tracks(tracks, rule, clips)[list(FIGURES)].to_dict("records")
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(".part")
-        partial.write_text(json.dumps(rows, indent=1))
-        partial.rename(file)
+        write_whole(file, json.dumps(rows, indent=1).encode())
 
 
 def scored(experiment: Experiment, world: World, name: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 import teachers
+from experiments.files import write_npz
 from experiments.minis.pool import draw_world
 from experiments.verifier.fakes import Truth
 from labeler.clips.queries import QueryConfig, sample_queries
@@ -85,16 +86,13 @@ def make_clip(kind: Kind, seed: int, folder: Path) -> Path:
         "cover": truth.cover,
     }
     for name in TEACHERS[kind]:
-        tracks = _teacher(name).track(frames, queries)
+        tracks = tracker(name).track(frames, queries)
         out |= {
             f"{name}/{field}": getattr(tracks, field)
             for field in ("xy", "visibility", "confidence")
         }
-        out[f"{name}/rule"] = np.array(_teacher(name).info.visible_rule)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **out)
-    partial.rename(path)
+        out[f"{name}/rule"] = np.array(tracker(name).info.visible_rule)
+    write_npz(path, **out)
     return path
 
 
@@ -109,12 +107,12 @@ def read_clip(path: Path) -> TrackedClip:
         for name in names
     }
     rules = {name: VisibleRule.parse(str(z[f"{name}/rule"])) for name in names}
-    evidence = {name: _teacher(name).info.evidence for name in names}
+    evidence = {name: tracker(name).info.evidence for name in names}
     return TrackedClip(z["frames"], z["queries"], truth, tracks, rules, evidence)
 
 
 @cache
-def _teacher(name: str) -> Teacher:
+def tracker(name: str) -> Teacher:
     return teachers.load(name, mode="label", device="cpu")
 
 

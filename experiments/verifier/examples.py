@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.files import write_npz
 from experiments.verifier.clips import Kind, TrackedClip, read_clip
 from experiments.verifier.fakes import fake
 from labeler.labels.evidence import gather
@@ -62,10 +63,7 @@ def make_examples(kind: Kind, clip: Path, folder: Path, without: str | None = No
             evidence.shared.astype(np.float16), f"{i}/placed": evidence.placed, f"{i}/right":
             tracked.right(tracks), f"{i}/teachers": np.array(list(tracks)),
         }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **out)
-    partial.rename(path)
+    write_npz(path, **out)
     return path
 
 

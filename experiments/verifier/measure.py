@@ -20,6 +20,8 @@ from labeler.labels.verdict import ClipVerdict
 from labeler.labels.verifier import Verifier
 from student.evaluation.labels import LabelScore, labels_of, score_policy
 
+ROWS = 1500
+"""Positions of an example that trees learn from, at most."""
 Judge = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """own, shared, placed -> logits of right [K, N, T] and of hidden [N, T]."""
 
@@ -161,7 +163,7 @@ def logits_of(
     return np.concatenate(logits), np.concatenate(truth)
 
 
-def trees(examples: Sequence[Example], rows: int = 1500) -> Judge:
+def trees(examples: Sequence[Example]) -> Judge:
     """Boosted trees on the same evidence, each position by itself: what the network is compared
     with."""
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -170,13 +172,13 @@ def trees(examples: Sequence[Example], rows: int = 1500) -> Judge:
     x, y, pooled_x, pooled_y = [], [], [], []
     for example in examples:
         flat = _flat(example.own, example.shared)[example.placed]
-        some = rng.permutation(len(flat))[:rows]
+        some = rng.permutation(len(flat))[:ROWS]
         x.append(flat[some].astype(np.float32))
         y.append(example.right[example.placed][some])
         pooled = _pooled(example.own, example.shared, example.placed).reshape(
             -1, 2 * example.own.shape[-1] + example.shared.shape[-1]
         )
-        some = rng.permutation(len(pooled))[: rows // 3]
+        some = rng.permutation(len(pooled))[: ROWS // 3]
         pooled_x.append(pooled[some])
         pooled_y.append(example.hidden.ravel()[some])
     settings = {"max_iter": 200, "learning_rate": 0.08, "l2_regularization": 1.0}

@@ -18,7 +18,7 @@ OUT/verifier-without-NAME.safetensors; the one that is shipped lies in labeler/l
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,10 +29,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from experiments.verifier.clips import FIRST_SEED, Kind, make_clip
+from experiments.files import freeze, write_whole
+from experiments.verifier.clips import FIRST_SEED, TEACHERS, Kind, make_clip, tracker
 from experiments.verifier.examples import Example, examples_of, make_examples, read_examples
 from experiments.verifier.measure import logits_of, measure, reliability, trees
 from experiments.verifier.network import Network
@@ -86,6 +87,8 @@ class Training:
 
 def main(training: Training) -> None:
     began = time.monotonic()
+    weights_of = {name: tracker(name).info.checkpoint_sha256 for name in TEACHERS["train"]}
+    freeze(training.out / "teachers.json", {"weights": weights_of})
     files = {
         kind: made(training, kind, count)
         for kind, count in (("train", training.clips), ("test", training.test_clips))
@@ -100,7 +103,7 @@ def main(training: Training) -> None:
     calibrate(weights, kept)
     name = f"verifier-without-{training.without}" if training.without else "verifier"
     path = training.out / f"{name}.safetensors"
-    save_file(weights, path, metadata={"licence": "Apache-2.0"})
+    write_whole(path, save(weights, metadata={"licence": "Apache-2.0"}))
     verifier = Verifier.load(path)
     say(f"{path}: version {verifier.version}, {verifier.size:,} weights")
     say(reliability("clips kept aside", verifier, kept))
@@ -198,10 +201,9 @@ def taught(training: Training, examples: Sequence[Example]) -> dict[str, np.ndar
             say(f"step {step + 1}: right {means[0]:.4f}, hidden {means[1]:.4f}")
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == training.steps:
             stored = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(
-                stored | {"step": step + 1, "settings": settings}, state.with_suffix(".part")
-            )
-            os.replace(state.with_suffix(".part"), state)
+            content = io.BytesIO()
+            torch.save(stored | {"step": step + 1, "settings": settings}, content)
+            write_whole(state, content.getvalue())
     return network.to_numpy()
 
 

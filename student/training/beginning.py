@@ -35,7 +35,7 @@ def weights_file(init: str) -> str:
     Raises:
         CheckpointError: the weights of that teacher are not here.
     """
-    if Path(init).exists() or init not in names():
+    if Path(init).is_file() or init not in names():
         return init
     found = entry_of(init).shipped_checkpoint or cached_checkpoint(init)
     if found is None:

@@ -35,7 +35,7 @@ def calibration_clips(
     labels, they are procedural clips, which no training draws.
     """
     data = config.data
-    if data.data and data.synthetic < 1 and data.labels == "stored":
+    if config.learns_from_labels:
         clean = replace(
             data,
             photometric=0.0,

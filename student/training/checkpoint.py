@@ -53,6 +53,7 @@ class Checkpoint:
         before: the weights before training, if visibility is held to what they say.
         origin: fields of `student.training.beginning.Origin`, so that the file in `init` is needed
             only once.
+        evaluated: the step of the last evaluation that ended; 0 before the first.
     """
 
     step: int
@@ -68,6 +69,15 @@ class Checkpoint:
     mean: dict[str, Tensor] | None = None
     before: dict[str, Tensor] | None = None
     origin: dict[str, str] | None = None
+    evaluated: int = 0
+
+
+def checkpoints_in(storage: Storage) -> list[str]:
+    """Names of the checkpoints in their folder, the newest last; whatever else lies there is not
+    ours."""
+    return [
+        name for name in storage.names(FOLDER) if name.startswith("step-") and name.endswith(".pt")
+    ]
 
 
 class Checkpoints:
@@ -81,7 +91,8 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self._shown = str(folder) if shown is None else shown
         self._storage = Storage(str(folder))
-        self._storage.remove_abandoned_parts(FOLDER)
+        for place in (FOLDER, ""):
+            self._storage.remove_abandoned_parts(place)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then remove all but the last `keep`.
@@ -152,11 +163,7 @@ class Checkpoints:
         return self.folder / f"{name}.safetensors"
 
     def _names(self) -> list[str]:
-        return [
-            name
-            for name in self._storage.names(FOLDER)
-            if name.startswith("step-") and name.endswith(".pt")
-        ]
+        return checkpoints_in(self._storage)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

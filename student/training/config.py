@@ -185,7 +185,7 @@ class TrainConfig:
                 "visibility = 'exact' learns from exact tracks only, and procedural = kubric_share "
                 "= 0: give one of them a share above 0, or take 'consensus'."
             )
-        if choice != "frozen" and self.schedule.frozen and self.schedule.frozen == student.head:
+        if choice != "frozen" and student.head in (self.schedule.frozen or "").split(","):
             raise ConfigError(
                 f"frozen = {self.schedule.frozen!r}, but visibility = {choice!r}: set frozen to "
                 "None, or visibility to 'frozen'."
@@ -201,6 +201,22 @@ class TrainConfig:
                     f"loss.{name} = {getattr(self.loss, name)}: a {self.student} student has no "
                     f"such loss; it has {', '.join(factors)}."
                 )
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Whether there are stored labels."""
+        return bool(self.data.data) and self.data.synthetic < 1 and self.data.labels == "stored"
+
+    @property
+    def draws_clips(self) -> bool:
+        """Whether procedural clips are drawn to score or calibrate on."""
+        scores = self.eval_every > 0 and not self.eval_data
+        return scores or (self.calibration_clips > 0 and not self.learns_from_labels)
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the student is scored after that step: every `eval_every` ones, and the last."""
+        every = self.eval_every
+        return bool(every) and step > 0 and (step % every == 0 or step == self.schedule.steps)
 
     @property
     def visibility_choice(self) -> Visibility:

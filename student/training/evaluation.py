@@ -14,9 +14,10 @@ from typing import cast, get_args
 import pandas as pd
 
 from student.clip import TestClip
-from student.evaluation.evaluate import FIGURES, compare, track_clips
+from student.evaluation.evaluate import FIGURES, compare, score_tracks, track_clips
 from student.evaluation.tapvid import TapVid, tapvid_clips
 from student.evaluation.testsets import on_tapvid_raster
+from student.synth.scene import SynthConfig, generate
 from student.training.events import Measuring
 from teachers.errors import ConfigError, ShardError
 from teachers.interface import Teacher
@@ -39,10 +40,13 @@ def sets_of(texts: Sequence[str]) -> dict[TapVid, str]:
     return sets
 
 
-def check_there(sets: dict[TapVid, str]) -> None:
-    """A ShardError if a data set has no file, so that nobody learns of it hours later."""
+def check_there(sets: dict[TapVid, str], procedural: bool) -> None:
+    """A ShardError if a data set has no file, and a ConfigError if procedural clips are needed and
+    cannot be made, so that nobody learns of it hours later."""
     for name, root in sets.items():
         tapvid_clips(name, root)
+    if procedural:
+        generate(0, SynthConfig(frames=1, height=64, width=64, points=1))
 
 
 def tracked(
@@ -54,6 +58,18 @@ def tracked(
         found += track_clips(teacher, [clip])[0]
         yield Measuring(step=step, what=what, done=len(found), total=len(clips))
     return found
+
+
+def score_clips(
+    student: Teacher, clips: Sequence[TestClip], step: int
+) -> Generator[Measuring, None, dict[str, float]]:
+    """AJ, delta_avg, and OA in [0, 1] of procedural test clips, means over them. Yields how far it
+    is; `step` is that of the weights."""
+    what = "scoring on procedural test clips"
+    yield Measuring(step=step, what=what, done=0, total=len(clips))
+    tracks = yield from tracked(student, clips, step, what)
+    table = score_tracks(tracks, student.info.rule, clips)
+    return {name: float(table[name].mean()) for name in FIGURES}
 
 
 def score_sets(

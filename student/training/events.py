@@ -64,7 +64,7 @@ class Evaluated:
     """AJ, delta_avg, OA in [0, 1], means over clips; with `eval_data` the means over its sets, and
     those of each set, as "tapvid-davis/AJ"."""
     best: bool
-    """Whether no earlier evaluation had a higher delta_avg."""
+    """Whether every earlier evaluation had a lower delta_avg."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,8 +123,8 @@ def confidence_loss(
     counted: Tensor | None = None,  # [B, N, T] in [0, 1], how much each counts; None: 1
     clip_weight: Tensor | None = None,  # [B]
 ) -> Tensor:
-    """Cross entropy with "within 12 px of the target", where visible; the mean is over the same
-    points as for visibility."""
+    """Cross entropy with "within 12 px of the target", where visible; the mean is over all points
+    that count, visible or not."""
 
     def of_window(window: Refinements) -> Tensor:
         frames = _frames(window)

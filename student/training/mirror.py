@@ -16,7 +16,7 @@ from pathlib import Path
 
 from labeler.io.scratch import scratch_folder
 from labeler.io.storage import Storage
-from student.training.checkpoint import FOLDER
+from student.training.checkpoint import FOLDER, checkpoints_in
 
 
 class Mirror:
@@ -37,7 +37,7 @@ class Mirror:
         Raises:
             TransientError: the storage does not answer.
         """
-        checkpoints = [f"{FOLDER}/{name}" for name in self._storage.names(FOLDER)]
+        checkpoints = [f"{FOLDER}/{name}" for name in checkpoints_in(self._storage)]
         exported = [name for name in self._storage.names() if name.endswith(".safetensors")]
         for name in checkpoints[-1:] + exported:
             path = self.folder / name

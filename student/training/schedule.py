@@ -19,14 +19,16 @@ from teachers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How weights move. The defaults are those of pseudo-label training (CoTracker3, appendix A)."""
+    """How weights move. The defaults are those of pseudo-label training (CoTracker3, appendix
+    A)."""
 
     steps: int = 15_000
     learning_rate: float = 5e-5
     """The highest learning rate."""
     weight_decay: float = 1e-5
     clip_norm: float = 10.0
-    """The longest gradient, over all parameters together; longer ones are clipped."""
+    """The longest gradient, over all parameters together; longer ones are clipped. With inf, none
+    is."""
     warm_up: float = 0.0
     """Share of the steps in which the rate rises, from a 25th of its highest value; then it falls
     to nearly 0 along a cosine."""
@@ -45,8 +47,12 @@ class ScheduleConfig:
             raise ConfigError(
                 f"steps = {self.steps}: at least 1 is needed; the published recipe takes 15000."
             )
-        if self.spare_steps < 0:
-            raise ConfigError(f"spare_steps = {self.spare_steps}: must be 0 or more.")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be above 0.")
+        for name in ("spare_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more.")
         if self.ema is not None and self.ema < 2:
             raise ConfigError(
                 f"ema = {self.ema}: a running mean goes over at least 2 steps; 100 is usual, None "
@@ -85,11 +91,13 @@ class Optimiser:
         self.adamw = AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-8
         )
+        total = config.steps + config.spare_steps
         self.cycle = OneCycleLR(
             self.adamw,
             max_lr=config.learning_rate,
-            total_steps=config.steps + config.spare_steps,
-            pct_start=config.warm_up,
+            total_steps=total,
+            # torch divides by the length of a warm-up of a single step, which is 0
+            pct_start=0.0 if config.warm_up * total == 1 else config.warm_up,
             anneal_strategy="cos",
             cycle_momentum=False,
         )

@@ -27,18 +27,18 @@ from labeler.labels.agreement import RASTER
 from student.training.interface import Goal, Preset, Student, Visibility
 from student.training.losses_tapir import TapirTargets, held_losses, tapir_losses
 from teachers.checkpoints.files import TEACHER, load_weights, read_metadata, stored_config
-from teachers.errors import CheckpointError
+from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.device import constant
 from teachers.layers.memory import Memory
-from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, TapirConfig
+from teachers.tapir.config import BOOTSTAPIR, CAUSAL_BOOTSTAPIR, PRESETS, STRIDE, TapirConfig
 from teachers.tapir.network import Tapir, TapirSteps
 from teachers.tapir.stream import CausalBootsTapirTeacher
 from teachers.tapir.teacher import BootsTapirTeacher, TapirTeacher
 
 CORNER_PX = 0.5
 """From pixel centres to the network's raster, in which (0, 0) is the corner of a pixel."""
-FRAMES_PER_BLOCK = {"cpu": 8, "cuda": 32}
-POINTS_PER_BLOCK = {"cpu": 4096, "cuda": 65_536}
+AT_ONCE = {"cpu": Memory(8, 4096), "cuda": Memory(32, 65_536)}
+"""What is computed at once in training, by device."""
 LARGEST_REFINED = 2.0
 """Side of the frames that a finished student may refine positions on, in rasters."""
 LIKELY = 0.5
@@ -99,9 +99,15 @@ class TapirStudent(Student):
         refines."""
         tapir: Any = model
         height, width = size_hw
+        raster = min(tapir.config.raster, height) if height == width else tapir.config.raster
+        if raster % STRIDE:
+            raise ConfigError(
+                f"height = width = {height}: a square crop of less than {tapir.config.raster} px "
+                f"needs sides that are multiples of {STRIDE}."
+            )
         tapir.config = replace(
             tapir.config,
-            raster=min(tapir.config.raster, height) if height == width else tapir.config.raster,
+            raster=raster,
             iterations=iterations or tapir.config.iterations,
         )
         tapir.to(memory_format=torch.channels_last)
@@ -118,11 +124,7 @@ class TapirStudent(Student):
     ) -> TapirAnswer:
         """The network's answer, with the iterations that `prepare` was given."""
         size, device = (frames.shape[2], frames.shape[3]), frames.device.type
-        memory = replace(
-            memory,
-            frames_per_block=memory.frames_per_block or FRAMES_PER_BLOCK[device],
-            points_per_block=memory.points_per_block or POINTS_PER_BLOCK[device],
-        )
+        memory = memory.filled(AT_ONCE[device])
         corner = queries + constant(queries, 0, CORNER_PX, CORNER_PX)
         steps, answer = self._steps(model, frames.permute(0, 1, 4, 2, 3), corner, memory)
         scale = RASTER / model.config.raster

@@ -20,7 +20,8 @@ from student.training.events import StepDone
 
 
 class Curves:
-    """Writes curves and pictures. Scalars are means over every `every` steps.
+    """Writes curves and pictures. Scalars are means over every `every` steps, and at
+    the end over those that are left.
 
     A TransientError if they cannot be written, as on a full disk; TensorBoard writes late, so it
     may come some steps later.
@@ -35,9 +36,13 @@ class Curves:
 
     def add(self, event: StepDone) -> None:
         self._events.append(event)
-        if event.step % self._every:
-            return
+        if event.step % self._every == 0:
+            self._add_means()
+
+    def _add_means(self) -> None:
+        """Of the steps since the last time."""
         events, self._events = self._events, []
+        event = events[-1]
         with self._written():
             for part in event.losses:
                 self._writer.add_scalar(
@@ -69,6 +74,8 @@ class Curves:
             self._writer.add_image("labels_above_predictions", picture, step, dataformats="HWC")
 
     def close(self) -> None:
+        if self._events:
+            self._add_means()
         with self._written():
             self._writer.close()
 

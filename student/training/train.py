@@ -39,7 +39,6 @@ from student.data.inline import InlineLabels
 from student.data.mixture import Batches, batches
 from student.data.order import parts_of_step
 from student.evaluation.calibration import Fitted
-from student.evaluation.evaluate import FIGURES, score_tracks
 from student.evaluation.testsets import procedural_clips
 from student.training.beginning import first_network, origin
 from student.training.calibration_clips import calibration_clips
@@ -50,11 +49,10 @@ from student.training.checkpoint import (
     restore_random_states,
 )
 from student.training.config import TrainConfig, check_same_settings, plain
-from student.training.evaluation import check_there, score_sets, sets_of, tracked
+from student.training.evaluation import check_there, score_clips, score_sets, sets_of
 from student.training.events import (
     Calibrated,
     Evaluated,
-    Measuring,
     Saved,
     Started,
     StepDone,
@@ -183,13 +181,14 @@ class _Run:
         self.data = found.data if found else ""
         self.figures: dict[str, float] = {}
         self.best: float | None = None
+        self.evaluated = 0
         if found:
             self._restore(found)
         self.samples_skipped = Counter[str]()
         self.waited_s = 0.0
         self.test_clips: list[TestClip] = []
         self.test_sets = sets_of(config.eval_data)
-        processes.from_first(partial(check_there, self.test_sets))
+        processes.from_first(partial(check_there, self.test_sets, config.draws_clips))
         self.fitted: Fitted | None = None
         self.fitted_at = -1, False
         self.calibration_clips = cache(partial(calibration_clips, config))  # read once
@@ -207,6 +206,9 @@ class _Run:
         )
         curves = Curves(self.out, self.step, config.log_every) if self.processes.first else None
         try:
+            if config.evaluates_at(self.step) and self.evaluated < self.step:
+                yield from self._evaluate(curves)  # it was interrupted after this checkpoint
+                yield self._save()
             while self.step < steps:
                 event, batch, part = self._one_step(stream)
                 yield event
@@ -218,7 +220,7 @@ class _Run:
                         tracks = self.student.last_tracks(part.answer, batch.frames.shape[1])
                         curves.add_picture(self.step, strip(batch, *tracks))
                 due = self.step % config.checkpoint_every == 0 or self.step == steps
-                if config.eval_every and (self.step % config.eval_every == 0 or self.step == steps):
+                if config.evaluates_at(self.step):
                     if due:
                         yield self._save()  # what is evaluated may be damaged, or far away
                     yield from self._evaluate(curves)
@@ -361,6 +363,7 @@ class _Run:
         self.figures = event.figures
         if event.best:
             self.best = event.figures["delta_avg"]
+        self.evaluated = event.step
         if curves:
             curves.add_figures(self.step, self.figures)
         yield event
@@ -374,12 +377,8 @@ class _Run:
             )
         else:
             teacher = self._exported((yield from self._fitted()))
-            what = "scoring on procedural test clips"
-            yield Measuring(step=self.step, what=what, done=0, total=self.config.eval_clips)
             self.test_clips = self.test_clips or list(procedural_clips(self.config.eval_clips))
-            tracks = yield from tracked(teacher, self.test_clips, self.step, what)
-            table = score_tracks(tracks, teacher.info.rule, self.test_clips)
-            self.figures = {name: float(table[name].mean()) for name in FIGURES}
+            self.figures = yield from score_clips(teacher, self.test_clips, self.step)
         better = self.best is None or self.figures["delta_avg"] > self.best
         if better:
             self._export(BEST)
@@ -425,6 +424,7 @@ class _Run:
                 random=random,
                 figures=self.figures,
                 best=self.best,
+                evaluated=self.evaluated,
                 mean=self.mean.state_dict() if self.mean else None,
                 before=self.before.state_dict() if self.before else None,
                 origin=asdict(self.origin),
@@ -489,7 +489,7 @@ class _Run:
         self.step, self.position, self.figures = found.step, found.position, found.figures
         now = plain(self.config)
         if all(found.config.get(name) == now[name] for name in JUDGED_BY):
-            self.best = found.best
+            self.best, self.evaluated = found.best, found.evaluated
         if self.processes.rank < len(found.random):
             restore_random_states(found.random[self.processes.rank], self.device)
 

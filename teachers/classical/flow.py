@@ -28,7 +28,7 @@ from teachers.classical.bidirectional import (
 )
 from teachers.classical.patches import sample
 from teachers.classical.settings import ClassicalSettings
-from teachers.classical.visibility import graded, inside
+from teachers.classical.visibility import graded, in_frame
 from teachers.tracks import Tracks
 
 LEAST_SIDE_PX = 32
@@ -78,7 +78,7 @@ class FlowTeacher(ClassicalTeacher):
                 self.settings.error_share * (np.square(there).sum(1) + np.square(back).sum(1))
                 + self.settings.error_px2
             )
-            consistent = graded(np.sqrt(error2), np.sqrt(allowed2)) * inside(
+            consistent = graded(np.sqrt(error2), np.sqrt(allowed2)) * in_frame(
                 start + there, height, width
             )
 

@@ -26,7 +26,7 @@ from teachers.classical.bidirectional import (
     from_query_frame,
 )
 from teachers.classical.patches import AlignmentSettings, Templates, smooth
-from teachers.classical.visibility import graded, inside
+from teachers.classical.visibility import graded, in_frame
 from teachers.errors import ConfigError
 from teachers.stream import RECENT_FRAMES, Stream, stayed
 from teachers.tracks import Tracks
@@ -136,14 +136,14 @@ class LucasKanadeTeacher(ClassicalTeacher):
         settings, (height, width) = self.settings, grey_now.shape
         start, speed, seen = state.xy, state.velocity, state.visibility > 0.5
         stepped, error_px = self._step(grey_before, grey_now, start)
-        believed = seen & (error_px < settings.error_px) & inside(stepped, height, width)
+        believed = seen & (error_px < settings.error_px) & in_frame(stepped, height, width)
         guess = np.where(believed[:, None], stepped, start + speed)
 
         found = templates.align(smooth(frame_now), rows, guess, state.affine, settings.iterations)
         near = np.linalg.norm(found.xy - guess, axis=1) < settings.anchor_px
         least = np.where(believed, settings.similar, settings.found_again)
         visibility = graded(1 - found.similarity, 1 - least) * (
-            near & inside(found.xy, height, width)
+            near & in_frame(found.xy, height, width)
         )
 
         anchored = visibility > 0.5

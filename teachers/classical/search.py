@@ -30,7 +30,7 @@ from teachers.classical.bidirectional import (
     from_query_frame,
 )
 from teachers.classical.patches import AlignmentSettings, Templates, smooth
-from teachers.classical.visibility import graded, inside
+from teachers.classical.visibility import graded, in_frame
 from teachers.interface import Teacher
 from teachers.tracks import Tracks
 
@@ -128,7 +128,7 @@ class MatchingTeacher(Teacher):
             )
             near = np.linalg.norm(found.xy - match, axis=1) < settings.anchor_px
             visible = graded(1 - found.similarity, 1 - settings.similar) * (
-                near & inside(found.xy, height, width)
+                near & in_frame(found.xy, height, width)
             )
             jumps = np.flatnonzero(
                 (visible > 0.5) & (np.linalg.norm(found.xy - last[rows], axis=1) > settings.far_px)

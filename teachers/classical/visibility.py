@@ -13,7 +13,7 @@ def graded(
     return np.exp2(-np.square(error / limit))
 
 
-def inside(xy: np.ndarray, height: int, width: int) -> np.ndarray:
-    """bool [n]: which points [n, 2] lie in the frame."""
+def in_frame(xy: np.ndarray, height: int, width: int) -> np.ndarray:
+    """bool [n]: which points [n, 2] lie in the frame or on its border, where a query may lie."""
     x, y = xy[:, 0], xy[:, 1]
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

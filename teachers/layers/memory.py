@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from teachers.layers.branch import for_gpu
 class Memory:
     """How much is computed at once. It changes memory and speed, never the result.
 
-    0 takes what is fast: on a CPU, blocks that stay in its cache (2 frames, 512 points); on a GPU,
-    blocks that keep it busy (16 frames, 65536 points).
+    0 takes what is fast for the teacher. For CoTracker and PIPs: on a CPU, blocks that stay in its
+    cache (2 frames, 512 points); on a GPU, blocks that keep it busy (16 frames, 65536 points).
     """
 
     frames_per_block: int = 0
@@ -28,6 +28,14 @@ class Memory:
     recompute: bool = True
     """In training, encode and correlate again in the backward pass, instead of keeping the
     encoder's maps of all frames, and those 60 KiB for every point, level, and iteration."""
+
+    def filled(self, other: Memory) -> Memory:
+        """This one, with the values of `other` where it has 0."""
+        return replace(
+            self,
+            frames_per_block=self.frames_per_block or other.frames_per_block,
+            points_per_block=self.points_per_block or other.points_per_block,
+        )
 
     def frames(self, device: torch.device) -> int:
         """Frames to encode together on that device."""

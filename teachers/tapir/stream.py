@@ -70,7 +70,7 @@ class TapirStream(Stream):
         instead."""
         queries = self._queries.copy()
         queries[index] = self._frames, x, y
-        self._queries = checked_queries(queries, (ENDLESS, *(self.size or (ENDLESS, ENDLESS)), 3))
+        self._queries = checked_queries(queries, (ENDLESS, *(self._size or (ENDLESS, ENDLESS)), 3))
         rest = self._points != index
         self._points = self._points[rest]
         self._described = [level[:, rest] for level in self._described]

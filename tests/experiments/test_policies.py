@@ -137,7 +137,7 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
 @pytest.mark.slow
 def test_a_folder_holds_one_experiment(done):
     with pytest.raises(
-        ConfigError, match="holds an experiment with steps = 2, not 1000: give another --out"
+        ConfigError, match="holds what was made with steps = 2, not 1000: give another --out"
     ):
         run(Experiment(out=done.out))
 

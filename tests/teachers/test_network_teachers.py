@@ -9,6 +9,7 @@ from teachers.alltracker.teacher import AllTrackerTeacher
 from teachers.cotracker.offline import CoTracker3OfflineTeacher
 from teachers.cotracker.online import CoTracker2Teacher, CoTracker3OnlineTeacher
 from teachers.errors import CheckpointError, ConfigError
+from teachers.layers.memory import Memory
 from teachers.locotrack.teacher import LocoTrackTeacher
 from teachers.network_teacher import NetworkTeacher
 from teachers.pips.teacher import Pips2Teacher, PipsTeacher
@@ -68,6 +69,7 @@ WRONG: list[tuple[type[NetworkTeacher], dict[str, object], str]] = [
     (CoTracker3OfflineTeacher, {"bf16": "no"}, "bf16 = no: must be true or false"),
     (CoTracker3OfflineTeacher, {"single": True}, "belongs to mode 'benchmark', not to 'predictor'"),
     (CoTracker3OfflineTeacher, {"device": "abacus"}, "device 'abacus' cannot be used here"),
+    (CoTracker3OfflineTeacher, {"device": "meta"}, "device 'meta' cannot be used here"),
     (LocoTrackTeacher, {"max_frames": 0}, "max_frames = 0: must be a whole number, at least 1"),
     (LocoTrackTeacher, {"through_query": "no"}, "through_query = no: must be true or false"),
     (LocoTrackTeacher, {"resolution": "large"}, "resolution = 'large': write height and width"),
@@ -106,13 +108,23 @@ def test_settings_that_cannot_be_right_are_refused(kind, settings, message, fram
 
 
 @pytest.mark.parametrize(
-    "kind", [TapirTeacher, BootsTapirTeacher, CausalBootsTapirTeacher, LocoTrackTeacher]
+    "kind",
+    [
+        TapirTeacher,
+        BootsTapirTeacher,
+        CausalBootsTapirTeacher,
+        LocoTrackTeacher,
+        AllTrackerTeacher,
+    ],
 )
 def test_how_much_is_computed_at_once_does_not_change_the_result(kind, frames, queries):
-    small, large = (mini(kind, memory=memory) for memory in (SMALL_BLOCKS, LARGE_BLOCKS))
-    np.testing.assert_allclose(
-        small.track(frames, queries).xy, large.track(frames, queries).xy, atol=NOISE_PX
+    few_points = Memory(points_per_block=1)  # and as many frames as suit the teacher
+    small, some, large = (
+        mini(kind, memory=memory).track(frames, queries)
+        for memory in (SMALL_BLOCKS, few_points, LARGE_BLOCKS)
     )
+    np.testing.assert_allclose(small.xy, large.xy, atol=NOISE_PX)
+    np.testing.assert_allclose(some.xy, large.xy, atol=NOISE_PX)
 
 
 @pytest.mark.parametrize(

@@ -106,16 +106,24 @@ def test_an_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch):
     def gone(*_):
         raise TransientError("the test clips are gone")
 
-    monkeypatch.setattr("student.training.train.procedural_clips", gone)
-    with pytest.raises(TransientError, match="are gone"):
-        train(config(eval_every=2), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("student.training.train.procedural_clips", gone)
+        with pytest.raises(TransientError, match="are gone"):
+            train(config(eval_every=2, eval_clips=1), tmp_path)
     assert Checkpoints(tmp_path, keep=1).latest().step == 2
+    # and it is made up for, once
+    for evaluations in (1, 0):
+        told: list[object] = []
+        result = train(config(eval_every=2, eval_clips=1), tmp_path, watch=told.append)
+        assert sum(isinstance(event, Evaluated) for event in told) == evaluations
+        assert set(result.figures) == set(FIGURES)
 
 
-@pytest.mark.parametrize(("clips", "best"), [(1, [True, False]), (2, [True, True])])
+@pytest.mark.parametrize(("clips", "best"), [(1, [True, False]), (2, [True, True, False])])
 def test_figures_of_other_clips_are_not_compared(clips, best, tmp_path, monkeypatch):
-    """The second evaluation is worse, and of as many clips, or of others."""
-    figures = iter([0.9, 0.1])
+    """The evaluations after the first are worse, and of as many clips; or of others, on which the
+    weights of the first step are scored again."""
+    figures = iter([0.9, 0.2, 0.1])
 
     def scored(tracks, rule, clips):
         return pd.DataFrame([dict.fromkeys(("AJ", "delta_avg", "OA"), next(figures))])
@@ -125,7 +133,7 @@ def test_figures_of_other_clips_are_not_compared(clips, best, tmp_path, monkeypa
         if isinstance(event, Saved) and len([e for e in events if isinstance(e, Saved)]) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("student.training.train.score_tracks", scored)
+    monkeypatch.setattr("student.training.evaluation.score_tracks", scored)
     monkeypatch.setattr("student.training.train.procedural_clips", lambda count: [])
     events: list[object] = []
     given = {"checkpoint_every": 1, "eval_every": 1}

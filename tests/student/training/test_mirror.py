@@ -51,6 +51,15 @@ def test_a_run_at_an_address_goes_on_from_there(tmp_path, fs):
     assert load(fs.cat_file("/students/one/student.safetensors"))
 
 
+def test_what_is_no_checkpoint_is_neither_fetched_nor_removed(fs):
+    train(config(), URL)
+    fs.pipe("/students/one/checkpoints/step-00001000.pt.bak", b"mine")
+    steps = []
+    train(config(), URL, watch=lambda event: steps.append(getattr(event, "step", None)))
+    assert min(step for step in steps if step is not None) > 0  # it goes on, it does not begin
+    assert fs.cat_file("/students/one/checkpoints/step-00001000.pt.bak") == b"mine"
+
+
 def test_what_is_removed_here_is_removed_there(fs):
     with mirror(URL, True) as copy:
         copy.fetch()

@@ -123,3 +123,29 @@ def test_a_frozen_part_that_does_not_exist_is_refused():
 def test_settings_that_cannot_be_right_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         ScheduleConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", 0.0),
+        ("clip_norm", -1.0),
+        ("clip_norm", float("nan")),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1.0),
+        ("weight_decay", -1e-5),
+        ("spare_steps", -1),
+    ],
+)
+def test_numbers_that_train_nothing_or_backwards_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name} = {value}: must be"):
+        ScheduleConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(20, 0.05), (100, 0.01), (2, 0.5)])
+def test_a_warm_up_of_one_step_is_none(steps, warm_up):
+    one, none = (
+        rates(ScheduleConfig(steps=steps, warm_up=share, spare_steps=0), np.arange(steps))
+        for share in (warm_up, 0.0)
+    )
+    assert one == none

@@ -26,7 +26,7 @@ from student.training.schedule import ScheduleConfig
 from student.training.students import STUDENTS
 from student.training.train import first_network, train
 from teachers.checkpoints.files import read_metadata
-from teachers.errors import CheckpointError
+from teachers.errors import CheckpointError, ConfigError
 from teachers.layers.memory import Memory
 from tests.support.slow import slow
 from tests.support.students import (
@@ -206,6 +206,17 @@ def test_weights_of_another_architecture_are_refused_by_their_name():
         "student begins with those of tapir",
     ):
         first_network(config(init="cotracker3-offline-mini"))
+
+
+def test_a_crop_that_the_network_has_no_cells_for_is_refused():
+    with pytest.raises(ConfigError, match=r"height = width = 100: .* multiples of 8"):
+        prepared(config(data=replace(DATA, height=100, width=100)))
+
+
+def test_a_folder_does_not_hide_the_teacher_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tapir-mini").mkdir()
+    assert weights_file("tapir-mini").endswith("tapir-mini.safetensors")
 
 
 def test_a_teacher_whose_weights_are_not_here_is_named(monkeypatch):

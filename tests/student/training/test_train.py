@@ -23,6 +23,7 @@ from torch import Tensor
 
 import student.training.train
 import teachers
+from labeler.io.storage import PART
 from labeler.labels.agreement import AgreementConfig
 from pipelines.cli import run as tapdistill
 from pipelines.commands.relabel import RelabelConfig
@@ -30,6 +31,7 @@ from pipelines.commands.relabel import run as run_relabel
 from student.data.batch import Batch
 from student.data.config import DataConfig
 from student.data.mixture import batches
+from student.synth.textures import read_photo
 from student.training.beginning import first_network
 from student.training.checkpoint import Checkpoints
 from student.training.config import TrainConfig
@@ -287,6 +289,31 @@ def test_curves_go_on_where_the_checkpoint_was(tmp_path):
     assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
 
 
+@pytest.mark.parametrize(("log_every", "steps"), [(2, [2, 3]), (10, [3])])
+def test_the_last_steps_are_in_the_curves_too(log_every, steps, tmp_path):
+    train(config(steps=3, log_every=log_every), tmp_path)
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("loss/total")] == steps
+
+
+def test_procedural_clips_that_cannot_be_made_are_noticed_before_the_first_step(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("student.synth.textures.find_spec", lambda name: None)
+    monkeypatch.setattr("student.synth.scene.read_photo", read_photo.__wrapped__)  # not cached
+    assert config(calibration_clips=1).draws_clips
+    with pytest.raises(ConfigError, match="not installed"):
+        train(config(calibration_clips=1), tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_parts_of_files_that_a_killed_run_left_are_removed(tmp_path):
+    part = tmp_path / f".student.safetensors@{'0' * 32}{PART}"
+    part.write_bytes(b"half")
+    train(config(), tmp_path)
+    assert not part.exists()
+
+
 def test_pictures_show_labels_above_predictions(tmp_path):
     train(config(steps=3, picture_every=2), tmp_path)
     pictures = (
@@ -445,6 +472,14 @@ def test_weights_of_another_network_are_refused(tmp_path):
                 "schedule": ScheduleConfig(frozen="vis_conf_head"),
             },
             "frozen = 'vis_conf_head', but visibility = 'consensus'",
+        ),
+        (
+            {
+                "init": "student.safetensors",
+                "visibility": "consensus",
+                "schedule": ScheduleConfig(frozen="vis_conf_head,fnet"),
+            },
+            "frozen = 'vis_conf_head,fnet', but visibility = 'consensus'",
         ),
         (
             {"visibility": "exact", "data": replace(DATA, data=("labels",), procedural=0.0)},

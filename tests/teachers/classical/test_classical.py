@@ -130,7 +130,11 @@ def test_a_checkpoint_is_refused(name):
     [
         ("lk", {"window_px": 2}, "window_px = 2: must be at least 3"),
         ("lk", {"similar": 1.0}, "similar = 1.0: must be in"),
-        ("flow", {"patch_stride_px": 0}, "patch_stride_px = 0: must be above 0"),
+        ("flow", {"patch_stride_px": 0}, "patch_stride_px = 0: must be a whole number, at least 1"),
+        ("flow", {"error_share": 0}, "error_share = 0: must be above 0"),
+        ("lk", {"iterations": 2.5}, "iterations = 2.5: must be a whole number"),
+        ("lk", {"levels": "x"}, "levels = x: must be a whole number"),
+        ("lk", {"similar": "x"}, "similar = x: must be above 0"),
         ("match", {"similar": 1.5}, "similar = 1.5: must be in"),
     ],
 )
