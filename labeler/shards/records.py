@@ -38,7 +38,7 @@ from labeler.shards.copies import (
     write_part,
 )
 from labeler.shards.plan import hash_of
-from labeler.shards.record import Record, digest_of, record_name
+from labeler.shards.record import TAR, Record, digest_of, record_name
 from teachers import ShardError, TransientError
 
 RECORD = re.compile(r"(\d{6,})\.r(\d+)\.json")
@@ -324,6 +324,11 @@ def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
         for name, said in zip(table["name"].tolist(), starmap(record_name, numbers), strict=True):
             if name != said:
                 raise ValueError(f"{name} says that it is {said}")
+        named = table["tar"].notna()
+        tars = zip(table["tar"][named].tolist(), table["name"][named].tolist(), strict=True)
+        for tar, name in tars:
+            if not TAR.fullmatch(tar) or not tar.startswith(name.removesuffix("json")):
+                raise ValueError(f"{name} names {tar!r}")
         for column, kind in (("teachers", dict), ("agreement", dict), ("shapes", dict)):
             for text in table[column].unique():
                 if type(json.loads(text)) is not kind:
@@ -338,6 +343,20 @@ def _checked(table: pd.DataFrame, storage: Storage) -> pd.DataFrame:
             "beside it; they are only copies."
         ) from error
     return table
+
+
+def wrong_copies(storage: Storage, table: pd.DataFrame) -> list[str]:
+    """Names of the records of which a copy says something else than the records themselves, whose
+    digests `table` has; a ShardError as for `latest_records`."""
+    index = _up_to_date(Copies(storage).index, _tags_of_latest(storage))
+    copied = _checked(index[index["unit"].notna()], storage).set_index("name")
+    own = table.set_index("name")
+    both = copied.index[copied.index.isin(own.index)]
+    wrong = np.zeros(len(both), dtype=bool)
+    for name in COLUMNS:
+        said, is_so = (of.loc[both, name].astype("object") for of in (copied, own))
+        wrong |= ((said != is_so) & ~(said.isna() & is_so.isna())).to_numpy()
+    return both[wrong].tolist()
 
 
 def digests_of(records: Sequence[Record]) -> pd.DataFrame:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import re
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from labeler.io import Storage, file_sha256, transient_errors
 from labeler.io.storage import PART
 from labeler.labels import Sample
+from labeler.shards.clock import storage_time
+from labeler.shards.copies import COPIES, FOLDER
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans
-from labeler.shards.record import Record
+from labeler.shards.record import Record, record_name
 from labeler.shards.records import (
     RECORD,
     Digests,
@@ -23,10 +24,14 @@ from labeler.shards.records import (
     latest_records,
     read_record,
     revisions,
+    wrong_copies,
 )
 from labeler.shards.tables import accounts, compact
 from labeler.shards.tar import read_samples, refuse_odd_member
 from teachers import ShardError
+
+SHARD = re.compile(r"shards/(\d{6,})\.r(\d+)\.[0-9a-f]{12}\.tar")
+"""The path of a tar: its unit and revision."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,19 @@ def verify(
         for number in numbers:
             try:
                 record = read_record(storage, unit, number)
+                if record.tar:
+                    named.add(record.tar.removeprefix("shards/"))
+                if number != numbers[-1]:
+                    continue
+                record, problem = _compared(storage, record, quick)
             except ShardError as error:
-                yield Finding(f"shards/{unit:06d}.r{number}.json", str(error))
+                yield Finding(record_name(unit, number), str(error))
                 continue
             if record.tar:
                 named.add(record.tar.removeprefix("shards/"))
-            if number != numbers[-1]:
-                continue
             digests.add(record)
-            if record.tar:
-                problem = _compare(storage, record, quick)
-                if problem:
-                    yield Finding(record.tar, problem)
+            if problem:
+                yield Finding(record.tar_name, problem)
             seen(record)
     for name in names:
         if name.endswith(PART):
@@ -82,11 +88,37 @@ def verify(
             )
         elif not name.endswith(".tar") and not RECORD.fullmatch(name):
             yield Finding(f"shards/{name}", "is neither a shard nor a record")
+    yield from _damaged_copies(storage, digests)
     try:
         # as a list: what a plan's footer says of its units is not believed here
         accounts([*read_plans(storage)], Records(storage, digests.table()))
     except (ShardError, KeyError) as error:
         yield Finding("plan.*.parquet", f"the accounts are wrong: {error}")
+
+
+def _damaged_copies(storage: Storage, digests: Digests) -> Iterator[Finding]:
+    try:
+        wrong = wrong_copies(storage, digests.table())
+    except ShardError as error:
+        yield Finding(COPIES, str(error))
+        return
+    if wrong:
+        yield Finding(
+            COPIES,
+            f"says something else of {len(wrong)} records than they themselves do (first: "
+            f"{wrong[0]}): remove it, and the folder {FOLDER} beside it; they are only copies.",
+        )
+
+
+def _compared(storage: Storage, record: Record, quick: bool) -> tuple[Record, str | None]:
+    """The record that counts for the unit, and what is wrong with its tar. That is a later one
+    where `relabel` and `gc` have taken the tar of `record` away since it was found."""
+    while True:
+        problem = _compare(storage, record, quick) if record.tar else None
+        later = record_name(record.unit, record.revision + 1)
+        if problem is None or storage.size(later) is None:
+            return record, problem
+        record = read_record(storage, record.unit, record.revision + 1)
 
 
 def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
@@ -129,6 +161,8 @@ def _compare(storage: Storage, record: Record, quick: bool) -> str | None:
             f"is not the tar with sha256 {str(record.sha256)[:12]}... that its record names: "
             f"{error}"
         )
+    except FileNotFoundError:  # removed while it was read
+        return "is missing"
     except ShardError as error:
         return str(error)
     if keys != [entry.key for entry in record.clips]:
@@ -161,23 +195,36 @@ def collect_garbage(
 
     Records stay: they are small, and a writer that began earlier must never find the number of a
     revision free again. A tar without a record may belong to a writer that is still at work, so it
-    is removed only if it is older than `older_than_s`.
+    is removed only if it is older than `older_than_s`, by the clock of the storage.
     """
     read_manifest(storage)
     records = latest_records(storage)
     table = records.table
     latest = dict(zip(table["unit"].tolist(), table["revision"].tolist(), strict=True))
-    counting = set(table["tar"].dropna())
+    copied = set(table["tar"].dropna())  # only copies of records: nothing is removed on their word
     if not dry_run:
         compact(storage, records)  # before tars are removed: clips.parquet must not name them
     removed = []
+    now = None
     for name in (f"shards/{name}" for name in storage.names("shards")):
-        if name in counting or not name.endswith((".tar", PART)):
+        if name in copied or not name.endswith((".tar", PART)):
             continue
-        numbers = re.match(r"shards/(\d+)\.r(\d+)\.", name)
-        replaced = numbers is not None and int(numbers[2]) < latest.get(int(numbers[1]), 0)
-        if replaced or time.time() - storage.modified(name) > older_than_s:
-            removed.append(name)
-            if not dry_run:
-                storage.remove(name)
+        which = SHARD.fullmatch(name)
+        replaced = which is not None and int(which[2]) < latest.get(int(which[1]), 0)
+        if not replaced:
+            if now is None:
+                now = storage_time(storage)
+            if now - storage.modified(name) <= older_than_s or _counts(storage, name):
+                continue
+        removed.append(name)
+        if not dry_run:
+            storage.remove(name)
     return removed
+
+
+def _counts(storage: Storage, name: str) -> bool:
+    """Whether the record of a tar's own unit and revision names it, as that record itself says."""
+    which = SHARD.fullmatch(name)
+    if which is None or storage.size(record_name(int(which[1]), int(which[2]))) is None:
+        return False
+    return read_record(storage, int(which[1]), int(which[2])).tar == name

@@ -35,7 +35,7 @@ class GcConfig:
     """The data set: a folder or an fsspec URL."""
     older_than_s: float = 3600.0
     """A shard without a record may belong to a writer that is still at work, so it is removed only
-    if it is older than this."""
+    if it is older than this, by the clock of the storage."""
     dry_run: bool = False
     """Only say what would be removed."""
 
@@ -58,9 +58,9 @@ def run_verify(config: VerifyConfig) -> int:
             problems += not finding.harmless
     if problems:
         raise ShardError(
-            f"{storage.url}: {counted(problems, 'problem')} in its shards. Restore them; or delete "
-            "the records of these units (shards/<unit>.r*.json), and run the same `label` command, "
-            "which does them again."
+            f"{storage.url}: {counted(problems, 'problem')}. Restore shards that are wrong; or "
+            "delete the records of their units (shards/<unit>.r*.json), and run the same `label` "
+            "command, which does them again."
         )
     say(
         f"{storage.url}: {counted(shards, 'shard')} with {counted(clips, 'clip')} are what "

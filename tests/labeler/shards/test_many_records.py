@@ -230,10 +230,11 @@ def test_a_data_set_of_before_says_the_same_and_one_of_now_reads_no_row_of_its_p
 
 def test_of_units_with_several_revisions_the_highest_counts_with_and_without_copies(storage):
     for unit, revision in ((3, 1), (3, 2), (17, 1), (5, 1)):
-        assert storage.create(
-            record_name(unit, revision),
-            dataclasses.replace(record(unit), revision=revision).to_bytes(),
+        tar = record(unit).tar
+        later = dataclasses.replace(
+            record(unit), revision=revision, tar=tar.replace(".r0.", f".r{revision}.")
         )
+        assert storage.create(record_name(unit, revision), later.to_bytes())
     expected = [{3: 2, 17: 1, 5: 1}.get(unit, 0) for unit in range(UNITS)]
     for _ in range(2):  # from their own files, then from the copies
         found = latest_records(storage)
