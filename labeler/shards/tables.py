@@ -76,10 +76,9 @@ FAILURE_COLUMNS = {
     "key": pa.string(),
     "attempts": pa.int64(),
 }
-CLIP_SCHEMA = pa.schema(list(CLIP_COLUMNS.items()))
 MADE_OF = b"made of"
-"""Metadata of failures.parquet, which is written last: the plans and records that the tables were
-made of."""
+"""Metadata of clips.parquet and failures.parquet: the plans and records that each was made of. Of
+two jobs that end together, one may write the first last and the other the second."""
 PART = 256
 """How many records are turned into rows at a time."""
 
@@ -269,7 +268,7 @@ def compact(storage: Storage, records: Sequence[Record]) -> None:
     made_of = ""
     if isinstance(records, Records):
         made_of = f"{len(plans)} plans, {len(records)} records, {records.fingerprint()}"
-        if records.are_copied() and _is_of(storage, made_of):
+        if records.are_copied() and _are_of(storage, made_of):
             return
     current = _Current(planned_again(plans))
     first: Sequence[pd.DataFrame] = plans
@@ -278,14 +277,14 @@ def compact(storage: Storage, records: Sequence[Record]) -> None:
         scratch_folder() as folder,
     ):
         with (
-            pq.ParquetWriter(folder / CLIPS, CLIP_SCHEMA) as clips,
-            pq.ParquetWriter(folder / FAILURES, _failure_schema(made_of)) as failures,
+            pq.ParquetWriter(folder / CLIPS, _schema(CLIP_COLUMNS, made_of)) as clips,
+            pq.ParquetWriter(folder / FAILURES, _schema(FAILURE_COLUMNS, made_of)) as failures,
             CopiesWriter(folder / COPIES) as copies,
         ):
             for some in _parts(rows_to_copy(storage, records)):
                 copies.write([row for _, row in some])
                 now = [current(record) for record, _ in some]
-                clips.write_table(_as_arrow(clips_table(now), CLIP_SCHEMA))
+                clips.write_table(_as_arrow(clips_table(now), clips.schema))
                 failures.write_table(_as_arrow(failures_table(first, now), failures.schema))
                 first = []
         for name in (CLIPS, COPIES, FAILURES):
@@ -307,19 +306,23 @@ def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     )
 
 
-def _failure_schema(made_of: str) -> pa.Schema:
-    return pa.schema(list(FAILURE_COLUMNS.items()), metadata={MADE_OF: made_of.encode()})
+def _schema(columns: Mapping[str, pa.DataType], made_of: str) -> pa.Schema:
+    return pa.schema(list(columns.items()), metadata={MADE_OF: made_of.encode()})
 
 
-def _is_of(storage: Storage, made_of: str) -> bool:
-    """Whether clips.parquet and failures.parquet exist, and were made of just that."""
+def _are_of(storage: Storage, made_of: str) -> bool:
+    """Whether clips.parquet and failures.parquet exist, and were made of just that. One that does
+    not say so was not: an earlier version may have left it without its last rows."""
     try:
-        if storage.size(CLIPS) is None or storage.size(FAILURES) is None:
-            return False
-        with storage.open(FAILURES) as file:
-            return (pq.read_schema(file).metadata or {}).get(MADE_OF) == made_of.encode()
+        for name in (CLIPS, FAILURES):
+            if storage.size(name) is None:
+                return False
+            with storage.open(name) as file:
+                if (pq.read_schema(file).metadata or {}).get(MADE_OF) != made_of.encode():
+                    return False
     except (pa.ArrowException, OSError, ShardError):
         return False
+    return True
 
 
 def open_units(

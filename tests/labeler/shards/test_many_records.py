@@ -157,6 +157,25 @@ def test_tables_that_are_written_already_are_not_written_again(storage):
     assert storage.tags()["clips.parquet"] != before["clips.parquet"]
 
 
+@pytest.mark.parametrize("name", ["clips.parquet", "failures.parquet"])
+def test_a_table_that_an_earlier_job_wrote_last_is_written_again(storage, name):
+    """Of two jobs that end together, the one that knew fewer records may write a table last."""
+    last = record(UNITS - 1)
+    storage.remove(last.name)
+    tables.compact(storage, latest_records(storage))
+    earlier = storage.read(name)
+    storage.create(last.name, last.to_bytes())
+    tables.compact(storage, latest_records(storage))
+    whole = storage.read(name)
+    unmarked = pq.read_table(storage.path(name)).replace_schema_metadata()
+    storage.replace(name, earlier)
+    tables.compact(storage, latest_records(storage))
+    assert storage.read(name) == whole
+    pq.write_table(unmarked, storage.path(name))  # as clips.parquet was, whoever wrote it
+    tables.compact(storage, latest_records(storage))
+    assert storage.read(name) == whole
+
+
 def test_what_is_said_of_copies_is_what_is_said_of_the_records(storage):
     plans = [cut_into_units([Source(f"/v/{unit:03d}.mp4", 1, "") for unit in range(UNITS)], 1)]
     again = cut_into_units(
