@@ -26,7 +26,7 @@ from pipelines.exports.rerun import RerunWriter
 from pipelines.exports.tapvid import NPZ, labels_as_truth, write_npz, write_pickle
 from pipelines.terminal.console import console, say
 from pipelines.terminal.upload import parent_and_name, there, uploaded
-from pipelines.wording import data_size
+from pipelines.wording import counted, data_size
 from student.clip import TestClip
 from teachers import ConfigError, ShardError, TransientError
 from teachers.licences import licence_note
@@ -93,13 +93,16 @@ def run(config: ExportConfig) -> int:
         f"{len(numbers):,} of {len(dataset):,} clips of {dataset.storage.url} -> {config.to} in "
         f"{config.out}"
     )
-    clips: Iterable[Clip] = track(
-        dataset.read(numbers),
-        "exporting",
-        total=len(numbers),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+    once = _Once()
+    clips = once.each(
+        track(
+            dataset.read(numbers),
+            "exporting",
+            total=len(numbers),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
     )
     if config.to == "tapvid-pkl":
         _refuse_too_large(dataset, numbers)
@@ -107,6 +110,8 @@ def run(config: ExportConfig) -> int:
         said = WRITERS[config.to](clips, part, config, dataset)
         files = part.rglob("*") if part.is_dir() else [part]
         size = sum(file.stat().st_size for file in files if file.is_file())
+    if once.repeated:
+        said += f"; {counted(once.repeated, 'clip')} of equal files left out"
     say(f"{said}; {data_size(size)}.")
     say(f"licences: {licence_note(dataset.teacher_infos)}.")
     return 0
@@ -162,6 +167,23 @@ WRITERS = {
     "hf": _hugging_face,
     "rerun": _rerun,
 }
+
+
+class _Once:
+    """Of clips with one key, which equal files in several units have, the first."""
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        """Clips that were left out so far."""
+
+    def each(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        seen: set[str] = set()
+        for clip in clips:
+            if clip.key in seen:
+                self.repeated += 1
+            else:
+                seen.add(clip.key)
+                yield clip
 
 
 class _Count:

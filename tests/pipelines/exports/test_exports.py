@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.harness.jobs import NEAR, STILL, config
+from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
 from labeler import open_dataset
 from pipelines import cli
 from pipelines.commands import export
@@ -228,6 +228,33 @@ def test_hugging_face_datasets_reads_the_current_tars(dataset, clips, tmp_path):
         np.testing.assert_array_equal(
             np.array(row["near.npz"]["xy"], np.float32), clip.tracks["near"].xy
         )
+
+
+# --- equal files in different units
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory):
+    """The labels of three videos, a unit each, of which two are equal."""
+    root = tmp_path_factory.mktemp("repeated")
+    (root / "videos").mkdir()
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        write_moving(root / "videos" / f"{name}.mp4", seed)
+    label(config(root / "videos", root / "labels", videos_per_unit=1))
+    return root / "labels"
+
+
+@pytest.mark.parametrize("to", ["tapvid-pkl", "tapvid-npz", "parquet", "hf"])
+def test_a_clip_of_two_equal_files_is_exported_once(repeated, tmp_path, capsys, to):
+    out = tmp_path / "out"
+    assert cli.run(["export", str(repeated), "--to", to, "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 clips" in said
+    assert "; 1 clip of equal files left out; " in said
+    if to == "tapvid-npz":
+        assert len(list(out.iterdir())) == 2
+    if to == "parquet":
+        assert not pd.read_parquet(out).duplicated(["clip", "query", "teacher", "t"]).any()
 
 
 # --- what is refused
