@@ -34,7 +34,10 @@ import yaml
 
 import labeler.io.s3
 from benchmarks.harness.jobs import write_moving
+from labeler.dataset.dataset import open_dataset
+from labeler.io.storage import Storage
 from labeler.reasons import FAILED, LEFT_OUT
+from labeler.shards.plan import create_plan, plan_again, read_plans
 from pipelines import cli
 from pipelines.engines.layout import lay_out
 from pipelines.terminal.flags import STORAGE_ALONE, STORAGE_WITH_VALUE, parse, take_storage_flags
@@ -87,6 +90,24 @@ def test_the_python_of_a_page_runs(page, workspace, frames_and_queries, monkeypa
     names = dict(zip(("frames", "queries"), frames_and_queries, strict=True), folder="labels")
     for snippet in fenced(page, "python"):
         exec(compile(snippet, name_of(page), "exec"), names)
+    gc.collect()
+
+
+# webdataset leaves tars open; they are closed by the collector below
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_plain_webdataset_reads_a_clip_that_was_done_again_once(workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace)
+    labels = Storage(str(shutil.copytree("labels", tmp_path / "labels")))
+    plans = read_plans(labels)
+    assert create_plan(labels, 1, plan_again(plans, {plans[0]["uri"][0]}))
+    assert cli.run(["label", "my_videos", "--out", labels.url, *QUICK["label"]]) == 0
+    opened = open_dataset(labels.url)
+    assert len(opened.tars) == 2
+    names = {"folder": labels.url, "read": []}
+    code = fenced(ROOT / "docs/shard-format.md", "python")[0]
+    exec(compile(f'{code}    read.append(sample["__key__"])\n', "shard-format.md", "exec"), names)
+    assert sorted(names["read"]) == sorted(opened.clips["key"])
     gc.collect()
 
 

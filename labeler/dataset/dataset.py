@@ -115,9 +115,15 @@ class Dataset:
 
     @property
     def tars(self) -> list[str]:
-        """Full paths of the current tars, for other readers of WebDataset shards; a glob would find
-        old revisions too."""
-        return [f"{self.storage.url}/{tar}" for tar in self.records.table["tar"].dropna()]
+        """Full paths of the current tars with clips, for other readers of WebDataset shards; a glob
+        would find old revisions too.
+
+        Where `label --retry` did a video again, the tar of its first unit still holds the samples
+        that no longer count: `clips` has the tar and key of each that does.
+        """
+        table = self.records.table
+        tars = table.loc[table["clips"] > 0, "tar"].dropna()
+        return [f"{self.storage.url}/{tar}" for tar in tars]
 
     @property
     def summary(self) -> dict[str, str]:
