@@ -16,10 +16,13 @@ from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import to_json
+from labeler.shards.plan import read_plans
 from labeler.shards.record import Record
 from labeler.shards.records import Records, latest, latest_records
 from labeler.shards.revisions import relabel
 from pipelines.terminal.console import console, say
+from pipelines.wording import counted
+from teachers import ShardError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +67,29 @@ def run(config: RelabelConfig) -> int:
         transient=True,
         disable=not console.is_terminal,
     )
+    changed, wrong = 0, 0
     with one_thread():  # so that a verdict has the bits that `label` gives it
-        changed = sum(_relabel(storage, record, config) for record in shown)
+        for record in shown:
+            try:
+                changed += _relabel(storage, record, config)
+            except ShardError as error:
+                say(f"PROBLEM: {error}")
+                wrong += 1
     after = latest_records(storage)
     tables.compact(storage, after)
+    plans = read_plans(storage)
+    then, now = (tables.without_superseded(plans, records) for records in (before, after))
     say(
         f"{changed} of {len(after)} units have new labels (tau {config.agreement.tau_px:g} px, "
-        f"support >= {config.agreement.min_support:g}): {_kept(before)} -> {_kept(after)}; "
-        f"{_judged(after)}. `tapdistill gc {config.data}` removes the old shards."
+        f"support >= {config.agreement.min_support:g}): {_kept(then)} -> {_kept(now)}; "
+        f"{_judged(now)}. `tapdistill gc {config.data}` removes the old shards."
     )
+    if wrong:
+        raise ShardError(
+            f"{storage.url}: the shards of {counted(wrong, 'unit')} are damaged or missing, and "
+            f"keep their labels; the others are done. `tapdistill verify {storage.url}` says what "
+            "to do."
+        )
     return 0
 
 

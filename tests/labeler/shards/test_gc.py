@@ -1,5 +1,6 @@
-"""Garbage and other writers: gc removes only what no record names, whatever a copy or a clock says,
-and verify finds no fault with a data set that changes while it looks."""
+"""Garbage and other writers: gc removes only what no record names, whatever a copy or a clock says;
+verify finds no fault with a data set that changes while it looks; relabel goes on past a shard that
+is gone."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from labeler.labels.agreement import AgreementConfig
 from labeler.shards.clock import storage_time
 from labeler.shards.records import COPIES, latest, latest_records
 from labeler.shards.verify import collect_garbage, verify
+from pipelines.cli import run
 from pipelines.commands.relabel import RelabelConfig
 from pipelines.commands.relabel import run as run_relabel
 from teachers import ShardError
@@ -92,3 +94,14 @@ def test_verify_beside_relabel_and_gc_compares_the_newer_revision(storage, quick
     found = list(verify(storage, quick=quick, seen=lambda record: seen.append(record.revision)))
     assert found == []
     assert seen == [1, 1, 1]
+
+
+def test_relabel_goes_on_past_a_shard_that_is_gone_and_names_it(storage, capsys):
+    gone = latest(storage, 0).tar
+    storage.remove(gone)
+    assert run(["relabel", storage.url, "--agreement.tau-px", "0.9", "--no-judge"]) == 1
+    said = capsys.readouterr()
+    assert f"{gone} is missing" in said.out
+    assert "2 of 3 units have new labels" in said.out
+    assert "the shards of 1 unit are damaged or missing" in said.err
+    assert latest_records(storage).table["revision"].tolist() == [0, 1, 1]
