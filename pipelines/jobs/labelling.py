@@ -68,7 +68,8 @@ class LabelResult:
 
     accounts: tables.Accounts
     records: Sequence[Record]
-    """The records that count, by unit; each is read when it is accessed."""
+    """The records that count, by unit, without the videos that were done again in a later one; each
+    is read when it is accessed."""
     open_units: Sequence[Unit]
     """Units of this job's share that still have no record, or lack a teacher in it."""
     troubles: list[UnitOpen]
@@ -146,7 +147,7 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     records = _compacted(storage)
     return LabelResult(
         accounts=tables.accounts(plans, records),
-        records=records,
+        records=tables.without_superseded(plans, records),
         open_units=tables.open_units(plans, records, config.names()).share(*config.share()),
         troubles=troubles,
         seconds=time.monotonic() - started,

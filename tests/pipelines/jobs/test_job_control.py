@@ -31,11 +31,13 @@ from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
 from pipelines.jobs.labelling import LabelResult, TooManyFailures, label, labelling
 from pipelines.jobs.progress import JobProgress
 from pipelines.terminal import labelling as terminal_module
-from pipelines.terminal.labelling import LabelProgress, counts
+from pipelines.terminal.labelling import LabelProgress, counts, print_summary
 from pipelines.wording import duration
 from teachers import ConfigError
 from tests.support.jobs import contents
 from tests.support.web_server import Fault, Site, serving
+
+NEEDS_LONG_CLIPS = "tests.support.stub_teachers:NeedsLongClips"
 
 
 @pytest.fixture
@@ -69,6 +71,20 @@ def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
     again = label(config(videos, tmp_path / "out", retry="duplicate"))
     assert (again.accounts.videos, again.accounts.done, again.accounts.videos_left_out) == (4, 4, 0)
     assert open_dataset(str(tmp_path / "out")).clips["key"].duplicated().sum() == 1
+
+
+def test_a_clip_that_is_labelled_again_counts_once_in_what_commands_say(videos, tmp_path, capsys):
+    write_moving(videos / "0.mp4", seed=0, frames=9)  # too few for one of the teachers
+    job = config(videos, tmp_path / "out", (STILL, NEAR, NEEDS_LONG_CLIPS))
+    print_summary(label(job), job.out)
+    assert "4 clips, 96 queries of which 96 kept" in capsys.readouterr().out
+    again = label(dataclasses.replace(job, retry="teacher-error"))
+    assert (again.accounts.labelled, len(again.records)) == (4, 3)
+    print_summary(again, job.out)
+    assert "4 clips, 96 queries of which 96 kept" in capsys.readouterr().out
+    assert run(["relabel", job.out]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "96 of 96 queries kept -> 96 of 96 queries kept; 4 clips judged" in said
 
 
 def test_a_video_whose_server_is_gone_is_a_row_and_can_be_retried(videos, tmp_path, monkeypatch):
