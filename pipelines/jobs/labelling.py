@@ -46,7 +46,7 @@ from pipelines.engines.common import UnitOpen
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
-from pipelines.jobs.progress import JobProgress
+from pipelines.jobs.progress import JobProgress, VideosDone
 from pipelines.wording import counted
 from teachers import InstallationError, TapdistillError, TransientError
 
@@ -131,6 +131,7 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     ):
         for event in _events(config, job, todo, progress):
             progress.count(event)
+            failures.count(event)
             if isinstance(event, TeachersReady):
                 for record in _one_of_each(records):
                     check_same_teachers(record, event.infos)
@@ -139,8 +140,6 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
                 own_faults = [trouble for trouble in troubles if trouble.own_fault]
                 if len(own_faults) >= MOST_OWN_FAULTS:
                     raise InstallationError(f"the job stops: {own_faults[0].why}")
-            elif isinstance(event, VideoDone):
-                failures.count(event)
             elif isinstance(event, UnitDone):
                 copying.committed(event.unit, event.revision)
             yield event
@@ -237,21 +236,19 @@ class _Failures:
     """Counts videos that failed, and stops the job when there are too many."""
 
     def __init__(self, most: float) -> None:
-        self._most, self._videos = most, 0
-        self._reasons = Counter[str]()
+        self._most, self._done = most, VideosDone()
 
-    def count(self, event: VideoDone) -> None:
-        self._videos += 1
-        self._reasons.update(
-            row.reason for row in event.rows if row.what == "video" and row.status == "failed"
-        )
-        failed = self._reasons.total()
-        if self._videos >= FEWEST_VIDEOS and failed > self._most * self._videos:
-            reasons = ", ".join(
-                f"{count} {reason}" for reason, count in self._reasons.most_common(3)
-            )
+    def count(self, event: LabelEvent) -> None:
+        self._done.count(event)
+        if not isinstance(event, VideoDone) or self._done.number < FEWEST_VIDEOS:
+            return
+        rows = self._done.rows.items()
+        reasons = Counter({reason: n for (*of, reason), n in rows if of == ["video", "failed"]})
+        failed, videos = reasons.total(), self._done.number
+        if failed > self._most * videos:
+            said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
             raise TooManyFailures(
-                f"{failed} of {self._videos} videos failed ({reasons}): the job stops, because "
+                f"{failed} of {videos} videos failed ({said}): the job stops, because "
                 "something may be wrong with all of them. What is committed stays, and "
                 "failures.parquet, as of the last job that ended, says more. Fix this and run the "
                 "same command again (with --retry REASON for videos that are rows already), or let "

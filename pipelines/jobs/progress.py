@@ -24,6 +24,8 @@ from pipelines.jobs.events import LabelEvent
 REPORT_EVERY_S = 10.0
 LATEST = 256
 """The median is taken over this many clips."""
+Kind = tuple[str, str, str]
+"""Of a row: video, clip, or teacher; status; reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,39 @@ class Snapshot:
         return snapshot
 
 
+class VideosDone:
+    """The videos that a job has done, and their rows, each once: a unit that begins again, after a
+    fault or a lost race, reports its videos anew, and one that stays open has done none."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.rows = Counter[Kind]()
+        self._at_work: dict[int, dict[str, Counter[Kind]]] = {}
+        """The rows of each video that the units at work have done so far."""
+
+    def count(self, event: LabelEvent) -> bool:
+        """Count one event; True where it tells that its unit has begun again."""
+        if isinstance(event, UnitOpen):
+            self._forget(event.unit)
+        elif isinstance(event, UnitDone):
+            self._at_work.pop(event.unit, None)
+        elif isinstance(event, VideoDone):
+            again = event.uri in self._at_work.get(event.unit, {})
+            if again:
+                self._forget(event.unit)
+            rows = Counter[Kind]((row.what, row.status, row.reason) for row in event.rows)
+            self._at_work.setdefault(event.unit, {})[event.uri] = rows
+            self.number += 1
+            self.rows += rows
+            return again
+        return False
+
+    def _forget(self, unit: int) -> None:
+        for rows in self._at_work.pop(unit, {}).values():
+            self.number -= 1
+            self.rows -= rows
+
+
 class JobProgress:
     """Counts the events of a job: videos done of all, clips/s, tracks/s, shares of time, rows by
     reason.
@@ -81,9 +116,9 @@ class JobProgress:
     """
 
     def __init__(self, videos: int, *reports: Callable[[Snapshot], None]) -> None:
-        self._videos, self._videos_done, self._ready = videos, 0, False
+        self._videos, self._ready = videos, False
+        self._done = VideosDone()
         self._clips = self._tracks = 0
-        self._reasons: Counter[str] = Counter()
         self._seconds: dict[int, Mapping[str, float]] = {}
         """Seconds by step of the units at work, so far."""
         self._spent: Counter[str] = Counter()
@@ -116,6 +151,7 @@ class JobProgress:
         """Count one event."""
         with self._lock:
             now = time.monotonic()
+            again = self._done.count(event)
             self._ready |= isinstance(event, TeachersReady | ClipDone | VideoDone)
             if isinstance(event, ClipStarted):
                 self._tracking[event.unit] = now
@@ -127,18 +163,13 @@ class JobProgress:
                     self._took.append(now - self._tracking.pop(event.unit))
                 self._doing[event.unit] = (now, f"unit {event.unit}: waiting for frames")
             elif isinstance(event, VideoDone):
-                # a unit that is done again counts once
-                self._videos_done = min(self._videos_done + 1, self._videos)
-                self._reasons.update(row.reason for row in event.rows)
-                before = self._seconds.get(event.unit, {})
+                before = {} if again else self._seconds.get(event.unit, {})
                 self._spent.update(
                     {step: spent - before.get(step, 0.0) for step, spent in event.seconds.items()}
                 )
                 self._seconds[event.unit] = event.seconds
                 self._doing[event.unit] = (now, f"unit {event.unit}: waiting for frames")
-            elif isinstance(event, UnitOpen):
-                self._doing.pop(event.unit, None)
-            elif isinstance(event, UnitDone):
+            elif isinstance(event, UnitOpen | UnitDone):
                 self._doing.pop(event.unit, None)
                 self._seconds.pop(event.unit, None)
 
@@ -148,6 +179,9 @@ class JobProgress:
             now = time.monotonic()
             elapsed = max(now - self._started, 1e-9)
             spent, total = self._spent, sum(self._spent.values())
+            reasons = Counter[str]()
+            for (_, _, reason), count in self._done.rows.items():
+                reasons[reason] += count
             since, what = min(self._doing.values(), default=(now, ""))
             return Snapshot(
                 host=socket.gethostname(),
@@ -155,7 +189,7 @@ class JobProgress:
                 started=self._started_at,
                 now=time.time(),
                 videos=self._videos,
-                videos_done=self._videos_done,
+                videos_done=self._done.number,
                 clips=self._clips,
                 clips_per_s=self._clips / elapsed,
                 tracks_per_s=self._tracks / elapsed,
@@ -164,7 +198,7 @@ class JobProgress:
                 oldest_s=now - since,
                 oldest="" if ended else what,
                 median_s=median(self._took) if self._took else None,
-                reasons=dict(self._reasons),
+                reasons=dict(reasons),
                 ended=ended,
                 ready=self._ready,
             )

@@ -5,9 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
-from labeler.unit import TeachersReady
+import pytest
+
+from labeler.reasons import LeftOut
+from labeler.unit import TeachersReady, UnitDone, VideoDone
 from pipelines.commands.eval import EvalCommand
 from pipelines.commands.track import TrackCommand
+from pipelines.engines.common import UnitOpen
+from pipelines.jobs.labelling import TooManyFailures, _Failures
 from pipelines.jobs.progress import JobProgress
 from pipelines.terminal.labelling import counts
 from pipelines.terminal.training import TrainProgress
@@ -24,6 +29,42 @@ def test_before_the_first_clip_there_is_no_rate():
     assert counts(nothing) == "no clip is done yet"
     one = dataclasses.replace(nothing, clips=1, clips_per_s=0.25, tracks_per_s=12.0)
     assert counts(one) == "1 clip, 0.25 clips/s, 12 tracks/s"
+
+
+def done(unit: int, uri: str, seconds: float, *reasons: str) -> VideoDone:
+    rows = [LeftOut(uri=uri, what="video", stage="open", reason=reason) for reason in reasons]
+    return VideoDone(unit, uri, tuple(rows), {"teachers": seconds, "waiting for frames": 1.0})
+
+
+def test_a_unit_that_begins_again_counts_once():
+    progress = JobProgress(4)
+    for seconds in (3.0, 1.0):  # its worker is lost after two videos of three
+        progress.count(done(0, "a", seconds, "empty"))
+        progress.count(done(0, "b", seconds + 1))
+    again = progress.snapshot()
+    assert (again.videos_done, again.reasons) == (2, {"empty": 1})
+    assert again.teachers_busy == (4 + 2) / (4 + 2 + 1 + 1)
+    progress.count(done(0, "c", 5.0))
+    progress.count(UnitDone(0, 0))
+    progress.count(done(1, "d", 1.0, "timeout"))
+    assert progress.snapshot().videos_done == 4
+    progress.count(UnitOpen(1, "the disk is gone."))
+    last = progress.snapshot()
+    assert (last.videos_done, last.reasons) == (3, {"empty": 1})
+
+
+def test_the_share_that_fails_is_that_of_videos_not_of_attempts():
+    failures = _Failures(0.5)
+    for _ in range(4):
+        for i in range(10):
+            failures.count(done(0, f"{i}", 1.0, *(["timeout"] if i < 8 else [])))
+    failures.count(UnitDone(0, 0))
+    for i in range(8):
+        failures.count(done(1, f"more {i}", 1.0))
+    failures.count(done(2, "last 0", 1.0, "empty"))
+    failures.count(done(2, "last 1", 1.0, "empty"))
+    with pytest.raises(TooManyFailures, match=r"11 of 21 videos failed \(8 timeout, 3 empty\)"):
+        failures.count(done(2, "last 2", 1.0, "empty"))
 
 
 def test_a_size_is_written_in_the_unit_that_it_has():
