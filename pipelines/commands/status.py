@@ -6,7 +6,6 @@ jobs leave in the data set.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,8 +16,7 @@ from labeler.shards import tables
 from labeler.shards.manifest import read_manifest
 from labeler.shards.plan import number_of_units, read_plans
 from labeler.shards.records import latest_records
-from pipelines.jobs.heartbeat import is_silent, jobs
-from pipelines.jobs.progress import Snapshot
+from pipelines.jobs.heartbeat import Heard, jobs
 from pipelines.terminal.console import say
 from pipelines.terminal.labelling import counts, left
 from pipelines.terminal.tables import accounts_table
@@ -47,22 +45,19 @@ def run(config: StatusConfig) -> int:
         f"{len(records)} of {number_of_units(plans)} units are committed, "
         f"{data_size(records.table['size_bytes'].sum())}."
     )
-    found, now = jobs(storage), time.time()
-    for snapshot in found[:SHOWN]:
-        say(_line(snapshot, now))
+    found = jobs(storage)
+    for heard in found[:SHOWN]:
+        say(_line(heard))
     if len(found) > SHOWN:
         say(f"and {counted(len(found) - SHOWN, 'older job')}.")
-    if accounts.open and not any(_is_at_work(snapshot, now) for snapshot in found):
+    if accounts.open and not any(heard.is_at_work for heard in found):
         say("no job is working on it: run the command that began it again to continue.")
     return 0
 
 
-def _is_at_work(snapshot: Snapshot, now: float) -> bool:
-    return not snapshot.ended and not is_silent(snapshot, now)
-
-
-def _line(snapshot: Snapshot, now: float) -> str:
+def _line(heard: Heard) -> str:
     """One job in a line."""
+    snapshot, ago = heard.snapshot, duration(heard.ago_s)
     name = f"job {snapshot.host}-{snapshot.pid}"
     done = (
         f"{snapshot.videos_done}/{snapshot.videos} videos · {counts(snapshot)}"
@@ -70,10 +65,7 @@ def _line(snapshot: Snapshot, now: float) -> str:
         else "it found nothing left to do"
     )
     if snapshot.ended:
-        return f"{name} ended {duration(now - snapshot.now)} ago: {done}"
-    if is_silent(snapshot, now):
-        return (
-            f"{name} has been silent for {duration(now - snapshot.now)}, so it is dead or cut off: "
-            f"{done}"
-        )
-    return f"{name} at work, heard {duration(now - snapshot.now)} ago: {done}{left(snapshot)}"
+        return f"{name} ended {ago} ago: {done}"
+    if heard.is_silent:
+        return f"{name} has been silent for {ago}, so it is dead or cut off: {done}"
+    return f"{name} at work, heard {ago} ago: {done}{left(snapshot)}"

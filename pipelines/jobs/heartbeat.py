@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from labeler.io import Storage
+from labeler.shards.clock import storage_time
 from pipelines.jobs.progress import Snapshot
 from teachers import ConfigError, TapdistillError
 
@@ -58,18 +60,51 @@ class Heartbeat:
                 return  # the job's own reads and writes will say what is wrong with the storage
 
 
-def jobs(storage: Storage) -> list[Snapshot]:
+@dataclass(frozen=True)
+class Heard:
+    """The last report of a job."""
+
+    snapshot: Snapshot
+    ago_s: float
+    """How long ago it was written, by the clock of the storage: the job's machine and this one may
+    be hours apart."""
+
+    @property
+    def is_silent(self) -> bool:
+        """True for a job that has neither ended nor reported anything for `SILENT_S`."""
+        return not self.snapshot.ended and self.ago_s > SILENT_S
+
+    @property
+    def is_at_work(self) -> bool:
+        return not self.snapshot.ended and not self.is_silent
+
+
+def jobs(storage: Storage) -> list[Heard]:
     """The last report of every job that has worked on the data set, the latest first; damaged ones
     are left out."""
+    names = [f"{FOLDER}/{name}" for name in storage.names(FOLDER)]
+    now = _time_of(storage) if names else 0.0
     found = []
-    for name in storage.names(FOLDER):
+    for name in names:
         try:
-            found.append(Snapshot.from_json(storage.read(f"{FOLDER}/{name}")))
+            snapshot = Snapshot.from_json(storage.read(name))
+            found.append(Heard(snapshot, max(now - _written(storage, name, snapshot), 0.0)))
         except (ValueError, TypeError, TapdistillError):
             continue
-    return sorted(found, key=lambda snapshot: snapshot.now, reverse=True)
+    return sorted(found, key=lambda heard: heard.ago_s)
 
 
-def is_silent(snapshot: Snapshot, now: float) -> bool:
-    """True for a job that has neither ended nor reported anything for `SILENT_S`."""
-    return not snapshot.ended and now - snapshot.now > SILENT_S
+def _time_of(storage: Storage) -> float:
+    """The storage's time; this machine's, where nothing can be written."""
+    try:
+        return storage_time(storage)
+    except (TapdistillError, NotImplementedError, ValueError):
+        return time.time()
+
+
+def _written(storage: Storage, name: str, snapshot: Snapshot) -> float:
+    """When a report was written; as its machine says, where the storage does not know."""
+    try:
+        return storage.modified(name)
+    except NotImplementedError:
+        return snapshot.now

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +34,7 @@ from pipelines.jobs.progress import JobProgress
 from pipelines.terminal import labelling as terminal_module
 from pipelines.terminal.labelling import LabelProgress, counts, print_summary
 from pipelines.wording import duration
-from teachers import ConfigError
+from teachers import ConfigError, TransientError
 from tests.support.jobs import contents
 from tests.support.web_server import Fault, Site, serving
 
@@ -238,20 +239,37 @@ def test_status_tells_what_is_open_and_that_nobody_works_on_it(videos, tmp_path,
     assert "no job is working on it" in said
 
 
-def test_status_knows_a_silent_job_from_one_at_work(videos, tmp_path, capsys):
+@pytest.mark.parametrize("ahead_s", [-7200, 0, 7200])
+def test_status_knows_a_silent_job_from_one_at_work_whatever_its_clock(
+    videos, tmp_path, capsys, ahead_s
+):
     label(config(videos, tmp_path / "out", shards="0/2"))
     storage = Storage(str(tmp_path / "out"))
-    last = dataclasses.replace(jobs(storage)[0], ended=False)
+    last = dataclasses.replace(jobs(storage)[0].snapshot, ended=False)
     for host, silent_s in (("alive", 5), ("dead", 4000)):
-        said = dataclasses.replace(last, host=host, now=time.time() - silent_s)
+        written = time.time() - silent_s
+        said = dataclasses.replace(last, host=host, now=written + ahead_s)
         storage.replace(f"{FOLDER}/{host}-1.json", said.to_json().encode())
+        os.utime(storage.path(f"{FOLDER}/{host}-1.json"), (written, written))
     storage.replace(f"{FOLDER}/garbage.json", b"[]")
-    run(["status", str(tmp_path / "out")])
+    assert run(["status", str(tmp_path / "out")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "job alive-" in said
     assert "at work" in said
     assert "silent for 67 min" in said
     assert "no job is working on it" not in said
+
+
+def test_the_status_of_a_data_set_that_may_only_be_read_is_told(videos, tmp_path, monkeypatch):
+    label(config(videos, tmp_path / "out"))
+    storage = Storage(str(tmp_path / "out"))
+
+    def refuse(*_: object) -> None:
+        raise TransientError("not yours.")
+
+    monkeypatch.setattr(storage, "replace", refuse)
+    (heard,) = jobs(storage)
+    assert heard.snapshot.ended
 
 
 def test_metrics_are_lines_of_json(videos, tmp_path):
@@ -301,7 +319,7 @@ def test_a_job_that_is_left_in_the_middle_goes_on_where_it_stopped(videos, tmp_p
     """Who takes the events one by one may stop taking them: what is committed stays."""
     with closing(labelling(config(videos, tmp_path / "out"))) as events:
         assert any(isinstance(event, UnitDone) for event in events)
-    assert jobs(Storage(str(tmp_path / "out")))[0].ended
+    assert jobs(Storage(str(tmp_path / "out")))[0].snapshot.ended
     assert open_dataset(str(tmp_path / "out")).accounts.done == 2
     assert label(config(videos, tmp_path / "out")).accounts.done == 4
 
