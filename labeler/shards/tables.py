@@ -216,6 +216,18 @@ def without_superseded(
     return records.changed(units, current)
 
 
+def uris_with_reason(plans: Sequence[pd.DataFrame], records: Records, reason: str) -> set[str]:
+    """The videos that have a row with that reason in the unit that counts for them."""
+    current = without_superseded(plans, records)
+    have = current.table["reasons"].astype("object").str.contains(f'"{reason}"', regex=False)
+    return {
+        row.uri
+        for record in current.take(np.flatnonzero(have.astype(bool)))
+        for row in record.rows
+        if row.reason == reason
+    }
+
+
 def clips_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per labelled clip, with the columns of `CLIP_COLUMNS`: `video` is the last part of
     `uri`, `verifier` a version, and `offsets` JSON: suffix -> (offset, size) in the tar."""

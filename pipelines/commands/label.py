@@ -88,17 +88,19 @@ def print_estimate(config: LabelConfig) -> None:
     """
     plan = dry_plan(config)
     if plan.planned_before:
-        say(f"{config.out} is planned already; this is its first plan.")
+        say(f"{config.out} is planned already.")
     for note in plan.notes:
         say(f"note: {note}")
-    wanted = len(plan.wanted)
-    filtered = f" ({plan.videos - wanted} left out by their words)" if wanted < plan.videos else ""
+    todo = len(plan.todo)
+    filtered = f" ({plan.unwanted} left out by their words)" if plan.unwanted else ""
+    i, n = config.share()
+    part = f", {plan.units_to_do}{f' of share {i}/{n}' if n > 1 else ''} to do"
     say(
-        f"{counted(plan.videos, 'video')}{filtered} in {counted(plan.units, 'unit')}; "
-        f"{data_size(plan.bytes)} to read"
-        + (", sizes of a list not counted." if not plan.bytes else ".")
+        f"{counted(plan.videos, 'video')}{filtered} in {counted(plan.units, 'unit')}"
+        f"{part if plan.units_to_do < plan.units else ''}; {data_size(plan.bytes)} to read"
+        + (", sizes of a list not counted." if todo and not plan.bytes else ".")
     )
-    if not wanted:
+    if not todo:
         return
     videos = plan.some()
     say(f"labelling one clip of each of {counted(len(videos), 'video')} here, to measure ...")
@@ -108,4 +110,4 @@ def print_estimate(config: LabelConfig) -> None:
     if not found.clips:
         say("no clip could be labelled, so there is no estimate.")
         return
-    say(estimate_table(found, wanted))
+    say(estimate_table(found, todo))

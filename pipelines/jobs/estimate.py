@@ -26,9 +26,20 @@ from labeler.labels.verdict import judged
 from labeler.reasons import LeftOut
 from labeler.shards.manifest import check_frozen
 from labeler.shards.members import info_to_meta, members, stored
-from labeler.shards.plan import NO_UNIT, cut_into_units, read_plans, sources_of
+from labeler.shards.plan import (
+    NO_UNIT,
+    counting_rows,
+    cut_into_units,
+    number_of_units,
+    plan_again,
+    read_plans,
+    sources_of,
+)
+from labeler.shards.records import latest_records
+from labeler.shards.tables import open_units, uris_with_reason
 from labeler.sources import Source, list_sources
 from pipelines.engines.local import LocalTrackers
+from pipelines.wording import counted
 from teachers import Tracks
 
 if TYPE_CHECKING:
@@ -60,20 +71,26 @@ class DryPlan:
     """What a job would do."""
 
     planned_before: bool
-    """Whether the data set has a plan already; if so, this is its first one."""
+    """Whether the data set has a plan already."""
     videos: int
-    wanted: list[Source]
-    """Videos that no filter leaves out."""
+    """Videos of the data set, each counted once."""
+    unwanted: int
+    """How many of them filters leave out."""
     units: int
+    """Units of the data set."""
+    todo: list[Source]
+    """Videos of the units that this job would do: those of its share that are not done yet."""
+    units_to_do: int
     bytes: int
-    """Bytes of the wanted videos, as far as the sources say."""
+    """Bytes of those videos, as far as the sources say."""
     notes: tuple[str, ...] = ()
-    """A sentence for each kind of thing that was named and is not used."""
+    """A sentence for each kind of thing that was named and is not used, and for what the estimate
+    does not know."""
 
     def some(self) -> list[Source]:
-        """A few wanted videos, taken evenly from the plan, for `warm_up`."""
-        numbers = np.linspace(0, len(self.wanted) - 1, VIDEOS).round().astype(int)
-        return [self.wanted[i] for i in sorted(set(numbers.tolist()))]
+        """A few of the videos to do, taken evenly, for `warm_up`."""
+        numbers = np.linspace(0, len(self.todo) - 1, VIDEOS).round().astype(int)
+        return [self.todo[i] for i in sorted(set(numbers.tolist()))]
 
 
 def dry_plan(config: LabelConfig) -> DryPlan:
@@ -85,25 +102,39 @@ def dry_plan(config: LabelConfig) -> DryPlan:
     """
     frozen, storage = config.frozen(), Storage(config.out)
     check_frozen(storage, frozen)
-    plans = read_plans(storage)
+    planned = read_plans(storage)
     notes: list[str] = []
-    plan = (
-        plans[0]
-        if plans
-        else cut_into_units(
+    plans = [*planned] or [
+        cut_into_units(
             list_sources(frozen.sources, frozen.column, notes),
             config.videos_per_unit,
             why_not=frozen.words.why_not,
         )
-    )
-    in_a_unit = plan[plan["unit"] != NO_UNIT]
-    wanted = sources_of(in_a_unit)
+    ]
+    records = latest_records(storage)
+    if config.retry and (uris := uris_with_reason(plans, records, config.retry)):
+        plans.append(plan_again(plans, uris, config.videos_per_unit))
+    elif config.retry:
+        notes.append(f"no video has the reason {config.retry!r}: nothing is planned again.")
+    units_to_do = open_units(plans, records, config.names()).share(*config.share())
+    begun = int(np.isin(units_to_do.numbers, records.table["unit"]).sum())
+    if begun:
+        notes.append(
+            f"{counted(begun, 'unit')} to do only lack teachers, and take less than is estimated."
+        )
+    todo = [
+        source
+        for plan in plans
+        for source in sources_of(plan[plan["unit"].isin(units_to_do.numbers)])
+    ]
     return DryPlan(
-        planned_before=bool(plans),
-        videos=len(plan),
-        wanted=wanted,
-        units=in_a_unit["unit"].nunique(),
-        bytes=sum(source.size for source in wanted),
+        planned_before=bool(planned),
+        videos=sum(int(counts.sum()) for _, counts in counting_rows(plans)),
+        unwanted=sum(int((plan["unit"] == NO_UNIT).sum()) for plan in plans),
+        units=number_of_units(plans),
+        todo=todo,
+        units_to_do=len(units_to_do),
+        bytes=sum(source.size for source in todo),
         notes=tuple(notes),
     )
 

@@ -17,7 +17,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-import numpy as np
 import pandas as pd
 
 from labeler.io import Storage
@@ -180,14 +179,7 @@ def _planned_again(
 ) -> Generator[Note, None, Plans]:
     """The plans, and another one with the videos that have a row with the reason `config.retry`, if
     there are any."""
-    current = tables.without_superseded(plans, records)
-    have = current.table["reasons"].astype("object").str.contains(f'"{config.retry}"', regex=False)
-    uris = {
-        row.uri
-        for record in current.take(np.flatnonzero(have.astype(bool)))
-        for row in record.rows
-        if row.reason == config.retry
-    }
+    uris = tables.uris_with_reason(plans, records, config.retry or "")
     if not uris:
         yield Note(f"no video has the reason {config.retry!r}: nothing is planned again.")
         return plans

@@ -27,6 +27,7 @@ from pipelines.cli import run
 from pipelines.commands.label import print_estimate
 from pipelines.commands.scan import scan
 from pipelines.engines import local as engine_local
+from pipelines.jobs.estimate import dry_plan
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
 from pipelines.jobs.labelling import LabelResult, TooManyFailures, label, labelling
@@ -35,7 +36,7 @@ from pipelines.terminal import labelling as terminal_module
 from pipelines.terminal.labelling import LabelProgress, counts, print_summary
 from pipelines.wording import duration
 from teachers import ConfigError, TransientError
-from tests.support.jobs import contents
+from tests.support.jobs import FAR, contents
 from tests.support.web_server import Fault, Site, serving
 
 NEEDS_LONG_CLIPS = "tests.support.stub_teachers:NeedsLongClips"
@@ -227,6 +228,33 @@ def test_a_dry_run_refuses_what_the_job_refuses(videos, tmp_path, capsys):
         with pytest.raises(ConfigError, match=r"made with other settings: videos_per_unit: 2 ther"):
             run_it(config(videos, tmp_path / "out", videos_per_unit=3))
     assert contents(tmp_path / "out") == before
+
+
+def planned(capsys, job) -> str:
+    """What a dry run says of the plan."""
+    print_estimate(job)
+    return capsys.readouterr().out.partition(" to read")[0].partition("in 2 units")[2]
+
+
+def test_a_dry_run_counts_what_the_job_would_do(videos, tmp_path, capsys):
+    """Units of its share that are not done; with --retry, those that it would plan again."""
+    job = config(videos, tmp_path / "out")
+    second = dataclasses.replace(job, shards="1/2")
+    (videos / "0.mp4").write_bytes(b"no video")
+    assert dry_plan(second).todo == dry_plan(job).todo[2:]
+    assert planned(capsys, second).startswith(", 1 of share 1/2 to do; ")
+    label(dataclasses.replace(job, shards="0/2", max_failed_fraction=1.0))
+    assert planned(capsys, job).startswith(", 1 to do; ")
+    assert [Path(video.uri).name for video in dry_plan(job).todo] == ["2.mp4", "3.mp4"]
+    label(job)
+    assert dry_plan(job).todo == []
+    (video,) = dry_plan(dataclasses.replace(job, retry="not-a-video")).todo
+    assert video.uri == str(videos / "0.mp4")
+    (note,) = dry_plan(dataclasses.replace(job, retry="timeout")).notes
+    assert note == "no video has the reason 'timeout': nothing is planned again."
+    (note,) = dry_plan(dataclasses.replace(job, teachers=(*job.teachers, FAR))).notes
+    assert note == "2 units to do only lack teachers, and take less than is estimated."
+    assert len(read_plans(Storage(job.out))) == 1
 
 
 def test_status_tells_what_is_open_and_that_nobody_works_on_it(videos, tmp_path, capsys):
