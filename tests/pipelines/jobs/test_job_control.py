@@ -21,11 +21,9 @@ from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.shards.plan import read_plans
 from labeler.sources.filters import WordFilter
-from labeler.sources.listing import list_sources
 from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDone
 from pipelines.cli import run
 from pipelines.commands.label import print_estimate
-from pipelines.commands.scan import scan
 from pipelines.engines import local as engine_local
 from pipelines.jobs.estimate import dry_plan
 from pipelines.jobs.events import LabelEvent, Note, Planned
@@ -425,35 +423,3 @@ def test_the_median_is_of_the_time_with_the_teachers():
 )
 def test_a_duration_is_told_in_words(seconds, text):
     assert duration(seconds) == text
-
-
-def test_equal_videos_are_found_whatever_their_names(videos, tmp_path, capsys):
-    (videos / "copy.mkv").write_bytes((videos / "2.mp4").read_bytes())
-    found = scan(list_sources([str(videos)]))
-    assert [[source.uri for source in group] for group in found.groups] == [
-        [str(videos / "2.mp4"), str(videos / "copy.mkv")]
-    ]
-
-    (tmp_path / "list.txt").write_text(
-        "".join(f"{path}\n" for path in [*sorted(videos.iterdir()), videos / "gone.mp4"])
-    )
-    assert run(["scan", str(tmp_path / "list.txt"), "--unique", str(tmp_path / "unique.txt")]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "6 videos, 1 of them duplicates in 1 groups, 1 not read" in said
-    assert str(videos / "copy.mkv") not in (tmp_path / "unique.txt").read_text()
-    assert len((tmp_path / "unique.txt").read_text().splitlines()) == 5
-
-
-def test_a_scan_goes_on_where_a_server_does_not_answer(videos, tmp_path):
-    (tmp_path / "list.txt").write_text(f"http://127.0.0.1:9/a.mp4\n{videos}/0.mp4\n")
-    found = scan(list_sources([str(tmp_path / "list.txt")]))
-    assert [source.uri for source, _ in found.unread] == ["http://127.0.0.1:9/a.mp4"]
-
-
-@pytest.mark.parametrize("name", ["a\nb.mp4", "a.mp4 "])
-def test_names_that_a_list_cannot_hold_are_not_written_into_one(tmp_path, capsys, name):
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / name).write_bytes(b"x")
-    assert run(["scan", str(tmp_path / "videos"), "--unique", str(tmp_path / "unique.txt")]) == 1
-    assert "cannot stand in a list" in capsys.readouterr().err
-    assert not (tmp_path / "unique.txt").exists()
