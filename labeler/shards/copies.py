@@ -89,6 +89,8 @@ class Copies:
         self._opened: list[pq.ParquetFile] = []
         self._begins: list[np.ndarray] = []
         """For each file, the first row of each of its row groups, and the number of its rows."""
+        self._lost: set[int] = set()
+        """Files that can no longer be read."""
         tables = []
         parts = sorted(file.name for file in storage.files(FOLDER))
         for name in (COPIES, *(f"{FOLDER}/{part}" for part in parts)):
@@ -118,21 +120,30 @@ class Copies:
         return index
 
     def records(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
-        """(name, bytes) of the records in some rows of the index, read a few at a time."""
+        """(name, bytes) of the records in some rows of the index, read a few at a time; without
+        those of a file that another job has replaced since, or that is damaged."""
         for number, wanted in rows.groupby("file", sort=False):
-            file, begins = self._opened[int(str(number))], self._begins[int(str(number))]
-            numbers = np.sort(wanted["row"].to_numpy(dtype=np.int64))
-            groups = np.searchsorted(begins, numbers, side="right") - 1
-            for group in np.unique(groups).tolist():
-                here = numbers[groups == group] - begins[group]
-                with self._lock:  # only one thread can read from a file
-                    table = file.read_row_group(group, ["name", "record"]).take(here)
-                yield from zip(table["name"].to_pylist(), table["record"].to_pylist(), strict=True)
+            which = int(str(number))
+            if which in self._lost:
+                continue
+            try:
+                yield from self._of_file(which, wanted["row"].to_numpy(dtype=np.int64))
+            except (OSError, pa.ArrowException):  # S3 reads no part of a file that was replaced
+                self._lost.add(which)
 
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._opened:
-            file.close()
+    def _of_file(
+        self,
+        which: int,
+        rows: np.ndarray,  # int64 [N]
+    ) -> Iterator[tuple[str, bytes]]:
+        file, begins = self._opened[which], self._begins[which]
+        numbers = np.sort(rows)
+        groups = np.searchsorted(begins, numbers, side="right") - 1
+        for group in np.unique(groups).tolist():
+            here = numbers[groups == group] - begins[group]
+            with self._lock:  # only one thread can read from a file
+                table = file.read_row_group(group, ["name", "record"]).take(here)
+            yield from zip(table["name"].to_pylist(), table["record"].to_pylist(), strict=True)
 
 
 def _index_of(file: pq.ParquetFile) -> pd.DataFrame:

@@ -185,7 +185,8 @@ class Records(LazySequence[Record]):
         if self._copies is not None:
             copied = missing[missing["file"] >= 0]
             for name, data in self._copies.records(copied):
-                found[name] = _parsed(self._storage, name, data)
+                with contextlib.suppress(ShardError):  # what counts is the record's own file
+                    found[name] = _parsed(self._storage, name, data)
         names = [name for name in missing["name"] if name not in found]
         if names:
             with ThreadPoolExecutor(READERS) as pool:
@@ -299,11 +300,18 @@ def _without_digest(
         name: {"file": file, "row": row}
         for name, file, row in zip(old["name"], old["file"], old["row"], strict=True)
     }
+    read_already = set()
     for name, data in copies.records(old):
-        yield name, _parsed(storage, name, data), where[name]
+        try:
+            record = _parsed(storage, name, data)
+        except ShardError:  # what counts is the record's own file
+            continue
+        read_already.add(name)
+        yield name, record, where[name]
     missing: Iterator[str] = iter(())
-    if len(index) < len(tags):
-        copied = set(index["name"])
+    if len(index) < len(tags) or len(read_already) < len(old):
+        lost = set(old["name"]) - read_already
+        copied = set(index["name"]) - lost
         missing = iter(sorted(name for name in tags if name not in copied))
 
     def read(name: str) -> Record:

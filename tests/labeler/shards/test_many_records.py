@@ -4,7 +4,9 @@ goes."""
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
+import io
 import itertools
 import pickle
 from dataclasses import asdict
@@ -19,6 +21,7 @@ from labeler.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.labels import AgreementConfig
 from labeler.reasons import LeftOut
+from labeler.shards import copies as copies_module
 from labeler.shards import plan as plan_module
 from labeler.shards import records as module
 from labeler.shards import tables
@@ -174,6 +177,59 @@ def test_a_table_that_an_earlier_job_wrote_last_is_written_again(storage, name):
     pq.write_table(unmarked, storage.path(name))  # as clips.parquet was, whoever wrote it
     tables.compact(storage, latest_records(storage))
     assert storage.read(name) == whole
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_copy_that_is_no_record_gives_way_to_the_record_itself(storage, digests):
+    copy_records(storage, latest_records(storage))
+    table = pq.read_table(storage.path(COPIES))
+    spoilt = [b"{" if i == 7 else one for i, one in enumerate(table["record"].to_pylist())]
+    table = table.set_column(table.schema.get_field_index("record"), "record", [spoilt])
+    pq.write_table(
+        table if digests else table.select(["name", "tag", "record"]), storage.path(COPIES)
+    )
+    assert list(latest_records(storage)) == [record(unit) for unit in range(UNITS)]
+
+
+class Opened(io.BytesIO):
+    """A file that cannot be read any more once `replaced` is set, as on S3."""
+
+    replaced = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        if Opened.replaced:
+            raise OSError(errno.EBUSY, "the remote file no longer exists")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_records_are_read_from_their_own_files_once_their_copies_are_replaced(
+    storage, monkeypatch, digests
+):
+    copy_records(storage, latest_records(storage))
+    if not digests:
+        table = pq.read_table(storage.path(COPIES))
+        pq.write_table(table.select(["name", "tag", "record"]), storage.path(COPIES))
+    monkeypatch.setattr(copies_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(module, "HELD", 4)
+    storage.open = lambda name: Opened(storage.read(name))
+    expected = [record(unit) for unit in range(UNITS)]
+    if digests:
+        found = latest_records(storage)
+        monkeypatch.setattr(Opened, "replaced", True)
+    else:  # replaced between the index and the records
+        index_of = copies_module._index_of
+
+        def then_replaced(file):
+            try:
+                return index_of(file)
+            finally:
+                monkeypatch.setattr(Opened, "replaced", True)
+
+        monkeypatch.setattr(copies_module, "_index_of", then_replaced)
+        found = latest_records(storage)
+    assert list(found) == expected
+    assert found[7] == expected[7]
 
 
 def test_what_is_said_of_copies_is_what_is_said_of_the_records(storage):
