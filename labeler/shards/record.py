@@ -17,7 +17,8 @@ from labeler.shards.plan import hash_of
 from labeler.shards.tar import Offsets
 from teachers import ShardError
 
-TAR = re.compile(r"shards/\d{6,}\.r\d+\.[0-9a-f]{12}\.tar")
+TAR = re.compile(r"shards/(\d{6,})\.r(\d+)\.[0-9a-f]{12}\.tar")
+"""The path of a tar in its data set; the groups are its unit and revision."""
 
 
 @dataclass(frozen=True, kw_only=True)

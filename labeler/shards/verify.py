@@ -3,7 +3,6 @@ only an older one."""
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from labeler.shards.copies import COPIES, FOLDER
 from labeler.shards.manifest import read_manifest
 from labeler.shards.members import from_members
 from labeler.shards.plan import read_plans
-from labeler.shards.record import Record, record_name
+from labeler.shards.record import TAR, Record, record_name
 from labeler.shards.records import (
     RECORD,
     Digests,
@@ -29,9 +28,6 @@ from labeler.shards.records import (
 from labeler.shards.tables import accounts, compact
 from labeler.shards.tar import read_samples, refuse_odd_member
 from teachers import ShardError
-
-SHARD = re.compile(r"shards/(\d{6,})\.r(\d+)\.[0-9a-f]{12}\.tar")
-"""The path of a tar: its unit and revision."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ def collect_garbage(
     for name in (f"shards/{name}" for name in storage.names("shards")):
         if name in copied or not name.endswith((".tar", PART)):
             continue
-        which = SHARD.fullmatch(name)
+        which = TAR.fullmatch(name)
         replaced = which is not None and int(which[2]) < latest.get(int(which[1]), 0)
         if not replaced:
             if now is None:
@@ -224,7 +220,7 @@ def collect_garbage(
 
 def _counts(storage: Storage, name: str) -> bool:
     """Whether the record of a tar's own unit and revision names it, as that record itself says."""
-    which = SHARD.fullmatch(name)
+    which = TAR.fullmatch(name)
     if which is None or storage.size(record_name(int(which[1]), int(which[2]))) is None:
         return False
     return read_record(storage, int(which[1]), int(which[2])).tar == name
