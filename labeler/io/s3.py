@@ -138,7 +138,7 @@ def entries(fs: Any, path: str, *, delimiter: str = "") -> Iterator[dict[str, An
             "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter=delimiter, **more
         )
         for one in page.get("Contents", ()):
-            if one["Key"] != prefix:  # that would be a marker of the folder itself
+            if not one["Key"].endswith("/"):  # the marker of a folder, as the console makes it
                 yield {
                     "name": f"{bucket}/{one['Key']}",
                     "type": "file",

@@ -283,7 +283,7 @@ def _found(fs: Any, path: str, root: str, unused: Unused) -> Iterator[tuple[str,
     def named() -> Iterator[Source]:
         for info in listed:
             name = str(info["name"])
-            if name.rstrip("/") + "/" != root:  # that would be a marker of the folder itself
+            if not name.endswith("/") and f"{name}/" != root:  # a marker of a folder
                 of_folder.append(folders.setdefault(name.rpartition("/")[0], len(folders)))
                 yield Source(name.removeprefix(root), int(info.get("size") or 0), tag_of(info))
 
@@ -351,6 +351,8 @@ def _matched(
         entries = fs.glob(path.replace("[", "[[]"), detail=True)
     infos, folders = {}, list[str]()
     for name, info in sorted(entries.items()):
+        if name.endswith("/"):
+            continue  # the marker of a folder in a bucket
         if info["type"] == "file" or (info.get("islink") and not fs.isdir(name)):
             infos[name] = info
         elif info.get("islink"):

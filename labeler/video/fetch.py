@@ -80,7 +80,9 @@ def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
         fs, path = _storage_of(url.rstrip("/"))
         if not fs.isdir(path):
             raise VideoError("not-found", f"{shown(url)}: there is no such folder.")
-        files = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
+        listed = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
+        # but for the marker of the folder itself, which a bucket may have
+        files = [info for info in listed if not info["name"].endswith("/")]
     if sum(int(info.get("size") or 0) for info in files) > limits.max_gib * 2**30:
         raise VideoError(
             "too-large",

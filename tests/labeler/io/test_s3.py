@@ -7,7 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import fsspec
+import numpy as np
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
@@ -156,6 +158,39 @@ def test_what_is_not_used_in_a_bucket_is_named_as_the_user_would(through):
         "1 file is not used, because its ending is not that of a video, such as "
         f"'{storage.url}/notes.pdf'."
     ]
+
+
+def mark(storage: Storage, folder: str) -> None:
+    """What "Create folder" in the console of S3 writes: an object without bytes."""
+    bucket, _, key = storage.path(f"{folder}/").partition("/")
+    storage.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+
+
+def test_the_marker_of_a_folder_is_no_video(through):
+    through()
+    storage = Storage(f"{through.bucket}/videos")
+    storage.replace("sub/a.mp4", b"not yet looked at")
+    for folder in ("sub", "later"):
+        mark(storage, folder)
+    assert [file.name for file in storage.files("sub")] == ["a.mp4"]
+    for given in (storage.url, f"{storage.url}/**", f"{storage.url}/*/*"):
+        assert [source.uri for source in list_sources((given,))] == [f"{storage.url}/sub/a.mp4"]
+
+
+def test_a_folder_of_pictures_with_a_marker_is_a_video(through):
+    through()
+    storage = Storage(f"{through.bucket}/videos")
+    picture = cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    for name in ("walk/0.png", "walk/1.png"):
+        storage.replace(name, picture)
+    for folder in ("walk", "empty"):
+        mark(storage, folder)
+    (source,) = list_sources((storage.url,))
+    assert source.uri == f"{storage.url}/walk/"
+    with open_video(source.uri) as video:
+        assert len(video) == 2
+    with pytest.raises(VideoError, match="a folder without pictures"):
+        open_video(f"{storage.url}/empty/")  # of a plan that was made before
 
 
 @pytest.fixture
