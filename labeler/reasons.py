@@ -27,7 +27,7 @@ FAILED: dict[str, str] = {
     "too-large": "sides, bytes, or frames above the limits",
     "decode-error": "frames that the decoders refuse",
     "unsafe-decoder": "the forced decoder returns wrong frames for this kind of file",
-    "memory": "decoding needs more memory than its limit",
+    "memory": "decoding needs more memory than its limit, or its process was killed, three times",
     "timeout": "decoding took longer than its deadline, twice",
     "crash": "decoding ended its process, twice",
     "not-found": "the source has no such file",

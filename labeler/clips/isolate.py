@@ -56,6 +56,10 @@ the parent's current folder may have a package `teachers` of its own."""
 PR_SET_PDEATHSIG = 1
 
 
+class Killed(TransientError):
+    """Somebody ended the child, as a system without memory does; nothing else is known."""
+
+
 def _new_spawner() -> None:
     global _spawner
     _spawner = ThreadPoolExecutor(1, thread_name_prefix="isolate")
@@ -102,8 +106,8 @@ class Isolated(ClosedAtExit):
         Raises:
             VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a
                 signal ended it).
-            TransientError: the child did not start, whatever the reason, or somebody else killed
-                it: the machine may be out of memory.
+            Killed: somebody else killed the child: the machine may be out of memory.
+            TransientError: the child did not start, whatever the reason.
             Exception: what the method raised; TapdistillErrors as they are, others with the child's
                 traceback as a note.
         """
@@ -169,7 +173,7 @@ class Isolated(ClosedAtExit):
                 f"{about}: the process for it did not start ({name}{f': {said}' if said else ''})."
             )
         if name in ("SIGKILL", "SIGTERM"):
-            raise TransientError(
+            raise Killed(
                 f"{about}: somebody ended its process ({name}): the machine may be out of memory; "
                 "try again later."
             )

@@ -8,7 +8,9 @@ happens here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -28,6 +30,8 @@ from labeler.clips.choice import (
 from labeler.clips.queries import sample_queries
 from labeler.clips.recipe import SCHEMA, ClipRecipe
 from labeler.clips.shots import find_cuts, shots
+from labeler.io.scratch import is_full
+from labeler.io.storage import is_url
 from labeler.sources import Source
 from labeler.video import VideoReader, decode_clip, encode_clip, open_video
 from labeler.video.check import check_decoding
@@ -36,6 +40,8 @@ from teachers import VideoError
 
 ANALYSIS_SIDE = 64
 """Short side in px of the frames that are searched for cuts."""
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""What a system answers that has no room for another open file."""
 DECODED_AGAIN = 10
 """How many times the frames that are analysed may be decoded to look for shots behind frames that
 cannot be decoded: each of these may cost as much as decoding from the start up to it."""
@@ -86,7 +92,8 @@ class VideoSource:
         Raises:
             VideoError: the video gives no clip at all; the reason becomes the row of the video.
         """
-        self._open(source)
+        with _disk_of(source):
+            self._open(source)
         return self._opened
 
     def _open(self, source: Source) -> VideoReader:
@@ -134,6 +141,10 @@ class VideoSource:
             VideoError: "static" or "dark", or a decoding error; the reason becomes the row of the
                 clip.
         """
+        with _disk_of(source):
+            return self._clip(source, number)
+
+    def _clip(self, source: Source, number: int) -> UnlabelledClip:
         _return_freed_memory()
         reader, recipe = self._reader, self._recipe
         if reader is None or self._opened.uri != source.uri:
@@ -211,6 +222,21 @@ class VideoSource:
                 yield frame
         except VideoError as error:
             self._damage = str(error)
+
+
+@contextlib.contextmanager
+def _disk_of(source: Source) -> Iterator[None]:
+    """Turn what the disk of a local video refuses into a VideoError, as `labeler.video.fetch` does
+    for a server; what this machine lacks stays an OSError."""
+    try:
+        yield
+    except OSError as error:
+        if is_url(source.uri) or is_full(error) or error.errno in OF_THE_MACHINE:
+            raise
+        raise VideoError(
+            "unreachable",
+            f"{source.uri}: reading failed ({error.strerror or error}): try again later.",
+        ) from error
 
 
 def _return_freed_memory() -> None:

@@ -4,7 +4,8 @@ next clip while teachers work on this one.
 After the last clip of a unit, the next clip is the first one of the next unit, so teachers do not
 wait between units either. A video or clip that crashes or hangs the process is tried a second time
 in a new one, and then becomes a row: it costs its video, not the job. One whose storage does not
-answer is tried three times, beside the teachers' work.
+answer, or over which somebody kills the process, as a system without memory does, is tried three
+times, beside the teachers' work.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Literal
 
-from labeler.clips.isolate import START_TIMEOUT_S, Isolated
+from labeler.clips.isolate import START_TIMEOUT_S, Isolated, Killed
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.recipe import ClipRecipe
 from labeler.io.closing import ClosedAtExit
@@ -28,10 +29,11 @@ from teachers.errors import OWN_FAULTS
 
 HOSTED = "labeler.clips.making:VideoSource"
 """The class of the object in the process."""
-TRIES = {"crash": 2, "timeout": 2, "unreachable": 3}
+TRIES = {"crash": 2, "timeout": 2, "unreachable": 3, "killed": 3}
 """How often a video or clip is tried that ends so."""
+PAUSED = ("unreachable", "killed")
 PAUSE_S = 1.0
-"""Before a storage that did not answer is asked again; twice that before the third time."""
+"""Before one that ended so is tried again; twice that before the third time."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,20 @@ class DecodingProcess(ClosedAtExit):
                 return self._process.call(
                     method, video, *args, timeout_s=self._deadline_s, about=uri
                 )
-            except VideoError as error:
-                if attempt < TRIES.get(error.reason, 1):
-                    if error.reason == "unreachable":
+            except (VideoError, Killed) as error:
+                end = error.reason if isinstance(error, VideoError) else "killed"
+                if attempt < TRIES.get(end, 1):
+                    if end in PAUSED and not self._closed:
                         time.sleep(attempt * PAUSE_S)
                     attempt += 1
                     continue
+                if isinstance(error, Killed):
+                    self._raise_if_unwell(error)
                 return LeftOut(
                     uri=uri,
                     what=what,
                     stage=method,
-                    reason=error.reason,
+                    reason="memory" if end == "killed" else end,
                     detail=str(error),
                     attempts=attempt,
                 )
@@ -179,6 +184,14 @@ class DecodingProcess(ClosedAtExit):
                     reason="decode-error",
                     detail=f"{type(error).__name__}: {error}",
                 )
+
+    def _raise_if_unwell(self, error: Killed) -> None:
+        """Raise `error` if nothing else can be decoded here either, so that it is not the video's
+        fault."""
+        try:
+            self.check()
+        except TapdistillError:
+            raise error from None
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

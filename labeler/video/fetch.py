@@ -48,13 +48,11 @@ def local_file(
 ) -> Path:
     """A local file with the content of `source`, which exists as long as `stack` does; with `span`,
     that of the bytes at (offset, size) of "archive.tar#member"."""
-    if span is not None:
-        return _member(str(source), span, limits, stack)
-    if isinstance(source, Path) or (isinstance(source, str) and not is_url(source)):
-        return Path(source)
-    if isinstance(source, str) and source.startswith("file://"):
-        return Path(source.removeprefix("file://"))
+    if span is None and (local := _path_of(source)) is not None:
+        return local
     try:
+        if span is not None:
+            return _member(str(source), span, limits, stack)
         path = stack.enter_context(scratch_folder()) / "video"
         if isinstance(source, str) and source.endswith("/"):
             _download_folder(source, path, limits)
@@ -63,7 +61,7 @@ def local_file(
             if isinstance(source, bytes):
                 file.write(source)
             else:
-                _download(source, file, limits)
+                _download(str(source), file, limits)
     except OSError as error:
         if is_full(error):
             raise
@@ -71,6 +69,15 @@ def local_file(
             f"{shown(source)}: cannot be copied to a temporary file: {error.strerror}."
         ) from error
     return path
+
+
+def _path_of(source: str | Path | bytes) -> Path | None:
+    """Where a video lies that need not be copied; None for any other."""
+    if isinstance(source, Path) or (isinstance(source, str) and not is_url(source)):
+        return Path(source)
+    if isinstance(source, str) and source.startswith("file://"):
+        return Path(source.removeprefix("file://"))
+    return None
 
 
 def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import av
@@ -72,3 +73,31 @@ def test_a_damaged_video_of_which_little_is_left_is_no_short_one(tmp_path):
     with pytest.raises(VideoError, match="90 packets give 5 frames") as refused:
         video_source().open(source)
     assert refused.value.reason == "decode-error"
+
+
+def failing(monkeypatch, code: int, says: str) -> None:
+    """Let the disk fail when the content of a video is read."""
+
+    def fails(path: Path) -> str:
+        raise OSError(code, says, str(path))
+
+    monkeypatch.setattr(making, "content_sha256", fails)
+
+
+@pytest.mark.parametrize("method", ["open", "clip"])
+def test_a_disk_that_cannot_read_a_video_is_as_a_server_that_does_not_answer(
+    tmp_path, monkeypatch, method
+):
+    source = damaged(tmp_path / "a.mp4", [], "libx264")
+    failing(monkeypatch, errno.EIO, "Input/output error")
+    with pytest.raises(VideoError, match=r"a\.mp4: reading failed \(Input/output") as caught:
+        getattr(video_source(), method)(source, *([0] if method == "clip" else []))
+    assert caught.value.reason == "unreachable"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_not_the_videos_fault(tmp_path, monkeypatch, code):
+    source = damaged(tmp_path / "a.mp4", [], "libx264")
+    failing(monkeypatch, code, "not enough")
+    with pytest.raises(OSError, match="not enough"):
+        video_source().open(source)

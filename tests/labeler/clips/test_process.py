@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.harness.jobs import FRAMES, config, write_moving
 from labeler.clips import process
-from labeler.clips.isolate import Isolated
+from labeler.clips.isolate import Isolated, Killed
 from labeler.clips.making import OpenedVideo, UnlabelledClip
 from labeler.clips.process import DecodingProcess, Item, VideoEnd
 from labeler.reasons import LeftOut
@@ -136,6 +136,50 @@ def test_where_no_video_of_several_can_be_reached_it_is_not_their_fault(sources,
         next(items)
     (row, _) = decoding.clips(sources[:1])
     assert row.reason == "unreachable"
+
+
+@pytest.fixture
+def killed(monkeypatch) -> dict[str, int]:
+    """How often the decoder is killed over a URI, as by a kernel that is out of memory; counts
+    down. "check" is the clip that comes with the installation."""
+    left: dict[str, int] = {}
+    call = Isolated.call
+
+    def answer(self, method, *args, **keywords):
+        about = args[0].uri if args else method
+        if left.get(about, 0) > 0:
+            left[about] -= 1
+            raise Killed(f"{about}: somebody ended its process (SIGKILL).")
+        return call(self, method, *args, **keywords)
+
+    monkeypatch.setattr(Isolated, "call", answer)
+    monkeypatch.setattr(process, "PAUSE_S", 0.0)
+    return left
+
+
+def test_a_decoder_that_is_killed_once_changes_no_item(sources, decoding, killed):
+    calm = named(decoding.clips(sources))
+    killed |= {sources[0].uri: 2, sources[3].uri: 1}
+    assert named(decoding.clips(sources)) == calm
+
+
+@pytest.mark.parametrize("which", [0, 3])
+def test_a_video_over_which_every_decoder_is_killed_costs_itself_alone(
+    sources, decoding, killed, which
+):
+    killed[sources[which].uri] = 99
+    items = list(decoding.clips(sources))
+    (row,) = (item for item in items if isinstance(item, LeftOut))
+    assert (row.uri, row.what, row.reason) == (sources[which].uri, "video", "memory")
+    assert row.attempts == 3
+    assert "SIGKILL" in row.detail
+    assert [item.uri for item in items if isinstance(item, VideoEnd)] == [s.uri for s in sources]
+
+
+def test_where_every_decoder_is_killed_it_is_not_the_videos_fault(sources, decoding, killed):
+    killed |= {sources[0].uri: 99, "check": 99}
+    with pytest.raises(TransientError, match=r"/0\.mp4: somebody ended its process"):
+        list(decoding.clips(sources[:1]))
 
 
 def test_closing_ends_a_fetch_that_waits(sources):
