@@ -138,7 +138,8 @@ def do_unit(
     one of this unit.
 
     Raises:
-        TransientError: the machine or the storage fails; the unit stays open.
+        TransientError: the machine or the storage fails; the unit stays open. Where a disk is full,
+            a FullScratchError if it is that of temporary files, otherwise a FullStorageError.
         ConfigError: a teacher has random weights; or one of the same name, but with another
             checkpoint or other settings, has labelled the unit before.
     """
@@ -146,7 +147,7 @@ def do_unit(
     storage = Storage(job.url)
     tracked: Tracked = {}
     # for whatever a disk or the network refuses, here or in the decoder's process
-    with transient_errors(f"do unit {unit.number}"):
+    with transient_errors(f"do unit {unit.number}", scratch=True):
         while True:
             record = latest(storage, unit.number)
             if record is not None:

@@ -18,12 +18,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from teachers.errors import ConfigError
+from teachers.errors import ConfigError, FullStorageError
 
 LOCK = ".lock"
 _prefixes: dict[tuple[str, int], tuple[str, int]] = {}
 """(folder for temporary files, process id) -> prefix of this process there, and its locked file. A
 forked process holds its own lock."""
+
+
+class FullScratchError(FullStorageError):
+    """The disk of this machine's temporary files is full, or read-only; that of another machine
+    may have room."""
 
 
 def prefix() -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 import labeler.io.s3 as s3
-from labeler.io.scratch import is_abandoned, is_full, try_lock
+from labeler.io.scratch import FullScratchError, is_abandoned, is_full, try_lock
 from labeler.io.secrets import refuse_secrets, without_secrets
 from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
@@ -359,10 +360,11 @@ def _is_chain(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def transient_errors(doing: str) -> Iterator[None]:
+def transient_errors(doing: str, *, scratch: bool = False) -> Iterator[None]:
     """Turn an OSError other than a missing file into a TransientError: the disk, the network, or
     the permissions are at fault, not the data. So is a bucket that is missing where something is
-    written."""
+    written. A full disk is a FullStorageError; with `scratch`, where only temporary files are
+    written, a FullScratchError."""
     try:
         yield
     except Exception as error:
@@ -376,12 +378,7 @@ def transient_errors(doing: str) -> Iterator[None]:
         ):
             raise
         if isinstance(error, OSError) and is_full(error):
-            raise FullStorageError(
-                f"could not {doing}: {without_secrets(str(error))}. The job stops, because no "
-                "other unit would fare better. Nothing committed is lost: make room, or make the "
-                f"disk writable (temporary files are in {tempfile.gettempdir()}, which TMPDIR "
-                "sets), and run the same command again."
-            ) from error
+            raise _full(doing, error, scratch) from error
         known = s3.advice(error)
         if isinstance(error, NotADirectoryError):
             known = "a part of that path is a file, not a folder"
@@ -390,6 +387,21 @@ def transient_errors(doing: str) -> Iterator[None]:
             f"{f' ({known})' if known else ''}. Nothing committed is lost; fix this and run the "
             "same command again."
         ) from error
+
+
+def _full(doing: str, error: OSError, scratch: bool) -> FullStorageError:
+    what = f"could not {doing}: {without_secrets(str(error))}."
+    if scratch:
+        return FullScratchError(
+            f"{what} The temporary files of {socket.gethostname()} are in {tempfile.gettempdir()}, "
+            "which TMPDIR sets. Nothing committed is lost: make room there, or make that disk "
+            "writable, and run the same command again."
+        )
+    return FullStorageError(
+        f"{what} The job stops, because no other unit would fare better. Nothing committed is "
+        "lost: make room, or make the disk writable (temporary files are in "
+        f"{tempfile.gettempdir()}, which TMPDIR sets), and run the same command again."
+    )
 
 
 def check_protocol(url: str) -> None:

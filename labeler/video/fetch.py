@@ -9,6 +9,10 @@ decides the reason of an error: a missing or forbidden file will stay so, everyt
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -95,6 +99,7 @@ def _download_folder(url: str, folder: Path, limits: VideoLimits) -> None:
             "too-large",
             f"{shown(url)}: the folder is above the limit of {limits.max_gib:g} GiB (max_gib).",
         )
+    _check_room(sum(int(info.get("size") or 0) for info in files), shown(url))
     folder.mkdir()
     for info in files:
         name = info["name"].rpartition("/")[2]
@@ -165,6 +170,7 @@ def _blocks(url: str, limits: VideoLimits, span: tuple[int, int] | None) -> Iter
             remote.seek(span[0] if span else 0)
             left = span[1] if span else None
             claimed = left if left is not None else getattr(remote, "size", None) or 0
+            _check_room(claimed, shown(url))
             blocks = iter(
                 lambda: remote.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)), b""
             )
@@ -177,6 +183,26 @@ def _blocks(url: str, limits: VideoLimits, span: tuple[int, int] | None) -> Iter
                         "(max_gib).",
                     )
                 yield block
+
+
+def _check_room(size: int, name: str) -> None:
+    """Look whether the disk of temporary files can hold `size` bytes, before they are copied.
+
+    Raises:
+        VideoError: it could not even if it were empty.
+        OSError: it cannot now, as a write would say once it is full.
+    """
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    if not disk.total:  # of a file system that does not tell
+        return
+    if size > disk.total:
+        raise VideoError(
+            "too-large",
+            f"{name}: {size / 2**30:.1f} GiB, but the whole disk of temporary files has "
+            f"{disk.total / 2**30:.1f} GiB: set TMPDIR to a folder on a larger one.",
+        )
+    if size > disk.free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"the copy of {name}")
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from labeler.clips import ClipConfig
 from labeler.io import s3
+from labeler.io.scratch import FullScratchError
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen
@@ -43,6 +44,7 @@ from pipelines.engines.cpus import usable_cpus
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.engines.ray_actors import TeacherActor, UnitWorker
 from pipelines.engines.ray_environment import give_folders, own_packages_first
+from pipelines.jobs.events import Note
 from pipelines.wording import counted
 from teachers import (
     FullStorageError,
@@ -58,6 +60,9 @@ PLACEMENT_TIMEOUT_S = 300.0
 """How long the cluster may take to start the actors of a kind."""
 LOOK_EVERY_S = 5.0
 """How often to look for groups whose node has left."""
+UNFIT_PAUSE_S = 600.0
+"""How long no other group is asked for after a worker was ended because its node is unfit: it may
+come to the same node."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683
 are 63 MB."""
@@ -207,11 +212,13 @@ def run(
     limits: DecodeLimits,
     units: Sequence[Unit],
     layout: Layout,
-) -> Iterator[Event | UnitOpen]:
+) -> Iterator[Event | UnitOpen | Note]:
     """Do the units on the cluster; yields what happens, as it happens.
 
     Raises:
         TransientError: the cluster has no room for one group, or a worker does not start.
+        FullStorageError: the disk of the data set is full, or that of every worker's temporary
+            files.
         ConfigError: a teacher that cannot be made.
     """
     first = WorkerGroup(specs, layout)
@@ -241,6 +248,8 @@ class _Worker:
     """The index of that unit."""
     starts: int = 1
     """How often it was started, counting those in its place that did not come up."""
+    full: int = 0
+    """How many units in a row have met a full disk of temporary files."""
 
 
 class _UnitQueue:
@@ -270,8 +279,10 @@ class _UnitQueue:
         self._most = min(len(units), layout.limit or len(units))
         """The most workers that there is work for."""
         self._looked = time.monotonic()
+        self._no_group_before = self._looked
+        """When another group may be asked for; without a busy worker, at once."""
 
-    def run(self) -> Iterator[Event | UnitOpen]:
+    def run(self) -> Iterator[Event | UnitOpen | Note]:
         for group in self._groups:
             self._start_workers(group)
         while len(self._groups) < self._layout.groups and self._workers() < self._most:
@@ -279,7 +290,8 @@ class _UnitQueue:
         while self._queue or self._busy:
             while self._queue and self._idle:
                 self._give(self._idle.pop())
-            if not self._starting and self._queue and self._workers() < self._most:
+            may_ask = not self._busy or time.monotonic() >= self._no_group_before
+            if may_ask and not self._starting and self._queue and self._workers() < self._most:
                 self._start_group()  # for a node that joins late; it waits until there is room
             ready: list[Any] = ray.wait(
                 [*self._busy, *self._starting], num_returns=1, timeout=LOOK_EVERY_S
@@ -311,6 +323,23 @@ class _UnitQueue:
         """Start another worker for a lost one, unless its group was closed."""
         if worker.group in self._groups:
             self._start_worker(worker.group, starts)
+
+    def _do_without(self, worker: _Worker, why: TransientError) -> Iterator[Note]:
+        """End a worker whose node is unfit; its group ends with its last worker.
+
+        Raises:
+            TransientError: `why`, if units wait and no worker is left.
+        """
+        ray.kill(worker.actor)
+        left = [*self._idle, *self._starting.values(), *(busy for _, busy in self._busy.values())]
+        if worker.group in self._groups and all(one.group is not worker.group for one in left):
+            self._groups.remove(worker.group)
+            worker.group.close()
+        starting = (one.group.has_room() for one in self._starting.values())
+        if self._queue and not (self._idle or self._busy or any(starting)):
+            raise why
+        self._no_group_before = time.monotonic() + UNFIT_PAUSE_S
+        yield Note(f"note: the job goes on without a worker: {why}")
 
     def _close_lost_groups(self) -> None:
         """Close the groups whose node has left; what is busy or starting in them ends with an
@@ -358,14 +387,14 @@ class _UnitQueue:
                 ) from error
             self._replace(worker, worker.starts + 1)
 
-    def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen]:
+    def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen | Note]:
         index, worker = self._busy[stream]
         lost = False
         try:
             yield ray.get(next(stream))
             return
         except StopIteration:
-            pass
+            worker.full = 0
         except RayError as error:
             lost = not isinstance(error, RayTaskError)
             try:
@@ -374,12 +403,15 @@ class _UnitQueue:
                 own = isinstance(fault, InstallationError)
                 yield UnitOpen(self._units[index].number, str(fault), own_fault=own)
             else:
+                worker.full = worker.full + 1 if isinstance(why, FullScratchError) else 0
                 if self._attempts[index] < ATTEMPTS:
                     self._queue.append(index)
                 else:
                     yield UnitOpen(self._units[index].number, str(why))
         del self._busy[stream]
-        if lost:
+        if worker.full >= ATTEMPTS:
+            yield from self._do_without(worker, why)
+        elif lost:
             ray.kill(worker.actor)
             self._replace(worker)
         else:
@@ -408,8 +440,8 @@ def _when_ready(calls: list[Any], layout: Layout) -> list[Any]:
 
 
 def _as_raised(error: RayError) -> TransientError:
-    """The TransientError that a task raised, or one for a lost actor; any other error of a task is
-    raised as it is."""
+    """The TransientError that a task raised, or one for a lost actor; any other error of a task,
+    and a data set without room, is raised as it is."""
     cause: BaseException = error
     # a task that waits for another wraps its error once more
     while isinstance(cause, RayTaskError):
@@ -418,6 +450,7 @@ def _as_raised(error: RayError) -> TransientError:
         return TransientError(
             f"the cluster failed: {type(cause).__name__}: {' '.join(str(cause).split())}"
         )
-    if not isinstance(cause, TransientError) or isinstance(cause, FullStorageError):
+    of_all = isinstance(cause, FullStorageError) and not isinstance(cause, FullScratchError)
+    if not isinstance(cause, TransientError) or of_all:
         raise cause from error
     return cause

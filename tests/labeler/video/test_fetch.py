@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from pathlib import Path
+from types import SimpleNamespace
 
+import fsspec
 import pytest
 
 from labeler.video.container import VideoLimits
@@ -56,6 +59,53 @@ def test_a_disk_that_is_full_is_no_fault_of_the_source():
 
     with serving(Site(b"video", ranges=False)) as site, pytest.raises(OSError, match="No space"):
         _download(site.url, Full(), VideoLimits())
+
+
+@pytest.mark.parametrize("kind", ["file", "member", "folder"])
+def test_a_video_larger_than_the_whole_scratch_disk_is_a_row(disk_of, tmp_path, kind):
+    disk_of(total=7, free=7)
+    with pytest.raises(VideoError, match=r"whole disk of temporary files has .*: set TMPDIR") as no:
+        copied(kind, tmp_path)
+    assert no.value.reason == "too-large"
+
+
+@pytest.mark.parametrize("kind", ["file", "member", "folder"])
+def test_a_video_for_which_the_scratch_disk_has_no_room_now_is_not_copied(disk_of, tmp_path, kind):
+    disk_of(total=8, free=7)
+    with pytest.raises(OSError, match="No space left") as caught:
+        copied(kind, tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(("total", "free"), [(8, 8), (0, 0)])
+def test_a_video_that_fits_on_the_scratch_disk_is_copied(disk_of, tmp_path, total, free):
+    """Or one of which nobody knows."""
+    disk_of(total, free)
+    copied("file", tmp_path)
+
+
+@pytest.fixture
+def disk_of(monkeypatch):
+    """disk_of(total, free): a scratch disk of so many bytes."""
+
+    def pretend(total: int, free: int) -> None:
+        usage = SimpleNamespace(total=total, free=free)
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+
+    return pretend
+
+
+def copied(kind: str, folder: Path) -> None:
+    """Copy a video of 8 bytes: a file, a member of a tar, or a folder of pictures."""
+    (folder / "a.tar").write_bytes(bytes(16))
+    url = {
+        "file": "memory://scratch/0.png",
+        "folder": "memory://scratch/",
+        "member": f"{folder}/a.tar#a.mp4",
+    }[kind]
+    fsspec.filesystem("memory").pipe("/scratch/0.png", bytes(8))
+    with contextlib.ExitStack() as stack:
+        local_file(url, VideoLimits(), stack, (4, 8) if kind == "member" else None)
 
 
 @pytest.mark.parametrize("address", ["http://host:99999/a.mp4", "http:///a.mp4"])
