@@ -50,6 +50,7 @@ from teachers import (
     FullStorageError,
     InstallationError,
     ShardError,
+    TapdistillError,
     TeacherInfo,
     TransientError,
 )
@@ -62,7 +63,7 @@ LOOK_EVERY_S = 5.0
 """How often to look for groups whose node has left."""
 UNFIT_PAUSE_S = 600.0
 """How long no other group is asked for after a worker was ended because its node is unfit: it may
-come to the same node."""
+come to the same node. After the second worker twice as long, and so on."""
 STORE_BYTES_PER_WORKER = 400 << 20
 """Room in a local object store for the clips that one worker has in flight: 80 frames of 384 x 683
 are 63 MB."""
@@ -279,6 +280,8 @@ class _UnitQueue:
         self._most = min(len(units), layout.limit or len(units))
         """The most workers that there is work for."""
         self._looked = time.monotonic()
+        self._unfit = 0
+        """How many workers were ended because their node is unfit."""
         self._no_group_before = self._looked
         """When another group may be asked for; without a busy worker, at once."""
 
@@ -299,7 +302,7 @@ class _UnitQueue:
             self._close_lost_groups()
             for call in ready:
                 if call in self._starting:
-                    self._is_up(call)
+                    yield from self._is_up(call)
                 else:
                     yield from self._next_event(call)
 
@@ -324,11 +327,11 @@ class _UnitQueue:
         if worker.group in self._groups:
             self._start_worker(worker.group, starts)
 
-    def _do_without(self, worker: _Worker, why: TransientError) -> Iterator[Note]:
+    def _do_without(self, worker: _Worker, why: TapdistillError) -> Iterator[Note]:
         """End a worker whose node is unfit; its group ends with its last worker.
 
         Raises:
-            TransientError: `why`, if units wait and no worker is left.
+            TapdistillError: `why`, if units wait and no worker is left.
         """
         ray.kill(worker.actor)
         left = [*self._idle, *self._starting.values(), *(busy for _, busy in self._busy.values())]
@@ -338,7 +341,8 @@ class _UnitQueue:
         starting = (one.group.has_room() for one in self._starting.values())
         if self._queue and not (self._idle or self._busy or any(starting)):
             raise why
-        self._no_group_before = time.monotonic() + UNFIT_PAUSE_S
+        self._unfit += 1
+        self._no_group_before = time.monotonic() + self._unfit * UNFIT_PAUSE_S
         yield Note(f"note: the job goes on without a worker: {why}")
 
     def _close_lost_groups(self) -> None:
@@ -371,13 +375,17 @@ class _UnitQueue:
         taken = {worker.prefetches for _, worker in self._busy.values()}
         return next((index for index in self._queue if index not in taken), None)
 
-    def _is_up(self, call: Any) -> None:
+    def _is_up(self, call: Any) -> Iterator[Note]:
         worker = self._starting.pop(call)
         try:
             ray.get(call)
             self._idle.append(worker)
         except RayError as error:
-            why = _as_raised(error)  # raises what is not the cluster's fault
+            try:
+                why = _as_raised(error)  # raises what is not the cluster's fault
+            except InstallationError as fault:  # nothing can be decoded there
+                yield from self._do_without(worker, fault)
+                return
             others = (one for one in self._starting.values() if one.group.has_room())
             failing = all(one.starts >= ATTEMPTS for one in (worker, *others))
             if failing and worker.group in self._groups and not (self._idle or self._busy):
@@ -385,7 +393,11 @@ class _UnitQueue:
                     f"a worker was started {worker.starts} times and never came up: {why} Nothing "
                     "committed is lost; fix this and run the same command again."
                 ) from error
-            self._replace(worker, worker.starts + 1)
+            given_up = worker.starts >= ATTEMPTS and worker.group in self._groups
+            if given_up and (self._idle or self._busy):
+                yield from self._do_without(worker, why)
+            else:
+                self._replace(worker, worker.starts + 1)
 
     def _next_event(self, stream: Any) -> Iterator[Event | UnitOpen | Note]:
         index, worker = self._busy[stream]

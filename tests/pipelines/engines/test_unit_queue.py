@@ -16,7 +16,7 @@ from pipelines.engines.common import UnitOpen
 from pipelines.engines.layout import lay_out
 from pipelines.engines.ray import _UnitQueue
 from pipelines.jobs.events import Note
-from teachers import FullStorageError
+from teachers import FullStorageError, InstallationError, TransientError
 
 Work = Callable[[Unit], Any]
 """What a node makes of a unit: an event, or an error that is raised."""
@@ -138,3 +138,38 @@ def test_a_data_set_without_room_stops_the_job_at_once(events):
     with pytest.raises(FullStorageError, match="in the data set"):
         list(events(nodes, 12))
     assert nodes[0].tried == 1
+
+
+def raises(error: Exception) -> Callable[[], None]:
+    def ready() -> None:
+        raise RayTaskError("ready", "", error)
+
+    return ready
+
+
+def test_a_node_that_joins_and_cannot_decode_is_left_alone(events):
+    well, sick = Node(done), Node(done, raises(InstallationError("no video can be decoded here.")))
+    told = list(events([well, sick], 4))
+    assert {event.unit for event in told if isinstance(event, UnitDone)} == {0, 1, 2, 3}
+    assert (well.open, sick.open, sick.tried) == (True, False, 0)
+    (note,) = (event.text for event in told if isinstance(event, Note))
+    assert note == "note: the job goes on without a worker: no video can be decoded here."
+
+
+def test_a_worker_that_never_comes_up_beside_one_at_work_is_given_up(events):
+    starts = []
+
+    def ready() -> None:
+        starts.append(1)
+        raises(TransientError("its decoder does not start."))()
+
+    told = list(events([Node(done), Node(done, ready)], 12))
+    assert sum(isinstance(event, UnitDone) for event in told) == 12
+    assert len(starts) == 3
+    assert sum(isinstance(event, Note) for event in told) == 1
+
+
+def test_a_job_of_which_no_worker_can_decode_stops_with_the_reason(events):
+    nodes = [Node(done, raises(InstallationError(f"node {i} cannot decode."))) for i in range(2)]
+    with pytest.raises(InstallationError, match=r"node \d cannot decode"):
+        list(events(nodes, 4))
