@@ -53,6 +53,8 @@ FEWEST_VIDEOS = 20
 """Fewer videos than this say nothing about the share that fails."""
 COMPARED_VIDEOS = 1_000_000
 """A plan with more videos is not compared with its sources again: listing them takes minutes."""
+ROUNDS = 2
+"""How often a job writes the tables at its end, at most, while others go on committing."""
 MOST_OWN_FAULTS = 3
 """The job stops when this many units stay open through a fault of the installation."""
 
@@ -215,13 +217,14 @@ def _what_is_to_do(
 
 
 def _compacted(storage: Storage) -> Records:
-    """Write the tables, again if another job committed something meanwhile; returns the records in
-    them."""
-    while True:
+    """Write the tables, once more if another job committed something meanwhile; returns the records
+    in them. What others commit after that is in the tables that they write at their end."""
+    for _ in range(ROUNDS):
         records = latest_records(storage)
         tables.compact(storage, records)
         if records.table["name"].tolist() == latest_names(storage):
-            return records
+            break
+    return records
 
 
 class _Failures:

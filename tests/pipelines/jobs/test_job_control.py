@@ -19,7 +19,9 @@ from benchmarks.harness.processes import FLAGS
 from labeler.clips import process
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
+from labeler.shards import tables
 from labeler.shards.plan import read_plans
+from labeler.shards.records import latest_records
 from labeler.sources.filters import WordFilter
 from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDone
 from pipelines.cli import run
@@ -130,6 +132,22 @@ def test_shares_of_a_job_make_the_whole_of_it(videos, tmp_path):
         result = label(config(videos, tmp_path / "shared", shards=share))
         assert not result.open_units
     assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
+
+
+def test_a_share_ends_while_others_commit_without_a_pause(videos, tmp_path, monkeypatch):
+    written, compact = [], tables.compact
+
+    def compact_while_others_commit(storage, records):
+        written.append(len(records))
+        assert len(written) < 9, "it waits for the others"
+        compact(storage, records)
+        another = latest_records(storage)[0]
+        ahead = dataclasses.replace(another, revision=another.revision + 1)
+        assert storage.create(ahead.name, ahead.to_bytes())
+
+    monkeypatch.setattr(tables, "compact", compact_while_others_commit)
+    assert not label(config(videos, tmp_path / "out", shards="0/2")).open_units
+    assert written == [1, 1]
 
 
 def test_a_share_leaves_the_others_open(videos, tmp_path):
