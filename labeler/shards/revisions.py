@@ -9,7 +9,7 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -59,12 +59,11 @@ def revise(
     entries: list[ClipEntry] = []
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
         if record.tar is not None:
-            with storage.open(record.tar) as stream:
-                for key, parts in read_samples(stream, f"{storage.url}/{record.tar}"):
-                    sample, parts = change(from_members(key, parts), parts)
-                    writer.write(key, parts)
-                    entries.append(entry(sample))
-                    yield entries[-1]
+            for key, parts in _samples(storage, record.tar):
+                sample, parts = change(from_members(key, parts), parts)
+                writer.write(key, parts)
+                entries.append(entry(sample))
+                yield entries[-1]
         if len(entries) != len(record.clips):
             raise ShardError(
                 f"{storage.url}/{record.tar} is damaged: it has {len(entries)} samples, but its "
@@ -80,6 +79,19 @@ def revise(
             **{**tar, **fields},
         )
         return commit(storage, new, shard)
+
+
+def _samples(storage: Storage, tar: str) -> Iterator[tuple[str, Parts]]:
+    """The samples of a stored tar; a ShardError if somebody removes it meanwhile, which a bucket
+    tells at the next block."""
+    try:
+        with storage.open(tar) as stream:
+            yield from read_samples(stream, f"{storage.url}/{tar}")
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"{storage.url}/{tar} was removed while it was read, as `tapdistill gc` does with one "
+            "that a newer one replaces. Run the same command again."
+        ) from error
 
 
 def relabel(

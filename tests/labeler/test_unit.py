@@ -4,8 +4,10 @@ that fails."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from labeler.shards.records import latest_records
 from labeler.unit import ClipDone, ClipStarted, Job, UnitDone, VideoDone, do_unit
 from pipelines.engines.common import TeacherSpec
 from pipelines.engines.local import LocalTrackers
-from teachers import InstallationError
+from teachers import InstallationError, ShardError
 from tests.support.jobs import FAR, differences, findings
 
 FEW = "tests.support.stub_teachers:NeedsLongClips"
@@ -200,6 +202,44 @@ def test_tracks_of_other_queries_than_the_winner_stored_are_not_put_into_its_cli
     assert len(clip.queries) == theirs.count
     still = clip.tracks["still"].xy
     np.testing.assert_allclose(still[:, 0], clip.queries[:, 1:], atol=1 / 64)
+
+
+class Collected(Storage):
+    """Once the first tar is opened, another job commits the next revision, and `gc` removes what it
+    replaces: S3 tells that at the next block."""
+
+    rival = None
+
+    def open(self, name):
+        opened = super().open(name)
+        if name.endswith(".tar") and Collected.rival:
+            rival, Collected.rival = Collected.rival, None
+            rival()
+
+            def gone(*_):
+                raise FileNotFoundError(name)
+
+            return closing(SimpleNamespace(read=gone, tell=lambda: 0, close=opened.close))
+        return opened
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_shard_that_is_removed_while_a_teacher_is_added_stops_no_job(
+    tmp_path, decoding, monkeypatch, replaced
+):
+    write_moving(tmp_path / "v.mp4", seed=1)
+    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
+    list(do_unit(job, unit, decoding, trackers(STILL)))
+    Collected.rival = lambda: replaced and list(do_unit(job, unit, decoding, trackers(STILL, FAR)))
+    monkeypatch.setattr("labeler.unit.Storage", Collected)
+    adding = do_unit(job, unit, decoding, trackers(STILL, NEAR))
+    if not replaced:
+        with pytest.raises(ShardError, match=r"\.tar was removed while it was read"):
+            list(adding)
+        return
+    list(adding)
+    (record,) = latest_records(Storage(str(tmp_path / "out")))
+    assert (record.revision, sorted(record.teachers)) == (2, ["far", "near", "still"])
 
 
 def test_settings_that_json_changes_are_the_same_settings(videos, tmp_path, decoding):
