@@ -145,9 +145,11 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
                 copying.committed(event.unit, event.revision)
             yield event
     records = _compacted(storage)
+    # another job may have planned videos again; what it has not done is open for it alone
+    plans_now = read_plans(storage)
     return LabelResult(
-        accounts=tables.accounts(plans, records),
-        records=tables.without_superseded(plans, records),
+        accounts=tables.accounts(plans_now, records),
+        records=tables.without_superseded(plans_now, records),
         open_units=tables.open_units(plans, records, config.names()).share(*config.share()),
         troubles=troubles,
         seconds=time.monotonic() - started,

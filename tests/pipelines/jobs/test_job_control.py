@@ -65,6 +65,26 @@ def test_videos_that_failed_are_retried_in_a_unit_of_their_own(videos, tmp_path)
     assert dataset.failures.empty
 
 
+@pytest.mark.parametrize("share", ["0/2", "1/2"])
+def test_what_another_job_plans_again_meanwhile_is_in_the_accounts(videos, tmp_path, share):
+    """And is open for that job, if it is, not for this one. The units of the first plan are 0 and
+    1, so that of the second is in share 0/2."""
+    (videos / "0.mp4").write_bytes(b"no video yet")
+    out = tmp_path / "out"
+    label(config(videos, out, shards="0/2"))
+
+    def retry(event: LabelEvent) -> None:
+        if isinstance(event, UnitDone):
+            label(config(videos, out, shards=share, retry="not-a-video"))
+
+    result = label(config(videos, out), retry)
+    tried_again = share == "0/2"
+    assert (result.accounts.videos, result.accounts.done) == (4, 3)
+    assert result.accounts.videos_failed == tried_again
+    assert result.accounts.open == (not tried_again)
+    assert not result.open_units
+
+
 def test_a_video_that_is_done_again_counts_once(videos, tmp_path):
     """What its first unit says of it gives way to what its last one says."""
     # a duplicate: its row has that reason
