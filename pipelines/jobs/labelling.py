@@ -36,7 +36,7 @@ from labeler.shards.plan import (
     plan_again,
     read_plans,
 )
-from labeler.shards.record import Record
+from labeler.shards.record import Record, record_name
 from labeler.shards.records import Copying, Records, latest_names, latest_records
 from labeler.sources import Source, WordFilter, list_sources
 from labeler.unit import Job, TeachersReady, UnitDone, VideoDone, check_same_teachers
@@ -47,7 +47,7 @@ from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress, VideosDone
 from pipelines.wording import counted
-from teachers import InstallationError, TapdistillError, TransientError
+from teachers import ConfigError, InstallationError, TapdistillError, TransientError
 
 FEWEST_VIDEOS = 20
 """Fewer videos than this say nothing about the share that fails."""
@@ -55,6 +55,9 @@ COMPARED_VIDEOS = 1_000_000
 """A plan with more videos is not compared with its sources again: listing them takes minutes."""
 ROUNDS = 2
 """How often a job writes the tables at its end, at most, while others go on committing."""
+SEEN_WITHIN_S = 90.0
+"""How long it may take until what another machine has written on a shared disk is seen here: NFS
+remembers for a minute what was not there."""
 MOST_OWN_FAULTS = 3
 """The job stops when this many units stay open through a fault of the installation."""
 
@@ -89,7 +92,8 @@ def label(config: LabelConfig, watch: Callable[[LabelEvent], None] | None = None
         watch: called with every event, as it happens: see `pipelines.jobs.events`.
 
     Raises:
-        ConfigError: settings are invalid, or differ from those the data set was made with.
+        ConfigError: settings are invalid, or differ from those the data set was made with; or
+            workers do not write into the same folder.
         TransientError: the storage or the cluster fails.
         TooManyFailures: see `LabelConfig.max_failed_fraction`; what was committed stays.
     """
@@ -142,6 +146,7 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
                 if len(own_faults) >= MOST_OWN_FAULTS:
                     raise InstallationError(f"the job stops: {own_faults[0].why}")
             elif isinstance(event, UnitDone):
+                _refuse_unseen(storage, event)
                 copying.committed(event.unit, event.revision)
             yield event
     records = _compacted(storage)
@@ -227,6 +232,22 @@ def _compacted(storage: Storage) -> Records:
         if records.table["name"].tolist() == latest_names(storage):
             break
     return records
+
+
+def _refuse_unseen(storage: Storage, done: UnitDone) -> None:
+    """Raise a ConfigError if what a worker has committed is not here: it may have written into a
+    folder of that name on its own machine."""
+    if not storage.local:
+        return
+    name, deadline = record_name(done.unit, done.revision), time.monotonic() + SEEN_WITHIN_S
+    while storage.size(name) is None:
+        if time.monotonic() >= deadline:
+            raise ConfigError(
+                f"a worker has committed unit {done.unit}, but {storage.url}/{name} is not on this "
+                "machine: --out must be the same folder on all nodes. Take one on a shared disk, "
+                "or a bucket, such as s3://bucket/labels."
+            )
+        time.sleep(1)
 
 
 class _Failures:

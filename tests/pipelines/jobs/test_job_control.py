@@ -27,6 +27,7 @@ from labeler.unit import ClipDone, ClipStarted, TeachersReady, UnitDone, VideoDo
 from pipelines.cli import run
 from pipelines.commands.label import print_estimate
 from pipelines.engines import local as engine_local
+from pipelines.jobs import labelling as label_module
 from pipelines.jobs.estimate import dry_plan
 from pipelines.jobs.events import LabelEvent, Note, Planned
 from pipelines.jobs.heartbeat import FOLDER, Heartbeat, jobs
@@ -168,6 +169,20 @@ def test_a_share_ends_while_others_commit_without_a_pause(videos, tmp_path, monk
     monkeypatch.setattr(tables, "compact", compact_while_others_commit)
     assert not label(config(videos, tmp_path / "out", shards="0/2")).open_units
     assert written == [1, 1]
+
+
+def test_workers_that_write_into_a_folder_of_their_own_machine_stop_the_job_at_once(
+    videos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(label_module, "SEEN_WITHIN_S", 0.0)
+    elsewhere = iter([UnitDone(0, 0), UnitDone(1, 0)])
+    monkeypatch.setattr(engine_local, "run", lambda *_: elsewhere)
+    with pytest.raises(
+        ConfigError,
+        match=rf"{tmp_path}/out/shards/000000\.r0\.json .* same folder on all nodes.*bucket",
+    ):
+        label(config(videos, tmp_path / "out"))
+    assert next(elsewhere) == UnitDone(1, 0)
 
 
 def test_a_share_leaves_the_others_open(videos, tmp_path):
