@@ -51,9 +51,15 @@ def prefix() -> str:
 
 
 def _remove_lock(path: Path, pid: int) -> None:
-    """Remove the lock file at the end of the process that made it, not of one forked from it."""
-    if os.getpid() == pid:
+    """Remove the lock file at the end of the process that made it, not of one forked from it. It
+    stays if a folder of the process does: by it, another process knows that it may remove both."""
+    if os.getpid() == pid and not _folders_of(path):
         path.unlink(missing_ok=True)
+
+
+def _folders_of(lock: Path) -> list[Path]:
+    """The scratch folders of the process that holds, or held, a lock file."""
+    return list(lock.parent.glob(f"{lock.name.removesuffix(LOCK)}-*"))
 
 
 def _folder_for_temporary_files() -> str:
@@ -122,15 +128,17 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_abandoned() -> None:
-    """Remove the scratch folders whose processes are gone."""
+    """Remove the scratch folders whose processes are gone. What cannot be removed keeps its lock
+    file, and is tried again by the next call."""
     where = Path(_folder_for_temporary_files())
     for lock in where.glob(f"tapdistill-*{LOCK}"):
         if not is_abandoned(lock):
             continue
-        for folder in where.glob(f"{lock.name.removesuffix(LOCK)}-*"):
+        for folder in _folders_of(lock):
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            lock.unlink()
+        if not _folders_of(lock):
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 def is_full(error: OSError) -> bool:

@@ -16,6 +16,8 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from labeler.clips import DecodingProcess
 from labeler.fingerprint import one_thread
+from labeler.io import transient_errors
+from labeler.io.scratch import remove_abandoned
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, differences_of, do_unit
 from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, track_or_say_why
@@ -160,8 +162,11 @@ class UnitWorker:
 
     def ready(self) -> None:
         """Returns as soon as the worker and its teachers run, and its decoder has read the clip
-        that comes with the installation."""
-        self._decoding.check()
+        that comes with the installation. What killed workers left on this node is removed first:
+        Ray ends workers without a word, at the end of a job too."""
+        with transient_errors("start a worker", scratch=True):
+            remove_abandoned()
+            self._decoding.check()
         self._trackers.ask()
 
     def do(self, unit: Unit, then: Unit | None) -> Iterator[Event]:

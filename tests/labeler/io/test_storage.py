@@ -230,6 +230,48 @@ def test_what_a_process_holds_stays_until_it_is_killed(tmp_path, monkeypatch):
     assert [path.suffix for path in tmp_path.glob("tapdistill-*")] == [".lock"]
 
 
+def abandoned(where: Path) -> tuple[Path, Path]:
+    """A scratch folder of a process that is gone, and its lock file."""
+    folder, lock = where / "tapdistill-0f-x", where / "tapdistill-0f.lock"
+    folder.mkdir()
+    lock.touch()
+    return folder, lock
+
+
+def test_a_folder_that_cannot_be_removed_now_is_removed_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, lock = abandoned(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        remove_abandoned()
+    assert lock.exists()
+    remove_abandoned()
+    assert not folder.exists()
+    assert not lock.exists()
+
+
+LEAVES = """
+import tempfile
+from labeler.io.scratch import prefix, scratch_folder
+with scratch_folder():
+    pass
+if {leaves}:
+    tempfile.mkdtemp(prefix=prefix())
+"""
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_a_process_leaves_at_its_end_is_removed_by_the_next_one(tmp_path, monkeypatch, leaves):
+    code = LEAVES.format(leaves=leaves)
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True
+    )
+    assert len(list(tmp_path.iterdir())) == 2 * leaves
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    remove_abandoned()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_for_temporary_files_that_cannot_be_written_says_what_to_set(
     tmp_path, monkeypatch
 ):

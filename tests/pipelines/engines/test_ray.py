@@ -3,6 +3,7 @@ killed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 from benchmarks.harness.jobs import FRAMES, NEAR, STILL, config, tars, write_moving
 from benchmarks.harness.processes import children_of, start_driver, still_running
 from labeler.clips.choice import ClipConfig
+from labeler.io.scratch import FullScratchError
 from labeler.io.storage import Storage
 from labeler.shards.plan import Unit
 from labeler.shards.records import latest_records
@@ -28,7 +30,7 @@ from labeler.shards.verify import verify
 from labeler.unit import ClipDone, UnitDone
 from pipelines.engines.layout import lay_out
 from pipelines.engines.ray import _UnitQueue, note_on_store
-from pipelines.engines.ray_actors import RayTrackers
+from pipelines.engines.ray_actors import RayTrackers, UnitWorker
 from pipelines.engines.ray_environment import own_packages_first
 from pipelines.jobs.labelling import label
 from teachers import ConfigError, TeacherInfo, Tracks, TransientError
@@ -192,6 +194,27 @@ def test_a_teacher_that_starts_again_is_waited_for(monkeypatch):
     monkeypatch.setattr("pipelines.engines.ray_actors.RETRY_EVERY_S", 0.0)
     frames, queries = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 3))
     assert RayTrackers({"near": actor}, {}).track(["near"], frames, queries, 0) == {"near": tracks}
+
+
+def test_a_worker_that_starts_removes_what_killed_ones_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "tapdistill-0f-x").mkdir()
+    (tmp_path / "tapdistill-0f.lock").touch()
+    worker = UnitWorker.__new__(UnitWorker)
+    worker._decoding = SimpleNamespace(check=lambda: None)
+    worker._trackers = SimpleNamespace(ask=lambda: None)
+    worker.ready()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_without_room_for_temporary_files_says_so(monkeypatch):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    worker = UnitWorker.__new__(UnitWorker)
+    worker._decoding = SimpleNamespace(check=full)
+    with pytest.raises(FullScratchError, match=r"could not start a worker: .*TMPDIR sets"):
+        worker.ready()
 
 
 def test_a_worker_that_never_comes_up_ends_the_job_with_the_reason(monkeypatch):
