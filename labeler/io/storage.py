@@ -30,6 +30,8 @@ from labeler.io.secrets import refuse_secrets, without_secrets
 from teachers import ConfigError, FullStorageError, ShardError, TransientError
 
 PART = ".part"
+OWN_PART = re.compile(r"\..+@[0-9a-f]{16}\.part", re.DOTALL)
+"""The name of a file that is being written."""
 ANY = re.compile(r".*", re.DOTALL)
 CONFLICTS = 5
 """Times that S3 may answer a create-only write with "conflict", which is neither won nor lost,
@@ -193,13 +195,14 @@ class Storage:
             self.fs.rm_file(self.path(name))
 
     def remove_abandoned_parts(self, folder: str) -> None:
-        """Remove half-written files that a killed process left in a local `folder`: those that
-        nobody holds a lock on."""
+        """Remove half-written files that a killed process left in a local `folder` ("": the data
+        set's own): those that nobody holds a lock on."""
         if not self.local:
             return
-        for name in self.names(folder):
-            if name.endswith(PART) and is_abandoned(Path(self.path(f"{folder}/{name}"))):
-                self.remove(f"{folder}/{name}")
+        for part in self.files(folder, OWN_PART):
+            name = f"{folder}/{part.name}" if folder else part.name
+            if is_abandoned(Path(self.path(name))):
+                self.remove(name)
 
     def _link(self, name: str, data: bytes) -> bool:
         with self._part(name, data) as part:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labeler.io import Storage
+from labeler.io.storage import PART
 from labeler.shards.clock import storage_time
 from pipelines.jobs.progress import Snapshot
 from teachers import ConfigError, TapdistillError
@@ -82,7 +83,8 @@ class Heard:
 def jobs(storage: Storage) -> list[Heard]:
     """The last report of every job that has worked on the data set, the latest first; damaged ones
     are left out."""
-    names = [f"{FOLDER}/{name}" for name in storage.names(FOLDER)]
+    written = storage.names(FOLDER)
+    names = [f"{FOLDER}/{name}" for name in written if not name.endswith(PART)]
     now = _time_of(storage) if names else 0.0
     found = []
     for name in names:

@@ -23,6 +23,7 @@ from labeler.io import Storage
 from labeler.io.scratch import remove_abandoned, scratch_folder
 from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
+from labeler.shards.copies import FOLDER as COPIES
 from labeler.shards.manifest import Frozen, freeze
 from labeler.shards.members import to_json
 from labeler.shards.plan import (
@@ -44,11 +45,14 @@ from pipelines.engines import local as engine_local
 from pipelines.engines.common import UnitOpen
 from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.events import LabelEvent, Note, Planned
+from pipelines.jobs.heartbeat import FOLDER as JOBS
 from pipelines.jobs.heartbeat import Heartbeat
 from pipelines.jobs.progress import JobProgress, VideosDone
 from pipelines.wording import counted
 from teachers import ConfigError, InstallationError, TapdistillError, TransientError
 
+FOLDERS = ("", "shards", JOBS, COPIES)
+"""Where jobs write in a data set."""
 FEWEST_VIDEOS = 20
 """Fewer videos than this say nothing about the share that fails."""
 COMPARED_VIDEOS = 1_000_000
@@ -119,7 +123,8 @@ def labelling(config: LabelConfig) -> Generator[LabelEvent, None, LabelResult]:
     for sentence in unused:
         yield Note(f"note: {sentence}")
     with scratch_folder():  # fails here, before the first unit, if there can be none
-        storage.remove_abandoned_parts("shards")
+        for folder in FOLDERS:
+            storage.remove_abandoned_parts(folder)
         remove_abandoned()
     records = latest_records(storage)
     if config.retry:

@@ -351,6 +351,24 @@ def test_the_status_of_a_data_set_that_may_only_be_read_is_told(videos, tmp_path
     assert heard.snapshot.ended
 
 
+def test_what_a_killed_job_left_half_written_is_removed_and_is_no_job(videos, tmp_path):
+    out = tmp_path / "out"
+    label(config(videos, out, shards="0/2"))
+    (out / "copies").mkdir(exist_ok=True)
+    whole = next((out / FOLDER).glob("*.json"))
+    parts = [
+        out / folder / f".{whole.name}@0123456789abcdef.part"
+        for folder in ("", "shards", FOLDER, "copies")
+    ]
+    for part in parts:
+        part.write_bytes(whole.read_bytes())
+    (out / "film.part").touch()  # of somebody else
+    assert len(jobs(Storage(str(out)))) == 1
+    label(config(videos, out, shards="0/2"))
+    assert not any(part.exists() for part in parts)
+    assert (out / "film.part").exists()
+
+
 def test_metrics_are_lines_of_json(videos, tmp_path):
     label(config(videos, tmp_path / "out", metrics=tmp_path / "metrics.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
