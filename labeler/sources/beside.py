@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from labeler.sources import rules
 from labeler.sources.metadata import from_members, to_metadata
-from labeler.sources.rules import Unused
+from labeler.sources.rules import TagsOnly, Unused
 from labeler.sources.table import Source
 
 
@@ -35,6 +35,8 @@ class Beside:
 
     def also(self, path: str, metadata: str) -> str:
         """What the files beside the video say, and over it what the list says: `metadata`."""
+        if isinstance(self._unused, TagsOnly):
+            return metadata
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = self._of(folder)

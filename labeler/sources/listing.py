@@ -47,7 +47,7 @@ from labeler.sources.beside import Beside, read_small
 from labeler.sources.folders import Folders, entries_of
 from labeler.sources.lists import read_entries
 from labeler.sources.metadata import from_members, to_metadata
-from labeler.sources.rules import LISTS, TABLES, TARS, Unused
+from labeler.sources.rules import LISTS, TABLES, TARS, TagsOnly, Unused
 from labeler.sources.table import Source as Source
 from labeler.sources.table import Sources
 from labeler.sources.tars import members
@@ -55,12 +55,19 @@ from teachers import ConfigError
 
 _HERE = re.compile(r"/(?:\.?/)+")
 """What a path may have in place of a slash: "//", "/./"."""
+HEADER_BYTES = 1 << 16
+"""A storage that is not local is asked for so much of a tar at a time: the header of a member, the
+metadata behind it, and the next header. s3fs would take 50 MiB, and so the whole tar."""
 TOGETHER, READERS = 256, 16
 """Metadata files are read for so many videos at a time, and so many files at once."""
 
 
 def list_sources(
-    videos: Sequence[str], column: str | None = None, notes: list[str] | None = None
+    videos: Sequence[str],
+    column: str | None = None,
+    notes: list[str] | None = None,
+    *,
+    known: Mapping[str, str] | None = None,
 ) -> Sources:
     """The videos named by folders, globs, files, URLs, tars, lists, and tables, without opening
     one; sorted by URI, each once.
@@ -75,12 +82,14 @@ def list_sources(
         column: the column of a table that holds the paths; without it, the first of
             `labeler.sources.lists.URI_COLUMNS` that is there.
         notes: gets a sentence for each kind of thing that was named and is not used.
+        known: the tags of an earlier listing by URI. With it, the listing is one of URIs and tags:
+            no metadata is read, and the members of a tar that has the tag that it had are left out.
 
     Raises:
         ConfigError: a folder or glob has no file; nothing is named at all; a list, table, tar, or
             archive cannot be read whole; or an address holds a password or a signature.
     """
-    unused = Unused()
+    unused = Unused() if known is None else TagsOnly(known)
     ends: list[int] = []
     found, several = Sources.of(_named(videos, column, unused, ends)).in_order()
     if several:
@@ -206,14 +215,16 @@ def _of_file(
 
 def _in_tar(fs: Any, path: str, archive: Source, unused: Unused) -> Iterator[Source]:
     """The videos of a tar, each with the metadata in the members of its key."""
-    with fs.open(path, "rb") as opened:
+    if isinstance(unused, TagsOnly) and unused.knows(archive.uri, archive.etag):
+        return
+    with fs.open(path, "rb", block_size=HEADER_BYTES) as opened:
         there = members(opened, archive.uri)
         size = max((member.size for member in there.values()), default=0)
         empty, where = True, f"{archive.uri}#"
         for video in rules.sorted_out(there, unused, lambda one: one.size, where):
             empty = False
             said = []
-            for name, member in video.metadata:
+            for name, member in () if isinstance(unused, TagsOnly) else video.metadata:
                 opened.seek(member.offset_data)
                 said.append((name, opened.read(min(size, member.size))))
             yield Source(
@@ -421,7 +432,7 @@ def _chosen(fs: Any, files: dict[str, Source], unused: Unused, root: str) -> Ite
     def said(video: rules.Found[Source]) -> tuple[str, list[str], list[str]]:
         """What the metadata files of a video say; which cannot be read, and which are not JSON."""
         texts, closed, broken = [], list[str](), list[str]()
-        for name, _ in video.metadata:
+        for name, _ in () if isinstance(unused, TagsOnly) else video.metadata:
             try:
                 texts.append((name, read_small(fs, root + name)))
             except (FileNotFoundError, PermissionError):  # a link to nowhere, for one

@@ -16,6 +16,7 @@ that of a video, except for the ending, belongs to that video only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -67,6 +68,24 @@ class Unused:
             f"{count:,} {one if count == 1 else several}, such as {example!r}."
             for (one, several), (count, example) in sorted(self._sorts.items())
         ]
+
+
+class TagsOnly(Unused):
+    """The same for a listing of which only URIs and tags are wanted: no metadata is read."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        """`known` are URIs and tags of an earlier listing."""
+        super().__init__()
+        self._archives = {
+            uri[:end]: tag
+            for uri, tag in known.items()
+            for end in (sign.start() for sign in re.finditer("#", uri))
+            if uri[:end].lower().endswith(TARS)
+        }
+
+    def knows(self, archive: str, tag: str) -> bool:
+        """Whether a tar has the tag that it had, so that its members are those that it had."""
+        return bool(tag) and self._archives.get(archive) == tag
 
 
 HIDDEN = ("hidden file is not used", "hidden files are not used")

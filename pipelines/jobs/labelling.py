@@ -332,16 +332,14 @@ def _changed_sources(plans: Sequence[pd.DataFrame], config: LabelConfig) -> Iter
             f"{COMPARED_VIDEOS:,} are checked for files that are new or have changed since then."
         )
         return
-    try:
-        now = {
-            source.uri: source.etag
-            for source in list_sources(config.frozen().sources, config.column)
-        }
-    except TapdistillError:
-        return  # what is already labelled no longer needs its sources
     then = {
         uri: etag for plan in plans for uri, etag in zip(plan["uri"], plan["etag"], strict=True)
     }
+    try:
+        found = list_sources(config.frozen().sources, config.column, known=then)
+    except TapdistillError:
+        return  # what is already labelled no longer needs its sources
+    now = {source.uri: source.etag for source in found}
     new = sum(uri not in then for uri in now)
     changed = sum(uri in then and then[uri] != etag for uri, etag in now.items())
     if new or changed:

@@ -3,6 +3,7 @@ and nothing is lost."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from s3fs.core import S3File
 
 from benchmarks.harness.jobs import config, write_moving
 from benchmarks.harness.s3_server import Faults, proxy, s3_server
@@ -20,10 +22,14 @@ from labeler.io import s3
 from labeler.io.storage import Storage
 from labeler.shards.verify import verify
 from labeler.sources import list_sources
+from labeler.video.container import VideoLimits
 from labeler.video.decode import open_video
+from labeler.video.fetch import local_file
 from pipelines.cli import run
+from pipelines.jobs.events import Note
 from pipelines.jobs.labelling import label
 from teachers import ConfigError, ShardError, TransientError, VideoError
+from tests.labeler.sources.test_listing import write_tar
 from tests.support.jobs import ROOT, contents
 
 FLAKY = Faults(refuse=0.02, reset=0.02, lose=0.02, slow=0.02, seed=1)
@@ -191,6 +197,63 @@ def test_a_folder_of_pictures_with_a_marker_is_a_video(through):
         assert len(video) == 2
     with pytest.raises(VideoError, match="a folder without pictures"):
         open_video(f"{storage.url}/empty/")  # of a plan that was made before
+
+
+@pytest.fixture
+def fetched(monkeypatch) -> list[tuple[str, int]]:
+    """(name of an object, bytes) of every part of one that is read."""
+    seen: list[tuple[str, int]] = []
+    fetch = S3File._fetch_range
+
+    def watched(self, start, end):
+        seen.append((self.path.rpartition("/")[2], end - start))
+        return fetch(self, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", watched)
+    return seen
+
+
+def test_of_a_tar_only_what_is_needed_is_read(through, tmp_path, fetched):
+    through()
+    storage = Storage(f"{through.bucket}/videos")
+    large = {f"{i}.mp4": os.urandom(2 << 20) for i in range(3)}
+    members = {"0.json": b'{"caption": "a dog"}', **large}
+    storage.publish(write_tar(tmp_path / "in.tar", members), "in.tar")
+    sources = list_sources((storage.url,))
+    assert [source.uri for source in sources] == [f"{storage.url}/in.tar#{i}.mp4" for i in range(3)]
+    assert sources[0].metadata == '{"caption": "a dog"}'
+    assert sum(size for _, size in fetched) < 1 << 20
+    fetched.clear()
+    with contextlib.ExitStack() as stack:
+        copy = local_file(sources[1].uri, VideoLimits(), stack, sources[1].span)
+        assert copy.read_bytes() == large["1.mp4"]
+    assert sum(size for _, size in fetched) == 2 << 20
+
+
+def test_a_job_that_goes_on_opens_no_tar_and_no_metadata_that_did_not_change(
+    through, tmp_path, fetched
+):
+    through()
+    storage, out = Storage(f"{through.bucket}/videos"), tmp_path / "out"
+    video = write_moving(tmp_path / "a.mp4", seed=1).read_bytes()
+    storage.publish(write_tar(tmp_path / "in.tar", {"a.mp4": video}), "in.tar")
+    storage.replace("b.mp4", write_moving(tmp_path / "b.mp4", seed=2).read_bytes())
+    storage.replace("b.json", b'{"caption": "a dog"}')
+
+    def notes() -> list[str]:
+        events: list[object] = []
+        label(config(storage.url, out), events.append)
+        return [event.text for event in events if isinstance(event, Note)]
+
+    notes()
+    fetched.clear()
+    assert notes() == []
+    assert fetched == []
+    members = {"a.mp4": video, "c.mp4": video}
+    storage.publish(write_tar(tmp_path / "in.tar", members), "in.tar")
+    (note,) = notes()
+    assert "1 file came and 1 file changed" in note
+    assert {name for name, _ in fetched} == {"in.tar"}
 
 
 @pytest.fixture
