@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,18 +33,18 @@ from labeler.reasons import LeftOut
 from labeler.shards.commit import commit, tar_of
 from labeler.shards.manifest import Frozen
 from labeler.shards.members import (
+    from_members,
     info_to_meta,
     members,
     stored,
     to_json,
     tracks_from_npz,
-    tracks_to_npz,
 )
 from labeler.shards.plan import Unit
 from labeler.shards.record import ClipEntry, Record, VideoEntry
 from labeler.shards.records import latest
 from labeler.shards.revisions import Parts, entry, revise, updated, with_offsets
-from labeler.shards.tar import ShardWriter
+from labeler.shards.tar import ShardWriter, read_samples
 from labeler.video import decode_clip
 from teachers import ConfigError, ShardError, TeacherInfo, Tracks
 
@@ -120,8 +121,9 @@ class UnitDone:
 
 Event = TeachersReady | ClipStarted | ClipDone | VideoDone | UnitDone
 Tracked = dict[str, dict[str, bytes | str]]
-"""By `_what_is_tracked` and teacher, the npz of its tracks, or why there are none, as far as this
-process knows, so that a lost race does not cost the teachers' work."""
+"""By `_what_is_tracked` and teacher, why it has no tracks, or, after a lost race, the npz of its
+tracks, so that the race does not cost the teachers' work. Until then, these lie only in the scratch
+tar: those of a unit may be hundreds of MB."""
 
 
 def do_unit(
@@ -243,9 +245,7 @@ def _label(
                 sample = proven(sample)
                 writer.write(sample.key, members(sample))
                 clips.append(entry(sample))
-                tracked[_what_is_tracked(sample)] = {
-                    name: _npz_or_why(result) for name, result in results.items()
-                }
+                tracked[_what_is_tracked(sample)] = _whys(results)
                 clock.lap("agreement and writing")
                 yield ClipDone(unit.number, sample.key, len(sample.queries) * len(names))
         shard = writer.finish()
@@ -264,7 +264,11 @@ def _label(
             seconds=clock.seconds,
             fingerprint=fingerprint(trackers.infos),
         )
-        return commit(storage, record, shard)
+        if commit(storage, record, shard):
+            return True
+        if shard is not None:
+            _remember(tracked, names, shard.file)
+        return False
 
 
 def _add_teachers(
@@ -289,13 +293,17 @@ def _add_teachers(
         todo = [name for name in missing if name not in known]
         frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
         clock.lap("waiting for frames")
+        results: dict[str, Tracks | str] = {}
         if todo:
             results = trackers.track(todo, frames, sample.queries, seed_of(sample.key))
             clock.lap("teachers")
-            known.update({name: _npz_or_why(result) for name, result in results.items()})
         found = {
-            name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in missing
+            name: results[name]
+            if name in results
+            else _from_npz_or_why(known[name], f"{sample.key}.{name}.npz")
+            for name in missing
         }
+        known.update(_whys(results))
         rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, found, needed=0))
         new = {
             name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"])
@@ -333,7 +341,11 @@ def _add_teachers(
             **fingerprint(missing),
         },
     }
-    clips = revise(storage, record, change, **fields)
+
+    def lost(tar: Path) -> None:
+        _remember(tracked, list(missing), tar)
+
+    clips = revise(storage, record, change, lost, **fields)
     return (yield from _events_of_revision(clips, record, unit, len(missing), clock))
 
 
@@ -397,8 +409,18 @@ def _tracks_or_nan(result: Tracks | str, queries: int, frames: int) -> Tracks:
     return Tracks.nan(queries, frames) if isinstance(result, str) else stored(result)
 
 
-def _npz_or_why(result: Tracks | str) -> bytes | str:
-    return result if isinstance(result, str) else tracks_to_npz(stored(result))
+def _whys(results: Mapping[str, Tracks | str]) -> dict[str, bytes | str]:
+    """Why teachers have no tracks, by name."""
+    return {name: result for name, result in results.items() if isinstance(result, str)}
+
+
+def _remember(tracked: Tracked, names: Sequence[str], tar: Path) -> None:
+    """Take the tracks of these teachers from a scratch tar that lost the race."""
+    with tar.open("rb") as stream:
+        for key, parts in read_samples(stream, tar.name):
+            known = tracked.setdefault(_what_is_tracked(from_members(key, parts)), {})
+            for name in names:
+                known.setdefault(name, parts[f"{name}.npz"])
 
 
 def _from_npz_or_why(known: bytes | str, what: str) -> Tracks | str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from labeler.clips.recipe import SCHEMA
@@ -35,12 +36,14 @@ def revise(
     storage: Storage,
     record: Record,
     change: Callable[[Sample, Parts], tuple[Sample, Parts]],
+    lost: Callable[[Path], None] = lambda tar: None,
     **fields: Any,
 ) -> Generator[ClipEntry, None, bool]:
     """Write and commit the revision after `record`.
 
     Args:
         change: makes the new sample and its members from the old ones.
+        lost: called with the local tar of the new revision if another writer was faster.
         **fields: fields of the new record that differ; `change` may still append to lists among
             them.
 
@@ -78,7 +81,10 @@ def revise(
             clips=with_offsets(entries, shard),
             **{**tar, **fields},
         )
-        return commit(storage, new, shard)
+        committed = commit(storage, new, shard)
+        if shard is not None and not committed:
+            lost(shard.file)
+        return committed
 
 
 def _samples(storage: Storage, tar: str) -> Iterator[tuple[str, Parts]]:

@@ -20,7 +20,16 @@ from labeler.io.storage import Storage
 from labeler.shards.plan import Unit, read_plans, units
 from labeler.shards.record import record_name
 from labeler.shards.records import latest_records
-from labeler.unit import ClipDone, ClipStarted, Job, UnitDone, VideoDone, do_unit
+from labeler.unit import (
+    ClipDone,
+    ClipStarted,
+    Job,
+    UnitDone,
+    VideoDone,
+    _add_teachers,
+    _label,
+    do_unit,
+)
 from pipelines.engines.common import TeacherSpec
 from pipelines.engines.local import LocalTrackers
 from teachers import InstallationError, ShardError
@@ -202,6 +211,39 @@ def test_tracks_of_other_queries_than_the_winner_stored_are_not_put_into_its_cli
     assert len(clip.queries) == theirs.count
     still = clip.tracks["still"].xy
     np.testing.assert_allclose(still[:, 0], clip.queries[:, 1:], atol=1 / 64)
+
+
+def test_who_loses_the_race_to_add_a_teacher_does_not_run_it_again(tmp_path, decoding, monkeypatch):
+    write_moving(tmp_path / "v.mp4", seed=1, frames=34)
+    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
+    list(do_unit(job, unit, decoding, trackers(STILL)))
+    ours, runs = trackers(STILL, NEAR), []
+    track = ours.track
+    monkeypatch.setattr(
+        ours, "track", lambda names, *rest: runs.append(names) or track(names, *rest)
+    )
+    Overtaken.rival = lambda: list(do_unit(job, unit, decoding, trackers(STILL, FAR)))
+    monkeypatch.setattr("labeler.unit.Storage", Overtaken)
+    list(do_unit(job, unit, decoding, ours))
+    (record,) = latest_records(Storage(str(tmp_path / "out")))
+    assert (record.revision, sorted(record.teachers)) == (2, ["far", "near", "still"])
+    assert runs == [["near"], ["near"]]  # one of each clip
+    calm, (same,) = only_unit(tmp_path / "v.mp4", tmp_path / "calm")
+    list(do_unit(calm, same, decoding, trackers(STILL, NEAR, FAR)))
+    assert differences(tmp_path / "calm", tmp_path / "out") == []
+
+
+def test_the_tracks_of_a_unit_are_not_held_in_memory(tmp_path, decoding):
+    write_moving(tmp_path / "v.mp4", seed=1, frames=9)
+    job, (unit,) = only_unit(tmp_path / "v.mp4", tmp_path / "out")
+    storage, tracked = Storage(job.url), {}
+    ours = trackers(STILL, NEAR, FEW)
+    list(_label(storage, job, unit, decoding.clips(unit.videos), ours, tracked))
+    (known,) = tracked.values()
+    assert list(known) == ["needslongclips"]  # why it failed
+    record = latest_records(storage)[0]
+    list(_add_teachers(storage, True, record, unit, trackers(STILL, NEAR, FEW, FAR), tracked))
+    assert list(known) == ["needslongclips"]
 
 
 class Collected(Storage):
