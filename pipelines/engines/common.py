@@ -78,6 +78,13 @@ class DecodeLimits:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence that whoever started the job should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class UnitOpen:
     """A unit could not be done now; the same command does it later."""
 

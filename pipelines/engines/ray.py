@@ -39,12 +39,11 @@ from labeler.io import s3
 from labeler.io.scratch import FullScratchError
 from labeler.shards.plan import Unit
 from labeler.unit import Event, Job, TeachersReady
-from pipelines.engines.common import ATTEMPTS, DecodeLimits, TeacherSpec, UnitOpen
+from pipelines.engines.common import ATTEMPTS, DecodeLimits, Note, TeacherSpec, UnitOpen
 from pipelines.engines.cpus import usable_cpus
 from pipelines.engines.layout import Layout, lay_out
 from pipelines.engines.ray_actors import TeacherActor, UnitWorker
 from pipelines.engines.ray_environment import give_folders, own_packages_first
-from pipelines.jobs.events import Note
 from pipelines.wording import counted
 from teachers import (
     FullStorageError,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labeler.unit import Event
+from pipelines.engines.common import Note as Note
 from pipelines.engines.common import UnitOpen
 
 
@@ -27,13 +28,6 @@ class Planned:
     """Videos in those units."""
     share: tuple[int, int]
     """(i, N): this job does every N-th unit, from unit i on."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence that whoever started the job should read."""
-
-    text: str
 
 
 LabelEvent = Planned | Note | UnitOpen | Event

@@ -12,10 +12,9 @@ from ray.exceptions import RayTaskError
 from labeler.io.scratch import FullScratchError
 from labeler.shards.plan import Unit
 from labeler.unit import UnitDone
-from pipelines.engines.common import UnitOpen
+from pipelines.engines.common import Note, UnitOpen
 from pipelines.engines.layout import lay_out
 from pipelines.engines.ray import _UnitQueue
-from pipelines.jobs.events import Note
 from teachers import FullStorageError, InstallationError, TransientError
 
 Work = Callable[[Unit], Any]
