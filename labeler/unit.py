@@ -289,21 +289,10 @@ def _add_teachers(
     clock = _Stopwatch()
 
     def change(sample: Sample, parts: Parts) -> tuple[Sample, Parts]:
-        known = tracked.setdefault(_what_is_tracked(sample), {})
-        todo = [name for name in missing if name not in known]
         frames = decode_clip(sample.mp4, f"{sample.key}.mp4")
         clock.lap("waiting for frames")
-        results: dict[str, Tracks | str] = {}
-        if todo:
-            results = trackers.track(todo, frames, sample.queries, seed_of(sample.key))
-            clock.lap("teachers")
-        found = {
-            name: results[name]
-            if name in results
-            else _from_npz_or_why(known[name], f"{sample.key}.{name}.npz")
-            for name in missing
-        }
-        known.update(_whys(results))
+        found = _found(trackers, list(missing), sample, frames, tracked)
+        clock.lap("teachers")
         rows.extend(_rows_of_failures(sample.meta["uri"], sample.key, found, needed=0))
         new = {
             name: _tracks_or_nan(result, len(sample.queries), sample.meta["frames"])
@@ -347,6 +336,24 @@ def _add_teachers(
 
     clips = revise(storage, record, change, lost, **fields)
     return (yield from _events_of_revision(clips, record, unit, len(missing), clock))
+
+
+def _found(
+    trackers: Trackers,
+    names: Sequence[str],
+    sample: Sample,
+    frames: np.ndarray,
+    tracked: Tracked,
+) -> dict[str, Tracks | str]:
+    """What these teachers find in a stored clip, or why nothing; what a lost race has left in
+    `tracked` is not tracked again."""
+    known = tracked.setdefault(_what_is_tracked(sample), {})
+    found = {name: _from_npz_or_why(known[name], f"{sample.key}.{name}.npz") for name in known}
+    if todo := [name for name in names if name not in known]:
+        results = trackers.track(todo, frames, sample.queries, seed_of(sample.key))
+        known.update(_whys(results))
+        found |= results
+    return {name: found[name] for name in names}
 
 
 def _events_of_revision(
