@@ -139,8 +139,7 @@ class NetworkTeacher(Teacher):
             raise ConfigError(f"bf16 = True with precision = {precision!r}: leave one of them out.")
         self.precision = resolved("bf16" if bf16 else precision, self.device, can)
         self.bf16 = bf16 = self.precision == "bf16"
-        own = self.cpu_memory if self.device.type == "cpu" else self.gpu_memory
-        self.memory = own if memory is None else memory.filled(own)
+        self.memory = self._memory(memory)
         self.config = replace(
             config, **{name: getattr(self.settings, name) for name in self.config_settings}
         )
@@ -189,6 +188,10 @@ class NetworkTeacher(Teacher):
                 f"mode {self.info.mode!r} of {self.info.name!r} needs the whole clip, because it "
                 "also tracks backward: stream with mode 'predictor'."
             )
+
+    def _memory(self, given: Memory | None) -> Memory:
+        own = self.cpu_memory if self.device.type == "cpu" else self.gpu_memory
+        return given.filled(own) if given else own
 
     def _rule(self, mode: Mode) -> VisibleRule:
         """When a point counts as visible in that mode, as published."""

@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 import student.training.train
@@ -274,28 +273,6 @@ def test_what_is_evaluated_is_the_exported_student(tmp_path):
     assert json.loads(metadata["figures"]) == result.figures
 
 
-def test_curves_go_on_where_the_checkpoint_was(tmp_path):
-    train(config(steps=4, log_every=2), tmp_path)
-    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    names = {
-        "loss/total",
-        "loss/visible",
-        "learning_rate",
-        "gradient_norm",
-        "speed/steps_per_s",
-        "speed/waiting_for_data",
-    }
-    assert names <= set(curves.Tags()["scalars"])
-    assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
-
-
-@pytest.mark.parametrize(("log_every", "steps"), [(2, [2, 3]), (10, [3])])
-def test_the_last_steps_are_in_the_curves_too(log_every, steps, tmp_path):
-    train(config(steps=3, log_every=log_every), tmp_path)
-    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [point.step for point in curves.Scalars("loss/total")] == steps
-
-
 def test_procedural_clips_that_cannot_be_made_are_noticed_before_the_first_step(
     tmp_path, monkeypatch
 ):
@@ -312,15 +289,6 @@ def test_parts_of_files_that_a_killed_run_left_are_removed(tmp_path):
     part.write_bytes(b"half")
     train(config(), tmp_path)
     assert not part.exists()
-
-
-def test_pictures_show_labels_above_predictions(tmp_path):
-    train(config(steps=3, picture_every=2), tmp_path)
-    pictures = (
-        EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("labels_above_predictions")
-    )
-    assert [picture.step for picture in pictures] == [2, 3]  # and the last step's
-    assert pictures[0].height == 2 * pictures[0].width / 4  # two rows of four square frames
 
 
 def test_activations_that_are_computed_again_change_no_weight(tmp_path):
@@ -435,15 +403,6 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TransientError, match="file"):
         train(config(steps=1), tmp_path / "file" / "out")
-
-
-def test_curves_that_cannot_be_written_are_an_error_with_their_place(tmp_path):
-    (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    with pytest.raises(
-        TransientError,
-        match=r"could not write curves in .*tensorboard: .*run the same command again",
-    ):
-        train(config(steps=1), tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
