@@ -163,7 +163,9 @@ def test_a_share_ends_while_others_commit_without_a_pause(videos, tmp_path, monk
         assert len(written) < 9, "it waits for the others"
         compact(storage, records)
         another = latest_records(storage)[0]
-        ahead = dataclasses.replace(another, revision=another.revision + 1)
+        number = another.revision + 1
+        tar = another.tar.replace(f".r{another.revision}.", f".r{number}.")
+        ahead = dataclasses.replace(another, revision=number, tar=tar)
         assert storage.create(ahead.name, ahead.to_bytes())
 
     monkeypatch.setattr(tables, "compact", compact_while_others_commit)
