@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labeler.io import Storage
 from teachers import ConfigError
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """All of it or nothing, whenever the process is killed; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    Storage(str(path.parent)).replace(path.name, content)
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:

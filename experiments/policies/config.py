@@ -37,7 +37,7 @@ StudentName = Literal["tapir-mini", "cotracker3-offline-mini"]
 
 SELF = "self"
 """Not a label policy, but what each is held against: a student learns from its own tracks alone,
-as in CoTracker3's self-training (table 4)."""
+which CoTracker3's paper calls self-training."""
 
 
 @dataclass(frozen=True)

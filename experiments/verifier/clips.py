@@ -86,12 +86,12 @@ def make_clip(kind: Kind, seed: int, folder: Path) -> Path:
         "cover": truth.cover,
     }
     for name in TEACHERS[kind]:
-        tracks = tracker(name).track(frames, queries)
+        tracks = _teacher(name).track(frames, queries)
         out |= {
             f"{name}/{field}": getattr(tracks, field)
             for field in ("xy", "visibility", "confidence")
         }
-        out[f"{name}/rule"] = np.array(tracker(name).info.visible_rule)
+        out[f"{name}/rule"] = np.array(_teacher(name).info.visible_rule)
     write_npz(path, **out)
     return path
 
@@ -107,12 +107,12 @@ def read_clip(path: Path) -> TrackedClip:
         for name in names
     }
     rules = {name: VisibleRule.parse(str(z[f"{name}/rule"])) for name in names}
-    evidence = {name: tracker(name).info.evidence for name in names}
+    evidence = {name: _teacher(name).info.evidence for name in names}
     return TrackedClip(z["frames"], z["queries"], truth, tracks, rules, evidence)
 
 
 @cache
-def tracker(name: str) -> Teacher:
+def _teacher(name: str) -> Teacher:
     return teachers.load(name, mode="label", device="cpu")
 
 

@@ -33,7 +33,8 @@ from safetensors.numpy import save
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from experiments.files import freeze, write_whole
-from experiments.verifier.clips import FIRST_SEED, TEACHERS, Kind, make_clip, tracker
+from experiments.policies.labels import weights_of_teachers
+from experiments.verifier.clips import FIRST_SEED, TEACHERS, Kind, make_clip
 from experiments.verifier.examples import Example, examples_of, make_examples, read_examples
 from experiments.verifier.measure import logits_of, measure, reliability, trees
 from experiments.verifier.network import Network
@@ -87,8 +88,7 @@ class Training:
 
 def main(training: Training) -> None:
     began = time.monotonic()
-    weights_of = {name: tracker(name).info.checkpoint_sha256 for name in TEACHERS["train"]}
-    freeze(training.out / "teachers.json", {"weights": weights_of})
+    freeze(training.out / "teachers.json", {"weights": weights_of_teachers(TEACHERS["train"])})
     files = {
         kind: made(training, kind, count)
         for kind, count in (("train", training.clips), ("test", training.test_clips))

@@ -7,34 +7,17 @@ import json
 import numpy as np
 import pytest
 
-from experiments import files
 from experiments.files import freeze, write_npz, write_whole
 from experiments.policies.labels import weights_of_teachers
 from teachers import ConfigError
 
 
-def test_a_file_is_there_only_when_all_of_it_is(tmp_path, monkeypatch):
+def test_a_file_is_written_over_another_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "made" / "file.json"
-    write_whole(path, b"before")
-
-    def killed(partial, target):
-        assert partial.parent == path.parent
-        assert partial.read_bytes() == b"after"
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(path, b"after")
-    assert path.read_bytes() == b"before"
-
-
-def test_two_processes_do_not_write_into_one_partial_file(tmp_path, monkeypatch):
-    partials = []
-    monkeypatch.setattr(files.os, "replace", lambda partial, target: partials.append(partial))
-    for process in (1, 2):
-        monkeypatch.setattr(files.os, "getpid", lambda process=process: process)
-        write_whole(tmp_path / "file", b"%d" % process)
-    assert [partial.read_bytes() for partial in partials] == [b"1", b"2"]
+    for content in (b"before", b"after"):
+        write_whole(path, content)
+        assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_arrays_come_back(tmp_path):
