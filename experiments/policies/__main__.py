@@ -1,6 +1,6 @@
 """Does a student pass its teachers, and which label policy teaches it best?
 
-    python -m experiments.policies --out OUT            # seven hours on two cores
+    python -m experiments.policies --out OUT            # eight hours on two cores
     python -m experiments.policies --out OUT --quick    # a minute: every part works, none measures
 
 Killed, the same command goes on. `--students tapir-mini --policies verified random --seeds 1` takes
@@ -10,8 +10,9 @@ about an hour.
    label` with every teacher that has weights here. Their exact tracks are known, and used for the
    oracle and for scoring alone.
 2. Mini students learn from the shards alone, once for each world, policy, and seed, from the
-   weights that are shipped, which also are among the teachers. `oracle` has a data set of its own,
-   in which each query has the tracks of the teacher nearest to the truth.
+   weights that are shipped, which also are among the teachers. `oracle` and `truth` have data sets
+   of their own, in which each query has the tracks of the teacher nearest to the truth, and the
+   exact tracks.
 3. Teachers and students are scored on other clips of the same world, all in mode "label", TAP-Vid
    figures, query mode first.
 

@@ -38,6 +38,11 @@ StudentName = Literal["tapir-mini", "cotracker3-offline-mini"]
 SELF = "self"
 """Not a label policy, but what each is held against: a student learns from its own tracks alone,
 which CoTracker3's paper calls self-training."""
+TRUTH = "truth"
+"""Not one either, but what labels could teach at best: the exact tracks of the same clips."""
+CONTROLS = (SELF, TRUTH)
+WITH_TRUTH = ("oracle", TRUTH)
+"""Each has a data set of its own, of one teacher that knows the exact tracks."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,10 @@ class Experiment:
         "verified",
         "random-verified",
         "oracle",
+        TRUTH,
     )
-    """Label policies; also medoid, mean, median. self: the student's own tracks, by `random`."""
+    """Label policies; also medoid, mean, median. self: the student's own tracks, by `random`.
+    truth: exact tracks, which no real video has."""
     trust: TrustConfig = field(default_factory=lambda: TrustConfig(min_right=0.5, min_hidden=0.7))
     """When the verifier is believed."""
     seeds: int = 3
@@ -101,7 +108,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for policy in self.policies:
-            if policy != SELF:
+            if policy not in CONTROLS:
                 find(policy)
         for name in ("worlds", "students", "policies"):
             named = getattr(self, name)

@@ -12,7 +12,7 @@ import pandas as pd
 
 import teachers
 from experiments.files import write_npz, write_whole
-from experiments.policies.config import SELF, WORLDS, Experiment, World
+from experiments.policies.config import SELF, TRUTH, WORLDS, Experiment, World
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.dataset.dataset import open_dataset
@@ -34,8 +34,7 @@ LEARNT = ("xfeat", "tapir-mini", "cotracker3-offline-mini")
 
 
 class Oracle(Teacher):
-    """For each query the tracks of the teacher that came nearest to the truth: looked up, by frames
-    and queries, in a folder."""
+    """Tracks that were made with the truth: looked up, by frames and queries, in a folder."""
 
     def __init__(self, *, name: str, checkpoint: str | None, device: str, mode: Mode) -> None:
         if checkpoint is None:
@@ -84,31 +83,32 @@ def draw_videos(videos: Path, world: World, seeds: range) -> None:
             write_whole(file, encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
 
 
-def make_oracle(experiment: Experiment, world: World) -> str:
-    """The same clips and queries, labelled by `Oracle`."""
-    folder = experiment.folder(world) / "nearest"
+def make_labels_with_truth(experiment: Experiment, world: World, policy: Policy) -> str:
+    """The same clips and queries, labelled by `Oracle`: with the exact tracks, or for each query
+    with those of the teacher that came nearest to them."""
+    folder = experiment.folder(world) / ("exact" if policy == TRUTH else "nearest")
     folder.mkdir(exist_ok=True)
     for sample, truth in with_truth(experiment, world):
         file = folder / f"{_digest(truth.frames, truth.queries)}.npz"
         if not file.exists():
-            rng = np.random.default_rng(0)  # the oracle draws nothing
-            target = choose(
-                "oracle",
-                sample.tracks,
-                sample.rules,
-                truth.queries,
-                sample.size_hw,
-                rng,
-                None,
-                truth.xy,
-                truth.visible,
-            )
-            seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
-            unknown = np.full_like(seen, np.nan)
-            write_npz(file, xy=target.xy, visibility=seen, confidence=unknown)
+            xy, seen = truth.xy, truth.visible.astype(np.float32)
+            if policy != TRUTH:
+                target = choose(
+                    policy,
+                    sample.tracks,
+                    sample.rules,
+                    truth.queries,
+                    sample.size_hw,
+                    np.random.default_rng(0),  # the oracle draws nothing
+                    truth_xy=truth.xy,
+                    truth_visible=truth.visible,
+                )
+                xy = target.xy
+                seen = np.where(target.used, target.visible, np.nan).astype(np.float32)
+            write_npz(file, xy=xy, visibility=seen, confidence=np.full_like(seen, np.nan))
     oracle = f"{Oracle.__module__}:{Oracle.__name__}"
     files = (f"{oracle}={folder}",)
-    videos, out = folder.with_name("videos"), folder.with_name("labels-oracle")
+    videos, out = folder.with_name("videos"), folder.with_name(f"labels-{policy}")
     # its policy asks no verifier
     return label_videos(experiment, world, videos, out, (oracle,), files, judge=False)
 
@@ -166,12 +166,13 @@ def _digest(frames: np.ndarray, queries: np.ndarray) -> str:
 
 
 def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
-    """A row per policy: how right its labels are. Of self-training, a row per student."""
+    """A row per policy: how right its labels are. Of self-training, a row per student; the truth
+    has none."""
     lessons: dict[str, tuple[Policy, str | None]] = {}
     for policy in experiment.policies:
         if policy == SELF:
             lessons |= {f"{SELF}, {name}": ("random", name) for name in experiment.students}
-        else:
+        elif policy != TRUTH:
             lessons[policy] = (policy, None)
     rngs = {lesson: np.random.default_rng(0) for lesson in lessons}
     scores = {lesson: LabelScore() for lesson in lessons}

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments import files
-from experiments.policies.config import LEARNERS, Experiment, StudentName, World
+from experiments.policies.config import LEARNERS, WITH_TRUTH, Experiment, StudentName, World
 from experiments.policies.labels import (
     make_labels,
-    make_oracle,
+    make_labels_with_truth,
     score_labels,
     teachers_here,
     weights_of_teachers,
@@ -86,8 +86,9 @@ def prepare(experiment: Experiment, world: World, names: tuple[str, ...]) -> str
     """The labels of a world, and the scores of its teachers."""
     with one_thread():
         make_labels(experiment, world, names)
-        if "oracle" in experiment.policies:
-            make_oracle(experiment, world)
+        for policy in WITH_TRUTH:
+            if policy in experiment.policies:
+                make_labels_with_truth(experiment, world, policy)
         for name in names:
             score(experiment, world, name, name)
     return world

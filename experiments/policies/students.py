@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.policies.config import LEARNERS, SELF, Experiment, StudentName, World
+from experiments.policies.config import LEARNERS, SELF, WITH_TRUTH, Experiment, StudentName, World
 from labeler.labels.policies import Policy
 from pipelines.commands.train import recipe
 from student.training.config import TrainConfig
@@ -27,9 +27,8 @@ class Lesson:
 
 def taught(experiment: Experiment, lesson: Lesson) -> Path:
     """The weights after a training; one that was interrupted goes on."""
-    folder = experiment.folder(lesson.world)
-    oracle = lesson.policy == "oracle"
-    data = (str(folder / ("labels-oracle" if oracle else "labels")),)
+    labels = f"labels-{lesson.policy}" if lesson.policy in WITH_TRUTH else "labels"
+    data = (str(experiment.folder(lesson.world) / labels),)
     return train(training(experiment, lesson, data), weights_of(experiment, lesson).parent).weights
 
 
@@ -49,8 +48,8 @@ def training(experiment: Experiment, lesson: Lesson, data: tuple[str, ...]) -> T
         data=replace(
             base.data,
             data=data,
-            # the oracle is the only teacher of its data set
-            policy="random" if lesson.policy in (SELF, "oracle") else lesson.policy,
+            # one teacher alone
+            policy="random" if lesson.policy in (SELF, *WITH_TRUTH) else lesson.policy,
             use_teachers=(lesson.student,) if lesson.policy == SELF else (),
             trust=experiment.trust,
             frames=experiment.frames,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.policies.config import Experiment
+from experiments.policies.config import CONTROLS, Experiment
 from experiments.policies.labels import with_truth
 from experiments.policies.run import run
 from experiments.policies.scores import differences
@@ -117,6 +117,20 @@ def test_the_oracle_labels_the_same_clips_with_no_track_farther_from_the_truth(d
 
 
 @pytest.mark.slow
+def test_the_truth_labels_the_same_clips_with_exact_tracks(done):
+    exact = {s.key: s for s in open_dataset(str(done.folder("drawn") / "labels-truth"))}
+    compared = 0
+    for sample, truth in with_truth(done, "drawn"):
+        ((name, tracks),) = exact[sample.key].tracks.items()
+        np.testing.assert_array_equal(exact[sample.key].queries, sample.queries)
+        np.testing.assert_allclose(tracks.xy, truth.xy, atol=0.02)  # as far as a shard keeps them
+        seen = exact[sample.key].rules[name].seen(tracks.visibility, tracks.confidence)
+        np.testing.assert_array_equal(seen, truth.visible)
+        compared += 1
+    assert compared == len(exact) == done.clips
+
+
+@pytest.mark.slow
 def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     scores = done.folder("drawn") / "scores"
     before = {path: path.stat().st_mtime_ns for path in scores.iterdir()}
@@ -125,9 +139,9 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     for name in ("lk", "flow", "match", "tapir-mini", "cotracker3-offline-mini"):
         assert name in said
     for policy in done.policies:
-        # in the table of labels, where self-training has rows of other names; for each student in
-        # three tables, twice in one of them, and beside each other policy
-        rows = (policy != "self") + (4 + len(done.policies) - 1) * len(done.students)
+        # in the table of labels, where self-training has rows of other names and the truth has
+        # none; for each student in three tables, twice in one, and beside each other policy
+        rows = (policy not in CONTROLS) + (4 + len(done.policies) - 1) * len(done.students)
         assert sum(policy in line.split() for line in said.splitlines()) == rows
     for name in done.students:
         assert f"self, {name}" in said
