@@ -164,7 +164,7 @@ class Random(LabelPolicy):
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         xy = clip.stack.xy
         finite = has_position(xy)
-        drawn = _draw(finite.any(-1), rng)
+        drawn = _draw(np.any(finite, axis=-1), rng)
         return _from_one_teacher(clip, finite, drawn)
 
 
