@@ -20,6 +20,7 @@ from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find, names, without_truth
 from labeler.labels.policy import NOT_JUDGED
+from labeler.shards.manifest import NAME as MANIFEST
 from pipelines.exports.hugging_face import FILES, SHARDS, HubWriter, is_export
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
@@ -227,6 +228,7 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         )
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
+    _refuse_a_data_set(config, dataset)
     folder = config.to in FOLDERS
     is_file, is_folder = _there_now(config)
     if (is_folder and not folder) or (is_file and folder):
@@ -241,6 +243,22 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
             f"--out {config.out}: {taken}exists already. Choose another name, or replace it with "
             "--overwrite."
         )
+
+
+def _refuse_a_data_set(config: ExportConfig, dataset: Dataset) -> None:
+    """A ConfigError if --out lies in the data set, or is another one: --overwrite replaces exports,
+    not labels."""
+    if is_url(config.out):
+        source, out = dataset.storage.url.rstrip("/"), config.out.rstrip("/")
+    else:
+        source, out = (os.path.realpath(path) for path in (dataset.storage.url, config.out))
+    if f"{out}/".startswith(f"{source}/"):
+        raise ConfigError(
+            f"--out {config.out}: lies in the data set {dataset.storage.url}, which an export "
+            "would damage. Name another place."
+        )
+    if Storage(config.out).size(MANIFEST) is not None:
+        raise ConfigError(f"--out {config.out}: is a data set itself. Name another place.")
 
 
 def _check_policy(policy: str, dataset: Dataset) -> None:
