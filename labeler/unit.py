@@ -234,13 +234,8 @@ def _label(
             elif isinstance(item, LeftOut):
                 rows.append(item)
             elif isinstance(item, VideoEnd):
-                yield VideoDone(
-                    unit.number,
-                    item.uri,
-                    tuple(rows[reported:]),
-                    dict(clock.seconds),
-                    len(clips) - labelled,
-                )
+                since, made = tuple(rows[reported:]), len(clips) - labelled
+                yield VideoDone(unit.number, item.uri, since, dict(clock.seconds), made)
                 reported, labelled = len(rows), len(clips)
             else:
                 yield ClipStarted(unit.number, item.meta["uri"], item.key)
@@ -271,20 +266,27 @@ def _label(
             plan=unit.plan,
             planned=len(unit.videos),
             **tar_of(unit.number, 0, shard),
-            teachers=info_to_meta(trackers.infos),
-            agreement=asdict(job.agreement),
-            verifier=shipped_version() if job.judge else None,
+            **_made_by(trackers, job),
             videos=videos,
             clips=with_offsets(clips, shard),
             rows=rows,
             seconds=clock.seconds,
-            fingerprint=fingerprint(trackers.infos),
         )
         if commit(storage, record, shard):
             return True
         if shard is not None:
             _remember(tracked, names, shard.file)
         return False
+
+
+def _made_by(trackers: Trackers, job: Job) -> dict[str, Any]:
+    """What a record says of who made its labels."""
+    return {
+        "teachers": info_to_meta(trackers.infos),
+        "agreement": asdict(job.agreement),
+        "verifier": shipped_version() if job.judge else None,
+        "fingerprint": fingerprint(trackers.infos),
+    }
 
 
 def _add_teachers(

@@ -228,9 +228,11 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         )
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
-    _refuse_a_data_set(config, dataset)
+    _refuse_its_own_folder(config, dataset)
     folder = config.to in FOLDERS
     is_file, is_folder = _there_now(config)
+    if is_folder and Storage(config.out).size(MANIFEST) is not None:
+        raise ConfigError(f"--out {config.out}: is a data set of labels. Name another place.")
     if (is_folder and not folder) or (is_file and folder):
         raise ConfigError(
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
@@ -245,9 +247,8 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         )
 
 
-def _refuse_a_data_set(config: ExportConfig, dataset: Dataset) -> None:
-    """A ConfigError if --out lies in the data set, or is another one: --overwrite replaces exports,
-    not labels."""
+def _refuse_its_own_folder(config: ExportConfig, dataset: Dataset) -> None:
+    """A ConfigError if --out lies in the data set: --overwrite replaces exports, not labels."""
     if is_url(config.out):
         source, out = dataset.storage.url.rstrip("/"), config.out.rstrip("/")
     else:
@@ -257,8 +258,6 @@ def _refuse_a_data_set(config: ExportConfig, dataset: Dataset) -> None:
             f"--out {config.out}: lies in the data set {dataset.storage.url}, which an export "
             "would damage. Name another place."
         )
-    if Storage(config.out).size(MANIFEST) is not None:
-        raise ConfigError(f"--out {config.out}: is a data set itself. Name another place.")
 
 
 def _check_policy(policy: str, dataset: Dataset) -> None:

@@ -172,9 +172,9 @@ def _planned(storage: Storage, config: LabelConfig, frozen: Frozen, unused: list
     """The plans of the data set, which are made if it has none; settings are compared with those it
     was made with. `unused` gets sentences about what was named but is not in the plan."""
     plans = read_plans(storage)
+    sources = () if plans else list_sources(frozen.sources, frozen.column, unused)
     if not plans:
         _refuse_paths_to_nowhere(frozen.sources)
-    sources = () if plans else list_sources(frozen.sources, frozen.column, unused)
     freeze(storage, frozen, version("tapdistill"))
     if not plans:
         create_plan(

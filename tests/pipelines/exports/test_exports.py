@@ -363,5 +363,5 @@ def test_an_export_never_lands_in_a_data_set(dataset, tmp_path, capsys, to, name
         assert "lies in the data set" in capsys.readouterr().err
     if name == "":
         assert cli.run(["export", str(copy), "--to", to, "--out", str(other), "--overwrite"]) == 1
-        assert "is a data set itself" in capsys.readouterr().err
+        assert "is a data set of labels" in capsys.readouterr().err
     assert contents(copy) == contents(other) == before
