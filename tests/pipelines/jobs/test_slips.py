@@ -28,7 +28,7 @@ def test_a_video_all_of_whose_clips_fail_has_failed(videos, tmp_path, monkeypatc
         label(config(videos, tmp_path / out, (teacher,)), watch=events.append)
         return [event.why_failed for event in events if isinstance(event, VideoDone)]
 
-    assert failures("none", NEEDS_LONG_CLIPS) == ["teacher-error"] * 4
+    assert failures("none", NEEDS_LONG_CLIPS) == ["teachers"] * 4
     assert failures("all", STILL) == [None] * 4
 
 
