@@ -109,6 +109,16 @@ class VideoDone:
     rows: tuple[LeftOut, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time in seconds that the unit has taken so far, by step."""
+    labelled: int | None = None
+    """Clips of the video that became labels; None where it had labels before."""
+
+    @property
+    def why_failed(self) -> str | None:
+        """The reason if the video failed, or any of its clips and none became a label; else
+        None."""
+        failed = [row for row in self.rows if row.status == "failed" and row.what != "teacher"]
+        of_video = next((row.reason for row in failed if row.what == "video"), None)
+        return of_video or (failed[0].reason if failed and self.labelled == 0 else None)
 
 
 @dataclass(frozen=True)
@@ -216,7 +226,7 @@ def _label(
     names = list(trackers.infos)
     clock = _Stopwatch()
     with scratch_folder() as folder, ShardWriter(folder / "unit.tar") as writer:
-        reported = 0
+        reported = labelled = 0
         for item in items:
             clock.lap("waiting for frames")
             if isinstance(item, OpenedVideo):
@@ -224,8 +234,9 @@ def _label(
             elif isinstance(item, LeftOut):
                 rows.append(item)
             elif isinstance(item, VideoEnd):
-                yield VideoDone(unit.number, item.uri, tuple(rows[reported:]), dict(clock.seconds))
-                reported = len(rows)
+                since, made = tuple(rows[reported:]), len(clips) - labelled
+                yield VideoDone(unit.number, item.uri, since, dict(clock.seconds), made)
+                reported, labelled = len(rows), len(clips)
             else:
                 yield ClipStarted(unit.number, item.meta["uri"], item.key)
                 results = trackers.track(names, item.frames, item.queries, seed_of(item.key))
@@ -255,20 +266,27 @@ def _label(
             plan=unit.plan,
             planned=len(unit.videos),
             **tar_of(unit.number, 0, shard),
-            teachers=info_to_meta(trackers.infos),
-            agreement=asdict(job.agreement),
-            verifier=shipped_version() if job.judge else None,
+            **_made_by(trackers, job),
             videos=videos,
             clips=with_offsets(clips, shard),
             rows=rows,
             seconds=clock.seconds,
-            fingerprint=fingerprint(trackers.infos),
         )
         if commit(storage, record, shard):
             return True
         if shard is not None:
             _remember(tracked, names, shard.file)
         return False
+
+
+def _made_by(trackers: Trackers, job: Job) -> dict[str, Any]:
+    """What a record says of who made its labels."""
+    return {
+        "teachers": info_to_meta(trackers.infos),
+        "agreement": asdict(job.agreement),
+        "verifier": shipped_version() if job.judge else None,
+        "fingerprint": fingerprint(trackers.infos),
+    }
 
 
 def _add_teachers(

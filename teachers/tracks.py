@@ -91,12 +91,14 @@ class VisibleRule:
         return value > self.threshold  # NaN > x is False
 
     def __str__(self) -> str:
-        return "none" if self.quantity == "none" else f"{self.quantity} > {self.threshold:g}"
+        short = f"{self.threshold:g}"
+        exact = short if float(short) == self.threshold else repr(float(self.threshold))
+        return "none" if self.quantity == "none" else f"{self.quantity} > {exact}"
 
     @classmethod
     def parse(cls, text: str) -> VisibleRule:
         """The inverse of `str`: "v > 0.9", "v*c > 0.5", or "none"."""
-        match = re.fullmatch(r"(v|v\*c) > ([0-9.]+)", text)
+        match = re.fullmatch(r"(v|v\*c) > (\d+\.?\d*(?:e[-+]?\d+)?|\.\d+)", text)
         if text != "none" and not match:
             raise ConfigError(
                 f"{text!r} is not a visible rule: write 'v > 0.9', 'v*c > 0.5', or 'none'."

@@ -101,15 +101,16 @@ class Isolated(ClosedAtExit):
             _send(self._child.connection, (method, args))
 
     def result(self, timeout_s: float | None = None) -> Any:
-        """The answer to the request in flight; waits at most `timeout_s` from now.
+        """The answer to the request in flight; waits at most `timeout_s` from now, or from when the
+        child has made its object.
 
         Raises:
             VideoError: "timeout" (the child is killed), "memory" (above the limit), "crash" (a
                 signal ended it).
             Killed: somebody else killed the child: the machine may be out of memory.
-            TransientError: the child did not start, whatever the reason.
-            Exception: what the method raised; TapdistillErrors as they are, others with the child's
-                traceback as a note.
+            TransientError: the child did not start, or an OSError kept it from making its object.
+            Exception: what the method, or the making of the object, raised; TapdistillErrors as
+                they are, others with the child's traceback as a note.
         """
         if self._about is None or self._child is None:
             raise RuntimeError("no request is in flight: submit one first")
@@ -159,6 +160,10 @@ class Isolated(ClosedAtExit):
         made = _receive(child.connection)
         if made.kind != "value":
             self.close()
+            if isinstance(made.value, OSError):
+                raise TransientError(
+                    f"{about}: {self._target} cannot be made: {made.value}."
+                ) from made.value
             raise made.value or VideoError(
                 "memory", f"{about}: {self._target} needs more memory than its limit."
             )
@@ -217,7 +222,8 @@ class _Child:
             self._process.wait(grace_s)
         self._process.kill()
         code = self._process.wait()
-        said = " ".join(self._stderr.read_bytes()[-500:].decode(errors="replace").split())
+        last = self._stderr.read_bytes()[-500:] if self._stderr.exists() else b""  # ended before
+        said = " ".join(last.decode(errors="replace").split())
         self._folder.cleanup()
         return code, said
 

@@ -100,6 +100,7 @@ class VideoSource:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+            self._opened = OpenedVideo("", "", [])
         config, uri = self._recipe.clips, source.uri
         reader = open_video(
             uri,
@@ -208,7 +209,7 @@ class VideoSource:
                     start = reader.scan.key_frame_after(start)
                     again += start
                     if again > most:
-                        return found
+                        break
         return found
 
     def _decodable(

@@ -271,10 +271,12 @@ class _Fetch:
             if isinstance(item, UnlabelledClip):
                 self._clip_taken.release()
             yield item
-        self._job.result()  # raises what the job raised
+        if not self._job.cancelled():
+            self._job.result()  # raises what the job raised
 
     def cancel(self) -> None:
         """Stop fetching after the item that is being fetched."""
         self._cancelled = True
-        self._job.cancel()  # which works if it has not begun
+        if self._job.cancel():  # it had not begun
+            self._items.put(None)
         self._clip_taken.release()

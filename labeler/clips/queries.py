@@ -65,7 +65,7 @@ class QueryConfig:
         if self.count < 0:
             raise ConfigError(f"count = {self.count}: the number of queries cannot be negative.")
         shares = self.sift, self.motion, self.grid
-        if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        if not (min(shares) >= 0 and sum(shares) <= 1 + 1e-9):
             raise ConfigError(
                 f"sift = {self.sift:g}, motion = {self.motion:g}, grid = {self.grid:g}: shares "
                 "must not be negative and must sum to 1 at most; what is left is uniform."

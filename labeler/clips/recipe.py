@@ -17,9 +17,9 @@ SCHEMA = 2
 """The schema that is written; verdicts came with schema 2."""
 READABLE = (1, 2)
 """Schemas that are read."""
-PIXELS = 2
-"""How frames of a source become the pixels of a clip; 2 resizes them inside the conversion to RGB
-(docs/decisions/0017), 1 did so after it."""
+PIXELS = 3
+"""How frames of a source become the pixels of a clip: 1 resized them after the conversion to RGB, 2
+inside it (docs/decisions/0017); 3 no longer moves the colours of a stored clip by half a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)

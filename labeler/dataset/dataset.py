@@ -196,21 +196,29 @@ class Dataset:
         seed: int = 0,
         *,
         min_right: float | Sequence[float] | None = None,
-        min_hidden: float | Sequence[float] = TrustConfig.min_hidden,
+        min_hidden: float | Sequence[float] | None = None,
     ) -> pd.DataFrame:
         """What other thresholds would keep, from the raw tracks of at most `clips` drawn clips;
         other settings as the latest unit's.
 
-        With `min_right` (and `min_hidden`) they are thresholds of the verifier, and `tau_px` and
-        `min_support` are ignored. See `labeler.labels.disagreement.what_if` and
-        `labeler.labels.trying.what_if_trusted` for the columns.
+        With `min_right`, `min_hidden`, or both they are thresholds of the verifier (one that is not
+        given is that of `TrustConfig`), and `tau_px` and `min_support` are ignored. See
+        `labeler.labels.disagreement.what_if` and `labeler.labels.trying.what_if_trusted` for the
+        columns.
 
         Raises:
             ConfigError: thresholds of the verifier are given, but no verifier judged the clips.
         """
         drawn = self.drawn(clips, seed)
-        if min_right is not None:
-            rights, hiddens = (np.atleast_1d(value).tolist() for value in (min_right, min_hidden))
+        if min_right is not None or min_hidden is not None:
+            trust = TrustConfig()
+            rights, hiddens = (
+                np.atleast_1d(default if value is None else value).tolist()
+                for value, default in (
+                    (min_right, trust.min_right),
+                    (min_hidden, trust.min_hidden),
+                )
+            )
             table = trying.what_if_trusted(
                 self.read(drawn), rights, hiddens, self._latest_agreement
             )

@@ -15,6 +15,7 @@ teachers are shares and sums of opinions; with all families of one they are plai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -46,7 +47,7 @@ class AgreementConfig:
     raster); 0 keeps still points."""
 
     def __post_init__(self) -> None:
-        if not self.tau_px > 0:
+        if not 0 < self.tau_px < math.inf:
             raise ConfigError(f"tau_px = {self.tau_px}: must be above 0 px; 2 is the default.")
         if not 0 < self.min_support <= 1:
             raise ConfigError(
@@ -57,7 +58,7 @@ class AgreementConfig:
             raise ConfigError(
                 f"min_visible_frames = {self.min_visible_frames}: must be at least 1."
             )
-        if self.min_motion_px < 0:
+        if not 0 <= self.min_motion_px < math.inf:
             raise ConfigError(
                 f"min_motion_px = {self.min_motion_px}: must not be negative; 0 switches it off."
             )

@@ -7,6 +7,7 @@ the 256 x 256 raster.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -60,9 +61,7 @@ def distances(stacks: Iterable[Stack]) -> pd.DataFrame:
         for i, j in combinations(range(len(stacked.names)), 2):
             both = stacked.sees[i] & stacked.sees[j]
             distance = np.hypot(*(stacked.xy[i] - stacked.xy[j])[both].T)
-            found[stacked.names[i], stacked.names[j]].append(
-                distance[:: max(1, len(distance) // DISTANCES_A_CLIP)]
-            )
+            found[stacked.names[i], stacked.names[j]].append(_thinned(distance))
     table = pd.DataFrame(np.nan, index=sorted(names), columns=sorted(names))
     for name in seeing:
         table.loc[name, name] = 0.0
@@ -158,6 +157,11 @@ def nearly_one(repeats: pd.DataFrame, evidence: Mapping[str, str]) -> list[str]:
     return [text for _, text in sorted(said, key=lambda pair: -pair[0])]
 
 
+def _thinned(distance: np.ndarray) -> np.ndarray:
+    """At most `DISTANCES_A_CLIP` of them, evenly chosen."""
+    return distance[:: max(1, math.ceil(len(distance) / DISTANCES_A_CLIP))]
+
+
 def by_state(samples: Iterable[Sample]) -> pd.DataFrame:
     """What the labels say, and how certain that is: a row for visible, occluded, and disputed.
 
@@ -177,7 +181,7 @@ def by_state(samples: Iterable[Sample]) -> pd.DataFrame:
             for i, j in combinations(range(len(stacked.names)), 2):
                 distance = np.hypot(*(stacked.xy[i] - stacked.xy[j])[here].T)
                 distance = distance[np.isfinite(distance)]
-                apart[state].append(distance[:: max(1, len(distance) // DISTANCES_A_CLIP)])
+                apart[state].append(_thinned(distance))
     medians = {
         state: float(np.median(np.concatenate(parts))) if sum(map(len, parts)) else np.nan
         for state, parts in apart.items()

@@ -83,10 +83,11 @@ def _by_rule(
     placed = has_position(stacked.xy)
     count, seen = placed.sum(0), stacked.sees.sum(0)
     middle = centre_of(stacked.xy, placed, stacked.sees)
-    query_xy = (queries[:, 1:] * (RASTER / np.array(size_hw[::-1]))).astype(np.float32)
+    scale = RASTER / np.array(size_hw[::-1])
+    query_xy = (queries[:, 1:] * scale).astype(np.float32)
     share = seen / np.maximum(count, 1)
     expected = expect(middle.xy, middle.trust, share, queries[:, 0].astype(int), query_xy)
-    x, y = expected.xy[..., 0], expected.xy[..., 1]
+    x, y = np.moveaxis(expected.xy + (scale - 1) / 2, -1, 0)  # where pixel centres are whole
     low, high = -OUT_PX, RASTER - 1 + OUT_PX
     out = (x < low) | (y < low) | (x > high) | (y > high)
     covered = (expected.strangers > MIN_STRANGERS) & (expected.points > MIN_POINTS)

@@ -164,7 +164,7 @@ class Random(LabelPolicy):
     def choose(self, clip: Candidates, rng: np.random.Generator) -> Target:
         xy = clip.stack.xy
         finite = has_position(xy)
-        drawn = _draw(np.ones(finite.shape[:2], bool) & finite.any(-1), rng)
+        drawn = _draw(np.any(finite, axis=-1), rng)
         return _from_one_teacher(clip, finite, drawn)
 
 
@@ -421,9 +421,10 @@ def _proven(clip: Candidates, state: np.ndarray) -> np.ndarray:
 def _trusted(clip: Candidates) -> tuple[np.ndarray, np.ndarray]:
     """Where each position is trusted, bool [K, N, T], and where the point is hidden, bool [N, T];
     in no frame is it both."""
-    right, hidden = clip.right(), clip.judged.hidden
-    trusted = (right >= np.float32(clip.trust.min_right)) & (right >= hidden)
-    return trusted, (hidden >= np.float32(clip.trust.min_hidden)) & ~trusted.any(0)
+    right, said, least = clip.right(), clip.judged.hidden, clip.trust.min_hidden
+    trusted = (right >= np.float32(clip.trust.min_right)) & (right >= said)
+    hidden = is_hidden(clip.tracks, clip.rules, clip.queries, clip.size_hw, said, least)
+    return trusted, hidden & ~trusted.any(0)
 
 
 def _worth_learning(

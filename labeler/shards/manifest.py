@@ -106,8 +106,8 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         manifest["frozen"]["sources"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ShardError(
-            f"{storage.url}/{NAME} is unreadable ({error!r}): restore it, or label into a new "
-            "folder."
+            f"{storage.url}/{NAME} is unreadable ({type(error).__name__}: {error}): restore it, or "
+            "label into a new folder."
         ) from error
     check_schema(schema, f"{storage.url}/{NAME}")
     return manifest

@@ -192,7 +192,7 @@ class Records(LazySequence[Record]):
             with ThreadPoolExecutor(READERS) as pool:
                 found.update(zip(names, pool.map(self._own, names), strict=True))
         for name in rows["name"]:
-            record = found.pop(name)
+            record = found[name]
             self._hold(name, record)
             yield self._now(record)
 

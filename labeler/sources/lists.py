@@ -165,10 +165,7 @@ def _of_csv(name: str, data: bytes) -> dict[str, list[Any]]:
 def _typed(column: list[str | None]) -> list[Any]:
     """Numbers, or true and false, if all values are such; otherwise, the text as it is."""
     try:
-        values = [
-            None if text is None else json.loads(text.lower(), parse_constant=float)
-            for text in column
-        ]
+        values = [None if text is None else json.loads(text.lower()) for text in column]
     except (ValueError, RecursionError):
         return list(column)
     kinds = {type(value) for value in values if value is not None}

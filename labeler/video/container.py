@@ -8,6 +8,7 @@ Sizes in headers are compared with `VideoLimits` before a decoder may allocate a
 from __future__ import annotations
 
 import errno
+import math
 import stat
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,8 +47,8 @@ class VideoLimits:
     """The largest file."""
 
     def __post_init__(self) -> None:
-        if min(self.max_side_px, self.max_frames, self.max_gib) <= 0:
-            raise ConfigError(f"{self}: every limit must be above 0.")
+        if not all(0 < each < math.inf for each in vars(self).values()):
+            raise ConfigError(f"{self}: every limit must be above 0, and finite.")
 
 
 def open_container(path: Path, limits: VideoLimits) -> av.container.InputContainer:

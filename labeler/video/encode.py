@@ -35,9 +35,11 @@ from labeler.video.colours import BIT_EXACT, ExactRGB, Region
 from teachers import ConfigError, ShardError
 from teachers.tracks import checked_frames
 
-REPEATABLE = "mbtree=0"
+X264 = "mbtree=0:chromaloc=1"
 """x264's macroblock tree gives other bytes in some runs, on small frames with AVX-512 (12 of 150
-runs at 48 x 64 px)."""
+runs at 48 x 64 px). The conversion to yuv420p puts colours in the middle of four pixels, and the
+stream says so: untagged, every decoder would take them for those of the left two, and move them by
+half a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def add_h264(
     this module."""
     # 30000 / 1001 stays as it is
     rate = Fraction(min(max(fps, 1 / 1001), 1000)).limit_denominator(1001)
-    options = {"crf": str(config.crf), "preset": config.preset, "x264-params": REPEATABLE}
+    options = {"crf": str(config.crf), "preset": config.preset, "x264-params": X264}
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
@@ -180,9 +182,10 @@ def decode_clip(
         IndexError: no such frame, or a window that is not within the frames.
     """
     if only is not None:
-        part = _decoded_part(mp4, name, np.asarray(only), window)
+        numbers = np.asarray(only, np.intp)
+        part = _decoded_part(mp4, name, numbers, window)
         # where times do not follow from the frame rate, all frames are decoded and counted
-        return decode_clip(mp4, name, None, window)[np.asarray(only)] if part is None else part
+        return decode_clip(mp4, name, None, window)[numbers] if part is None else part
     with stored_clip(mp4, name) as (container, stream):
         stream.thread_type = "NONE"
         decoded = list(container.decode(stream))

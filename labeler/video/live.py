@@ -57,11 +57,16 @@ def is_live(source: str) -> bool:
     path = Path(source)
     return (
         source == "-"
-        or source.isdecimal()
+        or _is_camera(source)
         or source.startswith(SCHEMES)
         or path.is_fifo()
         or path.is_char_device()
     )
+
+
+def _is_camera(source: str) -> bool:
+    """Whether it is the number of a camera, and no file or folder of that name."""
+    return source.isdecimal() and not Path(source).exists()
 
 
 @contextlib.contextmanager
@@ -73,7 +78,7 @@ def open_live(source: str) -> Iterator[LiveSource]:
         VideoError: what comes is not a video.
     """
     with contextlib.ExitStack() as stack:
-        if source.isdecimal() or Path(source).is_char_device():
+        if _is_camera(source) or Path(source).is_char_device():
             yield _from_camera(source, stack)
         elif source == "-":
             yield _from_libav("standard input", _Pipe(sys.stdin.buffer), stack)

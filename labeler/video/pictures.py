@@ -112,9 +112,10 @@ class PictureReader:
         """Nothing is open."""
 
 
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key: numbers by their value, texts by their letters."""
-    return [
+def _natural(file: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort key: numbers by their value, texts by their letters; 01 before 1."""
+    pieces = [
         (int(piece), "") if piece.isdecimal() else (-1, piece)
         for piece in re.findall(r"\d+|\D+", file.name)
     ]
+    return pieces, file.name

@@ -6,6 +6,7 @@ but the last frames.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import av
@@ -47,6 +48,7 @@ class VideoWriter(ClosedAtExit):
                 )
             self._container.mux(self._stream.encode(h264_frame(self._stream, frame, self._frames)))
         except (OSError, av.FFmpegError) as error:
+            self._give_up()
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}.") from error
         self._frames += 1
 
@@ -54,9 +56,18 @@ class VideoWriter(ClosedAtExit):
         """Write what the encoder holds back, and the index."""
         if self._container is None or self._stream is None:
             return
-        container, self._container = self._container, None
         try:
-            container.mux(self._stream.encode())
+            self._container.mux(self._stream.encode())
+            container, self._container = self._container, None
             container.close()
         except (OSError, av.FFmpegError) as error:
+            self._give_up()
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}.") from error
+
+    def _give_up(self) -> None:
+        """Close a file that cannot be written: libav crashes when it gets more packets after the
+        header has failed."""
+        container, self._container = self._container, None
+        if container is not None:
+            with contextlib.suppress(OSError, av.FFmpegError):
+                container.close()

@@ -153,6 +153,8 @@ class EvalCommand:
                 "--local-grid belongs to --points single: points that are tracked together have no "
                 "grid of their own."
             )
+        if self.out is not None and self.out.suffix != ".parquet":
+            raise ConfigError(f"--out {self.out}: name a file that ends in .parquet.")
         if self.out is not None and not self.out.parent.is_dir():
             raise ConfigError(f"--out {self.out}: there is no folder {self.out.parent}.")
 

@@ -20,6 +20,7 @@ from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
 from labeler.labels.policies import find, names, without_truth
 from labeler.labels.policy import NOT_JUDGED
+from labeler.shards.manifest import NAME as MANIFEST
 from pipelines.exports.hugging_face import FILES, SHARDS, HubWriter, is_export
 from pipelines.exports.parquet import TracksWriter
 from pipelines.exports.rerun import RerunWriter
@@ -227,8 +228,11 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         )
     if config.policy is not None and config.policy not in dataset.teachers:
         _check_policy(config.policy, dataset)
+    _refuse_its_own_folder(config, dataset)
     folder = config.to in FOLDERS
     is_file, is_folder = _there_now(config)
+    if is_folder and Storage(config.out).size(MANIFEST) is not None:
+        raise ConfigError(f"--out {config.out}: is a data set of labels. Name another place.")
     if (is_folder and not folder) or (is_file and folder):
         raise ConfigError(
             f"--out {config.out}: is a {'file' if folder else 'folder'}; {config.to} is a "
@@ -240,6 +244,19 @@ def _check(config: ExportConfig, dataset: Dataset) -> None:
         raise ConfigError(
             f"--out {config.out}: {taken}exists already. Choose another name, or replace it with "
             "--overwrite."
+        )
+
+
+def _refuse_its_own_folder(config: ExportConfig, dataset: Dataset) -> None:
+    """A ConfigError if --out lies in the data set: --overwrite replaces exports, not labels."""
+    if is_url(config.out):
+        source, out = dataset.storage.url.rstrip("/"), config.out.rstrip("/")
+    else:
+        source, out = (os.path.realpath(path) for path in (dataset.storage.url, config.out))
+    if f"{out}/".startswith(f"{source}/"):
+        raise ConfigError(
+            f"--out {config.out}: lies in the data set {dataset.storage.url}, which an export "
+            "would damage. Name another place."
         )
 
 

@@ -3,16 +3,24 @@ happens to a unit that stays open."""
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 import teachers
 from labeler.labels.teacher_choice import refuse_untrained
-from teachers import InstallationError, TapdistillError, Teacher, Tracks, TransientError
+from teachers import (
+    ConfigError,
+    InstallationError,
+    TapdistillError,
+    Teacher,
+    Tracks,
+    TransientError,
+)
 from teachers.errors import OWN_FAULTS, DeviceError
 from teachers.info import Precision
 from teachers.loading import compiled_setting, settings_of
@@ -75,6 +83,13 @@ class DecodeLimits:
     decoder is killed."""
     memory_gib: float = 8.0
     """The most address space that the decoding process may use."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
+                raise ConfigError(
+                    f"--decoding.{name.replace('_', '-')} {value}: must be above 0, and finite."
+                )
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,16 @@ class Heartbeat:
             try:
                 metrics.parent.mkdir(parents=True, exist_ok=True)
                 metrics.open("a").close()
+                with metrics.open("rb") as file:
+                    begun = b"{" if metrics.is_char_device() else file.read(1)
             except OSError as error:
                 raise ConfigError(
                     f"--metrics {metrics}: cannot be written: {error.strerror}."
                 ) from error
+            if begun not in (b"", b"{"):
+                raise ConfigError(
+                    f"--metrics {metrics}: is another file, no lines of JSON. Name a new one."
+                )
 
     def __call__(self, snapshot: Snapshot) -> None:
         if self._metrics is not None:

@@ -80,8 +80,10 @@ class VideosDone:
     def __init__(self) -> None:
         self.number = 0
         self.rows = Counter[Kind]()
-        self._at_work: dict[int, dict[str, Counter[Kind]]] = {}
-        """The rows of each video that the units at work have done so far."""
+        self.failed = Counter[str]()
+        """Videos of which nothing could be labelled, by reason."""
+        self._at_work: dict[int, dict[str, VideoDone]] = {}
+        """The videos that the units at work have done so far."""
 
     def count(self, event: LabelEvent) -> bool:
         """Count one event; True where it tells that its unit has begun again."""
@@ -93,17 +95,26 @@ class VideosDone:
             again = event.uri in self._at_work.get(event.unit, {})
             if again:
                 self._forget(event.unit)
-            rows = Counter[Kind]((row.what, row.status, row.reason) for row in event.rows)
-            self._at_work.setdefault(event.unit, {})[event.uri] = rows
+            self._at_work.setdefault(event.unit, {})[event.uri] = event
             self.number += 1
-            self.rows += rows
+            self.rows += _kinds(event)
+            self.failed += _failure(event)
             return again
         return False
 
     def _forget(self, unit: int) -> None:
-        for rows in self._at_work.pop(unit, {}).values():
+        for event in self._at_work.pop(unit, {}).values():
             self.number -= 1
-            self.rows -= rows
+            self.rows -= _kinds(event)
+            self.failed -= _failure(event)
+
+
+def _kinds(event: VideoDone) -> Counter[Kind]:
+    return Counter[Kind]((row.what, row.status, row.reason) for row in event.rows)
+
+
+def _failure(event: VideoDone) -> Counter[str]:
+    return Counter([event.why_failed] if event.why_failed else [])
 
 
 class JobProgress:

@@ -6,7 +6,14 @@ from rich.console import Console, RenderableType
 
 from pipelines.wording import harmless
 
-console = Console(stderr=False, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would exit with 1; `pipelines.cli` tells what a reader that has seen enough does."""
+        raise  # it is called where the error is handled
+
+
+console = _Console(stderr=False, highlight=False)
 
 
 def say(what: RenderableType) -> None:
@@ -17,11 +24,11 @@ def say(what: RenderableType) -> None:
     width = console.width
     if not console.is_terminal:
         width = console.measure(what, options=console.options.update(max_width=10_000)).maximum
-    Console(file=console.file, width=width, highlight=False).print(what, markup=False)
+    _Console(file=console.file, width=width, highlight=False).print(what, markup=False)
 
 
 def complain(message: str) -> None:
     """Print to standard error, as one plain sentence."""
-    Console(stderr=True, highlight=False).print(
+    _Console(stderr=True, highlight=False).print(
         harmless(f"tapdistill: {message}"), markup=False, soft_wrap=True
     )

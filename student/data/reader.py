@@ -151,8 +151,8 @@ def open_clips(
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise ShardError(
             f"{', '.join(urls)}: none of the clips can be used ({why}; first: {left_out[0].file}: "
-            f"{left_out[0].detail}). Take a smaller crop for small clips; `tapdistill verify` "
-            "lists damaged shards."
+            f"{left_out[0].detail}). Take a smaller crop (--height, --width) for small clips; "
+            "`tapdistill verify` lists damaged shards."
         )
     found = np.array(shards, np.int64).reshape(-1, 3)
     return StoredClips(sets, found[:, :2], found[:, 2], crop_hw), left_out

@@ -21,7 +21,8 @@ from student.clip import TestClip
 from student.evaluation.files import matching, opened
 from student.evaluation.metrics import QueryMode, sample_queries, to_tapvid_raster
 from student.synth.scene import SynthConfig, generate
-from teachers.errors import ShardError
+from teachers.errors import ConfigError, ShardError
+from teachers.tracks import checked_queries
 
 
 def procedural_clips(count: int, seed: int = 0) -> Iterator[TestClip]:
@@ -67,10 +68,14 @@ def read_npz(url: str | Path) -> TestClip:
         raise ShardError(
             f"{name}: not a test clip: queries {queries.shape} are not [N, 3] for {len(xy)} points."
         )
+    try:
+        queries = checked_queries(queries, frames.shape)
+    except (ConfigError, ValueError, TypeError) as error:
+        raise ShardError(f"{name}: not a test clip: {error}") from error
     return TestClip(
         Path(name).stem,
         frames,
-        queries.astype(np.float32),
+        queries,
         xy.astype(np.float32),
         ~occluded.astype(bool),
     )
@@ -89,6 +94,8 @@ def check_arrays(name: str, frames: np.ndarray, xy: np.ndarray, occluded: np.nda
         raise ShardError(
             f"{name}: not a test clip: {arrays} are not uint8 [T, H, W, 3], [N, T, 2], [N, T]."
         )
+    if not np.isin(occluded, (0, 1)).all():
+        raise ShardError(f"{name}: not a test clip: occluded is not True or False everywhere.")
     lost = np.argwhere(~occluded.astype(bool) & ~np.isfinite(xy).all(-1))
     if len(lost):
         point, frame = lost[0]

@@ -371,3 +371,19 @@ def test_the_console_script_is_the_command_line():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("tapdistill: there is no command 'lable'")
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_as_it_ends_others():
+    """As `| head` does; 128 + SIGPIPE."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "teachers"],
+        cwd=ROOT,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

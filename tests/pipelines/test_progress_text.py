@@ -67,6 +67,18 @@ def test_the_share_that_fails_is_that_of_videos_not_of_attempts():
         failures.count(done(2, "last 2", 1.0, "empty"))
 
 
+def test_a_video_of_which_no_clip_could_be_labelled_counts_as_failed():
+    failures = _Failures(0.5)
+    for i in range(19):
+        clips = [LeftOut(uri=f"{i}", what="clip", stage="clip", reason="timeout")] * 2
+        failures.count(VideoDone(0, f"{i}", tuple(clips), {}, int(i < 9)))
+    clip = LeftOut(uri="x", what="clip", stage="clip", reason="static")  # not a failure
+    failures.count(VideoDone(0, "x", (clip,), {}, 0))
+    last = LeftOut(uri="y", what="clip", stage="clip", reason="decode-error")
+    with pytest.raises(TooManyFailures, match=r"11 of 21 videos failed \(10 timeout, 1 decode-err"):
+        failures.count(VideoDone(0, "y", (last,), {}, 0))
+
+
 def test_a_size_is_written_in_the_unit_that_it_has():
     sizes = [0, 9_400, 1_370_000, 15_700_000, 999_499_000, 1_760e9, 250e12]
     said = ["0 kB", "9 kB", "1.37 MB", "15.7 MB", "999 MB", "1.76 TB", "250 TB"]

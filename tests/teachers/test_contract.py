@@ -260,3 +260,15 @@ def test_its_visible_rule_is_read_back_as_written(teacher):
 def test_a_setting_that_it_does_not_have_is_refused(name):
     with pytest.raises(teachers.ConfigError, match=f"teacher '{name}': .*no_such_setting"):
         teachers.load(name, no_such_setting=1)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.1234567, 1e-05, 0.99999999, 0.0, 1.0])
+def test_a_visible_rule_is_read_as_it_was_written(threshold):
+    rule = teachers.VisibleRule("v*c", threshold)
+    assert teachers.VisibleRule.parse(str(rule)) == rule
+
+
+@pytest.mark.parametrize("text", ["v > 0.9.1", "v > .", "v > nan", "v > -1", "v >= 0.5", "c > 0.5"])
+def test_what_is_no_visible_rule_is_refused(text):
+    with pytest.raises(teachers.ConfigError, match="is not a visible rule"):
+        teachers.VisibleRule.parse(text)

@@ -62,6 +62,11 @@ class Unmakeable:
         raise ConfigError("cannot be made")
 
 
+class WithoutDisk:
+    def __init__(self) -> None:
+        raise OSError(5, "the disk is gone")
+
+
 GUEST = f"{__name__}:Guest"
 
 
@@ -252,3 +257,11 @@ def test_no_child_outlives_a_killed_parent(method, tmp_path):
         assert _exists(pid)
         parent.kill()
     assert _wait_until_gone(pid)
+
+
+def test_a_disk_that_fails_while_the_object_is_made_is_told_and_transient():
+    with (
+        Isolated(f"{__name__}:WithoutDisk") as isolated,
+        pytest.raises(TransientError, match=r"WithoutDisk cannot be made: .*the disk is gone"),
+    ):
+        isolated.call("anything")

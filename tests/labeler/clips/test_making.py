@@ -101,3 +101,26 @@ def test_what_the_machine_lacks_is_not_the_videos_fault(tmp_path, monkeypatch, c
     failing(monkeypatch, code, "not enough")
     with pytest.raises(OSError, match="not enough"):
         video_source().open(source)
+
+
+def test_a_damaged_frame_late_in_a_long_video_costs_its_window_alone(tmp_path, monkeypatch):
+    """The frames before it count as decoded again, and are too many."""
+    source = damaged(tmp_path / "a.mp4", [30], "libx264")
+    monkeypatch.setattr(making, "DECODED_AGAIN", 0)
+    monkeypatch.setattr(making, "analysed_ranges", lambda *_: [range(25, 45), range(60, 80)])
+    starts = [clip.indices.start for clip in video_source().open(source).clips]
+    assert len(starts) == 1
+    assert starts[0] >= 60
+
+
+def test_a_video_that_cannot_be_opened_leaves_nothing_of_the_one_before(tmp_path, monkeypatch):
+    first, made = damaged(tmp_path / "a.mp4", [], "libx264"), video_source()
+    made.open(first)
+    second = damaged(tmp_path / "b.avi", [5], "mpeg4")
+    with pytest.raises(VideoError, match="90 packets give 5 frames"):
+        made.open(second)
+    opened: list[str] = []
+    open_again = made._open
+    monkeypatch.setattr(made, "_open", lambda each: opened.append(each.uri) or open_again(each))
+    made.clip(first, 0)
+    assert opened == [first.uri]

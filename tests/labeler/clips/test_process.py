@@ -268,3 +268,15 @@ def test_a_setting_that_does_not_suit_a_video_is_told_with_its_name(sources, dec
     monkeypatch.setattr(Isolated, "call", refuses)
     with pytest.raises(ConfigError, match=r"/0\.mp4: fps = 0"):
         list(decoding.clips(sources))
+
+
+def test_an_iterator_that_a_later_call_ends_before_it_began_ends(sources, decoding):
+    next(decoding.clips(sources[:2]))  # its thread waits for somebody to take the clip
+    ended = decoding.clips(sources[2:])
+    list(decoding.clips(sources[:2]))
+    found: list[Item] = []
+    reading = threading.Thread(target=lambda: found.extend(ended), daemon=True)
+    reading.start()
+    reading.join(PATIENCE_S)
+    assert not reading.is_alive()
+    assert found == []

@@ -209,6 +209,8 @@ def test_a_grid_has_as_many_distinct_points_as_asked(size, count):
         ({"count": -1}, "count = -1"),
         ({"sift": 0.8, "motion": 0.3}, "sift = 0.8, motion = 0.3"),
         ({"grid": -0.1}, "grid = -0.1"),
+        ({"sift": float("nan")}, "sift = nan"),
+        ({"motion": float("nan")}, "motion = nan"),
         ({"sift_frames": 0}, "sift_frames = 0"),
         ({"sift_part": 1.5}, r"sift_part = 1\.5"),
     ],

@@ -330,6 +330,9 @@ def test_a_clip_without_queries_has_labels_without_rows():
         ({"min_support": 1.1}, r"min_support = 1\.1: must be in"),
         ({"min_visible_frames": 0}, "at least 1"),
         ({"min_motion_px": -1}, "must not be negative"),
+        ({"min_motion_px": NAN}, "min_motion_px = nan"),
+        ({"min_motion_px": np.inf}, "min_motion_px = inf"),
+        ({"tau_px": np.inf}, "tau_px = inf: must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(settings, says):

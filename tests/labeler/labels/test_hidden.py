@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labeler.labels.agreement import DISPUTED, OCCLUDED, VISIBLE, AgreementConfig, label
+from labeler.labels.agreement import DISPUTED, OCCLUDED, RASTER, VISIBLE, AgreementConfig, label
 from labeler.labels.hidden import is_hidden, proven
 from labeler.labels.sample import Sample
 from labeler.labels.trust import TrustConfig
@@ -88,9 +88,12 @@ def test_the_size_of_the_clip_and_the_order_of_teachers_do_not_matter(scene):
     queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
     small = is_hidden(three(xy, visible), RULES, queries, (SIDE, SIDE))
     wide = np.array([4.0, 2.0])
-    large = {name: tracks(each.xy * wide, visible) for name, each in three(xy, visible).items()}
+    moved = (wide - 1) / 2  # the middle of a pixel is that of four pixels now
+    large = {
+        name: tracks(each.xy * wide + moved, visible) for name, each in three(xy, visible).items()
+    }
     large = dict(reversed(large.items()))
-    queries[:, 1:] *= wide
+    queries[:, 1:] = queries[:, 1:] * wide + moved
     found = is_hidden(large, RULES, queries, (2 * SIDE, 4 * SIDE))
     assert (found != small).mean() < 0.002
 
@@ -147,3 +150,21 @@ def test_a_stored_label_says_occluded_only_with_evidence():
     # without a verdict, one point has no neighbours that could carry it out of sight
     alone = proven(replace(sample, verdict=None)).labels
     assert alone.state[0].tolist() == [VISIBLE] * 3 + [DISPUTED] * 4 + [VISIBLE] * 3
+
+
+@pytest.mark.parametrize("width", [64, 256, 1024])
+@pytest.mark.parametrize("way", [1.0, -1.0])
+def test_by_rule_the_frame_ends_at_the_edge_of_its_outer_pixels(width, way):
+    """A hundred points that all go the same way, and are lost 3 px before they leave: in clips of
+    any width it is the same part of the picture that counts as outside."""
+    scale = width / RASTER
+    start = np.stack(np.meshgrid(np.arange(60, 200, 15), np.arange(60, 200, 15)), -1).reshape(-1, 2)
+    step = np.linspace(0, way * 120, 25)
+    raster = start[:, None] + step[:, None] * np.array([1.0, 0.0])  # pixel centres are whole
+    beyond = np.maximum(raster[..., 0] - 255.5, -0.5 - raster[..., 0])
+    xy = (raster + 0.5) * scale - 0.5
+    queries = np.column_stack([np.zeros(len(xy)), xy[:, 0]])
+    made = {name: tracks(xy, beyond < -3) for name in "abc"}
+    found = is_hidden(made, RULES, queries, (width, width))
+    assert not found[beyond < 0.4].any()
+    assert found[beyond > 0.6].mean() > 0.3

@@ -65,6 +65,9 @@ def test_a_data_set_is_asked_for_its_policies_and_thresholds(dataset):
     table = opened.what_if(min_right=(0.3, 0.9), clips=3)
     assert table["clips"].tolist() == [3, 3]
     assert table["used_share"].is_monotonic_decreasing
+    hidden = opened.what_if(min_hidden=(0.5, 0.9), clips=2)
+    assert hidden["min_hidden"].tolist() == [0.5, 0.9]
+    assert hidden["min_right"].tolist() == [TrustConfig.min_right] * 2
     assert "verified" in opened.by_policy(clips=2).index
     assert "tau_px" in opened.what_if(clips=2)
     old = open_dataset(str(OLD))

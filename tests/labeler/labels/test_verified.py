@@ -212,3 +212,10 @@ def test_a_blend_is_of_one_place(px):
 
 def vars_of(clip: Candidates) -> dict[str, object]:
     return {name: getattr(clip, name) for name in Candidates.__dataclass_fields__}
+
+
+def test_no_point_is_hidden_in_its_own_frame():
+    last = [[False] * 9 + [True]]
+    clip = a_clip({"a": [0.1] + [0.9] * 8 + [0.1]}, [0.95] + [0.0] * 8 + [0.95])
+    for policy in ("verified", "random-verified"):
+        assert of(policy, clip).called_occluded.tolist() == last

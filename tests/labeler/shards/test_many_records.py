@@ -350,3 +350,8 @@ def test_sources_come_sorted_with_the_first_of_each_and_all_of_those_that_came_t
     assert found == [plain[uri][0][1] for uri in sorted(plain)]
     assert several == {uri: all_of for uri, all_of in plain.items() if len(all_of) > 1}
     assert found[7] == next(itertools.islice(found, 7, None)) == found[7:9][0]
+
+
+def test_records_are_taken_in_any_order_and_as_often_as_asked(storage):
+    found = latest_records(storage)
+    assert [one.unit for one in found.take([3, 0, 3])] == [3, 0, 3]

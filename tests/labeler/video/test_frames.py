@@ -96,6 +96,7 @@ def test_frames_are_shrunk_only_if_asked(tmp_path, kind):
         ("rtsp://camera/1", True),
         ("clip.mp4", False),
         ("https://host/clip.mp4", False),
+        ("0001", True),
     ],
 )
 def test_what_is_live(source, live):
@@ -222,3 +223,10 @@ def test_a_pipe_with_something_else_is_refused(monkeypatch):
 def test_a_camera_that_is_not_there_is_named():
     with pytest.raises(TransientError, match="camera 97: cannot be opened"), open_frames("97"):
         pass
+
+
+def test_a_folder_that_is_called_like_a_camera_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "0001", CLIP)
+    assert not is_live("0001")
+    np.testing.assert_array_equal(frames_of("0001"), CLIP)

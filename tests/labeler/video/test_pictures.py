@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import cv2
 import fsspec
@@ -14,7 +15,7 @@ from labeler.clips.making import VideoSource
 from labeler.dataset.dataset import open_dataset
 from labeler.sources.listing import Source, list_sources
 from labeler.video.decode import open_video
-from labeler.video.pictures import content_sha256
+from labeler.video.pictures import content_sha256, pictures_in
 from pipelines.jobs.labelling import label
 from teachers import VideoError
 from tests.support.video_files import number_in, numbers_in, painted
@@ -114,3 +115,13 @@ def test_folders_are_labelled_as_files_are(tmp_path):
     assert made.clip(Source(f"{root}/a/", 0, ""), sample.meta["clip"]).key == sample.key
     assert opened.sha256 == sample.meta["sha256"]
     shutil.rmtree(root)
+
+
+def test_names_of_one_number_have_an_order_of_their_own(tmp_path, monkeypatch):
+    """Whatever order the file system lists them in."""
+    for name in ("01.png", "1.png", "2.png"):
+        cv2.imwrite(str(tmp_path / name), painted(0, 48, 64))
+    listed = sorted(tmp_path.iterdir())
+    for order in (listed, listed[::-1]):
+        monkeypatch.setattr(Path, "iterdir", lambda _, order=order: iter(order))
+        assert [path.name for path in pictures_in(tmp_path)] == ["01.png", "1.png", "2.png"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -64,3 +65,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         VideoWriter(tmp_path / "no/v.mp4", 24) as v,
     ):
         v.write(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_disk_that_is_full_from_the_start_is_an_error_and_no_crash():
+    """libav crashes when it gets more packets after the header has failed."""
+    program = """
+from pathlib import Path
+import numpy as np
+from labeler.video.writer import VideoWriter
+with VideoWriter(Path("/dev/full"), fps=24) as video:
+    for _ in range(60):
+        video.write(np.zeros((48, 64, 3), np.uint8))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "TransientError: /dev/full: cannot be written: No space left" in done.stderr

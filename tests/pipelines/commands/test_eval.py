@@ -458,9 +458,35 @@ def test_a_file_without_the_right_arrays_is_refused(tmp_path, arrays):
             ["--model", "lk", "--out", "nowhere/table.parquet"],
             "--out nowhere/table.parquet: there is no folder nowhere",
         ),
+        (["--model", "lk", "--out", "c.npz"], "--out c.npz: name a file that ends in .parquet"),
         (["--model", "lk", "--local-grid", "4"], "--local-grid belongs to --points single"),
     ],
 )
 def test_flags_that_cannot_be_right_are_refused(arguments, message, capsys):
     assert tapdistill(["eval", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("query", [(0.5, 3, 3), (0, 64, 3), (-1, 3, 3), (0, np.nan, 3)])
+def test_a_query_outside_its_clip_is_named_with_its_file(tmp_path, query):
+    np.savez(
+        tmp_path / "bad.npz",
+        video=np.zeros((4, 48, 64, 3), np.uint8),
+        points=np.ones((1, 4, 2)),
+        occluded=np.zeros((1, 4), bool),
+        queries=np.array([query], float),
+    )
+    said = r"bad\.npz: not a test clip: query 0 is .*x in -0\.5\.\.63\.5"
+    with pytest.raises(ShardError, match=said):
+        read_npz(tmp_path / "bad.npz")
+
+
+def test_a_flag_is_true_or_false(tmp_path):
+    np.savez(
+        tmp_path / "bad.npz",
+        video=np.zeros((4, 48, 64, 3), np.uint8),
+        points=np.ones((1, 4, 2)),
+        occluded=np.full((1, 4), 0.5),
+    )
+    with pytest.raises(ShardError, match="occluded is not True or False everywhere"):
+        read_npz(tmp_path / "bad.npz")

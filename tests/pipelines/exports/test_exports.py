@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from student.evaluation.metrics import score
 from student.evaluation.tapvid import tapvid_clips
 from student.evaluation.testsets import npz_clips
 from teachers import Tracks
+from tests.support.jobs import contents
 
 T = 16
 
@@ -338,3 +340,28 @@ def test_an_export_that_fails_leaves_nothing(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "write_npz", fail)
     assert run(dataset, "--to", "tapvid-npz", "--out", tmp_path / "npz") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("parquet", "dataset.json"),
+        ("parquet", "shards/tracks.parquet"),
+        ("hf", ""),
+        ("tapvid-npz", "shards"),
+    ],
+)
+def test_an_export_never_lands_in_a_data_set(dataset, tmp_path, capsys, to, name):
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    for place in (copy, other):
+        shutil.copytree(dataset.folder, place)
+    before = contents(copy)
+    (tmp_path / "link").symlink_to(copy)
+    for out in (copy / name, tmp_path / "link" / name):
+        flags = ("--to", to, "--out", str(out), "--overwrite")
+        assert cli.run(["export", str(copy), *flags]) == 1
+        assert "lies in the data set" in capsys.readouterr().err
+    if name == "":
+        assert cli.run(["export", str(copy), "--to", to, "--out", str(other), "--overwrite"]) == 1
+        assert "is a data set of labels" in capsys.readouterr().err
+    assert contents(copy) == contents(other) == before
