@@ -3,7 +3,7 @@ somewhere, and it builds.
 
 What is run, and how:
 
-    ```python     all of a page, as one program; it may use `folder`, `frames`, and `queries`
+    ```python     all of a page, as one program; that of the README may use `folder`
     ```console    the lines that begin with "$ tapdistill", with `QUICK` so that they take seconds
     indented      not run, for clusters, GPUs, and synopses; but flags that a command does not have
                   are found
@@ -33,6 +33,9 @@ import pytest
 import yaml
 
 import labeler.io.s3
+import pipelines
+import student
+import teachers
 from benchmarks.harness.jobs import write_moving
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
@@ -85,9 +88,9 @@ def workspace(tmp_path_factory) -> Path:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_the_python_of_a_page_runs(page, workspace, frames_and_queries, monkeypatch):
+def test_the_python_of_a_page_runs(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    names = dict(zip(("frames", "queries"), frames_and_queries, strict=True), folder="labels")
+    names = {"folder": "labels"} if name_of(page) == "README.md" else {}
     for snippet in fenced(page, "python"):
         exec(compile(snippet, name_of(page), "exec"), names)
     gc.collect()
@@ -104,7 +107,8 @@ def test_plain_webdataset_reads_a_clip_that_was_done_again_once(workspace, tmp_p
     assert cli.run(["label", "my_videos", "--out", labels.url, *QUICK["label"]]) == 0
     opened = open_dataset(labels.url)
     assert len(opened.tars) == 2
-    names = {"folder": labels.url, "read": []}
+    monkeypatch.chdir(tmp_path)
+    names = {"read": []}
     code = fenced(ROOT / "docs/shard-format.md", "python")[0]
     exec(compile(f'{code}    read.append(sample["__key__"])\n', "shard-format.md", "exec"), names)
     assert sorted(names["read"]) == sorted(opened.clips["key"])
@@ -192,6 +196,18 @@ def test_every_flag_in_a_text_is_one_of_a_command():
 def test_every_link_leads_to_a_file(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reference_has_every_public_name():
+    """By its own place, or that of its whole module."""
+    shown = set(re.findall(r"^::: (.*)$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE))
+    missing = [
+        f"{package.__name__}.{name}"
+        for package in (teachers, labeler, student, pipelines)
+        for name in package.__all__
+        if not {(home := package._MODULES[name]), f"{home}.{name}"} & shown
+    ]
+    assert missing == []
 
 
 def navigation(entries: list) -> Iterator[str]:

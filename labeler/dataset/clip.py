@@ -4,19 +4,23 @@ clip = dataset["<key>"]
 clip.frames                       # uint8 [T, H, W, 3], decoded when first asked for
 clip.queries, clip.labels         # [N, 3], and `Labels` of [N, T] arrays
 clip.tracks["lk"].xy              # [N, T, 2]
+clip.target("verified").xy        # [N, T, 2], the labels of a policy
 clip.show()                       # plays in the notebook
 clip.plot()                       # a matplotlib figure
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labeler.labels import Sample
+from labeler.labels import AgreementConfig, Policy, Sample, TrustConfig
+from labeler.labels.policies import chosen
+from labeler.labels.policy import Target
+from labeler.labels.trying import candidates_of
 from labeler.video import decode_clip
 
 if TYPE_CHECKING:
@@ -39,6 +43,33 @@ class Clip(Sample):
         is damaged."""
         return decode_clip(self.mp4, f"{self.key}.mp4")
 
+    def target(
+        self,
+        policy: Policy,
+        *,
+        agreement: AgreementConfig | None = None,
+        trust: TrustConfig | None = None,
+        seed: int = 0,
+    ) -> Target:
+        """The labels of this clip by a label policy: for N queries in T frames, `xy` float32
+        [N, T, 2] in px of the clip (pixel centres; NaN where there is no position), and `visible`,
+        `used`, and `teacher`, all [N, T]: see `Target`. They are made of the stored tracks, so no
+        teacher runs. The query's own frame is one of the T.
+
+        Args:
+            policy: a name of `labeler.labels.policies`, such as "verified" or "medoid", that of a
+                policy of another package, or "module:Class".
+            agreement: when teachers agree; None: as in the stored labels.
+            trust: when the verifier is believed; None: the defaults of `TrustConfig`.
+            seed: of what a policy draws; the draw depends on the clip's key, not on other clips.
+
+        Raises:
+            ConfigError: no such policy; one that needs exact tracks ("oracle"); or one that needs
+                a verdict, and no verifier judged the clip.
+        """
+        candidates = candidates_of(self, agreement or self._agreement, trust or TrustConfig())
+        return chosen(policy, candidates, np.random.default_rng([seed, *self.key.encode()]))
+
     def show(self, points: int = 200) -> Page:
         """The clip as a player, for the last line of a notebook cell (elsewhere:
         `display(clip.show())`); `.save(file)` makes a page.
@@ -57,6 +88,13 @@ class Clip(Sample):
         from labeler.show.plots import plot_clip
 
         return plot_clip(self)
+
+    @property
+    def _agreement(self) -> AgreementConfig:
+        """The settings that the stored labels were made with."""
+        stored = self.labels.settings
+        names = {field.name for field in fields(AgreementConfig)}
+        return AgreementConfig(**{name: stored[name] for name in names & stored.keys()})
 
     def __repr__(self) -> str:
         height, width = self.size_hw

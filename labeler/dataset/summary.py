@@ -70,7 +70,7 @@ def as_html(title: str, rows: Mapping[str, str]) -> str:
 
 
 def _verifiers(table: pd.DataFrame) -> str:
-    """Which version judged how many clips, and how far it trusts the labels."""
+    """Which version judged how many clips, and how decided it is: the mean of `mean_trust`."""
     versions = table["verifier"].astype("object").fillna("")
     clips = Counter({str(of): int(n) for of, n in table["clips"].groupby(versions).sum().items()})
     trust, judged = float(table["trust"].sum()), int(table["judged"].sum())

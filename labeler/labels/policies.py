@@ -83,7 +83,12 @@ def choose(
     trust: TrustConfig | None = None,
     evidence: Mapping[str, str] | None = None,
 ) -> Target:
-    """The labels of one clip by `policy`.
+    """The labels of one clip by `policy`. For a stored clip, `Clip.target` is shorter.
+
+    Args:
+        verdict: what the verifier said; policies that need one raise a ConfigError without it.
+        evidence: each teacher's `TeacherInfo.evidence`. Without it, each teacher is an opinion of
+            its own; `label` counts teachers of equal evidence as one.
 
     Raises:
         ConfigError: no such policy, "oracle" without a truth, or "verified" without a verdict.
@@ -193,8 +198,8 @@ class Verified(LabelPolicy):
     nearer; several teachers that found the same point say more about that than one does. Teachers
     that found another point have no part in it.
 
-    Each frame stands for itself, so one such frame is enough. Agreement asks for eight, because it
-    has no other sign that a query is followed at all.
+    Each frame stands for itself, so one such frame is enough, and the query's own is nearly always
+    one. Agreement asks for eight, because it has no other sign that a query is followed at all.
     """
 
     needs_verdict = True

@@ -2,7 +2,8 @@
 would.
 
 Every function goes once through the samples it is given, so they may be many. Shares are of all
-points and frames; `trust` is the verifier's mean probability that a visible label is right.
+points and frames; `trust` is the verifier's mean probability that a visible label is right. The
+query's own frame never counts: its label is given.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ class Tally:
 
     def add(self, target: Target, clip: Candidates) -> None:
         """One more clip."""
-        shown = target.used & target.visible
+        others = np.arange(target.used.shape[1]) != clip.queries[:, :1]
+        shown = target.used & target.visible & others
         self.used += int(shown.sum())
-        self.hidden += int(target.called_occluded.sum())
+        self.hidden += int((target.called_occluded & others).sum())
         self.queries += int(shown.any(1).sum())
-        self.positions += shown.size
+        self.positions += int(others.sum())
         self.all_queries += len(shown)
         if clip.verdict is None:
             self.weighed = False
@@ -45,8 +47,9 @@ class Tally:
 
     def row(self) -> dict[str, float]:
         """used_share and hidden_share: of all points and frames, those that are labelled visible,
-        and those that are called hidden. query_share: queries with any visible label. trust: NaN
-        where a clip was not judged, or there is no label."""
+        and those that are called hidden. query_share: queries with any visible label. trust: the
+        mean over visible labels; NaN where a clip was not judged, or there is none. All without
+        the queries' own frames."""
         known = self.weighed and self.used
         return {
             "used_share": self.used / max(self.positions, 1),

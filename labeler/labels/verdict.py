@@ -86,9 +86,10 @@ def shipped_version() -> str:
 
 
 def mean_trust(verdict: ClipVerdict | None) -> float | None:
-    """Mean over points and frames of the probability of what the verifier finds more likely: that
-    the most trusted position is right, or that the point is hidden. None without a verdict or a
-    point."""
+    """How decided the verifier is: the mean, over points and frames, of the probability of what it
+    finds more likely, that the most trusted position is right or that the point is hidden. It does
+    not say how far labels are trusted: `labeler.labels.trying.by_policy` does. None without a
+    verdict or a point."""
     if verdict is None or not verdict.hidden.size:
         return None
     return round(float(np.maximum(verdict.best, verdict.hidden).mean(dtype=np.float64)), 4)

@@ -39,9 +39,9 @@ class ClipEntry:
     mean_support: float | None
     """Mean support over the valid visible frames of kept queries; None if there is none."""
     mean_trust: float | None = None
-    """Mean, over points and frames, of the verifier's probability for what it finds more likely:
-    that the most trusted position is right, or that the point is hidden. None if no verifier judged
-    the clip, or if it has no points."""
+    """How decided the verifier is: the mean, over points and frames, of its probability for what it
+    finds more likely, that the most trusted position is right or that the point is hidden. None if
+    no verifier judged the clip, or if it has no points."""
     decoder: str
     truncated: bool
     offsets: Offsets

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 from rich.progress import track
 
@@ -193,7 +194,7 @@ class _Count:
     def __init__(self, config: ExportConfig) -> None:
         self.policy, self.seed = config.policy or DEFAULT_POLICY, config.seed
         self.trust = config.trust
-        self.clips = self.points = self.queries = self.empty = 0
+        self.clips = self.points = self.beyond = self.queries = self.empty = 0
 
     def with_labels(self, clips: Iterable[Clip]) -> Iterator[TestClip]:
         """The clips in which the policy labels any point as visible."""
@@ -202,6 +203,8 @@ class _Count:
             self.queries += len(clip.queries)
             if len(labelled.xy):
                 self.clips, self.points = self.clips + 1, self.points + len(labelled.xy)
+                others = np.arange(len(labelled.frames)) != labelled.queries[:, :1]
+                self.beyond += int((labelled.visible & others).any(1).sum())
                 yield labelled
             else:
                 self.empty += 1
@@ -212,10 +215,10 @@ class _Count:
             )
 
     def said(self) -> str:
-        left_out = f"; {self.empty:,} clips without one are left out" if self.empty else ""
+        left_out = f"; {self.empty:,} clips without any are left out" if self.empty else ""
         return (
-            f"{self.clips:,} clips, {self.points:,} points with a label by {self.policy}, of "
-            f"{self.queries:,} queries{left_out}"
+            f"{self.clips:,} clips, {self.points:,} of {self.queries:,} queries, {self.beyond:,} "
+            f"with a visible label by {self.policy} in a frame other than their own{left_out}"
         )
 
 

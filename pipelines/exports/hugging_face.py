@@ -50,8 +50,9 @@ TABLE_COLUMNS = {
     "width": "px",
     "queries": "how many points were tracked",
     "kept": "how many of them the teachers agree on",
-    "mean_support": "share of the teachers that agree, mean over visible points and frames",
-    "mean_trust": "what the verifier believes of the most trusted position, mean",
+    "mean_support": "share of the opinions that agree, mean over the visible labels of kept points",
+    "mean_trust": "probability of what the verifier finds more likely, that the most trusted "
+    "position is right or that the point is hidden, mean over points and frames",
 }
 MEMBERS = {
     "mp4": "the clip, H.264",

@@ -42,8 +42,9 @@ AS_STORED = AgreementOverride()
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a student learns from. The defaults are CoTracker3's pseudo-label training, with the
-    labels that the verifier trusts; the paper draws one teacher instead (`policy = "random"`)."""
+    """What a student learns from. Frames, crop, queries, and batch are by default as large as in
+    CoTracker3's online training on pseudo-labels; policy, strides, flip, and query_part are not as
+    published. For the published training take a recipe: docs/recipe.md."""
 
     data: tuple[str, ...] = ()
     """Data sets that `tapdistill label` wrote: folders or URLs."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -16,12 +17,14 @@ from benchmarks.harness.s3_server import proxy, s3_server
 from labeler import open_dataset
 from labeler.dataset.clip import Clip
 from labeler.io.storage import Storage
+from labeler.labels import AgreementConfig, TrustConfig, choose
 from labeler.labels.agreement import Labels
 from labeler.labels.disagreement import disagreement
 from labeler.video.encode import decode_clip
 from pipelines.jobs.labelling import label
 from teachers import ConfigError, ShardError, Tracks
 from teachers.licences import licence_note
+from tests.support.grey_clip import grey_clip
 from tests.support.jobs import FAR, findings
 
 NEAR_PX = 0.25 * 256 / 64
@@ -348,6 +351,74 @@ def test_other_thresholds_keep_what_relabelling_would(opened):
 def test_thresholds_that_are_in_use_give_what_is_stored(disputed):
     assert disputed.what_if(2.0, 0.6)["kept"].item() == disputed.clips["kept"].sum() == 0
     assert disputed.distances().loc["far", "still"] == pytest.approx(30 * 256 / 64)
+
+
+# --- the labels of a policy
+
+
+def chosen_by_hand(clip, policy, agreement, trust, seed):
+    return choose(
+        policy,
+        clip.tracks,
+        clip.rules,
+        clip.queries,
+        clip.size_hw,
+        np.random.default_rng([seed, *clip.key.encode()]),
+        agreement,
+        verdict=clip.verdict,
+        trust=trust,
+        evidence=clip.evidence,
+    )
+
+
+def assert_same_target(one, two):
+    for name in ("xy", "visible", "used", "teacher", "called_occluded"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+
+
+@pytest.mark.parametrize("policy", ["verified", "random-verified", "random-agreeing", "medoid"])
+def test_a_clip_gives_the_labels_of_a_policy(opened, policy):
+    """By the settings that its labels were made with, or others, and by its own verdict."""
+    clip = opened[0]
+    asked = AgreementConfig(tau_px=0.5)
+    stored = replace(clip, labels=replace(clip.labels, settings=vars(asked) | {"teachers": {}}))
+    found = stored.target(policy)
+    assert_same_target(found, chosen_by_hand(clip, policy, asked, TrustConfig(), 0))
+    assert found.xy.shape == (len(clip.queries), len(clip.frames), 2)
+    other, trust = AgreementConfig(min_visible_frames=3), TrustConfig(min_right=0.3)
+    found = clip.target(policy, agreement=other, trust=trust, seed=3)
+    assert_same_target(found, chosen_by_hand(clip, policy, other, trust, 3))
+
+
+def test_the_settings_of_the_stored_labels_decide_what_a_clip_gives(opened):
+    clip = opened[0]  # its teachers are 1 px of the raster apart
+    strict = replace(clip, labels=replace(clip.labels, settings={"tau_px": 0.5}))
+    assert clip.target("medoid").used.all()
+    assert not strict.target("medoid").used[:, 1:].any()
+    assert strict.target("medoid", agreement=AgreementConfig()).used.all()
+
+
+def test_teachers_of_one_evidence_are_one_opinion_in_what_a_clip_gives():
+    """b and c, at the same place, outvote a that is elsewhere, unless they are of one evidence."""
+    clip = Clip.of(grey_clip())
+    clip.tracks["c"] = clip.tracks["b"]
+    clip.tracks["a"].visibility[:] = 0.95
+    clip.tracks["a"].xy[..., 0] += 40
+    every = AgreementConfig(min_visible_frames=1)
+    assert clip.target("medoid", agreement=every).used[:, 1:].all()
+    for name in "bc":
+        clip.meta["teachers"][name]["evidence"] = "patch"
+    assert not clip.target("medoid", agreement=every).used[:, 1:].any()
+
+
+def test_labels_that_a_clip_cannot_give_are_refused(opened):
+    clip = opened[0]
+    with pytest.raises(ConfigError, match="no label policy 'best'"):
+        clip.target("best")
+    with pytest.raises(ConfigError, match="exact tracks"):
+        clip.target("oracle")
+    with pytest.raises(ConfigError, match="`tapdistill relabel URL`"):
+        replace(clip, verdict=None).target("verified")
 
 
 def test_arrays_of_a_clip_are_printed_in_a_line(opened):

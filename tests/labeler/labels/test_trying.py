@@ -33,19 +33,31 @@ def judged_clip():
 def test_other_thresholds_of_the_verifier_are_counted():
     table = what_if_trusted([judged_clip()] * 2, (0.5, 0.7, 0.9), (0.9,), ANY)
     assert table["min_right"].tolist() == [0.5, 0.7, 0.9]
-    # points 0-3 in 18 frames, as "hidden" is likelier in the last 6: 4 * 18 of 8 * 24
-    np.testing.assert_allclose(table["used_share"], [0.375, 0.375, 0])
-    np.testing.assert_allclose(table["hidden_share"], [0.125, 0.125, 0])
+    # points 0-3 in 17 frames, without their own, and as "hidden" is likelier in the last 6
+    np.testing.assert_allclose(table["used_share"], [4 * 17 / (8 * 23), 4 * 17 / (8 * 23), 0])
+    np.testing.assert_allclose(table["hidden_share"], [4 * 6 / (8 * 23), 4 * 6 / (8 * 23), 0])
     np.testing.assert_allclose(table["query_share"], [0.5, 0.5, 0])
     np.testing.assert_allclose(table["trust"], [0.8, 0.8, np.nan], rtol=1e-6)
     strict = what_if_trusted([judged_clip()], (0.5,), (0.99,), ANY)
     assert strict["hidden_share"].tolist() == [0]
 
 
+def test_the_own_frame_of_a_query_counts_nowhere():
+    """Every teacher is right there, whatever it does elsewhere. Points 0-3 are trusted in their own
+    frame alone, the others also in one more, with 0.9."""
+    right = np.zeros((3, 8, T), np.float32)
+    right[0, :, 0], right[0, 4:, 5] = 1, 0.9
+    verdict = ClipVerdict(("a", "b", "c"), right, np.zeros((8, T), np.float32), "by hand")
+    table = what_if_trusted([replace(grey_clip(), verdict=verdict)], (0.5, 0.95), (0.9,), ANY)
+    np.testing.assert_allclose(table["query_share"], [0.5, 0])
+    np.testing.assert_allclose(table["used_share"], [4 / (8 * 23), 0])
+    np.testing.assert_allclose(table["trust"], [0.9, np.nan], rtol=1e-6)
+
+
 def test_each_policy_is_counted():
     table = by_policy([judged_clip()], ["verified", "random-verified"], ANY, TrustConfig())
     assert list(table.index) == ["verified", "random-verified"]
-    np.testing.assert_allclose(table["used_share"], [0.375, 0.375])
+    np.testing.assert_allclose(table["used_share"], [4 * 17 / (8 * 23)] * 2)
     half = TrustConfig(min_right=0.5)
     lenient = by_policy([judged_clip()] * 8, ["random-verified"], ANY, half)
     assert 0.6 < lenient["trust"].iloc[0] < 0.8  # a or c, drawn for each query
@@ -88,4 +100,4 @@ def test_teachers_of_one_evidence_are_one_opinion_here_too():
     for name in "bc":
         clip.meta["teachers"][name]["evidence"] = "patch"
     split = by_policy([clip], ["medoid"], ANY, TrustConfig())
-    assert split["used_share"].iloc[0] == 1 / 24  # the frame of the query
+    assert split["used_share"].iloc[0] == 0

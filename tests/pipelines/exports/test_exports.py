@@ -47,7 +47,7 @@ def clips(dataset):
 def test_the_pickle_is_read_as_tapvid_davis(dataset, clips, tmp_path, capsys):
     assert run(dataset, "--to", "tapvid-pkl", "--out", tmp_path / "labels.pkl") == 0
     said = capsys.readouterr().out
-    assert "7 clips, 168 points with a label by medoid, of 168 queries" in said
+    assert "7 clips, 168 of 168 queries, 168 with a visible label by medoid in a frame" in said
     assert "licences: none (near and still)" in said
     read = {clip.name: clip for clip in tapvid_clips("tapvid-davis", str(tmp_path / "labels.pkl"))}
     assert read.keys() == clips.keys()
@@ -117,6 +117,22 @@ def test_a_frame_without_a_label_is_occluded_and_has_the_place_of_the_nearest_fr
     np.testing.assert_array_equal(truth.xy[0, [0, 3, 10, 11]], xy[0, [4, 4, 9, 12]])
     assert np.isfinite(truth.xy).all()
     np.testing.assert_array_equal(np.flatnonzero(~truth.visible[1]), [5])
+
+
+def test_a_point_with_a_label_in_its_own_frame_alone_is_written_and_not_counted_as_tracked(clips):
+    clip = next(iter(clips.values()))
+    near = clip.tracks["near"]
+    xy = near.xy.copy()
+    xy[0, np.arange(xy.shape[1]) != int(clip.queries[0, 0])] = np.nan
+    lost = replace(
+        clip, tracks={**clip.tracks, "near": Tracks(xy, near.visibility, near.confidence)}
+    )
+    count = export._Count(
+        export.ExportConfig(data="labels", to="tapvid-npz", out="o", policy="near")
+    )
+    (written,) = count.with_labels([lost])
+    assert len(written.xy) == 24
+    assert "1 clips, 24 of 24 queries, 23 with a visible label by near" in count.said()
 
 
 # --- parquet
