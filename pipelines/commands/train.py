@@ -9,6 +9,7 @@ instead. Running the same command again continues from the last checkpoint.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class TrainCommand(TrainConfig):
         super().__post_init__()
         if not self.out:
             raise ConfigError("--out: is empty. Name a folder.")
+        if os.path.realpath(self.out) in map(os.path.realpath, self.data.data):
+            raise ConfigError(f"--out {self.out}: is the data set to learn from; name another.")
         if self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         if self.ray_address and self.workers == 1:
