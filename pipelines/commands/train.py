@@ -72,8 +72,6 @@ class TrainCommand(TrainConfig):
         super().__post_init__()
         if not self.out:
             raise ConfigError("--out: is empty. Name a folder.")
-        if os.path.realpath(self.out) in map(os.path.realpath, self.data.data):
-            raise ConfigError(f"--out {self.out}: is the data set to learn from; name another.")
         if self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: must be at least 1.")
         if self.ray_address and self.workers == 1:
@@ -96,6 +94,8 @@ def recipe(name: str, *flags: str, out: Path) -> TrainCommand:
 def run(command: TrainCommand) -> int:
     """The command: train, and print where the student is."""
     config = command.training()
+    if os.path.realpath(command.out) in map(os.path.realpath, config.data.data):
+        raise ConfigError(f"--out {command.out}: is the data set to learn from; name another.")
     if under_torchrun():
         return _run_under_torchrun(command, config)
     if command.workers == 1:

@@ -171,9 +171,11 @@ def test_a_variable_that_is_not_set_names_no_folder():
         command("mini", "--out", "")
 
 
-def test_a_student_is_not_written_into_the_labels_that_it_learns_from():
-    with pytest.raises(ConfigError, match="--out here/labels: is the data set to learn from"):
-        command("tapir_mini", "--data", "here/labels/", "--out", "here/labels")
+def test_a_student_is_not_written_into_the_labels_that_it_learns_from(tmp_path, capsys):
+    labels = str(tmp_path / "labels")
+    flags = ["--recipe", "tapir_mini", "--data", f"{labels}/", "--out", labels]
+    assert tapdistill(["train", *flags]) == 1
+    assert f"--out {labels}: is the data set to learn from" in capsys.readouterr().err
 
 
 def test_a_recipe_that_is_not_there_is_an_error(capsys):
