@@ -30,8 +30,9 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
-from labeler.labels import AgreementConfig, Sample
+from labeler.labels import Sample
 from labeler.labels.agreement import RASTER
+from labeler.labels.disagreement import parted
 from labeler.show.draw import colour_by, rainbow
 from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
@@ -158,7 +159,8 @@ def payload_of(
         "height": height,
         "times": [round(time, 6) for time in frame_times(sample.mp4)],
         "trackers": list(tracks),
-        "min_support": labels.settings.get("min_support", AgreementConfig.min_support),
+        # of each frame: the share of all N points on which teachers disagree
+        "parted": (parted(labels).sum(0) / max(points, 1)).round(4).tolist(),
         "points": len(shown),
         "of": points,
         "number": shown.tolist(),  # of each shown point among the queries

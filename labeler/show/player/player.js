@@ -11,7 +11,7 @@ const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colou
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
 const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
-const RASTER = 256, FLICKER_MS = 450;   // distances are px of a raster of 256 x 256
+const RASTER = 256, FLICKER_MS = 450, FULLY_RED = 0.5;   // distances are px of a raster of 256 x 256
 const STORED = `tapdistill verdicts of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
 // What a person says of points, over all clips of the page: key -> "t x y" of a query -> [its number, "right" or "wrong"]. A number is
@@ -255,23 +255,11 @@ class Player {
   // A query as the review names it.
   query(i) { return this.queries[i].join(" "); }
 
-  // The share of points in a frame on which teachers do not agree.
-  partedIn(frame) {
-    const frames = this.times.length;
-    let parted = 0;
-    for (let i = 0; i < this.points; i++) {
-      const at = i * frames + frame;
-      if (this.state[at] === 0 || (this.state[at] === 1 && this.support[at] < this.min_support * ONE)) parted++;
-    }
-    return this.points ? parted / this.points : 0;
-  }
-
+  // Red is absolute, so that clips can be compared: full where teachers disagree on half of the points.
   paintParted(strip) {
-    this.parted = this.times.map((_, frame) => this.partedIn(frame));
-    const most = Math.max(...this.parted), last = Math.max(this.times.length - 1, 1);
-    const alpha = (share) => (share && 0.1 + 0.9 * share / most).toFixed(2);
+    const last = Math.max(this.times.length - 1, 1), alpha = (share) => Math.min(share / FULLY_RED, 1).toFixed(2);
     const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${alpha(share)}) ${(100 * frame / last).toFixed(1)}%`);
-    strip.style.background = most > 0 ? `linear-gradient(to right, ${stops})` : "none";
+    strip.style.background = `linear-gradient(to right, ${stops})`;
   }
 
   // To the next frame, and from the last to the first, in which more points part than in its neighbours.

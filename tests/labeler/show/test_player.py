@@ -14,6 +14,7 @@ import pytest
 
 from labeler import open_dataset
 from labeler.dataset.review import read_review
+from labeler.labels.agreement import DISPUTED
 from labeler.show import player
 from labeler.show.draw import colour_by
 from teachers import Tracks, VisibleRule
@@ -494,7 +495,19 @@ def test_points_on_which_trackers_are_farthest_apart_are_always_shown(clip):
     assert player.payload_of(moved, points_shown=24)["number"] == list(range(24))
 
 
-def test_the_player_parts_at_the_support_that_the_labels_ask_for(clip):
-    settings = {**clip.labels.settings, "min_support": 0.8}
-    strict = replace(clip, labels=replace(clip.labels, settings=settings))
-    assert player.payload_of(strict)["min_support"] == 0.8
+def test_the_strip_counts_all_points_on_which_teachers_disagree(clip):
+    """6 of 24 points part in frame 5; nobody sees 4 others there; shown are 5 points."""
+    support, state = np.ones_like(clip.labels.support), np.ones_like(clip.labels.state)
+    support[:6, 5], support[6:10, 5], state[6:10, 5] = 0.5, 0, DISPUTED
+    labels = replace(clip.labels, support=support, state=state)
+    told = player.payload_of(replace(clip, labels=labels), points_shown=5)["parted"]
+    assert told == [0.25 if frame == 5 else 0 for frame in range(16)]
+
+
+@pytest.mark.slow
+def test_red_is_as_red_in_every_clip(parted):
+    colours = ask(parted, """return getComputedStyle(root.querySelector(".parted")).background;""")
+    alphas = [
+        float(alpha or 1) for alpha in re.findall(r"rgba?\(229, 83, 61(?:, ([\d.]+))?\)", colours)
+    ]
+    assert alphas == [{5: 1.0, 12: 0.33}.get(frame, 0.0) for frame in range(16)]  # all, 4 of 24
