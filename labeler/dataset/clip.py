@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labeler.labels import Sample
+from labeler.labels import Sample, TrustConfig
+from labeler.labels.labelled import labelled
 from labeler.video import decode_clip
 
 if TYPE_CHECKING:
@@ -39,17 +40,29 @@ class Clip(Sample):
         is damaged."""
         return decode_clip(self.mp4, f"{self.key}.mp4")
 
-    def show(self, points: int = 200) -> Page:
+    def show(
+        self,
+        points: int = 200,
+        *,
+        policy: str | None = None,
+        trust: TrustConfig | None = None,
+    ) -> Page:
         """The clip as a player, for the last line of a notebook cell (elsewhere:
         `display(clip.show())`); `.save(file)` makes a page.
 
         Args:
             points: the most points that are drawn: some on which teachers are farthest apart, and
                 others, evenly chosen in the order of the queries; the page says how many there are.
+            policy: the label policy whose labels it shows; None: the stored ones, by agreement.
+            trust: the policy's thresholds of the verifier.
+
+        Raises:
+            ConfigError: there is no such policy; it needs exact tracks; or it needs a verdict, and
+                no verifier judged the clip.
         """
         from labeler.show import page_of
 
-        return page_of(self, points_shown=points)
+        return page_of(self, labels=labelled(self, policy, trust), points_shown=points)
 
     def plot(self) -> Figure:
         """A figure with support over time, and how far the teachers are from each other. A

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from labeler.dataset import Clip
-from labeler.labels import AgreementConfig, TrustConfig, choose
+from labeler.labels import TrustConfig
+from labeler.labels.labelled import target_of
 from student.clip import TestClip
 
 NPZ = f"{'[0-9a-f]' * 16}-f{'[0-9]' * 6}*-s[0-9]*.npz"
 """Pattern of the files of `write_npz`: keys of clips (`labeler.clips.choice.clip_key`)."""
-AGREEMENT_FIELDS = {field.name for field in fields(AgreementConfig)}
 
 
 def labels_as_truth(
@@ -47,26 +46,7 @@ def labels_as_truth(
     if policy in clip.tracks:
         xy, visible = clip.tracks[policy].xy, clip.visible(policy)
     else:
-        config = AgreementConfig(
-            **{
-                name: value
-                for name, value in clip.labels.settings.items()
-                if name in AGREEMENT_FIELDS
-            }
-        )
-        rng = np.random.default_rng([seed, *clip.key.encode()])
-        target = choose(
-            policy,
-            clip.tracks,
-            clip.rules,
-            clip.queries,
-            clip.size_hw,
-            rng,
-            config,
-            verdict=clip.verdict,
-            trust=trust,
-            evidence=clip.evidence,
-        )
+        target = target_of(clip, policy, trust, seed)
         xy, visible = target.xy, target.visible & target.used
     height, width = clip.size_hw
     with np.errstate(invalid="ignore"):

@@ -15,9 +15,11 @@ import pytest
 from labeler import open_dataset
 from labeler.dataset.review import read_review
 from labeler.labels.agreement import DISPUTED
+from labeler.labels.labelled import labelled
+from labeler.labels.trust import TrustConfig
 from labeler.show import player
 from labeler.show.draw import colour_by
-from teachers import Tracks, VisibleRule
+from teachers import ConfigError, Tracks, VisibleRule
 from tests.support.browser import Browser, evaluate_with
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -86,6 +88,43 @@ def test_the_payload_holds_what_the_teachers_said(clip):
     np.testing.assert_allclose(array("right") / 250, right, atol=1 / 250)
     hidden = np.frombuffer(base64.b64decode(payload["hidden"]), np.uint8).reshape(5, 16)
     np.testing.assert_allclose(hidden / 250, clip.verdict.hidden[shown], atol=1 / 250)
+
+
+def labels_in(payload, count):
+    """The kind of each label [count, 16], and its position in px."""
+    kind = np.frombuffer(base64.b64decode(payload["label"]), np.uint8).reshape(count, 16)
+    xy = np.frombuffer(base64.b64decode(payload["label_xy"]), "<i2").reshape(count, 16, 2)
+    return kind, np.where(xy == player.NOT_TRACKED, np.nan, xy / 16)
+
+
+def test_labels_are_by_agreement_unless_a_policy_is_chosen(clip):
+    payload = player.payload_of(clip, points_shown=5)
+    stored = (clip.labels.valid & clip.labels.keep[:, None])[payload["number"]]
+    assert payload["label_by"] == "agreement"
+    assert ((labels_in(payload, 5)[0] > 0) == stored).all()
+    assert "Labels drawn at random, by agreement<" in clip.show().html
+
+
+def test_a_page_can_have_the_labels_of_a_policy(clip):
+    hidden = np.where(np.arange(16) > 11, 0.8, 0).astype(np.float32)
+    right = np.stack([np.full((24, 16), 0.6 * of, np.float32) for of in (0, 1)])  # `still`
+    verdict = replace(clip.verdict, right=right, hidden=np.tile(hidden, (24, 1)))
+    judged, trust = replace(clip, verdict=verdict), TrustConfig(min_right=0.5, min_hidden=0.7)
+    labels = labelled(judged, "verified", trust)
+    payload = player.payload_of(judged, labels=labels, points_shown=5)
+    kind, xy = labels_in(payload, 5)
+    assert kind.tolist() == [[1] * 12 + [2] * 4] * 5
+    still = clip.tracks["still"].xy[payload["number"]]
+    np.testing.assert_allclose(xy[:, :12], still[:, :12], atol=1 / 32)
+    assert np.isnan(xy[:, 12:]).all()
+    html = judged.show(policy="verified", trust=trust).html
+    assert "drawn at random, by verified (min-right 0.5, min-hidden 0.7)<" in html
+    assert '"label_by": "verified"' in html
+
+
+def test_a_policy_that_does_not_fit_is_refused(clip):
+    with pytest.raises(ConfigError, match="'verified': no verifier has judged"):
+        replace(clip, verdict=None).show(policy="verified")
 
 
 def test_what_was_not_judged_has_no_trust(clip):
@@ -302,8 +341,8 @@ def opened(chromium, tmp_path):
     """Opens a clip in a browser, which is closed at the end."""
     with contextlib.ExitStack() as stack:
 
-        def open_clip(clip) -> Browser:
-            clip.show().save(tmp_path / "clip.html")
+        def open_clip(clip, **shown) -> Browser:
+            clip.show(**shown).save(tmp_path / "clip.html")
             browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
             stack.callback(browser.close)
             return browser
@@ -403,7 +442,7 @@ def apart(clip, opened):
 def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart, clip):
     def said(point, frame):
         label = clip.labels.keep[point] & clip.labels.valid[point, frame]
-        return "a label" if label else "no label"
+        return "a label by agreement" if label else "no label by agreement"
 
     told = ask(
         apart,
@@ -450,6 +489,91 @@ def test_labels_are_drawn_at_random_among_the_labels_and_the_same_ones_again(par
     assert first == again != others
     assert len({point for point, _ in first}) == 12
     assert all(clip.labels.keep[i] & clip.labels.valid[i, frame] for i, frame in first)
+    assert all(clip.queries[i, 0] != frame for i, frame in first)
+
+
+@pytest.mark.slow
+def test_labels_are_drawn_from_the_points_that_are_evenly_chosen(parted):
+    told = ask(
+        parted,
+        """
+        const player = players[0];
+        player.even = player.even.map((_, i) => i === 3 || i === 8);
+        const drawn = player.drawnLabels().map(({ i }) => i).sort();
+        player.even = player.even.map(() => true);
+        return drawn;""",
+    )
+    assert told == [3, 8]
+
+
+@pytest.mark.slow
+def test_a_label_to_judge_is_in_the_middle_however_far_off_a_teacher_is(parted):
+    views, labels, white = ask(
+        parted,
+        """
+        const player = players[0], kept = player.xy.slice(), half = kept.length / 2, views = [];
+        for (let at = half; at < 2 * half; at += 2) player.xy[at] += 30 * 16;   // of `still`
+        player.paintPicture = (canvas, left, middle, half, ...rest) => {
+          views.push([...middle, half]);
+          return Player.prototype.paintPicture.call(player, canvas, left, middle, half, ...rest);
+        };
+        const [{ i, frame }] = player.drawnLabels();
+        const tile = document.createElement("canvas");
+        tile.width = 448; tile.height = 224;
+        await player.pictureOf(frame);
+        player.paintJudged(tile, 224, player.labelAt(i, frame), player.seenAt(i, frame));
+        const arm = tile.getContext("2d").getImageData(224 + 112 + 8, 112, 1, 1).data;
+        player.xy.set(kept);
+        delete player.paintPicture;
+        return [views, player.labelAt(i, frame), [...arm]];""",
+    )
+    assert views == [[*labels, 28]]
+    assert min(white) > 200  # an arm of the cross
+
+
+@pytest.mark.slow
+def test_only_labels_shows_where_they_are(parted):
+    told = ask(
+        parted,
+        """
+        const player = players[0], pen = canvas.getContext("2d"), counts = [];
+        player.trails.checked = false;
+        for (const box of player.switches) box.checked = false;
+        for (const only of [true, false]) {
+          player.labelsOnly.checked = only;
+          player.seek(2);
+          const all = Array.from({ length: player.points }, (_, i) => player.labelAt(i, 2));
+          const arms = all.filter(Boolean).map((label) => {
+            const [x, y] = player.onCanvas(label);
+            return pen.getImageData(x + 6 * player.unit, y, 1, 1).data[3];
+          });
+          counts.push([arms.length > 0, arms.filter((alpha) => alpha > 100).length / arms.length]);
+        }
+        player.trails.checked = true;
+        for (const box of player.switches) box.checked = true;
+        return counts;""",
+    )
+    assert told[0][0] is True
+    assert told[0][1] > 0.9  # one may lie at the edge
+    assert told[1] == [True, 0]
+
+
+@pytest.mark.slow
+def test_the_numbers_of_a_point_say_what_its_label_is(clip, opened):
+    shown = opened(clip, policy="verified", trust=TrustConfig(min_right=0.01))
+    policy = labelled(clip, "verified", TrustConfig(min_right=0.01))
+    point, frame = map(int, np.argwhere(policy.visible)[0])
+    title, rows = ask(
+        shown,
+        f"""
+        players[0].seek({frame}); players[0].pointed = {point}; players[0].draw();
+        const rows = [...numbers.querySelectorAll("tr")].map((row) => row.innerText);
+        return [numbers.querySelector("b").textContent, rows];""",
+    )
+    assert title.endswith(" · a label by verified")
+    name, x, y = rows[-1].split()
+    assert name == "label"
+    np.testing.assert_allclose([float(x), float(y)], policy.xy[point, frame], atol=0.1)
 
 
 @pytest.mark.slow
@@ -492,6 +616,8 @@ def test_points_on_which_trackers_are_farthest_apart_are_always_shown(clip):
     moved = replace(clip, tracks={"near": tracks[0], "still": tracks[1]})
     shown = player.payload_of(moved, points_shown=10)["number"]
     assert (len(shown), 7 in shown) == (10, True)
+    even = player.payload_of(moved, points_shown=10)["even"]
+    assert [number for number, chosen in zip(shown, even, strict=True) if not chosen] == [7]
     assert player.payload_of(moved, points_shown=24)["number"] == list(range(24))
 
 
