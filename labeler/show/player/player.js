@@ -11,9 +11,8 @@ const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colou
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
 const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
-const RIGHT_PX = 4, RINGS_SEEN = 5;   // a label this near to the point, px of the raster, is right; a tile to judge shows that many times as far
-const VISIBLE_LABEL = 1, HIDDEN_LABEL = 2;
-const RASTER = 256, FLICKER_MS = 450, FULLY_RED = 0.5;   // distances are px of a raster of 256 x 256
+const RASTER = 256, RIGHT_PX = 4, RINGS_SEEN = 5;   // a label so near to the point, px of the raster, is right; a tile to judge shows so many times as far
+const VISIBLE_LABEL = 1, HIDDEN_LABEL = 2, FLICKER_MS = 450, FULLY_RED = 0.5;
 const STORED = `tapdistill verdicts of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
 // What a person says of points, over all clips of the page: key -> "t x y" of a query -> [its number, "right" or "wrong"]. A number is
@@ -53,10 +52,13 @@ function outlined(pen, width, colour, path) {
   pen.lineWidth = width; pen.strokeStyle = colour; pen.stroke();
 }
 
-// Four strokes that leave the place itself open, from `inner` to `outer` canvas px of it.
-function drawCross(pen, x, y, inner, outer, width) {
+// Four arms that leave the place itself open: they begin `wide` px beside and `high` px above it.
+function drawCross(pen, x, y, wide, high, arm, width) {
   outlined(pen, width, "#fff", () => {
-    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) { pen.moveTo(x + inner * dx, y + inner * dy); pen.lineTo(x + outer * dx, y + outer * dy); }
+    for (const side of [1, -1]) {
+      pen.moveTo(x + side * wide, y); pen.lineTo(x + side * (wide + arm), y);
+      pen.moveTo(x, y + side * high); pen.lineTo(x, y + side * (high + arm));
+    }
   });
 }
 
@@ -77,6 +79,7 @@ class Player {
     this.rainbow = bytes(clip.rainbow);                   // [N, 3]
     this.ramp = bytes(clip.ramp);                         // [ONE + 1, 3]
     this.pointed = null;                                  // the point under the mouse
+    this.filled = Promise.resolve();                      // sheets are filled one after the other: there is one video
     this.paintRamp(find(".ramp"));
     this.paintParted(find(".parted"));
     this.listen();
@@ -98,7 +101,7 @@ class Player {
     root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
     for (const [name, find] of [[".worst", () => this.worst()], [".drawn", () => this.drawnLabels()]]) {
       const sheet = root.querySelector(name);
-      sheet.addEventListener("toggle", () => { if (sheet.open) this.fillSheet(sheet, find()); });
+      sheet.addEventListener("toggle", () => { if (sheet.open) this.filled = this.filled.then(() => this.fillSheet(sheet, find())); });
     }
     this.whole.addEventListener("click", () => review.set(this.key, ALL_POINTS, review.of(this.key, ALL_POINTS) ? undefined : "wrong"));
     this.saveButton.addEventListener("click", () => review.save());
@@ -224,7 +227,7 @@ class Player {
 
   labelText(i, frame) {
     const kind = this.label[i * this.times.length + frame];
-    return `${kind ? "a" : "no"} label by ${this.label_by}${kind === HIDDEN_LABEL ? " (hidden)" : ""}`;
+    return `${kind ? "a" : "no"} label by ${this.label_by}${kind === HIDDEN_LABEL ? ", hidden" : ""}`;
   }
 
   index(k, i, frame) { return (k * this.points + i) * this.times.length + frame; }
@@ -272,7 +275,7 @@ class Player {
   // A white cross with an open middle where the label is.
   drawLabel(pen, i) {
     const label = this.labelAt(i, this.frame);
-    if (label) drawCross(pen, ...this.onCanvas(label), 3 * this.unit, 9 * this.unit, 1.4 * this.unit);
+    if (label) drawCross(pen, ...this.onCanvas(label), 3 * this.unit, 3 * this.unit, 6 * this.unit, 1.4 * this.unit);
   }
 
   // A green ring around what a person calls right, a red cross on what they call wrong.
@@ -308,15 +311,11 @@ class Player {
 
   // The points on which those who see them are farthest apart, with the frame where: the worst first, none beside another.
   worst(most = WORST) {
-    const found = [], frames = this.times.length, trackers = this.trackers.length;
+    const found = [], frames = this.times.length;
     for (let i = 0; i < this.points; i++) {
       let apart = 0, where = 0;
       for (let frame = 0; frame < frames; frame++) {
-        const there = [];
-        for (let k = 0; k < trackers; k++) {
-          const at = this.index(k, i, frame);
-          if (this.xy[2 * at] !== NOT_TRACKED && this.sees[at]) there.push([this.xy[2 * at] * UNIT_PX, this.xy[2 * at + 1] * UNIT_PX]);
-        }
+        const there = this.seenAt(i, frame).map(([place]) => place);
         for (let a = 0; a < there.length; a++) for (let b = 0; b < a; b++) {
           const distance = RASTER * Math.hypot((there[a][0] - there[b][0]) / this.width, (there[a][1] - there[b][1]) / this.height);
           if (distance > apart) { apart = distance; where = frame; }
@@ -327,9 +326,8 @@ class Player {
     return found.sort((a, b) => b.apart - a.apart).slice(0, most);
   }
 
-  // Visible labels of the points that were evenly chosen, without those in the query's own frame, which are right by construction;
-  // each as probable as any other, but only one of a point, since a verdict is on the whole point; the same ones whenever the page
-  // is opened.
+  // Visible labels of the points that were evenly chosen, but not in the query's own frame, where they are right anyway; each as probable
+  // as any other, but only one of a point, since a verdict is on the whole point; the same ones whenever the page is opened.
   drawnLabels(most = WORST) {
     const labels = [], frames = this.times.length;
     for (let i = 0; i < this.points; i++) for (let frame = 0; frame < frames; frame++) {
@@ -372,19 +370,27 @@ class Player {
     this.seek(before);
   }
 
-  // Waits until the video shows that frame.
+  // Waits until the video shows that frame, whoever else seeks meanwhile.
   pictureOf(frame) {
+    const { video } = this;
     return new Promise((done) => {
-      const late = setTimeout(done, 2000);   // a video that cannot be played
-      this.video.addEventListener("seeked", () => { clearTimeout(late); done(); }, { once: true });
+      const finish = () => { video.removeEventListener("seeked", sought); clearTimeout(late); done(); };
+      const sought = () => {
+        if (this.frame !== frame) this.seek(frame);
+        else if (!video.seeking) finish();
+      };
+      const late = setTimeout(() => { if (!video.videoWidth) finish(); }, 2000);   // a video that cannot be played
+      video.addEventListener("seeked", sought);
       this.seek(frame);
     });
   }
 
   // [place, colour] of each tracker that sees the point, px of the clip.
   seenAt(i, frame) {
-    const seen = this.trackers.map((_, k) => k).filter((k) => this.isSeen(k, i, frame) && this.xy[2 * this.index(k, i, frame)] !== NOT_TRACKED);
-    return seen.map((k) => [[0, 1].map((axis) => this.xy[2 * this.index(k, i, frame) + axis] * UNIT_PX), this.colours[k]]);
+    return this.colours.flatMap((colour, k) => {
+      const at = this.index(k, i, frame), [x, y] = this.xy.subarray(2 * at, 2 * at + 2);
+      return this.sees[at] && x !== NOT_TRACKED ? [[[x * UNIT_PX, y * UNIT_PX], colour]] : [];
+    });
   }
 
   // All trackers, however far they are apart.
@@ -392,18 +398,18 @@ class Player {
     const along = [0, 1].map((axis) => seen.map(([place]) => place[axis]));
     const middle = along.map((all) => (Math.min(...all) + Math.max(...all)) / 2);
     const spread = Math.max(...along.map((all, axis) => Math.max(...all) - middle[axis]));
-    this.paintPicture(canvas, 0, middle, Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), seen, 1, label);
+    this.paintPicture(canvas, 0, middle, Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), seen, false, label);
   }
 
   // A label, or its query, in the middle and always at the same scale; a tracker far from it is outside.
   paintJudged(canvas, left, label, seen) {
     const half = Math.max(TILE_PX / TILE_ZOOM / 2, RINGS_SEEN * RIGHT_PX * Math.max(this.width, this.height) / RASTER);
-    this.paintPicture(canvas, left, label, half, seen, 0.4, label);
+    this.paintPicture(canvas, left, label, half, seen, true, label);
   }
 
   // A square of the canvas, from `left` on: what the video shows up to `half` px of the clip from `middle`, a ring at each tracker's
-  // place and, where there is a label, a cross in a ring of RIGHT_PX.
-  paintPicture(canvas, left, middle, half, seen, alpha, label) {
+  // place and, where there is a label, a ring of RIGHT_PX with four arms.
+  paintPicture(canvas, left, middle, half, seen, faint, label) {
     const pen = canvas.getContext("2d"), side = canvas.height, scale = side / (2 * half);
     const at = (place) => place.map((value, axis) => (value - middle[axis] + half) * scale);
     pen.save();
@@ -411,13 +417,13 @@ class Player {
     pen.translate(left, 0);
     pen.fillStyle = "#000"; pen.fillRect(0, 0, side, side);
     if (this.video.videoWidth) pen.drawImage(this.video, ...at([-0.5, -0.5]), this.width * scale, this.height * scale);
-    pen.globalAlpha = alpha;
-    for (const [place, colour] of seen) outlined(pen, 3.5, colour, () => pen.arc(...at(place), 9, 0, 2 * Math.PI));
+    if (faint) pen.globalAlpha = 0.5;
+    for (const [place, colour] of seen) outlined(pen, faint ? 1.5 : 3.5, colour, () => pen.arc(...at(place), 9, 0, 2 * Math.PI));
     pen.globalAlpha = 1;
     if (label) {
       const [x, y] = at(label), [wide, high] = [this.width, this.height].map((px) => RIGHT_PX * px / RASTER * scale);
       outlined(pen, 2, "#fff", () => pen.ellipse(x, y, wide, high, 0, 0, 2 * Math.PI));
-      drawCross(pen, x, y, 5, 12, 2);
+      drawCross(pen, x, y, wide, high, 9, 2);
     }
     pen.restore();
   }
