@@ -46,9 +46,9 @@ const review = {
 review.load();
 
 // A line with a dark edge, to be seen on any picture.
-function outlined(pen, width, colour, path) {
+function outlined(pen, width, colour, path, edge = 1.25) {
   pen.beginPath(); path();
-  pen.lineWidth = width + 2.5; pen.strokeStyle = "#000a"; pen.stroke();
+  pen.lineWidth = width + 2 * edge; pen.strokeStyle = "#000a"; pen.stroke();
   pen.lineWidth = width; pen.strokeStyle = colour; pen.stroke();
 }
 
@@ -132,7 +132,8 @@ class Player {
     const { video } = this;
     if (video.requestVideoFrameCallback) {
       const presented = (now, { mediaTime }) => {
-        if (!video.paused && !video.seeking) this.show(this.frameAt(mediaTime + 0.001));
+        this.presented = this.frameAt(mediaTime + 0.001);
+        if (!video.paused && !video.seeking) this.show(this.presented);
         video.requestVideoFrameCallback(presented);
       };
       video.requestVideoFrameCallback(presented);
@@ -370,19 +371,15 @@ class Player {
     this.seek(before);
   }
 
-  // Waits until the video shows that frame, whoever else seeks meanwhile.
-  pictureOf(frame) {
-    const { video } = this;
-    return new Promise((done) => {
-      const finish = () => { video.removeEventListener("seeked", sought); clearTimeout(late); done(); };
-      const sought = () => {
-        if (this.frame !== frame) this.seek(frame);
-        else if (!video.seeking) finish();
-      };
-      const late = setTimeout(() => { if (!video.videoWidth) finish(); }, 2000);   // a video that cannot be played
-      video.addEventListener("seeked", sought);
-      this.seek(frame);
-    });
+  // Waits until the browser presents that frame, whoever else seeks meanwhile: after a seek it may still show the frame before.
+  // A video that cannot be played is not waited for long.
+  async pictureOf(frame) {
+    const { video } = this, shown = () => this.frame === frame && !video.seeking && (this.presented ?? frame) === frame;
+    this.seek(frame);
+    for (let waited = 0; !shown() && waited < (video.videoWidth ? 10000 : 2000); waited += 20) {
+      if (this.frame !== frame) this.seek(frame);
+      await new Promise((done) => setTimeout(done, 20));
+    }
   }
 
   // [place, colour] of each tracker that sees the point, px of the clip.
@@ -418,7 +415,7 @@ class Player {
     pen.fillStyle = "#000"; pen.fillRect(0, 0, side, side);
     if (this.video.videoWidth) pen.drawImage(this.video, ...at([-0.5, -0.5]), this.width * scale, this.height * scale);
     if (faint) pen.globalAlpha = 0.5;
-    for (const [place, colour] of seen) outlined(pen, faint ? 1.5 : 3.5, colour, () => pen.arc(...at(place), 9, 0, 2 * Math.PI));
+    for (const [place, colour] of seen) outlined(pen, faint ? 1.5 : 3.5, colour, () => pen.arc(...at(place), 9, 0, 2 * Math.PI), faint ? 0.25 : 1.25);
     pen.globalAlpha = 1;
     if (label) {
       const [x, y] = at(label), [wide, high] = [this.width, this.height].map((px) => RIGHT_PX * px / RASTER * scale);
