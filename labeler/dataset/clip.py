@@ -11,16 +11,15 @@ clip.plot()                       # a matplotlib figure
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from labeler.labels import AgreementConfig, Policy, Sample, TrustConfig
-from labeler.labels.policies import chosen
+from labeler.labels.labelled import labelled, target_of
 from labeler.labels.policy import Target
-from labeler.labels.trying import candidates_of
 from labeler.video import decode_clip
 
 if TYPE_CHECKING:
@@ -67,20 +66,31 @@ class Clip(Sample):
             ConfigError: no such policy; one that needs exact tracks ("oracle"); or one that needs
                 a verdict, and no verifier judged the clip.
         """
-        candidates = candidates_of(self, agreement or self._agreement, trust or TrustConfig())
-        return chosen(policy, candidates, np.random.default_rng([seed, *self.key.encode()]))
+        return target_of(self, policy, agreement=agreement, trust=trust, seed=seed)
 
-    def show(self, points: int = 200) -> Page:
+    def show(
+        self,
+        points: int = 200,
+        *,
+        policy: Policy | None = None,
+        trust: TrustConfig | None = None,
+    ) -> Page:
         """The clip as a player, for the last line of a notebook cell (elsewhere:
         `display(clip.show())`); `.save(file)` makes a page.
 
         Args:
             points: the most points that are drawn: some on which teachers are farthest apart, and
                 others, evenly chosen in the order of the queries; the page says how many there are.
+            policy: the label policy whose labels it shows; None: the stored ones, by agreement.
+            trust: the policy's thresholds of the verifier.
+
+        Raises:
+            ConfigError: there is no such policy; it needs exact tracks; or it needs a verdict, and
+                no verifier judged the clip.
         """
         from labeler.show import page_of
 
-        return page_of(self, points_shown=points)
+        return page_of(self, labels=labelled(self, policy, trust), points_shown=points)
 
     def plot(self) -> Figure:
         """A figure with support over time, and how far the teachers are from each other. A
@@ -88,13 +98,6 @@ class Clip(Sample):
         from labeler.show.plots import plot_clip
 
         return plot_clip(self)
-
-    @property
-    def _agreement(self) -> AgreementConfig:
-        """The settings that the stored labels were made with."""
-        stored = self.labels.settings
-        names = {field.name for field in fields(AgreementConfig)}
-        return AgreementConfig(**{name: stored[name] for name in names & stored.keys()})
 
     def __repr__(self) -> str:
         height, width = self.size_hw

@@ -141,9 +141,9 @@ class Dataset:
 
         Args:
             which: "random"; "hardest": those of whose queries the smallest share is kept, by the
-                records of all clips; "most disagreement": those whose support is the farthest from
-                1 where the point is not agreed to be occluded, by the labels of all clips or, in a
-                large data set, of 256 that are drawn.
+                records of all clips; "most disagreement": those in which teachers disagree on the
+                largest share of points and frames (`labeler.labels.disagreement.parted`), by the
+                labels of all clips or, in a large data set, of 256 that are drawn.
             seed: of the draw.
         """
         if which not in get_args(Which):

@@ -172,7 +172,7 @@ def judge(
     state = np.where(more_see > TIE, VISIBLE, np.where(more_see < -TIE, OCCLUDED, DISPUTED)).astype(
         np.uint8
     )
-    good = ((state == VISIBLE) & _at_least(support, config.min_support)) | (state == OCCLUDED)
+    good = ((state == VISIBLE) & at_least(support, config.min_support)) | (state == OCCLUDED)
     valid = run_through(good, query_frames)
     shown = valid & (state == VISIBLE)
     keep = shown.sum(-1) >= config.min_visible_frames
@@ -309,7 +309,7 @@ def agree_plain(
 
         def is_good(f: int, i: int = i) -> bool:
             return state[i, f] == OCCLUDED or (
-                state[i, f] == VISIBLE and bool(_at_least(support[i, f], config.min_support))
+                state[i, f] == VISIBLE and bool(at_least(support[i, f], config.min_support))
             )
 
         for step in (1, -1):
@@ -334,7 +334,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.hypot(a[..., 0] - b[..., 0], a[..., 1] - b[..., 1])
 
 
-def _at_least(support: np.ndarray, least: float) -> np.ndarray:
+def at_least(support: np.ndarray, least: float) -> np.ndarray:
     """`support >= least` for shares of small counts: 3 of 5 is 0.6 although float32 says a little
     less or more."""
     return support >= least - 1e-6

@@ -23,6 +23,7 @@ from labeler.labels.agreement import (
     AgreementConfig,
     Labels,
     Stack,
+    at_least,
     extent,
     judge,
     medoids,
@@ -276,16 +277,35 @@ def what_if(
     )
 
 
+def seen(labels: Labels) -> np.ndarray:  # bool [N, T]
+    """Where any opinion sees the point, and they do not agree that it is occluded. Elsewhere
+    support says nothing: it is 0 where nobody sees the point."""
+    return (labels.support > 0) & (labels.state != OCCLUDED)
+
+
+def parted(labels: Labels) -> np.ndarray:  # bool [N, T]
+    """Where teachers disagree: the point is `seen`, but no majority sees it, or those who are
+    within tau of the medoid are fewer than a label asks for. A frame in which nobody sees the
+    point has no label, but is no disagreement."""
+    least = labels.settings.get("min_support", AgreementConfig.min_support)
+    return seen(labels) & ((labels.state == DISPUTED) | ~at_least(labels.support, least))
+
+
 def support_histogram(labels: Labels) -> np.ndarray:  # int [SUPPORT_BINS]
-    """The points and frames that are not agreed to be occluded, counted by their support."""
-    return np.histogram(labels.support[labels.state != OCCLUDED], SUPPORT_BINS, (0, 1))[0]
+    """The points and frames in which the point is `seen`, counted by their support."""
+    return np.histogram(labels.support[seen(labels)], SUPPORT_BINS, (0, 1))[0]
+
+
+def mean_support(labels: Labels) -> np.ndarray:  # float [T]
+    """By frame, over the points that are `seen`; NaN where none is."""
+    counted = seen(labels)
+    support = np.where(counted, labels.support, 0).sum(0)
+    return support / np.where(counted.any(0), counted.sum(0), np.nan)
 
 
 def disagreement(labels: Labels) -> float:
-    """In [0, 1]: how far support is from 1 on average, over the points and frames that are not
-    agreed to be occluded."""
-    counted = labels.state != OCCLUDED
-    return float(1 - labels.support[counted].mean()) if counted.any() else 0.0
+    """In [0, 1]: the share of all points and frames in which teachers disagree (`parted`)."""
+    return float(parted(labels).mean()) if labels.state.size else 0.0
 
 
 def _shares(rows: Iterable[tuple[str, bool]]) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labeler.labels import Sample
-from labeler.labels.agreement import OCCLUDED, medoids, stack
-from labeler.labels.disagreement import teacher_distances
+from labeler.labels.agreement import medoids, stack
+from labeler.labels.disagreement import mean_support, teacher_distances
 from labeler.show.player import tracker_colour
 from teachers import ConfigError
 
@@ -45,11 +45,7 @@ def plot_clip(sample: Sample) -> Figure:
 
 def _support(axes: Axes, sample: Sample) -> None:
     labels = sample.labels
-    counted = labels.state != OCCLUDED
-    mean = np.where(counted, labels.support, 0).sum(0) / np.where(
-        counted.any(0), counted.sum(0), np.nan
-    )
-    axes.plot(mean, color="#2463c9", label="mean support, where not occluded")
+    axes.plot(mean_support(labels), color="#2463c9", label="mean support, where seen")
     axes.plot(
         (labels.valid & labels.keep[:, None]).sum(0) / max(len(labels.keep), 1),
         "--",

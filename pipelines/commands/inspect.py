@@ -19,7 +19,9 @@ from labeler.dataset import Clip, Dataset, open_dataset
 from labeler.dataset.dataset import Which
 from labeler.io.storage import is_url
 from labeler.labels import TrustConfig
+from labeler.labels.labelled import described
 from labeler.labels.policies import find
+from labeler.labels.policy import NOT_JUDGED
 from pipelines.reports.dataset import players_folder, write_report
 from pipelines.reports.measures import MEASURED, DatasetMeasures, measure, with_teachers
 from pipelines.terminal.console import console, say
@@ -51,9 +53,10 @@ class InspectConfig:
     teachers: tuple[str, ...] = ()
     """Show and compare only these teachers; the labels remain those that are stored. Default:
     all."""
-    policy: tuple[str, ...] = ()
-    """Further label policies, as module:Class, of which to say what they would take; installed ones
-    are included anyway."""
+    policy: str | None = None
+    """Show the labels of this label policy, with --trust.*: verified, random-verified,
+    random-agreeing, random, medoid, mean, median, a policy of another package, or module:Class.
+    Default: the stored labels, by agreement."""
     trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0
     """Seed for drawing clips."""
@@ -64,11 +67,10 @@ class InspectConfig:
                 f"--clips {self.clips}: must be in 1-{MOST_CLIPS:,}; a page with more clips is "
                 "hard to use."
             )
-        for policy in self.policy:
-            if find(policy).needs_truth:
-                raise ConfigError(
-                    f"--policy {policy}: needs exact tracks, which a labelled data set lacks."
-                )
+        if self.policy is not None and find(self.policy).needs_truth:
+            raise ConfigError(
+                f"--policy {self.policy}: needs exact tracks, which a labelled data set lacks."
+            )
         if self.out is not None and not self.out:
             raise ConfigError("--out: is empty. Give a folder, a name that ends in .html, or None.")
         if self.out is not None and not self._is_page and Path(self.out).is_file():
@@ -98,6 +100,8 @@ def run(config: InspectConfig) -> int:
     """The command: print the summary, and write the report."""
     dataset = open_dataset(config.url)
     shown = _shown_teachers(config, dataset)
+    if config.policy is not None and find(config.policy).needs_verdict and dataset.unjudged:
+        raise ConfigError(f"--policy {config.policy}: {NOT_JUDGED}")
     say(repr(dataset))
     if dataset.accounts.reasons:
         say(accounts_table(dataset.accounts))
@@ -108,7 +112,7 @@ def run(config: InspectConfig) -> int:
             measures = measure(
                 list(with_teachers(dataset.read(drawn), shown)),
                 dataset,
-                config.policy,
+                () if config.policy is None else (config.policy,),
                 config.trust,
             )
         _say_measures(measures, len(dataset))
@@ -118,13 +122,25 @@ def run(config: InspectConfig) -> int:
     clips = _watched(dataset.read(numbers), len(numbers))
     how = _how(config, len(numbers), len(dataset))
     with config.index() as index:
-        written = write_report(index, dataset, with_teachers(clips, shown), shown, measures, how)
+        written = write_report(
+            index,
+            dataset,
+            clips,
+            shown,
+            measures,
+            how,
+            policy=config.policy,
+            trust=config.trust,
+        )
     beside = (
         f"; the players lie beside it in {written.players_folder.name}, so move them together"
         if written.players_folder
         else ""
     )
-    say(f"{written.clips:,} of {len(dataset):,} clips, {data_size(written.size_bytes)}{beside}.")
+    say(
+        f"{written.clips:,} of {len(dataset):,} clips, labels by "
+        f"{described(config.policy, config.trust)}, {data_size(written.size_bytes)}{beside}."
+    )
     if is_url(config.out):
         page = (
             config.out if config.out.endswith(".html") else f"{config.out.rstrip('/')}/index.html"
@@ -164,15 +180,16 @@ def _watched(clips: Iterator[Clip], total: int) -> Iterator[Clip]:
 
 
 def _how(config: InspectConfig, shown: int, there: int) -> str:
-    """Which clips the report shows, in words."""
+    """Which clips and whose labels the report shows, in words."""
+    labels = f"labels by {described(config.policy, config.trust)}"
     if shown == there:
-        return f"all {there:,} clips"
+        return f"all {there:,} clips; {labels}"
     ways = {
         "random": f"drawn at random, seed {config.seed}",
         "hardest": "those of whose queries the least is kept",
         "most disagreement": "those with the most disagreement",
     }
-    return f"{shown:,} of {there:,} clips, {ways[config.which]}"
+    return f"{shown:,} of {there:,} clips, {ways[config.which]}; {labels}"
 
 
 def _say_measures(measures: DatasetMeasures, clips: int) -> None:

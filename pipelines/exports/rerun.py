@@ -5,7 +5,8 @@
     <key>/frame/<teacher>/seen         points that the teacher sees, in its colour; their numbers
                                        are those of the queries
     <key>/frame/<teacher>/occluded     points that it says are occluded, smaller and pale
-    <key>/support                      mean support of the points that are not agreed to be occluded
+    <key>/support                      mean support of the points that any teacher sees and
+                                       that are not agreed to be occluded
 
 The timeline is `frame`. The viewer draws trails where "visible time range" is switched on.
 """
@@ -18,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from labeler.dataset import Clip
-from labeler.labels.agreement import OCCLUDED
+from labeler.labels.disagreement import mean_support
 from labeler.show.draw import to_jpeg
 from labeler.show.player import tracker_colour
 from teachers import ConfigError
@@ -45,7 +46,7 @@ class RerunWriter:
     def write(self, clip: Clip) -> None:
         """Log one clip."""
         rerun, log = self._rerun, self._recording.log
-        counted = clip.labels.state != OCCLUDED
+        support = mean_support(clip.labels)
         sees = {name: clip.visible(name) for name in clip.tracks}
         for t, frame in enumerate(clip.frames):
             self._recording.set_time("frame", sequence=t)
@@ -70,11 +71,8 @@ class RerunWriter:
                         points, colors=[[*colour, alpha]], radii=radius, keypoint_ids=ids
                     )
                     log(f"{clip.key}/frame/{name}/{what}", marks)
-            if counted[:, t].any():
-                log(
-                    f"{clip.key}/support",
-                    rerun.Scalars(float(clip.labels.support[counted[:, t], t].mean())),
-                )
+            if np.isfinite(support[t]):
+                log(f"{clip.key}/support", rerun.Scalars(float(support[t])))
 
     def __enter__(self) -> Self:
         return self

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labeler.dataset import Clip, Dataset
 from labeler.labels.agreement import VISIBLE, stack
 from labeler.labels.disagreement import disagreement
+from labeler.labels.labelled import Labelled, labelled
+from labeler.labels.policies import Policy
+from labeler.labels.trust import TrustConfig
 from labeler.labels.verdict import mean_trust
 from labeler.reasons import REASONS
 from labeler.show import player
 from labeler.show.player import Extra
-from pipelines.reports.measures import DatasetMeasures
+from pipelines.reports.measures import DatasetMeasures, with_teachers
 from pipelines.reports.page import (
     ROWS_SHOWN,
     Figure,
@@ -95,31 +98,37 @@ def write_report(
     *,
     tables: Sequence[ScoreTable] = (),
     extra: Callable[[Clip], Extra] = no_more,
+    policy: Policy | None = None,
+    trust: TrustConfig | None = None,
 ) -> Written:
     """Write the page to `index`, and the players of the clips into it or beside it.
 
     Args:
-        teachers: the teachers whose tracks the clips hold.
+        teachers: the teachers whose tracks are shown; clips that have none of them are left out.
         measures: what the charts show; None if there is no clip.
         how: how the clips were chosen, in a few words.
         tables: further tables, after that of the clips.
         extra: returns the trackers that a clip is shown with besides its teachers, such as a
             student: by name, their tracks of its queries, and the rule by which they see a point.
+        policy: the label policy whose labels the players show, of the teachers named; None: the
+            stored labels, by agreement of all teachers.
+        trust: the policy's thresholds of the verifier.
 
     Raises:
+        ConfigError: the policy does not fit the clips (`labeler.labels.labelled`).
         TransientError: the report cannot be written.
     """
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         players = Players(players_folder(index))
         rows = []
-        for number, clip in enumerate(clips):
+        for number, (clip, labels) in enumerate(_with_labels(clips, teachers, policy, trust)):
             more = extra(clip)
             tracks = {**clip.tracks, **{name: given for name, (given, _) in more.items()}}
             rules = {**clip.rules, **{name: rule for name, (_, rule) in more.items()}}
             statistics = statistics_of(clip, stack(tracks, rules, clip.size_hw))
             rows.append(_row(number, clip, most_central(statistics, clip.tracks)))
-            players.add(number, _fragment(clip, statistics, more))
+            players.add(number, _fragment(clip, labels, statistics, more))
         page = _page(dataset, rows, players, teachers, measures, how, tables)
         index.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -128,6 +137,18 @@ def write_report(
     return Written(
         clips=len(rows), size_bytes=size, players_folder=players.folder if players.split else None
     )
+
+
+def _with_labels(
+    clips: Iterable[Clip],
+    teachers: Sequence[str],
+    policy: Policy | None,
+    trust: TrustConfig | None,
+) -> Iterator[tuple[Clip, Labelled]]:
+    """The clips with the tracks of these teachers, and their labels."""
+    for whole in clips:
+        for clip in with_teachers([whole], teachers):
+            yield clip, labelled(whole if policy is None else clip, policy, trust)
 
 
 def players_folder(index: Path) -> Path:
@@ -185,7 +206,7 @@ def _row(number: int, clip: Clip, teacher: str) -> ClipRow:
     )
 
 
-def _fragment(clip: Clip, statistics: Statistics, extra: Extra) -> str:
+def _fragment(clip: Clip, labels: Labelled, statistics: Statistics, extra: Extra) -> str:
     """The clip as the page shows it when it is opened: player, charts, and metadata."""
     trackers = {
         **clip.meta["teachers"],
@@ -195,7 +216,7 @@ def _fragment(clip: Clip, statistics: Statistics, extra: Extra) -> str:
         templates()
         .get_template("inspect_clip.html.j2")
         .render(
-            player=player.payload_of(clip, extra=extra),
+            player=player.payload_of(clip, labels=labels, extra=extra),
             mp4=clip.mp4,
             colour="support",
             key=clip.key,

@@ -32,8 +32,8 @@ class DatasetMeasures:
     agreement: AgreementConfig
     """The settings of the stored labels; if they differ, those of the latest unit."""
     histogram: np.ndarray
-    """float [SUPPORT_BINS]: the points and frames that are not agreed to be occluded, as shares
-    by their stored support."""
+    """float [SUPPORT_BINS]: the points and frames in which any teacher sees the point and it is
+    not agreed to be occluded, as shares by their stored support."""
     by_sampler: pd.DataFrame
     by_motion: pd.DataFrame
     by_state: pd.DataFrame

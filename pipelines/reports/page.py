@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from labeler.labels import Sample
-from labeler.labels.agreement import OCCLUDED, Stack
-from labeler.labels.disagreement import distances, support_histogram
+from labeler.labels.agreement import Stack
+from labeler.labels.disagreement import distances, mean_support, support_histogram
 from labeler.shards.tables import Accounts
 from labeler.show import player
 from pipelines.wording import harmless
@@ -86,13 +86,12 @@ class Statistics:
     """How the trackers of one clip agree, over all of its points."""
 
     support: np.ndarray
-    """float [T]: mean support of the points that are not agreed to be occluded; NaN where all of
-    them are."""
+    """float [T]: mean support of the points that any teacher sees and that are not agreed to be
+    occluded; NaN where there is none."""
     valid: np.ndarray
     """float [T]: share of the points whose label is valid."""
     histogram: np.ndarray
-    """float [SUPPORT_BINS]: the points and frames that are not agreed to be occluded, as shares
-    by their support."""
+    """float [SUPPORT_BINS]: the same points and frames, as shares by their support."""
     names: tuple[str, ...]
     distance_px: np.ndarray
     """float [K, K]: median distance in px of the 256 raster where both see the point; NaN if they
@@ -104,14 +103,12 @@ class Statistics:
 def statistics_of(sample: Sample, stacked: Stack) -> Statistics:
     """How the stacked trackers agree on the sample, over all of its points."""
     labels = sample.labels
-    counted = labels.state != OCCLUDED
     counts = support_histogram(labels)
     drawn = Counter(sample.sampler.tolist())
     kept = Counter(sample.sampler[labels.keep].tolist())
     points = max(len(sample.queries), 1)
     return Statistics(
-        support=np.where(counted, labels.support, 0).sum(0)
-        / np.where(counted.any(0), counted.sum(0), np.nan),
+        support=mean_support(labels),
         valid=labels.valid.sum(0) / points,
         histogram=counts / max(counts.sum(), 1),
         names=stacked.names,

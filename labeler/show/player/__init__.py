@@ -30,8 +30,10 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
-from labeler.labels import AgreementConfig, Sample
+from labeler.labels import Sample
 from labeler.labels.agreement import RASTER
+from labeler.labels.disagreement import parted
+from labeler.labels.labelled import Labelled, labelled
 from labeler.show.draw import colour_by, rainbow
 from labeler.video.encode import stored_clip
 from teachers import Tracks, VisibleRule
@@ -100,6 +102,7 @@ class Page:
 def page_of(
     sample: Sample,
     *,
+    labels: Labelled | None = None,
     colour: Colour = "support",
     extra: Extra | None = None,
     points_shown: int = POINTS_SHOWN,
@@ -109,7 +112,7 @@ def page_of(
     across = min(WIDTH_PX[1], HEIGHT_PX * width / height)
     size = UNDER_PX + round(across * height / width), max(WIDTH_PX[0], round(across))
     return Page(
-        html_of(sample, extra=extra, points_shown=points_shown, colour=colour),
+        html_of(sample, labels=labels, extra=extra, points_shown=points_shown, colour=colour),
         f"clip {sample.key}",
         size,
     )
@@ -118,6 +121,7 @@ def page_of(
 def html_of(
     sample: Sample,
     *,
+    labels: Labelled | None = None,
     extra: Extra | None = None,
     points_shown: int = POINTS_SHOWN,
     colour: Colour = "support",
@@ -126,13 +130,14 @@ def html_of(
 
     Args:
         sample: a labelled clip of N points in T frames.
+        labels: what counts as a label; None: the stored ones, by agreement.
         extra: more trackers.
         points_shown: the most points that are drawn: some on which trackers are farthest apart
             (see `worst`), and others, evenly chosen in the order of the queries.
         colour: what the colours mean at first: support (agreement), trust (the verifier's
             probability that the position is right), which tracker it is, or where the query was.
     """
-    payload = payload_of(sample, extra=extra, points_shown=points_shown)
+    payload = payload_of(sample, labels=labels, extra=extra, points_shown=points_shown)
     return (
         _templates()
         .get_template("page.html.j2")
@@ -141,16 +146,20 @@ def html_of(
 
 
 def payload_of(
-    sample: Sample, *, extra: Extra | None = None, points_shown: int = POINTS_SHOWN
+    sample: Sample,
+    *,
+    labels: Labelled | None = None,
+    extra: Extra | None = None,
+    points_shown: int = POINTS_SHOWN,
 ) -> dict[str, Any]:
     """What player.js reads, JSON: size, frame times, names, and arrays of n of the N points as
     base64; arguments as in `html_of`."""
     extra = extra or {}
     tracks = {**sample.tracks, **{name: given for name, (given, _) in extra.items()}}
     rules = {**sample.rules, **{name: rule for name, (_, rule) in extra.items()}}
-    points, labels = len(sample.queries), sample.labels
+    points, agreed = len(sample.queries), sample.labels
     by_name = [rules[name] for name in tracks]
-    shown = _shown(list(tracks.values()), by_name, sample.size_hw, points_shown)
+    even, shown = _shown(list(tracks.values()), by_name, sample.size_hw, points_shown)
     height, width = sample.size_hw
     return {
         "key": sample.key,
@@ -158,10 +167,13 @@ def payload_of(
         "height": height,
         "times": [round(time, 6) for time in frame_times(sample.mp4)],
         "trackers": list(tracks),
-        "min_support": labels.settings.get("min_support", AgreementConfig.min_support),
+        # of each frame: the share of all N points on which teachers disagree
+        "parted": (parted(agreed).sum(0) / max(points, 1)).round(4).tolist(),
+        **_labels(labels or labelled(sample), shown),
         "points": len(shown),
         "of": points,
         "number": shown.tolist(),  # of each shown point among the queries
+        "even": np.isin(shown, even).tolist(),  # chosen without regard to its tracks
         "sampler": sample.sampler[shown].tolist(),
         "queries": sample.queries[shown].astype(float).round(2).tolist(),  # (t, x, y)
         # int16 [K, n, T, 2]
@@ -176,14 +188,24 @@ def payload_of(
         "confidence": to_base64(
             _bytes(np.stack([each.confidence[shown] for each in tracks.values()]))
         ),
-        "support": to_base64(_bytes(labels.support[shown])),  # [n, T]
+        "support": to_base64(_bytes(agreed.support[shown])),  # [n, T]
         # [K, n, T] and [n, T]; all unknown where no verifier judged the clip
         "right": to_base64(_bytes(_right(sample, list(tracks))[:, shown])),
         "hidden": to_base64(_bytes(_hidden(sample)[shown])),
-        "state": to_base64(labels.state[shown]),  # as in `Labels` [n, T]
-        "label": to_base64((labels.valid & labels.keep[:, None])[shown]),  # 0 or 1 [n, T]
+        "state": to_base64(agreed.state[shown]),  # as in `Labels` [n, T]
         "rainbow": to_base64(rainbow(sample.queries)[shown]),  # [n, 3]
         "ramp": to_base64(colour_by(np.linspace(0, 1, 251))),  # [251, 3]: colour of a support
+    }
+
+
+def _labels(labels: Labelled, shown: np.ndarray) -> dict[str, str]:
+    """What is a label, of the shown points."""
+    kind = labels.visible + 2 * labels.hidden.astype(np.uint8)
+    return {
+        "label_by": labels.by,
+        "label_how": labels.how,
+        "label": to_base64(kind[shown]),  # 0 none, 1 visible, 2 hidden [n, T]
+        "label_xy": to_base64(_packed(labels.xy[shown])),  # int16 [n, T, 2]
     }
 
 
@@ -231,15 +253,15 @@ def _shown(
     rules: Sequence[VisibleRule],
     size_hw: tuple[int, int],
     most: int,
-) -> np.ndarray:
-    """Numbers of the points to draw: all, if they are not more than `most`; else those on which
-    trackers are farthest apart, at most a tenth, and others, evenly chosen."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of points that are evenly chosen, and of all points to draw: these, and those on
+    which trackers are farthest apart, at most a tenth of `most`."""
     points = len(tracks[0].xy)
     if points <= most:
-        return np.arange(points)
+        return np.arange(points), np.arange(points)
     first = worst(tracks, rules, size_hw, min(WORST, most // 10))
-    others = np.setdiff1d(np.arange(points), first)
-    return np.union1d(first, others[evenly(len(others), most - len(first))])
+    even = evenly(points, most - len(first))
+    return even, np.union1d(first, even)
 
 
 def evenly(points: int, most: int) -> np.ndarray:

@@ -11,7 +11,8 @@ const rgb = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colou
 const share = (byte) => (byte === UNKNOWN ? "–" : (byte / ONE).toFixed(2));
 
 const WORST = 12, TILE_PX = 112, TILE_ZOOM = 2;   // of the contact sheet
-const RASTER = 256, FLICKER_MS = 450;   // distances are px of a raster of 256 x 256
+const RASTER = 256, RIGHT_PX = 4, RINGS_SEEN = 5;   // a label so near to the point, px of the raster, is right; a tile to judge shows so many times as far
+const VISIBLE_LABEL = 1, HIDDEN_LABEL = 2, FLICKER_MS = 450, FULLY_RED = 0.5;
 const STORED = `tapdistill verdicts of ${location.pathname}`, ALL_POINTS = "*", NEXT = { undefined: "wrong", wrong: "right", right: undefined };
 
 // What a person says of points, over all clips of the page: key -> "t x y" of a query -> [its number, "right" or "wrong"]. A number is
@@ -44,6 +45,23 @@ const review = {
 };
 review.load();
 
+// A line with a dark edge, to be seen on any picture.
+function outlined(pen, width, colour, path, edge = 1.25) {
+  pen.beginPath(); path();
+  pen.lineWidth = width + 2 * edge; pen.strokeStyle = "#000a"; pen.stroke();
+  pen.lineWidth = width; pen.strokeStyle = colour; pen.stroke();
+}
+
+// Four arms that leave the place itself open: they begin `wide` px beside and `high` px above it.
+function drawCross(pen, x, y, wide, high, arm, width) {
+  outlined(pen, width, "#fff", () => {
+    for (const side of [1, -1]) {
+      pen.moveTo(x + side * wide, y); pen.lineTo(x + side * (wide + arm), y);
+      pen.moveTo(x, y + side * high); pen.lineTo(x, y + side * (high + arm));
+    }
+  });
+}
+
 class Player {
   constructor(root) {
     const find = (name) => root.querySelector(name);
@@ -56,10 +74,12 @@ class Player {
     this.colours = this.switches.map((box) => getComputedStyle(box.nextElementSibling).backgroundColor);
     this.xy = new Int16Array(bytes(clip.xy).buffer);      // [K, N, T, 2] in steps of UNIT_PX
     for (const name of ["sees", "visibility", "confidence", "right"]) this[name] = bytes(clip[name]);   // [K, N, T]; 1, ONE is 1
-    for (const name of ["support", "state", "label", "hidden"]) this[name] = bytes(clip[name]);         // [N, T]; ONE is 1, STATES, 1
+    for (const name of ["support", "state", "label", "hidden"]) this[name] = bytes(clip[name]);         // [N, T]; ONE is 1, STATES, 0 or a kind of label
+    this.labelXy = new Int16Array(bytes(clip.label_xy).buffer);   // [N, T, 2] in steps of UNIT_PX, of visible labels
     this.rainbow = bytes(clip.rainbow);                   // [N, 3]
     this.ramp = bytes(clip.ramp);                         // [ONE + 1, 3]
     this.pointed = null;                                  // the point under the mouse
+    this.filled = Promise.resolve();                      // sheets are filled one after the other: there is one video
     this.paintRamp(find(".ramp"));
     this.paintParted(find(".parted"));
     this.listen();
@@ -81,7 +101,7 @@ class Player {
     root.querySelector(".doubt").addEventListener("click", () => this.nextDoubt());
     for (const [name, find] of [[".worst", () => this.worst()], [".drawn", () => this.drawnLabels()]]) {
       const sheet = root.querySelector(name);
-      sheet.addEventListener("toggle", () => { if (sheet.open) this.fillSheet(sheet, find()); });
+      sheet.addEventListener("toggle", () => { if (sheet.open) this.filled = this.filled.then(() => this.fillSheet(sheet, find())); });
     }
     this.whole.addEventListener("click", () => review.set(this.key, ALL_POINTS, review.of(this.key, ALL_POINTS) ? undefined : "wrong"));
     this.saveButton.addEventListener("click", () => review.save());
@@ -112,7 +132,8 @@ class Player {
     const { video } = this;
     if (video.requestVideoFrameCallback) {
       const presented = (now, { mediaTime }) => {
-        if (!video.paused && !video.seeking) this.show(this.frameAt(mediaTime + 0.001));
+        this.presented = this.frameAt(mediaTime + 0.001);
+        if (!video.paused && !video.seeking) this.show(this.presented);
         video.requestVideoFrameCallback(presented);
       };
       video.requestVideoFrameCallback(presented);
@@ -183,6 +204,7 @@ class Player {
     // The first tracker's markers are the largest: where trackers agree, they lie in each other as the rings of a target.
     for (const [k, i] of this.at) this.drawMarker(pen, k, i, 2.6 + 1.3 * (on.length - 1 - on.indexOf(k)));
     for (const [k, i] of this.at) if (k === on[0]) this.drawMark(pen, k, i);
+    if (this.labelsOnly.checked) for (let i = 0; i < this.points; i++) this.drawLabel(pen, i);
     this.drawPointed(pen, on);
     root.dataset.frame = frame;
     root.dataset.drawn = this.at.length;
@@ -193,7 +215,20 @@ class Player {
     const frames = this.times.length, at = 2 * this.index(k, i, frame);
     if (this.xy[at] === NOT_TRACKED || (this.labelsOnly.checked && !this.label[i * frames + frame])) return null;
     if (!this.occluded.checked && !this.isSeen(k, i, frame)) return null;
-    return [(this.xy[at] * UNIT_PX + 0.5) * this.canvas.width / this.width, (this.xy[at + 1] * UNIT_PX + 0.5) * this.canvas.height / this.height];
+    return this.onCanvas([this.xy[at] * UNIT_PX, this.xy[at + 1] * UNIT_PX]);
+  }
+
+  onCanvas([x, y]) { return [(x + 0.5) * this.canvas.width / this.width, (y + 0.5) * this.canvas.height / this.height]; }
+
+  // Where the label says that a point is, px of the clip; null where it is not a visible label.
+  labelAt(i, frame) {
+    const at = i * this.times.length + frame;
+    return this.label[at] === VISIBLE_LABEL ? [0, 1].map((axis) => this.labelXy[2 * at + axis] * UNIT_PX) : null;
+  }
+
+  labelText(i, frame) {
+    const kind = this.label[i * this.times.length + frame];
+    return `${kind ? "a" : "no"} label by ${this.label_by}${kind === HIDDEN_LABEL ? ", hidden" : ""}`;
   }
 
   index(k, i, frame) { return (k * this.points + i) * this.times.length + frame; }
@@ -238,6 +273,12 @@ class Player {
     pen.stroke();
   }
 
+  // A white cross with an open middle where the label is.
+  drawLabel(pen, i) {
+    const label = this.labelAt(i, this.frame);
+    if (label) drawCross(pen, ...this.onCanvas(label), 3 * this.unit, 3 * this.unit, 6 * this.unit, 1.4 * this.unit);
+  }
+
   // A green ring around what a person calls right, a red cross on what they call wrong.
   drawMark(pen, k, i) {
     const verdict = review.of(this.key, this.query(i)) ?? review.of(this.key, ALL_POINTS);
@@ -255,23 +296,11 @@ class Player {
   // A query as the review names it.
   query(i) { return this.queries[i].join(" "); }
 
-  // The share of points in a frame on which teachers do not agree.
-  partedIn(frame) {
-    const frames = this.times.length;
-    let parted = 0;
-    for (let i = 0; i < this.points; i++) {
-      const at = i * frames + frame;
-      if (this.state[at] === 0 || (this.state[at] === 1 && this.support[at] < this.min_support * ONE)) parted++;
-    }
-    return this.points ? parted / this.points : 0;
-  }
-
+  // Red is absolute, so that clips can be compared: full where teachers disagree on half of the points.
   paintParted(strip) {
-    this.parted = this.times.map((_, frame) => this.partedIn(frame));
-    const most = Math.max(...this.parted), last = Math.max(this.times.length - 1, 1);
-    const alpha = (share) => (share && 0.1 + 0.9 * share / most).toFixed(2);
+    const last = Math.max(this.times.length - 1, 1), alpha = (share) => Math.min(share / FULLY_RED, 1).toFixed(2);
     const stops = this.parted.map((share, frame) => `rgb(229 83 61 / ${alpha(share)}) ${(100 * frame / last).toFixed(1)}%`);
-    strip.style.background = most > 0 ? `linear-gradient(to right, ${stops})` : "none";
+    strip.style.background = `linear-gradient(to right, ${stops})`;
   }
 
   // To the next frame, and from the last to the first, in which more points part than in its neighbours.
@@ -283,15 +312,11 @@ class Player {
 
   // The points on which those who see them are farthest apart, with the frame where: the worst first, none beside another.
   worst(most = WORST) {
-    const found = [], frames = this.times.length, trackers = this.trackers.length;
+    const found = [], frames = this.times.length;
     for (let i = 0; i < this.points; i++) {
       let apart = 0, where = 0;
       for (let frame = 0; frame < frames; frame++) {
-        const there = [];
-        for (let k = 0; k < trackers; k++) {
-          const at = this.index(k, i, frame);
-          if (this.xy[2 * at] !== NOT_TRACKED && this.sees[at]) there.push([this.xy[2 * at] * UNIT_PX, this.xy[2 * at + 1] * UNIT_PX]);
-        }
+        const there = this.seenAt(i, frame).map(([place]) => place);
         for (let a = 0; a < there.length; a++) for (let b = 0; b < a; b++) {
           const distance = RASTER * Math.hypot((there[a][0] - there[b][0]) / this.width, (there[a][1] - there[b][1]) / this.height);
           if (distance > apart) { apart = distance; where = frame; }
@@ -302,11 +327,13 @@ class Player {
     return found.sort((a, b) => b.apart - a.apart).slice(0, most);
   }
 
-  // Visible labels of the points that are shown, each as probable as any other, but only one of a point, since a verdict is on the
-  // whole point; the same ones whenever the page is opened.
+  // Visible labels of the points that were evenly chosen, but not in the query's own frame, where they are right anyway; each as probable
+  // as any other, but only one of a point, since a verdict is on the whole point; the same ones whenever the page is opened.
   drawnLabels(most = WORST) {
     const labels = [], frames = this.times.length;
-    for (let at = 0; at < this.label.length; at++) if (this.label[at] && STATES[this.state[at]] === "visible") labels.push(at);
+    for (let i = 0; i < this.points; i++) for (let frame = 0; frame < frames; frame++) {
+      if (this.even[i] && frame !== this.queries[i][0] && this.labelAt(i, frame)) labels.push(i * frames + frame);
+    }
     let seed = 2166136261;   // FNV-1a of the key, and after it a linear congruential generator
     for (const letter of this.key) seed = Math.imul(seed ^ letter.codePointAt(0), 16777619);
     const random = () => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return seed / 2 ** 32; };
@@ -319,60 +346,82 @@ class Player {
     return found;
   }
 
-  // A picture for each of the points: what is around each tracker's place in that frame; left of it, where one is to judge, what was
-  // around the query in its own frame `from`. A click goes to the frame.
+  // A picture for each of the points: what is around the trackers' places in that frame or, where one is to judge, around the label,
+  // with what was around the query in its own frame `from` left of it. A click goes to the frame.
   async fillSheet(sheet, points) {
     const tiles = sheet.querySelector(".tiles"), before = this.frame;
     if (tiles.childElementCount) return;
     for (const { i, frame, from, text } of points) {
       const tile = Object.assign(document.createElement("button"), { type: "button", className: "tile" });
       const canvas = Object.assign(document.createElement("canvas"), { width: TILE_PX * (from === undefined ? 2 : 4), height: TILE_PX * 2 });
-      const label = this.label[i * this.times.length + frame] ? "a label" : "no label";
       tile.dataset.query = this.query(i); tile.dataset.verdict = review.of(this.key, this.query(i)) ?? "";
       const start = from === undefined ? "" : `query in frame ${from}, `;
-      tile.append(canvas, `point ${this.number[i]}, ${start}frame ${frame}: ${text}, ${label}`);
+      tile.append(canvas, `point ${this.number[i]}, ${start}frame ${frame}: ${text}, ${this.labelText(i, frame)}`);
       tile.addEventListener("click", () => { this.seek(frame); this.pointed = i; this.draw(); this.root.focus({ preventScroll: true }); });
       tiles.append(tile);
       if (from !== undefined) {
         await this.pictureOf(from);
-        this.paintPicture(canvas, 0, [this.queries[i].slice(1).map((px) => px + 0.5)], ["#fff"]);
+        this.paintJudged(canvas, 0, this.queries[i].slice(1), []);
       }
       await this.pictureOf(frame);
-      this.paintTile(canvas, i, frame);
+      const seen = this.seenAt(i, frame);
+      if (from === undefined) this.paintApart(canvas, seen, this.labelAt(i, frame));
+      else this.paintJudged(canvas, canvas.height, this.labelAt(i, frame), seen);
     }
     this.seek(before);
   }
 
-  // Waits until the video shows that frame.
-  pictureOf(frame) {
-    return new Promise((done) => {
-      const late = setTimeout(done, 2000);   // a video that cannot be played
-      this.video.addEventListener("seeked", () => { clearTimeout(late); done(); }, { once: true });
-      this.seek(frame);
+  // Waits until the browser presents that frame, whoever else seeks meanwhile: after a seek it may still show the frame before.
+  // A video that cannot be played is not waited for long.
+  async pictureOf(frame) {
+    const { video } = this, shown = () => this.frame === frame && !video.seeking && (this.presented ?? frame) === frame;
+    this.seek(frame);
+    for (let waited = 0; !shown() && waited < (video.videoWidth ? 10000 : 2000); waited += 20) {
+      if (this.frame !== frame) this.seek(frame);
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  // [place, colour] of each tracker that sees the point, px of the clip.
+  seenAt(i, frame) {
+    return this.colours.flatMap((colour, k) => {
+      const at = this.index(k, i, frame), [x, y] = this.xy.subarray(2 * at, 2 * at + 2);
+      return this.sees[at] && x !== NOT_TRACKED ? [[[x * UNIT_PX, y * UNIT_PX], colour]] : [];
     });
   }
 
-  paintTile(canvas, i, frame) {
-    const seen = this.trackers.map((_, k) => k).filter((k) => this.isSeen(k, i, frame) && this.xy[2 * this.index(k, i, frame)] !== NOT_TRACKED);
-    const px = (k) => [0, 1].map((axis) => this.xy[2 * this.index(k, i, frame) + axis] * UNIT_PX + 0.5);
-    this.paintPicture(canvas, canvas.width - canvas.height, seen.map(px), seen.map((k) => this.colours[k]));
+  // All trackers, however far they are apart.
+  paintApart(canvas, seen, label) {
+    const along = [0, 1].map((axis) => seen.map(([place]) => place[axis]));
+    const middle = along.map((all) => (Math.min(...all) + Math.max(...all)) / 2);
+    const spread = Math.max(...along.map((all, axis) => Math.max(...all) - middle[axis]));
+    this.paintPicture(canvas, 0, middle, Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), seen, false, label);
   }
 
-  // A square of the canvas, from `left` on: what the video shows around some places, px of the clip, and a ring at each.
-  paintPicture(canvas, left, places, colours) {
-    const pen = canvas.getContext("2d"), side = canvas.height, middle = [0, 1].map((axis) => (Math.min(...places.map((p) => p[axis])) + Math.max(...places.map((p) => p[axis]))) / 2);
-    const spread = Math.max(...places.flatMap((p) => [0, 1].map((axis) => Math.abs(p[axis] - middle[axis]))));
-    const half = Math.max(TILE_PX / TILE_ZOOM / 2, spread * 1.4), scale = side / (2 * half);
+  // A label, or its query, in the middle and always at the same scale; a tracker far from it is outside.
+  paintJudged(canvas, left, label, seen) {
+    const half = Math.max(TILE_PX / TILE_ZOOM / 2, RINGS_SEEN * RIGHT_PX * Math.max(this.width, this.height) / RASTER);
+    this.paintPicture(canvas, left, label, half, seen, true, label);
+  }
+
+  // A square of the canvas, from `left` on: what the video shows up to `half` px of the clip from `middle`, a ring at each tracker's
+  // place and, where there is a label, a ring of RIGHT_PX with four arms.
+  paintPicture(canvas, left, middle, half, seen, faint, label) {
+    const pen = canvas.getContext("2d"), side = canvas.height, scale = side / (2 * half);
+    const at = (place) => place.map((value, axis) => (value - middle[axis] + half) * scale);
     pen.save();
     pen.beginPath(); pen.rect(left, 0, side, side); pen.clip();
     pen.translate(left, 0);
     pen.fillStyle = "#000"; pen.fillRect(0, 0, side, side);
-    if (this.video.videoWidth) pen.drawImage(this.video, -(middle[0] - half) * scale, -(middle[1] - half) * scale, this.width * scale, this.height * scale);
-    places.forEach((place, at) => {
-      const [x, y] = place.map((value, axis) => (value - middle[axis] + half) * scale);
-      pen.beginPath(); pen.arc(x, y, 9, 0, 2 * Math.PI); pen.lineWidth = 6; pen.strokeStyle = "#000a"; pen.stroke();
-      pen.lineWidth = 3.5; pen.strokeStyle = colours[at]; pen.stroke();
-    });
+    if (this.video.videoWidth) pen.drawImage(this.video, ...at([-0.5, -0.5]), this.width * scale, this.height * scale);
+    if (faint) pen.globalAlpha = 0.5;
+    for (const [place, colour] of seen) outlined(pen, faint ? 1.5 : 3.5, colour, () => pen.arc(...at(place), 9, 0, 2 * Math.PI), faint ? 0.25 : 1.25);
+    pen.globalAlpha = 1;
+    if (label) {
+      const [x, y] = at(label), [wide, high] = [this.width, this.height].map((px) => RIGHT_PX * px / RASTER * scale);
+      outlined(pen, 2, "#fff", () => pen.ellipse(x, y, wide, high, 0, 0, 2 * Math.PI));
+      drawCross(pen, x, y, wide, high, 9, 2);
+    }
     pen.restore();
   }
 
@@ -406,6 +455,7 @@ class Player {
       pen.beginPath(); pen.arc(...this.place(k, i, this.frame), 8 * this.unit, 0, 2 * Math.PI);
       pen.lineWidth = 1.6 * this.unit; pen.strokeStyle = "#fff"; pen.stroke();
     }
+    this.drawLabel(pen, i);
     this.writeNumbers(i, here);
   }
 
@@ -421,8 +471,10 @@ class Player {
       const px = [0, 1].map((axis) => (this.xy[2 * there + axis] * UNIT_PX).toFixed(1));
       table.append(row(name, ...[...px, this.sees[there] ? "yes" : "no", share(this.visibility[there]), share(this.confidence[there]), share(this.right[there])].map(cell)));
     }
+    const label = this.labelAt(i, this.frame);
+    if (label) table.append(row(cell("label"), ...label.map((px) => cell(px.toFixed(1)))));
     const title = document.createElement("b");
-    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} in frame ${this.queries[i][0]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · hidden ${share(this.hidden[at])} · ${this.label[at] ? "a label" : "no label"}`;
+    title.textContent = `point ${this.number[i]} · ${this.sampler[i]} in frame ${this.queries[i][0]} · ${STATES[this.state[at]]}, support ${share(this.support[at])} · hidden ${share(this.hidden[at])} · ${this.labelText(i, this.frame)}`;
     this.numbers.replaceChildren(title, table);
     // Beside the point, on the side where there is more room, and inside the picture from left to right.
     const { clientWidth: width, clientHeight: height } = this.canvas, scale = width / this.canvas.width;

@@ -281,13 +281,13 @@ def test_the_hardest_clips_are_those_of_which_the_least_is_kept(opened, monkeypa
     ("support", "state", "amount"),
     [
         ([[1, 1, 0]], [[1, 1, 2]], 0.0),
-        ([[1, 0.5, 0.25, 0]], [[1, 1, 0, 2]], 1 - 1.75 / 3),
+        ([[1, 0.5, 0.25, 0]], [[1, 1, 0, 2]], 2 / 4),
+        ([[2 / 3, 0.6, 0.59, 0.5]], [[1, 1, 1, 0]], 2 / 4),  # a label asks for 0.6
+        ([[0, 0, 0, 1 / 3]], [[0, 0, 0, 2]], 0.0),  # nobody sees it; occluded by evidence
         ([[0, 0]], [[2, 2]], 0.0),
     ],
 )
-def test_disagreement_is_how_far_support_is_from_one_where_the_point_is_not_agreed_to_be_occluded(
-    support, state, amount
-):
+def test_disagreement_is_where_some_see_the_point_and_too_few_agree(support, state, amount):
     support, state = np.array(support, np.float32), np.array(state, np.uint8)
     labels = Labels(support, support, state, state == 1, np.array([True]))
     assert disagreement(labels) == pytest.approx(amount)

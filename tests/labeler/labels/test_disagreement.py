@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from labeler.labels.agreement import AgreementConfig, label
+from labeler.labels.agreement import DISPUTED, VISIBLE, AgreementConfig, label
 from labeler.labels.disagreement import (
     LEAST_POSITIONS,
     by_state,
     kept_by_motion,
+    mean_support,
     nearly_one,
+    parted,
     repeated_errors,
+    support_histogram,
 )
+from labeler.labels.hidden import proven
 from labeler.labels.sample import Sample
 from teachers import TeacherInfo, Tracks
 
@@ -136,3 +142,22 @@ def test_a_point_that_is_lost_as_it_moves_off_has_moved_far():
     table = kept_by_motion([sample])
     assert table["queries"].iloc[[0, -1]].tolist() == [10, 10]
     assert table["queries"].sum() == 20
+
+
+def test_frames_that_nobody_sees_are_no_disagreement():
+    """4 frames: both see the point at one place; 20 px apart; only one of them sees it; nobody
+    does, and nothing says that it is hidden."""
+    flow, net = constant(50, 1, 4), constant(50, 1, 4)
+    net[0, 1] = 70
+    seen = {"flow": np.float32([[1, 1, 1, 0]]), "net": np.float32([[1, 1, 0, 0]])}
+    sample = proven(sample_of({"flow": flow, "net": net}, seen))
+    assert sample.labels.state.tolist() == [[VISIBLE, VISIBLE, DISPUTED, DISPUTED]]
+    assert parted(sample.labels).tolist() == [[False, True, True, False]]
+    np.testing.assert_array_equal(mean_support(sample.labels), [1, 0.5, 0.5, np.nan])
+    assert support_histogram(sample.labels).sum() == 3
+
+
+def test_who_asks_for_more_support_sees_more_disagreement():
+    labels = sample_of({"flow": constant(50), "net": constant(50), "lk": constant(70)}).labels
+    assert not parted(labels).any()  # 2 of 3 are enough
+    assert parted(replace(labels, settings={**labels.settings, "min_support": 0.7})).all()

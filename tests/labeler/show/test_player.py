@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
 from dataclasses import replace
-from functools import partial
 from html import unescape
 
 import numpy as np
 import pytest
 
-from labeler import open_dataset
 from labeler.dataset.review import read_review
+from labeler.labels.agreement import DISPUTED
 from labeler.show import player
 from labeler.show.draw import colour_by
 from teachers import Tracks, VisibleRule
-from tests.support.browser import Browser, evaluate_with
+from tests.support.browser import Browser
+from tests.support.playing import ask
 
 HOSTILE = "</script><script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def clip(dataset):
-    """24 points in 16 frames by `near` and `still`; `still` says that they are occluded from frame
-    8 on."""
-    clip = open_dataset(str(dataset.folder))[0]
-    still = clip.tracks["still"]
-    visibility = np.where(np.arange(16) < 8, still.visibility, 0.25).astype(np.float32)
-    return replace(clip, tracks={**clip.tracks, "still": replace(still, visibility=visibility)})
 
 
 @pytest.fixture(scope="module")
@@ -133,19 +122,6 @@ def browser(chromium, page, tmp_path_factory):
     browser = Browser(chromium, folder / "clip.html", folder / "profile")
     yield browser
     browser.close()
-
-
-HELPERS = """
-const root = document.querySelector(".player"), numbers = root.querySelector(".numbers");
-const canvas = root.querySelector("canvas");
-const press = (key) => {
-  root.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-  return root.dataset;
-};
-"""
-
-
-ask = partial(evaluate_with, HELPERS)
 
 
 @pytest.mark.slow
@@ -296,29 +272,6 @@ def test_the_page_has_no_error(browser):
     assert browser.evaluate("document.documentElement.dataset.error ?? null") is None
 
 
-@pytest.fixture
-def opened(chromium, tmp_path):
-    """Opens a clip in a browser, which is closed at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def open_clip(clip) -> Browser:
-            clip.show().save(tmp_path / "clip.html")
-            browser = Browser(chromium, tmp_path / "clip.html", tmp_path / "profile")
-            stack.callback(browser.close)
-            return browser
-
-        yield open_clip
-
-
-@pytest.fixture
-def parted(clip, opened):
-    """A browser in which the clip's teachers part in frames 5 and 12."""
-    support = np.ones_like(clip.labels.support)
-    support[:, 5], support[:4, 12] = 0.5, 0.5
-    labels = replace(clip.labels, support=support, state=np.ones_like(clip.labels.state))
-    return opened(replace(clip, labels=labels))
-
-
 @pytest.mark.slow
 def test_a_key_goes_to_the_frames_in_which_teachers_part(parted):
     assert ask(parted, """return ["d", "d", "d"].map((key) => Number(press(key).frame));""") == [
@@ -385,116 +338,19 @@ def test_a_whole_clip_can_be_called_wrong(parted, clip):
     assert told == ["true", f"{head}{clip.key},*,wrong,,,\n", "false", head]
 
 
-@pytest.fixture
-def apart(clip, opened):
-    """A browser in which `near` is 9 px from `still` on point 6 in frame 4, and 5 on point 2 in
-    frame 3; both see all points there."""
-    still = clip.tracks["still"]
-    xy = still.xy.copy()
-    xy[6, 4, 0] += 9
-    xy[2, 3, 1] -= 5
-    sees = replace(still, visibility=np.ones_like(still.visibility))
-    tracks = {"near": replace(sees, xy=xy), "still": sees}
-    return opened(replace(clip, tracks=tracks))
+def test_the_strip_counts_all_points_on_which_teachers_disagree(clip):
+    """6 of 24 points part in frame 5; nobody sees 4 others there; shown are 5 points."""
+    support, state = np.ones_like(clip.labels.support), np.ones_like(clip.labels.state)
+    support[:6, 5], support[6:10, 5], state[6:10, 5] = 0.5, 0, DISPUTED
+    labels = replace(clip.labels, support=support, state=state)
+    told = player.payload_of(replace(clip, labels=labels), points_shown=5)["parted"]
+    assert told == [0.25 if frame == 5 else 0 for frame in range(16)]
 
 
 @pytest.mark.slow
-def test_a_sheet_shows_the_points_on_which_trackers_are_farthest_apart(apart, clip):
-    def said(point, frame):
-        label = clip.labels.keep[point] & clip.labels.valid[point, frame]
-        return "a label" if label else "no label"
-
-    told = ask(
-        apart,
-        """
-        press("End");
-        root.querySelector(".sheet").open = true;
-        const tiles = () => [...root.querySelectorAll(".tile")];
-        for (let i = 0; i < 100 && !(tiles().length === 2 && root.dataset.frame === "15"); i++) {
-          await new Promise((done) => setTimeout(done, 100));
-        }
-        const texts = tiles().map((tile) => tile.textContent), last = root.dataset.frame;
-        const pen = tiles()[0].querySelector("canvas").getContext("2d");
-        const painted = new Set(pen.getImageData(0, 0, 224, 224).data).size;
-        tiles()[1].click();
-        press("w");
-        const marked = review.csv().trim().split(",").at(-5);
-        const framed = tiles().map((tile) => tile.dataset.verdict);
-        return [texts, last, painted > 50, root.dataset.frame, marked, framed];""",
-    )
-    assert told == [
-        [  # 9 of 64 px and 5 of 48 px, on the 256 raster
-            f"point 6, frame 4: 36 px apart, {said(6, 4)}",
-            f"point 2, frame 3: 27 px apart, {said(2, 3)}",
-        ],
-        "15",
-        True,
-        "3",
-        "2",
-        ["", "wrong"],
+def test_red_is_as_red_in_every_clip(parted):
+    colours = ask(parted, """return getComputedStyle(root.querySelector(".parted")).background;""")
+    alphas = [
+        float(alpha or 1) for alpha in re.findall(r"rgba?\(229, 83, 61(?:, ([\d.]+))?\)", colours)
     ]
-
-
-@pytest.mark.slow
-def test_labels_are_drawn_at_random_among_the_labels_and_the_same_ones_again(parted, clip):
-    first, again, others = ask(
-        parted,
-        """
-        const player = players[0];
-        const draw = () => player.drawnLabels().map(({ i, frame }) => [i, frame]);
-        const drawn = [draw(), draw()];
-        player.key += " of another clip";
-        return [...drawn, draw()];""",
-    )
-    assert first == again != others
-    assert len({point for point, _ in first}) == 12
-    assert all(clip.labels.keep[i] & clip.labels.valid[i, frame] for i, frame in first)
-
-
-@pytest.mark.slow
-def test_a_drawn_label_is_shown_beside_its_query(parted, clip):
-    texts, sizes, colours = ask(
-        parted,
-        """
-        root.querySelector(".drawn").open = true;
-        const tiles = () => [...root.querySelectorAll(".drawn .tile")];
-        for (let i = 0; i < 200 && tiles().length < 12; i++) {
-          await new Promise((done) => setTimeout(done, 100));
-        }
-        await new Promise((done) => setTimeout(done, 500));
-        const pictures = tiles().map((tile) => tile.querySelector("canvas"));
-        const of = (canvas, left) => canvas.getContext("2d").getImageData(left, 0, 224, 224).data;
-        const sides = (each) => [0, 224].map((left) => of(each, left));
-        const painted = pictures.slice(0, 4).flatMap(sides);
-        return [
-          tiles().map((tile) => tile.textContent),
-          pictures.map((each) => [each.width, each.height]),
-          painted.map((data) => new Set(data).size),
-        ];""",
-    )
-    assert sizes == [[448, 224]] * 12
-    assert min(colours) > 20
-    for text in texts:
-        point, start, frame = map(int, re.findall(r"\d+", text)[:3])
-        assert text.startswith(f"point {point}, query in frame {start}, frame {frame}: support ")
-        assert start == clip.queries[point, 0]
-
-
-def test_points_on_which_trackers_are_farthest_apart_are_always_shown(clip):
-    still = clip.tracks["still"]
-    xy = still.xy.copy()
-    xy[20, 3, 0] += 9
-    xy[7, 2, 1] += 8  # less, but of the shorter side
-    sees = replace(still, visibility=np.ones_like(still.visibility))
-    tracks, rules = [replace(sees, xy=xy), sees], [VisibleRule("v", 0.5)] * 2
-    assert player.worst(tracks, rules, (48, 64)).tolist() == [7, 20]
-    moved = replace(clip, tracks={"near": tracks[0], "still": tracks[1]})
-    shown = player.payload_of(moved, points_shown=10)["number"]
-    assert (len(shown), 7 in shown) == (10, True)
-    assert player.payload_of(moved, points_shown=24)["number"] == list(range(24))
-
-
-def test_the_player_parts_at_the_support_that_the_labels_ask_for(clip):
-    settings = {**clip.labels.settings, "min_support": 0.8}
-    strict = replace(clip, labels=replace(clip.labels, settings=settings))
-    assert player.payload_of(strict)["min_support"] == 0.8
+    assert alphas == [{5: 1.0, 12: 0.33}.get(frame, 0.0) for frame in range(16)]  # all, 4 of 24

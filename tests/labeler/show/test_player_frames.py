@@ -4,6 +4,7 @@ number."""
 from __future__ import annotations
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -111,6 +112,32 @@ def test_the_tracks_keep_step_with_the_playing_video(browser):
     )
     assert all(tracks == picture for tracks, picture in frames_of(shown))
     assert len({tracks for tracks, _ in frames_of(shown)}) > 5
+
+
+@pytest.mark.slow
+def test_each_tile_shows_its_frame_though_both_sheets_are_filled_and_someone_seeks(browser):
+    """The middle of a tile, of which a label leaves the picture free."""
+    told = browser.evaluate(
+        f"""(async () => {{ {HELPERS}
+        const sheets = [...player.root.querySelectorAll(".sheet")];
+        const tiles = () => [...player.root.querySelectorAll(".drawn .tile")];
+        player.seek(9);
+        for (const sheet of sheets) sheet.open = true;
+        for (let i = 0; i < 100 && tiles().length < 8; i++) {{
+          await new Promise((done) => setTimeout(done, 100));
+          if (tiles().length === 3) player.seek(1);
+        }}
+        await player.filled;
+        const grey = (tile, x) => {{
+          return tile.firstChild.getContext("2d").getImageData(x, 112, 1, 1).data[0];
+        }};
+        return tiles().map((tile) => [tile.textContent, grey(tile, 112), grey(tile, 224 + 112)]);
+        }})()"""
+    )
+    assert len(told) == 8
+    for text, *greys in told:
+        frames = [int(frame) for frame in re.findall(r"frame (\d+)", text)]
+        assert [round((grey - DARKEST) / STEP) for grey in greys] == frames
 
 
 @pytest.mark.slow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +15,11 @@ import pytest
 from benchmarks.harness.jobs import NEAR, STILL, config
 from labeler import open_dataset
 from labeler.labels.agreement import OCCLUDED, stack
+from labeler.labels.labelled import labelled
 from labeler.video.encode import EncodeConfig, decode_clip, encode_clip
 from pipelines.jobs.labelling import label
 from pipelines.reports import dataset as inspect_report
-from pipelines.reports.measures import measure
+from pipelines.reports.measures import measure, with_teachers
 from pipelines.reports.page import statistics_of, templates
 from pipelines.reports.thumbnail import WIDTH_PX, key_frame, thumbnail
 from teachers import ShardError
@@ -23,6 +27,7 @@ from tests.support.html_page import Page
 from tests.support.inspecting import HOSTILE, inspect
 from tests.support.jobs import FAR
 
+OLD = Path(__file__).parents[2] / "data" / "dataset_schema1"
 SHOWN = HOSTILE.replace("\u202e", "?")
 
 
@@ -87,6 +92,48 @@ def test_an_unknown_teacher_is_named(folder, tmp_path, capsys):
     assert inspect(folder, "--out", tmp_path, "--teachers", "far") == 1
     assert re.search(
         r"--teachers far: labelled nothing in .*; there are near, still", capsys.readouterr().err
+    )
+
+
+def test_the_labels_of_a_policy_are_shown_if_one_is_named(folder, tmp_path, capsys):
+    assert inspect(folder, "--out", tmp_path) == 0
+    assert "Labels are those by agreement." in (tmp_path / "index.html").read_text()
+    assert "4 of 4 clips, labels by agreement," in capsys.readouterr().out
+    flags = ("--policy", "verified", "--trust.min-right", 0.3, "--trust.min-hidden", 0.7)
+    assert inspect(folder, "--out", tmp_path, *flags) == 0
+    how = "verified (min-right 0.3, min-hidden 0.7)"
+    text = (tmp_path / "index.html").read_text()
+    assert f"All 4 clips; labels by {how}." in text
+    assert f"Labels drawn at random, by {how}<" in text
+    assert text.count('"label_by": "verified"') == 4
+    assert f"4 of 4 clips, labels by {how}," in capsys.readouterr().out
+
+
+def test_a_policy_that_does_not_fit_is_refused(folder, tmp_path, capsys):
+    assert inspect(folder, "--out", tmp_path / "report", "--policy", "oracle") == 1
+    assert "--policy oracle: needs exact tracks" in capsys.readouterr().err
+    shutil.copytree(OLD, tmp_path / "labels")
+    assert inspect(tmp_path, "--out", tmp_path / "report", "--policy", "verified") == 1
+    assert "--policy verified: no verifier has judged these labels" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(("flags", "by"), [((), ("near", "still")), (("medoid",), ("still",))])
+def test_with_some_teachers_labels_are_of_all_but_a_policy_takes_of_these(
+    folder, tmp_path, flags, by
+):
+    policy = ("--policy", *flags) if flags else ()
+    assert inspect(folder, "--out", tmp_path, "--teachers", "still", *policy) == 0
+    text = (tmp_path / "index.html").read_text()
+    payload = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text)[1])
+    whole = open_dataset(str(folder / "labels"))[payload["key"]]
+    (clip,) = with_teachers([whole], by)
+    expected = labelled(clip, *flags)
+    kind = np.frombuffer(base64.b64decode(payload["label"]), np.uint8)
+    xy = np.frombuffer(base64.b64decode(payload["label_xy"]), "<i2").reshape(-1, 2)
+    assert kind.any()
+    np.testing.assert_allclose(
+        xy[kind == 1] / 16, expected.xy.reshape(-1, 2)[kind == 1], atol=1 / 32
     )
 
 

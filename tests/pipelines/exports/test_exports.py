@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.harness.jobs import NEAR, STILL, config, write_moving
 from labeler import open_dataset
+from labeler.labels.labelled import labelled
 from pipelines import cli
 from pipelines.commands import export
 from pipelines.exports.tapvid import labels_as_truth
@@ -92,6 +93,14 @@ def test_other_policies_are_read_too_and_a_draw_is_repeated_by_its_seed(dataset,
     assert len(one) == 2
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.xy, b.xy)
+
+
+def test_what_is_exported_is_what_inspect_shows(clips):
+    clip = next(iter(clips.values()))
+    truth, shown = labels_as_truth(clip, "random"), labelled(clip, "random")
+    rows = shown.visible.any(1)
+    assert len(truth.xy) == rows.sum() > 0
+    np.testing.assert_array_equal(truth.xy[truth.visible], shown.xy[rows][truth.visible])
 
 
 def test_a_frame_without_a_label_is_occluded_and_has_the_place_of_the_nearest_frame_that_has_one(
