@@ -315,7 +315,7 @@ def student_training(labels: str, out: Path) -> TrainConfig:
         *("--visibility", "held"),
         *("--trust.min-right", f"{TrustConfig.min_right}"),
         *("--trust.min-hidden", f"{TrustConfig.min_hidden}"),
-        *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "2e-7"),
+        *("--steps", f"{STUDENT_STEPS}", "--learning-rate", "1e-7"),
         *("--warm-up", "0", "--ema", f"{STUDENT_STEPS // 2}"),
         *("--readers", "1", "--checkpoint-every", f"{STUDENT_STEPS}", "--calibration-clips", "4"),
         *("--refinement", "own"),
