@@ -7,12 +7,12 @@ Killed, the same command goes on. `--students tapir-mini --policies verified ran
 about an hour.
 
 1. Procedural videos of worlds that no mini was trained on are encoded and labelled by `tapdistill
-   label` with every teacher that has weights here. Their exact tracks are known, and used for the
-   oracle and for scoring alone.
+   label` with every teacher that has weights here. Their exact tracks are known, and used for
+   `oracle`, `truth`, and scoring alone.
 2. Mini students learn from the shards alone, once for each world, policy, and seed, from the
    weights that are shipped, which also are among the teachers. `oracle` and `truth` have data sets
-   of their own, in which each query has the tracks of the teacher nearest to the truth, and the
-   exact tracks.
+   of their own: there, each query has the tracks of the teacher nearest to the truth, or the exact
+   ones.
 3. Teachers and students are scored on other clips of the same world, all in mode "label", TAP-Vid
    figures, query mode first.
 

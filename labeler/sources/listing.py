@@ -32,6 +32,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from glob import has_magic
 from typing import Any
 
 import numpy as np
@@ -86,12 +87,15 @@ def list_sources(
             no metadata is read, and the members of a tar that has the tag that it had are left out.
 
     Raises:
-        ConfigError: a folder or glob has no file; nothing is named at all; a list, table, tar, or
+        ConfigError: a folder or glob has no file; nothing is named at all, or nothing that is
+            there (of several, a file that is gone becomes a row); a list, table, tar, or
             archive cannot be read whole; or an address holds a password or a signature.
     """
     unused = Unused() if known is None else TagsOnly(known)
     ends: list[int] = []
     found, several = Sources.of(_named(videos, column, unused, ends)).in_order()
+    if not any(is_url(name) or has_magic(name) or os.path.lexists(name) for name in videos):
+        raise ConfigError(f"{', '.join(videos[:3])}: no such file or folder.")
     if several:
         _count_twice(several, ends, unused)
         found = _merged(found, several)

@@ -41,8 +41,10 @@ class Heartbeat:
             try:
                 metrics.parent.mkdir(parents=True, exist_ok=True)
                 metrics.open("a").close()
-                with metrics.open("rb") as file:
-                    begun = b"{" if metrics.is_char_device() else file.read(1)
+                begun = b""
+                if metrics.is_file():  # nothing comes out of a pipe
+                    with metrics.open("rb") as file:
+                        begun = file.read(1)
             except OSError as error:
                 raise ConfigError(
                     f"--metrics {metrics}: cannot be written: {error.strerror}."

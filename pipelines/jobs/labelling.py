@@ -10,19 +10,16 @@ do no harm.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from glob import has_magic
 from importlib.metadata import version
 
 import pandas as pd
 
 from labeler.io import Storage
 from labeler.io.scratch import remove_abandoned, scratch_folder
-from labeler.io.storage import is_url
 from labeler.labels.verdict import shipped_version
 from labeler.shards import tables
 from labeler.shards.copies import FOLDER as COPIES
@@ -173,8 +170,6 @@ def _planned(storage: Storage, config: LabelConfig, frozen: Frozen, unused: list
     was made with. `unused` gets sentences about what was named but is not in the plan."""
     plans = read_plans(storage)
     sources = () if plans else list_sources(frozen.sources, frozen.column, unused)
-    if not plans:
-        _refuse_paths_to_nowhere(frozen.sources)
     freeze(storage, frozen, version("tapdistill"))
     if not plans:
         create_plan(
@@ -185,13 +180,6 @@ def _planned(storage: Storage, config: LabelConfig, frozen: Frozen, unused: list
         del sources  # millions of them take as much as their plan
         plans = read_plans(storage)
     return plans
-
-
-def _refuse_paths_to_nowhere(named: Sequence[str]) -> None:
-    """A ConfigError if nothing that is named is there: probably a slip, or a disk that is not
-    mounted. Of several names, one that is gone becomes a row."""
-    if not any(is_url(name) or has_magic(name) or os.path.lexists(name) for name in named):
-        raise ConfigError(f"{', '.join(named[:3])}: no such file or folder.")
 
 
 def _why_not(words: WordFilter) -> Callable[[Source], str] | None:
