@@ -94,7 +94,8 @@ def list_sources(
     unused = Unused() if known is None else TagsOnly(known)
     ends: list[int] = []
     found, several = Sources.of(_named(videos, column, unused, ends)).in_order()
-    if not any(is_url(name) or has_magic(name) or os.path.lexists(name) for name in videos):
+    there = (is_url(name) or has_magic(name) or os.path.lexists(name) for name in videos)
+    if videos and not any(there):
         raise ConfigError(f"{', '.join(videos[:3])}: no such file or folder.")
     if several:
         _count_twice(several, ends, unused)

@@ -85,8 +85,15 @@ def test_a_file_whose_name_looks_like_a_glob_can_be_named(tmp_path, name):
     assert uris(str(tmp_path / name)) == [str(tmp_path / name)]
 
 
-def test_a_missing_file_is_planned_so_that_it_becomes_a_row(videos):
-    assert list_sources([str(videos / "gone.mp4")])[0].size == 0
+def test_of_several_a_missing_file_is_planned_so_that_it_becomes_a_row(videos):
+    gone, there = str(videos / "gone.mp4"), str(videos / "b.mp4")
+    found = {source.uri: source.size for source in list_sources([gone, there])}
+    assert found == {gone: 0, there: 5}
+
+
+def test_where_nothing_is_there_it_is_a_slip(videos):
+    with pytest.raises(ConfigError, match=r"gone\.mp4: no such file or folder"):
+        list_sources([str(videos / "gone.mp4")])
 
 
 def test_what_gives_no_file_is_refused_by_name(tmp_path):
