@@ -37,6 +37,7 @@ import pipelines
 import student
 import teachers
 from benchmarks.harness.jobs import write_moving
+from experiments.policies.config import Experiment
 from labeler.dataset.dataset import open_dataset
 from labeler.io.storage import Storage
 from labeler.reasons import FAILED, LEFT_OUT
@@ -184,6 +185,7 @@ def test_every_flag_in_a_text_is_one_of_a_command():
     known.add(STORAGE_ALONE.removeprefix("--"))
     for command in cli.COMMANDS.values():
         known.update(flags_of(getattr(import_module(command.module), command.config)))
+    known.update(flags_of(Experiment))
     shown = {
         (name_of(page), flag)
         for page in PAGES

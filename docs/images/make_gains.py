@@ -1,7 +1,7 @@
-"""Makes gains.webp: what students gain, by what taught them. OUT is the folder of
-`experiments.policies`; policies of which it has no training are left out.
+"""Makes gains.webp, or a picture of another name: what students gain, by what taught them. OUT is
+the folder of `experiments.policies`; policies of which it has no training are left out.
 
-python docs/images/make_gains.py OUT
+python docs/images/make_gains.py OUT [gains-night.webp]
 """
 
 import sys
@@ -68,7 +68,8 @@ def draw(
 
 def main() -> None:
     mpl.use("Agg")
-    experiment = Experiment(out=Path(sys.argv[1]))
+    out, name = (*sys.argv[1:], "gains.webp")[:2]
+    experiment = Experiment(out=Path(out))
     figure, rows = plt.subplots(
         len(experiment.students), len(FIGURES), figsize=(10, 6.5), layout="constrained"
     )
@@ -82,7 +83,7 @@ def main() -> None:
     for world, colour in zip(WORLDS, COLOURS, strict=True):
         rows[0, 0].plot([], [], "o-", color=colour, label=f"world {world}")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    to = Path(__file__).with_name("gains.webp")
+    to = Path(__file__).with_name(name)
     figure.savefig(to, dpi=110, pil_kwargs={"quality": 85, "method": 6})
 
 

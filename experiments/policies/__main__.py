@@ -1,10 +1,10 @@
 """Does a student pass its teachers, and which label policy teaches it best?
 
-    python -m experiments.policies --out OUT            # eight hours on two cores
+    python -m experiments.policies --out OUT            # about an hour on two cores
+    python -m experiments.policies --out OUT --night    # twice as long videos, long trainings
     python -m experiments.policies --out OUT --quick    # a minute: every part works, none measures
 
-Killed, the same command goes on. `--students tapir-mini --policies verified random --seeds 1` takes
-about an hour.
+Killed, the same command goes on.
 
 1. Procedural videos of worlds that no mini was trained on are encoded and labelled by `tapdistill
    label` with every teacher that has weights here. Their exact tracks are known, and used for

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import Policy, find
 from labeler.labels.trust import TrustConfig
 from student.synth.scene import SynthConfig
@@ -72,13 +73,11 @@ class Experiment:
     worlds: tuple[World, ...] = get_args(World)
     students: tuple[StudentName, ...] = get_args(StudentName)
     policies: tuple[Policy, ...] = (
-        SELF,
         "random",
         "random-agreeing",
         "verified",
         "random-verified",
         "oracle",
-        TRUTH,
     )
     """Label policies; also medoid, mean, median. self: the student's own tracks, by `random`.
     truth: exact tracks, which no real video has."""
@@ -86,15 +85,16 @@ class Experiment:
     """When the verifier is believed."""
     seeds: int = 3
     """Trainings of each student by each policy."""
-    steps: int = 1000
-    """Of a training of tapir-mini, a quarter of an hour of a core: in a few hundred steps it loses
-    at first what it regains later. cotracker3-offline-mini, which is slower, takes 0.3 of them."""
-    batch: int = 2
-    """Clips of a step; of cotracker3-offline-mini half of that."""
+    steps: int = 80
+    """Of a training of tapir-mini; cotracker3-offline-mini, which is slower, takes 0.3 of them."""
+    batch: int = 1
+    """Clips of a step; of cotracker3-offline-mini half of that, but at least one."""
     crop: int = 128
     """Side of what a student sees in training, px."""
-    frames: int = 16
+    frames: int = 12
     """Of what a student sees in training."""
+    video_frames: int = 12
+    """Of a video. The shorter it is, the faster everything in it moves."""
     queries: int = 192
     """Points that are labelled in a clip; a third of them enters a step."""
     clips: int = 48
@@ -103,6 +103,9 @@ class Experiment:
     """Videos of each world to score on; an interval needs two."""
     workers: int = 2
     """Processes, one thread each."""
+    night: bool = False
+    """Longer videos and trainings, and the controls. Settings that differ from their defaults
+    stay."""
     quick: bool = False
     """So small that it takes a minute: every part works, none measures."""
 
@@ -114,6 +117,8 @@ class Experiment:
             named = getattr(self, name)
             if not named or len(set(named)) < len(named):
                 raise ConfigError(f"--{name}: name at least one, and each once.")
+        if self.night and self.quick:
+            raise ConfigError("--night and --quick: leave one of them out.")
         least = {"seeds": 1, "steps": 1, "batch": 1, "clips": 1, "test_clips": 2, "workers": 1}
         for name, count in least.items():
             if getattr(self, name) < count:
@@ -127,11 +132,39 @@ class Experiment:
 
     def sized(self) -> Experiment:
         """The experiment that is really done."""
-        if not self.quick:
-            return self
-        lessons = {"seeds": 1, "steps": 2, "batch": 1, "crop": 64, "frames": 8, "queries": 24}
-        videos = {"clips": 2, "test_clips": 2, "workers": 1}
-        return replace(self, worlds=self.worlds[:1], quick=False, **lessons, **videos)
+        size = NIGHT if self.night else QUICK if self.quick else {}
+        usual = {each.name: each.default for each in fields(self)}
+        unnamed = {name: size[name] for name in size if getattr(self, name) == usual[name]}
+        return replace(self, night=False, quick=False, **unnamed)
+
+    def videos(self, world: World) -> SynthConfig:
+        """What its videos are like."""
+        return replace(WORLDS[world], frames=self.video_frames)
+
+    def agreement(self) -> AgreementConfig:
+        """When teachers agree: the package's thresholds, and seen in a third of the frames."""
+        return AgreementConfig(min_visible_frames=max(1, self.video_frames // 3))
 
     def folder(self, world: World) -> Path:
         return self.out / world
+
+
+NIGHT: Mapping[str, Any] = {
+    "policies": (SELF, *Experiment.policies, TRUTH),
+    "steps": 1000,
+    "batch": 2,
+    "frames": 16,
+    "video_frames": 24,
+}
+QUICK: Mapping[str, Any] = {
+    "worlds": get_args(World)[:1],
+    "policies": NIGHT["policies"],
+    "seeds": 1,
+    "steps": 2,
+    "crop": 64,
+    "frames": 8,
+    "queries": 24,
+    "clips": 2,
+    "test_clips": 2,
+    "workers": 1,
+}

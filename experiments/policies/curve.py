@@ -85,6 +85,7 @@ class Curve:
             policies=(self.policy,),
             seeds=1,
             clips=self.part,
+            night=not self.quick,
             quick=self.quick,
         ).sized()
         if not self.quick:
@@ -115,8 +116,9 @@ def prepare(experiment: Experiment, part: int, names: tuple[str, ...]) -> str:
     (world,), count = experiment.worlds, experiment.clips
     folder = _part(experiment, part)
     with one_thread():
-        draw_videos(folder / "videos", world, range(part * count, (part + 1) * count))
-        label_videos(experiment, world, folder / "videos", folder / "labels", names)
+        seeds = range(part * count, (part + 1) * count)
+        draw_videos(folder / "videos", experiment.videos(world), seeds)
+        label_videos(experiment, folder / "videos", folder / "labels", names)
         if part == 0:
             score(experiment, world, STUDENT, STUDENT)
     return folder.name

@@ -12,11 +12,10 @@ import pandas as pd
 
 import teachers
 from experiments.files import write_npz, write_whole
-from experiments.policies.config import SELF, TRUTH, WORLDS, Experiment, World
+from experiments.policies.config import SELF, TRUTH, Experiment, World
 from labeler.clips.choice import ClipConfig
 from labeler.clips.queries import QueryConfig
 from labeler.dataset.dataset import open_dataset
-from labeler.labels.agreement import AgreementConfig
 from labeler.labels.policies import Policy, choose
 from labeler.labels.sample import Sample
 from labeler.video.encode import decode_clip, encode_clip
@@ -24,7 +23,7 @@ from pipelines.jobs.config import LabelConfig
 from pipelines.jobs.labelling import label
 from student.clip import TestClip
 from student.evaluation.labels import LabelScore, labels_of
-from student.synth.scene import generate, true_tracks
+from student.synth.scene import SynthConfig, generate, true_tracks
 from teachers import CheckpointError, ConfigError, Mode, ShardError, Teacher, TeacherInfo, Tracks
 
 MODE: Mode = "label"
@@ -70,17 +69,17 @@ def weights_of_teachers(names: Iterable[str]) -> dict[str, str | None]:
 def make_labels(experiment: Experiment, world: World, names: tuple[str, ...]) -> str:
     """The data set that `tapdistill label` makes of the world's videos."""
     folder = experiment.folder(world)
-    draw_videos(folder / "videos", world, range(experiment.clips))
-    return label_videos(experiment, world, folder / "videos", folder / "labels", names)
+    draw_videos(folder / "videos", experiment.videos(world), range(experiment.clips))
+    return label_videos(experiment, folder / "videos", folder / "labels", names)
 
 
-def draw_videos(videos: Path, world: World, seeds: range) -> None:
+def draw_videos(videos: Path, config: SynthConfig, seeds: range) -> None:
     """Write the clips of these seeds as mp4, unless they are there."""
     videos.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         file = videos / f"{seed:05d}.mp4"
         if not file.exists():
-            write_whole(file, encode_clip(generate(seed, WORLDS[world]).frames, fps=24))
+            write_whole(file, encode_clip(generate(seed, config).frames, fps=24))
 
 
 def make_labels_with_truth(experiment: Experiment, world: World, policy: Policy) -> str:
@@ -110,19 +109,18 @@ def make_labels_with_truth(experiment: Experiment, world: World, policy: Policy)
     files = (f"{oracle}={folder}",)
     videos, out = folder.with_name("videos"), folder.with_name(f"labels-{policy}")
     # its policy asks no verifier
-    return label_videos(experiment, world, videos, out, (oracle,), files, judge=False)
+    return label_videos(experiment, videos, out, (oracle,), files, judge=False)
 
 
 def label_videos(
     experiment: Experiment,
-    world: World,
     videos: Path,
     out: Path,
     names: tuple[str, ...],
     checkpoint: tuple[str, ...] = (),
     judge: bool = True,
 ) -> str:
-    """What `tapdistill label` does with a folder of the world's videos; returns `out`."""
+    """What `tapdistill label` does with a folder of a world's videos; returns `out`."""
     job = LabelConfig(
         videos=(str(videos),),
         out=str(out),
@@ -131,8 +129,9 @@ def label_videos(
         judge=judge,
         engine="local",
         device="cpu",
-        clips=ClipConfig(frames=WORLDS[world].frames, strides=(1,), clips_per_video=1),
+        clips=ClipConfig(frames=experiment.video_frames, strides=(1,), clips_per_video=1),
         queries=QueryConfig(count=experiment.queries),
+        agreement=experiment.agreement(),
     )
     label(job)
     return job.out
@@ -145,7 +144,7 @@ def with_truth(experiment: Experiment, world: World) -> Iterator[tuple[Sample, T
     Raises:
         ShardError: the clips are not stored at the size of the world's videos.
     """
-    labels, config = str(experiment.folder(world) / "labels"), WORLDS[world]
+    labels, config = str(experiment.folder(world) / "labels"), experiment.videos(world)
     for sample in open_dataset(labels):
         frames = decode_clip(sample.mp4)
         if frames.shape[1:3] != (config.height, config.width):
@@ -185,7 +184,7 @@ def score_labels(experiment: Experiment, world: World) -> pd.DataFrame:
                 sample.rules,
                 clip,
                 rngs[lesson],
-                AgreementConfig(),
+                experiment.agreement(),
                 verdict=sample.verdict,
                 trust=experiment.trust,
                 evidence=sample.evidence,

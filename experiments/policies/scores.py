@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from experiments.files import write_whole
-from experiments.policies.config import TEST_SEED, WORLDS, Experiment, StudentName, World
+from experiments.policies.config import TEST_SEED, Experiment, StudentName, World
 from experiments.policies.labels import MODE
 from experiments.policies.students import Lesson, weights_of
 from labeler.labels.policies import Policy
@@ -52,7 +52,7 @@ def _score(
     experiment: Experiment, world: World, teacher: Teacher, rules: Mapping[str, VisibleRule]
 ) -> None:
     seeds = range(TEST_SEED, TEST_SEED + experiment.test_clips)
-    clips = [generate(seed, WORLDS[world]) for seed in seeds]
+    clips = [generate(seed, experiment.videos(world)) for seed in seeds]
     tracks, _ = track_clips(teacher, clips)
     for name, rule in rules.items():
         file = figures_of(experiment, world, name)

@@ -3,6 +3,8 @@ done is not done again."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from experiments.policies.labels import with_truth
 from experiments.policies.run import run
 from experiments.policies.scores import differences
 from labeler.dataset.dataset import open_dataset
+from labeler.labels.agreement import AgreementConfig
 from teachers.errors import ConfigError
 
 
@@ -131,6 +134,12 @@ def test_the_truth_labels_the_same_clips_with_exact_tracks(done):
 
 
 @pytest.mark.slow
+def test_labels_have_the_agreement_of_the_experiment(done):
+    labels = open_dataset(str(done.folder("drawn") / "labels"))
+    assert labels.agreements == [asdict(done.agreement())]
+
+
+@pytest.mark.slow
 def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
     scores = done.folder("drawn") / "scores"
     before = {path: path.stat().st_mtime_ns for path in scores.iterdir()}
@@ -151,12 +160,31 @@ def test_every_tracker_is_in_the_table_and_nothing_is_done_twice(done, capsys):
 @pytest.mark.slow
 def test_a_folder_holds_one_experiment(done):
     with pytest.raises(
-        ConfigError, match="holds what was made with steps = 2, not 1000: give another --out"
+        ConfigError, match="holds what was made with steps = 2, not 80: give another --out"
     ):
         run(Experiment(out=done.out))
 
 
+def test_a_night_is_longer_and_what_differs_from_the_defaults_stays(tmp_path):
+    hour = Experiment(out=tmp_path)
+    night = Experiment(out=tmp_path, night=True, steps=500).sized()
+    assert (night.steps, night.batch, night.seeds) == (500, 2, 3)
+    assert (hour.videos("drawn").frames, night.videos("drawn").frames) == (12, 24)
+    assert set(night.policies) == {*hour.policies, *CONTROLS}
+    assert hour.sized() == hour
+    assert night.sized() == night
+
+
+def test_a_label_is_seen_in_a_third_of_its_video_which_is_the_threshold_of_the_package(tmp_path):
+    hour = Experiment(out=tmp_path)
+    night = Experiment(out=tmp_path, night=True).sized()
+    assert night.agreement() == AgreementConfig()
+    assert hour.agreement() == AgreementConfig(min_visible_frames=4)
+
+
 def test_an_experiment_that_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--night and --quick: leave one of them out"):
+        Experiment(out=tmp_path, night=True, quick=True)
     with pytest.raises(
         ConfigError, match="no label policy 'best': there are random, random-agreeing"
     ):
