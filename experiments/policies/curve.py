@@ -84,12 +84,11 @@ class Curve:
             students=(STUDENT,),
             policies=(self.policy,),
             seeds=1,
-            clips=self.part,
             night=not self.quick,
             quick=self.quick,
         ).sized()
         if not self.quick:
-            return self, experiment
+            return self, replace(experiment, clips=self.part)
         few = experiment.clips
         return replace(self, clips=(few, 2 * few), steps=(2,), part=few, workers=1), experiment
 

@@ -38,3 +38,10 @@ def test_a_quick_curve_has_a_row_for_each_training_and_does_nothing_twice(tmp_pa
     assert len(files) == 2
     run(Curve(out=tmp_path, quick=True))
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_it_has_the_videos_and_trainings_of_a_night_and_a_quick_one_few(tmp_path):
+    _, experiment = Curve(out=tmp_path).sized()
+    assert (experiment.clips, experiment.video_frames, experiment.batch) == (100, 24, 2)
+    quick, few = Curve(out=tmp_path, quick=True).sized()
+    assert (quick.clips, quick.part, few.clips, few.steps) == ((2, 4), 2, 2, 2)
