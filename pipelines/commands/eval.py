@@ -25,7 +25,7 @@ from labeler.labels.trust import TrustConfig
 from pipelines.terminal.console import console, say
 from pipelines.tracking.trackers import name_and_checkpoint, titles
 from student.clip import TestClip
-from student.evaluation.evaluate import FIGURES, compare, with_interval
+from student.evaluation.evaluate import FIGURES, compare, minus, with_interval
 from student.evaluation.kubric import read_sequence, sequences
 from student.evaluation.labels import (
     LABEL_FIGURES,
@@ -70,6 +70,9 @@ class EvalCommand:
     model: tuple[str, ...]
     """What to score: a teacher's name, NAME=CHECKPOINT, or a checkpoint file, whose network is
     recognised. Several are compared; with --policy, they are the teachers."""
+    baseline: str | None = None
+    """One of --model: also print every other tracker minus this one, paired over clips; as a
+    student minus what it began with."""
     policy: tuple[str, ...] = ()
     """Score the labels that these policies make from all the teachers, beside those of each teacher
     alone. Separated by spaces or commas; "all" for every policy."""
@@ -129,6 +132,14 @@ class EvalCommand:
             raise ConfigError(
                 f"--model {' '.join(self.model)}: name at least one tracker, each once."
             )
+        if self.baseline is not None:
+            if self.baseline not in self.model or len(self.model) < 2:
+                raise ConfigError(
+                    f"--baseline {self.baseline}: name one of --model {' '.join(self.model)}, as "
+                    "it is written there, beside at least one other."
+                )
+            if self.policies:
+                raise ConfigError("--baseline compares trackers, and --policy labels: give one.")
         if self.clips is not None and self.clips < 1:
             raise ConfigError(f"--clips {self.clips}: must be at least 1.")
         if self.queries < 0:
@@ -206,6 +217,9 @@ def run(command: EvalCommand) -> int:
         say("\n".join(f"{name}: {what}" for name, what in LABEL_FIGURES.items()))
     else:
         say(headline(scores))
+        if command.baseline is not None:
+            called = dict(zip(command.model, trackers, strict=True))
+            say(difference_table(scores, called[command.baseline]))
         say(details(scores))
     if command.out:
         scores.insert(0, "dataset", command.dataset)
@@ -353,6 +367,30 @@ def headline(scores: pd.DataFrame) -> Table:
                 for mean, low, high in means
             ),
         )
+    return table
+
+
+def difference_table(scores: pd.DataFrame, baseline: str) -> Table:
+    """A row per other tracker: its figures minus those of the baseline, in points, paired over
+    clips, and on how many clips it is above."""
+    table = _table(FIGURES)
+    table.columns[0].header = f"minus {baseline}"
+    for name, rows in _by_tracker(minus(scores, baseline)):
+        table.add_row(
+            name,
+            *(
+                f"{100 * row['mean']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}] "
+                f"{row['above']}/{row['clips']}"
+                if row["clips"]
+                else NOTHING
+                for row in rows.to_dict("records")
+            ),
+        )
+    table.caption = (
+        "points; [95 % bootstrap interval over clips, paired: too narrow where clips are few]; on "
+        "how many clips it is above"
+    )
+    table.caption_justify = "left"
     return table
 
 

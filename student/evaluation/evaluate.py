@@ -16,7 +16,7 @@ import pandas as pd
 
 from student.clip import TestClip
 from student.evaluation.metrics import QueryMode, score
-from teachers import Teacher, Tracks, VisibleRule
+from teachers import ConfigError, Teacher, Tracks, VisibleRule
 
 FIGURES = ("AJ", "delta_avg", "OA")
 
@@ -90,3 +90,41 @@ def with_interval(
     means = np.random.default_rng(seed).choice(known, (draws, len(known))).mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(known.mean()), float(low), float(high)
+
+
+def minus(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Every tracker minus one of them, clip by clip: what they have in common, as that some clips
+    are harder, falls out.
+
+    Args:
+        scores: as `compare` returns them.
+        baseline: the `model` that is subtracted.
+
+    Returns:
+        For each other `model` and each `figure` of AJ, delta_avg, and OA: the mean difference in
+        [-1, 1] with its bootstrap interval (`mean`, `low`, `high`: see `with_interval`), on how
+        many clips it is above 0 (`above`), and how many clips have both figures (`clips`).
+    """
+    by_model = dict(list(scores.groupby("model", sort=False)))
+    if baseline not in by_model:
+        raise ConfigError(f"no rows of {baseline!r}: there are {', '.join(map(str, by_model))}.")
+    rows = []
+    for model, ones in by_model.items():
+        if model == baseline:
+            continue
+        for figure in FIGURES:
+            # Every tracker has a row for every clip, in the same order.
+            difference = ones[figure].to_numpy() - by_model[baseline][figure].to_numpy()
+            mean, low, high = with_interval(difference)
+            rows.append(
+                {
+                    "model": model,
+                    "figure": figure,
+                    "mean": mean,
+                    "low": low,
+                    "high": high,
+                    "above": int((difference > 0).sum()),
+                    "clips": int(np.isfinite(difference).sum()),
+                }
+            )
+    return pd.DataFrame(rows)
