@@ -41,6 +41,8 @@ AT_ONCE = {"cpu": Memory(8, 4096), "cuda": Memory(32, 65_536)}
 """What is computed at once in training, by device."""
 LARGEST_REFINED = 2.0
 """Side of the frames that a finished student may refine positions on, in rasters."""
+SURE = 0.8
+"""Certainty from which a finished student may ask again for points that are lost."""
 LIKELY = 0.5
 """In pictures, a point counts as visible if the probability that it is visible and near is above
 this."""
@@ -113,11 +115,17 @@ class TapirStudent(Student):
         tapir.to(memory_format=torch.channels_last)
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
-        """As before, and on frames of twice the raster too; if that is how it was, without them."""
-        own = model.config.scales
+        """As before, and on frames of twice the raster too; if that is how it was, without them.
+        Each of these without and with a second query for points that are lost."""
+        own, sizes = model.config.scales, list[Mapping[str, Any]]([{}])
         if own[-1] < LARGEST_REFINED:
-            return [{}, {"scales": (*own, LARGEST_REFINED)}]
-        return [{}, {"scales": own[:-1]}] if len(own) > 1 else [{}]
+            sizes.append({"scales": (*own, LARGEST_REFINED)})
+        elif len(own) > 1:
+            sizes.append({"scales": own[:-1]})
+        if model.config.causal:
+            return sizes
+        other = {"requery": SURE if model.config.requery == 1 else 1.0}
+        return [*sizes, *({**size, **other} for size in sizes)]
 
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory

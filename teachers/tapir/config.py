@@ -10,6 +10,7 @@ from teachers.errors import ConfigError
 from teachers.layers.matching_sizes import MINI_MATCHING, MatchingSizes
 from teachers.layers.resolutions import Size, growing_resolutions
 from teachers.tapir.mixer import REACH
+from teachers.tapir.requery import LOST
 
 STRIDE = 8
 """Stride of the coarse grid; the fine one has half of it."""
@@ -35,6 +36,10 @@ class TapirConfig(MatchingSizes):
     path: bool = False
     """Match along the likeliest path through all frames (`path.py`), not in each frame alone, as
     published. The mini that is shipped does. Not for a causal network, which cannot look ahead."""
+    requery: float = 1.0
+    """Ask again for points that are lost, from the last frame whose certainty was above this
+    (`requery.py`); 1 for never, as published. Not for a causal network, whose stream gives each
+    frame at once."""
     matching_channels: tuple[int, int, int] = (16, 32, 16)
     mixer_width: int = 512
     mixer_ratio: int = 4
@@ -49,6 +54,7 @@ class TapirConfig(MatchingSizes):
     def __post_init__(self) -> None:
         if self.path and self.causal:
             raise ConfigError("path: a causal network sees no later frame, and a path needs them.")
+        require_requery(self.requery, self.causal)
 
     @classmethod
     def mini(cls, **changes: Any) -> TapirConfig:
@@ -83,6 +89,17 @@ class TapirConfig(MatchingSizes):
         resolution. A `path`, along which points are matched before that, may change with any."""
         one_way = 2 * self.mixer_blocks * self.iterations
         return one_way * (REACH if self.causal else 1)
+
+
+def require_requery(requery: float, causal: bool) -> None:
+    """A ConfigError, unless `TapirConfig.requery` can be so."""
+    if isinstance(requery, bool) or not LOST <= requery <= 1:
+        raise ConfigError(f"requery = {requery}: must be from {LOST} to 1, and 1 is never.")
+    if causal and requery < 1:
+        raise ConfigError(
+            f"requery = {requery}: a causal network answers each frame at once, and asks no second "
+            "time. Leave it at 1."
+        )
 
 
 PRESETS: Mapping[str, Callable[..., TapirConfig]] = {

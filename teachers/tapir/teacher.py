@@ -9,12 +9,13 @@ their raster and ours.
 | `benchmark` | 256 x 256 | as TAP-Vid measures it |
 
 `tapir-mini` has no published way: it is matched along a path (`TapirConfig.path`), and instead of
-256 x 256, its frames are refined at its own `TapirConfig.scales`.
+256 x 256, its frames are refined at its own `TapirConfig.scales`. A student may also ask again for
+points that are lost (`TapirConfig.requery`); no other network does, unless it is told to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,13 @@ from teachers.layers.overlapping import overlapping
 from teachers.network_teacher import NetworkTeacher, require_finite, with_backward_pass
 from teachers.published import PUBLISHED
 from teachers.settings import overridden, require_switch, require_whole
-from teachers.tapir.config import BOOTSTAPIR, PRESETS, TapirConfig, default_resolutions
+from teachers.tapir.config import (
+    BOOTSTAPIR,
+    PRESETS,
+    TapirConfig,
+    default_resolutions,
+    require_requery,
+)
 from teachers.tapir.network import (
     CPU_MEMORY,
     GPU_MEMORY,
@@ -36,6 +43,7 @@ from teachers.tapir.network import (
     Tapir,
     TapirFeatures,
 )
+from teachers.tapir.requery import asked_again
 from teachers.tracks import Tracks, VisibleRule
 
 if TYPE_CHECKING:
@@ -57,6 +65,8 @@ class TapirModeSettings:
     through_query: bool = False
     """Put each track through its query, as a label should go; the network's own answer in that
     frame is near, not equal."""
+    requery: float = 1.0
+    """See `TapirConfig.requery`."""
 
     def __post_init__(self) -> None:
         require_switch(
@@ -69,12 +79,14 @@ RULE = VisibleRule("v*c", 0.5)
 
 def mode_settings_of(mode: Mode, config: TapirConfig) -> TapirModeSettings:
     """The published call of each mode; in `label`, a causal network also goes backwards."""
-    own = config.squares
+    own, requery = config.squares, config.requery
     if mode == "predictor":
-        return TapirModeSettings(resolutions=None)
+        return TapirModeSettings(resolutions=None, requery=requery)
     if mode == "label":
-        return TapirModeSettings(resolutions=own, backward=config.causal, through_query=True)
-    return TapirModeSettings(resolutions=own, half_pixel=mode != "recipe")
+        return TapirModeSettings(
+            resolutions=own, backward=config.causal, through_query=True, requery=requery
+        )
+    return TapirModeSettings(resolutions=own, half_pixel=mode != "recipe", requery=requery)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +98,8 @@ class TapirSettings:
     half_pixel: bool | None = None
     through_query: bool | None = None
     """These four: see `TapirModeSettings`."""
+    requery: float | None = None
+    """See `TapirConfig.requery`."""
     official_quirks: bool = False
     """See `TapirConfig`."""
     max_frames: int = 480
@@ -129,28 +143,46 @@ class TapirTeacher(NetworkTeacher):
     def _set_up(self, mode: Mode) -> dict[str, Any]:
         self.max_frames = self.settings.max_frames
         self.mode_settings = overridden(mode_settings_of(mode, self.config), self.settings)
-        return self._stored(self.mode_settings, "official_quirks", "max_frames")
+        require_requery(self.mode_settings.requery, self.config.causal)
+        stored = self._stored(self.mode_settings, "official_quirks", "max_frames")
+        if self.mode_settings.requery == 1:
+            del stored["requery"]  # data sets from before there was one go on
+        return stored
 
     def _track(self, frames: np.ndarray, queries: np.ndarray, seed: int) -> Tracks:
         with torch.inference_mode():
-            asked = queries[:, 0].astype(int)
-            result = self.to_tracks(self._clip(frames, self.to_corners(queries), asked))
+            ask = self._answers(frames)
+            result = ask(queries)
+            if self.mode_settings.requery < 1:
+                size = (frames.shape[1], frames.shape[2])
+                result = asked_again(result, queries, ask, size, self.mode_settings.requery)
         if self.mode_settings.through_query:
             result.xy[np.arange(len(queries)), queries[:, 0].astype(int)] = queries[:, 1:]
         return result
 
-    def _clip(
-        self, frames: np.ndarray, queries: Tensor, asked: np.ndarray | None = None
+    def _answers(self, frames: np.ndarray) -> Callable[[np.ndarray], Tracks]:
+        """What the network says of points of these frames. If it can hold the features of all, it
+        looks at the frames once, however often it is asked."""
+        size = (frames.shape[1], frames.shape[2])
+        if len(frames) > self.max_frames:
+            return lambda queries: self.to_tracks(
+                self._in_windows(frames, self.to_corners(queries), queries[:, 0].astype(int))
+            )
+        features = self.model.encode(self.to_video(frames), self.resolutions(size), self.memory)
+
+        def ask(queries: np.ndarray) -> Tracks:
+            corners, before = self.to_corners(queries), bool((queries[:, 0] >= 1).any())
+            described = self.model.describe(features, corners, size)
+            return self.to_tracks(self._window(features, described, size, corners, before))
+
+        return ask
+
+    def _in_windows(
+        self, frames: np.ndarray, queries: Tensor, asked: np.ndarray
     ) -> Tensor:  # [T, H, W, 3], [1, N, 3] -> [1, N, T, 4]
-        """`asked` [N]: the queries' frames, where they are known without asking a GPU."""
-        if asked is None:
-            asked = queries[0, :, 0].long().cpu().numpy()
+        """A clip whose features are too many to hold; `asked` [N] are the queries' frames."""
         size = (frames.shape[1], frames.shape[2])
         resolutions = self.resolutions(size)
-        if len(frames) <= self.max_frames:
-            features = self.model.encode(self.to_video(frames), resolutions, self.memory)
-            described = self.model.describe(features, queries, size)
-            return self._window(features, described, size, queries, bool((asked > 0).any()))
         described = self._describe(frames, queries, resolutions, asked)
         parts, past, first, features = list[Tensor](), None, 0, list[TapirFeatures]()
         for window, kept in overlapping(

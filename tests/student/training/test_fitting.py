@@ -3,6 +3,7 @@ best."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +20,11 @@ from student.training.events import Calibrated
 from student.training.fitting import fit
 from student.training.schedule import ScheduleConfig
 from student.training.students import STUDENTS
+from student.training.tapir import SURE
 from student.training.train import first_network, train
 from teachers import Tracks, VisibleRule
 from teachers.errors import ConfigError, TeacherError
-from teachers.tapir.config import TapirConfig
+from teachers.tapir.config import CAUSAL_BOOTSTAPIR, TapirConfig
 from teachers.tapir.network import Tapir
 from tests.support.training import small_data
 
@@ -105,15 +107,32 @@ def test_a_way_that_computes_nan_is_not_taken():
 
 
 def test_a_tapir_may_refine_on_twice_the_raster_and_go_back():
-    student = STUDENTS["tapir"]
     mini = first_network(TrainConfig(init="tapir-mini", student="tapir", data=DATA))
     own = (1.0, 1.5)
     assert mini.config.scales == own
-    assert student.refinements(mini) == [{}, {"scales": (*own, 2.0)}]
+    assert sizes_of(mini) == [{}, {"scales": (*own, 2.0)}]
     mini.config = replace(mini.config, scales=(*own, 2.0))
-    assert student.refinements(mini) == [{}, {"scales": own}]
-    assert student.refinements(Tapir(TapirConfig.mini())) == [{}, {"scales": (1.0, 2.0)}]
-    assert student.refinements(Tapir(TapirConfig.mini(scales=(2.0,)))) == [{}]
+    assert sizes_of(mini) == [{}, {"scales": own}]
+    assert sizes_of(Tapir(TapirConfig.mini())) == [{}, {"scales": (1.0, 2.0)}]
+    assert sizes_of(Tapir(TapirConfig.mini(scales=(2.0,)))) == [{}]
+
+
+def sizes_of(model: Tapir) -> list[Mapping[str, Any]]:
+    """The ways of a TAPIR that do not change whether it asks again."""
+    return [way for way in STUDENTS["tapir"].refinements(model) if "requery" not in way]
+
+
+def test_a_tapir_may_ask_again_and_stop_doing_so():
+    """With any size of frames; a causal one answers each frame at once."""
+    ways = STUDENTS["tapir"].refinements
+    larger = {"scales": (1.0, 2.0)}
+    again = {"requery": SURE}
+    assert ways(Tapir(TapirConfig.mini())) == [{}, larger, again, larger | again]
+    never = {"requery": 1.0}
+    asking = Tapir(TapirConfig.mini(requery=0.7))
+    assert ways(asking) == [{}, larger, never, larger | never]
+    causal = Tapir(TapirConfig.mini(**CAUSAL_BOOTSTAPIR))
+    assert STUDENTS["bootstapir-causal"].refinements(causal) == [{}, larger]
 
 
 def test_the_student_is_exported_with_the_way_that_was_chosen(dataset, tmp_path, monkeypatch):
@@ -137,7 +156,7 @@ def test_the_student_is_exported_with_the_way_that_was_chosen(dataset, tmp_path,
     events: list[object] = []
     result = train(settings, tmp_path, watch=events.append)
     (fitted,) = (event.fitted for event in events if isinstance(event, Calibrated))
-    assert [jaccard for _, jaccard in fitted.tried] == [0.2, 0.9]
+    assert [jaccard for _, jaccard in fitted.tried] == [0.2, 0.9, 0.0, 0.0]
     teacher = teachers.load("tapir", checkpoint=str(result.weights), device="cpu")
     assert teacher.model.config == TapirConfig.mini(scales=(1.0, 1.5, 2.0), path=True)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["student.safetensors"]
