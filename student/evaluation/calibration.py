@@ -63,16 +63,19 @@ class Fitted:
     refinement: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the network's config that are other than before."""
     tried: tuple[tuple[Mapping[str, Any], float], ...] = ()
-    """Every way to refine positions, that of before first, with its average Jaccard in whole
-    frames; empty if there was no choice."""
+    """Every way to refine positions, that of before ({}) among them, with its average Jaccard in
+    whole frames; empty if there was no choice."""
 
     def __str__(self) -> str:
         if not self.tried:
             return str(self.calibration)
-        before, best = self.tried[0][1], max(jaccard for _, jaccard in self.tried)
+        before, now = (
+            next(jaccard for way, jaccard in self.tried if way == wanted)
+            for wanted in ({}, self.refinement)
+        )
         ways = [f"{name} {_said(value)}" for name, value in self.refinement.items()]
         said = (
-            f"refined with {', '.join(ways)}: AJ {100 * best:.1f} in whole frames, was "
+            f"refined with {', '.join(ways)}: AJ {100 * now:.1f} in whole frames, was "
             f"{100 * before:.1f}"
             if ways
             else f"refined as before: AJ {100 * before:.1f} in whole frames"

@@ -4,9 +4,9 @@ In   how to make the student as a teacher, clips with tracks. Out: `Fitted`.
 The visible rule that fits the weights is chosen always, on clips as training shows them: there,
 points leave the crop, and without them the labels of noisy video hide too little. How positions are
 refined is chosen only if `TrainConfig.refinement` says so, first, and on whole frames, since a crop
-is enlarged to the raster of the network. The way with the highest average Jaccard is taken, each
-with the rule that is best for it; that of before stays, unless another one is better by
-`LEAST_GAIN_OF_WAY`: a little, as what can be labelled is easy.
+is enlarged to the raster of the network. Each way has the rule that is best for it. Of those whose
+average Jaccard is nearly the highest, the one that the student prefers is taken: any other must be
+better by `LEAST_GAIN_OF_WAY`, which is little, as what can be labelled is easy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def fit(
 
     Args:
         teacher: the student as users will get it, refining in one of the `ways`.
-        ways: see `Student.refinements`; with one, there is nothing to choose.
+        ways: see `Student.refinements`, that of before among them; with one, there is nothing to
+            choose.
         clips: what is chosen on, in whole frames (True) or as training shows them.
 
     Raises:
@@ -50,7 +51,8 @@ def fit(
     way = ways[0]
     if tried:
         best, highest = max(tried, key=lambda one: one[1])
-        way = best if highest >= tried[0][1] + LEAST_GAIN_OF_WAY else way
+        least = highest - LEAST_GAIN_OF_WAY
+        way = next((one for one, jaccard in tried if jaccard > least), best)
     what = "choosing from which value on a point is visible"
     calibration = yield from _calibrated(teacher(way), clips(False), step, what)
     return Fitted(calibration=calibration, refinement=way, tried=tried)
@@ -71,7 +73,7 @@ def _tried(
         try:
             found = yield from _calibrated(teacher(way), clips(True), step, what)
         except TeacherError:
-            if not tried:
+            if not way:  # nothing is changed, so it is the weights
                 raise
             continue
         tried.append((way, found.highest))

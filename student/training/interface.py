@@ -113,7 +113,8 @@ class Student(ABC):
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
         """The ways to refine positions that trained weights allow, as changes of the fields of the
-        network's config; the first is no change."""
+        network's config: that which is preferred if labels see no difference first, and no change,
+        {}, among them."""
         return [{}]
 
     @abstractmethod

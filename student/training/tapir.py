@@ -115,8 +115,10 @@ class TapirStudent(Student):
         tapir.to(memory_format=torch.channels_last)
 
     def refinements(self, model: Any) -> Sequence[Mapping[str, Any]]:
-        """As before, and on frames of twice the raster too; if that is how it was, without them.
-        Each of these without and with a second query for points that are lost."""
+        """Refined as before, and on frames of twice the raster too; if that is how it was, without
+        them. Either with a second query for points that are lost, and without. The second query is
+        preferred: where tracks are exact it gains more than labels, which lack such points, can
+        say."""
         own, sizes = model.config.scales, list[Mapping[str, Any]]([{}])
         if own[-1] < LARGEST_REFINED:
             sizes.append({"scales": (*own, LARGEST_REFINED)})
@@ -124,8 +126,9 @@ class TapirStudent(Student):
             sizes.append({"scales": own[:-1]})
         if model.config.causal:
             return sizes
-        other = {"requery": SURE if model.config.requery == 1 else 1.0}
-        return [*sizes, *({**size, **other} for size in sizes)]
+        asks = model.config.requery < 1
+        again, once = ({}, {"requery": 1.0}) if asks else ({"requery": SURE}, {})
+        return [{**size, **asked} for asked in (again, once) for size in sizes]
 
     def track(
         self, model: Any, frames: Tensor, queries: Tensor, iterations: int | None, memory: Memory

@@ -3,7 +3,7 @@ best."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,8 +53,8 @@ class Off:
         return Tracks(xy, np.ones(xy.shape[:2], np.float32), np.full(xy.shape[:2], np.nan))
 
 
-def chosen(*offs: np.ndarray) -> Any:
-    """What fits of students that are so much off, in the order of `WAYS`; the queries stand still
+def chosen(*offs: np.ndarray, ways: Sequence[Mapping[str, Any]] = WAYS) -> Any:
+    """What fits of students that are so much off, in the order of `ways`; the queries stand still
     and are always visible."""
     queries = np.float32([[0, 100, 100], [0, 120, 90]])
     xy = np.broadcast_to(queries[:, None, 1:], (2, FRAMES, 2)).copy()
@@ -62,7 +62,7 @@ def chosen(*offs: np.ndarray) -> Any:
     clips = [TestClip("still", np.zeros((FRAMES, 256, 256, 3), np.uint8), queries, xy, shown)]
     students = [Off(each) for each in offs]
     events = fit(
-        lambda way: students[WAYS.index(way)], WAYS[: len(offs)], lambda whole: (clips, [shown]), 7
+        lambda way: students[ways.index(way)], ways[: len(offs)], lambda whole: (clips, [shown]), 7
     )
     while True:
         try:
@@ -96,12 +96,23 @@ def test_the_way_of_the_training_stays_if_none_is_better_by_a_fifth_of_a_point()
     assert chosen(far, off((0.5, 2), (1.5, FRAMES - 3))).refinement == WAYS[1]
 
 
+def test_a_way_that_is_preferred_is_taken_unless_it_is_worse_by_a_fifth_of_a_point():
+    """And what is said of it is its own figure, beside that of before."""
+    ways = [{"requery": 0.8}, {}, {"scales": (1.0, 2.0)}]
+    far, near, nearer = (off((0.5, n), (1.5, FRAMES - 1 - n)) for n in (0, 1, 3))
+    assert chosen(far, near, ways=ways).refinement == ways[0]
+    assert chosen(far, nearer, ways=ways).refinement == {}
+    assert chosen(far, near, nearer, ways=ways).refinement == ways[2]
+    assert "requery 0.8: AJ 80.0 in whole frames, was 80.1" in str(chosen(far, near, ways=ways))
+
+
 def test_a_way_that_computes_nan_is_not_taken():
     """And the way of before is not lost with it."""
     far, nan = off((1.5, 80)), np.full(FRAMES, np.nan)
     found = chosen(far, nan)
     assert (found.refinement, len(found.tried)) == ({}, 1)
     assert found.calibration.jaccard == pytest.approx(0.8)
+    assert chosen(nan, far, ways=[{"requery": 0.8}, {}]).refinement == {}
     with pytest.raises(TeacherError):
         chosen(nan, far)
 
@@ -127,7 +138,7 @@ def test_a_tapir_may_ask_again_and_stop_doing_so():
     ways = STUDENTS["tapir"].refinements
     larger = {"scales": (1.0, 2.0)}
     again = {"requery": SURE}
-    assert ways(Tapir(TapirConfig.mini())) == [{}, larger, again, larger | again]
+    assert ways(Tapir(TapirConfig.mini())) == [again, larger | again, {}, larger]
     never = {"requery": 1.0}
     asking = Tapir(TapirConfig.mini(requery=0.7))
     assert ways(asking) == [{}, larger, never, larger | never]
@@ -137,11 +148,11 @@ def test_a_tapir_may_ask_again_and_stop_doing_so():
 
 def test_the_student_is_exported_with_the_way_that_was_chosen(dataset, tmp_path, monkeypatch):
     """As a teacher it refines so; nothing that was tried is left."""
-    monkeypatch.setattr("student.training.fitting.LEAST_GAIN_OF_WAY", -1.0)
-    best = iter([0.2, 0.9])
+    jaccards = [0.2, 0.2, 0.3, 0.9]
+    left = iter(jaccards)
 
     def found(*given: Any) -> Any:
-        return replace(calibrated(*given), highest=next(best, 0.0))
+        return replace(calibrated(*given), highest=next(left, 0.0))
 
     monkeypatch.setattr("student.training.fitting.calibrated", found)
     settings = TrainConfig(
@@ -156,7 +167,7 @@ def test_the_student_is_exported_with_the_way_that_was_chosen(dataset, tmp_path,
     events: list[object] = []
     result = train(settings, tmp_path, watch=events.append)
     (fitted,) = (event.fitted for event in events if isinstance(event, Calibrated))
-    assert [jaccard for _, jaccard in fitted.tried] == [0.2, 0.9, 0.0, 0.0]
+    assert [jaccard for _, jaccard in fitted.tried] == jaccards
     teacher = teachers.load("tapir", checkpoint=str(result.weights), device="cpu")
     assert teacher.model.config == TapirConfig.mini(scales=(1.0, 1.5, 2.0), path=True)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["student.safetensors"]
