@@ -93,7 +93,8 @@ class TapirConfig(MatchingSizes):
 
 def require_requery(requery: float, causal: bool) -> None:
     """A ConfigError, unless `TapirConfig.requery` can be so."""
-    if isinstance(requery, bool) or not LOST <= requery <= 1:
+    number = isinstance(requery, int | float) and not isinstance(requery, bool)
+    if not number or not LOST <= requery <= 1:
         raise ConfigError(f"requery = {requery}: must be from {LOST} to 1, and 1 is never.")
     if causal and requery < 1:
         raise ConfigError(

@@ -157,7 +157,7 @@ def test_a_file_says_that_its_network_asks_again(tmp_path):
         assert "requery" not in off.info.settings
 
 
-@pytest.mark.parametrize("requery", [0.3, 1.5, True, float("nan")])
+@pytest.mark.parametrize("requery", [0.3, 1.5, True, "0.9", float("nan")])
 def test_a_certainty_that_cannot_be_is_refused(requery):
     with pytest.raises(ConfigError, match=f"requery = {requery}: must be from 0.5 to 1"):
         TapirConfig.mini(requery=requery)
